@@ -1,0 +1,138 @@
+import type { DType } from "./onnx/dtype.ts";
+
+/**
+ * What the library says about models, datasets and results. These objects go to the user as they are (over HTTP, into
+ * `report.json`), so their fields carry the wire's snake_case names.
+ */
+
+/** `null`: unknown rank; a string or null dimension is symbolic. */
+export type Shape = readonly (number | string | null)[] | null;
+
+export interface ValueFacts {
+  readonly name: string;
+  readonly dtype: DType | null;
+  readonly shape: Shape;
+}
+
+export interface ModelFacts {
+  readonly ir_version: number;
+  readonly opset_imports: Readonly<Record<string, number>>;
+  readonly producer: string;
+  readonly inputs: readonly ValueFacts[];
+  readonly outputs: readonly ValueFacts[];
+  /** Nodes of the graph and of all its subgraphs. */
+  readonly nodes: number;
+  readonly operators: Readonly<Record<string, number>>;
+  /** Elements of all weights; a tensor used twice counts once. */
+  readonly parameters: number;
+  readonly weight_bytes: number;
+  readonly weight_bytes_by_dtype: Readonly<Partial<Record<DType, number>>>;
+  /** Sum of all intermediate values for one sample; null where shapes are not known. */
+  readonly activation_bytes: number | null;
+  /** Multiply-accumulates of Conv, ConvTranspose, Gemm, MatMul and recurrent layers for one sample; null where shapes are not known. */
+  readonly macs: number | null;
+}
+
+/** One node that holds weights. */
+export interface LayerFacts {
+  readonly name: string;
+  readonly op: string;
+  readonly weight: string;
+  readonly shape: readonly number[];
+  readonly parameters: number;
+  readonly bytes: number;
+  readonly dtype: DType;
+  readonly weight_min: number | null;
+  readonly weight_max: number | null;
+  /** Largest over smallest per-channel max|w| (zero channels left out): above 10 or so, per-tensor scales lose much. */
+  readonly channel_range_spread: number | null;
+}
+
+export interface DatasetFacts {
+  readonly samples: number;
+  /** Shapes without the sample axis. */
+  readonly fields: readonly { readonly name: string; readonly dtype: DType; readonly shape: readonly number[] }[];
+  readonly has_labels: boolean;
+  readonly classes: readonly string[] | null;
+}
+
+/** Why a node was, or was not, touched. */
+export interface NodeNote {
+  readonly name: string;
+  readonly op: string;
+  readonly code: string;
+  readonly message: string;
+}
+
+export interface QuantizePlan {
+  readonly method: string;
+  readonly quantized_nodes: readonly NodeNote[];
+  readonly skipped_nodes: readonly NodeNote[];
+  readonly size: { readonly before_bytes: number; readonly predicted_bytes: number; readonly ratio: number };
+}
+
+export interface OutputFidelity {
+  readonly name: string;
+  /** 10·log10(Σx² / Σ(x−y)²) over all samples; null when identical. */
+  readonly sqnr_db: number | null;
+  readonly cosine: number;
+  readonly max_abs_error: number;
+  readonly mean_abs_error: number;
+  /** Share of positions whose argmax over the last axis is the same; null for outputs that are not class scores. */
+  readonly top1_agreement: number | null;
+}
+
+export interface Timing {
+  readonly p50_ms: number;
+  readonly p90_ms: number;
+  readonly mean_ms: number;
+}
+
+export interface JobMetrics {
+  readonly size: { readonly before_bytes: number; readonly after_bytes: number; readonly ratio: number };
+  readonly fidelity: {
+    readonly samples: number;
+    readonly data: "evaluation" | "calibration" | "synthetic";
+    readonly outputs: readonly OutputFidelity[];
+  };
+  readonly accuracy: {
+    readonly metric: "top1" | "top5" | "mse";
+    readonly before: number;
+    readonly after: number;
+    readonly drop: number;
+    readonly samples: number;
+  } | null;
+  readonly latency: {
+    readonly before: Timing;
+    readonly after: Timing;
+    readonly speedup: number;
+    readonly batch_size: number;
+    readonly threads: number;
+    readonly runs: number;
+    readonly cpu: string;
+  };
+  readonly memory: { readonly before_peak_bytes: number; readonly after_peak_bytes: number };
+  readonly coverage: {
+    readonly quantized_nodes: number;
+    readonly skipped_nodes: readonly NodeNote[];
+    /** Nodes of the graph onnxruntime really runs that compute on quantized data. */
+    readonly fused_nodes: number;
+    /** Nodes that a Q/DQ pattern surrounds but that run in float all the same. */
+    readonly float_islands: readonly NodeNote[];
+  };
+  readonly training: null;
+  readonly acceptance: readonly {
+    readonly name: string;
+    readonly limit: number;
+    readonly value: number | null;
+    readonly ok: boolean;
+  }[];
+  readonly environment: {
+    readonly onnxruntime: string;
+    readonly cpu: string;
+    readonly isa: readonly string[];
+    readonly threads: number;
+    readonly seed: number;
+    readonly versions: Readonly<Record<string, string>>;
+  };
+}

@@ -1,0 +1,3 @@
+/** The public surface of the library. `runtime/` is not part of it: who runs models passes `openSession` in. */
+export { CoreError, type CoreErrorCode, checkCancelled } from "./errors.ts";
+export type * from "./facts.ts";

@@ -1,0 +1,25 @@
+/** Names bytes by what they are: the same bytes are stored once. */
+export interface BlobRef {
+  readonly sha256: string;
+  readonly size_bytes: number;
+}
+
+/**
+ * Content-addressed bytes. An implementation passes `test/contract/blob-store.ts`.
+ * Who still needs a blob is not known here: the catalog counts references and calls `delete` when the last one is gone.
+ */
+export interface BlobStore {
+  /**
+   * Stores a stream while hashing it. Throws `ServiceError("too_large")` as soon as `maxBytes` is passed; whatever the reason of a
+   * failure (limit, aborted signal, broken stream, full disk), nothing of it stays behind.
+   */
+  put(bytes: AsyncIterable<Uint8Array>, options: { maxBytes: number; signal?: AbortSignal }): Promise<BlobRef>;
+  /** Streams `[start, end)` of a blob; the whole of it by default. Throws `ServiceError("not_found")`. */
+  get(ref: BlobRef, range?: { start: number; end: number }): Promise<AsyncIterable<Uint8Array>>;
+  /** Makes the blob readable at `path` (a hard link where that is possible, a copy where it is not). */
+  materialize(ref: BlobRef, path: string): Promise<void>;
+  /** Forgets the bytes; no error when they are gone already. */
+  delete(ref: BlobRef): Promise<void>;
+  /** Resolves when bytes can be written and read back; rejects with the reason. */
+  check(): Promise<void>;
+}

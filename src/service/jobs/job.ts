@@ -1,0 +1,49 @@
+import type { BlobRef } from "../blobs/blob-store.ts";
+import type { ProblemCode } from "../errors.ts";
+
+export const JOB_STATUSES = ["queued", "running", "cancelling", "succeeded", "failed", "cancelled"] as const;
+export type JobStatus = (typeof JOB_STATUSES)[number];
+
+/** The legal moves. `running` to `queued` is a worker that died or a crash that is retried once. */
+export const TRANSITIONS = {
+  queued: ["running", "cancelled", "failed"],
+  running: ["queued", "cancelling", "succeeded", "failed", "cancelled"],
+  cancelling: ["cancelled", "succeeded", "failed"],
+  succeeded: [],
+  failed: [],
+  cancelled: [],
+} as const satisfies Record<JobStatus, readonly JobStatus[]>;
+
+export function isTerminal(status: JobStatus): boolean {
+  return TRANSITIONS[status].length === 0;
+}
+
+/** How far a job is: `fraction` in [0, 1] over the whole job, `step` one of the names the report lists. */
+export interface Progress {
+  readonly step: string;
+  readonly fraction: number;
+  readonly message: string;
+}
+
+/** A problem as it is kept in a job's `error`. */
+export interface JobError {
+  readonly type: string;
+  readonly title: string;
+  readonly status: number;
+  readonly code: ProblemCode;
+  readonly detail: string;
+  readonly subject?: string;
+}
+
+export interface Artifact extends BlobRef {
+  readonly name: string;
+  readonly media_type: string;
+}
+
+/** One entry of a job's event log; `id` counts from 1 within the job. */
+export interface JobEvent {
+  readonly id: number;
+  readonly at: string;
+  readonly type: "status" | "progress" | "log" | "metric";
+  readonly data: Readonly<Record<string, unknown>>;
+}

@@ -1,0 +1,105 @@
+import { z } from "zod";
+
+/**
+ * What a job may be asked to do. Parsing fills in every default, so a parsed spec is complete: it is stored with the job,
+ * echoed as `effective_params`, and is all that the work itself sees.
+ */
+
+const NodeNames = z.array(z.string().min(1).max(1024)).max(10_000);
+
+/** Fields that every quantization method has. */
+const Common = {
+  exclude_nodes: NodeNames.default([]).meta({ description: "Names of nodes to leave alone." }),
+  exclude_ops: NodeNames.default([]).meta({ description: "Operator types to leave alone." }),
+  target: z
+    .enum(["auto", "x64-vnni", "x64-avx2", "arm64", "portable"])
+    .default("auto")
+    .meta({ description: "The machine the model will run on; `auto` is the one the worker runs on." }),
+  seed: z.int().min(0).max(2 ** 32 - 1).default(0).meta({ description: "Seed of every random choice." }),
+};
+
+export const Float16Params = z
+  .strictObject({
+    method: z.literal("float16"),
+    keep_io: z.boolean().default(true).meta({ description: "Keep the model's inputs and outputs in float32." }),
+    ...Common,
+  })
+  .meta({ id: "Float16Params", title: "float16" });
+
+export const DynamicParams = z
+  .strictObject({
+    method: z.literal("dynamic"),
+    weight_dtype: z.enum(["int8"]).default("int8"),
+    per_channel: z.boolean().default(true).meta({ description: "One scale for each output channel instead of one for each tensor." }),
+    ...Common,
+  })
+  .meta({ id: "DynamicParams", title: "dynamic int8" });
+
+export const WeightOnlyParams = z
+  .strictObject({
+    method: z.literal("weight_only"),
+    bits: z.union([z.literal(4), z.literal(8)]).default(4),
+    block_size: z
+      .union([z.literal(16), z.literal(32), z.literal(64), z.literal(128), z.literal(256)])
+      .default(32)
+      .meta({ description: "Weights that share one scale, along the reduction axis." }),
+    symmetric: z.boolean().default(false),
+    algorithm: z.enum(["rtn"]).default("rtn").meta({ description: "`rtn`: round to nearest." }),
+    format: z.enum(["matmulnbits", "qdq"]).default("matmulnbits").meta({
+      description:
+        "`matmulnbits`: onnxruntime's own operators, fastest on onnxruntime. `qdq`: plain ONNX `DequantizeLinear`, which also covers Conv.",
+    }),
+    embeddings: z.boolean().default(true).meta({ description: "Also quantize the tables that Gather reads." }),
+    accuracy_level: z
+      .union([z.literal(0), z.literal(1), z.literal(4)])
+      .default(4)
+      .meta({ description: "Of MatMulNBits: 4 computes in int8, 1 in float32, 0 leaves it to the runtime." }),
+    ...Common,
+  })
+  .meta({ id: "WeightOnlyParams", title: "weight-only" });
+
+export const QuantizeParams = z
+  .discriminatedUnion("method", [Float16Params, DynamicParams, WeightOnlyParams])
+  .meta({ id: "QuantizeParams" });
+
+export const Latency = z
+  .strictObject({
+    runs: z.int().min(1).max(10_000).default(50),
+    batch_size: z.int().min(1).max(1024).default(1),
+    threads: z.int().min(1).max(256).default(1).meta({ description: "Intra-operator threads while measuring." }),
+  })
+  .meta({ id: "LatencyOptions" });
+
+export const Evaluation = z
+  .strictObject({
+    dataset_id: z.string().nullable().default(null).meta({
+      description: "Held-out data. Without it fidelity is measured on seeded synthetic input, and the report says so.",
+    }),
+    samples: z.int().min(1).max(1_000_000).default(256),
+    metric: z.enum(["top1", "top5", "mse"]).nullable().default(null).meta({
+      description: "Needs labels in the dataset. Null: `top1` when there are integer labels, else none.",
+    }),
+    dims: z.record(z.string(), z.int().min(1).max(1_000_000)).default({}).meta({
+      description: "Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ \"w\": 320 }`.",
+    }),
+    latency: Latency.prefault({}),
+  })
+  .meta({ id: "EvaluationOptions" });
+
+export const Acceptance = z
+  .strictObject({
+    max_metric_drop: z.number().min(0).optional(),
+    min_sqnr_db: z.number().optional(),
+    max_size_ratio: z.number().positive().optional(),
+    min_speedup: z.number().positive().optional(),
+  })
+  .meta({ id: "AcceptanceLimits" });
+
+/** The work itself, with every default in place. */
+export interface JobSpec {
+  readonly type: "quantize";
+  readonly model_id: string;
+  readonly params: z.output<typeof QuantizeParams>;
+  readonly evaluation: z.output<typeof Evaluation>;
+  readonly acceptance: z.output<typeof Acceptance>;
+}

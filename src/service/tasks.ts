@@ -1,0 +1,96 @@
+import type { DatasetFacts, JobMetrics, LayerFacts, ModelFacts, QuantizePlan } from "../core/index.ts";
+import type { ProblemCode } from "./errors.ts";
+import type { Progress } from "./jobs/job.ts";
+import type { JobSpec } from "./jobs/spec.ts";
+
+/**
+ * The work that runs in a child process because it loads the native runtime, or parses hostile files, or blocks.
+ * A child runs one task and exits. It sees local files only: no Redis, no blob store, no secrets.
+ */
+
+/** A file on the local disk; for a model the first is the `.onnx` and the rest its external data, named by `location`. */
+export interface LocalFile {
+  readonly name: string;
+  readonly path: string;
+}
+
+export interface JobInputs {
+  readonly spec: JobSpec;
+  readonly model: readonly LocalFile[];
+  /** Datasets by id, for the ids that the spec names. */
+  readonly datasets: Readonly<Record<string, { readonly file: LocalFile; readonly spec: unknown }>>;
+}
+
+/** A file the job made, in its scratch directory. */
+export interface ProducedFile extends LocalFile {
+  readonly media_type: string;
+}
+
+export interface JobOutcome {
+  /** The compressed model's files (artifacts too), first the `.onnx`. */
+  readonly model: readonly ProducedFile[];
+  /** `report.json`, `report.html`. */
+  readonly reports: readonly ProducedFile[];
+  readonly facts: ModelFacts;
+  readonly metrics: JobMetrics;
+  readonly accepted: boolean;
+}
+
+export interface Tasks {
+  inspect_model: {
+    /** `dims` gives sizes to symbolic dimensions for MACs and activation bytes. */
+    request: { readonly files: readonly LocalFile[]; readonly dims: Readonly<Record<string, number>> };
+    result: ModelFacts;
+  };
+  list_layers: { request: { readonly files: readonly LocalFile[] }; result: readonly LayerFacts[] };
+  inspect_dataset: { request: { readonly file: LocalFile; readonly spec: unknown }; result: DatasetFacts };
+  /** What the job would do, without doing it; throws when it could not run. */
+  plan_job: { request: JobInputs; result: QuantizePlan };
+  run_job: {
+    request: JobInputs & { readonly job_id: string; readonly scratch: string; readonly threads: number };
+    result: JobOutcome;
+  };
+}
+
+export type TaskKind = keyof Tasks;
+
+/** What a child says while it works. */
+export type TaskNews =
+  | { readonly kind: "progress"; readonly progress: Progress }
+  | { readonly kind: "log"; readonly level: "info" | "warn"; readonly message: string }
+  | { readonly kind: "metric"; readonly data: Readonly<Record<string, unknown>> };
+
+export interface TaskFailure {
+  readonly code: ProblemCode;
+  readonly message: string;
+  readonly subject?: string;
+}
+
+export interface TaskLimits {
+  readonly timeoutMs: number;
+  /** Resident set of the child; it is killed past that. */
+  readonly memoryBytes: number;
+}
+
+/** Runs tasks in child processes. Rejects with a `TaskError`. */
+export interface TaskRunner {
+  run<K extends TaskKind>(
+    kind: K,
+    request: Tasks[K]["request"],
+    options: { limits: TaskLimits; signal?: AbortSignal; onNews?: (news: TaskNews) => void },
+  ): Promise<Tasks[K]["result"]>;
+  close(): Promise<void>;
+}
+
+/** A task's failure, whatever its cause: refused input, crash, limit or cancellation. */
+export class TaskError extends Error implements TaskFailure {
+  override readonly name = "TaskError";
+  readonly code: ProblemCode;
+  readonly subject?: string;
+
+  constructor(failure: TaskFailure, options?: ErrorOptions) {
+    super(failure.message, options);
+    this.code = failure.code;
+    if (failure.subject !== undefined) this.subject = failure.subject;
+  }
+}
