@@ -1,0 +1,95 @@
+import type { JobMetrics } from "../../core/index.ts";
+import type { Artifact, JobError, JobEvent, JobStatus, Progress } from "./job.ts";
+import type { JobSpec } from "./spec.ts";
+
+/** A job as it is kept. Times are RFC 3339 UTC. */
+export interface JobRecord {
+  readonly id: string;
+  readonly status: JobStatus;
+  readonly spec: JobSpec;
+  /** `params` as the client sent them; `spec.params` has the defaults filled in. */
+  readonly sent_params: unknown;
+  readonly name: string | null;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly priority: number;
+  readonly webhook: { readonly url: string; readonly events: readonly string[] } | null;
+  readonly created_at: string;
+  readonly started_at: string | null;
+  readonly finished_at: string | null;
+  readonly retry_of: string | null;
+  /** How often a worker has started it. */
+  readonly attempt: number;
+  readonly progress: Progress | null;
+  readonly result: {
+    readonly model_id: string;
+    readonly accepted: boolean;
+    readonly artifacts: readonly Artifact[];
+    readonly metrics: JobMetrics;
+  } | null;
+  readonly error: JobError | null;
+}
+
+export interface JobFilter {
+  readonly status?: JobStatus;
+  readonly type?: string;
+  readonly model_id?: string;
+}
+
+export interface Page<T> {
+  readonly data: readonly T[];
+  readonly next_cursor: string | null;
+}
+
+/**
+ * The truth about jobs, in Redis. The queue only carries ids: what is recorded here and lost there is enqueued again by the
+ * reconciler. Every method rejects with `ServiceError("unavailable")` while Redis cannot be reached.
+ */
+export interface JobStore {
+  /**
+   * Records a queued job. With an idempotency key that was used before: the first job again (`created: false`) when `fingerprint` is the
+   * same, `ServiceError("idempotency_conflict")` when it is not.
+   */
+  create(
+    job: JobRecord,
+    idempotency?: { readonly key: string; readonly fingerprint: string },
+  ): Promise<{ readonly job: JobRecord; readonly created: boolean }>;
+  get(id: string): Promise<JobRecord | undefined>;
+  /** Newest first. Throws `invalid_request` for a cursor it did not make. */
+  list(filter: JobFilter, page: { readonly limit: number; readonly cursor?: string }): Promise<Page<JobRecord>>;
+  /**
+   * Moves a job to `to` and merges `patch` in one atomic step, when its status is one of `from`; else changes nothing and answers
+   * undefined. A change of status is logged as an event and wakes up who follows the job.
+   */
+  transition(
+    id: string,
+    from: readonly JobStatus[],
+    to: JobStatus,
+    patch?: Partial<Pick<JobRecord, "started_at" | "finished_at" | "attempt" | "progress" | "result" | "error">>,
+  ): Promise<JobRecord | undefined>;
+  setProgress(id: string, progress: Progress): Promise<void>;
+  appendEvent(id: string, type: JobEvent["type"], data: JobEvent["data"]): Promise<void>;
+  /** Events after `afterId` (0: all), oldest first. */
+  events(id: string, afterId: number): Promise<readonly JobEvent[]>;
+  /** Events after `afterId` as they come; ends after the event of a terminal status, or when `signal` fires. */
+  follow(id: string, afterId: number, signal: AbortSignal): AsyncIterable<JobEvent>;
+  /** Forgets a finished job; false when it is not finished. */
+  delete(id: string): Promise<boolean>;
+  /** Ids of the unfinished jobs that read this model or dataset. */
+  activeUsers(resourceId: string): Promise<readonly string[]>;
+  /** Ids of the jobs in one of the active statuses. */
+  active(status: "queued" | "running" | "cancelling"): Promise<readonly string[]>;
+}
+
+/** Hands recorded jobs to workers. */
+export interface JobQueue {
+  /** Idempotent: a job that is queued already stays as it is. */
+  enqueue(job: JobRecord): Promise<void>;
+  /** Takes a waiting job out; false when a worker has it already, or it is not there. */
+  remove(id: string): Promise<boolean>;
+  /** Tells the worker that runs the job to stop its child. */
+  signalCancel(id: string): Promise<void>;
+  /** 1 = next to run; null when it is not waiting. */
+  position(id: string): Promise<number | null>;
+  counts(): Promise<{ readonly waiting: number; readonly active: number }>;
+  liveWorkers(): Promise<number>;
+}
