@@ -1,0 +1,156 @@
+import { availableParallelism, totalmem } from "node:os";
+import { resolve } from "node:path";
+import { z } from "zod";
+
+/**
+ * Everything that can be set from outside, read once. No other module looks at `process.env`.
+ * An empty variable counts as unset, so that compose files may pass `${NAME:-}` through.
+ */
+export interface Config {
+  readonly host: string;
+  readonly port: number;
+  /** Absolute. Holds blobs, unfinished uploads, scratch space, and the private redis-server's file. */
+  readonly dataDir: string;
+  /** Null: start a private redis-server. */
+  readonly redisUrl: string | null;
+  readonly blobStore:
+    | { readonly kind: "file" }
+    | { readonly kind: "s3"; readonly bucket: string; readonly endpoint: string | null; readonly region: string };
+  /** Null: no key is needed, and only the loopback interface may be listened on. */
+  readonly apiKeysFile: string | null;
+  /** Of one model or dataset, all its files together. */
+  readonly maxUploadBytes: number;
+  /** An upload that brings next to nothing for this long is given up. */
+  readonly uploadIdleTimeoutMs: number;
+  /** Resumable uploads that were not used for this long are thrown away. */
+  readonly uploadExpiryMs: number;
+  readonly maxQueuedJobsPerKey: number;
+  /** Requests of one key (or address) to one API process; 0: no limit. */
+  readonly rateLimitPerMinute: number;
+  /** Jobs that one worker process runs at the same time. */
+  readonly workerConcurrency: number;
+  /** Threads that a job computes with. */
+  readonly jobThreads: number;
+  /** Run time of one job. */
+  readonly jobTimeoutMs: number;
+  /** Time a job may wait in the queue. */
+  readonly queueTimeoutMs: number;
+  /** Resident memory of one job's or inspection's process. */
+  readonly jobMemoryBytes: number;
+  /** Run time of the inspection of one upload. */
+  readonly inspectTimeoutMs: number;
+  /** Inspections that one API process runs at the same time. */
+  readonly inspectConcurrency: number;
+  /** Whether `X-Forwarded-*` headers come from a proxy that can be trusted. */
+  readonly trustProxy: boolean;
+  readonly logLevel: (typeof LOG_LEVELS)[number];
+}
+
+const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
+const KIB = 1024;
+const MINUTE_MS = 60_000;
+
+/** Every problem of the environment, in one message: the start is refused once, not once per variable. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(`The configuration is wrong:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);
+    this.problems = problems;
+  }
+}
+
+const integer = (min: number, max: number) =>
+  z
+    .string()
+    .regex(/^\d+$/, "must be a whole number")
+    .transform(Number)
+    .refine((value) => value >= min && value <= max, `must be between ${min} and ${max}`);
+const durationMs = integer(1, 2 ** 31 - 1);
+const url = (...protocols: string[]) =>
+  z.string().refine((text) => protocols.includes(URL.parse(text)?.protocol ?? ""), {
+    error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(" or ")}`,
+  });
+
+/** The variables, their defaults, and what is wrong with a bad value. */
+const Environment = z.object({
+  HOST: z.string().default("127.0.0.1"),
+  PORT: integer(0, 65_535).default(8080),
+  DATA_DIR: z.string().default("./data"),
+  REDIS_URL: url("redis:", "rediss:", "unix:").optional(),
+  BLOB_STORE: z.enum(["file", "s3"], "must be file or s3").default("file"),
+  S3_BUCKET: z.string().optional(),
+  S3_ENDPOINT: url("http:", "https:").optional(),
+  S3_REGION: z.string().default("us-east-1"),
+  API_KEYS_FILE: z.string().optional(),
+  MAX_UPLOAD_BYTES: integer(KIB, Number.MAX_SAFE_INTEGER).default(8 * KIB ** 3),
+  UPLOAD_IDLE_TIMEOUT_MS: durationMs.default(30_000),
+  UPLOAD_EXPIRY_MS: durationMs.default(24 * 60 * MINUTE_MS),
+  MAX_QUEUED_JOBS_PER_KEY: integer(1, 1_000_000).default(100),
+  RATE_LIMIT_PER_MINUTE: integer(0, 1_000_000_000).default(6000),
+  WORKER_CONCURRENCY: integer(1, 256).default(1),
+  JOB_THREADS: integer(1, 1024).optional(),
+  JOB_TIMEOUT_MS: durationMs.default(60 * MINUTE_MS),
+  QUEUE_TIMEOUT_MS: durationMs.default(24 * 60 * MINUTE_MS),
+  JOB_MEMORY_BYTES: integer(64 * KIB ** 2, Number.MAX_SAFE_INTEGER).optional(),
+  INSPECT_TIMEOUT_MS: durationMs.default(2 * MINUTE_MS),
+  INSPECT_CONCURRENCY: integer(1, 64).default(2),
+  TRUST_PROXY: z
+    .enum(["true", "false"], "must be true or false")
+    .default("false")
+    .transform((text) => text === "true"),
+  LOG_LEVEL: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`).default("info"),
+});
+
+/** Reads the environment. Throws a `ConfigError` that lists everything that is wrong. */
+export function loadConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const set = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
+  const parsed = Environment.safeParse(set);
+  const problems = parsed.success ? [] : parsed.error.issues.map((issue) => `${issue.path.join(".")} ${issue.message}`);
+  // Rules between variables look at the raw text, so that they are reported together with the rest.
+  if (set.BLOB_STORE === "s3" && set.S3_BUCKET === undefined) {
+    problems.push("S3_BUCKET must be set when BLOB_STORE is s3");
+  }
+  if (set.API_KEYS_FILE === undefined && !isLoopback(set.HOST ?? "127.0.0.1")) {
+    problems.push(
+      "API_KEYS_FILE must be set when HOST is not a loopback address: without keys everybody could use the service",
+    );
+  }
+  if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
+
+  const values = parsed.data;
+  const share =
+    Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY) / values.WORKER_CONCURRENCY;
+  return Object.freeze<Config>({
+    host: values.HOST,
+    port: values.PORT,
+    dataDir: resolve(values.DATA_DIR),
+    redisUrl: values.REDIS_URL ?? null,
+    blobStore:
+      values.BLOB_STORE === "file"
+        ? { kind: "file" }
+        : { kind: "s3", bucket: values.S3_BUCKET!, endpoint: values.S3_ENDPOINT ?? null, region: values.S3_REGION },
+    apiKeysFile: values.API_KEYS_FILE ?? null,
+    maxUploadBytes: values.MAX_UPLOAD_BYTES,
+    uploadIdleTimeoutMs: values.UPLOAD_IDLE_TIMEOUT_MS,
+    uploadExpiryMs: values.UPLOAD_EXPIRY_MS,
+    maxQueuedJobsPerKey: values.MAX_QUEUED_JOBS_PER_KEY,
+    rateLimitPerMinute: values.RATE_LIMIT_PER_MINUTE,
+    workerConcurrency: values.WORKER_CONCURRENCY,
+    jobThreads: values.JOB_THREADS ?? Math.max(1, Math.floor(availableParallelism() / values.WORKER_CONCURRENCY)),
+    jobTimeoutMs: values.JOB_TIMEOUT_MS,
+    queueTimeoutMs: values.QUEUE_TIMEOUT_MS,
+    // Leaves a quarter of the machine to the worker, the page cache and redis-server.
+    jobMemoryBytes: values.JOB_MEMORY_BYTES ?? Math.floor(share * 0.75),
+    inspectTimeoutMs: values.INSPECT_TIMEOUT_MS,
+    inspectConcurrency: values.INSPECT_CONCURRENCY,
+    trustProxy: values.TRUST_PROXY,
+    logLevel: values.LOG_LEVEL,
+  });
+}
+
+/** Whether only this machine can reach `host`. */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
+}

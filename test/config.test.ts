@@ -1,0 +1,57 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ConfigError, isLoopback, loadConfig } from "../src/config.ts";
+
+function problemsOf(env: Record<string, string>): readonly string[] {
+  try {
+    loadConfig(env);
+  } catch (error) {
+    assert.ok(error instanceof ConfigError);
+    return error.problems;
+  }
+  return [];
+}
+
+test("an empty environment gives the documented defaults", () => {
+  const config = loadConfig({});
+  assert.equal(config.host, "127.0.0.1");
+  assert.equal(config.port, 8080);
+  assert.ok(config.dataDir.endsWith("/data"));
+  assert.equal(config.redisUrl, null);
+  assert.deepEqual(config.blobStore, { kind: "file" });
+  assert.equal(config.maxUploadBytes, 8 * 1024 ** 3);
+  assert.equal(config.workerConcurrency, 1);
+  assert.ok(config.jobThreads >= 1);
+  assert.ok(Object.isFrozen(config));
+});
+
+test("empty variables count as unset", () => {
+  assert.equal(loadConfig({ PORT: "", REDIS_URL: "", API_KEYS_FILE: "" }).port, 8080);
+});
+
+test("every problem is reported at once, with the variable's name", () => {
+  const problems = problemsOf({
+    PORT: "eighty",
+    MAX_UPLOAD_BYTES: "-1",
+    LOG_LEVEL: "loud",
+    BLOB_STORE: "s3",
+    REDIS_URL: "localhost:6379",
+    HOST: "0.0.0.0",
+  });
+  for (const name of ["PORT", "MAX_UPLOAD_BYTES", "LOG_LEVEL", "S3_BUCKET", "REDIS_URL", "API_KEYS_FILE"]) {
+    assert.equal(problems.filter((problem) => problem.startsWith(`${name} `)).length, 1, `${name} in ${problems}`);
+  }
+  assert.equal(problems.length, 6);
+});
+
+test("numbers outside their range are refused, not clamped", () => {
+  assert.equal(problemsOf({ PORT: "70000" }).length, 1);
+  assert.equal(problemsOf({ WORKER_CONCURRENCY: "0" }).length, 1);
+  assert.equal(problemsOf({ JOB_TIMEOUT_MS: "1e3" }).length, 1);
+});
+
+test("without keys only loopback may be listened on", () => {
+  for (const host of ["127.0.0.1", "127.1.2.3", "::1", "localhost"]) assert.ok(isLoopback(host), host);
+  for (const host of ["0.0.0.0", "::", "10.0.0.1", "127.example.org"]) assert.ok(!isLoopback(host), host);
+  assert.deepEqual(problemsOf({ HOST: "0.0.0.0", API_KEYS_FILE: "keys.json" }), []);
+});
