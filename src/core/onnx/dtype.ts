@@ -34,9 +34,7 @@ export const DTYPES = {
 
 export type DType = keyof typeof DTYPES;
 
-const BY_ONNX = new Map<number, DType>(
-  (Object.keys(DTYPES) as DType[]).map((dtype) => [DTYPES[dtype].onnx, dtype]),
-);
+const BY_ONNX = new Map<number, DType>((Object.keys(DTYPES) as DType[]).map((dtype) => [DTYPES[dtype].onnx, dtype]));
 
 /** The dtype of a TensorProto.DataType number, or undefined when the number is not one we know. */
 export function dtypeOfOnnx(onnx: number): DType | undefined {

@@ -77,8 +77,37 @@ export function lazyTensor(dtype: DType, dims: readonly number[], read: () => Ui
   });
 }
 
+/** The group of derived tensors that was computed last. One is enough: tensors made together are written one after the other. */
+let lastDerived: { readonly key: object; readonly bytes: Readonly<Record<string, Uint8Array>> } | undefined;
+
+/**
+ * Tensors that are computed together (codes, scales and zero points of one weight), not now but when their bytes are asked for.
+ * Building a compressed graph therefore costs neither time nor memory, planning never computes, and saving holds one weight at a time.
+ * `compute` must be pure: it runs again when the bytes are asked for again later.
+ */
+export function deriveTensors<K extends string>(
+  types: Readonly<Record<K, { readonly dtype: DType; readonly dims: readonly number[] }>>,
+  compute: () => Readonly<Record<K, Uint8Array>>,
+): Readonly<Record<K, Tensor>> {
+  const key = {};
+  const bytesOf = (name: K): Uint8Array => {
+    if (lastDerived?.key !== key) lastDerived = { key, bytes: compute() };
+    return lastDerived.bytes[name]!;
+  };
+  return Object.fromEntries(
+    (Object.keys(types) as K[]).map((name) => [
+      name,
+      lazyTensor(types[name].dtype, types[name].dims, () => bytesOf(name)),
+    ]),
+  ) as Record<K, Tensor>;
+}
+
 /** A tensor over a typed array (no copy), or over plain numbers. */
-export function tensorOf<D extends ArrayDType>(dtype: D, dims: readonly number[], data: ArrayOf<D> | readonly number[]): Tensor {
+export function tensorOf<D extends ArrayDType>(
+  dtype: D,
+  dims: readonly number[],
+  data: ArrayOf<D> | readonly number[],
+): Tensor {
   const Ctor = ARRAYS[dtype];
   let array: Numeric;
   if (ArrayBuffer.isView(data)) array = data as Numeric;

@@ -1,0 +1,496 @@
+/**
+ * The graph that passes work on: mutable structure over immutable tensors, with use-def edges that are always true.
+ *
+ * - A `Value` is made by a node, is a graph input, or holds a constant (an initializer, or the output of a `Constant` node).
+ * - Bodies of If, Loop and Scan are graphs too; their nodes may read values of the graphs around them, and count among those values' uses.
+ * - `source` fields keep the protobuf message a part was read from, so that what no pass touched is written back unchanged,
+ *   fields unknown to us included. They are opaque to passes.
+ */
+import type { AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto } from "onnx-buf";
+import { CoreError } from "../errors.ts";
+import type { DType } from "./dtype.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** A dimension is a number, the name of a symbolic size, or null when nothing is known. */
+export type Dim = number | string | null;
+
+export type Attr = (
+  | { readonly type: "float"; readonly value: number }
+  | { readonly type: "int"; readonly value: number }
+  | { readonly type: "string"; readonly value: string }
+  | { readonly type: "tensor"; readonly value: Tensor }
+  | { readonly type: "graph"; readonly value: Graph }
+  | { readonly type: "floats"; readonly value: readonly number[] }
+  | { readonly type: "ints"; readonly value: readonly number[] }
+  | { readonly type: "strings"; readonly value: readonly string[] }
+  | { readonly type: "tensors"; readonly value: readonly Tensor[] }
+  | { readonly type: "graphs"; readonly value: readonly Graph[] }
+  /** Sparse tensors, types and references to function attributes: carried along, not looked into. */
+  | { readonly type: "opaque"; readonly value: null }
+) & { readonly source?: AttributeProto };
+
+export type AttrType = Attr["type"];
+
+/** One place where a value is read: input `index` of `node`. */
+export interface Use {
+  readonly node: Node;
+  readonly index: number;
+}
+
+export class Value {
+  name: string;
+  dtype: DType | undefined;
+  /** Undefined: not known, not even the rank. */
+  shape: readonly Dim[] | undefined;
+  /** Set for initializers and for outputs of `Constant` nodes. */
+  readonly constant: Tensor | undefined;
+  readonly producer: Node | undefined;
+  /** The graph whose scope the value belongs to. */
+  readonly graph: Graph;
+  /** The declaration it was read with; forgotten by `retype`. */
+  source: ValueInfoProto | undefined;
+  readonly #uses: Use[] = [];
+
+  constructor(graph: Graph, name: string, origin: { constant?: Tensor | undefined; producer?: Node } = {}) {
+    this.graph = graph;
+    this.name = name;
+    this.constant = origin.constant;
+    this.producer = origin.producer;
+    if (origin.constant) {
+      this.dtype = origin.constant.dtype;
+      this.shape = origin.constant.dims;
+    }
+  }
+
+  /** Every node input that reads this value, in this graph and in the bodies below it. Graph outputs are not among them. */
+  get uses(): readonly Use[] {
+    return this.#uses;
+  }
+
+  /** Whether some graph (its own, or the body of an If that passes it through) gives this value out. */
+  get isGraphOutput(): boolean {
+    return this.#outputOf.size > 0;
+  }
+
+  /** Declares another type; the declaration the file had is dropped. */
+  retype(dtype: DType | undefined, shape: readonly Dim[] | undefined = this.shape): void {
+    this.dtype = dtype;
+    this.shape = shape;
+    this.source = undefined;
+  }
+
+  readonly #outputOf = new Set<Graph>();
+
+  /** @internal kept by Node and Graph */
+  static link(value: Value | undefined, node: Node, index: number): void {
+    if (value) value.#uses.push({ node, index });
+  }
+
+  /** @internal */
+  static unlink(value: Value | undefined, node: Node, index: number): void {
+    if (!value) return;
+    const at = value.#uses.findIndex((use) => use.node === node && use.index === index);
+    if (at >= 0) value.#uses.splice(at, 1);
+  }
+
+  /** @internal */
+  static markOutput(value: Value, graph: Graph, isOutput: boolean): void {
+    if (isOutput) value.#outputOf.add(graph);
+    else value.#outputOf.delete(graph);
+  }
+
+  /** @internal */
+  static outputGraphs(value: Value): Graph[] {
+    return [...value.#outputOf];
+  }
+}
+
+export interface NodeInit {
+  readonly opType: string;
+  readonly domain?: string;
+  readonly name?: string;
+  readonly inputs: readonly (Value | undefined)[];
+  /** Names of the outputs, or how many outputs with fresh names. */
+  readonly outputs: readonly string[] | number;
+  readonly attrs?: Readonly<Record<string, Attr>>;
+  readonly source?: NodeProto;
+}
+
+export class Node {
+  name: string;
+  /** "" is ai.onnx. */
+  readonly domain: string;
+  readonly opType: string;
+  readonly graph: Graph;
+  readonly outputs: readonly Value[];
+  readonly source: NodeProto | undefined;
+  readonly #inputs: (Value | undefined)[];
+  readonly #attrs: Map<string, Attr>;
+
+  /** @internal use `Graph.insertBefore` or `Graph.append` */
+  constructor(graph: Graph, init: NodeInit & { readonly outputs: readonly string[] }) {
+    this.graph = graph;
+    this.name = init.name ?? "";
+    this.domain = init.domain ?? "";
+    this.opType = init.opType;
+    this.source = init.source;
+    this.#attrs = new Map(Object.entries(init.attrs ?? {}));
+    this.#inputs = [...init.inputs];
+    this.#inputs.forEach((value, index) => {
+      Value.link(value, this, index);
+    });
+    const constant = this.opType === "Constant" && this.domain === "" ? this.tensor("value") : undefined;
+    this.outputs = init.outputs.map((name) => new Value(graph, name, { constant, producer: this }));
+    for (const body of this.bodies()) body.owner = this;
+  }
+
+  get inputs(): readonly (Value | undefined)[] {
+    return this.#inputs;
+  }
+
+  get attrs(): ReadonlyMap<string, Attr> {
+    return this.#attrs;
+  }
+
+  setAttr(name: string, attr: Attr | undefined): void {
+    if (attr) this.#attrs.set(name, attr);
+    else this.#attrs.delete(name);
+  }
+
+  setInput(index: number, value: Value | undefined): void {
+    while (this.#inputs.length <= index) this.#inputs.push(undefined);
+    Value.unlink(this.#inputs[index], this, index);
+    this.#inputs[index] = value;
+    Value.link(value, this, index);
+  }
+
+  /** The value of an int attribute, or `fallback` (the operator's default) when it is absent. */
+  int(name: string, fallback: number): number;
+  int(name: string): number | undefined;
+  int(name: string, fallback?: number): number | undefined {
+    return this.#get(name, "int")?.value ?? fallback;
+  }
+  float(name: string, fallback: number): number;
+  float(name: string): number | undefined;
+  float(name: string, fallback?: number): number | undefined {
+    return this.#get(name, "float")?.value ?? fallback;
+  }
+  string(name: string, fallback: string): string;
+  string(name: string): string | undefined;
+  string(name: string, fallback?: string): string | undefined {
+    return this.#get(name, "string")?.value ?? fallback;
+  }
+  ints(name: string, fallback: readonly number[]): readonly number[];
+  ints(name: string): readonly number[] | undefined;
+  ints(name: string, fallback?: readonly number[]): readonly number[] | undefined {
+    return this.#get(name, "ints")?.value ?? fallback;
+  }
+  tensor(name: string): Tensor | undefined {
+    return this.#get(name, "tensor")?.value;
+  }
+
+  /** The graphs this node runs: branches of an If, the body of a Loop or Scan. */
+  bodies(): Graph[] {
+    const bodies: Graph[] = [];
+    for (const attr of this.#attrs.values()) {
+      if (attr.type === "graph") bodies.push(attr.value);
+      else if (attr.type === "graphs") bodies.push(...attr.value);
+    }
+    return bodies;
+  }
+
+  /** How a message to the user names the node: its name, or its first output where it has none. */
+  get label(): string {
+    return this.name || this.outputs.find((value) => value.name)?.name || this.opType;
+  }
+
+  #get<T extends AttrType>(name: string, type: T): Extract<Attr, { type: T }> | undefined {
+    const attr = this.#attrs.get(name);
+    return attr?.type === type ? (attr as Extract<Attr, { type: T }>) : undefined;
+  }
+}
+
+export class Graph {
+  readonly model: Model;
+  name: string;
+  /** The node whose body this is; undefined for the main graph. */
+  owner: Node | undefined;
+  readonly source: GraphProto | undefined;
+  readonly #inputs: Value[] = [];
+  readonly #outputs: Value[] = [];
+  readonly #initializers = new Set<Value>();
+  readonly #nodes: Node[] = [];
+
+  constructor(model: Model, name: string, source?: GraphProto) {
+    this.model = model;
+    this.name = name;
+    this.source = source;
+  }
+
+  /** Graph inputs; before IR version 4 initializers with a default value are among them. */
+  get inputs(): readonly Value[] {
+    return this.#inputs;
+  }
+  get outputs(): readonly Value[] {
+    return this.#outputs;
+  }
+  get initializers(): ReadonlySet<Value> {
+    return this.#initializers;
+  }
+  /** In topological order. */
+  get nodes(): readonly Node[] {
+    return this.#nodes;
+  }
+
+  addInput(name: string, dtype?: DType, shape?: readonly Dim[]): Value {
+    const value = new Value(this, this.model.claimName(name));
+    value.retype(dtype, shape);
+    this.#inputs.push(value);
+    return value;
+  }
+
+  /** Lists an initializer as an input as well (models before IR version 4 must), or no longer. */
+  setOverridable(initializer: Value, overridable: boolean): void {
+    const at = this.#inputs.indexOf(initializer);
+    if (overridable && at < 0) this.#inputs.push(initializer);
+    else if (!overridable && at >= 0) this.#inputs.splice(at, 1);
+  }
+
+  addOutput(value: Value): void {
+    this.#outputs.push(value);
+    Value.markOutput(value, this, true);
+  }
+
+  removeOutput(value: Value): void {
+    const at = this.#outputs.indexOf(value);
+    if (at >= 0) this.#outputs.splice(at, 1);
+    if (!this.#outputs.includes(value)) Value.markOutput(value, this, false);
+  }
+
+  /** A new initializer. `name` is made unique. */
+  addInitializer(name: string, constant: Tensor): Value {
+    const value = new Value(this, this.model.freshName(name), { constant });
+    this.#initializers.add(value);
+    return value;
+  }
+
+  /** @internal an initializer under the exact name it was read with */
+  adoptInitializer(value: Value): void {
+    this.#initializers.add(value);
+  }
+
+  /** Removes an initializer that nothing reads. */
+  removeInitializer(value: Value): void {
+    if (value.uses.length > 0 || value.isGraphOutput) {
+      throw new CoreError("internal", "An initializer that is still read cannot be removed.", value.name);
+    }
+    this.#initializers.delete(value);
+    this.setOverridable(value, false);
+  }
+
+  append(init: NodeInit): Node {
+    return this.#insert(this.#nodes.length, init);
+  }
+
+  /** A new node right before `anchor`, so that topological order holds when it reads what `anchor` could read. */
+  insertBefore(anchor: Node, init: NodeInit): Node {
+    return this.#insert(this.#indexOf(anchor), init);
+  }
+
+  insertAfter(anchor: Node, init: NodeInit): Node {
+    return this.#insert(this.#indexOf(anchor) + 1, init);
+  }
+
+  /** Removes a node whose outputs nothing reads any more. */
+  remove(node: Node): void {
+    const read = node.outputs.find((value) => value.uses.length > 0 || value.isGraphOutput);
+    if (read) throw new CoreError("internal", "A node whose output is still read cannot be removed.", read.name);
+    this.#nodes.splice(this.#indexOf(node), 1);
+    node.inputs.forEach((value, index) => {
+      Value.unlink(value, node, index);
+    });
+    for (const body of node.bodies()) body.#releaseOuterUses();
+  }
+
+  /**
+   * Everything that read `from` reads `to`, graph outputs included. Where `from` is an output of the model, `to` takes over its name
+   * (and `from` gets another one): the names of a model's outputs are its interface. Throws `unsupported` where an output would become
+   * an input, another output, or a value of an outer graph; `canReplace` asks first.
+   */
+  replaceUses(from: Value, to: Value): void {
+    if (!this.canReplace(from, to)) {
+      throw new CoreError("unsupported", "Two outputs, or an input and an output, cannot become one value.", from.name);
+    }
+    for (const use of [...from.uses]) use.node.setInput(use.index, to);
+    for (const graph of Value.outputGraphs(from)) {
+      graph.#outputs.splice(0, graph.#outputs.length, ...graph.#outputs.map((value) => (value === from ? to : value)));
+      Value.markOutput(from, graph, false);
+      Value.markOutput(to, graph, true);
+      to.dtype ??= from.dtype;
+      to.shape ??= from.shape;
+      if (graph === this.model.graph) {
+        const { name } = from;
+        from.name = this.model.freshName(`${name}_replaced`);
+        to.name = name;
+      }
+    }
+  }
+
+  /** Whether `replaceUses(from, to)` is possible. */
+  canReplace(from: Value, to: Value): boolean {
+    return Value.outputGraphs(from).every(
+      (graph) => to.graph === graph && !to.isGraphOutput && !graph.#inputs.includes(to),
+    );
+  }
+
+  /** This graph and every body below it, outermost first. */
+  *walk(): Generator<Graph> {
+    yield this;
+    for (const node of this.#nodes) for (const body of node.bodies()) yield* body.walk();
+  }
+
+  #indexOf(node: Node): number {
+    const at = this.#nodes.indexOf(node);
+    if (at < 0) throw new CoreError("internal", "The node is not in this graph.", node.label);
+    return at;
+  }
+
+  #insert(at: number, init: NodeInit): Node {
+    const base = init.name || init.opType;
+    const outputs =
+      typeof init.outputs === "number"
+        ? Array.from({ length: init.outputs }, (_, i) => this.model.freshName(`${base}_output_${i}`))
+        : init.outputs;
+    const node = new Node(this, { ...init, outputs });
+    this.#nodes.splice(at, 0, node);
+    return node;
+  }
+
+  #releaseOuterUses(): void {
+    for (const node of this.#nodes) {
+      node.inputs.forEach((value, index) => {
+        if (value?.graph !== this) Value.unlink(value, node, index);
+      });
+      for (const body of node.bodies()) body.#releaseOuterUses();
+    }
+    for (const value of this.#outputs) Value.markOutput(value, this, false);
+  }
+}
+
+export class Model {
+  irVersion: number;
+  /** Operator set version by domain; "" is ai.onnx. */
+  readonly opsets: Map<string, number>;
+  readonly graph: Graph;
+  /** Model-local functions are carried along, never rewritten. */
+  readonly functions: readonly FunctionProto[];
+  readonly source: ModelProto | undefined;
+  readonly #names = new Set<string>();
+
+  constructor(init: {
+    irVersion: number;
+    opsets: Iterable<readonly [string, number]>;
+    graphName: string;
+    functions?: readonly FunctionProto[];
+    source?: ModelProto;
+  }) {
+    this.irVersion = init.irVersion;
+    this.opsets = new Map(init.opsets);
+    this.functions = init.functions ?? [];
+    this.source = init.source;
+    this.graph = new Graph(this, init.graphName, init.source?.graph);
+  }
+
+  /** The version of ai.onnx the model is written in. */
+  get opset(): number {
+    return this.opsets.get("") ?? 1;
+  }
+
+  /** The main graph and every body, outermost first. */
+  graphs(): Generator<Graph> {
+    return this.graph.walk();
+  }
+
+  /** Every node of every graph, in topological order within each. */
+  *nodes(): Generator<Node> {
+    for (const graph of this.graphs()) yield* graph.nodes;
+  }
+
+  /** Declares that operators of `domain` up to `version` are used; never lowers a version. */
+  requireOpset(domain: string, version: number): void {
+    this.opsets.set(domain, Math.max(version, this.opsets.get(domain) ?? 0));
+  }
+
+  /** A name no value of the model has: `base`, or `base_1`, `base_2`, … The same calls give the same names. */
+  freshName(base: string): string {
+    let name = base;
+    for (let i = 1; this.#names.has(name); i++) name = `${base}_${i}`;
+    this.#names.add(name);
+    return name;
+  }
+
+  /** @internal marks a name that was read from a file as taken */
+  claimName(name: string): string {
+    this.#names.add(name);
+    return name;
+  }
+
+  /** A copy of the whole structure that shares the tensors. */
+  clone(): Model {
+    const copy = new Model({
+      irVersion: this.irVersion,
+      opsets: this.opsets,
+      graphName: this.graph.name,
+      functions: this.functions,
+      ...(this.source && { source: this.source }),
+    });
+    for (const name of this.#names) copy.#names.add(name);
+    copyGraph(this.graph, copy.graph, new Map());
+    return copy;
+  }
+}
+
+function copyGraph(from: Graph, to: Graph, values: Map<Value, Value>): void {
+  const typed = (original: Value, copy: Value): Value => {
+    copy.dtype = original.dtype;
+    copy.shape = original.shape;
+    copy.source = original.source;
+    values.set(original, copy);
+    return copy;
+  };
+  for (const value of from.initializers) {
+    to.adoptInitializer(typed(value, new Value(to, value.name, { constant: value.constant })));
+  }
+  for (const value of from.inputs) {
+    const initializer = values.get(value);
+    if (initializer) to.setOverridable(initializer, true);
+    else typed(value, to.addInput(value.name));
+  }
+  for (const node of from.nodes) {
+    const attrs = Object.fromEntries([...node.attrs].map(([name, attr]) => [name, copyAttr(attr, to.model, values)]));
+    const copy = to.append({
+      opType: node.opType,
+      domain: node.domain,
+      name: node.name,
+      inputs: node.inputs.map((value) => value && values.get(value)),
+      outputs: node.outputs.map((value) => value.name),
+      attrs,
+      ...(node.source && { source: node.source }),
+    });
+    node.outputs.forEach((value, i) => {
+      typed(value, copy.outputs[i]!);
+    });
+  }
+  for (const value of from.outputs) to.addOutput(values.get(value)!);
+}
+
+function copyAttr(attr: Attr, model: Model, values: Map<Value, Value>): Attr {
+  const copy = (body: Graph): Graph => {
+    const graph = new Graph(model, body.name, body.source);
+    copyGraph(body, graph, values);
+    return graph;
+  };
+  if (attr.type === "graph") return { ...attr, value: copy(attr.value) };
+  if (attr.type === "graphs") return { ...attr, value: attr.value.map(copy) };
+  return attr;
+}
