@@ -1,0 +1,213 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Redis } from "ioredis";
+import type { Logger } from "pino";
+import { ServiceError } from "./errors.ts";
+
+export interface PrivateRedis {
+  readonly url: string;
+  /** Pid of the server that runs now; it changes when the server had to be restarted. */
+  readonly pid: number;
+  close(): Promise<void>;
+}
+
+/** What is left on disk for the next start: enough to find, and to stop, a server whose owner was killed. */
+interface Lease {
+  readonly ownerPid: number;
+  readonly url: string;
+}
+
+/** Loading a large append-only file takes its time. */
+const READY_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 10_000;
+const RESTART_DELAY_MS = 200;
+/** Of what the server printed, for the message when it does not start. */
+const LOG_TAIL_CHARS = 1_000;
+
+/**
+ * Starts a redis-server of our own, for a single machine without `REDIS_URL`: append-only file under `dataDir`, synced every
+ * second, no eviction, on a free loopback port behind a random password. When it dies it is started again on the same port.
+ * Throws `ServiceError("unavailable")` when redis-server is not installed, or another modelpress uses the directory.
+ */
+export async function startPrivateRedis(options: { dataDir: string; log: Logger }): Promise<PrivateRedis> {
+  const { log } = options;
+  const dir = join(options.dataDir, "redis");
+  await mkdir(dir, { recursive: true, mode: 0o700 });
+  const leasePath = join(dir, "lease.json");
+  await endLease(leasePath, options.dataDir);
+
+  const port = await freePort();
+  const password = randomBytes(24).toString("hex");
+  const url = `redis://:${password}@127.0.0.1:${port}`;
+  // By stdin and not by arguments: those are public.
+  const settings = [
+    "bind 127.0.0.1",
+    `port ${port}`,
+    `requirepass ${password}`,
+    `dir ${JSON.stringify(dir)}`,
+    "appendonly yes",
+    "appendfsync everysec",
+    "maxmemory-policy noeviction",
+    'save ""',
+    "daemonize no",
+    "",
+  ].join("\n");
+
+  let closing = false;
+  let server = await launch(settings);
+  await writeFile(leasePath, JSON.stringify({ ownerPid: process.pid, url } satisfies Lease), { mode: 0o600 });
+  await answers(url, server);
+  watch(server);
+  const stopWithUs = () => server.kill("SIGTERM");
+  process.once("exit", stopWithUs);
+  log.info({ port, pid: server.pid }, "private redis-server started");
+
+  function watch(started: ChildProcess): void {
+    started.once("exit", async (code, signal) => {
+      while (!closing) {
+        log.error({ code, signal }, "redis-server died; starting it again");
+        await sleep(RESTART_DELAY_MS);
+        if (closing) return;
+        try {
+          server = await launch(settings);
+          server.stdout?.resume();
+          return watch(server);
+        } catch (error) {
+          log.error({ err: error }, "redis-server does not start");
+        }
+      }
+    });
+  }
+
+  return {
+    url,
+    get pid() {
+      return server.pid ?? -1;
+    },
+    async close() {
+      closing = true;
+      process.off("exit", stopWithUs);
+      await stop(server);
+      await rm(leasePath, { force: true });
+    },
+  };
+}
+
+/** Spawns the server and hands it its settings; rejects when the program is missing. */
+async function launch(settings: string): Promise<ChildProcess> {
+  // Its own process group: Ctrl-C in a terminal must reach the workers first, and Redis last.
+  const server = spawn("redis-server", ["-"], { stdio: ["pipe", "pipe", "ignore"], detached: true });
+  await new Promise<void>((resolve, reject) => {
+    server.once("spawn", resolve);
+    server.once("error", (cause) =>
+      reject(
+        new ServiceError(
+          "unavailable",
+          "redis-server cannot be started. Install it (Debian, Ubuntu: apt-get install redis-server; macOS: brew install redis; " +
+            "Alpine: apk add redis), or set REDIS_URL to a server that runs already.",
+          { cause },
+        ),
+      ),
+    );
+  });
+  server.stdin?.on("error", () => {}); // It died before it read them; the exit handler deals with that.
+  server.stdin?.end(settings);
+  return server;
+}
+
+async function stop(server: ChildProcess): Promise<void> {
+  if (server.exitCode !== null || server.signalCode !== null) return;
+  const exited = new Promise<void>((resolve) => server.once("exit", () => resolve()));
+  server.kill("SIGTERM"); // Redis flushes its append-only file on SIGTERM.
+  const timer = setTimeout(() => server.kill("SIGKILL"), STOP_TIMEOUT_MS);
+  await exited;
+  clearTimeout(timer);
+}
+
+/** Waits until the server has loaded its file and answers. Rejects, with what it printed last, when it ends instead. */
+async function answers(url: string, server: ChildProcess): Promise<void> {
+  let printed = "";
+  server.stdout?.setEncoding("utf8").on("data", (text: string) => {
+    printed = (printed + text).slice(-LOG_TAIL_CHARS);
+  });
+  const deadline = performance.now() + READY_TIMEOUT_MS;
+  while (!(await ping(url))) {
+    const ended = server.exitCode !== null || server.signalCode !== null;
+    if (ended || performance.now() > deadline) {
+      server.kill("SIGKILL");
+      throw new ServiceError("unavailable", `The private redis-server does not start. It printed:\n${printed.trim()}`);
+    }
+    await sleep(20);
+  }
+  server.stdout?.removeAllListeners("data").resume();
+}
+
+async function ping(url: string): Promise<boolean> {
+  const redis = new Redis(url, { lazyConnect: true, retryStrategy: null, connectTimeout: 1_000 });
+  redis.on("error", () => {});
+  try {
+    await redis.connect();
+    return (await redis.ping()) === "PONG";
+  } catch {
+    return false;
+  } finally {
+    redis.disconnect();
+  }
+}
+
+/**
+ * Two servers must never write one append-only file. A server left over by an owner that was killed is stopped;
+ * one whose owner lives is a reason to refuse.
+ */
+async function endLease(leasePath: string, dataDir: string): Promise<void> {
+  const lease = await readLease(leasePath);
+  if (lease === undefined || !(await ping(lease.url))) return;
+  if (isAlive(lease.ownerPid)) {
+    throw new ServiceError("unavailable", `Another modelpress (process ${lease.ownerPid}) is using ${dataDir}.`);
+  }
+  const redis = new Redis(lease.url, { retryStrategy: null });
+  redis.on("error", () => {});
+  await redis.shutdown().catch(() => {}); // The connection closes instead of an answer.
+  redis.disconnect();
+  const deadline = performance.now() + STOP_TIMEOUT_MS;
+  while (await ping(lease.url)) {
+    if (performance.now() > deadline) {
+      throw new ServiceError("unavailable", `A redis-server left over in ${dataDir} does not stop.`);
+    }
+    await sleep(50);
+  }
+}
+
+async function readLease(path: string): Promise<Lease | undefined> {
+  try {
+    const lease = JSON.parse(await readFile(path, "utf8"));
+    return typeof lease.url === "string" && Number.isInteger(lease.ownerPid) ? lease : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once("error", reject);
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      const port = typeof address === "object" && address !== null ? address.port : 0;
+      server.close(() => resolve(port));
+    });
+  });
+}
