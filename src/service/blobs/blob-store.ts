@@ -4,16 +4,26 @@ export interface BlobRef {
   readonly size_bytes: number;
 }
 
+export interface PutOptions {
+  readonly maxBytes: number;
+  readonly signal?: AbortSignal;
+  /**
+   * Called when all bytes have arrived and their name is known, before they become visible under it. Whoever will need the blob
+   * claims it here (`BlobClaims`): a claim made later could come after a delete that saw none.
+   */
+  readonly claim?: (ref: BlobRef) => Promise<void>;
+}
+
 /**
  * Content-addressed bytes. An implementation passes `test/contract/blob-store.ts`.
- * Who still needs a blob is not known here: the catalog counts references and calls `delete` when the last one is gone.
+ * Who still needs a blob is not known here: `BlobClaims` counts and calls `delete` when the last claim is gone.
  */
 export interface BlobStore {
   /**
    * Stores a stream while hashing it. Throws `ServiceError("too_large")` as soon as `maxBytes` is passed; whatever the reason of a
-   * failure (limit, aborted signal, broken stream, full disk), nothing of it stays behind.
+   * failure (limit, aborted signal, broken stream, full disk, refused claim), nothing of it stays behind.
    */
-  put(bytes: AsyncIterable<Uint8Array>, options: { maxBytes: number; signal?: AbortSignal }): Promise<BlobRef>;
+  put(bytes: AsyncIterable<Uint8Array>, options: PutOptions): Promise<BlobRef>;
   /** Streams `[start, end)` of a blob; the whole of it by default. Throws `ServiceError("not_found")`. */
   get(ref: BlobRef, range?: { start: number; end: number }): Promise<AsyncIterable<Uint8Array>>;
   /** Makes the blob readable at `path` (a hard link where that is possible, a copy where it is not). */

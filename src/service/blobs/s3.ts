@@ -1,0 +1,142 @@
+import type { Readable } from "node:stream";
+import {
+  DeleteObjectCommand,
+  GetObjectCommand,
+  HeadObjectCommand,
+  NoSuchKey,
+  NotFound,
+  S3Client,
+  S3ServiceException,
+} from "@aws-sdk/client-s3";
+import { Upload } from "@aws-sdk/lib-storage";
+import { ServiceError } from "../errors.ts";
+import type { BlobRef, BlobStore } from "./blob-store.ts";
+import { readLocalFile, removeFile, removeStale, saveBlob, stageFile } from "./fs.ts";
+
+export interface S3Options {
+  readonly bucket: string;
+  /** Null: Amazon's own. */
+  readonly endpoint: string | null;
+  readonly region: string;
+  /** Where uploads wait on the local disk until their name is known. */
+  readonly incoming: string;
+  /** Default: found the AWS way (environment, profile, role). */
+  readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string };
+}
+
+/** Memory of one upload is at most this many parts of 5 MiB. */
+const PARTS_IN_FLIGHT = 3;
+
+/**
+ * Blobs as objects `blobs/<sha256>` of a bucket. An object's name is the hash of its bytes, which is known only after the last one, and
+ * S3 cannot rename: uploads are staged on the local disk, and bytes that the bucket has already are not sent again.
+ */
+export async function createS3BlobStore(options: S3Options): Promise<BlobStore> {
+  await removeStale(options.incoming);
+  const client = new S3Client({
+    region: options.region,
+    // Other services that speak S3 know neither a host name per bucket nor Amazon's newer checksums.
+    ...(options.endpoint === null ? {} : { endpoint: options.endpoint, forcePathStyle: true }),
+    ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
+    requestChecksumCalculation: "WHEN_REQUIRED",
+    responseChecksumValidation: "WHEN_REQUIRED",
+  });
+  const at = (key: string) => ({ Bucket: options.bucket, Key: key });
+  const keyOf = (ref: BlobRef) => `blobs/${ref.sha256}`;
+
+  async function exists(key: string): Promise<boolean> {
+    try {
+      await client.send(new HeadObjectCommand(at(key)));
+      return true;
+    } catch (error) {
+      if (isMissing(error)) return false;
+      throw error;
+    }
+  }
+
+  async function upload(
+    key: string,
+    body: Readable | Uint8Array,
+    sizeBytes: number,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const abortController = new AbortController();
+    const abort = () => abortController.abort(signal?.reason);
+    signal?.addEventListener("abort", abort, { once: true });
+    const params = { ...at(key), Body: body, ContentLength: sizeBytes, ContentType: "application/octet-stream" };
+    try {
+      await new Upload({ client, queueSize: PARTS_IN_FLIGHT, abortController, params }).done();
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  const store: BlobStore = {
+    async put(bytes, { maxBytes, signal, claim }) {
+      const { path, ref } = await stageFile(options.incoming, bytes, { maxBytes, ...(signal && { signal }) });
+      try {
+        await claim?.(ref);
+        if (!(await exists(keyOf(ref)))) await upload(keyOf(ref), await readLocalFile(path), ref.size_bytes, signal);
+        return ref;
+      } catch (error) {
+        throw asServiceError(error);
+      } finally {
+        await removeFile(path);
+      }
+    },
+    async get(ref, range) {
+      const empty = range !== undefined && range.start >= range.end;
+      // S3 has no way to ask for no bytes; still a missing blob must be told from an empty answer.
+      const Range = range && `bytes=${range.start}-${range.end - 1}`;
+      try {
+        if (empty) {
+          await client.send(new HeadObjectCommand(at(keyOf(ref))));
+          return (async function* () {})();
+        }
+        const { Body } = await client.send(new GetObjectCommand({ ...at(keyOf(ref)), ...(Range && { Range }) }));
+        return Body as Readable;
+      } catch (error) {
+        throw asServiceError(error);
+      }
+    },
+    async materialize(ref, path) {
+      await saveBlob(ref, await store.get(ref), path);
+    },
+    async delete(ref) {
+      try {
+        await client.send(new DeleteObjectCommand(at(keyOf(ref))));
+      } catch (error) {
+        if (!isMissing(error)) throw asServiceError(error);
+      }
+    },
+    async check() {
+      try {
+        const key = `check/${crypto.randomUUID()}`;
+        await upload(key, Buffer.from("ok"), 2);
+        await client.send(new HeadObjectCommand(at(key)));
+        await client.send(new DeleteObjectCommand(at(key)));
+      } catch (error) {
+        throw asServiceError(error);
+      }
+    },
+  };
+  return store;
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof NoSuchKey || error instanceof NotFound;
+}
+
+function asServiceError(error: unknown): unknown {
+  if (isMissing(error))
+    return new ServiceError("not_found", "These bytes are not stored here (any more).", { cause: error });
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  const unreachable = code === "ECONNREFUSED" || code === "ECONNRESET" || code === "ENOTFOUND" || code === "ETIMEDOUT";
+  if (unreachable || error instanceof S3ServiceException) {
+    return new ServiceError("unavailable", "The object store did not do as asked.", {
+      cause: error,
+      retryAfterSeconds: 10,
+    });
+  }
+  return error;
+}
