@@ -1,0 +1,159 @@
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, beforeEach, test } from "node:test";
+import type { BlobRef, BlobStore } from "../../src/service/blobs/blob-store.ts";
+import { type BlobClaims, createBlobClaims } from "../../src/service/blobs/claims.ts";
+import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
+import { type Catalog, createCatalog, type DatasetRecord, newId } from "../../src/service/catalog.ts";
+import { KEY_PREFIX } from "../../src/service/redis.ts";
+import { startTestRedis } from "../support/redis.ts";
+import { bytesOf, chunksOf } from "./blob-store.ts";
+
+const LIMIT = { maxBytes: 1_000_000 };
+
+let server: Awaited<ReturnType<typeof startTestRedis>>;
+let directory: string;
+let blobs: BlobStore;
+let claims: BlobClaims;
+let catalog: Catalog;
+
+before(async () => {
+  server = await startTestRedis();
+  directory = await mkdtemp(join(tmpdir(), "catalog-"));
+});
+after(async () => {
+  await server.close();
+  await rm(directory, { recursive: true });
+});
+beforeEach(async () => {
+  await server.redis.flushall();
+  await rm(directory, { recursive: true });
+  blobs = await createFileBlobStore(directory);
+  claims = createBlobClaims(server.redis, blobs);
+  catalog = createCatalog(server.redis, claims);
+});
+
+const put = (bytes: Uint8Array, owner: string): Promise<BlobRef> =>
+  blobs.put(chunksOf(bytes, 100), { ...LIMIT, claim: (ref) => claims.claim(owner, ref) });
+
+async function storedBlobs(): Promise<string[]> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => entry.isFile()).map((entry) => entry.name);
+}
+
+function dataset(id: string, ref: BlobRef, identity: string = ref.sha256): DatasetRecord {
+  return {
+    id,
+    identity,
+    name: "digits",
+    created_at: new Date().toISOString(),
+    file: { ...ref, name: "digits.npz" },
+    spec: null,
+    facts: { samples: 10, fields: [], has_labels: false, classes: null },
+    metadata: {},
+  };
+}
+
+async function addDataset(bytes: Uint8Array = randomBytes(500)): Promise<DatasetRecord> {
+  const id = newId("dst");
+  const { record } = await catalog.datasets.add(dataset(id, await put(bytes, id)));
+  return record;
+}
+
+test("a record comes back as it was, until it is removed with its blob", async () => {
+  const record = await addDataset();
+  assert.deepEqual(await catalog.datasets.get(record.id), record);
+  assert.deepEqual(await catalog.datasets.find(record.identity), record);
+  assert.deepEqual(await storedBlobs(), [record.file.sha256]);
+  assert.equal(await catalog.datasets.remove(record.id), true);
+  assert.equal(await catalog.datasets.remove(record.id), false);
+  assert.equal(await catalog.datasets.get(record.id), undefined);
+  assert.equal(await catalog.datasets.find(record.identity), undefined);
+  assert.deepEqual(await storedBlobs(), []);
+});
+
+test("nothing of a removed record stays in Redis", async () => {
+  const record = await addDataset();
+  await catalog.datasets.remove(record.id);
+  assert.deepEqual(await server.redis.keys(`${KEY_PREFIX}*`), []);
+});
+
+test("the same thing is recorded once, also when it comes eight times at once", async () => {
+  const bytes = randomBytes(500);
+  const records = await Promise.all(Array.from({ length: 8 }, () => addDataset(bytes)));
+  assert.equal(new Set(records.map((record) => record.id)).size, 1);
+  assert.equal((await catalog.datasets.list({ limit: 10 })).data.length, 1);
+  await catalog.datasets.remove(records[0]!.id);
+  assert.deepEqual(await storedBlobs(), []);
+});
+
+test("lists are newest first, and pages neither repeat nor skip while records come and go", async () => {
+  const made: string[] = [];
+  for (let i = 0; i < 7; i++) made.push((await addDataset()).id);
+  const first = await catalog.datasets.list({ limit: 3 });
+  assert.deepEqual(
+    first.data.map((record) => record.id),
+    made.slice(4).reverse(),
+  );
+  await addDataset();
+  await catalog.datasets.remove(first.data[2]!.id);
+  const second = await catalog.datasets.list({ limit: 3, cursor: first.next_cursor! });
+  assert.deepEqual(
+    second.data.map((record) => record.id),
+    made.slice(1, 4).reverse(),
+  );
+  const third = await catalog.datasets.list({ limit: 3, cursor: second.next_cursor! });
+  assert.deepEqual(
+    third.data.map((record) => record.id),
+    [made[0]],
+  );
+  assert.equal(third.next_cursor, null);
+  await assert.rejects(catalog.datasets.list({ limit: 3, cursor: "bm8" }), { code: "invalid_request" });
+});
+
+test("a blob that two owners claim lives until both have let go", async () => {
+  const bytes = randomBytes(500);
+  await put(bytes, "mdl_a");
+  await put(bytes, "job_b");
+  await claims.release("mdl_a");
+  assert.equal((await storedBlobs()).length, 1);
+  await claims.release("job_b");
+  assert.deepEqual(await storedBlobs(), []);
+  await claims.release("job_b");
+});
+
+test("a put that runs beside the last release never ends without its bytes", async () => {
+  const bytes = randomBytes(500);
+  for (let round = 0; round < 40; round++) {
+    const ref = await put(bytes, "mdl_old");
+    const [again] = await Promise.all([put(bytes, "mdl_new"), claims.release("mdl_old")]);
+    assert.deepEqual(again, ref);
+    assert.deepEqual(await bytesOf(await blobs.get(ref)), bytes);
+    await claims.release("mdl_new");
+    assert.deepEqual(await storedBlobs(), []);
+  }
+});
+
+test("the sweep releases what a killed process left, and nothing that was settled", async () => {
+  await put(randomBytes(500), "mdl_killed");
+  const kept = await addDataset();
+  await put(randomBytes(500), "mdl_running");
+  await server.redis.zadd(`${KEY_PREFIX}:claims:unsettled`, Date.now() - 25 * 3600 * 1000, "mdl_killed");
+  await claims.sweep();
+  const stored = await storedBlobs();
+  assert.equal(stored.length, 2);
+  assert.ok(stored.includes(kept.file.sha256));
+});
+
+test("a blob that could not be deleted is deleted by the next sweep", async () => {
+  const ref = await put(randomBytes(500), "mdl_a");
+  const offline = { ...blobs, delete: () => Promise.reject(new Error("offline")) };
+  await assert.rejects(createBlobClaims(server.redis, offline).release("mdl_a"), /offline/);
+  assert.deepEqual(await storedBlobs(), [ref.sha256]);
+  await claims.sweep();
+  assert.deepEqual(await storedBlobs(), []);
+  assert.deepEqual(await server.redis.keys(`${KEY_PREFIX}*`), []);
+});
