@@ -4,6 +4,7 @@ import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { BlobRef, BlobStore } from "../../src/service/blobs/blob-store.ts";
 import { type BlobClaims, createBlobClaims } from "../../src/service/blobs/claims.ts";
 import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
@@ -126,10 +127,12 @@ test("a blob that two owners claim lives until both have let go", async () => {
 });
 
 test("a put that runs beside the last release never ends without its bytes", async () => {
+  const slow: BlobStore = { ...blobs, delete: (ref) => sleep(30).then(() => blobs.delete(ref)) };
+  claims = createBlobClaims(server.redis, slow);
   const bytes = randomBytes(500);
-  for (let round = 0; round < 40; round++) {
+  for (const delayMs of [0, 5, 10, 20, 28, 30, 32, 40]) {
     const ref = await put(bytes, "mdl_old");
-    const [again] = await Promise.all([put(bytes, "mdl_new"), claims.release("mdl_old")]);
+    const [again] = await Promise.all([sleep(delayMs).then(() => put(bytes, "mdl_new")), claims.release("mdl_old")]);
     assert.deepEqual(again, ref);
     assert.deepEqual(await bytesOf(await blobs.get(ref)), bytes);
     await claims.release("mdl_new");
