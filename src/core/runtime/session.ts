@@ -1,0 +1,198 @@
+import * as ort from "onnxruntime-node";
+import { CoreError, checkCancelled } from "../errors.ts";
+import type { ValueFacts } from "../facts.ts";
+import { type ArrayDType, type ArrayOf, arrayOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
+
+/**
+ * The only module that touches onnxruntime. A run is a synchronous native call that blocks the thread, and a hostile model can take
+ * the process with it, so this belongs into a child process. The rest of the library gets `openSession` as an argument.
+ */
+
+/** A model as a file (external data is found beside it) or as the bytes of one without external data. */
+export type ModelSource = { readonly path: string } | { readonly bytes: Uint8Array };
+
+export interface SessionOptions {
+  /** Intra-operator threads; 1 unless given. Operators themselves always run one after the other. */
+  readonly threads?: number;
+  /** How far onnxruntime may rewrite the graph; `all` unless given. */
+  readonly optimization?: "disabled" | "basic" | "extended" | "all";
+  /** Where to write the graph as onnxruntime has rewritten it. A path of the caller's own, never a user's. */
+  readonly optimizedModelPath?: string;
+}
+
+export interface Session {
+  /** Inputs that must be fed: those with a default value in the model are not among them. */
+  readonly inputs: readonly ValueFacts[];
+  readonly outputs: readonly ValueFacts[];
+  /**
+   * Runs the model once and answers the outputs asked for, or all of them. Feeds are not copied.
+   * Throws `invalid_dataset` when feeds do not fit the inputs, `invalid_model` when a node fails, `cancelled` when `signal` had fired
+   * before the run began: a run that has begun cannot be stopped.
+   */
+  run(
+    feeds: Readonly<Record<string, Tensor>>,
+    outputs?: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<Record<string, Tensor>>;
+  /** Frees the native memory. Outputs stay valid. */
+  close(): Promise<void>;
+}
+
+export type OpenSession = (model: ModelSource, options?: SessionOptions) => Promise<Session>;
+
+/** Version of the onnxruntime that runs the models. */
+export const runtimeVersion: string = ort.env.versions.node ?? ort.env.versions.common;
+
+/** Log level 4: only fatal errors are printed. Every other error reaches us as an exception. */
+const QUIET = { logSeverityLevel: 4, logVerbosityLevel: 0 } as const;
+ort.env.logLevel = "fatal";
+
+/** The dtypes that tensors may have when they enter or leave a session. */
+const FEEDABLE = new Set<string>([
+  "float32",
+  "float64",
+  "float16",
+  "int8",
+  "uint8",
+  "bool",
+  "int16",
+  "uint16",
+  "int32",
+  "uint32",
+  "int64",
+  "uint64",
+] satisfies ArrayDType[]);
+
+/** Loads a model. Throws `invalid_model` with the node at fault, `limit_exceeded` when memory runs out. */
+export const openSession: OpenSession = async (model, options = {}) => {
+  let session: ort.InferenceSession;
+  const sessionOptions: ort.InferenceSession.SessionOptions = {
+    ...QUIET,
+    executionProviders: ["cpu"],
+    executionMode: "sequential",
+    intraOpNumThreads: options.threads ?? 1,
+    interOpNumThreads: 1,
+    graphOptimizationLevel: options.optimization ?? "all",
+    ...(options.optimizedModelPath !== undefined && { optimizedModelFilePath: options.optimizedModelPath }),
+  };
+  try {
+    session =
+      "path" in model
+        ? await ort.InferenceSession.create(model.path, sessionOptions)
+        : await ort.InferenceSession.create(model.bytes, sessionOptions);
+  } catch (error) {
+    throw runtimeError(error, "onnxruntime cannot load the model");
+  }
+  return new OrtSession(session);
+};
+
+class OrtSession implements Session {
+  readonly inputs: readonly ValueFacts[];
+  readonly outputs: readonly ValueFacts[];
+  readonly #session: ort.InferenceSession;
+
+  constructor(session: ort.InferenceSession) {
+    this.#session = session;
+    this.inputs = session.inputMetadata.map(factsOf);
+    this.outputs = session.outputMetadata.map(factsOf);
+  }
+
+  async run(
+    feeds: Readonly<Record<string, Tensor>>,
+    outputs?: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<Record<string, Tensor>> {
+    checkCancelled(signal);
+    const ortFeeds: Record<string, ort.Tensor> = {};
+    for (const input of this.inputs) ortFeeds[input.name] = toOrt(input, feeds[input.name]);
+    const results = await this.#run(ortFeeds, outputs);
+    return Object.fromEntries(Object.entries(results).map(([name, value]) => [name, fromOrt(name, value)]));
+  }
+
+  async #run(feeds: Record<string, ort.Tensor>, outputs: readonly string[] | undefined) {
+    try {
+      return outputs ? await this.#session.run(feeds, [...outputs], QUIET) : await this.#session.run(feeds, QUIET);
+    } catch (error) {
+      throw runtimeError(error, "The model failed while it ran");
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#session.release();
+  }
+}
+
+function factsOf(value: ort.InferenceSession.ValueMetadata): ValueFacts {
+  if (!value.isTensor) return { name: value.name, dtype: null, shape: null };
+  // An unnamed unknown dimension has the empty string for its name.
+  return { name: value.name, dtype: value.type, shape: value.shape.map((dim) => (dim === "" ? null : dim)) };
+}
+
+function toOrt(input: ValueFacts, feed: Tensor | undefined): ort.Tensor {
+  if (!feed) throw new CoreError("invalid_dataset", `The model's input "${input.name}" was not given.`, input.name);
+  if (feed.dtype !== input.dtype) {
+    throw new CoreError(
+      "invalid_dataset",
+      `The model's input "${input.name}" takes ${input.dtype ?? "something other than a tensor"} and was given ${feed.dtype}.`,
+      input.name,
+    );
+  }
+  if (!FEEDABLE.has(feed.dtype)) {
+    throw new CoreError("unsupported", `Inputs of type ${feed.dtype} cannot be fed ("${input.name}").`, input.name);
+  }
+  const dtype = feed.dtype as ArrayDType;
+  // The binding reads these four fields and no more. A real ort.Tensor would turn float16 data into a Float16Array, in which
+  // version 1.30 of the binding finds no bytes at all.
+  const data = dtype === "float16" ? bitsOf(feed) : arrayOf(feed, dtype);
+  return { type: dtype, dims: feed.dims, data, location: "cpu" } as unknown as ort.Tensor;
+}
+
+function bitsOf(half: Tensor): Uint16Array {
+  const floats = arrayOf(half, "float16");
+  return new Uint16Array(floats.buffer, floats.byteOffset, floats.length);
+}
+
+function fromOrt(name: string, value: ort.OnnxValue): Tensor {
+  if (!FEEDABLE.has(value.type)) {
+    throw new CoreError("unsupported", `The model's output "${name}" has the type ${value.type}.`, name);
+  }
+  return tensorOf(value.type as ArrayDType, value.dims, value.data as ArrayOf<ArrayDType>);
+}
+
+/** What onnxruntime's messages carry that says nothing to a user: where in its sources, and where on our disk. */
+const NOISE = [
+  /Non-zero status code returned while running [^\n]*? Status Message: /g,
+  /(?:Exception during initialization: )?\/\S*onnxruntime\/\S+\.(?:cc|h):\d+ .*?\)(?: const)?(?: \[with .*?\])? /gs,
+  /Load model (?:from )?\S+ failed[.:]\s*/g,
+  /This is an invalid model\. /g,
+  /Please fix either the inputs\/outputs or the model\./g,
+];
+
+/** How onnxruntime names the node that fails: while running, while loading, while looking for a kernel. */
+const NODE_NAMES = [
+  / Name:'([^']*)' Status Message/g,
+  /In Node, \("([^"]*)"/g,
+  /[Nn]ode with name ['"]?([^'"\s]+)/g,
+  /[Nn]ode \(([^)]*)\)/g,
+];
+
+/** Errors that are not the model's fault. */
+const OTHER_CAUSES = [
+  { pattern: /Got invalid dimensions for input: (\S+)|Invalid rank for input: (\S+)/, code: "invalid_dataset" },
+  { pattern: /bad_alloc|Failed to allocate memory/, code: "limit_exceeded" },
+] as const;
+
+function runtimeError(error: unknown, what: string): CoreError {
+  const text = error instanceof Error ? error.message : String(error);
+  // The innermost node is the last one named: an If that fails names itself around the node in its branch.
+  const node = NODE_NAMES.map((pattern) => [...text.matchAll(pattern)].at(-1)?.[1]).find((name) => name);
+  const stripped = NOISE.reduce((message, pattern) => message.replace(pattern, ""), text);
+  const reason = stripped.replace(/\s+/g, " ").trim() || "no reason given";
+  const at = node && !reason.includes(node) ? ` at node "${node}"` : "";
+  const message = `${what}${at}: ${reason.slice(0, 1000)}${/[.!?]$/.test(reason) ? "" : "."}`;
+  for (const { pattern, code } of OTHER_CAUSES) {
+    const match = pattern.exec(text);
+    if (match) return new CoreError(code, message, match[1] ?? match[2] ?? node, { cause: error });
+  }
+  return new CoreError("invalid_model", message, node, { cause: error });
+}
