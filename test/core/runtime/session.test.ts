@@ -143,7 +143,9 @@ describe("openSession", () => {
   });
 
   it("refuses dtypes that cannot cross the boundary", async () => {
-    const session = await openSession({ bytes: oneNode("Identity", { x: ["int4", [2]] }, ["int4", [2]]) });
+    const session = await openSession({
+      bytes: oneNode("Cast", { x: ["int4", [2]] }, ["float32", [2]], { to: { type: "int", value: 1 } }),
+    });
     await assert.rejects(
       session.run({ x: tensor("int4", [2], new Uint8Array(1)) }),
       refusal("unsupported", "x", /int4 cannot be fed/),
