@@ -12,7 +12,7 @@ export const KEY_PREFIX = "{modelpress}";
  * What a connection is for decides how it fails.
  * - `request`: somebody waits for the answer. While Redis is away every command fails at once, so the API can say 503.
  * - `worker`: nobody waits. Commands are kept and sent again when Redis is back; BullMQ demands this of its workers.
- * - `subscriber`: in subscriber mode; it subscribes again by itself after a reconnection.
+ * - `subscriber`: listens to channels. Who holds it subscribes whenever it is "ready", so it knows from when on it misses nothing.
  */
 export type RedisRole = "request" | "worker" | "subscriber";
 
@@ -25,7 +25,7 @@ const ERROR_LOG_INTERVAL_MS = 10_000;
 const ROLES = {
   request: { enableOfflineQueue: false, maxRetriesPerRequest: 0, commandTimeout: COMMAND_TIMEOUT_MS },
   worker: { enableOfflineQueue: true, maxRetriesPerRequest: null },
-  subscriber: { enableOfflineQueue: true, maxRetriesPerRequest: null },
+  subscriber: { enableOfflineQueue: true, maxRetriesPerRequest: null, autoResubscribe: false },
 } as const satisfies Record<RedisRole, RedisOptions>;
 
 /**

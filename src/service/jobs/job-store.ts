@@ -59,13 +59,18 @@ export interface JobStore {
   /**
    * Moves a job to `to` and merges `patch` in one atomic step, when its status is one of `from`; else changes nothing and answers
    * undefined. A change of status is logged as an event and wakes up who follows the job.
+   * `guard.attempt`: and only when the job is still in that attempt, so that a worker which was given up cannot record a result.
    */
   transition(
     id: string,
     from: readonly JobStatus[],
     to: JobStatus,
     patch?: Partial<Pick<JobRecord, "started_at" | "finished_at" | "attempt" | "progress" | "result" | "error">>,
+    guard?: { readonly attempt?: number },
   ): Promise<JobRecord | undefined>;
+  /**
+   * Ignored unless the job is running. Of a run of progress events of one step the log keeps the newest only.
+   */
   setProgress(id: string, progress: Progress): Promise<void>;
   appendEvent(id: string, type: JobEvent["type"], data: JobEvent["data"]): Promise<void>;
   /** Events after `afterId` (0: all), oldest first. */
