@@ -1,0 +1,279 @@
+import assert from "node:assert/strict";
+import { globSync, readFileSync } from "node:fs";
+import { basename, dirname, join, normalize } from "node:path";
+import { describe, test } from "node:test";
+import ts from "typescript";
+
+/**
+ * Who may import whom, and where the outside world may be touched. The tables below are the rules; ARCHITECTURE.md explains them.
+ */
+
+const ROOT = new URL("..", import.meta.url).pathname;
+
+/** Core files that all of core may import. */
+const SHARED = ["src/core/errors.ts", "src/core/facts.ts", "src/core/random.ts"];
+
+interface Layer {
+  /** A folder or a file; the first row that fits a file is its layer. */
+  readonly of: string;
+  /** Folders and files of this repository it may import, besides its own. */
+  readonly may: readonly string[];
+  /** ... and those it may import types from. */
+  readonly types?: readonly string[];
+  /** npm packages; undefined: any but the runtime. */
+  readonly packages?: readonly string[];
+}
+
+const LAYERS: readonly Layer[] = [
+  { of: "src/core/onnx/", may: SHARED, packages: ["@bufbuild/protobuf", "onnx-buf"] },
+  { of: "src/core/passes/", may: [...SHARED, "src/core/onnx/"], packages: [] },
+  { of: "src/core/autodiff/", may: [...SHARED, "src/core/onnx/"], packages: [] },
+  { of: "src/core/data/", may: [...SHARED, "src/core/onnx/"], packages: ["yauzl"] },
+  {
+    of: "src/core/quantize/",
+    may: [...SHARED, "src/core/onnx/", "src/core/passes/"],
+    types: ["src/core/runtime/", "src/core/data/"],
+    packages: [],
+  },
+  {
+    of: "src/core/train/",
+    may: [...SHARED, "src/core/onnx/", "src/core/autodiff/", "src/core/quantize/params.ts"],
+    types: ["src/core/runtime/", "src/core/data/"],
+    packages: [],
+  },
+  {
+    of: "src/core/distill/",
+    may: [...SHARED, "src/core/onnx/", "src/core/passes/", "src/core/train/"],
+    types: ["src/core/runtime/", "src/core/data/"],
+    packages: [],
+  },
+  { of: "src/core/runtime/session.ts", may: [...SHARED, "src/core/onnx/"], packages: ["onnxruntime-node"] },
+  { of: "src/core/runtime/", may: [...SHARED, "src/core/onnx/"], packages: [] },
+  {
+    of: "src/core/evaluate/",
+    may: [...SHARED, "src/core/onnx/"],
+    types: ["src/core/runtime/", "src/core/data/"],
+    packages: [],
+  },
+  {
+    of: "src/core/index.ts",
+    may: [
+      ...SHARED,
+      ...["onnx", "passes", "quantize", "autodiff", "train", "distill", "data", "evaluate"].map(
+        (it) => `src/core/${it}/`,
+      ),
+    ],
+    types: ["src/core/runtime/"],
+    packages: [],
+  },
+  { of: "src/core/", may: SHARED, types: ["src/core/onnx/"], packages: [] },
+  { of: "src/service/", may: ["src/core/index.ts"] },
+  { of: "src/config.ts", may: [] },
+  { of: "src/deps.ts", may: ["src/config.ts", "src/service/", "src/core/index.ts", "workers/supervisor.ts"] },
+  { of: "src/app.ts", may: ["src/config.ts", "src/deps.ts", "src/service/", "src/core/index.ts"] },
+  { of: "src/main.ts", may: ["src/config.ts", "src/deps.ts", "src/app.ts", "src/service/"] },
+  { of: "workers/", may: ["src/"] },
+  { of: "scripts/", may: ["src/", "workers/"] },
+  { of: "bench/", may: ["src/", "workers/", "scripts/", "test/support/"] },
+  { of: "test/acceptance/", may: ["test/support/", "scripts/"] },
+  { of: "test/", may: ["src/", "workers/", "scripts/", "bench/"] },
+];
+
+/** Node's modules that reach outside the process, and the only files of `src/` that may import them. */
+const OUTSIDE: Readonly<Record<string, readonly string[]>> = {
+  "node:fs": ["src/service/blobs/fs.ts", "src/service/redis-server.ts"],
+  "node:fs/promises": ["src/service/blobs/fs.ts", "src/service/redis-server.ts"],
+  "node:child_process": ["src/service/redis-server.ts"],
+  "node:worker_threads": [],
+};
+
+/** What the library may use of Node: computing, and nothing that reaches outside. */
+const CORE_BUILTINS = ["node:buffer", "node:crypto", "node:zlib", "node:os"];
+
+/** Programs whose own process must never load the native runtime. */
+const NATIVE_FREE = ["src/main.ts", "workers/main.ts"];
+
+const VAGUE_NAMES = ["utils", "util", "helpers", "helper", "common", "types", "manager", "misc", "shared"];
+
+interface Import {
+  /** A path in this repository, or the package's or Node module's name. */
+  readonly target: string;
+  readonly typeOnly: boolean;
+}
+
+interface Module {
+  readonly path: string;
+  readonly imports: readonly Import[];
+  readonly defaultExport: boolean;
+  /** Property accesses such as `process.env`, each once. */
+  readonly accesses: ReadonlySet<string>;
+}
+
+function parseModule(path: string): Module {
+  const source = ts.createSourceFile(path, readFileSync(join(ROOT, path), "utf8"), ts.ScriptTarget.ESNext);
+  const imports: Import[] = [];
+  const accesses = new Set<string>();
+  let defaultExport = false;
+
+  const add = (specifier: ts.Node | undefined, typeOnly: boolean) => {
+    if (specifier === undefined || !ts.isStringLiteral(specifier)) return;
+    const { text } = specifier;
+    if (text.startsWith(".")) imports.push({ target: normalize(join(dirname(path), text)), typeOnly });
+    else if (text.startsWith("node:")) imports.push({ target: text, typeOnly });
+    else
+      imports.push({
+        target: text
+          .split("/")
+          .slice(0, text.startsWith("@") ? 2 : 1)
+          .join("/"),
+        typeOnly,
+      });
+  };
+  const allTypes = (names: readonly (ts.ImportSpecifier | ts.ExportSpecifier)[]) =>
+    names.length > 0 && names.every((name) => name.isTypeOnly);
+
+  const visit = (node: ts.Node): void => {
+    if (ts.isImportDeclaration(node)) {
+      const clause = node.importClause;
+      const bindings = clause?.namedBindings;
+      const named = bindings !== undefined && ts.isNamedImports(bindings) ? bindings.elements : [];
+      const typeOnly =
+        clause?.phaseModifier === ts.SyntaxKind.TypeKeyword || (clause?.name === undefined && allTypes(named));
+      add(node.moduleSpecifier, typeOnly);
+    } else if (ts.isExportDeclaration(node)) {
+      const named =
+        node.exportClause !== undefined && ts.isNamedExports(node.exportClause) ? node.exportClause.elements : [];
+      add(node.moduleSpecifier, node.isTypeOnly || allTypes(named));
+    } else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) {
+      add(node.arguments[0], false);
+    } else if (ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument)) {
+      add(node.argument.literal, true);
+    } else if (ts.isExportAssignment(node)) {
+      defaultExport = true;
+    } else if (ts.isPropertyAccessExpression(node) && ts.isIdentifier(node.expression)) {
+      accesses.add(`${node.expression.text}.${node.name.text}`);
+    }
+    if (ts.canHaveModifiers(node)) {
+      defaultExport ||= ts.getModifiers(node)?.some(({ kind }) => kind === ts.SyntaxKind.DefaultKeyword) ?? false;
+    }
+    ts.forEachChild(node, visit);
+  };
+  visit(source);
+  return { path, imports, defaultExport, accesses };
+}
+
+const MODULES = new Map(
+  globSync("{src,workers,scripts,bench,test}/**/*.ts", { cwd: ROOT })
+    .sort()
+    .map((path) => [path, parseModule(path)]),
+);
+const ALL = [...MODULES.values()];
+
+const isWithin = (path: string, places: readonly string[]) =>
+  places.some((place) => path === place || (place.endsWith("/") && path.startsWith(place)));
+const isFile = (target: string) => /^(src|workers|scripts|bench|test)\//.test(target);
+const layerOf = (path: string) => LAYERS.find(({ of }) => isWithin(path, [of]));
+
+function importViolations({ path, imports }: Module): string[] {
+  const layer = layerOf(path);
+  if (layer === undefined) return [`${path} belongs to no layer of the table`];
+  return imports.flatMap(({ target, typeOnly }) => {
+    const what = `${path} imports ${typeOnly ? "types from " : ""}${target}`;
+    if (target.startsWith("node:")) {
+      if (path.startsWith("src/core/") && !CORE_BUILTINS.includes(target))
+        return [`${what}: core reaches nothing outside`];
+      const allowed = path.startsWith("src/") ? OUTSIDE[target] : undefined;
+      return allowed === undefined || allowed.includes(path)
+        ? []
+        : [`${what}: only ${allowed.join(", ") || "nobody"} may`];
+    }
+    if (isFile(target)) {
+      const allowed = [layer.of, ...layer.may, ...(typeOnly ? (layer.types ?? []) : [])];
+      return isWithin(target, allowed) ? [] : [`${what}: ${layer.of} may import ${allowed.join(", ")}`];
+    }
+    const allowed = layer.packages ?? (target === "onnxruntime-node" ? [] : [target]);
+    return allowed.includes(target) ? [] : [`${what}: not a package of ${layer.of}`];
+  });
+}
+
+/** The chain of value imports that leads from `start` to `goal`, or undefined. */
+function chain(start: string, goal: (target: string) => boolean): string[] | undefined {
+  const cameFrom = new Map<string, string | undefined>([[start, undefined]]);
+  for (const path of cameFrom.keys()) {
+    for (const { target, typeOnly } of MODULES.get(path)?.imports ?? []) {
+      if (typeOnly || cameFrom.has(target)) continue;
+      cameFrom.set(target, path);
+      if (!goal(target)) continue;
+      const links: string[] = [];
+      for (let link: string | undefined = target; link !== undefined; link = cameFrom.get(link)) links.unshift(link);
+      return links;
+    }
+  }
+  return undefined;
+}
+
+/** Every file that can reach itself, with the way. Types count: a cycle of types is a module cut in the wrong place. */
+function cycles(): string[] {
+  const found: string[] = [];
+  const state = new Map<string, "open" | "done">();
+  const trail: string[] = [];
+  const enter = (path: string): void => {
+    if (state.get(path) === "done") return;
+    if (state.get(path) === "open") {
+      found.push([...trail.slice(trail.indexOf(path)), path].join(" -> "));
+      return;
+    }
+    state.set(path, "open");
+    trail.push(path);
+    for (const { target } of MODULES.get(path)?.imports ?? []) if (MODULES.has(target)) enter(target);
+    trail.pop();
+    state.set(path, "done");
+  };
+  for (const path of MODULES.keys()) enter(path);
+  return found;
+}
+
+const RULES: Readonly<Record<string, () => readonly string[]>> = {
+  "a file imports only what its layer may": () => ALL.flatMap(importViolations),
+  "an import leads to a file that exists": () =>
+    ALL.flatMap(({ path, imports }) =>
+      imports
+        .filter(({ target }) => isFile(target) && !MODULES.has(target) && !target.endsWith(".json"))
+        .map(({ target }) => `${path} imports ${target}, which is not there`),
+    ),
+  "there are no import cycles": cycles,
+  "the API and the worker cannot reach the native runtime": () =>
+    NATIVE_FREE.filter((path) => MODULES.has(path)).flatMap((path) => {
+      const way = chain(path, (target) => target === "onnxruntime-node");
+      return way === undefined ? [] : [way.join(" -> ")];
+    }),
+  "acceptance tests know the product over HTTP only": () =>
+    ALL.filter(({ path }) => path.startsWith("test/acceptance/")).flatMap(({ path }) => {
+      const way = chain(path, (target) => target.startsWith("src/") || target.startsWith("workers/"));
+      return way === undefined ? [] : [way.join(" -> ")];
+    }),
+  "only src/config.ts reads the environment": () =>
+    ALL.filter(
+      ({ path, accesses }) => /^(src|workers)\//.test(path) && path !== "src/config.ts" && accesses.has("process.env"),
+    ).map(({ path }) => `${path} uses process.env`),
+  "the library draws its random numbers from src/core/random.ts": () =>
+    ALL.filter(({ path, accesses }) => path.startsWith("src/core/") && accesses.has("Math.random")).map(
+      ({ path }) => `${path} uses Math.random`,
+    ),
+  "there are no default exports": () =>
+    ALL.filter(({ defaultExport }) => defaultExport).map(({ path }) => `${path} has a default export`),
+  "files are named in kebab-case after what they hold": () =>
+    ALL.filter(({ path }) => {
+      const name = basename(path).replace(/(\.test)?\.ts$/, "");
+      return !/^[a-z0-9]+(-[a-z0-9]+)*$/.test(name) || VAGUE_NAMES.includes(name);
+    }).map(({ path }) => path),
+};
+
+describe("architecture", () => {
+  for (const [rule, violations] of Object.entries(RULES)) {
+    test(rule, () => {
+      const found = violations();
+      assert.equal(found.length, 0, `\n${found.map((violation) => `  ${violation}`).join("\n")}`);
+    });
+  }
+});
