@@ -1,0 +1,179 @@
+/**
+ * Where to cut the range of an activation, given its histogram. All methods answer a range that contains zero and lies within what was
+ * observed (widened to zero).
+ *
+ * - percentile: keeps the given share of the values, half of the rest cut on either side (all of it on the one side of one-sided data).
+ * - MSE: the range with the least Σ count·(x − x̂)² over bins, clipping included.
+ * - entropy (S. Migacz, 8-bit Inference with TensorRT, 2017): the range with the least KL(P‖Q). P is the histogram with the outliers folded
+ *   into the outermost bins inside the range; Q is what the quantized tensor says about it: the mass that falls on one code (outliers left
+ *   out) spread evenly over the non-empty bins of that code. Three points differ from the usual implementation: codes are those of the
+ *   real affine grid, so one-sided data has all of them; exact zeros take no part, because every grid holds them without error; and the
+ *   KL that mere sampling noise adds to each code, (n − 1)/2·(1 − n/mass) counts for n bins, is taken off, or few samples would look like
+ *   structure that only a narrow range preserves.
+ */
+import type { Histogram } from "./histogram.ts";
+
+export interface Range {
+  readonly min: number;
+  readonly max: number;
+}
+
+/** The integer grid a range will be mapped to: `steps` = qmax − qmin, and whether zero sits in the middle of it. */
+export interface Grid {
+  readonly steps: number;
+  readonly symmetric: boolean;
+}
+
+/** The whole observed range. */
+export function observedRange(histogram: Histogram): Range {
+  return { min: Math.min(histogram.min, 0), max: Math.max(histogram.max, 0) };
+}
+
+/** `percentile` in (0, 100]: the share of all values, zeros included, that stays inside. */
+export function percentileRange(histogram: Histogram, percentile: number): Range {
+  const observed = observedRange(histogram);
+  const oneSided = observed.min === 0 || observed.max === 0;
+  const cut = (histogram.count * (1 - percentile / 100)) / (oneSided ? 1 : 2);
+  const { width, centres, counts } = histogram.points();
+  return {
+    min: Math.max(observed.min, Math.min(0, cutFrom(centres, counts, width, cut, 0, 1))),
+    max: Math.min(observed.max, Math.max(0, cutFrom(centres, counts, width, cut, centres.length - 1, -1))),
+  };
+}
+
+/** The value beyond which `cut` values lie, going inwards from bin `start` in steps of `direction`; bins count as evenly filled. */
+function cutFrom(
+  centres: Float64Array,
+  counts: Float64Array,
+  width: number,
+  cut: number,
+  start: number,
+  direction: 1 | -1,
+): number {
+  let left = cut;
+  for (let i = start; i >= 0 && i < counts.length; i += direction) {
+    const outerEdge = centres[i]! - (direction * width) / 2;
+    if (left < counts[i]!) return outerEdge + direction * width * (left / counts[i]!);
+    left -= counts[i]!;
+  }
+  return 0;
+}
+
+export function mseRange(histogram: Histogram, grid: Grid): Range {
+  const { centres, counts } = filledPoints(histogram);
+  return search(observedRange(histogram), grid, (min, max) => squaredError(centres, counts, min, max, grid.steps));
+}
+
+export function entropyRange(histogram: Histogram, grid: Grid): Range {
+  const { centres, counts } = filledPoints(histogram);
+  return search(observedRange(histogram), grid, (min, max) => divergence(centres, counts, min, max, grid.steps));
+}
+
+/** Σ count·(x − x̂)² of bin centres on the affine grid over [min, max]. */
+export function squaredError(
+  centres: Float64Array,
+  counts: Float64Array,
+  min: number,
+  max: number,
+  steps: number,
+): number {
+  const step = (max - min) / steps;
+  const lowest = Math.round(min / step);
+  let sum = 0;
+  for (let i = 0; i < centres.length; i++) {
+    const code = Math.min(Math.max(Math.round(centres[i]! / step), lowest), lowest + steps);
+    const error = centres[i]! - code * step;
+    sum += counts[i]! * error * error;
+  }
+  return sum;
+}
+
+/** KL(P‖Q) in nats, as described at the top; infinite when no value lies inside [min, max]. */
+export function divergence(
+  centres: Float64Array,
+  counts: Float64Array,
+  min: number,
+  max: number,
+  steps: number,
+): number {
+  let first = 0;
+  let below = 0;
+  while (first < centres.length && centres[first]! < min) below += counts[first++]!;
+  let last = centres.length - 1;
+  let above = 0;
+  while (last >= first && centres[last]! > max) above += counts[last--]!;
+  let inside = 0;
+  for (let i = first; i <= last; i++) inside += counts[i]!;
+  if (inside === 0) return Number.POSITIVE_INFINITY;
+
+  const total = below + inside + above;
+  const step = (max - min) / steps;
+  // Everything in counts: Σ p·ln(p/q) with p = P/total and q = (mass/n)/inside.
+  let sum = 0;
+  for (let start = first; start <= last; ) {
+    const code = Math.round(centres[start]! / step);
+    let mass = 0;
+    let end = start;
+    for (; end <= last && Math.round(centres[end]! / step) === code; end++) mass += counts[end]!;
+    const bins = end - start;
+    const q = mass / bins / inside;
+    for (let i = start; i < end; i++) {
+      const p = counts[i]! + (i === first ? below : 0) + (i === last ? above : 0);
+      sum += p * Math.log(p / total / q);
+    }
+    sum -= ((bins - 1) / 2) * (1 - bins / mass);
+    start = end;
+  }
+  return sum / total;
+}
+
+/** Bins that hold something. */
+function filledPoints(histogram: Histogram): { centres: Float64Array; counts: Float64Array } {
+  const { centres, counts } = histogram.points();
+  return { centres: centres.filter((_, i) => counts[i]! > 0), counts: counts.filter((count) => count > 0) };
+}
+
+const OCTAVES = 7;
+const PER_OCTAVE = 8;
+const REFINEMENTS = 16;
+const ROUNDS = 3;
+
+/**
+ * The range inside `observed` with the least `cost`: one side after the other, each over a geometric grid down to 1/128 of the observed limit
+ * that is then refined around its best point. The observed range is itself a candidate, so the answer is never worse than it.
+ */
+function search(observed: Range, grid: Grid, cost: (min: number, max: number) => number): Range {
+  if (observed.min === observed.max) return observed;
+  if (grid.symmetric) {
+    const limit = Math.max(-observed.min, observed.max);
+    const best = searchLine(limit, limit, (t) => cost(-t, t));
+    return { min: Math.max(observed.min, -best), max: Math.min(observed.max, best) };
+  }
+  let { min, max } = observed;
+  for (let round = 0; round < ROUNDS; round++) {
+    const before = { min, max };
+    if (observed.max > 0) max = searchLine(observed.max, max, (t) => cost(min, t));
+    if (observed.min < 0) min = searchLine(observed.min, min, (t) => cost(t, max));
+    if (min === before.min && max === before.max) break;
+  }
+  return { min, max };
+}
+
+function searchLine(limit: number, current: number, cost: (t: number) => number): number {
+  let best = current;
+  let least = cost(current);
+  const consider = (t: number) => {
+    const c = cost(t);
+    if (c < least) {
+      least = c;
+      best = t;
+    }
+  };
+  for (let i = 0; i <= OCTAVES * PER_OCTAVE; i++) consider(limit * 2 ** (-i / PER_OCTAVE));
+  const centre = best;
+  for (let i = -REFINEMENTS / 2; i <= REFINEMENTS / 2; i++) {
+    const t = centre * 2 ** (i / (REFINEMENTS / 2) / PER_OCTAVE);
+    if (Math.abs(t) < Math.abs(limit)) consider(t);
+  }
+  return best;
+}

@@ -1,0 +1,219 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { Histogram } from "../../../src/core/quantize/histogram.ts";
+import {
+  divergence,
+  entropyRange,
+  type Grid,
+  mseRange,
+  observedRange,
+  percentileRange,
+  type Range,
+  squaredError,
+} from "../../../src/core/quantize/thresholds.ts";
+
+const ASYMMETRIC: Grid = { steps: 255, symmetric: false };
+const SYMMETRIC: Grid = { steps: 254, symmetric: true };
+
+function histogramOf(values: Float32Array): Histogram {
+  const histogram = new Histogram();
+  histogram.add(values);
+  return histogram;
+}
+
+/** Standard normal numbers from a linear congruential generator; the same in every run. */
+function normal(count: number, seed: number): Float32Array {
+  let state = seed;
+  const uniform = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return (state + 0.5) / 2 ** 32;
+  };
+  return Float32Array.from(
+    { length: count },
+    () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()),
+  );
+}
+
+function withOutlier(values: Float32Array, outlier: number): Float32Array {
+  const result = values.slice();
+  result[result.length >> 1] = outlier;
+  return result;
+}
+
+/** x̂ − x for each value, in float64, on the affine grid over `range`. */
+function errorsOf(values: Float32Array, range: Range, { steps }: Grid): Float64Array {
+  const step = (range.max - range.min) / steps;
+  const zero = Math.round(-range.min / step);
+  return Float64Array.from(values, (x) => {
+    const code = Math.min(Math.max(Math.round(x / step) + zero, 0), steps);
+    return (code - zero) * step - x;
+  });
+}
+
+const meanSquare = (errors: Float64Array) => errors.reduce((sum, e) => sum + e * e, 0) / errors.length;
+const meanAbsolute = (errors: Float64Array) => errors.reduce((sum, e) => sum + Math.abs(e), 0) / errors.length;
+
+test("percentile agrees with the sorted data to within a bin", () => {
+  const values = normal(20_000, 1);
+  const sorted = [...values].sort((a, b) => a - b);
+  const { width } = histogramOf(values).points();
+  for (const percentile of [90, 99, 99.9]) {
+    const range = percentileRange(histogramOf(values), percentile);
+    const cut = Math.round((values.length * (100 - percentile)) / 200);
+    // The quantile lies between the last value cut and the first one kept.
+    assert.ok(
+      range.min >= sorted[cut - 1]! - width && range.min <= sorted[cut]! + width,
+      `${percentile}: ${range.min}`,
+    );
+    const high = sorted.length - 1 - cut;
+    assert.ok(
+      range.max >= sorted[high]! - width && range.max <= sorted[high + 1]! + width,
+      `${percentile}: ${range.max}`,
+    );
+  }
+  assert.deepEqual(percentileRange(histogramOf(values), 100), observedRange(histogramOf(values)));
+});
+
+test("percentile cuts one-sided data on its one side only, and counts the zeros", () => {
+  const values = normal(20_000, 2).map((x) => Math.max(0, x));
+  const sorted = [...values].sort((a, b) => a - b);
+  const histogram = histogramOf(values);
+  const range = percentileRange(histogram, 99);
+  assert.equal(range.min, 0);
+  assert.ok(Math.abs(range.max - sorted[values.length - 1 - 200]!) <= histogram.points().width * 2);
+});
+
+test("MSE: the cost over bins is the cost over values up to the width of a bin", () => {
+  const values = normal(50_000, 3);
+  const { centres, counts } = histogramOf(values).points();
+  for (const range of [observedRange(histogramOf(values)), { min: -2, max: 2.5 }]) {
+    const exact = meanSquare(errorsOf(values, range, ASYMMETRIC)) * values.length;
+    const binned = squaredError(centres, counts, range.min, range.max, 255);
+    assert.ok(Math.abs(binned / exact - 1) < 0.02, `${binned} against ${exact}`);
+  }
+});
+
+test("MSE finds the range that an exhaustive search over the values finds, to within 1 % of its error", () => {
+  const values = normal(20_000, 4).map((x) => x * x * x);
+  const found = mseRange(histogramOf(values), SYMMETRIC);
+  const limit = Math.max(-found.min, found.max);
+  const peak = values.reduce((max, x) => Math.max(max, Math.abs(x)), 0);
+  let least = Number.POSITIVE_INFINITY;
+  for (let i = 1; i <= 400; i++) {
+    const t = (peak * i) / 400;
+    least = Math.min(least, meanSquare(errorsOf(values, { min: -t, max: t }, SYMMETRIC)));
+  }
+  const reached = meanSquare(errorsOf(values, { min: -limit, max: limit }, SYMMETRIC));
+  assert.ok(reached <= least * 1.01, `${reached} against ${least}`);
+});
+
+test("KL is that of a plain dense implementation, less the noise of the counts", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.integer({ min: 0, max: 60 }), { minLength: 20, maxLength: 120 }),
+      fc.integer({ min: 3, max: 40 }),
+      fc.double({ min: 0.2, max: 1, noNaN: true }),
+      fc.double({ min: 0.2, max: 1, noNaN: true }),
+      (histogram, steps, left, right) => {
+        const half = histogram.length / 2;
+        const centres = Float64Array.from(histogram, (_, i) => i + 0.5 - half);
+        const counts = Float64Array.from(histogram);
+        const filled = centres.filter((_, i) => counts[i]! > 0);
+        const filledCounts = counts.filter((count) => count > 0);
+        const [min, max] = [-half * left, half * right];
+        const actual = divergence(filled, filledCounts, min, max, steps);
+        assert.ok(
+          Math.abs(actual - denseDivergence(filled, filledCounts, min, max, steps)) < 1e-9 || actual === Infinity,
+        );
+      },
+    ),
+  );
+});
+
+/** P and Q as explicit normalized arrays over the bins inside the range. */
+function denseDivergence(centres: Float64Array, counts: Float64Array, min: number, max: number, steps: number) {
+  const inside = [...centres.keys()].filter((i) => centres[i]! >= min && centres[i]! <= max);
+  if (inside.length === 0) return Number.POSITIVE_INFINITY;
+  const p = inside.map((i) => counts[i]!);
+  const kept = p.reduce((a, b) => a + b, 0);
+  const codes = inside.map((i) => Math.round(centres[i]! / ((max - min) / steps)));
+  const q = inside.map((_, k) => {
+    const same = codes.flatMap((code, other) => (code === codes[k] ? [counts[inside[other]!]!] : []));
+    return same.reduce((a, b) => a + b, 0) / same.length / kept;
+  });
+  let noise = 0;
+  for (const code of new Set(codes)) {
+    const mine = p.filter((_, k) => codes[k] === code);
+    const mass = mine.reduce((a, b) => a + b, 0);
+    noise += ((mine.length - 1) / 2) * (1 - mine.length / mass);
+  }
+  centres.forEach((centre, i) => {
+    if (centre < min) p[0]! += counts[i]!;
+    if (centre > max) p[p.length - 1]! += counts[i]!;
+  });
+  const total = p.reduce((a, b) => a + b, 0);
+  return p.reduce((sum, mass, k) => sum + (mass / total) * Math.log(mass / total / q[k]!), 0) - noise / total;
+}
+
+test("entropy keeps clean data whole and cuts an outlier off, on one-sided data too", () => {
+  const clean = normal(200_000, 5);
+  const peak = clean.reduce((max, x) => Math.max(max, x), 0);
+  const cleanRange = entropyRange(histogramOf(clean), ASYMMETRIC);
+  assert.ok(cleanRange.max > 0.85 * peak && cleanRange.max <= peak, `clean: ${cleanRange.max} of ${peak}`);
+  for (const data of [clean, clean.map((x) => Math.max(0, x))]) {
+    const range = entropyRange(histogramOf(withOutlier(data, 50)), ASYMMETRIC);
+    assert.ok(range.max > 3.5 && range.max < 9, `with an outlier of 50: ${range.max}`);
+  }
+});
+
+test("with outliers, MSE beats minmax in the squared error, percentile and entropy halve the typical error", () => {
+  const shapes = { normal: normal(200_000, 6), relu: normal(200_000, 7).map((x) => Math.max(0, x)) };
+  for (const [shape, clean] of Object.entries(shapes)) {
+    const values = withOutlier(clean, 20);
+    const histogram = histogramOf(values);
+    const minmax = observedRange(histogram);
+    for (const grid of [ASYMMETRIC, SYMMETRIC]) {
+      const wide = grid.symmetric ? { min: -20, max: 20 } : minmax;
+      const before = errorsOf(values, wide, grid);
+      const found = {
+        percentile: percentileRange(histogram, 99.999),
+        entropy: entropyRange(histogram, grid),
+        mse: mseRange(histogram, grid),
+      };
+      for (const [method, range] of Object.entries(found)) {
+        const limit = Math.max(-range.min, range.max);
+        const after = errorsOf(values, grid.symmetric ? { min: -limit, max: limit } : range, grid);
+        const label = `${method} on ${shape}, ${grid.symmetric ? "symmetric" : "asymmetric"}`;
+        if (method === "mse") assert.ok(meanSquare(after) < 0.95 * meanSquare(before), `${label}: squared error`);
+        else assert.ok(meanAbsolute(after) < 0.5 * meanAbsolute(before), `${label}: typical error`);
+      }
+    }
+  }
+});
+
+test("all methods contain zero, stay inside what was observed, and answer constant data as it is", () => {
+  const methods = [
+    (h: Histogram) => percentileRange(h, 99.9),
+    (h: Histogram) => entropyRange(h, ASYMMETRIC),
+    (h: Histogram) => entropyRange(h, SYMMETRIC),
+    (h: Histogram) => mseRange(h, ASYMMETRIC),
+    (h: Histogram) => mseRange(h, SYMMETRIC),
+  ];
+  const finite = fc.float({ noNaN: true, min: -1e6, max: 1e6 });
+  fc.assert(
+    fc.property(fc.array(finite, { minLength: 1, maxLength: 60 }), (values) => {
+      const histogram = histogramOf(Float32Array.from(values));
+      const observed = observedRange(histogram);
+      for (const method of methods) {
+        const { min, max } = method(histogram);
+        assert.ok(min <= 0 && max >= 0 && min >= observed.min && max <= observed.max, `[${min}, ${max}]`);
+      }
+    }),
+    { numRuns: 50 },
+  );
+  for (const method of methods) {
+    assert.deepEqual(method(histogramOf(new Float32Array(8))), { min: 0, max: 0 });
+    assert.ok(method(histogramOf(new Float32Array(8).fill(3))).max > 2.9);
+  }
+});
