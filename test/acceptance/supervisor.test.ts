@@ -1,0 +1,212 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readFileSync } from "node:fs";
+import { after, before, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { pino } from "pino";
+import type { TaskNews, TaskRunner } from "../../src/service/tasks.ts";
+import { createSupervisor } from "../../workers/supervisor.ts";
+
+const ENTRY = new URL("../support/acting-child.ts", import.meta.url);
+const log = pino({ level: "silent" });
+const MIB = 2 ** 20;
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+  // In a container nobody may collect the orphans: a zombie has ended, too.
+  return !existsSync(`/proc/${pid}/stat`) || !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, "latin1"));
+}
+
+async function hasEnded(pid: number, withinMs: number): Promise<boolean> {
+  for (const start = performance.now(); performance.now() - start < withinMs; await sleep(20)) {
+    if (!isRunning(pid)) return true;
+  }
+  return false;
+}
+
+describe("the supervisor", () => {
+  let runner: TaskRunner;
+  before(() => {
+    runner = createSupervisor({ entry: ENTRY, concurrency: 2, log, killGraceMs: 400 });
+  });
+  after(() => runner.close());
+
+  interface Options {
+    timeoutMs?: number;
+    memoryBytes?: number;
+    signal?: AbortSignal;
+    onNews?: (news: TaskNews) => void;
+  }
+  async function act(name: string, argument: string | number = "", options: Options = {}): Promise<string> {
+    const { timeoutMs = 20_000, memoryBytes = 2048 * MIB, ...rest } = options;
+    const request = { files: [{ name, path: String(argument) }], dims: {} };
+    return (await runner.run("inspect_model", request, { limits: { timeoutMs, memoryBytes }, ...rest })).producer;
+  }
+
+  test("returns the result, task after task", async () => {
+    for (let i = 0; i < 3; i++) assert.equal(await act("echo", i), String(i));
+  });
+
+  test("gives a child none of our environment, and the allocator's settings", async () => {
+    const env = JSON.parse(await act("environment"));
+    assert.equal(env.MALLOC_MMAP_THRESHOLD_, "1073741824");
+    assert.equal(env.MALLOC_TRIM_THRESHOLD_, "4294967296");
+    for (const name of ["HOME", "USER", "REDIS_URL", "AWS_SECRET_ACCESS_KEY"]) assert.equal(env[name], undefined);
+  });
+
+  test("a refusal keeps its code, message and subject", async () => {
+    await assert.rejects(act("refuse", "node 7"), {
+      name: "TaskError",
+      code: "invalid_model",
+      message: "It is not a model.",
+      subject: "node 7",
+    });
+  });
+
+  test("a bug is internal, also when it is thrown in a callback", async () => {
+    await assert.rejects(act("bug"), { code: "internal", message: /x is not a function/ });
+    await assert.rejects(act("late bug"), { code: "internal", message: /thrown in a callback/ });
+  });
+
+  test("a crash is told by its signal or exit code, and the next task works", async () => {
+    await assert.rejects(act("segfault"), { code: "worker_crashed", message: /SIGSEGV/ });
+    await assert.rejects(act("abort"), { code: "worker_crashed", message: /SIGABRT/ });
+    await assert.rejects(act("exit", 3), { code: "worker_crashed", message: /exit code 3/ });
+    await assert.rejects(act("exit", 0), { code: "worker_crashed", message: /before it had a result/ });
+    assert.equal(await act("echo", "alive"), "alive");
+  });
+
+  test("the time limit ends work in JavaScript, work that ignores it, and work in a native call", async () => {
+    for (const kind of ["sleep", "stubborn", "native"]) {
+      const start = performance.now();
+      await assert.rejects(act(kind, 60_000, { timeoutMs: 300 }), { code: "timeout", message: /0\.3 s/ });
+      assert.ok(performance.now() - start < 2_500, kind);
+    }
+  });
+
+  test("a cancelled task is gone within 5 s whatever it does, also with the standard grace", async () => {
+    const standard = createSupervisor({ entry: ENTRY, concurrency: 1, log });
+    for (const [kind, atMostMs] of [
+      ["sleep", 1_000],
+      ["stubborn", 4_500],
+      ["native", 4_500],
+    ] as const) {
+      const controller = new AbortController();
+      const limits = { timeoutMs: 60_000, memoryBytes: 2048 * MIB };
+      const request = { files: [{ name: kind, path: "3600000" }], dims: {} };
+      const work = standard.run("inspect_model", request, { limits, signal: controller.signal });
+      await sleep(kind === "sleep" ? 1_500 : 700); // It is at work by then, also when the machine is busy.
+      const start = performance.now();
+      controller.abort();
+      await assert.rejects(work, { code: "cancelled" });
+      assert.ok(performance.now() - start < atMostMs, `${kind} took ${performance.now() - start} ms`);
+    }
+    await standard.close();
+  });
+
+  test("a signal that has fired already costs no process", async () => {
+    await assert.rejects(act("echo", "", { signal: AbortSignal.abort() }), { code: "cancelled" });
+  });
+
+  test("memory: native growth, a descendant's, the JavaScript heap", async () => {
+    assert.equal(await act("allocate", 64), "64 MiB");
+    await assert.rejects(act("allocate", 4096, { memoryBytes: 300 * MIB }), {
+      code: "out_of_memory",
+      message: /300 MiB/,
+    });
+    await assert.rejects(act("descendant", "grow", { memoryBytes: 300 * MIB }), { code: "out_of_memory" });
+    await assert.rejects(act("heap limit"), { code: "out_of_memory" });
+  });
+
+  test("stderr becomes log lines: bounded, and without control characters", async () => {
+    const lines: string[] = [];
+    const onNews = (news: TaskNews) => news.kind === "log" && lines.push(news.message);
+    assert.equal(await act("stderr lines", 500, { onNews }), "written");
+    assert.equal(lines[0], "line 0");
+    assert.ok(lines.length <= 200);
+    assert.ok(lines.every((line) => line.length <= 500 && !/\p{C}/u.test(line)));
+  });
+
+  test("news arrive in order and before the result", async () => {
+    const fractions: number[] = [];
+    await act("news", 100, { onNews: (news) => news.kind === "progress" && fractions.push(news.progress.fraction) });
+    assert.deepEqual(
+      fractions,
+      Array.from({ length: 100 }, (_, i) => i / 100),
+    );
+  });
+
+  test("what a child has started dies with it", async () => {
+    const pid = Number(await act("descendant"));
+    assert.ok(await hasEnded(pid, 1_000));
+    let left = 0;
+    const onNews = (news: TaskNews) => {
+      if (news.kind === "log") left = Number(/descendant (\d+)/.exec(news.message)?.[1]);
+    };
+    await assert.rejects(act("descendant", "hang", { timeoutMs: 1_000, onNews }), { code: "timeout" });
+    assert.ok(left > 0 && (await hasEnded(left, 1_000)));
+  });
+
+  test("more tasks than slots wait for their turn, and can be cancelled while they wait", async () => {
+    const order: string[] = [];
+    const note = async (name: string, work: Promise<string>) =>
+      order.push(`${name} ${await work.catch((error) => error.code)}`);
+    const controller = new AbortController();
+    const all = [
+      note("a", act("stubborn", 700)),
+      note("b", act("stubborn", 1_500)),
+      note("c", act("echo", "", { signal: controller.signal })),
+      note("d", act("echo", "d")),
+    ];
+    controller.abort();
+    await Promise.all(all);
+    assert.deepEqual(
+      order.map((entry) => entry[0]),
+      ["c", "a", "d", "b"],
+    );
+    assert.equal(order[0], "c cancelled");
+  });
+
+  test("a child that cannot start is an error, not a hang, and its last words are in the log", async () => {
+    const logged: string[] = [];
+    const broken = createSupervisor({
+      entry: new URL("file:///nowhere/child.ts"),
+      concurrency: 1,
+      log: pino({ level: "error" }, { write: (line) => void logged.push(line) }),
+    });
+    const request = { files: [], dims: {} };
+    const limits = { timeoutMs: 1_000, memoryBytes: MIB };
+    await assert.rejects(broken.run("inspect_model", request, { limits }), {
+      code: "internal",
+      message: /did not start/,
+    });
+    await broken.close();
+    assert.match(logged.join(), /Cannot find module/);
+  });
+});
+
+test("children of a process killed with SIGKILL die soon, even inside a native call", async () => {
+  const script = `
+    import { pino } from "pino";
+    import { createSupervisor } from ${JSON.stringify(new URL("../../workers/supervisor.ts", import.meta.url).href)};
+    const runner = createSupervisor({ entry: new URL(${JSON.stringify(ENTRY.href)}), concurrency: 1, log: pino({ level: "silent" }) });
+    const limits = { timeoutMs: 3600000, memoryBytes: 2 ** 31 };
+    const request = { files: [{ name: "descendant", path: "hang" }], dims: {} };
+    runner.run("inspect_model", request, { limits, onNews: (news) => console.log(news.message) });
+  `;
+  const owner = spawn(process.execPath, ["--input-type=module", "-e", script], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const [line] = await once(owner.stdout.setEncoding("utf8"), "data");
+  const descendant = Number(/descendant (\d+)/.exec(line)?.[1]);
+  const child = Number(/\) \S (\d+)/.exec(readFileSync(`/proc/${descendant}/stat`, "latin1"))?.[1]);
+  assert.ok(isRunning(child) && isRunning(descendant));
+  owner.kill("SIGKILL");
+  assert.ok(await hasEnded(child, 2_000), "the child in the native call");
+  assert.ok(await hasEnded(descendant, 2_000), "its descendant");
+});

@@ -1,0 +1,112 @@
+import { spawn } from "node:child_process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { CoreError, type ModelFacts } from "../../src/core/index.ts";
+import { serveTask, type TaskContext } from "../../workers/task-server.ts";
+
+/**
+ * A child for the supervisor's tests: what `inspect_model` does is the name of its first file, with that file's path as the argument.
+ * The producer of the facts it answers with is what the act returns.
+ */
+const ACTS: Record<string, (argument: string, context: TaskContext) => Promise<string> | string> = {
+  echo: (argument) => argument,
+  environment: () => JSON.stringify(process.env),
+  /** Well-behaved work: stops when it is asked to. */
+  sleep: async (ms, { signal }) => {
+    await sleep(Number(ms), undefined, { signal });
+    return "slept";
+  },
+  /** Work that does not look at its signal. */
+  stubborn: async (ms) => {
+    await sleep(Number(ms));
+    return "slept";
+  },
+  /** Stands in a native call: no timer, no message and no signal handler runs. */
+  native: (ms) => {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Number(ms));
+    return "returned";
+  },
+  segfault: () => {
+    process.kill(process.pid, "SIGSEGV");
+    return sleep(10_000, "");
+  },
+  abort: () => process.abort(),
+  exit: (code) => process.exit(Number(code)),
+  refuse: (subject) => {
+    throw new CoreError("invalid_model", "It is not a model.", subject);
+  },
+  bug: () => {
+    throw new TypeError("x is not a function");
+  },
+  "late bug": async () => {
+    setImmediate(() => {
+      throw new TypeError("thrown in a callback");
+    });
+    return sleep(10_000, "");
+  },
+  /** Takes native memory in steps of 16 MiB, up to `mib`, and touches it. */
+  allocate: async (mib) => {
+    const held: Buffer[] = [];
+    while (held.length * 16 < Number(mib)) {
+      held.push(Buffer.alloc(2 ** 24, 1));
+      await sleep(5);
+    }
+    return `${held.length * 16} MiB`;
+  },
+  "heap limit": () => {
+    setFlagsFromString("--max-old-space-size=64");
+    const held: unknown[] = [];
+    for (;;) held.push(new Array(1000).fill({}));
+  },
+  "stderr lines": async (count) => {
+    for (let i = 0; i < Number(count); i++) console.error(`\u001b[31mline ${i}\u001b[0m\u0007\u202e`);
+    console.error("x".repeat(1_000_000));
+    await sleep(50);
+    return "written";
+  },
+  news: (count, { news }) => {
+    for (let i = 0; i < Number(count); i++) {
+      news({ kind: "progress", progress: { step: "count", fraction: i / Number(count), message: "" } });
+    }
+    return "told";
+  },
+  /** Starts a process that would live for an hour, and answers with its pid; or waits for it, in a native call or while it grows. */
+  descendant: async (then) => {
+    const script = then === "grow" ? "globalThis.held = Buffer.alloc(2 ** 29, 1);" : "";
+    const child = spawn(process.execPath, ["-e", `${script} setTimeout(() => {}, 3600000)`], { stdio: "ignore" });
+    if (then === "hang") {
+      console.error(`descendant ${child.pid}`);
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3_600_000);
+    }
+    if (then === "grow") await sleep(3_600_000);
+    return String(child.pid);
+  },
+};
+
+async function act(name: string, argument: string, context: TaskContext): Promise<ModelFacts> {
+  const producer = await ACTS[name]!(argument, context);
+  return {
+    ir_version: 10,
+    opset_imports: { "ai.onnx": 21 },
+    producer,
+    inputs: [],
+    outputs: [],
+    nodes: 0,
+    operators: {},
+    parameters: 0,
+    weight_bytes: 0,
+    weight_bytes_by_dtype: {},
+    activation_bytes: null,
+    macs: null,
+  };
+}
+
+const unused = () => Promise.reject(new Error("This child only inspects."));
+
+serveTask({
+  inspect_model: ({ files }, context) => act(files[0]!.name, files[0]!.path, context),
+  list_layers: unused,
+  inspect_dataset: unused,
+  plan_job: unused,
+  run_job: unused,
+});

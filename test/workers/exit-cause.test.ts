@@ -1,0 +1,32 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type Exit, failureOfExit } from "../../workers/exit-cause.ts";
+
+const LIMITS = { timeoutMs: 90_000, memoryBytes: 512 * 2 ** 20 };
+const NOTHING: Exit = { code: null, signal: null, killedFor: undefined, stderr: "", kernelOomKill: false };
+
+const CASES: readonly (readonly [string, Partial<Exit>, string, RegExp])[] = [
+  ["killed by us when cancelled", { signal: "SIGKILL", killedFor: "cancelled" }, "cancelled", /cancelled/],
+  ["ended by our SIGTERM", { signal: "SIGTERM", killedFor: "timeout" }, "timeout", /after 90 s/],
+  ["killed by us for its memory", { signal: "SIGKILL", killedFor: "out_of_memory" }, "out_of_memory", /512 MiB/],
+  ["killed by the kernel for its memory", { signal: "SIGKILL", kernelOomKill: true }, "out_of_memory", /machine/],
+  ["killed by somebody", { signal: "SIGKILL" }, "worker_crashed", /SIGKILL/],
+  ["crashed while the kernel killed another", { signal: "SIGSEGV", kernelOomKill: true }, "worker_crashed", /SIGSEGV/],
+  [
+    "V8's heap limit",
+    { signal: "SIGABRT", stderr: "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory" },
+    "out_of_memory",
+    /memory/,
+  ],
+  ["a failed new", { signal: "SIGABRT", stderr: "terminate called … 'std::bad_alloc'" }, "out_of_memory", /memory/],
+  ["an assertion", { signal: "SIGABRT", stderr: "Check failed" }, "worker_crashed", /SIGABRT/],
+  ["an exit code", { code: 3 }, "worker_crashed", /exit code 3/],
+];
+
+for (const [name, exit, code, message] of CASES) {
+  test(name, () => {
+    const failure = failureOfExit({ ...NOTHING, ...exit }, LIMITS);
+    assert.equal(failure.code, code);
+    assert.match(failure.message, message);
+  });
+}
