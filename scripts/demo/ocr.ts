@@ -35,7 +35,7 @@ function stack(
   pictures: readonly Picture[],
   width: number,
   normalization: { readonly mean: readonly number[]; readonly std: readonly number[] },
-): { dims: [number, number, number, number]; data: Float32Array } {
+): { dims: [number, number, number, number]; data: Float32Array<ArrayBuffer> } {
   const height = pictures[0]?.height ?? 0;
   const size = 3 * height * width;
   const data = new Float32Array(pictures.length * size);

@@ -1,4 +1,5 @@
 import sharp from "sharp";
+import type { Random } from "../../src/core/random.ts";
 import { FONT_FAMILY } from "./font.ts";
 
 /**
@@ -18,9 +19,6 @@ export interface TextLine {
   readonly picture: Picture;
 }
 
-/** Uniform in [0, 1). */
-export type Random = () => number;
-
 const ENGLISH = (
   "model weight layer small fast exact float graph tensor kernel cache batch input output scale round value memory " +
   "paper river window garden bridge market winter summer morning island forest mountain library kitchen station " +
@@ -39,16 +37,16 @@ export const LINE_HEIGHT = 48;
 const MARGIN = { x: 6, y: 4 };
 
 function pick<T>(random: Random, items: readonly T[]): T {
-  return items[Math.floor(random() * items.length)]!;
+  return items[random.integer(items.length)]!;
 }
 
 function digits(random: Random): string {
-  const group = () => String(Math.floor(random() * 9000) + 1000);
+  const group = () => String(1000 + random.integer(9000));
   return pick(random, [
     () => group(),
     () => `${group()}-${group()}`,
-    () => `${Math.floor(random() * 100)}.${Math.floor(random() * 90) + 10}`,
-    () => `20${Math.floor(random() * 90) + 10}`,
+    () => `${random.integer(100)}.${10 + random.integer(90)}`,
+    () => `20${10 + random.integer(90)}`,
   ])();
 }
 
@@ -56,7 +54,7 @@ function digits(random: Random): string {
 function sentence(random: Random, vocabulary: readonly string[], space: string, maxCharacters: number): string {
   const words: string[] = [];
   for (let length = 0; ; ) {
-    const word = random() < 0.25 ? digits(random) : pick(random, vocabulary);
+    const word = random.uniform() < 0.25 ? digits(random) : pick(random, vocabulary);
     length += word.length + space.length;
     if (words.length > 0 && length > maxCharacters) return words.join(space);
     words.push(word);
@@ -100,15 +98,15 @@ function printOnPaper(
 ): Picture {
   const width = ink.width + 2 * MARGIN.x;
   const rgb = new Uint8ClampedArray(width * LINE_HEIGHT * 3);
-  const paper = [0, 1, 2].map(() => 200 + 55 * random());
-  const letters = [0, 1, 2].map(() => 90 * random());
+  const paper = [0, 1, 2].map(() => 200 + 55 * random.uniform());
+  const letters = [0, 1, 2].map(() => 90 * random.uniform());
   const top = Math.floor((LINE_HEIGHT - ink.height) / 2);
   for (let y = 0; y < LINE_HEIGHT; y++) {
     for (let x = 0; x < width; x++) {
       const [row, column] = [y - top, x - MARGIN.x];
       const inside = row >= 0 && row < ink.height && column >= 0 && column < ink.width;
       const share = inside ? ink.coverage[row * ink.width + column]! / 255 : 0;
-      const grain = 12 * (random() - 0.5);
+      const grain = 12 * (random.uniform() - 0.5);
       for (let channel = 0; channel < 3; channel++) {
         rgb[(y * width + x) * 3 + channel] = paper[channel]! * (1 - share) + letters[channel]! * share + grain;
       }
@@ -123,8 +121,8 @@ export function pageOf(lines: readonly TextLine[], size: number, random: Random)
   const pitch = Math.floor(size / Math.max(1, lines.length));
   lines.forEach(({ picture }, i) => {
     if (picture.width > size || picture.height > pitch) throw new Error("The line does not fit on the page.");
-    const left = Math.floor(random() * (size - picture.width));
-    const top = i * pitch + Math.floor(random() * (pitch - picture.height));
+    const left = random.integer(size - picture.width + 1);
+    const top = i * pitch + random.integer(pitch - picture.height + 1);
     for (let y = 0; y < picture.height; y++) {
       const row = picture.rgb.subarray(y * picture.width * 3, (y + 1) * picture.width * 3);
       rgb.set(row, ((top + y) * size + left) * 3);

@@ -1,0 +1,160 @@
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, relative } from "node:path";
+import { Client, type Job, type JobEvent } from "./demo/client.ts";
+import { startStack } from "./demo/stack.ts";
+import { loadSubjects, modelBytes, type Subject } from "./demo/subjects.ts";
+
+/**
+ * npm run demo [folder]
+ *
+ * Compresses three real models by every method over HTTP and prints what came of it. The compressed models and their reports stay in
+ * the folder (`demo-output` unless named). Ends with exit code 1 when anything failed.
+ */
+
+const METHODS = [
+  { name: "float16", params: { method: "float16" } },
+  { name: "dynamic int8", params: { method: "dynamic" } },
+  { name: "weight-only 8 bit", params: { method: "weight_only", bits: 8, format: "qdq" } },
+  { name: "weight-only 4 bit", params: { method: "weight_only", bits: 4, format: "qdq" } },
+] as const;
+
+const EVALUATION = { samples: 32, latency: { runs: 30, batch_size: 1, threads: 1 } } as const;
+const ARTIFACTS = ["model.onnx", "report.json", "report.html"] as const;
+
+interface Row {
+  readonly subject: Subject;
+  readonly method: string;
+  readonly job: Job;
+  /** Score before and after, for subjects that have one. */
+  readonly score: readonly [number, number] | null;
+}
+
+/** Shows where a job is, on one line that is written over; nothing when the output is not a terminal. */
+function showProgress(text: string): void {
+  if (process.stdout.isTTY) process.stdout.write(`\r\x1b[K${text.slice(0, process.stdout.columns - 1)}`);
+}
+
+function say(text: string): void {
+  showProgress("");
+  console.log(text);
+}
+
+async function download(client: Client, job: Job, folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  for (const name of ARTIFACTS) {
+    const artifact = job.result!.artifacts.find((it) => it.name === name);
+    if (artifact === undefined) throw new Error(`The job ${job.id} has no ${name}.`);
+    const bytes = new Uint8Array(await (await client.request(artifact.url)).arrayBuffer());
+    if (bytes.length !== artifact.size_bytes) throw new Error(`${artifact.url} was ${bytes.length} bytes long.`);
+    await writeFile(join(folder, name), bytes);
+  }
+}
+
+async function compressAll(client: Client, subjects: readonly Subject[], folder: string): Promise<Row[]> {
+  const jobs: { subject: Subject; method: string; id: string }[] = [];
+  for (const subject of subjects) {
+    const model = await client.uploadModel(await modelBytes(subject), subject.title);
+    const dataset = await client.uploadDataset(new Uint8Array(subject.dataset), `${subject.name}.npz`, subject.title);
+    for (const { name, params } of METHODS) {
+      const evaluation = { dataset_id: dataset.id, ...EVALUATION };
+      const job = await client.createJob({ type: "quantize", model_id: model.id, params, evaluation });
+      jobs.push({ subject, method: name, id: job.id });
+    }
+    say(`uploaded ${subject.title} and ${subject.samples} inputs`);
+  }
+
+  const rows: Row[] = [];
+  const before = new Map<Subject, number>();
+  for (const [i, { subject, method, id }] of jobs.entries()) {
+    const label = `[${i + 1}/${jobs.length}] ${subject.title}, ${method}`;
+    const started = performance.now();
+    showProgress(`${label}: queued`);
+    const job = await client.follow(id, (event) => showProgress(`${label}: ${describe(event)}`));
+    if (job.result === null) {
+      say(`${label}: ${job.status}${job.error ? `: ${job.error.code}: ${job.error.detail}` : ""}`);
+      rows.push({ subject, method, job, score: null });
+      continue;
+    }
+    const place = join(folder, subject.name, method.replaceAll(" ", "-"));
+    await download(client, job, place);
+    let score: Row["score"] = null;
+    if (subject.score !== null) {
+      showProgress(`${label}: counting the ${subject.score.of}`);
+      if (!before.has(subject)) before.set(subject, await subject.score.run(subject.modelPath));
+      score = [before.get(subject)!, await subject.score.run(join(place, "model.onnx"))];
+    }
+    rows.push({ subject, method, job, score });
+    say(`${label}: ${job.status} after ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  }
+  return rows;
+}
+
+function describe({ type, data }: JobEvent): string {
+  if (type !== "progress") return String(data.status ?? type);
+  return `${Math.round(100 * Number(data.fraction))} % ${data.step} ${data.message}`;
+}
+
+const HEADER = ["model", "method", "size", "ratio", "cosine", "SQNR", "speed", "task score"];
+
+function cellsOf({ subject, method, job, score }: Row): string[] {
+  if (job.result === null) return [subject.title, method, job.status, "", "", "", "", job.error?.code ?? ""];
+  const { size, fidelity, latency } = job.result.metrics;
+  const sqnrDb = Math.min(...fidelity.outputs.map((output) => output.sqnr_db ?? Number.POSITIVE_INFINITY));
+  const percent = (share: number) => (100 * share).toFixed(2);
+  return [
+    subject.title,
+    method,
+    `${megabytes(size.before_bytes)} -> ${megabytes(size.after_bytes)} MB`,
+    `${percent(size.ratio)} %`,
+    Math.min(...fidelity.outputs.map(({ cosine }) => cosine)).toFixed(5),
+    Number.isFinite(sqnrDb) ? `${sqnrDb.toFixed(1)} dB` : "exact",
+    `${latency.speedup.toFixed(2)}x`,
+    score === null ? "" : `${percent(score[0])} -> ${percent(score[1])} % ${subject.score!.of}`,
+  ];
+}
+
+function megabytes(bytes: number): string {
+  return (bytes / 1e6).toFixed(2);
+}
+
+function printTable(rows: readonly (readonly string[])[]): void {
+  const widths = HEADER.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  for (const row of rows)
+    console.log(
+      row
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join("  ")
+        .trimEnd(),
+    );
+}
+
+async function main(): Promise<boolean> {
+  const started = performance.now();
+  const folder = process.argv[2] ?? "demo-output";
+  const scratch = await mkdtemp(join(tmpdir(), "modelpress-demo-"));
+  try {
+    say("drawing text lines and speaking syllables");
+    const subjects = await loadSubjects(join(scratch, "fonts"));
+    const stack = await startStack({ LOG_LEVEL: "warn" });
+    let rows: Row[];
+    try {
+      say(`modelpress runs at ${stack.url}`);
+      rows = await compressAll(new Client(stack.url), subjects, folder);
+    } finally {
+      await stack.close();
+    }
+    console.log(
+      "\nCosine and SQNR: worst output against the original's, on the same inputs. Speed: median latency before / after, one thread.\n",
+    );
+    printTable([HEADER, ...rows.map(cellsOf)]);
+    console.log(
+      `\nModels and reports are in ${relative(process.cwd(), folder) || "."}/. ${((performance.now() - started) / 1000).toFixed(0)} s in all.`,
+    );
+    return rows.every(({ job }) => job.status === "succeeded");
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+process.exitCode = (await main()) ? 0 : 1;

