@@ -127,7 +127,8 @@ export function arrayOf<D extends ArrayDType>(source: Tensor, dtype: D): ArrayOf
   if (source.dtype !== dtype) throw new CoreError("internal", `Expected a ${dtype} tensor, got ${source.dtype}.`);
   const Ctor = ARRAYS[dtype] as typeof Float32Array;
   let { bytes } = source;
-  if (bytes.byteOffset % Ctor.BYTES_PER_ELEMENT !== 0) bytes = bytes.slice();
+  // Not `slice`: on a Buffer, which is what files are read into, that is a view, as unaligned as before.
+  if (bytes.byteOffset % Ctor.BYTES_PER_ELEMENT !== 0) bytes = new Uint8Array(bytes);
   return new Ctor(
     bytes.buffer as ArrayBuffer,
     bytes.byteOffset,
