@@ -7,8 +7,6 @@ import { startTaskProcess, type TaskProcess } from "./task-process.ts";
 export interface SupervisorOptions {
   /** The module that the child processes run. */
   readonly entry: URL;
-  /** Tasks at the same time; more of them wait for their turn. */
-  readonly concurrency: number;
   readonly log: Logger;
   /** Where children put temporary files. */
   readonly tmpDir?: string;
@@ -21,14 +19,12 @@ const KILL_GRACE_MS = 2_500;
 /**
  * Runs every task in a process of its own, which may crash, hang in native code or take all memory without harm to this one.
  * One spare process has loaded everything already and waits, so that a task does not pay for the start. It is replaced when the
- * task is over, not while the task runs and may be measuring latencies.
+ * task is over, not while the task runs and may be measuring latencies. How many tasks run at the same time is the caller's business.
  */
 export function createSupervisor(options: SupervisorOptions): TaskRunner {
-  const { log, concurrency, entry } = options;
+  const { log, entry } = options;
   const reaper = createReaper(log);
   const children = new Set<TaskProcess>();
-  const queue: (() => void)[] = [];
-  let running = 0;
   let closed = false;
   let spare: TaskProcess | undefined = start();
 
@@ -40,37 +36,9 @@ export function createSupervisor(options: SupervisorOptions): TaskRunner {
     return child;
   }
 
-  /** Resolves in turn; rejects when `signal` fires first. */
-  function takeSlot(signal: AbortSignal | undefined): Promise<void> {
-    if (running < concurrency) {
-      running++;
-      return Promise.resolve();
-    }
-    return new Promise((resolve, reject) => {
-      const take = () => {
-        signal?.removeEventListener("abort", leave);
-        resolve();
-      };
-      const leave = () => {
-        queue.splice(queue.indexOf(take), 1);
-        reject(new TaskError({ code: "cancelled", message: "The work was cancelled before it started." }));
-      };
-      queue.push(take);
-      signal?.addEventListener("abort", leave, { once: true });
-    });
-  }
-
-  function releaseSlot(): void {
-    const next = queue.shift();
-    if (next === undefined) running--;
-    else next(); // It inherits the slot.
-  }
-
   return {
     async run(kind, request, { limits, signal, onNews }) {
-      await takeSlot(signal);
       if (closed || signal?.aborted) {
-        releaseSlot();
         throw new TaskError({ code: "cancelled", message: "The work was cancelled before it started." });
       }
       const child = spare?.alive ? spare : start();
@@ -85,7 +53,6 @@ export function createSupervisor(options: SupervisorOptions): TaskRunner {
         child.kill();
         child.exited.then(() => {
           if (!spare?.alive && !closed) spare = start();
-          releaseSlot();
         });
       }
     },

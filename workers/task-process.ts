@@ -150,7 +150,8 @@ export function startTaskProcess(options: {
         if (killedFor === undefined && answer?.type === "failure") return outcome.reject(new TaskError(answer.failure));
         const oomKills = kernelOomKills();
         const kernelOomKill = oomKills !== undefined && oomKillsBefore !== undefined && oomKills > oomKillsBefore;
-        const exit = { code, signal: exitSignal, killedFor, stderr: stderr.tail, kernelOomKill };
+        const why = killedFor ?? (killed ? "cancelled" : undefined);
+        const exit = { code, signal: exitSignal, killedFor: why, stderr: stderr.tail, kernelOomKill };
         outcome.reject(new TaskError(failureOfExit(exit, limits)));
       };
 

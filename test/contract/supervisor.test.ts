@@ -32,7 +32,7 @@ async function hasEnded(pid: number, withinMs: number): Promise<boolean> {
 describe("the supervisor", () => {
   let runner: TaskRunner;
   before(() => {
-    runner = createSupervisor({ entry: ENTRY, concurrency: 2, log, killGraceMs: 400 });
+    runner = createSupervisor({ entry: ENTRY, log, killGraceMs: 400 });
   });
   after(() => runner.close());
 
@@ -90,7 +90,7 @@ describe("the supervisor", () => {
   });
 
   test("a cancelled task is gone within 5 s whatever it does, also with the standard grace", async () => {
-    const standard = createSupervisor({ entry: ENTRY, concurrency: 1, log });
+    const standard = createSupervisor({ entry: ENTRY, log });
     for (const [kind, atMostMs] of [
       ["sleep", 1_000],
       ["stubborn", 4_500],
@@ -152,31 +152,30 @@ describe("the supervisor", () => {
     assert.ok(left > 0 && (await hasEnded(left, 1_000)));
   });
 
-  test("more tasks than slots wait for their turn, and can be cancelled while they wait", async () => {
-    const order: string[] = [];
-    const note = async (name: string, work: Promise<string>) =>
-      order.push(`${name} ${await work.catch((error) => error.code)}`);
-    const controller = new AbortController();
-    const all = [
-      note("a", act("stubborn", 700)),
-      note("b", act("stubborn", 1_500)),
-      note("c", act("echo", "", { signal: controller.signal })),
-      note("d", act("echo", "d")),
-    ];
-    controller.abort();
-    await Promise.all(all);
-    assert.deepEqual(
-      order.map((entry) => entry[0]),
-      ["c", "a", "d", "b"],
-    );
-    assert.equal(order[0], "c cancelled");
+  test("tasks run side by side, each in a process of its own", async () => {
+    const start = performance.now();
+    const results = await Promise.all([act("stubborn", 1_000), act("stubborn", 1_000), act("echo", "c")]);
+    assert.deepEqual(results, ["slept", "slept", "c"]);
+    assert.ok(performance.now() - start < 1_950);
+  });
+
+  test("close ends what runs: it was cancelled, it did not crash", async () => {
+    const closing = createSupervisor({ entry: ENTRY, log });
+    const request = { files: [{ name: "native", path: "3600000" }], dims: {} };
+    const work = closing.run("inspect_model", request, { limits: { timeoutMs: 60_000, memoryBytes: 2048 * MIB } });
+    const rejected = assert.rejects(work, { code: "cancelled" });
+    await sleep(700);
+    await closing.close();
+    await rejected;
+    const late = closing.run("inspect_model", request, { limits: { timeoutMs: 60_000, memoryBytes: 2048 * MIB } });
+    await assert.rejects(late, { code: "cancelled" });
   });
 
   test("a child that cannot start is an error, not a hang, and its last words are in the log", async () => {
     const logged: string[] = [];
     const broken = createSupervisor({
       entry: new URL("file:///nowhere/child.ts"),
-      concurrency: 1,
+
       log: pino({ level: "error" }, { write: (line) => void logged.push(line) }),
     });
     const request = { files: [], dims: {} };
@@ -194,7 +193,7 @@ test("children of a process killed with SIGKILL die soon, even inside a native c
   const script = `
     import { pino } from "pino";
     import { createSupervisor } from ${JSON.stringify(new URL("../../workers/supervisor.ts", import.meta.url).href)};
-    const runner = createSupervisor({ entry: new URL(${JSON.stringify(ENTRY.href)}), concurrency: 1, log: pino({ level: "silent" }) });
+    const runner = createSupervisor({ entry: new URL(${JSON.stringify(ENTRY.href)}), log: pino({ level: "silent" }) });
     const limits = { timeoutMs: 3600000, memoryBytes: 2 ** 31 };
     const request = { files: [{ name: "descendant", path: "hang" }], dims: {} };
     runner.run("inspect_model", request, { limits, onNews: (news) => console.log(news.message) });
