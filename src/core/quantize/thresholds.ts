@@ -60,12 +60,12 @@ function cutFrom(
 }
 
 export function mseRange(histogram: Histogram, grid: Grid): Range {
-  const { centres, counts } = filledPoints(histogram);
+  const { centres, counts } = histogram.points();
   return search(observedRange(histogram), grid, (min, max) => squaredError(centres, counts, min, max, grid.steps));
 }
 
 export function entropyRange(histogram: Histogram, grid: Grid): Range {
-  const { centres, counts } = filledPoints(histogram);
+  const { centres, counts } = histogram.points();
   return search(observedRange(histogram), grid, (min, max) => divergence(centres, counts, min, max, grid.steps));
 }
 
@@ -125,12 +125,6 @@ export function divergence(
     start = end;
   }
   return sum / total;
-}
-
-/** Bins that hold something. */
-function filledPoints(histogram: Histogram): { centres: Float64Array; counts: Float64Array } {
-  const { centres, counts } = histogram.points();
-  return { centres: centres.filter((_, i) => counts[i]! > 0), counts: counts.filter((count) => count > 0) };
 }
 
 const OCTAVES = 7;

@@ -42,10 +42,9 @@ test("every non-zero value is counted in the bin that contains it", () => {
       const floats = [...Float32Array.from(values)];
       assert.equal(histogram.zeros, floats.filter((x) => x === 0).length);
       for (let i = 0; i < centres.length; i++) {
-        // Bins are closed towards zero and open away from it, on both sides.
-        const near = Math.abs(centres[i]!) - width / 2;
-        const inBin = (x: number) => x * centres[i]! > 0 && Math.abs(x) >= near && Math.abs(x) < near + width;
-        if (counts[i]! > 0) assert.equal(counts[i], floats.filter(inBin).length);
+        const low = centres[i]! - width / 2;
+        assert.equal(counts[i], floats.filter((x) => x !== 0 && x >= low && x < low + width).length);
+        assert.ok(counts[i]! > 0);
       }
       assert.equal(
         counts.reduce((a, b) => a + b, 0),
@@ -55,18 +54,16 @@ test("every non-zero value is counted in the bin that contains it", () => {
   );
 });
 
-test("the largest magnitude falls into bins 4096 to 8191, whatever its scale", () => {
+test("the largest magnitude falls into bins 2048 to 4095, whatever its scale", () => {
   for (const largest of [1e-40, 0.001, 0.9999999, 1, 1.0000001, 8191.5, 65504, 3e38]) {
     const { width, centres } = histogramOf([largest]).points();
     const bins = Math.fround(largest) / width;
-    assert.ok(bins >= 4096 && bins < 8192, `${largest}: ${bins} bins`);
-    assert.equal(centres.length, Math.floor(bins) + 1);
+    assert.ok(bins >= 2048 && bins < 4096, `${largest}: ${bins} bins`);
+    assert.equal(centres[0]! / width, Math.floor(bins) + 0.5);
   }
 });
 
-test("one-sided data spends no bins on the other side, and no data is an empty histogram", () => {
-  const { centres } = histogramOf([0, 0.5, 3]).points();
-  assert.ok(centres[0]! > 0);
+test("no data is an empty histogram", () => {
   assert.deepEqual(stateOf(histogramOf([])), {
     width: 0,
     centres: new Float64Array(0),
