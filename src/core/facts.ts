@@ -71,15 +71,23 @@ export interface QuantizePlan {
   readonly size: { readonly before_bytes: number; readonly predicted_bytes: number; readonly ratio: number };
 }
 
+/** How close an output of the compressed model is to the original's, over all samples. */
 export interface OutputFidelity {
   readonly name: string;
-  /** 10·log10(Σx² / Σ(x−y)²) over all samples; null when identical. */
+  /** 10·log10(Σx² / Σ(x−y)²), never below -200; null when identical. */
   readonly sqnr_db: number | null;
   readonly cosine: number;
   readonly max_abs_error: number;
   readonly mean_abs_error: number;
-  /** Share of positions whose argmax over the last axis is the same; null for outputs that are not class scores. */
+  /**
+   * Share of positions whose argmax over the last axis is the same; for integer outputs the share of equal elements; null for outputs that
+   * are not class scores.
+   */
   readonly top1_agreement: number | null;
+  /** Elements that are NaN or infinite in one model and not in the other; as errors they count as if the compressed model had said 0. */
+  readonly non_finite: number;
+  /** Runs in which the output had another shape, which cannot be compared (boxes after a threshold). */
+  readonly shape_mismatches: number;
 }
 
 export interface Timing {
@@ -111,7 +119,12 @@ export interface JobMetrics {
     readonly runs: number;
     readonly cpu: string;
   };
-  readonly memory: { readonly before_peak_bytes: number; readonly after_peak_bytes: number };
+  /** Peak resident memory of a process that loads and runs one model, and what the same process takes before it loads one. */
+  readonly memory: {
+    readonly before_peak_bytes: number;
+    readonly after_peak_bytes: number;
+    readonly baseline_bytes: number;
+  };
   readonly coverage: {
     readonly quantized_nodes: number;
     readonly skipped_nodes: readonly NodeNote[];
