@@ -9,7 +9,7 @@
 import type { AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto } from "onnx-buf";
 import { CoreError } from "../errors.ts";
 import type { DType } from "./dtype.ts";
-import type { Tensor } from "./tensor.ts";
+import { type Tensor, tensorOf } from "./tensor.ts";
 
 /** A dimension is a number, the name of a symbolic size, or null when nothing is known. */
 export type Dim = number | string | null;
@@ -122,8 +122,8 @@ export class Node {
   readonly domain: string;
   readonly opType: string;
   readonly graph: Graph;
-  readonly outputs: readonly Value[];
   readonly source: NodeProto | undefined;
+  readonly #outputs: Value[];
   readonly #inputs: (Value | undefined)[];
   readonly #attrs: Map<string, Attr>;
 
@@ -139,8 +139,8 @@ export class Node {
     this.#inputs.forEach((value, index) => {
       Value.link(value, this, index);
     });
-    const constant = this.opType === "Constant" && this.domain === "" ? this.tensor("value") : undefined;
-    this.outputs = init.outputs.map((name) => new Value(graph, name, { constant, producer: this }));
+    const constant = this.opType === "Constant" && this.domain === "" ? constantOf(this) : undefined;
+    this.#outputs = init.outputs.map((name) => new Value(graph, name, { constant, producer: this }));
     for (const body of this.bodies()) body.owner = this;
   }
 
@@ -148,13 +148,29 @@ export class Node {
     return this.#inputs;
   }
 
+  get outputs(): readonly Value[] {
+    return this.#outputs;
+  }
+
+  /** One more output, of an operator whose trailing outputs are optional (the Indices of a MaxPool). `base` is made unique. */
+  addOutput(base: string, dtype?: DType): Value {
+    const value = new Value(this.graph, this.graph.model.freshName(base), { producer: this });
+    value.dtype = dtype;
+    this.#outputs.push(value);
+    return value;
+  }
+
   get attrs(): ReadonlyMap<string, Attr> {
     return this.#attrs;
   }
 
+  /** A body that is replaced must not be used any more: what it read of the graphs around it is let go. */
   setAttr(name: string, attr: Attr | undefined): void {
+    const kept = new Set(attr ? bodiesOf(attr) : []);
+    for (const body of bodiesOf(this.#attrs.get(name))) if (!kept.has(body)) Graph.release(body);
     if (attr) this.#attrs.set(name, attr);
     else this.#attrs.delete(name);
+    for (const body of kept) body.owner = this;
   }
 
   setInput(index: number, value: Value | undefined): void {
@@ -191,12 +207,7 @@ export class Node {
 
   /** The graphs this node runs: branches of an If, the body of a Loop or Scan. */
   bodies(): Graph[] {
-    const bodies: Graph[] = [];
-    for (const attr of this.#attrs.values()) {
-      if (attr.type === "graph") bodies.push(attr.value);
-      else if (attr.type === "graphs") bodies.push(...attr.value);
-    }
-    return bodies;
+    return [...this.#attrs.values()].flatMap(bodiesOf);
   }
 
   /** How a message to the user names the node: its name, or its first output where it has none. */
@@ -208,6 +219,28 @@ export class Node {
     const attr = this.#attrs.get(name);
     return attr?.type === type ? (attr as Extract<Attr, { type: T }>) : undefined;
   }
+}
+
+function bodiesOf(attr: Attr | undefined): readonly Graph[] {
+  if (attr?.type === "graph") return [attr.value];
+  return attr?.type === "graphs" ? attr.value : [];
+}
+
+/** The value of a Constant node, whichever of its attributes holds it; undefined for sparse tensors. */
+function constantOf(node: Node): Tensor | undefined {
+  for (const [name, attr] of node.attrs) {
+    if (name === "value" && attr.type === "tensor") return attr.value;
+    if (name === "value_float" && attr.type === "float") return tensorOf("float32", [], [attr.value]);
+    if (name === "value_floats" && attr.type === "floats") return tensorOf("float32", [attr.value.length], attr.value);
+    // Integers past 2^53 have lost their last bits as attributes, so they are not constants to us.
+    if (name === "value_int" && attr.type === "int" && Number.isSafeInteger(attr.value)) {
+      return tensorOf("int64", [], [attr.value]);
+    }
+    if (name === "value_ints" && attr.type === "ints" && attr.value.every(Number.isSafeInteger)) {
+      return tensorOf("int64", [attr.value.length], attr.value);
+    }
+  }
+  return undefined;
 }
 
 export class Graph {
@@ -309,25 +342,32 @@ export class Graph {
     node.inputs.forEach((value, index) => {
       Value.unlink(value, node, index);
     });
-    for (const body of node.bodies()) body.#releaseOuterUses();
+    for (const body of node.bodies()) Graph.release(body);
   }
 
   /**
-   * Everything that read `from` reads `to`, graph outputs included. Where `from` is an output of the model, `to` takes over its name
-   * (and `from` gets another one): the names of a model's outputs are its interface. Throws `unsupported` where an output would become
-   * an input, another output, or a value of an outer graph; `canReplace` asks first.
+   * Everything that read `from` reads `to`, graph outputs included; only the node that makes `to` goes on reading `from`. Where `from`
+   * is an output of the model, `to` takes over its name (and `from` gets another one): the names of a model's outputs are its interface.
+   * Throws `unsupported` where an output would become an input, another output, or a value of an outer graph; `canReplace` asks first.
    */
   replaceUses(from: Value, to: Value): void {
     if (!this.canReplace(from, to)) {
       throw new CoreError("unsupported", "Two outputs, or an input and an output, cannot become one value.", from.name);
     }
-    for (const use of [...from.uses]) use.node.setInput(use.index, to);
+    if (from === to) return;
+    const makesTo = (node: Node | undefined): boolean =>
+      node !== undefined && (node === to.producer || makesTo(node.graph.owner));
+    for (const use of [...from.uses]) if (!makesTo(use.node)) use.node.setInput(use.index, to);
     for (const graph of Value.outputGraphs(from)) {
       graph.#outputs.splice(0, graph.#outputs.length, ...graph.#outputs.map((value) => (value === from ? to : value)));
       Value.markOutput(from, graph, false);
       Value.markOutput(to, graph, true);
-      to.dtype ??= from.dtype;
-      to.shape ??= from.shape;
+      if (to.dtype === undefined || to.dtype === from.dtype) {
+        // The declaration of an output is what callers were promised.
+        to.dtype = from.dtype;
+        to.shape = from.shape ?? to.shape;
+        to.source = from.source ?? to.source;
+      }
       if (graph === this.model.graph) {
         const { name } = from;
         from.name = this.model.freshName(`${name}_replaced`);
@@ -360,20 +400,21 @@ export class Graph {
     const outputs =
       typeof init.outputs === "number"
         ? Array.from({ length: init.outputs }, (_, i) => this.model.freshName(`${base}_output_${i}`))
-        : init.outputs;
+        : init.outputs.map((name) => this.model.claimName(name));
     const node = new Node(this, { ...init, outputs });
     this.#nodes.splice(at, 0, node);
     return node;
   }
 
-  #releaseOuterUses(): void {
-    for (const node of this.#nodes) {
+  /** @internal a body that is thrown away no longer counts among the uses of what it read of the graphs around it */
+  static release(body: Graph): void {
+    for (const node of body.#nodes) {
       node.inputs.forEach((value, index) => {
-        if (value?.graph !== this) Value.unlink(value, node, index);
+        if (value?.graph !== body) Value.unlink(value, node, index);
       });
-      for (const body of node.bodies()) body.#releaseOuterUses();
+      for (const inner of node.bodies()) Graph.release(inner);
     }
-    for (const value of this.#outputs) Value.markOutput(value, this, false);
+    for (const value of body.#outputs) Value.markOutput(value, body, false);
   }
 }
 

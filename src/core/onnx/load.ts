@@ -14,23 +14,10 @@ import {
 import { CoreError } from "../errors.ts";
 import { checkModelProto } from "./checks.ts";
 import { byteLengthOf, type DType, dtypeOfOnnx } from "./dtype.ts";
+import { type ExternalData, externalRangeOf, NO_EXTERNAL_DATA } from "./external-data.ts";
 import { type Attr, type Dim, Graph, Model, type Node, Value } from "./ir.ts";
 import { elementCount, lazyTensor, type Tensor, tensor } from "./tensor.ts";
-
-/** Where a model's external tensor data is read from. Locations are the names the model uses; nothing else is ever opened. */
-export interface ExternalData {
-  /** Size in bytes of the file a model calls `location`; undefined when there is no such file. */
-  size(location: string): number | undefined;
-  /** `length` bytes from `offset`. Called at every access to a tensor; the result is the caller's. */
-  read(location: string, offset: number, length: number): Uint8Array;
-}
-
-const NO_EXTERNAL_DATA: ExternalData = {
-  size: () => undefined,
-  read: (location) => {
-    throw new CoreError("internal", "No external data was given.", location);
-  },
-};
+import { scanModelBytes } from "./wire-scan.ts";
 
 /**
  * Reads an ONNX model. Tensor bytes are views over `bytes`, not copies; external data is read when it is used.
@@ -56,6 +43,7 @@ export function loadModel(bytes: Uint8Array, external: ExternalData = NO_EXTERNA
 
 /** Bytes to the protobuf message; throws `invalid_model` when they are not one. */
 function parseModelProto(bytes: Uint8Array): ModelProto {
+  scanModelBytes(bytes);
   try {
     return fromBinary(ModelProtoSchema, bytes);
   } catch (error) {
@@ -137,7 +125,8 @@ function readGraph(proto: GraphProto, graph: Graph, scope: Scope, external: Exte
   for (const info of proto.output) {
     const value = scope.find(info.name);
     if (!value) throw new CoreError("invalid_model", `Nothing makes the graph output "${info.name}".`, info.name);
-    declare(value, info);
+    // A body may give out a value of the graph around it, which has its own declaration.
+    if (value.graph === graph) declare(value, info);
     graph.addOutput(value);
   }
 }
@@ -149,8 +138,8 @@ function readNode(
   scope: Scope,
   external: ExternalData,
 ): Node {
-  const attrs: Record<string, Attr> = {};
-  for (const attribute of proto.attribute) attrs[attribute.name] = readAttr(attribute, graph, scope, external);
+  // fromEntries, because assigning to a name such as "__proto__" would not make a property.
+  const attrs = Object.fromEntries(proto.attribute.map((a) => [a.name, readAttr(a, graph, scope, external)]));
   return graph.append({
     opType: proto.opType,
     domain: proto.domain === "ai.onnx" ? "" : proto.domain,
@@ -209,7 +198,8 @@ function typeOf(type: TypeProto | undefined): { dtype: DType | undefined; shape:
   return {
     dtype: dtypeOfOnnx(elemType),
     shape: shape?.dim.map(({ value }) => {
-      if (value.case === "dimValue") return Number(value.value);
+      // Some exporters write -1 for a size they do not know.
+      if (value.case === "dimValue") return value.value < 0n ? null : Number(value.value);
       return value.case === "dimParam" && value.value !== "" ? value.value : null;
     }),
   };
@@ -231,9 +221,7 @@ function readTensor(proto: TensorProto, external: ExternalData): Tensor {
   const dtype = dtypeOfOnnx(proto.dataType)!;
   const dims = proto.dims.map(Number);
   if (proto.dataLocation === TensorProto_DataLocation.EXTERNAL) {
-    const entry = new Map(proto.externalData.map(({ key, value }) => [key, value]));
-    const location = entry.get("location")!;
-    const offset = Number(entry.get("offset") ?? 0);
+    const { location, offset } = externalRangeOf(proto);
     const length = byteLengthOf(dtype, elementCount(dims));
     return lazyTensor(dtype, dims, () => external.read(location, offset, length));
   }

@@ -52,7 +52,7 @@ const MAX_INLINE_BYTES = 2 ** 31 - 1 - 2 ** 20;
 const MIN_EXTERNAL_BYTES = 1024;
 /** onnxruntime maps tensors from pages of the file; this is the page size on Linux. */
 const EXTERNAL_ALIGNMENT = 4096;
-/** Tensors at least this large are streamed; smaller ones go through the protobuf writer with the rest. */
+/** Tensors at least this large are streamed; smaller ones that a file held go through the protobuf writer with the rest. */
 const MIN_STREAMED_BYTES = 1024;
 
 /**
@@ -253,12 +253,11 @@ class ModelWriter {
     if (value.dtype === "string") return proto;
     if (this.#location && place === "initializer" && isExternalizable(value)) {
       this.#moveOut(proto, value, this.#location);
-    } else if (value.byteLength >= MIN_STREAMED_BYTES) {
+    } else if (!source || value.byteLength >= MIN_STREAMED_BYTES) {
+      // A tensor without a message may have to be computed: even a small one is not asked for its bytes before its turn.
       delete (proto as { rawData?: Uint8Array }).rawData;
       this.#payloads.set(proto, value);
       this.#streamed.add(proto);
-    } else if (!source) {
-      proto.rawData = value.bytes as Uint8Array<ArrayBuffer>;
     }
     return proto;
   }

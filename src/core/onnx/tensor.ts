@@ -46,6 +46,11 @@ const ARRAYS = {
 export type ArrayDType = keyof typeof ARRAYS;
 export type ArrayOf<D extends ArrayDType> = InstanceType<(typeof ARRAYS)[D]>;
 
+/** Whether elements of this dtype have a typed array: what can be fed to a session, or read from a dataset. */
+export function hasArray(dtype: DType): dtype is ArrayDType {
+  return Object.hasOwn(ARRAYS, dtype);
+}
+
 /** Number of elements of a shape; `[]` is a scalar and has one. */
 export function elementCount(dims: readonly number[]): number {
   let count = 1;
