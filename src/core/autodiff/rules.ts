@@ -1,0 +1,29 @@
+/** The gradient table: one entry for each operator, by family. An operator is trainable by being here, or in `expand.ts`. */
+import type { GradientRule } from "./gradient.ts";
+import { CONVOLUTION } from "./rules/convolution.ts";
+import { ELEMENTWISE } from "./rules/elementwise.ts";
+import { LINEAR_ALGEBRA } from "./rules/linear-algebra.ts";
+import { MOVEMENT } from "./rules/movement.ts";
+import { NORMALIZATION } from "./rules/normalization.ts";
+import { POOLING } from "./rules/pooling.ts";
+import { REDUCTIONS } from "./rules/reductions.ts";
+import { RESAMPLING } from "./rules/resampling.ts";
+
+export const GRADIENT_RULES: Readonly<Record<string, GradientRule>> = {
+  ...ELEMENTWISE,
+  ...REDUCTIONS,
+  ...LINEAR_ALGEBRA,
+  ...CONVOLUTION,
+  ...POOLING,
+  ...NORMALIZATION,
+  ...MOVEMENT,
+  ...RESAMPLING,
+};
+
+/** Operators whose derivative is zero or that have none: shapes, comparisons, indices, steps, random numbers. They are constants to the walk. */
+export const CONSTANT_OPERATORS: ReadonlySet<string> = new Set([
+  ...["Shape", "Size", "Constant", "ConstantOfShape", "EyeLike", "Range", "OneHot", "NonZero", "Unique"],
+  ...["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"],
+  ...["ArgMax", "ArgMin", "Hardmax", "Sign", "Floor", "Ceil", "Round", "NonMaxSuppression"],
+  ...["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"],
+]);

@@ -1,0 +1,255 @@
+/**
+ * y[n,m,o] = Σ_{c,k} w[m,c,k] · x[n, c, o·s + k·δ − p]      (per group; strides s, dilations δ, pads p; any number of spatial axes)
+ *
+ *   dx: at stride 1, the convolution of dy with the kernel flipped in space and transposed in channels; otherwise ConvTranspose
+ *   dw[m,c,k] = Σ_{n,o} dy[n,m,o] · x[n, c, o·s + k·δ − p]
+ *   db[m] = Σ_{n,o} dy[n,m,o]
+ *
+ * The forms are chosen by measurement (`bench/train-kernels.ts`).
+ */
+import type { Node, Value } from "../../onnx/ir.ts";
+import { elementCount } from "../../onnx/tensor.ts";
+import type { GradientRule } from "../gradient.ts";
+import { dimsOf, type GraphBuilder, int, ints, range } from "../graph-builder.ts";
+
+/** What relates the two sides of a convolution. Every list has one entry for each spatial axis. */
+export interface ConvGeometry {
+  readonly kernel: readonly number[];
+  readonly strides: readonly number[];
+  readonly dilations: readonly number[];
+  readonly padsBefore: readonly number[];
+  readonly padsAfter: readonly number[];
+  readonly group: number;
+}
+
+/**
+ * The geometry of a Conv, ConvTranspose or pooling node. `wide` are the spatial sizes of the padded side (a Conv's input), `narrow` of
+ * the other; they settle `auto_pad`.
+ */
+export function geometryOf(
+  node: Node,
+  kernel: readonly number[],
+  wide: readonly number[],
+  narrow: readonly number[],
+): ConvGeometry {
+  const rank = kernel.length;
+  const strides = node.ints("strides", Array(rank).fill(1));
+  const dilations = node.ints("dilations", Array(rank).fill(1));
+  const autoPad = node.string("auto_pad", "NOTSET");
+  const pads = node.ints("pads", Array(2 * rank).fill(0));
+  const reach = (i: number) => (kernel[i]! - 1) * dilations[i]! + 1;
+  const same = range(rank).map((i) => Math.max(0, (narrow[i]! - 1) * strides[i]! + reach(i) - wide[i]!));
+  const before = same.map((total) => (autoPad === "SAME_UPPER" ? Math.floor(total / 2) : Math.ceil(total / 2)));
+  const isSame = autoPad.startsWith("SAME");
+  return {
+    kernel,
+    strides,
+    dilations,
+    padsBefore: isSame ? before : autoPad === "VALID" ? Array(rank).fill(0) : pads.slice(0, rank),
+    padsAfter: isSame
+      ? same.map((total, i) => total - before[i]!)
+      : autoPad === "VALID"
+        ? Array(rank).fill(0)
+        : pads.slice(rank),
+    group: node.int("group", 1),
+  };
+}
+
+/** dL/dx of a convolution from dy [N,M,…] and w [M,C/g,…]. */
+export function convInputGradient(
+  g: GraphBuilder,
+  dy: Value,
+  w: Value,
+  geometry: ConvGeometry,
+  dims: { readonly x: readonly number[]; readonly y: readonly number[]; readonly w: readonly number[] },
+): Value {
+  const { kernel, strides, dilations, padsBefore, padsAfter, group } = geometry;
+  const reach = kernel.map((k, i) => (k - 1) * dilations[i]!);
+  const before = reach.map((r, i) => r - padsBefore[i]!);
+  const after = reach.map((r, i) => r - padsAfter[i]!);
+  const unitStride = strides.every((s) => s === 1);
+  if (unitStride && [...before, ...after].every((pad) => pad >= 0)) {
+    return g.op("Conv", [dy, turned(g, w, group, dims.w)], {
+      kernel_shape: ints(kernel),
+      dilations: ints(dilations),
+      pads: ints([...before, ...after]),
+      group: int(group),
+    });
+  }
+  const spatial = range(kernel.length);
+  const produced = spatial.map(
+    (i) => (dims.y[i + 2]! - 1) * strides[i]! + reach[i]! + 1 - padsBefore[i]! - padsAfter[i]!,
+  );
+  return g.op("ConvTranspose", [dy, w], {
+    kernel_shape: ints(kernel),
+    strides: ints(strides),
+    dilations: ints(dilations),
+    pads: ints([...padsBefore, ...padsAfter]),
+    output_padding: ints(spatial.map((i) => dims.x[i + 2]! - produced[i]!)),
+    group: int(group),
+  });
+}
+
+/** w [M,C/g,…] with space flipped and channels transposed within each group: [C,M/g,…]. */
+function turned(g: GraphBuilder, w: Value, group: number, dims: readonly number[]): Value {
+  const [m, c, ...kernel] = dims as [number, number, ...number[]];
+  const spatial = range(kernel.length);
+  const flipped = g.flip(
+    w,
+    spatial.filter((i) => kernel[i]! > 1).map((i) => i + 2),
+  );
+  if (group === 1) return g.transpose(flipped, [1, 0, ...spatial.map((i) => i + 2)]);
+  if (m === group && c === 1) return flipped;
+  const grouped = g.reshape(flipped, [group, m / group, c, ...kernel]);
+  return g.reshape(g.transpose(grouped, [0, 2, 1, ...spatial.map((i) => i + 3)]), [group * c, m / group, ...kernel]);
+}
+
+/** dL/dw [M,C/g,…] of a convolution from its input x [N,C,…] and dy [N,M,…]. */
+export function convWeightGradient(
+  g: GraphBuilder,
+  x: Value,
+  dy: Value,
+  geometry: ConvGeometry,
+  dims: { readonly x: readonly number[]; readonly y: readonly number[]; readonly w: readonly number[] },
+): Value {
+  const [m, c] = dims.w as readonly [number, number];
+  const { group } = geometry;
+  if (group > 1 && m / group <= 4 && c <= 4) return depthwiseWeightGradient(g, x, dy, geometry, dims);
+
+  // Columns: for each tap of the kernel the inputs that it meets, [N, g, taps·C/g, P]; then one matrix product per sample and group.
+  const n = dims.x[0]!;
+  const positions = elementCount(dims.y.slice(2));
+  const taps = elementCount(geometry.kernel);
+  const columns = g.concat(
+    tapsOf(g, x, geometry, dims).map((tap) => g.reshape(tap, [n, group, c, positions])),
+    2,
+  );
+  const d = g.reshape(dy, [n, group, m / group, positions]);
+  const products = g.matMul(d, g.transpose(columns, [0, 1, 3, 2]));
+  const summed = g.reshape(n === 1 ? products : g.sum(products, [0], false), [m, taps, c]);
+  return g.reshape(taps === 1 ? summed : g.transpose(summed, [0, 2, 1]), dims.w);
+}
+
+/** x padded, then for each kernel tap the part of it that the tap meets, [N, C, …output positions]. */
+function tapsOf(
+  g: GraphBuilder,
+  x: Value,
+  { kernel, strides, dilations, padsBefore, padsAfter }: ConvGeometry,
+  dims: { readonly x: readonly number[]; readonly y: readonly number[] },
+): readonly Value[] {
+  const rank = kernel.length;
+  const spatial = range(rank);
+  const padded = g.pad(x, [0, 0, ...padsBefore], [0, 0, ...padsAfter]);
+  const offsets = kernel.reduce<number[][]>(
+    (all, k, axis) => all.flatMap((offset) => range(k).map((i) => [...offset, i * dilations[axis]!])),
+    [[]],
+  );
+  const size = spatial.map((i) => dims.x[i + 2]! + padsBefore[i]! + padsAfter[i]!);
+  return offsets.map((offset) => {
+    const ends = spatial.map((i) => offset[i]! + (dims.y[i + 2]! - 1) * strides[i]! + 1);
+    const whole = spatial.every((i) => offset[i] === 0 && strides[i] === 1 && ends[i] === size[i]);
+    if (whole) return padded;
+    return g.slice(
+      padded,
+      spatial.map((i) => i + 2),
+      offset,
+      ends,
+      strides,
+    );
+  });
+}
+
+/**
+ * With one or few channels in a group, dw is a convolution itself: samples become channels, dy becomes the kernel, strides and dilations
+ * change places. Input [C/g, g·N, …], kernel [M, N, …], `group` groups, result [C/g, M, …taps].
+ */
+function depthwiseWeightGradient(
+  g: GraphBuilder,
+  x: Value,
+  dy: Value,
+  { kernel, strides, dilations, padsBefore, padsAfter, group }: ConvGeometry,
+  dims: { readonly x: readonly number[]; readonly y: readonly number[]; readonly w: readonly number[] },
+): Value {
+  const [m, c] = dims.w as readonly [number, number];
+  const [n, , ...size] = dims.x as readonly [number, number, ...number[]];
+  const space = range(kernel.length);
+  const grouped = g.transpose(g.reshape(x, [n, group, c, ...size]), [2, 1, 0, ...space.map((i) => i + 3)]);
+  const input = g.reshape(grouped, [c, group * n, ...size]);
+  const weight = g.transpose(dy, [1, 0, ...space.map((i) => i + 2)]);
+  const result = g.op("Conv", [input, weight], {
+    kernel_shape: ints(dims.y.slice(2)),
+    strides: ints(dilations),
+    dilations: ints(strides),
+    pads: ints([...padsBefore, ...padsAfter]),
+    group: int(group),
+  });
+  // Where the strides left inputs over, the result has taps beyond the kernel.
+  const produced = space.map((i) => {
+    const room = size[i]! + padsBefore[i]! + padsAfter[i]! - (dims.y[i + 2]! - 1) * strides[i]! - 1;
+    return Math.floor(room / dilations[i]!) + 1;
+  });
+  const exact = space.every((i) => produced[i] === kernel[i]);
+  const axes = space.map((i) => i + 2);
+  const taps = exact ? result : g.slice(result, axes, Array(kernel.length).fill(0), kernel);
+  return c === 1 ? g.reshape(taps, [m, 1, ...kernel]) : g.transpose(taps, [1, 0, ...axes]);
+}
+
+/** The sum over samples and space, [M]. */
+function biasGradient(g: GraphBuilder, dy: Value, rank: number): Value {
+  return g.sum(dy, [0, ...range(rank).map((i) => i + 2)], false);
+}
+
+const conv: GradientRule = {
+  backward: (g, node, [dy], wanted) => {
+    const [x, w, bias] = [node.inputs[0]!, node.inputs[1]!, node.inputs[2]];
+    const dims = { x: dimsOf(x), w: dimsOf(w), y: dimsOf(node.outputs[0]!) };
+    const geometry = geometryOf(node, dims.w.slice(2), dims.x.slice(2), dims.y.slice(2));
+    return [
+      wanted[0] ? convInputGradient(g, dy!, w, geometry, dims) : undefined,
+      wanted[1] ? convWeightGradient(g, x, dy!, geometry, dims) : undefined,
+      bias && wanted[2] ? biasGradient(g, dy!, geometry.kernel.length) : undefined,
+    ];
+  },
+};
+
+/** The transpose of a convolution with input and output exchanged: dx is that convolution of dy, dw its weight gradient. */
+const convTranspose: GradientRule = {
+  backward: (g, node, [dy], wanted) => {
+    const [x, w, bias] = [node.inputs[0]!, node.inputs[1]!, node.inputs[2]];
+    const dims = { x: dimsOf(node.outputs[0]!), w: dimsOf(w), y: dimsOf(x) };
+    const geometry = transposedGeometry(node, dims);
+    const { kernel, strides, dilations, padsBefore, padsAfter, group } = geometry;
+    const dx = () =>
+      g.op("Conv", [dy, w], {
+        kernel_shape: ints(kernel),
+        strides: ints(strides),
+        dilations: ints(dilations),
+        pads: ints([...padsBefore, ...padsAfter]),
+        group: int(group),
+      });
+    return [
+      wanted[0] ? dx() : undefined,
+      wanted[1] ? convWeightGradient(g, dy!, x, geometry, dims) : undefined,
+      bias && wanted[2] ? biasGradient(g, dy!, kernel.length) : undefined,
+    ];
+  },
+};
+
+/** Pads of a ConvTranspose follow from its output size where `output_shape` or `auto_pad` gives that instead. */
+function transposedGeometry(
+  node: Node,
+  dims: { readonly x: readonly number[]; readonly w: readonly number[]; readonly y: readonly number[] },
+): ConvGeometry {
+  const geometry = geometryOf(node, dims.w.slice(2), dims.x.slice(2), dims.y.slice(2));
+  if (!node.attrs.has("output_shape") && !node.string("auto_pad", "NOTSET").startsWith("SAME")) return geometry;
+  const { kernel, strides, dilations } = geometry;
+  const extra = node.ints("output_padding", Array(kernel.length).fill(0));
+  const total = kernel.map(
+    (k, i) => (dims.y[i + 2]! - 1) * strides[i]! + extra[i]! + (k - 1) * dilations[i]! + 1 - dims.x[i + 2]!,
+  );
+  const upper = node.string("auto_pad", "NOTSET") === "SAME_UPPER";
+  const before = total.map((t) => (upper ? Math.floor(t / 2) : t - Math.floor(t / 2)));
+  return { ...geometry, padsBefore: before, padsAfter: total.map((t, i) => t - before[i]!) };
+}
+
+export const CONVOLUTION = { Conv: conv, ConvTranspose: convTranspose } as const satisfies Record<string, GradientRule>;

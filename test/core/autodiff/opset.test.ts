@@ -1,0 +1,117 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { TRAINING_OPSET, upgradeOpset } from "../../../src/core/autodiff/opset.ts";
+import { CoreError } from "../../../src/core/errors.ts";
+import { type Attr, Model } from "../../../src/core/onnx/ir.ts";
+import { modelToBytes } from "../../../src/core/onnx/save.ts";
+import { elementCount, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { openSession } from "../../../src/core/runtime/session.ts";
+
+interface OldNode {
+  readonly op: string;
+  readonly version: number;
+  readonly dims: readonly number[];
+  readonly attrs?: Readonly<Record<string, Attr>>;
+  readonly inputs?: readonly Tensor[];
+  readonly outputs?: number;
+}
+
+const ints = (...value: number[]): Attr => ({ type: "ints", value });
+const int = (value: number): Attr => ({ type: "int", value });
+const float = (value: number): Attr => ({ type: "float", value });
+const REDUCE_ALL = ["Mean", "Max", "Min", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare", "Sum"];
+
+const CASES: readonly OldNode[] = [
+  ...REDUCE_ALL.map((name) => ({ op: `Reduce${name}`, version: 12, dims: [2, 3, 4], attrs: { axes: ints(0, 2) } })),
+  ...REDUCE_ALL.map((name) => ({ op: `Reduce${name}`, version: 12, dims: [2, 3], attrs: { keepdims: int(0) } })),
+  { op: "Squeeze", version: 11, dims: [1, 3, 1], attrs: { axes: ints(0) } },
+  { op: "Squeeze", version: 11, dims: [1, 3, 1] },
+  { op: "Unsqueeze", version: 11, dims: [3], attrs: { axes: ints(0, 2) } },
+  { op: "Split", version: 11, dims: [6, 2], attrs: { split: ints(1, 5) }, outputs: 2 },
+  { op: "Split", version: 11, dims: [2, 6], attrs: { axis: int(1) }, outputs: 3 },
+  { op: "Softmax", version: 11, dims: [2, 3, 4] },
+  { op: "Softmax", version: 11, dims: [2, 3, 4], attrs: { axis: int(2) } },
+  { op: "LogSoftmax", version: 11, dims: [2, 3, 4], attrs: { axis: int(0) } },
+  { op: "Pad", version: 10, dims: [2, 3], attrs: { pads: ints(0, 1, 2, 0), value: float(0.5) } },
+  { op: "Clip", version: 10, dims: [2, 3], attrs: { min: float(-0.3), max: float(0.4) } },
+  { op: "Clip", version: 10, dims: [2, 3], attrs: { max: float(0.1) } },
+  { op: "Slice", version: 9, dims: [4, 5], attrs: { starts: ints(1, -3), ends: ints(3, 1000), axes: ints(0, 1) } },
+  { op: "Dropout", version: 11, dims: [2, 3], attrs: { ratio: float(0.4) } },
+  {
+    op: "Upsample",
+    version: 9,
+    dims: [1, 1, 2, 3],
+    attrs: { mode: { type: "string", value: "nearest" } },
+    inputs: [tensorOf("float32", [4], [1, 1, 2, 2])],
+  },
+  {
+    op: "Resize",
+    version: 10,
+    dims: [1, 1, 2, 3],
+    attrs: { mode: { type: "string", value: "linear" } },
+    inputs: [tensorOf("float32", [4], [1, 1, 1.5, 2])],
+  },
+  { op: "TopK", version: 9, dims: [2, 5], attrs: { k: int(2) }, outputs: 2 },
+  {
+    op: "BatchNormalization",
+    version: 7,
+    dims: [2, 2, 2],
+    attrs: { spatial: int(1) },
+    inputs: [
+      [1, 2],
+      [0.5, -1],
+      [0.1, 0.2],
+      [1, 3],
+    ].map((values) => tensorOf("float32", [2], values)),
+  },
+  {
+    op: "GroupNormalization",
+    version: 18,
+    dims: [2, 4, 3],
+    attrs: { num_groups: int(2) },
+    inputs: [
+      [1, 2],
+      [0.5, -1],
+    ].map((values) => tensorOf("float32", [2], values)),
+  },
+];
+
+for (const entry of CASES) {
+  test(`${entry.op} of version ${entry.version} computes the same after the upgrade (${JSON.stringify(entry.attrs ?? {})})`, async () => {
+    const model = new Model({ irVersion: 8, opsets: [["", entry.version]], graphName: "old" });
+    const x = model.graph.addInput("x", "float32", entry.dims);
+    const inputs = [x, ...(entry.inputs ?? []).map((value, i) => model.graph.addInitializer(`c${i}`, value))];
+    const names = Array.from({ length: entry.outputs ?? 1 }, (_, i) => `y${i}`);
+    const node = model.graph.append({
+      opType: entry.op,
+      name: "node",
+      inputs,
+      outputs: names,
+      attrs: entry.attrs ?? {},
+    });
+    for (const value of node.outputs) model.graph.addOutput(value);
+    const data = Array.from({ length: elementCount(entry.dims) }, (_, i) => Math.sin(7 * i + 1));
+    const feeds = { x: tensorOf("float32", entry.dims, data) };
+    const run = async () => {
+      const session = await openSession({ bytes: modelToBytes(model) });
+      const results = await session.run(feeds);
+      await session.close();
+      return names.map((name) => [results[name]!.dtype, results[name]!.dims, [...results[name]!.bytes]]);
+    };
+    const before = await run();
+    upgradeOpset(model);
+    assert.equal(model.opset, TRAINING_OPSET);
+    assert.deepEqual(await run(), before);
+  });
+}
+
+test("models that are newer stay as they are, and very old ones are refused", () => {
+  const newer = new Model({ irVersion: 11, opsets: [["", 23]], graphName: "newer" });
+  upgradeOpset(newer);
+  assert.equal(newer.opset, 23);
+  const old = new Model({ irVersion: 3, opsets: [["", 6]], graphName: "old" });
+  assert.throws(
+    () => upgradeOpset(old),
+    (error) => error instanceof CoreError && error.code === "unsupported",
+  );
+});

@@ -1,0 +1,89 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { buildGradients, checkDifferentiable, findUndifferentiable } from "../../../src/core/autodiff/gradient.ts";
+import { GraphBuilder } from "../../../src/core/autodiff/graph-builder.ts";
+import { TRAINING_OPSET } from "../../../src/core/autodiff/opset.ts";
+import { CoreError } from "../../../src/core/errors.ts";
+import { Model } from "../../../src/core/onnx/ir.ts";
+import { modelToBytes } from "../../../src/core/onnx/save.ts";
+import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { openSession } from "../../../src/core/runtime/session.ts";
+import { resolveStatics } from "../../../src/core/train/statics.ts";
+
+const empty = () => new Model({ irVersion: 10, opsets: [["", TRAINING_OPSET]], graphName: "test" });
+
+test("gradients of a value that is used in several places are summed", async () => {
+  const model = empty();
+  const g = new GraphBuilder(model.graph);
+  const x = model.graph.addInput("x", "float32", [3]);
+  // L = Σ (x² · x + 2x), dL/dx = 3x² + 2
+  const loss = g.sumAll(g.add(g.mul(g.square(x), x), g.mul(x, 2)));
+  model.graph.addOutput(loss);
+  const feeds = { x: tensorOf("float32", [3], [1, -2, 0.5]) };
+  await resolveStatics(model, feeds, openSession);
+  const gradient = buildGradients(g, loss, [x]).get(x)!;
+  model.graph.addOutput(gradient);
+  const session = await openSession({ bytes: modelToBytes(model) });
+  const results = await session.run(feeds);
+  assert.deepEqual([...floatsOf(results[gradient.name]!)], [5, 14, 2.75]);
+  await session.close();
+});
+
+test("only the paths between the wanted values and the loss are differentiated", async () => {
+  const model = empty();
+  const g = new GraphBuilder(model.graph);
+  const x = model.graph.addInput("x", "float32", [2, 2]);
+  const w = model.graph.addInput("w", "float32", [2, 2]);
+  const unused = model.graph.addInput("unused", "float32", [2]);
+  // The left branch has no rule, but depends on no parameter; the right one ends beside the loss.
+  const constant = g.op("Det", [g.unsqueeze(x, [0])]);
+  const loss = g.add(g.sumAll(g.matMul(x, w)), g.sumAll(constant));
+  const aside = g.op("Det", [g.unsqueeze(w, [0])]);
+  model.graph.addOutput(loss);
+  model.graph.addOutput(aside);
+  const feeds = {
+    x: tensorOf("float32", [2, 2], [1, 2, 3, 4]),
+    w: tensorOf("float32", [2, 2], [1, 1, 1, 1]),
+    unused: tensorOf("float32", [2], [0, 0]),
+  };
+  await resolveStatics(model, feeds, openSession);
+  const gradients = buildGradients(g, loss, [w, unused]);
+  assert.deepEqual([...gradients.keys()], [w]);
+  assert.deepEqual(findUndifferentiable(model, [w], [loss]), []);
+  assert.equal(findUndifferentiable(model, [w])[0]!.node, aside.producer);
+});
+
+test("a node without a rule is named", () => {
+  const model = empty();
+  const x = model.graph.addInput("x", "float32", [1, 2, 2]);
+  const node = model.graph.append({ opType: "Det", name: "my_node", inputs: [x], outputs: 1 });
+  model.graph.addOutput(node.outputs[0]!);
+  assert.throws(
+    () => checkDifferentiable(model, [x]),
+    (error) => error instanceof CoreError && error.code === "unsupported" && error.subject === "my_node",
+  );
+});
+
+test("operators of other domains, and uses that a rule does not cover, are refused", () => {
+  const refusal = (opType: string, domain: string, attrs: Parameters<typeof model.graph.append>[0]["attrs"]) => {
+    const model = empty();
+    const x = model.graph.addInput("x", "float32", [2, 2]);
+    const node = model.graph.append({ opType, domain, name: "n", inputs: [x], outputs: 1, attrs: attrs ?? {} });
+    model.graph.addOutput(node.outputs[0]!);
+    return findUndifferentiable(model, [x])[0]?.reason;
+  };
+  const model = empty();
+  assert.match(refusal("Relu", "my.domain", {})!, /my\.domain\.Relu/);
+  assert.match(refusal("Einsum", "", { equation: { type: "string", value: "ii->i" } })!, /twice/);
+  assert.match(refusal("LSTM", "", { clip: { type: "float", value: 1 } })!, /clipped/);
+  assert.equal(refusal("Relu", "", {}), undefined);
+});
+
+test("whole numbers, comparisons and shapes end a path", () => {
+  const model = empty();
+  const g = new GraphBuilder(model.graph);
+  const x = model.graph.addInput("x", "float32", [2, 2]);
+  const picked = g.op("ArgMax", [x], { axis: { type: "int", value: 1 } });
+  model.graph.addOutput(g.cast(picked, "float32"));
+  assert.deepEqual(findUndifferentiable(model, [x]), []);
+});
