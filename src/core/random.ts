@@ -20,13 +20,21 @@ function multiplyHigh(a: number, b: number): number {
   // At most 65535² + 65535 < 2^32, so every sum below is exact.
   const middle = aHigh * bLow + (low >>> 16);
   const carry = aLow * bHigh + (middle & 0xffff);
-  return (aHigh * bHigh + Math.floor(middle / 0x10000) + Math.floor(carry / 0x10000)) >>> 0;
+  return (aHigh * bHigh + (middle >>> 16) + (carry >>> 16)) >>> 0;
 }
 
 /** One block of Philox4x32-10: four words from a 128-bit counter and a 64-bit key, all as unsigned 32-bit integers. */
-export function philox(counter: readonly number[], key: readonly number[], words: Uint32Array): void {
-  let [c0, c1, c2, c3] = counter as [number, number, number, number];
-  let [k0, k1] = key as [number, number];
+export function philox(
+  counter: readonly [number, number, number, number],
+  key: readonly [number, number],
+  words: Uint32Array,
+): void {
+  let c0 = counter[0];
+  let c1 = counter[1];
+  let c2 = counter[2];
+  let c3 = counter[3];
+  let k0 = key[0];
+  let k1 = key[1];
   for (let round = 0; round < ROUNDS; round++) {
     const high0 = multiplyHigh(MULTIPLIER_0, c0);
     const low0 = Math.imul(MULTIPLIER_0, c0) >>> 0;
@@ -92,10 +100,15 @@ export class Random {
     }
   }
 
-  /** A standard normal number, by the Box-Muller transform. */
-  normal(): number {
-    // 1 - uniform() is in (0, 1], so the logarithm is finite.
-    return Math.sqrt(-2 * Math.log(1 - this.uniform())) * Math.cos(2 * Math.PI * this.uniform());
+  /** Fills an array with standard normal numbers: the Box-Muller transform, which makes two of two uniform ones. */
+  fillNormal(values: Float32Array | Float64Array): void {
+    for (let i = 0; i < values.length; i += 2) {
+      // 1 - uniform() is in (0, 1], so the logarithm is finite.
+      const radius = Math.sqrt(-2 * Math.log(1 - this.uniform()));
+      const angle = 2 * Math.PI * this.uniform();
+      values[i] = radius * Math.cos(angle);
+      if (i + 1 < values.length) values[i + 1] = radius * Math.sin(angle);
+    }
   }
 
   /** The integers 0 … count-1 in random order (Fisher-Yates). */

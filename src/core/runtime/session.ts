@@ -1,7 +1,7 @@
 import * as ort from "onnxruntime-node";
 import { CoreError, checkCancelled } from "../errors.ts";
 import type { ValueFacts } from "../facts.ts";
-import { type ArrayDType, type ArrayOf, arrayOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import { type ArrayDType, type ArrayOf, arrayOf, hasArray, type Tensor, tensorOf } from "../onnx/tensor.ts";
 
 /**
  * The only module that touches onnxruntime. A run is a synchronous native call that blocks the thread, and a hostile model can take
@@ -46,22 +46,6 @@ export const runtimeVersion: string = ort.env.versions.node ?? ort.env.versions.
 /** Log level 4: only fatal errors are printed. Every other error reaches us as an exception. */
 const QUIET = { logSeverityLevel: 4, logVerbosityLevel: 0 } as const;
 ort.env.logLevel = "fatal";
-
-/** The dtypes that tensors may have when they enter or leave a session. */
-const FEEDABLE = new Set<string>([
-  "float32",
-  "float64",
-  "float16",
-  "int8",
-  "uint8",
-  "bool",
-  "int16",
-  "uint16",
-  "int32",
-  "uint32",
-  "int64",
-  "uint64",
-] satisfies ArrayDType[]);
 
 /** Loads a model. Throws `invalid_model` with the node at fault, `limit_exceeded` when memory runs out. */
 export const openSession: OpenSession = async (model, options = {}) => {
@@ -137,10 +121,10 @@ function toOrt(input: ValueFacts, feed: Tensor | undefined): ort.Tensor {
       input.name,
     );
   }
-  if (!FEEDABLE.has(feed.dtype)) {
-    throw new CoreError("unsupported", `Inputs of type ${feed.dtype} cannot be fed ("${input.name}").`, input.name);
+  const { dtype } = feed;
+  if (!hasArray(dtype)) {
+    throw new CoreError("unsupported", `Inputs of type ${dtype} cannot be fed ("${input.name}").`, input.name);
   }
-  const dtype = feed.dtype as ArrayDType;
   // The binding reads these four fields and no more. A real ort.Tensor would turn float16 data into a Float16Array, in which
   // version 1.30 of the binding finds no bytes at all.
   const data = dtype === "float16" ? bitsOf(feed) : arrayOf(feed, dtype);
@@ -153,10 +137,10 @@ function bitsOf(half: Tensor): Uint16Array {
 }
 
 function fromOrt(name: string, value: ort.OnnxValue): Tensor {
-  if (!FEEDABLE.has(value.type)) {
+  if (!hasArray(value.type)) {
     throw new CoreError("unsupported", `The model's output "${name}" has the type ${value.type}.`, name);
   }
-  return tensorOf(value.type as ArrayDType, value.dims, value.data as ArrayOf<ArrayDType>);
+  return tensorOf(value.type, value.dims, value.data as ArrayOf<ArrayDType>);
 }
 
 /** What onnxruntime's messages carry that says nothing to a user: where in its sources, and where on our disk. */

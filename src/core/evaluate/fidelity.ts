@@ -1,0 +1,156 @@
+import type { OutputFidelity, ValueFacts } from "../facts.ts";
+import { DTYPES } from "../onnx/dtype.ts";
+import { type ArrayDType, arrayOf, floatsOf, type Tensor } from "../onnx/tensor.ts";
+
+/** Sums are kept in float64, whatever the outputs' dtype. */
+type Values = Float32Array | Float64Array;
+
+const MIN_SQNR_DB = -200;
+
+/** How far a row of probabilities may be from summing to 1: float16 softmax over thousands of classes. */
+const PROBABILITY_TOLERANCE = 5e-3;
+
+/** Compares one output of two models, run by run. Nothing is kept but sums. */
+export class FidelityMeter {
+  readonly #output: ValueFacts;
+  readonly #isOnlyOutput: boolean;
+  #signal = 0;
+  #candidateSignal = 0;
+  #product = 0;
+  #noise = 0;
+  #absError = 0;
+  #maxAbsError = 0;
+  #elements = 0;
+  #compared = 0;
+  #nonFinite = 0;
+  #shapeMismatches = 0;
+  /** How positions agree is decided by what the first run gives. */
+  #agreement: "argmax" | "equality" | "none" | undefined;
+  #agreeing = 0;
+  #positions = 0;
+
+  constructor(output: ValueFacts, isOnlyOutput: boolean) {
+    this.#output = output;
+    this.#isOnlyOutput = isOnlyOutput;
+  }
+
+  add(reference: Tensor, candidate: Tensor): void {
+    if (`${reference.dims}` !== `${candidate.dims}`) {
+      this.#shapeMismatches++;
+      return;
+    }
+    this.#compared++;
+    const x = valuesOf(reference);
+    const y = valuesOf(candidate);
+    this.#agreement ??= agreementOf(this.#output, reference, x, this.#isOnlyOutput);
+    this.#addErrors(x, y);
+    if (this.#agreement === "equality") this.#addAgreement(x, y, 1);
+    if (this.#agreement === "argmax") this.#addAgreement(x, y, reference.dims.at(-1)!);
+  }
+
+  #addErrors(x: Values, y: Values): void {
+    let signal = 0;
+    let candidateSignal = 0;
+    let product = 0;
+    let noise = 0;
+    let absError = 0;
+    let maxAbsError = this.#maxAbsError;
+    for (let i = 0; i < x.length; i++) {
+      let a = x[i]!;
+      let b = y[i]!;
+      // x - x is 0 for finite numbers and NaN for all others.
+      if (a - a !== 0 || b - b !== 0) {
+        if (Object.is(a, b)) continue;
+        this.#nonFinite++;
+        if (a - a !== 0) a = 0;
+        b = 0;
+      }
+      const error = Math.abs(a - b);
+      signal += a * a;
+      candidateSignal += b * b;
+      product += a * b;
+      noise += error * error;
+      absError += error;
+      if (error > maxAbsError) maxAbsError = error;
+    }
+    this.#signal += signal;
+    this.#candidateSignal += candidateSignal;
+    this.#product += product;
+    this.#noise += noise;
+    this.#absError += absError;
+    this.#maxAbsError = maxAbsError;
+    this.#elements += x.length;
+  }
+
+  #addAgreement(x: Values, y: Values, width: number): void {
+    const positions = x.length / width;
+    for (let row = 0; row < positions; row++) {
+      const same = width === 1 ? x[row] === y[row] : argmax(x, row * width, width) === argmax(y, row * width, width);
+      if (same) this.#agreeing++;
+    }
+    this.#positions += positions;
+  }
+
+  result(): OutputFidelity {
+    const norms = Math.sqrt(this.#signal) * Math.sqrt(this.#candidateSignal);
+    const sqnr = 10 * Math.log10(this.#signal / this.#noise);
+    const isSame = this.#compared > 0 && this.#noise === 0 && this.#nonFinite === 0;
+    return {
+      name: this.#output.name,
+      sqnr_db: isSame ? null : Number.isNaN(sqnr) ? MIN_SQNR_DB : Math.max(MIN_SQNR_DB, sqnr),
+      // Two zero vectors are the same; a zero vector and another have no direction in common.
+      cosine: norms > 0 ? Math.min(1, this.#product / norms) : isSame ? 1 : 0,
+      max_abs_error: this.#maxAbsError,
+      mean_abs_error: this.#elements > 0 ? this.#absError / this.#elements : 0,
+      top1_agreement: this.#positions > 0 ? this.#agreeing / this.#positions : null,
+      non_finite: this.#nonFinite,
+      shape_mismatches: this.#shapeMismatches,
+    };
+  }
+}
+
+/** Elements as float32 or float64 numbers; 64-bit integers lose what float64 cannot hold. */
+export function valuesOf(source: Tensor): Values {
+  const { kind } = DTYPES[source.dtype];
+  if (source.dtype === "float64") return arrayOf(source, "float64");
+  if (kind === "float") return floatsOf(source);
+  return Float64Array.from(arrayOf(source, source.dtype as ArrayDType) as ArrayLike<number | bigint>, Number);
+}
+
+/** Index of the first largest of `width` values from `start`. */
+export function argmax(values: Values, start: number, width: number): number {
+  let best = start;
+  for (let i = start + 1; i < start + width; i++) if (values[i]! > values[best]!) best = i;
+  return best - start;
+}
+
+/**
+ * What "the same answer" means for an output. Integers (ids, labels) are answers themselves. Floats are class scores, whose answer is the
+ * largest of the last axis, when the rows of the original's output are probabilities or their logarithms, when the output is named like
+ * scores, or when it is a matrix and all that the model gives (a classifier's logits). Other floats (states, boxes, maps) have no answer.
+ */
+function agreementOf(output: ValueFacts, reference: Tensor, x: Values, isOnlyOutput: boolean) {
+  if (DTYPES[reference.dtype].kind !== "float") return "equality";
+  const width = reference.dims.at(-1) ?? 0;
+  const rank = reference.dims.length;
+  if (rank < 2 || width < 2 || x.length === 0) return "none";
+  const isNamedSo = /logit|score|prob|class/i.test(output.name);
+  return isNamedSo || (rank === 2 && isOnlyOutput) || isDistribution(x, width) ? "argmax" : "none";
+}
+
+/** Whether every row of `width` values sums to 1, as probabilities or as log-probabilities. */
+function isDistribution(x: Values, width: number): boolean {
+  const sumsToOne = (value: (element: number) => number) => {
+    for (let start = 0; start < x.length; start += width) {
+      let sum = 0;
+      for (let i = start; i < start + width; i++) {
+        const p = value(x[i]!);
+        if (!(p >= 0)) return false;
+        sum += p;
+      }
+      if (Math.abs(sum - 1) > PROBABILITY_TOLERANCE) return false;
+    }
+    return true;
+  };
+  return sumsToOne((p) => p) || sumsToOne(Math.exp);
+}

@@ -1,0 +1,105 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor } from "../../../src/core/evaluate/metrics.ts";
+import { type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
+
+function measure(name: MetricName, ...batches: (readonly [Tensor, Tensor])[]): number {
+  const meter = new MetricMeter(name);
+  for (const [output, labels] of batches) meter.add(output, labels);
+  return meter.value;
+}
+
+const floats = (dims: number[], values: number[]) => tensorOf("float32", dims, values);
+const labels = (dims: number[], values: number[]) => tensorOf("int64", dims, values);
+
+describe("top1 and top5", () => {
+  it("agree with sorting the scores", () => {
+    const classes = 8;
+    const sample = fc.tuple(
+      // Few distinct scores, so that ties are common.
+      fc.array(fc.integer({ min: 0, max: 6 }), { minLength: classes, maxLength: classes }),
+      fc.nat(classes - 1),
+    );
+    fc.assert(
+      fc.property(fc.array(sample, { minLength: 1, maxLength: 10 }), (samples) => {
+        const share = (k: number) =>
+          samples.filter(([scores, label]) =>
+            scores
+              .map((score, index) => ({ score, index }))
+              .sort((a, b) => b.score - a.score || a.index - b.index)
+              .slice(0, k)
+              .some(({ index }) => index === label),
+          ).length / samples.length;
+        const output = floats(
+          [samples.length, classes],
+          samples.flatMap(([scores]) => scores),
+        );
+        const target = labels(
+          [samples.length],
+          samples.map(([, label]) => label),
+        );
+        assert.equal(measure("top1", [output, target]), share(1));
+        assert.equal(measure("top5", [output, target]), share(5));
+      }),
+    );
+  });
+
+  it("average over samples, not over batches", () => {
+    const three = [floats([3, 2], [1, 0, 1, 0, 1, 0]), labels([3], [0, 0, 0])] as const;
+    const one = [floats([1, 2], [1, 0]), labels([1], [1])] as const;
+    assert.equal(measure("top1", three, one), 0.75);
+  });
+
+  it("score each position of a sequence", () => {
+    assert.equal(measure("top1", [floats([1, 3, 2], [1, 0, 0, 1, 1, 0]), labels([1, 3], [0, 0, 0])]), 2 / 3);
+  });
+
+  it("count NaN scores as wrong", () => {
+    assert.equal(measure("top1", [floats([1, 2], [NaN, 1]), labels([1], [0])]), 0);
+  });
+
+  it("refuse labels that are not classes", () => {
+    for (const label of [-1, 2]) {
+      assert.throws(() => measure("top1", [floats([1, 2], [1, 0]), labels([1], [label])]), {
+        code: "invalid_dataset",
+        subject: "labels",
+      });
+    }
+  });
+});
+
+describe("mse", () => {
+  it("is the mean over all elements, in float64", () => {
+    assert.equal(measure("mse", [floats([2, 2], [1, 2, 3, 4]), floats([2, 2], [1, 0, 3, 8])]), 5);
+    assert.equal(
+      measure("mse", [floats([1], [1]), floats([1], [3])], [floats([3], [0, 0, 0]), floats([3], [0, 0, 0])]),
+      1,
+    );
+  });
+});
+
+describe("outputFor", () => {
+  const outputs = { state: floats([2, 1, 3], [1, 2, 3, 4, 5, 6]), logits: floats([2, 3], [1, 2, 3, 4, 5, 6]) };
+
+  it("is the first output whose shape fits the labels", () => {
+    assert.equal(outputFor("top1", outputs, labels([2], [0, 1])), "logits");
+    assert.equal(outputFor("top1", outputs, labels([2, 1], [0, 1])), "state");
+    assert.equal(outputFor("mse", outputs, floats([2, 3], [1, 2, 3, 4, 5, 6])), "logits");
+    assert.equal(outputFor("mse", { y: floats([2, 1], [1, 2]) }, floats([2], [1, 2])), "y");
+    assert.equal(outputFor("top1", outputs, labels([3], [0, 1, 2])), undefined);
+    assert.equal(outputFor("top1", outputs, floats([2], [0, 1])), undefined);
+  });
+});
+
+describe("a metric's drop", () => {
+  it("is positive when the model got worse", () => {
+    assert.ok(METRICS.top1.drop(0.9, 0.8) > 0);
+    assert.ok(METRICS.mse.drop(0.1, 0.2) > 0);
+  });
+
+  it("is top1 for integer labels unless another metric is asked for", () => {
+    assert.equal(defaultMetric(labels([1], [0])), "top1");
+    assert.equal(defaultMetric(floats([1], [0])), null);
+  });
+});
