@@ -1,0 +1,123 @@
+/** What calibration keeps of an activation: statistics of fixed size, never the values. */
+import { Histogram } from "./histogram.ts";
+import { entropyRange, type Grid, mseRange, observedRange, percentileRange, type Range } from "./thresholds.ts";
+
+export interface Observer {
+  /** Takes in one tensor: its elements in row-major order and its dims. */
+  observe(values: Float32Array, dims: readonly number[]): void;
+}
+
+export const CALIBRATION_METHODS = ["minmax", "moving_average", "percentile", "entropy", "mse"] as const;
+export type CalibrationMethod = (typeof CALIBRATION_METHODS)[number];
+
+/** Weight of the newest batch in the moving average. */
+const AVERAGING = 0.1;
+
+/** The distribution of a tensor's values. */
+export class ActivationObserver implements Observer {
+  readonly histogram = new Histogram();
+  #batches = 0;
+  #averageMin = 0;
+  #averageMax = 0;
+
+  observe(values: Float32Array): void {
+    let min = 0;
+    let max = 0;
+    for (let i = 0; i < values.length; i++) {
+      const x = values[i]!;
+      if (x < min) min = x;
+      else if (x > max) max = x;
+    }
+    this.histogram.add(values);
+    if (values.length === 0) return;
+    this.#batches++;
+    this.#averageMin += AVERAGING * (min - this.#averageMin);
+    this.#averageMax += AVERAGING * (max - this.#averageMax);
+  }
+
+  /** Exponential average of each batch's own range; without the pull towards zero that starting from zero gives. */
+  get averageRange(): Range {
+    const weight = 1 - (1 - AVERAGING) ** this.#batches;
+    return weight === 0 ? { min: 0, max: 0 } : { min: this.#averageMin / weight, max: this.#averageMax / weight };
+  }
+}
+
+export interface RangeOptions {
+  readonly grid: Grid;
+  /** Share of the values that `percentile` keeps, in percent. */
+  readonly percentile: number;
+}
+
+const RANGES = {
+  minmax: ({ histogram }) => observedRange(histogram),
+  moving_average: ({ averageRange }) => averageRange,
+  percentile: ({ histogram }, { percentile }) => percentileRange(histogram, percentile),
+  entropy: ({ histogram }, { grid }) => entropyRange(histogram, grid),
+  mse: ({ histogram }, { grid }) => mseRange(histogram, grid),
+} as const satisfies Record<CalibrationMethod, (seen: ActivationObserver, options: RangeOptions) => Range>;
+
+/** The range to quantize an activation over. It contains zero. */
+export function activationRange(seen: ActivationObserver, method: CalibrationMethod, options: RangeOptions): Range {
+  return RANGES[method](seen, options);
+}
+
+/** Smallest, largest and mean value of every channel along one axis; the axis may count from the end. */
+export class ChannelObserver implements Observer {
+  readonly axis: number;
+  min = new Float64Array(0);
+  max = new Float64Array(0);
+  #sum = new Float64Array(0);
+  #count = 0;
+
+  constructor(axis: number) {
+    this.axis = axis;
+  }
+
+  observe(values: Float32Array, dims: readonly number[]): void {
+    const axis = this.axis < 0 ? this.axis + dims.length : this.axis;
+    const channels = dims[axis];
+    if (channels === undefined || values.length === 0) return;
+    if (this.#count === 0) {
+      this.min = new Float64Array(channels).fill(Number.POSITIVE_INFINITY);
+      this.max = new Float64Array(channels).fill(Number.NEGATIVE_INFINITY);
+      this.#sum = new Float64Array(channels);
+    } else if (channels !== this.min.length) return;
+    const { min, max } = this;
+    const sum = this.#sum;
+    const inner = dims.slice(axis + 1).reduce((product, dim) => product * dim, 1);
+    for (let start = 0, c = 0; start < values.length; start += inner, c = (c + 1) % channels) {
+      let low = min[c]!;
+      let high = max[c]!;
+      let total = 0;
+      for (let i = start; i < start + inner; i++) {
+        const x = values[i]!;
+        if (x < low) low = x;
+        if (x > high) high = x;
+        total += x;
+      }
+      min[c] = low;
+      max[c] = high;
+      sum[c]! += total;
+    }
+    this.#count += values.length / channels;
+  }
+
+  get channels(): number {
+    return this.min.length;
+  }
+
+  /** Values seen in each channel. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Mean of every channel. */
+  means(): Float64Array {
+    return this.#sum.map((sum) => sum / this.#count);
+  }
+
+  /** Largest magnitude in every channel. */
+  magnitudes(): Float64Array {
+    return this.max.map((max, c) => Math.max(max, -this.min[c]!));
+  }
+}
