@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { stripVTControlCharacters } from "node:util";
 import type { Logger } from "pino";
 import { TaskError, type TaskLimits, type TaskNews } from "../src/service/tasks.ts";
-import { type Exit, failureOfExit } from "./exit-cause.ts";
+import { type Exit, failureOfExit } from "./failures.ts";
 import { kernelOomKills, MEMORY_POLL_MS, residentBytes } from "./process-memory.ts";
 import type { Reaper } from "./reaper.ts";
 import type { ChildMessage, TaskMessage } from "./task-server.ts";
@@ -122,6 +122,7 @@ export function startTaskProcess(options: {
     },
 
     async run(task, { limits, signal, onNews }) {
+      const asked = performance.now();
       await ready.promise;
       if (signal?.aborted)
         throw new TaskError({ code: "cancelled", message: "The work was cancelled before it started." });
@@ -129,7 +130,7 @@ export function startTaskProcess(options: {
       const oomKillsBefore = kernelOomKills();
       let killedFor: KillReason | undefined;
       let graceTimer: NodeJS.Timeout | undefined;
-      let answer: Exclude<ChildMessage, { type: "ready" | "news" }> | undefined;
+      let answer: Extract<ChildMessage, { type: "result" | "failure" }> | undefined;
 
       const stop = (reason: KillReason) => {
         if (killedFor !== undefined || answer !== undefined) return;
@@ -141,6 +142,10 @@ export function startTaskProcess(options: {
       const onAbort = () => stop("cancelled");
       const onMessage = (message: ChildMessage) => {
         if (message.type === "ready" || answer !== undefined) return;
+        if (message.type === "started") {
+          const data = { child_start_ms: Math.round(performance.now() - asked) };
+          return onNews?.({ kind: "metric", data });
+        }
         if (message.type === "news") return onNews?.(message.news);
         answer = message;
         signalGroup("SIGKILL");

@@ -1,7 +1,5 @@
-import { CoreError } from "../src/core/index.ts";
-import { ServiceError } from "../src/service/errors.ts";
-import { TaskError, type TaskFailure, type TaskKind, type TaskNews, type Tasks } from "../src/service/tasks.ts";
-import { isOutOfMemory } from "./exit-cause.ts";
+import type { TaskFailure, TaskKind, TaskNews, Tasks } from "../src/service/tasks.ts";
+import { failureOfError } from "./failures.ts";
 
 export interface TaskContext {
   /** Fires when the work is to stop. */
@@ -19,12 +17,15 @@ export interface TaskMessage {
   readonly request: unknown;
 }
 
-/** What the child sends: ready once, news at any time, then a result or a failure. */
+/** What the child sends: ready, started when the task has arrived, news at any time, then a result or a failure. */
 export type ChildMessage =
   | { readonly type: "ready" }
+  | { readonly type: "started" }
   | { readonly type: "news"; readonly news: TaskNews }
   | { readonly type: "result"; readonly result: unknown }
   | { readonly type: "failure"; readonly failure: TaskFailure };
+
+const CANCELLED: TaskFailure = { code: "cancelled", message: "The work was cancelled." };
 
 /**
  * The life of a child process: says that it is ready, does the one task it is sent, answers, and waits to be killed (an orderly exit would
@@ -34,8 +35,10 @@ export function serveTask(handlers: TaskHandlers): void {
   const controller = new AbortController();
   const send = (message: ChildMessage) => process.send?.(message);
   const fail = (error: unknown) => {
-    console.error(error);
-    send({ type: "failure", failure: failureOf(error, controller.signal) });
+    if (controller.signal.aborted) return send({ type: "failure", failure: CANCELLED });
+    const failure = failureOfError(error);
+    if (failure.code === "internal") console.error(error);
+    return send({ type: "failure", failure });
   };
 
   let busy = false;
@@ -44,6 +47,7 @@ export function serveTask(handlers: TaskHandlers): void {
   process.on("uncaughtException", fail);
   process.once("message", ({ kind, request }: TaskMessage) => {
     busy = true;
+    send({ type: "started" });
     const handle = handlers[kind] as (request: unknown, context: TaskContext) => Promise<unknown>;
     handle(request, { signal: controller.signal, news: (news) => send({ type: "news", news }) }).then(
       (result) => send({ type: "result", result }),
@@ -51,16 +55,4 @@ export function serveTask(handlers: TaskHandlers): void {
     );
   });
   send({ type: "ready" });
-}
-
-function failureOf(error: unknown, signal: AbortSignal): TaskFailure {
-  if (signal.aborted) return { code: "cancelled", message: "The work was cancelled." };
-  if (error instanceof CoreError || error instanceof TaskError) {
-    const { code, message, subject } = error;
-    return subject === undefined ? { code, message } : { code, message, subject };
-  }
-  if (error instanceof ServiceError) return { code: error.code, message: error.message };
-  const text = error instanceof Error ? error.message : String(error);
-  if (isOutOfMemory(text)) return { code: "out_of_memory", message: "The work could not get the memory it needs." };
-  return { code: "internal", message: `The work failed in an unexpected way: ${text}` };
 }

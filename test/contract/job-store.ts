@@ -190,6 +190,19 @@ export function testJobStore(name: string, open: () => Promise<JobStore>): void 
       assert.deepEqual(await store.active("cancelling"), []);
     });
 
+    test("finished jobs are found by their age, oldest first", async () => {
+      const at = (hour: number) => `2026-01-01T0${hour}:00:00.000Z`;
+      const jobs = [await create({ created_at: at(3) }), await create({ created_at: at(1) })];
+      const failed = await create({ created_at: at(2) });
+      await create({ created_at: at(0) }); // unfinished
+      for (const job of jobs) await store.transition(job.id, ["queued"], "cancelled");
+      await store.transition(failed.id, ["queued"], "failed");
+      assert.deepEqual(await store.finishedBefore(at(3), 10), [jobs[1]!.id, failed.id]);
+      assert.deepEqual(await store.finishedBefore(at(4), 10), [jobs[1]!.id, failed.id, jobs[0]!.id]);
+      assert.deepEqual(await store.finishedBefore(at(4), 1), [jobs[1]!.id]);
+      assert.deepEqual(await store.finishedBefore(at(0), 10), []);
+    });
+
     test("any sequence of legal moves ends where the table says, logged in order", async () => {
       const walk = fc.array(fc.nat(4), { maxLength: 8 });
       await fc.assert(

@@ -81,8 +81,10 @@ export interface JobStore {
   delete(id: string): Promise<boolean>;
   /** Ids of the unfinished jobs that read this model or dataset. */
   activeUsers(resourceId: string): Promise<readonly string[]>;
-  /** Ids of the jobs in one of the active statuses. */
+  /** Ids of the jobs in one of the active statuses, oldest first. */
   active(status: "queued" | "running" | "cancelling"): Promise<readonly string[]>;
+  /** Ids of finished jobs that were created before a time (RFC 3339), oldest first, at most `limit`. */
+  finishedBefore(time: string, limit: number): Promise<readonly string[]>;
 }
 
 /** Hands recorded jobs to workers. */

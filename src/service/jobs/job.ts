@@ -1,5 +1,5 @@
 import type { BlobRef } from "../blobs/blob-store.ts";
-import type { ProblemCode } from "../errors.ts";
+import { PROBLEMS, type ProblemCode, problemType } from "../errors.ts";
 
 export const JOB_STATUSES = ["queued", "running", "cancelling", "succeeded", "failed", "cancelled"] as const;
 export type JobStatus = (typeof JOB_STATUSES)[number];
@@ -33,6 +33,20 @@ export interface JobError {
   readonly code: ProblemCode;
   readonly detail: string;
   readonly subject?: string;
+}
+
+/** The problem with a code, for a job's `error`. `message` says what happened in this case. */
+export function jobError({
+  code,
+  message,
+  subject,
+}: {
+  code: ProblemCode;
+  message: string;
+  subject?: string;
+}): JobError {
+  const { title, status } = PROBLEMS[code];
+  return { type: problemType(code), title, status, code, detail: message, ...(subject !== undefined && { subject }) };
 }
 
 export interface Artifact extends BlobRef {

@@ -41,6 +41,8 @@ export interface BullJobQueue extends JobQueue {
   readonly bull: Queue;
   /** Where the queue has a job: `active` is in a worker's hands, `absent` is nowhere. */
   stateOf(id: string): Promise<"waiting" | "active" | "absent">;
+  /** Every job that the queue has. */
+  ids(): Promise<ReadonlySet<string>>;
   close(): Promise<void>;
 }
 
@@ -99,6 +101,10 @@ export function createJobQueue(redis: Redis, log: Logger, prefix: string = KEY_P
       const state = await fromRedis(bull.getJobState(id));
       if (state === "active") return "active";
       return state === "unknown" || state === "completed" || state === "failed" ? "absent" : "waiting";
+    },
+
+    async ids() {
+      return new Set(await fromRedis(bull.getRanges(["wait", "prioritized", "active", "delayed"], 0, -1)));
     },
 
     close: () => bull.close(),

@@ -152,6 +152,15 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
     async active(status) {
       return (await fromRedis(redis.zrange(indexOf(prefix, { status }), 0, "-1"))).map(idOf);
     },
+
+    async finishedBefore(time, limit) {
+      const found: string[] = [];
+      for (const status of JOB_STATUSES.filter(isTerminal)) {
+        const index = indexOf(prefix, { status });
+        found.push(...(await fromRedis(redis.zrange(index, "-", `(${time}`, "BYLEX", "LIMIT", 0, limit))));
+      }
+      return found.sort().slice(0, limit).map(idOf);
+    },
   };
   return { ...store, close: () => feed.close() };
 }

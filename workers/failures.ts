@@ -1,4 +1,8 @@
-import type { TaskFailure, TaskLimits } from "../src/service/tasks.ts";
+import { CoreError } from "../src/core/index.ts";
+import { ServiceError } from "../src/service/errors.ts";
+import { TaskError, type TaskFailure, type TaskLimits } from "../src/service/tasks.ts";
+
+/** The two ways for work to fail, an error or the end of its process, and what they mean to who asked for it. */
 
 /** What is known about a child that ended without a result. */
 export interface Exit {
@@ -16,8 +20,22 @@ export interface Exit {
 const OUT_OF_MEMORY =
   /JavaScript heap out of memory|bad_?alloc|Failed to allocate memory|Array buffer allocation failed/i;
 
-export function isOutOfMemory(text: string): boolean {
-  return OUT_OF_MEMORY.test(text);
+const DISK_FULL = new Set(["ENOSPC", "EDQUOT"]);
+
+/** The failure that an error means. What is not a refusal is a bug, and is `internal`. */
+export function failureOfError(error: unknown): TaskFailure {
+  if (error instanceof CoreError || error instanceof TaskError) {
+    const { code, message, subject } = error;
+    return { code, message, ...(subject !== undefined && { subject }) };
+  }
+  if (error instanceof ServiceError) return { code: error.code, message: error.message };
+  const text = error instanceof Error ? error.message : String(error);
+  if (OUT_OF_MEMORY.test(text))
+    return { code: "out_of_memory", message: "The work could not get the memory it needs." };
+  if (error instanceof Error && "code" in error && DISK_FULL.has(String(error.code))) {
+    return { code: "unavailable", message: "There is no space left on the disk that the work needs." };
+  }
+  return { code: "internal", message: `The work failed in an unexpected way: ${text}` };
 }
 
 /** The failure that an exit means. */
@@ -37,7 +55,8 @@ export function failureOfExit(exit: Exit, limits: TaskLimits): TaskFailure {
   if (signal === "SIGKILL" && kernelOomKill) {
     return { code: "out_of_memory", message: "The machine ran out of memory and stopped the work." };
   }
-  if (isOutOfMemory(stderr)) return { code: "out_of_memory", message: "The work could not get the memory it needs." };
+  if (OUT_OF_MEMORY.test(stderr))
+    return { code: "out_of_memory", message: "The work could not get the memory it needs." };
   const how = signal !== null ? `was ended by ${signal}` : `ended with exit code ${code}`;
   return { code: "worker_crashed", message: `The process that did the work ${how} before it had a result.` };
 }

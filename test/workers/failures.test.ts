@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Exit, failureOfExit } from "../../workers/exit-cause.ts";
+import { CoreError } from "../../src/core/index.ts";
+import { ServiceError } from "../../src/service/errors.ts";
+import { TaskError } from "../../src/service/tasks.ts";
+import { type Exit, failureOfError, failureOfExit } from "../../workers/failures.ts";
 
 const LIMITS = { timeoutMs: 90_000, memoryBytes: 512 * 2 ** 20 };
 const NOTHING: Exit = { code: null, signal: null, killedFor: undefined, stderr: "", kernelOomKill: false };
@@ -30,3 +33,21 @@ for (const [name, exit, code, message] of CASES) {
     assert.match(failure.message, message);
   });
 }
+
+test("an error keeps its code, message and subject; what is not a refusal is internal", () => {
+  const noSpace = Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+  const cases: readonly (readonly [unknown, ReturnType<typeof failureOfError>])[] = [
+    [new CoreError("unsupported", "m", "s"), { code: "unsupported", message: "m", subject: "s" }],
+    [new CoreError("non_finite", "m"), { code: "non_finite", message: "m" }],
+    [new TaskError({ code: "timeout", message: "m" }), { code: "timeout", message: "m" }],
+    [new ServiceError("not_found", "m"), { code: "not_found", message: "m" }],
+    [
+      new RangeError("Array buffer allocation failed"),
+      { code: "out_of_memory", message: "The work could not get the memory it needs." },
+    ],
+    [noSpace, { code: "unavailable", message: "There is no space left on the disk that the work needs." }],
+    [new TypeError("bug"), { code: "internal", message: "The work failed in an unexpected way: bug" }],
+    ["text", { code: "internal", message: "The work failed in an unexpected way: text" }],
+  ];
+  for (const [error, failure] of cases) assert.deepEqual(failureOfError(error), failure);
+});

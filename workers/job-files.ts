@@ -1,0 +1,126 @@
+import { createReadStream } from "node:fs";
+import { lstat, mkdir, realpath } from "node:fs/promises";
+import { dirname, join, sep } from "node:path";
+import type { BlobStore } from "../src/service/blobs/blob-store.ts";
+import type { BlobClaims } from "../src/service/blobs/claims.ts";
+import { type Catalog, type CatalogFile, newId } from "../src/service/catalog.ts";
+import { ServiceError } from "../src/service/errors.ts";
+import { bundleSha256 } from "../src/service/identity.ts";
+import type { Artifact } from "../src/service/jobs/job.ts";
+import type { JobRecord } from "../src/service/jobs/job-store.ts";
+import { resourcesOf } from "../src/service/jobs/resources.ts";
+import type { JobSpec } from "../src/service/jobs/spec.ts";
+import type { JobInputs, JobOutcome, LocalFile, ProducedFile } from "../src/service/tasks.ts";
+
+/** Moves bytes between the blob store and a job's directory: the child sees local files only. */
+export interface JobFiles {
+  /** Brings the model and the datasets that a spec names into `directory`. */
+  fetchInputs(spec: JobSpec, directory: string): Promise<JobInputs>;
+  /**
+   * Stores what a job made below `directory`, claimed by the job, and adds the model to the catalog. The same bytes made twice are one model.
+   */
+  publish(job: JobRecord, outcome: JobOutcome, directory: string): Promise<Published>;
+  /** Takes back what `publish` has stored for a job that ends without a result. */
+  withdraw(job: JobRecord, published: Published | undefined): Promise<void>;
+}
+
+export interface Published {
+  readonly modelId: string;
+  /** False when the catalog had this model before. */
+  readonly created: boolean;
+  readonly artifacts: readonly Artifact[];
+}
+
+export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; catalog: Catalog }): JobFiles {
+  const { blobs, claims, catalog } = deps;
+
+  async function fetch(files: readonly CatalogFile[], directory: string): Promise<LocalFile[]> {
+    return Promise.all(
+      files.map(async (file) => {
+        const path = join(directory, file.name);
+        await mkdir(dirname(path), { recursive: true });
+        await blobs.materialize(file, path);
+        return { name: file.name, path };
+      }),
+    );
+  }
+
+  async function store(file: ProducedFile, root: string, owners: readonly string[]): Promise<CatalogFile> {
+    await checkProduced(file, root);
+    const ref = await blobs.put(createReadStream(file.path), {
+      maxBytes: Number.MAX_SAFE_INTEGER, // The disk it was written to has set the limit.
+      claim: async (ref) => {
+        for (const owner of owners) await claims.claim(owner, ref);
+      },
+    });
+    return { ...ref, name: file.name };
+  }
+
+  return {
+    async fetchInputs(spec, directory) {
+      const model = await catalog.models.get(spec.model_id);
+      if (model === undefined) throw missing(spec.model_id);
+      const datasets: Record<string, { file: LocalFile; spec: unknown }> = {};
+      for (const id of resourcesOf(spec).datasets) {
+        const dataset = await catalog.datasets.get(id);
+        if (dataset === undefined) throw missing(id);
+        const [file] = await fetch([dataset.file], join(directory, id));
+        datasets[id] = { file: file!, spec: dataset.spec };
+      }
+      return { spec, model: await fetch(model.files, join(directory, "model")), datasets };
+    },
+
+    async publish(job, outcome, directory) {
+      const root = await realpath(directory);
+      const id = newId("mdl");
+      try {
+        const files: CatalogFile[] = [];
+        for (const file of outcome.model) files.push(await store(file, root, [id, job.id]));
+        const artifacts = outcome.model.map((file, i): Artifact => ({ ...files[i]!, media_type: file.media_type }));
+        for (const file of outcome.reports) {
+          artifacts.push({ ...(await store(file, root, [job.id])), media_type: file.media_type });
+        }
+        const sha256 = bundleSha256(files);
+        const source = await catalog.models.get(job.spec.model_id);
+        const { record, created } = await catalog.models.add({
+          id,
+          identity: sha256,
+          name: `${source?.name ?? job.spec.model_id} ${job.spec.params.method}`.slice(0, 200),
+          created_at: new Date().toISOString(),
+          sha256,
+          size_bytes: files.reduce((sum, file) => sum + file.size_bytes, 0),
+          files,
+          facts: outcome.facts,
+          derived_from: { job_id: job.id, model_id: job.spec.model_id },
+          metadata: {},
+        });
+        await claims.settle(job.id);
+        return { modelId: record.id, created, artifacts };
+      } catch (error) {
+        await claims.release(id);
+        throw error;
+      }
+    },
+
+    async withdraw(job, published) {
+      if (published?.created) await catalog.models.remove(published.modelId);
+      await claims.release(job.id);
+    },
+  };
+}
+
+function missing(id: string): ServiceError {
+  return new ServiceError("not_found", `${id} was deleted before the job has read it.`);
+}
+
+/** A child that was taken over by its model must not be able to publish other files of this machine. */
+async function checkProduced({ name, path }: ProducedFile, root: string): Promise<void> {
+  const segments = name.split("/");
+  if (/[\\\p{C}]/u.test(name) || segments.some((segment) => segment === "" || segment === "." || segment === "..")) {
+    throw new ServiceError("internal", "The job made a file with a name that cannot be used.");
+  }
+  const real = await realpath(path);
+  if (!real.startsWith(root + sep) || !(await lstat(path)).isFile()) {
+    throw new ServiceError("internal", `The job named a file that is not its own: ${name}.`);
+  }
+}

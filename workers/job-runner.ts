@@ -1,0 +1,184 @@
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Logger } from "pino";
+import { isTerminal, jobError } from "../src/service/jobs/job.ts";
+import type { JobRecord, JobStore } from "../src/service/jobs/job-store.ts";
+import type { JobOutcome, TaskFailure, TaskLimits, TaskRunner } from "../src/service/tasks.ts";
+import { failureOfError } from "./failures.ts";
+import type { JobFiles, Published } from "./job-files.ts";
+import { createNewsRecorder } from "./news-recorder.ts";
+
+export interface JobRunnerOptions {
+  readonly jobs: JobStore;
+  readonly files: JobFiles;
+  readonly tasks: TaskRunner;
+  readonly limits: TaskLimits;
+  readonly threads: number;
+  /** Every job works in a directory of its own below. */
+  readonly scratchDir: string;
+  readonly log: Logger;
+}
+
+/**
+ * Why a running job is stopped: somebody cancelled it; this worker shuts down and another one is to run it; another one runs it already.
+ */
+export type StopReason = "cancel" | "shutdown" | "superseded";
+
+export interface JobRunner {
+  /** Runs a recorded job to its end. Never rejects while Redis can be reached. */
+  run(id: string): Promise<"done" | "hand back">;
+  stopAll(reason: StopReason): void;
+  /** Looks whether the jobs that run (or one of them) are still ours to run, and stops those that are not. */
+  checkRunning(id?: string): Promise<void>;
+}
+
+/** A job whose worker went away this often is not given to yet another one. */
+const MAX_ATTEMPTS = 5;
+/** How often a child may crash before the model is to blame. */
+const MAX_CRASHES = 2;
+
+interface Run {
+  readonly controller: AbortController;
+  readonly ended: Promise<"done" | "hand back">;
+  /** 0 between attempts. */
+  attempt: number;
+}
+
+type Ending = { readonly outcome: JobOutcome; readonly published: Published } | { readonly failure: TaskFailure };
+
+export function createJobRunner(options: JobRunnerOptions): JobRunner {
+  const { jobs, files, tasks, log } = options;
+  const runs = new Map<string, Run>();
+
+  /** Marks a job as running here. Undefined when there is nothing to run: it has ended, or ends now. */
+  async function begin(id: string): Promise<JobRecord | undefined> {
+    for (;;) {
+      const job = await jobs.get(id);
+      if (job === undefined || isTerminal(job.status)) return undefined;
+      if (job.status === "cancelling") {
+        await endCancelled(job);
+      } else if (job.status === "running") {
+        // Its worker is gone, else the queue would not have given it to us.
+        await jobs.transition(id, ["running"], "queued", { progress: null }, { attempt: job.attempt });
+      } else if (job.attempt >= MAX_ATTEMPTS) {
+        const message = `The job was started ${job.attempt} times, and its worker went away every time.`;
+        await endFailed(job, { code: "worker_crashed", message });
+      } else {
+        const started = { attempt: job.attempt + 1, started_at: new Date().toISOString(), progress: null };
+        const running = await jobs.transition(id, ["queued"], "running", started, { attempt: job.attempt });
+        if (running !== undefined) return running;
+      }
+    }
+  }
+
+  /** One attempt: from the blob store to a directory, through the child, and back. */
+  async function work(job: JobRecord, signal: AbortSignal): Promise<Ending> {
+    const directory = join(options.scratchDir, `${job.id}.${job.attempt}`);
+    const news = createNewsRecorder(jobs, job.id, log);
+    try {
+      const scratch = join(directory, "work");
+      await mkdir(scratch, { recursive: true });
+      const start = performance.now();
+      const inputs = await files.fetchInputs(job.spec, join(directory, "inputs"));
+      news.record({ kind: "metric", data: { fetch_inputs_ms: Math.round(performance.now() - start) } });
+      const request = { ...inputs, job_id: job.id, scratch, threads: options.threads };
+      const outcome = await tasks.run("run_job", request, { limits: options.limits, signal, onNews: news.record });
+      if (signal.aborted) return { failure: { code: "cancelled", message: "The job was stopped." } };
+      return { outcome, published: await files.publish(job, outcome, scratch) };
+    } catch (error) {
+      const failure = failureOfError(error);
+      if (failure.code === "internal") log.error({ job: job.id, err: error }, "a job failed in an unexpected way");
+      return { failure };
+    } finally {
+      await news.finish();
+      await rm(directory, { recursive: true, force: true });
+    }
+  }
+
+  /** Records how an attempt ended. `again` when the job is queued for one more here. */
+  async function end(job: JobRecord, ending: Ending, stopped: StopReason | undefined, mayRetry: boolean) {
+    if (stopped === "superseded") return "done";
+    const guard = { attempt: job.attempt };
+    if ("outcome" in ending) {
+      const { modelId, artifacts } = ending.published;
+      const { accepted, metrics } = ending.outcome;
+      const result = { model_id: modelId, accepted, artifacts, metrics };
+      const finished_at = new Date().toISOString();
+      await jobs.transition(job.id, ["running"], "succeeded", { finished_at, result }, guard);
+      // Not by the answer: it may be lost with the connection, and the step is then sent again.
+      const now = await jobs.get(job.id);
+      if (now?.attempt !== job.attempt) return "done";
+      if (now.status === "cancelling") await endCancelled(now, ending.published);
+      return "done";
+    }
+    const { failure } = ending;
+    if (stopped === "shutdown" && (await jobs.transition(job.id, ["running"], "queued", { progress: null }, guard))) {
+      return "hand back";
+    }
+    if (failure.code === "worker_crashed" && mayRetry) {
+      await jobs.appendEvent(job.id, "log", { level: "warn", message: `${failure.message} Trying again.` });
+      if (await jobs.transition(job.id, ["running"], "queued", { progress: null }, guard)) return "again";
+    }
+    if (failure.code === "cancelled") await endCancelled(job);
+    else await endFailed(job, failure);
+    return "done";
+  }
+
+  async function endCancelled(job: JobRecord, published?: Published): Promise<void> {
+    const finished_at = new Date().toISOString();
+    const guard = { attempt: job.attempt };
+    if (await jobs.transition(job.id, ["running", "cancelling"], "cancelled", { finished_at }, guard)) {
+      await files.withdraw(job, published);
+    }
+  }
+
+  async function endFailed(job: JobRecord, failure: TaskFailure): Promise<void> {
+    const patch = { finished_at: new Date().toISOString(), error: jobError(failure) };
+    const guard = { attempt: job.attempt };
+    if (await jobs.transition(job.id, ["queued", "running"], "failed", patch, guard))
+      await files.withdraw(job, undefined);
+    else await endCancelled(job); // When it was asked to cancel in the meantime, that is how it ends.
+  }
+
+  async function runToEnd(id: string, run: Pick<Run, "controller" | "attempt">): Promise<"done" | "hand back"> {
+    const { signal } = run.controller;
+    for (let crashes = 1; ; crashes++) {
+      run.attempt = 0;
+      const job = await begin(id);
+      if (job === undefined) return "done";
+      run.attempt = job.attempt;
+      const ending = await work(job, signal);
+      const stopped = signal.aborted ? (signal.reason as StopReason) : undefined;
+      const step = await end(job, ending, stopped, crashes < MAX_CRASHES);
+      const result = "failure" in ending ? { code: ending.failure.code, message: ending.failure.message } : {};
+      log.info({ job: id, attempt: job.attempt, stopped, ...result }, "attempt ended");
+      if (step !== "again") return step;
+    }
+  }
+
+  return {
+    run(id) {
+      // After a long outage of Redis the queue may give us a job that we run already: there is one run, and both wait for it.
+      const earlier = runs.get(id);
+      if (earlier !== undefined) return earlier.ended;
+      const run = { controller: new AbortController(), attempt: 0 };
+      const ended = runToEnd(id, run).finally(() => runs.delete(id));
+      runs.set(id, Object.assign(run, { ended }));
+      return ended;
+    },
+
+    stopAll(reason) {
+      for (const { controller } of runs.values()) controller.abort(reason);
+    },
+
+    async checkRunning(id) {
+      for (const [runId, run] of id === undefined ? runs : [[id, runs.get(id)] as const]) {
+        if (run === undefined) continue;
+        const { attempt } = run;
+        const job = await jobs.get(runId);
+        if (job?.status === "cancelling") run.controller.abort("cancel");
+        else if (attempt > 0 && attempt === run.attempt && job?.attempt !== attempt) run.controller.abort("superseded");
+      }
+    },
+  };
+}

@@ -1,0 +1,63 @@
+import type { Logger } from "pino";
+import type { Progress } from "../src/service/jobs/job.ts";
+import type { JobStore } from "../src/service/jobs/job-store.ts";
+import type { TaskNews } from "../src/service/tasks.ts";
+
+const PROGRESS_INTERVAL_MS = 250;
+/** Of one attempt: a child could say more than anybody wants to keep. */
+const MAX_ENTRIES = 2_000;
+
+/** Records what a child says, in its order: every log line and metric up to a limit, progress at most once in 250 ms. */
+export interface NewsRecorder {
+  record(news: TaskNews): void;
+  /** Resolves when all that was said is recorded; nothing is recorded after that. */
+  finish(): Promise<void>;
+}
+
+export function createNewsRecorder(jobs: JobStore, id: string, log: Logger): NewsRecorder {
+  let writes = Promise.resolve();
+  let entries = 0;
+  let pending: Progress | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  let finished = false;
+
+  function enqueue(write: () => Promise<void>): void {
+    writes = writes.then(write).catch((error) => log.warn({ job: id, err: error }, "news of a job were lost"));
+  }
+
+  function writeProgress(): void {
+    timer = undefined;
+    const progress = pending;
+    pending = undefined;
+    if (progress === undefined) return;
+    enqueue(() => jobs.setProgress(id, progress));
+    timer = setTimeout(writeProgress, PROGRESS_INTERVAL_MS);
+  }
+
+  return {
+    record(news) {
+      if (finished) return;
+      if (news.kind === "progress") {
+        // The progress of a new step must not replace the last one of the step before.
+        if (pending !== undefined && pending.step !== news.progress.step) {
+          const last = pending;
+          enqueue(() => jobs.setProgress(id, last));
+        }
+        pending = news.progress;
+        if (timer === undefined) writeProgress();
+        return;
+      }
+      if (entries++ >= MAX_ENTRIES) return;
+      if (news.kind === "metric") enqueue(() => jobs.appendEvent(id, "metric", news.data));
+      else enqueue(() => jobs.appendEvent(id, "log", { level: news.level, message: news.message }));
+    },
+    finish() {
+      finished = true;
+      clearTimeout(timer);
+      const last = pending;
+      pending = undefined;
+      if (last !== undefined) enqueue(() => jobs.setProgress(id, last));
+      return writes;
+    },
+  };
+}

@@ -1,0 +1,108 @@
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Logger } from "pino";
+import type { Config } from "../src/config.ts";
+import type { BlobStore } from "../src/service/blobs/blob-store.ts";
+import { createBlobClaims } from "../src/service/blobs/claims.ts";
+import { createFileBlobStore } from "../src/service/blobs/fs.ts";
+import { createS3BlobStore } from "../src/service/blobs/s3.ts";
+import { createCatalog } from "../src/service/catalog.ts";
+import { consumeJobs, createJobQueue } from "../src/service/jobs/queue.ts";
+import { startReconciler } from "../src/service/jobs/reconciler.ts";
+import { createRedisJobStore } from "../src/service/jobs/redis-job-store.ts";
+import { closeRedis, openRedis } from "../src/service/redis.ts";
+import { createJobFiles } from "./job-files.ts";
+import { createJobRunner } from "./job-runner.ts";
+import { createWorkerScratch, workerName } from "./scratch.ts";
+import { createSupervisor } from "./supervisor.ts";
+
+export interface WorkerOptions {
+  readonly config: Config;
+  readonly redisUrl: string;
+  /** The module that runs the jobs. */
+  readonly childEntry: URL;
+  readonly log: Logger;
+  /** The worker is stuck and must be replaced by a new process. */
+  readonly onStuck: () => void;
+  /** How long jobs may go on after `close`. */
+  readonly drainGraceMs?: number;
+}
+
+export interface RunningWorker {
+  readonly name: string;
+  /** Takes no more jobs, waits a while for those that run, hands the rest back to the queue. */
+  close(): Promise<void>;
+}
+
+/** Orchestrators kill 30 s after they ask; this leaves time to stop the children and to hand the jobs back. */
+const DRAIN_GRACE_MS = 10_000;
+/** A cancel signal is lost when the connection breaks at the wrong moment: running jobs are looked at this often in any case. */
+const CHECK_INTERVAL_MS = 1_000;
+
+/** Starts to take jobs from the queue. */
+export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
+  const { config, log, drainGraceMs = DRAIN_GRACE_MS } = options;
+  const name = workerName();
+  const redis = await openRedis(options.redisUrl, "worker", log);
+  const blobs = await openBlobStore(config);
+  const claims = createBlobClaims(redis, blobs);
+  const jobs = createRedisJobStore(redis);
+  const queue = createJobQueue(redis, log);
+  const scratch = await createWorkerScratch(join(config.dataDir, "work"), name);
+  const tasks = createSupervisor({ entry: options.childEntry, log, tmpDir: scratch.path });
+  const runner = createJobRunner({
+    jobs,
+    files: createJobFiles({ blobs, claims, catalog: createCatalog(redis, claims) }),
+    tasks,
+    limits: { timeoutMs: config.jobTimeoutMs, memoryBytes: config.jobMemoryBytes },
+    threads: config.jobThreads,
+    scratchDir: scratch.path,
+    log,
+  });
+  const check = (id?: string) =>
+    runner.checkRunning(id).catch((error) => log.warn({ err: error }, "running jobs could not be checked"));
+
+  const consumer = consumeJobs(redis, {
+    name,
+    concurrency: config.workerConcurrency,
+    run: (id) => runner.run(id),
+    onCancel: check,
+    onLost: check,
+    onStuck: options.onStuck,
+    log,
+  });
+  const reconciler = startReconciler({
+    ...{ redis, jobs, queue, claims, log },
+    queueTimeoutMs: config.queueTimeoutMs,
+    retentionMs: config.retentionMs,
+  });
+  const checks = setInterval(async () => {
+    await check();
+    await scratch.touch().catch(() => {});
+  }, CHECK_INTERVAL_MS);
+  log.info({ worker: name, concurrency: config.workerConcurrency, threads: config.jobThreads }, "worker started");
+
+  return {
+    name,
+    async close() {
+      reconciler.close();
+      const drained = consumer.close();
+      await Promise.race([drained, sleep(drainGraceMs, undefined, { ref: false })]);
+      runner.stopAll("shutdown");
+      await drained;
+      clearInterval(checks);
+      await tasks.close();
+      jobs.close();
+      await queue.close();
+      await closeRedis(redis);
+      await scratch.remove();
+      log.info({ worker: name }, "worker stopped");
+    },
+  };
+}
+
+async function openBlobStore({ blobStore, dataDir }: Config): Promise<BlobStore> {
+  return blobStore.kind === "file"
+    ? createFileBlobStore(join(dataDir, "blobs"))
+    : createS3BlobStore({ ...blobStore, incoming: join(dataDir, "incoming") });
+}
