@@ -35,6 +35,8 @@ export interface Config {
   readonly jobTimeoutMs: number;
   /** Time a job may wait in the queue. */
   readonly queueTimeoutMs: number;
+  /** Finished jobs, with their artifacts, are deleted after this long; null: never. The models they made stay. */
+  readonly retentionMs: number | null;
   /** Resident memory of one job's or inspection's process. */
   readonly jobMemoryBytes: number;
   /** Run time of the inspection of one upload. */
@@ -93,6 +95,7 @@ const Environment = z.object({
   JOB_THREADS: integer(1, 1024).optional(),
   JOB_TIMEOUT_MS: durationMs.default(60 * MINUTE_MS),
   QUEUE_TIMEOUT_MS: durationMs.default(24 * 60 * MINUTE_MS),
+  RETENTION_DAYS: integer(0, 36_500).default(0),
   JOB_MEMORY_BYTES: integer(64 * KIB ** 2, Number.MAX_SAFE_INTEGER).optional(),
   INSPECT_TIMEOUT_MS: durationMs.default(2 * MINUTE_MS),
   INSPECT_CONCURRENCY: integer(1, 64).default(2),
@@ -104,7 +107,7 @@ const Environment = z.object({
 });
 
 /** Reads the environment. Throws a `ConfigError` that lists everything that is wrong. */
-export function loadConfig(env: Readonly<Record<string, string | undefined>>): Config {
+export function loadConfig(env: Readonly<Record<string, string | undefined>> = process.env): Config {
   const set = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
   const parsed = Environment.safeParse(set);
   const problems = parsed.success ? [] : parsed.error.issues.map((issue) => `${issue.path.join(".")} ${issue.message}`);
@@ -141,6 +144,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     jobThreads: values.JOB_THREADS ?? Math.max(1, Math.floor(availableParallelism() / values.WORKER_CONCURRENCY)),
     jobTimeoutMs: values.JOB_TIMEOUT_MS,
     queueTimeoutMs: values.QUEUE_TIMEOUT_MS,
+    retentionMs: values.RETENTION_DAYS === 0 ? null : values.RETENTION_DAYS * 24 * 60 * MINUTE_MS,
     // Leaves a quarter of the machine to the worker, the page cache and redis-server.
     jobMemoryBytes: values.JOB_MEMORY_BYTES ?? Math.floor(share * 0.75),
     inspectTimeoutMs: values.INSPECT_TIMEOUT_MS,
