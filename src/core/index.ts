@@ -1,3 +1,4 @@
 /** The public surface of the library. `runtime/` is not part of it: who runs models passes `openSession` in. */
 export { CoreError, type CoreErrorCode, checkCancelled } from "./errors.ts";
 export type * from "./facts.ts";
+export { DTYPES, type DType } from "./onnx/dtype.ts";

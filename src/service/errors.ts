@@ -11,6 +11,7 @@ export const PROBLEMS = {
   request_timeout: { status: 408, title: "The upload was too slow" },
   conflict: { status: 409, title: "The resource is in use or in the wrong state" },
   idempotency_conflict: { status: 422, title: "This Idempotency-Key was used for another request" },
+  precondition_failed: { status: 412, title: "A precondition of the request does not hold" },
   too_large: { status: 413, title: "The upload is too large" },
   unsupported_media_type: { status: 415, title: "Unsupported media type" },
   range_not_satisfiable: { status: 416, title: "Range not satisfiable" },
@@ -22,6 +23,7 @@ export const PROBLEMS = {
   limit_exceeded: { status: 422, title: "A limit was exceeded" },
   rate_limited: { status: 429, title: "Too many requests" },
   quota_exceeded: { status: 429, title: "Too many queued jobs" },
+  headers_too_large: { status: 431, title: "The request's headers are too large" },
   internal: { status: 500, title: "Internal error" },
   unavailable: { status: 503, title: "A dependency is not available" },
   // How jobs (and inspections) end when it is not the fault of their input. They reach HTTP inside a job's `error`,
@@ -35,6 +37,11 @@ export const PROBLEMS = {
 } as const satisfies Record<string, { status: number; title: string }>;
 
 export type ProblemCode = keyof typeof PROBLEMS;
+
+/** The `type` of a problem: an identifier, not an address. */
+export function problemType(code: ProblemCode): string {
+  return `urn:modelpress:problem:${code}`;
+}
 
 /** One wrong field: `pointer` is an RFC 6901 JSON pointer into the body, or `#/query/…`, `#/path/…`, `#/headers/…`. */
 export interface FieldError {

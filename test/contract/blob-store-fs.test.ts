@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readdir, rm, stat, utimes, writeFile } from "node:fs/pr
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { createFileBlobStore, withScratch } from "../../src/service/blobs/fs.ts";
+import { createFileBlobStore, type Scratch, withScratch } from "../../src/service/blobs/fs.ts";
 import { chunksOf, describeBlobStore } from "./blob-store.ts";
 
 /** Every file below `directory`. */
@@ -46,14 +46,14 @@ test("blobs cannot be written to by accident", async (t) => {
 test("a scratch directory is gone afterwards, also when its user fails", async (t) => {
   const root = await mkdtemp(join(tmpdir(), "scratch-"));
   t.after(() => rm(root, { recursive: true }));
-  const fill = async (directory: string) => {
-    await mkdir(join(directory, "deep"));
-    await writeFile(join(directory, "deep", "file"), "x");
-  };
-  await withScratch(root, fill);
+  const fill = async (scratch: Scratch) => writeFile(join(await scratch.folder("model"), "model.onnx"), "x");
+  await withScratch(root, async (scratch) => {
+    await fill(scratch);
+    assert.equal((await filesBelow(root)).length, 1);
+  });
   await assert.rejects(
-    withScratch(root, async (directory) => {
-      await fill(directory);
+    withScratch(root, async (scratch) => {
+      await fill(scratch);
       throw new Error("failed");
     }),
     /failed/,

@@ -141,14 +141,22 @@ export async function removeFile(path: string): Promise<void> {
 }
 
 /** A directory that lives as long as `use` runs, whatever becomes of it. */
-export async function withScratch<T>(root: string, use: (directory: string) => Promise<T>): Promise<T> {
-  const directory = join(root, uuidv7());
-  await mkdir(directory, { recursive: true });
+export async function withScratch<T>(root: string, use: (scratch: Scratch) => Promise<T>): Promise<T> {
+  const path = join(root, uuidv7());
+  const folder = async (name: string) => {
+    await mkdir(join(path, name), { recursive: true });
+    return join(path, name);
+  };
   try {
-    return await use(directory);
+    return await use({ folder });
   } finally {
-    await rm(directory, { recursive: true, force: true });
+    await rm(path, { recursive: true, force: true });
   }
+}
+
+export interface Scratch {
+  /** Makes a folder in the directory, and tells its path. */
+  folder(name: string): Promise<string>;
 }
 
 /** Removes the entries of `directory` that were not touched for an hour: what killed processes left. Creates it when missing. */

@@ -1,0 +1,123 @@
+import helmet from "@fastify/helmet";
+import multipart from "@fastify/multipart";
+import rateLimit from "@fastify/rate-limit";
+import type { Queue } from "bullmq";
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from "fastify";
+import type { Logger } from "pino";
+import { uuidv7 } from "uuidv7";
+import { checkAccess } from "./service/api/api-keys.ts";
+import { endEarly, limitJsonBodyTime } from "./service/api/connection.ts";
+import type { ApiContext } from "./service/api/context.ts";
+import { registerDatasets } from "./service/api/datasets.ts";
+import { createInspector } from "./service/api/inspector.ts";
+import { registerJobs } from "./service/api/jobs.ts";
+import { createMetrics } from "./service/api/metrics.ts";
+import { registerModels } from "./service/api/models.ts";
+import { buildOpenApi } from "./service/api/openapi.ts";
+import { collectMethods } from "./service/api/operation.ts";
+import { registerQueuePage, registerReference } from "./service/api/pages.ts";
+import { answerBrokenRequest, registerProblems, sendProblem } from "./service/api/problem.ts";
+import { registerResumableUploads } from "./service/api/resumable-uploads.ts";
+import { registerSystem, VERSION } from "./service/api/system.ts";
+import { ServiceError } from "./service/errors.ts";
+
+export interface AppDeps {
+  readonly context: ApiContext;
+  readonly log: Logger;
+  readonly trustProxy: boolean;
+  /** For the admin's page. */
+  readonly queues: readonly Queue[];
+}
+
+/** JSON bodies; uploads have a limit of their own. */
+const MAX_JSON_BYTES = 1024 * 1024;
+const HEADERS_TIMEOUT_MS = 10_000;
+const KEEP_ALIVE_MS = 65_000;
+const ACCEPTED_REQUEST_ID = /^[\w.-]{1,64}$/;
+
+/** The API with everything registered; it does not listen yet. */
+export async function buildApp({ context, log, trustProxy, queues }: AppDeps): Promise<FastifyInstance> {
+  const app: FastifyInstance = Fastify({
+    loggerInstance: log as FastifyBaseLogger,
+    disableRequestLogging: true,
+    bodyLimit: MAX_JSON_BYTES,
+    trustProxy,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    // Uploads take as long as they take; their pace is watched instead.
+    requestTimeout: 0,
+    http: { headersTimeout: HEADERS_TIMEOUT_MS },
+    genReqId: ({ headers }) => {
+      const given = headers["x-request-id"];
+      return typeof given === "string" && ACCEPTED_REQUEST_ID.test(given) ? given : uuidv7();
+    },
+    clientErrorHandler: answerBrokenRequest,
+    frameworkErrors: (error, request, reply) => sendProblem(error, request, reply),
+    routerOptions: { maxParamLength: 255 },
+  });
+  const metrics = createMetrics(context);
+  const document = buildOpenApi(VERSION);
+
+  app.decorateRequest("caller", undefined);
+  app.addHook("onRequest", async (request, reply) => {
+    reply.header("x-request-id", request.id);
+    request.caller = context.keys.identify(request.headers.authorization);
+    limitJsonBodyTime(request);
+  });
+  await app.register(helmet);
+  await app.register(rateLimit, rateLimitOptions(context));
+  // After the limit, so that guessing keys is limited too, and before any body is read.
+  app.addHook("preParsing", async (request) => {
+    if (!request.is404) checkAccess(request.caller, request.routeOptions.config.access ?? "admin");
+  });
+  app.addHook("onSend", async (request, reply, payload) => endEarly(request, reply, payload));
+  app.addHook("onResponse", async (request, reply) => {
+    const route = request.routeOptions.config?.pattern ?? "unmatched";
+    const { elapsedTime: ms, statusCode: status } = reply;
+    metrics.responded(request.method, route, status, ms / 1000);
+    request.log.info(
+      { method: request.method, route, status, ms: Math.round(ms), caller: request.caller?.name },
+      "request",
+    );
+  });
+  registerProblems(app, collectMethods(app), app.rateLimit());
+  registerJsonParser(app);
+
+  const inspector = createInspector(context);
+  await app.register(async (scope) => {
+    await scope.register(multipart);
+    scope.addContentTypeParser("application/octet-stream", (_request, _payload, done) => done(null));
+    const uploads = registerResumableUploads(scope, context);
+    registerModels(scope, context, inspector, uploads);
+    registerDatasets(scope, context, inspector, uploads);
+  });
+  registerJobs(app, context, inspector, metrics);
+  registerSystem(app, context, metrics, document);
+  await app.register(registerReference);
+  await app.register((scope) => registerQueuePage(scope, queues));
+  return app;
+}
+
+function rateLimitOptions({ settings }: ApiContext) {
+  return {
+    global: settings.rateLimitPerMinute > 0,
+    max: settings.rateLimitPerMinute,
+    timeWindow: "1 minute",
+    keyGenerator: (request: FastifyRequest) => request.caller?.name ?? request.ip,
+    // Probes must never be told to wait.
+    allowList: (request: FastifyRequest) => /^\/(healthz|readyz)$/.test(request.routeOptions.url ?? ""),
+    errorResponseBuilder: (_request: FastifyRequest, { max, ttl }: { max: number; ttl: number }) =>
+      new ServiceError("rate_limited", `At most ${max} requests per minute.`, {
+        retryAfterSeconds: Math.ceil(ttl / 1000),
+      }),
+  };
+}
+
+/** JSON and nothing else; an empty body is no body, as clients send it with POST. */
+function registerJsonParser(app: FastifyInstance): void {
+  app.removeAllContentTypeParsers();
+  const parse = app.getDefaultJsonParser("error", "error");
+  app.addContentTypeParser("application/json", { parseAs: "string" }, (request, body, done) => {
+    if (body.length === 0) done(null, undefined);
+    else parse(request, body as string, done);
+  });
+}

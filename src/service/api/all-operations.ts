@@ -1,0 +1,15 @@
+import { DATASET_OPERATIONS } from "./datasets.ts";
+import { JOB_OPERATIONS } from "./jobs.ts";
+import { MODEL_OPERATIONS } from "./models.ts";
+import type { Operation } from "./operation.ts";
+import { UPLOAD_OPERATIONS } from "./resumable-uploads.ts";
+import { SYSTEM_OPERATIONS } from "./system.ts";
+
+/** Every operation of the API, in the order of the document. */
+export const ALL_OPERATIONS = [
+  ...MODEL_OPERATIONS,
+  ...DATASET_OPERATIONS,
+  ...UPLOAD_OPERATIONS,
+  ...JOB_OPERATIONS,
+  ...SYSTEM_OPERATIONS,
+] as readonly Operation[];

@@ -1,0 +1,48 @@
+import type { BlobStore } from "../blobs/blob-store.ts";
+import type { BlobClaims } from "../blobs/claims.ts";
+import type { Catalog } from "../catalog.ts";
+import type { JobQueue, JobStore } from "../jobs/job-store.ts";
+import type { TaskLimits, TaskRunner } from "../tasks.ts";
+import type { ApiKeys, Caller } from "./api-keys.ts";
+import type { JobQuota } from "./job-quota.ts";
+
+/** Everything the API works with. */
+export interface ApiContext {
+  readonly settings: ApiSettings;
+  readonly keys: ApiKeys;
+  readonly blobs: BlobStore;
+  readonly claims: BlobClaims;
+  readonly catalog: Catalog;
+  readonly jobs: JobStore;
+  readonly queue: JobQueue;
+  readonly quota: JobQuota;
+  readonly tasks: TaskRunner;
+  /** Rejects, with the reason, while Redis does not answer. */
+  readonly pingRedis: () => Promise<void>;
+  /** Fires when the service shuts down: open streams end then. */
+  readonly stopping: AbortSignal;
+}
+
+export interface ApiSettings {
+  /** Directory of files that live for one request. */
+  readonly scratchDir: string;
+  /** Directory of unfinished resumable uploads. */
+  readonly uploadsDir: string;
+  readonly maxUploadBytes: number;
+  readonly uploadIdleTimeoutMs: number;
+  readonly uploadExpiryMs: number;
+  readonly rateLimitPerMinute: number;
+  readonly maxQueuedJobsPerKey: number;
+  readonly inspectConcurrency: number;
+  readonly inspectLimits: TaskLimits;
+  readonly jobTimeoutMs: number;
+  readonly queueTimeoutMs: number;
+  readonly jobThreads: number;
+}
+
+declare module "fastify" {
+  interface FastifyRequest {
+    /** Set before any handler of a route that is not open. */
+    caller: Caller | undefined;
+  }
+}

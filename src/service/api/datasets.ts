@@ -1,0 +1,267 @@
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import { z } from "zod";
+import { type CatalogFile, type DatasetRecord, newId } from "../catalog.ts";
+import { ServiceError } from "../errors.ts";
+import { canonicalJson, sha256Of } from "../identity.ts";
+import type { ApiContext } from "./context.ts";
+import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, sendDownload } from "./download.ts";
+import * as examples from "./examples.ts";
+import type { Inspector } from "./inspector.ts";
+import { defineOperation, isJson, route } from "./operation.ts";
+import type { FinishedUploads } from "./resumable-uploads.ts";
+import {
+  CreateDatasetRequest,
+  Dataset,
+  DatasetPage,
+  DatasetParams,
+  DatasetSpec,
+  Metadata,
+  Name,
+  PageQuery,
+} from "./schemas.ts";
+import { checkFieldNames, type Intake, parseField, parseJsonField, takeUpload, withClaims } from "./upload-intake.ts";
+
+/** What can be read, by the suffix of the file's name. */
+export const DATASET_SUFFIXES = [".npz", ".npy", ".safetensors"] as const;
+
+const createDataset = defineOperation({
+  id: "createDataset",
+  method: "POST",
+  path: "/v1/datasets",
+  tag: "Datasets",
+  summary: "Upload a dataset",
+  description:
+    "`.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. `.npy`: one array, for the " +
+    "input that `spec.input` names. Arrays of objects are refused. The same file again answers 200 with the dataset that is there already.",
+  access: "write",
+  query: z.strictObject({
+    name: Name.optional().meta({ description: "File name of a raw body; its suffix tells the format." }),
+  }),
+  body: CreateDatasetRequest,
+  streams: {
+    "multipart/form-data": z.object({
+      file: z.file(),
+      name: Name.optional(),
+      spec: z.string().optional().meta({ description: "JSON, as in `DatasetSpec`." }),
+      metadata: z.string().optional().meta({ description: "A JSON object of strings, as in `Metadata`." }),
+    }),
+    "application/octet-stream": z.file(),
+  },
+  responses: {
+    200: {
+      description: "This file is a dataset already.",
+      content: { "application/json": Dataset },
+      example: examples.dataset,
+    },
+    201: {
+      description: "The dataset was added.",
+      content: { "application/json": Dataset },
+      headers: { Location: "Path of the dataset." },
+      example: examples.dataset,
+    },
+  },
+  problems: [
+    "too_large",
+    "unsupported_media_type",
+    "request_timeout",
+    "invalid_dataset",
+    "unsupported",
+    "limit_exceeded",
+    "timeout",
+    "out_of_memory",
+    "worker_crashed",
+    "validation_failed",
+  ],
+  examples: { "application/json": examples.createDatasetRequest },
+});
+
+const listDatasets = defineOperation({
+  id: "listDatasets",
+  method: "GET",
+  path: "/v1/datasets",
+  tag: "Datasets",
+  summary: "List datasets",
+  access: "read",
+  query: PageQuery,
+  responses: {
+    200: {
+      description: "Newest first.",
+      content: { "application/json": DatasetPage },
+      example: { data: [examples.dataset], next_cursor: null },
+    },
+  },
+  problems: ["validation_failed"],
+});
+
+const getDataset = defineOperation({
+  id: "getDataset",
+  method: "GET",
+  path: "/v1/datasets/{dataset_id}",
+  tag: "Datasets",
+  summary: "Get a dataset",
+  access: "read",
+  params: DatasetParams,
+  responses: {
+    200: { description: "The dataset.", content: { "application/json": Dataset }, example: examples.dataset },
+  },
+  problems: ["not_found"],
+});
+
+const downloadDataset = defineOperation({
+  id: "downloadDataset",
+  method: "GET",
+  path: "/v1/datasets/{dataset_id}/content",
+  tag: "Datasets",
+  summary: "Download a dataset",
+  access: "read",
+  params: DatasetParams,
+  responses: {
+    200: {
+      description: "All bytes.",
+      content: { "application/octet-stream": null },
+      headers: { ...DOWNLOAD_HEADERS, ...DIGEST_HEADER },
+    },
+    206: {
+      description: "The bytes that Range asks for.",
+      content: { "application/octet-stream": null },
+      headers: { ...DOWNLOAD_HEADERS, ...DIGEST_HEADER, "Content-Range": "Which bytes these are." },
+    },
+    304: { description: "The bytes are the ones that If-None-Match names." },
+  },
+  problems: ["not_found", "range_not_satisfiable"],
+});
+
+const deleteDataset = defineOperation({
+  id: "deleteDataset",
+  method: "DELETE",
+  path: "/v1/datasets/{dataset_id}",
+  tag: "Datasets",
+  summary: "Delete a dataset",
+  access: "write",
+  params: DatasetParams,
+  responses: { 204: { description: "The dataset is gone." } },
+  problems: ["not_found", "conflict"],
+});
+
+export const DATASET_OPERATIONS = [createDataset, listDatasets, getDataset, downloadDataset, deleteDataset];
+
+export function registerDatasets(
+  app: FastifyInstance,
+  context: ApiContext,
+  inspector: Inspector,
+  finishedUploads: FinishedUploads,
+): void {
+  const { catalog, jobs, blobs } = context;
+
+  route(app, createDataset, async ({ query, body }, request, reply) => {
+    const { record, created } = isJson(request)
+      ? await finishedUploads.use(body.uploads, (take) =>
+          add(request, async (id) => ({
+            files: await take(id),
+            name: body.name,
+            spec: body.spec,
+            metadata: body.metadata,
+          })),
+        )
+      : await add(request, async (id) =>
+          formOf(await takeUpload(context, request, id, { rawName: query.name ?? "dataset", checkName: suffixOf })),
+        );
+    if (created) reply.code(201).header("location", `/v1/datasets/${record.id}`);
+    return datasetOf(record);
+  });
+
+  /** Adds the dataset whose file `take` stores for the id it is given. */
+  function add(request: FastifyRequest, take: (id: string) => Promise<TakenDataset>) {
+    const id = newId("dst");
+    return withClaims(context, request, id, async () => {
+      const { files, name, spec = null, metadata } = await take(id);
+      const file = onlyFile(files);
+      const suffix = suffixOf(file.name);
+      const identity = sha256Of(canonicalJson([file.sha256, suffix, spec]));
+      const same = await catalog.datasets.find(identity);
+      if (same !== undefined) {
+        await context.claims.release(id);
+        return { record: same, created: false };
+      }
+      const facts = await inspector.dataset(file, spec);
+      return catalog.datasets.add({
+        id,
+        identity,
+        name: name ?? file.name.slice(0, -suffix.length).slice(0, 200),
+        created_at: new Date().toISOString(),
+        file,
+        spec,
+        facts,
+        metadata: metadata ?? {},
+      });
+    });
+  }
+
+  async function datasetById(id: string): Promise<DatasetRecord> {
+    const record = await catalog.datasets.get(id);
+    if (record === undefined) throw new ServiceError("not_found", `There is no dataset ${id}.`);
+    return record;
+  }
+
+  route(app, listDatasets, async ({ query: { limit, cursor } }) => {
+    const page = await catalog.datasets.list({ limit, ...(cursor !== undefined && { cursor }) });
+    return { ...page, data: page.data.map(datasetOf) };
+  });
+
+  route(app, getDataset, async ({ params }) => datasetOf(await datasetById(params.dataset_id)));
+
+  route(app, downloadDataset, async ({ params }, request, reply) => {
+    const { file } = await datasetById(params.dataset_id);
+    const look = { filename: file.name, mediaType: "application/octet-stream" };
+    return sendDownload(request, reply, blobDownload(blobs, file, look));
+  });
+
+  route(app, deleteDataset, async ({ params }, _request, reply) => {
+    const users = await jobs.activeUsers(params.dataset_id);
+    if (users.length > 0) throw new ServiceError("conflict", `The dataset is in use by ${users.join(", ")}.`);
+    if (!(await catalog.datasets.remove(params.dataset_id))) {
+      throw new ServiceError("not_found", `There is no dataset ${params.dataset_id}.`);
+    }
+    return reply.code(204).send();
+  });
+}
+
+interface TakenDataset {
+  readonly files: readonly CatalogFile[];
+  readonly name: string | undefined;
+  readonly spec: z.output<typeof DatasetSpec> | undefined;
+  readonly metadata: Readonly<Record<string, string>> | undefined;
+}
+
+function formOf({ files, fields }: Intake): TakenDataset {
+  checkFieldNames(fields, ["name", "spec", "metadata"]);
+  return {
+    files,
+    name: fields.name === undefined ? undefined : parseField(Name, fields.name, "name"),
+    spec: parseJsonField(DatasetSpec, fields, "spec"),
+    metadata: parseJsonField(Metadata, fields, "metadata"),
+  };
+}
+
+function onlyFile(files: readonly CatalogFile[]): CatalogFile {
+  if (files.length === 1) return files[0]!;
+  throw new ServiceError("invalid_dataset", `A dataset is one file; there are ${files.length}.`);
+}
+
+/** Throws `unsupported_media_type` for a file that no reader is for. */
+function suffixOf(filename: string): string {
+  const suffix = DATASET_SUFFIXES.find(
+    (known) => filename.toLowerCase().endsWith(known) && filename.length > known.length,
+  );
+  if (suffix !== undefined) return suffix;
+  const known = DATASET_SUFFIXES.join(", ");
+  throw new ServiceError(
+    "unsupported_media_type",
+    `A dataset's file name must end in one of ${known}; this is ${filename}.`,
+  );
+}
+
+function datasetOf({ id, name, created_at, file, facts, metadata }: DatasetRecord) {
+  const { sha256, size_bytes } = file;
+  return { id, object: "dataset", name, created_at, size_bytes, sha256, ...facts, metadata };
+}

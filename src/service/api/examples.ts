@@ -1,0 +1,209 @@
+/** Examples for the API document; a test checks each against its schema. */
+
+const modelId = "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90";
+const datasetId = "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a";
+const jobId = "job_0199d3b2-5a30-7e21-b8c4-0a1b2c3d4e5f";
+const createdAt = "2026-10-01T09:30:00.000Z";
+const sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+export const model = {
+  id: modelId,
+  object: "model",
+  name: "rec",
+  created_at: createdAt,
+  sha256,
+  size_bytes: 10822323,
+  files: [{ name: "rec.onnx", size_bytes: 10822323, sha256 }],
+  ir_version: 7,
+  opset_imports: { "ai.onnx": 9 },
+  producer: "PaddlePaddle",
+  inputs: [{ name: "x", dtype: "float32", shape: ["n", 3, 48, "w"] }],
+  outputs: [{ name: "softmax_11.tmp_0", dtype: "float32", shape: ["n", null, 6625] }],
+  nodes: 440,
+  operators: { Conv: 38, MatMul: 17 },
+  parameters: 2680000,
+  weight_bytes: 10700000,
+  weight_bytes_by_dtype: { float32: 10700000 },
+  activation_bytes: null,
+  macs: null,
+  derived_from: null,
+  metadata: { team: "ocr" },
+};
+
+export const createModelRequest = {
+  uploads: [{ upload_id: "upl_0199d3b2-4e00-7b7b-8a8a-111213141516", filename: "rec.onnx" }],
+  name: "rec",
+  metadata: { team: "ocr" },
+};
+
+export const layer = {
+  name: "Conv.0",
+  op: "Conv",
+  weight: "conv2d_0.w_0",
+  shape: [8, 3, 3, 3],
+  parameters: 216,
+  bytes: 864,
+  dtype: "float32",
+  weight_min: -0.91,
+  weight_max: 0.87,
+  channel_range_spread: 3.4,
+};
+
+export const dataset = {
+  id: datasetId,
+  object: "dataset",
+  name: "lines",
+  created_at: createdAt,
+  size_bytes: 94372154,
+  sha256,
+  samples: 512,
+  fields: [{ name: "x", dtype: "float32", shape: [3, 48, 320] }],
+  has_labels: false,
+  classes: null,
+  metadata: {},
+};
+
+export const createDatasetRequest = {
+  uploads: [{ upload_id: "upl_0199d3b2-4e00-7b7b-8a8a-111213141516", filename: "lines.npz" }],
+  name: "lines",
+};
+
+export const createJobRequest = {
+  type: "quantize",
+  model_id: modelId,
+  params: { method: "weight_only", bits: 4, block_size: 32, format: "qdq" },
+  evaluation: { dataset_id: datasetId, samples: 100, dims: { w: 320 }, latency: { runs: 50, threads: 1 } },
+  acceptance: { min_sqnr_db: 20, max_size_ratio: 0.3 },
+  name: "rec in 4 bits",
+};
+
+const params = {
+  method: "weight_only",
+  bits: 4,
+  block_size: 32,
+  symmetric: false,
+  algorithm: "rtn",
+  format: "qdq",
+  embeddings: true,
+  accuracy_level: 4,
+  exclude_nodes: [],
+  exclude_ops: [],
+  target: "auto",
+  seed: 0,
+};
+
+export const queuedJob = {
+  id: jobId,
+  object: "job",
+  type: "quantize",
+  status: "queued",
+  name: "rec in 4 bits",
+  model_id: modelId,
+  params: createJobRequest.params,
+  effective_params: params,
+  evaluation: {
+    dataset_id: datasetId,
+    samples: 100,
+    metric: null,
+    dims: { w: 320 },
+    latency: { runs: 50, batch_size: 1, threads: 1 },
+  },
+  acceptance: { min_sqnr_db: 20, max_size_ratio: 0.3 },
+  metadata: {},
+  priority: 5,
+  progress: null,
+  queue_position: 1,
+  attempt: 0,
+  created_at: createdAt,
+  started_at: null,
+  finished_at: null,
+  retry_of: null,
+  result: null,
+  error: null,
+};
+
+const skipped = {
+  name: "Conv.0",
+  op: "Conv",
+  code: "too_few_weights",
+  message: "Its weights are too few to be worth the scales.",
+};
+
+export const finishedJob = {
+  ...queuedJob,
+  status: "succeeded",
+  queue_position: null,
+  attempt: 1,
+  started_at: "2026-10-01T09:30:00.120Z",
+  finished_at: "2026-10-01T09:30:09.480Z",
+  progress: { step: "done", fraction: 1, message: "" },
+  result: {
+    model_id: "mdl_0199d3b2-7e11-7f00-9a9b-21222324252f",
+    accepted: true,
+    artifacts: [
+      {
+        name: "model.onnx",
+        media_type: "application/octet-stream",
+        size_bytes: 2164464,
+        sha256,
+        url: `/v1/jobs/${jobId}/artifacts/model.onnx`,
+      },
+    ],
+    metrics: {
+      size: { before_bytes: 10822323, after_bytes: 2164464, ratio: 0.2 },
+      fidelity: {
+        samples: 100,
+        data: "evaluation",
+        outputs: [
+          {
+            name: "softmax_11.tmp_0",
+            sqnr_db: 24.1,
+            cosine: 0.998,
+            max_abs_error: 0.21,
+            mean_abs_error: 0.0004,
+            top1_agreement: 0.994,
+          },
+        ],
+      },
+      accuracy: null,
+      latency: {
+        before: { p50_ms: 41.2, p90_ms: 44.0, mean_ms: 41.9 },
+        after: { p50_ms: 39.8, p90_ms: 42.1, mean_ms: 40.2 },
+        speedup: 1.035,
+        batch_size: 1,
+        threads: 1,
+        runs: 50,
+        cpu: "AMD EPYC",
+      },
+      memory: { before_peak_bytes: 96468992, after_peak_bytes: 88080384 },
+      coverage: { quantized_nodes: 54, skipped_nodes: [skipped], fused_nodes: 0, float_islands: [] },
+      training: null,
+      acceptance: [
+        { name: "min_sqnr_db", limit: 20, value: 24.1, ok: true },
+        { name: "max_size_ratio", limit: 0.3, value: 0.2, ok: true },
+      ],
+      environment: {
+        onnxruntime: "1.30.0",
+        cpu: "AMD EPYC",
+        isa: ["avx2"],
+        threads: 1,
+        seed: 0,
+        versions: { modelpress: "0.1.0" },
+      },
+    },
+  },
+};
+
+export const plan = {
+  method: "weight_only",
+  quantized_nodes: [{ name: "MatMul.3", op: "MatMul", code: "quantized", message: "4 bits in blocks of 32." }],
+  skipped_nodes: [skipped],
+  size: { before_bytes: 10822323, predicted_bytes: 2200000, ratio: 0.203 },
+};
+
+export const event = {
+  id: 7,
+  at: "2026-10-01T09:30:04.000Z",
+  type: "progress",
+  data: { step: "quantize", fraction: 0.4, message: "22 of 54 nodes" },
+};

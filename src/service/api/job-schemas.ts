@@ -1,0 +1,230 @@
+import { z } from "zod";
+import type { JobMetrics, QuantizePlan } from "../../core/index.ts";
+import { JOB_STATUSES } from "../jobs/job.ts";
+import { Acceptance, Evaluation, QuantizeParams } from "../jobs/spec.ts";
+import { Problem } from "./problem.ts";
+import { Bytes, Count, Metadata, Name, PageQuery, pageOf, Sha256, Timestamp } from "./schemas.ts";
+
+/** The wire forms of jobs, their results, events and plans. */
+
+export const JobParams = z.object({ job_id: z.string() });
+export const ArtifactParams = z.object({ job_id: z.string(), name: z.string() });
+export const JobStatus = z.enum(JOB_STATUSES).meta({ id: "JobStatus" });
+export const JobType = z.enum(["quantize"]).meta({ id: "JobType" });
+
+const CreateQuantizeJobRequest = z
+  .strictObject({
+    type: z.literal("quantize"),
+    model_id: z.string(),
+    params: QuantizeParams,
+    evaluation: Evaluation.prefault({}),
+    acceptance: Acceptance.prefault({}),
+    name: Name.nullable().default(null),
+    metadata: Metadata.default({}),
+    priority: z.int().min(1).max(10).default(5).meta({ description: "1 runs first." }),
+  })
+  .meta({ id: "CreateQuantizeJobRequest" });
+
+export const CreateJobRequest = z
+  .discriminatedUnion("type", [CreateQuantizeJobRequest])
+  .meta({ id: "CreateJobRequest" });
+
+export const CreateJobQuery = z.strictObject({
+  validate_only: z
+    .enum(["true", "false"])
+    .default("false")
+    .meta({ description: "Answer 200 with what the job would do, and store nothing." }),
+});
+
+export const CreateJobHeaders = z.object({
+  "idempotency-key": z
+    .string()
+    .min(1)
+    .max(200)
+    .optional()
+    .meta({ description: "The same key again, for a day, answers with the job that the first request made." }),
+});
+
+export const ListJobsQuery = PageQuery.extend({
+  status: JobStatus.optional(),
+  type: JobType.optional(),
+  model_id: z.string().max(100).optional(),
+});
+
+export const JobProgress = z
+  .object({ step: z.string(), fraction: z.number().min(0).max(1), message: z.string() })
+  .meta({ id: "JobProgress", description: "`fraction` is of the whole job." });
+
+const Artifact = z
+  .object({ name: z.string(), media_type: z.string(), size_bytes: Bytes, sha256: Sha256, url: z.string() })
+  .meta({ id: "Artifact" });
+
+const NodeNote = z
+  .object({ name: z.string(), op: z.string(), code: z.string(), message: z.string() })
+  .meta({ id: "NodeNote", description: "Why a node was, or was not, touched." });
+
+const OutputFidelity = z
+  .object({
+    name: z.string(),
+    sqnr_db: z.number().nullable().meta({ description: "10·log10(Σx² / Σ(x−y)²); null when identical." }),
+    cosine: z.number(),
+    max_abs_error: z.number(),
+    mean_abs_error: z.number(),
+    top1_agreement: z.number().nullable().meta({
+      description:
+        "Share of positions with the same argmax over the last axis; of integer outputs, share of equal elements. Null for outputs that are not class scores.",
+    }),
+    non_finite: Count.meta({ description: "Elements that are NaN or infinite in only one of the two models." }),
+    shape_mismatches: Count.meta({ description: "Runs in which the output had another shape and was not compared." }),
+  })
+  .meta({ id: "OutputFidelity" });
+
+const Timing = z.object({ p50_ms: z.number(), p90_ms: z.number(), mean_ms: z.number() }).meta({ id: "Timing" });
+
+export const JobMetricsSchema = z
+  .object({
+    size: z.object({ before_bytes: Bytes, after_bytes: Bytes, ratio: z.number() }).meta({ id: "SizeMetrics" }),
+    fidelity: z
+      .object({
+        samples: Count,
+        data: z.enum(["evaluation", "calibration", "synthetic"]),
+        outputs: z.array(OutputFidelity),
+      })
+      .meta({ id: "FidelityMetrics", description: "Against the original model, on the same inputs." }),
+    accuracy: z
+      .object({
+        metric: z.enum(["top1", "top5", "mse"]),
+        before: z.number(),
+        after: z.number(),
+        drop: z.number(),
+        samples: Count,
+      })
+      .meta({ id: "AccuracyMetrics" })
+      .nullable(),
+    latency: z
+      .object({
+        before: Timing,
+        after: Timing,
+        speedup: z.number().meta({ description: "Ratio of medians." }),
+        batch_size: Count,
+        threads: Count,
+        runs: Count,
+        cpu: z.string(),
+      })
+      .meta({ id: "LatencyMetrics", description: "Measured in one run, interleaved A B A B, after warm-up." }),
+    memory: z.object({ before_peak_bytes: Bytes, after_peak_bytes: Bytes, baseline_bytes: Bytes }).meta({
+      id: "MemoryMetrics",
+      description:
+        "Peak resident memory of a process that loads and runs one model; `baseline_bytes` is what it takes before it loads one.",
+    }),
+    coverage: z
+      .object({
+        quantized_nodes: Count,
+        skipped_nodes: z.array(NodeNote),
+        fused_nodes: Count.meta({ description: "Nodes of the graph onnxruntime runs that compute on quantized data." }),
+        float_islands: z.array(NodeNote),
+      })
+      .meta({ id: "CoverageMetrics" }),
+    training: z.null(),
+    acceptance: z.array(
+      z
+        .object({ name: z.string(), limit: z.number(), value: z.number().nullable(), ok: z.boolean() })
+        .meta({ id: "AcceptanceCheck" }),
+    ),
+    environment: z
+      .object({
+        onnxruntime: z.string(),
+        cpu: z.string(),
+        isa: z.array(z.string()),
+        threads: Count,
+        seed: Count,
+        versions: z.record(z.string(), z.string()),
+      })
+      .meta({ id: "MeasurementEnvironment" }),
+  })
+  .meta({ id: "JobMetrics" });
+
+const JobResult = z
+  .object({
+    model_id: z.string(),
+    accepted: z.boolean().meta({ description: "False when a limit of `acceptance` was missed." }),
+    artifacts: z.array(Artifact),
+    metrics: JobMetricsSchema,
+  })
+  .meta({ id: "JobResult" });
+
+const JobProblem = Problem.omit({ request_id: true, errors: true }).meta({
+  id: "JobProblem",
+  description: "Why a job failed; the form of every other problem.",
+});
+
+const QuantizeJob = z
+  .object({
+    id: z.string(),
+    object: z.literal("job"),
+    type: z.literal("quantize"),
+    status: JobStatus,
+    name: z.string().nullable(),
+    model_id: z.string(),
+    params: z.record(z.string(), z.unknown()).meta({ description: "As they were sent." }),
+    effective_params: QuantizeParams.meta({ description: "With every default filled in." }),
+    evaluation: Evaluation,
+    acceptance: Acceptance,
+    metadata: Metadata,
+    priority: z.int(),
+    progress: JobProgress.nullable(),
+    queue_position: z.int().nullable().meta({ description: "1 is next; null when the job is not waiting." }),
+    attempt: Count.meta({ description: "How often a worker has started it." }),
+    created_at: Timestamp,
+    started_at: Timestamp.nullable(),
+    finished_at: Timestamp.nullable(),
+    retry_of: z.string().nullable(),
+    result: JobResult.nullable(),
+    error: JobProblem.nullable(),
+  })
+  .meta({ id: "QuantizeJob" });
+
+export const Job = z.discriminatedUnion("type", [QuantizeJob]).meta({ id: "Job" });
+export const JobPage = pageOf("JobPage", Job);
+
+export const JobPlan = z
+  .object({
+    method: z.string(),
+    quantized_nodes: z.array(NodeNote),
+    skipped_nodes: z.array(NodeNote),
+    size: z.object({ before_bytes: Bytes, predicted_bytes: Bytes, ratio: z.number() }).meta({ id: "PredictedSize" }),
+  })
+  .meta({ id: "JobPlan", description: "What the job would do." });
+
+export const JobEvent = z
+  .object({
+    id: z.int().meta({ description: "Counts from 1 within the job; there may be gaps." }),
+    at: Timestamp,
+    type: z.enum(["status", "progress", "log", "metric"]),
+    data: z.record(z.string(), z.unknown()),
+  })
+  .meta({ id: "JobEvent" });
+export const JobEventPage = pageOf("JobEventPage", JobEvent);
+
+export const ListJobEventsQuery = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(1000).default(100).meta({ description: "Of the JSON list." }),
+  cursor: z
+    .string()
+    .regex(/^\d{1,15}$/, "must be a next_cursor, or the id of an event")
+    .optional()
+    .meta({ description: "Events after this id." }),
+});
+
+export const ListJobEventsHeaders = z.object({
+  accept: z.string().optional(),
+  "last-event-id": z
+    .string()
+    .regex(/^\d{0,15}$/, "must be the id of an event")
+    .optional()
+    .meta({ description: "Of the stream: events after this id." }),
+});
+
+/** Compiles only while the wire form has every field of what the library reports. */
+type Covers<Wire extends Reported, Reported> = Wire;
+export type WireMetrics = Covers<z.output<typeof JobMetricsSchema>, JobMetrics>;
+export type WirePlan = Covers<z.output<typeof JobPlan>, QuantizePlan>;

@@ -1,0 +1,423 @@
+import type { FastifyInstance } from "fastify";
+import { z } from "zod";
+import type { DatasetRecord } from "../catalog.ts";
+import { newId } from "../catalog.ts";
+import { ServiceError } from "../errors.ts";
+import { canonicalJson, sha256Of } from "../identity.ts";
+import { isTerminal } from "../jobs/job.ts";
+import type { JobRecord } from "../jobs/job-store.ts";
+import type { JobSpec } from "../jobs/spec.ts";
+import type { ApiContext } from "./context.ts";
+import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, sendDownload } from "./download.ts";
+import * as examples from "./examples.ts";
+import type { Inspector } from "./inspector.ts";
+import { checkJob } from "./job-checks.ts";
+import { sendEvents, wantsStream } from "./job-events.ts";
+import {
+  ArtifactParams,
+  CreateJobHeaders,
+  CreateJobQuery,
+  CreateJobRequest,
+  Job,
+  JobEventPage,
+  JobPage,
+  JobParams,
+  JobPlan,
+  ListJobEventsHeaders,
+  ListJobEventsQuery,
+  ListJobsQuery,
+} from "./job-schemas.ts";
+import type { JobMeter } from "./metrics.ts";
+import { defineOperation, route } from "./operation.ts";
+
+/** How soon it makes sense to ask for a job again. */
+const POLL_SECONDS = 1;
+const json = (schema: z.ZodType) => ({ "application/json": schema });
+
+const createJob = defineOperation({
+  id: "createJob",
+  method: "POST",
+  path: "/v1/jobs",
+  tag: "Jobs",
+  summary: "Start a job",
+  description:
+    "Compresses a model. The request is checked against the recorded facts of model and dataset at once; follow the job by its Location " +
+    "or its events.",
+  access: "write",
+  query: CreateJobQuery,
+  headers: CreateJobHeaders,
+  body: CreateJobRequest,
+  responses: {
+    200: {
+      description: "With `validate_only=true`: what the job would do. Nothing was stored.",
+      content: json(JobPlan),
+      example: examples.plan,
+    },
+    202: {
+      description: "The job is recorded and waits for a worker.",
+      content: json(Job),
+      headers: { Location: "Path of the job.", "Retry-After": "Seconds after which to ask for it." },
+      example: examples.queuedJob,
+    },
+  },
+  problems: [
+    "validation_failed",
+    "idempotency_conflict",
+    "quota_exceeded",
+    "invalid_params",
+    "unsupported",
+    "invalid_model",
+    "timeout",
+    "conflict",
+    "too_large",
+    "unsupported_media_type",
+  ],
+  examples: { "application/json": examples.createJobRequest },
+});
+
+const listJobs = defineOperation({
+  id: "listJobs",
+  method: "GET",
+  path: "/v1/jobs",
+  tag: "Jobs",
+  summary: "List jobs",
+  access: "read",
+  query: ListJobsQuery,
+  responses: {
+    200: {
+      description: "Newest first.",
+      content: json(JobPage),
+      example: { data: [examples.queuedJob], next_cursor: null },
+    },
+  },
+  problems: ["validation_failed"],
+});
+
+const getJob = defineOperation({
+  id: "getJob",
+  method: "GET",
+  path: "/v1/jobs/{job_id}",
+  tag: "Jobs",
+  summary: "Get a job",
+  access: "read",
+  params: JobParams,
+  responses: { 200: { description: "The job.", content: json(Job), example: examples.finishedJob } },
+  problems: ["not_found"],
+});
+
+const cancelJob = defineOperation({
+  id: "cancelJob",
+  method: "POST",
+  path: "/v1/jobs/{job_id}/cancel",
+  tag: "Jobs",
+  summary: "Cancel a job",
+  description: "A waiting job is cancelled at once, a running one within a few seconds. Asking again is no error.",
+  access: "write",
+  params: JobParams,
+  responses: {
+    202: { description: "It is cancelled, or will be.", content: json(Job), example: examples.queuedJob },
+  },
+  problems: ["not_found", "conflict"],
+});
+
+const retryJob = defineOperation({
+  id: "retryJob",
+  method: "POST",
+  path: "/v1/jobs/{job_id}/retry",
+  tag: "Jobs",
+  summary: "Run a finished job again",
+  description: "Makes a new job with the same request; its `retry_of` names the old one.",
+  access: "write",
+  params: JobParams,
+  responses: {
+    202: {
+      description: "The new job.",
+      content: json(Job),
+      headers: { Location: "Path of the new job.", "Retry-After": "Seconds after which to ask for it." },
+      example: examples.queuedJob,
+    },
+  },
+  problems: ["not_found", "conflict", "quota_exceeded", "validation_failed"],
+});
+
+const deleteJob = defineOperation({
+  id: "deleteJob",
+  method: "DELETE",
+  path: "/v1/jobs/{job_id}",
+  tag: "Jobs",
+  summary: "Delete a job",
+  description: "With its events and artifacts; the model it made stays.",
+  access: "write",
+  params: JobParams,
+  responses: { 204: { description: "The job is gone." } },
+  problems: ["not_found", "conflict"],
+});
+
+const listJobEvents = defineOperation({
+  id: "listJobEvents",
+  method: "GET",
+  path: "/v1/jobs/{job_id}/events",
+  tag: "Jobs",
+  summary: "Follow a job",
+  description:
+    "A list; or, with `Accept: text/event-stream`, server-sent events as they come: the data of each is a `JobEvent`, its id works as " +
+    "`Last-Event-ID` after a reconnection, and the stream ends after the event of the job's final status.",
+  access: "read",
+  params: JobParams,
+  query: ListJobEventsQuery,
+  headers: ListJobEventsHeaders,
+  responses: {
+    200: {
+      description: "Oldest first.",
+      content: { "application/json": JobEventPage, "text/event-stream": z.string() },
+      example: { data: [examples.event], next_cursor: null },
+    },
+  },
+  problems: ["not_found", "validation_failed"],
+});
+
+const FILE_RESPONSES = (mediaType: string) => ({
+  200: {
+    description: "All bytes.",
+    content: { [mediaType]: null },
+    headers: { ...DOWNLOAD_HEADERS, ...DIGEST_HEADER },
+  },
+  206: {
+    description: "The bytes that Range asks for.",
+    content: { [mediaType]: null },
+    headers: { ...DOWNLOAD_HEADERS, ...DIGEST_HEADER, "Content-Range": "Which bytes these are." },
+  },
+  304: { description: "The bytes are the ones that If-None-Match names." },
+});
+
+const downloadJobArtifact = defineOperation({
+  id: "downloadJobArtifact",
+  method: "GET",
+  path: "/v1/jobs/{job_id}/artifacts/{name}",
+  tag: "Jobs",
+  summary: "Download a file that a job made",
+  access: "read",
+  params: ArtifactParams,
+  responses: FILE_RESPONSES("*/*"),
+  problems: ["not_found", "range_not_satisfiable"],
+});
+
+const getJobReport = defineOperation({
+  id: "getJobReport",
+  method: "GET",
+  path: "/v1/jobs/{job_id}/report",
+  tag: "Jobs",
+  summary: "Read a job's report",
+  access: "read",
+  params: JobParams,
+  responses: FILE_RESPONSES("text/html"),
+  problems: ["not_found", "range_not_satisfiable"],
+});
+
+export const JOB_OPERATIONS = [
+  createJob,
+  listJobs,
+  getJob,
+  cancelJob,
+  retryJob,
+  deleteJob,
+  listJobEvents,
+  downloadJobArtifact,
+  getJobReport,
+];
+
+export function registerJobs(app: FastifyInstance, context: ApiContext, inspector: Inspector, meter: JobMeter): void {
+  const { catalog, jobs, queue, quota, blobs, claims, settings } = context;
+
+  async function jobById(id: string): Promise<JobRecord> {
+    const job = await jobs.get(id);
+    if (job === undefined) throw new ServiceError("not_found", `There is no job ${id}.`);
+    return job;
+  }
+
+  async function wireJob(job: JobRecord) {
+    return jobOf(job, job.status === "queued" ? await queue.position(job.id) : null);
+  }
+
+  /** The model and dataset of a spec. Throws `validation_failed` with everything that does not go together. */
+  async function resolve(spec: JobSpec) {
+    const { dataset_id } = spec.evaluation;
+    const [model, dataset] = await Promise.all([
+      catalog.models.get(spec.model_id),
+      dataset_id === null ? undefined : catalog.datasets.get(dataset_id),
+    ]);
+    const fields = checkJob(spec, model, dataset);
+    if (fields.length > 0) {
+      throw new ServiceError("validation_failed", fields.map(({ message }) => message).join(" "), { fields });
+    }
+    return { model: model!, datasets: [dataset].filter((it): it is DatasetRecord => it !== undefined) };
+  }
+
+  /** Records and enqueues a job. */
+  async function submit(job: JobRecord, caller: string, idempotency?: { key: string; fingerprint: string }) {
+    await quota.reserve(caller, job.id, settings.maxQueuedJobsPerKey);
+    try {
+      const recorded = await jobs.create(job, idempotency);
+      if (!recorded.created) {
+        await quota.cancel(caller, job.id);
+        return recorded.job;
+      }
+    } catch (error) {
+      await quota.cancel(caller, job.id).catch(() => {}); // The place is free again in a minute.
+      throw error;
+    }
+    meter.submitted(job);
+    // It is recorded: if the queue does not take it now, the reconciler hands it over later.
+    await queue.enqueue(job).catch((error) => app.log.warn({ err: error, job: job.id }, "job not enqueued yet"));
+    return job;
+  }
+
+  route(app, createJob, async ({ query, headers, body }, request, reply) => {
+    const { type, model_id, params, evaluation, acceptance, name, metadata, priority } = body;
+    const spec: JobSpec = { type, model_id, params, evaluation, acceptance };
+    const { model, datasets } = await resolve(spec);
+    if (query.validate_only === "true") return inspector.plan(spec, model, datasets);
+    const caller = request.caller!.name;
+    const key = headers["idempotency-key"];
+    const job = await submit(
+      newJob({
+        spec,
+        sent_params: (request.body as { params: unknown }).params,
+        name,
+        metadata,
+        priority,
+        retry_of: null,
+      }),
+      caller,
+      // Keys of different callers are different keys.
+      key === undefined ? undefined : { key: `${caller} ${key}`, fingerprint: sha256Of(canonicalJson(body)) },
+    );
+    return accepted(reply, await wireJob(job));
+  });
+
+  route(app, listJobs, async ({ query: { limit, cursor, status, type, model_id } }) => {
+    const filter = { ...(status && { status }), ...(type && { type }), ...(model_id !== undefined && { model_id }) };
+    const page = await jobs.list(filter, { limit, ...(cursor !== undefined && { cursor }) });
+    return { ...page, data: await Promise.all(page.data.map(wireJob)) };
+  });
+
+  route(app, getJob, async ({ params }) => wireJob(await jobById(params.job_id)));
+
+  route(app, cancelJob, async ({ params }, _request, reply) => {
+    const { job_id } = params;
+    const job = await jobById(job_id);
+    reply.code(202);
+    if (job.status === "cancelled" || job.status === "cancelling") return wireJob(job);
+    const finished_at = new Date().toISOString();
+    const cancelled = await jobs.transition(job_id, ["queued"], "cancelled", { finished_at });
+    if (cancelled !== undefined) {
+      // A worker that takes it all the same finds it cancelled.
+      await queue.remove(job_id);
+      return wireJob(cancelled);
+    }
+    const cancelling = await jobs.transition(job_id, ["running"], "cancelling");
+    if (cancelling === undefined)
+      throw new ServiceError("conflict", `The job has ${(await jobById(job_id)).status} already.`);
+    await queue.signalCancel(job_id);
+    return wireJob(cancelling);
+  });
+
+  route(app, retryJob, async ({ params }, request, reply) => {
+    const job = await jobById(params.job_id);
+    if (!isTerminal(job.status))
+      throw new ServiceError("conflict", `The job is ${job.status}; only a finished one can be run again.`);
+    await resolve(job.spec);
+    const again = newJob({ ...job, retry_of: job.id });
+    return accepted(reply, await wireJob(await submit(again, request.caller!.name)));
+  });
+
+  route(app, deleteJob, async ({ params }, _request, reply) => {
+    const job = await jobById(params.job_id);
+    if (!(await jobs.delete(job.id))) throw new ServiceError("conflict", `The job is ${job.status}; cancel it first.`);
+    await claims.release(job.id);
+    return reply.code(204).send();
+  });
+
+  route(app, listJobEvents, async ({ params, query, headers }, request, reply) => {
+    const { id } = await jobById(params.job_id);
+    reply.header("vary", "accept");
+    if (wantsStream(request) && request.method === "GET") {
+      const after = Number(headers["last-event-id"] || (query.cursor ?? 0));
+      return sendEvents(reply, context.stopping, (signal) => jobs.follow(id, after, signal));
+    }
+    const events = await jobs.events(id, Number(query.cursor ?? 0));
+    const data = events.slice(0, query.limit);
+    return { data, next_cursor: events.length > data.length ? String(data.at(-1)!.id) : null };
+  });
+
+  async function artifact(jobId: string, name: string) {
+    const job = await jobById(jobId);
+    const found = job.result?.artifacts.find((it) => it.name === name);
+    if (found === undefined)
+      throw new ServiceError("not_found", `Job ${jobId} is ${job.status} and has no artifact ${name}.`);
+    return found;
+  }
+
+  route(app, downloadJobArtifact, async ({ params }, request, reply) => {
+    const found = await artifact(params.job_id, params.name);
+    const look = { filename: found.name, mediaType: found.media_type };
+    return sendDownload(request, reply, blobDownload(blobs, found, look));
+  });
+
+  route(app, getJobReport, async ({ params }, request, reply) => {
+    const found = await artifact(params.job_id, "report.html");
+    // It names what the uploaded model contains: it may look as it likes, but reach nothing.
+    reply.header("content-security-policy", "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:");
+    const look = { filename: found.name, mediaType: "text/html; charset=utf-8", inline: true };
+    return sendDownload(request, reply, blobDownload(blobs, found, look));
+  });
+}
+
+function accepted<T extends { id: string }>(reply: import("fastify").FastifyReply, job: T): T {
+  reply.code(202).header("location", `/v1/jobs/${job.id}`).header("retry-after", POLL_SECONDS);
+  return job;
+}
+
+type Request = Pick<JobRecord, "spec" | "sent_params" | "name" | "metadata" | "priority" | "retry_of">;
+
+function newJob({ spec, sent_params, name, metadata, priority, retry_of }: Request): JobRecord {
+  return {
+    id: newId("job"),
+    status: "queued",
+    spec,
+    sent_params,
+    name,
+    metadata,
+    priority,
+    webhook: null,
+    created_at: new Date().toISOString(),
+    started_at: null,
+    finished_at: null,
+    retry_of,
+    attempt: 0,
+    progress: null,
+    result: null,
+    error: null,
+  };
+}
+
+function jobOf(job: JobRecord, queue_position: number | null) {
+  const { spec, sent_params, result, webhook: _webhook, ...rest } = job;
+  const { type, model_id, params, evaluation, acceptance } = spec;
+  const urlOf = (name: string) => `/v1/jobs/${job.id}/artifacts/${encodeURIComponent(name)}`;
+  return {
+    ...rest,
+    object: "job",
+    type,
+    model_id,
+    params: sent_params,
+    effective_params: params,
+    evaluation,
+    acceptance,
+    queue_position,
+    result: result && {
+      ...result,
+      artifacts: result.artifacts.map((artifact) => ({ ...artifact, url: urlOf(artifact.name) })),
+    },
+  };
+}

@@ -1,0 +1,298 @@
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import { z } from "zod";
+import type { ModelFacts } from "../../core/index.ts";
+import { type CatalogFile, type ModelRecord, newId } from "../catalog.ts";
+import { ServiceError } from "../errors.ts";
+import { bundleSha256 } from "../identity.ts";
+import type { ApiContext } from "./context.ts";
+import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, sendDownload } from "./download.ts";
+import * as examples from "./examples.ts";
+import type { Inspector } from "./inspector.ts";
+import { defineOperation, isJson, route } from "./operation.ts";
+import type { FinishedUploads } from "./resumable-uploads.ts";
+import {
+  CreateModelRequest,
+  Dims,
+  LayerList,
+  Metadata,
+  Model,
+  ModelPage,
+  ModelParams,
+  Name,
+  PageQuery,
+} from "./schemas.ts";
+import { tarDownload } from "./tar.ts";
+import { checkFieldNames, type Intake, parseField, parseJsonField, takeUpload, withClaims } from "./upload-intake.ts";
+
+const UPLOAD_PROBLEMS = [
+  "too_large",
+  "unsupported_media_type",
+  "request_timeout",
+  "invalid_model",
+  "unsupported",
+  "limit_exceeded",
+  "timeout",
+  "out_of_memory",
+  "worker_crashed",
+] as const;
+
+const createModel = defineOperation({
+  id: "createModel",
+  method: "POST",
+  path: "/v1/models",
+  tag: "Models",
+  summary: "Upload a model",
+  description:
+    "Sends an ONNX model: as multipart (one part named `file` for each file; the filename of external data is the `location` that the " +
+    "model names), as the raw bytes of one `.onnx`, or by naming finished resumable uploads. It is loaded once in the runtime before it is " +
+    "accepted. The same bytes again answer 200 with the model that is there already.",
+  access: "write",
+  query: z.strictObject({ name: Name.optional().meta({ description: "Name of the model, for a raw body." }) }),
+  body: CreateModelRequest,
+  streams: {
+    "multipart/form-data": z.object({
+      file: z.array(z.file()).meta({ description: "Once for each file of the model." }),
+      name: Name.optional(),
+      metadata: z.string().optional().meta({ description: "A JSON object of strings, as in `Metadata`." }),
+    }),
+    "application/octet-stream": z.file(),
+  },
+  responses: {
+    200: {
+      description: "These bytes are a model already.",
+      content: { "application/json": Model },
+      example: examples.model,
+    },
+    201: {
+      description: "The model was added.",
+      content: { "application/json": Model },
+      headers: { Location: "Path of the model." },
+      example: examples.model,
+    },
+  },
+  problems: [...UPLOAD_PROBLEMS, "validation_failed"],
+  examples: { "application/json": examples.createModelRequest },
+});
+
+const listModels = defineOperation({
+  id: "listModels",
+  method: "GET",
+  path: "/v1/models",
+  tag: "Models",
+  summary: "List models",
+  access: "read",
+  query: PageQuery,
+  responses: {
+    200: {
+      description: "Newest first.",
+      content: { "application/json": ModelPage },
+      example: { data: [examples.model], next_cursor: null },
+    },
+  },
+  problems: ["validation_failed"],
+});
+
+const getModel = defineOperation({
+  id: "getModel",
+  method: "GET",
+  path: "/v1/models/{model_id}",
+  tag: "Models",
+  summary: "Get a model",
+  access: "read",
+  params: ModelParams,
+  query: z.strictObject({ dims: Dims.optional() }),
+  responses: { 200: { description: "The model.", content: { "application/json": Model }, example: examples.model } },
+  problems: ["not_found", "validation_failed", "timeout", "out_of_memory", "worker_crashed", "invalid_model"],
+});
+
+const downloadModel = defineOperation({
+  id: "downloadModel",
+  method: "GET",
+  path: "/v1/models/{model_id}/content",
+  tag: "Models",
+  summary: "Download a model",
+  description: "The `.onnx`; a `.tar` of all files when the model has external data (then without `Repr-Digest`).",
+  access: "read",
+  params: ModelParams,
+  responses: {
+    200: {
+      description: "All bytes.",
+      content: { "application/octet-stream": null, "application/x-tar": null },
+      headers: { ...DOWNLOAD_HEADERS, ...DIGEST_HEADER },
+    },
+    206: {
+      description: "The bytes that Range asks for.",
+      content: { "application/octet-stream": null, "application/x-tar": null },
+      headers: { ...DOWNLOAD_HEADERS, "Content-Range": "Which bytes these are." },
+    },
+    304: { description: "The bytes are the ones that If-None-Match names." },
+  },
+  problems: ["not_found", "range_not_satisfiable"],
+});
+
+const listModelLayers = defineOperation({
+  id: "listModelLayers",
+  method: "GET",
+  path: "/v1/models/{model_id}/layers",
+  tag: "Models",
+  summary: "List a model's layers",
+  description: "One row for each node that holds weights, all on one page.",
+  access: "read",
+  params: ModelParams,
+  responses: {
+    200: {
+      description: "In the order of the graph.",
+      content: { "application/json": LayerList },
+      example: { data: [examples.layer], next_cursor: null },
+    },
+  },
+  problems: ["not_found", "timeout", "out_of_memory", "worker_crashed", "invalid_model"],
+});
+
+const deleteModel = defineOperation({
+  id: "deleteModel",
+  method: "DELETE",
+  path: "/v1/models/{model_id}",
+  tag: "Models",
+  summary: "Delete a model",
+  access: "write",
+  params: ModelParams,
+  responses: { 204: { description: "The model is gone." } },
+  problems: ["not_found", "conflict"],
+});
+
+export const MODEL_OPERATIONS = [createModel, listModels, getModel, downloadModel, listModelLayers, deleteModel];
+
+export function registerModels(
+  app: FastifyInstance,
+  context: ApiContext,
+  inspector: Inspector,
+  finishedUploads: FinishedUploads,
+): void {
+  const { catalog, jobs, blobs } = context;
+
+  route(app, createModel, async ({ query, body }, request, reply) => {
+    const { record, created } = isJson(request)
+      ? await finishedUploads.use(body.uploads, (take) =>
+          add(request, async (id) => ({ files: await take(id), name: body.name, metadata: body.metadata })),
+        )
+      : await add(request, async (id) => ({
+          name: query.name,
+          ...formOf(await takeUpload(context, request, id, { rawName: "model.onnx" })),
+        }));
+    if (created) reply.code(201).header("location", `/v1/models/${record.id}`);
+    return modelOf(record);
+  });
+
+  /** Adds the model whose files `take` stores for the id it is given. */
+  function add(request: FastifyRequest, take: (id: string) => Promise<TakenModel>) {
+    const id = newId("mdl");
+    return withClaims(context, request, id, async () => {
+      const { files: unordered, name, metadata } = await take(id);
+      const files = graphFirst(unordered);
+      const sha256 = bundleSha256(files);
+      const same = await catalog.models.find(sha256);
+      if (same !== undefined) {
+        await context.claims.release(id);
+        return { record: same, created: false };
+      }
+      const facts = await inspector.model(files);
+      return catalog.models.add({
+        id,
+        identity: sha256,
+        name: name ?? files[0]!.name.replace(/\.onnx$/i, "").slice(0, 200),
+        created_at: new Date().toISOString(),
+        sha256,
+        size_bytes: files.reduce((sum, file) => sum + file.size_bytes, 0),
+        files,
+        facts,
+        derived_from: null,
+        metadata: metadata ?? {},
+      });
+    });
+  }
+
+  async function modelById(id: string): Promise<ModelRecord> {
+    const record = await catalog.models.get(id);
+    if (record === undefined) throw new ServiceError("not_found", `There is no model ${id}.`);
+    return record;
+  }
+
+  route(app, listModels, async ({ query: { limit, cursor } }) => {
+    const page = await catalog.models.list({ limit, ...(cursor !== undefined && { cursor }) });
+    return { ...page, data: page.data.map((record) => modelOf(record)) };
+  });
+
+  route(app, getModel, async ({ params, query }) => {
+    const record = await modelById(params.model_id);
+    if (query.dims === undefined) return modelOf(record);
+    checkDims(query.dims, record.facts, "#/query/dims");
+    return modelOf(record, await inspector.model(record.files, query.dims));
+  });
+
+  route(app, downloadModel, async ({ params }, request, reply) => {
+    const { files, name } = await modelById(params.model_id);
+    const [file] = files;
+    const download =
+      files.length === 1
+        ? blobDownload(blobs, file!, { filename: file!.name, mediaType: "application/octet-stream" })
+        : tarDownload(blobs, files, `${name}.tar`);
+    return sendDownload(request, reply, download);
+  });
+
+  route(app, listModelLayers, async ({ params }) => {
+    const { files } = await modelById(params.model_id);
+    return { data: await inspector.layers(files), next_cursor: null };
+  });
+
+  route(app, deleteModel, async ({ params }, _request, reply) => {
+    const users = await jobs.activeUsers(params.model_id);
+    if (users.length > 0) throw new ServiceError("conflict", `The model is in use by ${users.join(", ")}.`);
+    if (!(await catalog.models.remove(params.model_id))) {
+      throw new ServiceError("not_found", `There is no model ${params.model_id}.`);
+    }
+    return reply.code(204).send();
+  });
+}
+
+interface TakenModel {
+  readonly files: readonly CatalogFile[];
+  readonly name: string | undefined;
+  readonly metadata: Readonly<Record<string, string>> | undefined;
+}
+
+function formOf({ files, fields }: Intake): Omit<TakenModel, "name"> & { name?: string } {
+  checkFieldNames(fields, ["name", "metadata"]);
+  return {
+    files,
+    metadata: parseJsonField(Metadata, fields, "metadata"),
+    ...(fields.name !== undefined && { name: parseField(Name, fields.name, "name") }),
+  };
+}
+
+/** The graph first, its external data after it. Throws `invalid_model` when it is not clear which file is the graph. */
+function graphFirst(files: readonly CatalogFile[]): readonly CatalogFile[] {
+  if (files.length === 1) return files;
+  const graphs = files.filter((file) => /\.onnx$/i.test(file.name));
+  if (graphs.length !== 1) {
+    const found = graphs.length === 0 ? "none is" : `${graphs.map((file) => file.name).join(" and ")} are`;
+    throw new ServiceError("invalid_model", `Of several files exactly one must be named .onnx; ${found}.`);
+  }
+  return [graphs[0]!, ...files.filter((file) => file !== graphs[0])];
+}
+
+/** Throws `validation_failed` for a dimension that the model's inputs do not have. */
+export function checkDims(dims: Readonly<Record<string, number>>, facts: ModelFacts, pointer: string): void {
+  const known = new Set(facts.inputs.flatMap(({ shape }) => shape ?? []).filter((dim) => typeof dim === "string"));
+  const unknown = Object.keys(dims).filter((name) => !known.has(name));
+  if (unknown.length === 0) return;
+  const has = known.size === 0 ? "it has none" : `it has ${[...known].join(", ")}`;
+  const message = `The model's inputs have no symbolic dimension ${unknown.join(", ")}; ${has}.`;
+  throw new ServiceError("validation_failed", message, { fields: [{ pointer, code: "unknown_dimension", message }] });
+}
+
+function modelOf(record: ModelRecord, facts: ModelFacts = record.facts) {
+  const { id, name, created_at, sha256, size_bytes, derived_from, metadata } = record;
+  const files = record.files.map((file) => ({ name: file.name, size_bytes: file.size_bytes, sha256: file.sha256 }));
+  return { id, object: "model", name, created_at, sha256, size_bytes, files, ...facts, derived_from, metadata };
+}

@@ -1,0 +1,157 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { z } from "zod";
+import { type FieldError, type ProblemCode, ServiceError } from "../errors.ts";
+
+/**
+ * One operation of the API as data: the route, the validation of requests and the OpenAPI document all come from it, so they
+ * cannot disagree. `path` is written as OpenAPI does: `/v1/models/{model_id}`.
+ */
+export interface Operation<Params = unknown, Query = unknown, Headers = unknown, Body = unknown> {
+  /** The operationId: the name of the method in generated clients. */
+  readonly id: string;
+  readonly method: "GET" | "POST" | "PATCH" | "HEAD" | "DELETE" | "OPTIONS";
+  readonly path: string;
+  readonly tag: "Models" | "Datasets" | "Uploads" | "Jobs" | "System";
+  readonly summary: string;
+  readonly description?: string;
+  readonly access: Access;
+  readonly params?: z.ZodType<Params> & ObjectSchema;
+  readonly query?: z.ZodType<Query> & ObjectSchema;
+  /** Request headers that the operation reads; lower-case names. */
+  readonly headers?: z.ZodType<Headers> & ObjectSchema;
+  /** The JSON body, when there is one. */
+  readonly body?: z.ZodType<Body>;
+  /** Bodies that are streamed, by media type; the handler reads them itself, the schemas are for the document. */
+  readonly streams?: Readonly<Record<string, z.ZodType>>;
+  readonly responses: Readonly<Record<number, ResponseSpec>>;
+  /** Refusals besides those that any operation may answer with. */
+  readonly problems: readonly ProblemCode[];
+  /** By media type; a request body that works as it is. */
+  readonly examples?: Readonly<Record<string, unknown>>;
+}
+
+type ObjectSchema = z.ZodObject;
+
+/** `open`: nobody needs a key. The others name the scope that a key must have. */
+export type Access = "open" | "read" | "write" | "admin";
+
+export interface ResponseSpec {
+  readonly description: string;
+  /** By media type: the schema of the body, or null for bytes. */
+  readonly content?: Readonly<Record<string, z.ZodType | null>>;
+  /** Names and what they say. */
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly example?: unknown;
+}
+
+export interface OperationInput<Params, Query, Headers, Body> {
+  readonly params: Params;
+  readonly query: Query;
+  readonly headers: Headers;
+  readonly body: Body;
+}
+
+declare module "fastify" {
+  interface FastifyContextConfig {
+    /** Who may call this route; a route that does not say is for admins. */
+    access?: Access;
+    /** The route pattern for metrics and logs, as in the document. */
+    pattern?: string;
+    /** The body is a stream of any length: its pace is watched, not its duration. */
+    streamsBody?: boolean;
+  }
+}
+
+export function defineOperation<Params, Query, Headers, Body>(
+  operation: Operation<Params, Query, Headers, Body>,
+): Operation<Params, Query, Headers, Body> {
+  return operation;
+}
+
+/** Registers an operation: its handler sees only what its schemas let through. */
+export function route<Params, Query, Headers, Body>(
+  app: FastifyInstance,
+  operation: Operation<Params, Query, Headers, Body>,
+  handler: (
+    input: OperationInput<Params, Query, Headers, Body>,
+    request: FastifyRequest,
+    reply: FastifyReply,
+  ) => Promise<unknown>,
+): void {
+  app.route({
+    method: operation.method,
+    url: operation.path.replaceAll(/\{(\w+)\}/g, ":$1"),
+    config: {
+      access: operation.access,
+      pattern: operation.path,
+      streamsBody: operation.streams !== undefined,
+    },
+    handler: (request, reply) => handler(parseInput(operation, request), request, reply),
+  });
+}
+
+/** Remembers the routes that are registered from now on, and answers which methods a path has. */
+export function collectMethods(app: FastifyInstance): (path: string) => readonly string[] {
+  const known: { path: RegExp; methods: readonly string[] }[] = [];
+  app.addHook("onRoute", ({ url, method }) => {
+    const pattern = url
+      .replaceAll(/[.+?^${}()|[\]\\]/g, "\\$&")
+      .replaceAll(/:\w+/g, "[^/]+")
+      .replaceAll("*", ".*");
+    known.push({ path: new RegExp(`^${pattern}$`), methods: [method].flat() });
+  });
+  return (path) =>
+    [...new Set(known.filter((route) => route.path.test(path)).flatMap((route) => route.methods))].sort();
+}
+
+/** Checks all parts of a request and reports every wrong field at once. */
+function parseInput<Params, Query, Headers, Body>(
+  operation: Operation<Params, Query, Headers, Body>,
+  request: FastifyRequest,
+): OperationInput<Params, Query, Headers, Body> {
+  const fields: FieldError[] = [];
+  const parse = <T>(schema: z.ZodType<T> | undefined, value: unknown, prefix: string): T => {
+    const parsed = schema?.safeParse(value);
+    if (parsed?.success === false) fields.push(...fieldErrorsOf(parsed.error, prefix));
+    return parsed?.data as T;
+  };
+  const params = parse(operation.params, request.params, "#/path");
+  const query = parse(operation.query, request.query, "#/query");
+  const headers = parse(operation.headers, request.headers, "#/headers");
+  // A body in another media type is the handler's; it asks `request.isMultipart()` or takes the stream.
+  const hasJson = operation.streams === undefined || isJson(request);
+  const body = parse(hasJson ? operation.body : undefined, request.body, "");
+  if (hasJson && operation.body !== undefined && request.body === undefined) {
+    throw new ServiceError("invalid_request", "This operation needs a JSON body.");
+  }
+  if (fields.length > 0) {
+    throw new ServiceError("validation_failed", fields.map(({ message }) => message).join(" "), { fields });
+  }
+  return { params, query, headers, body };
+}
+
+export function isJson(request: FastifyRequest): boolean {
+  return /^application\/json\s*(;|$)/i.test(request.headers["content-type"] ?? "");
+}
+
+/** A schema's complaints, each with a JSON pointer (RFC 6901) below `prefix`. */
+export function fieldErrorsOf(error: z.ZodError, prefix: string): FieldError[] {
+  return error.issues.flatMap((issue) => {
+    const pointer = pointerOf(prefix, issue.path);
+    const message = issue.message;
+    if (issue.code !== "unrecognized_keys") return [{ pointer, code: issue.code, message: sentence(pointer, message) }];
+    // One error for each unknown key, at that key.
+    return issue.keys.map((key) => {
+      const at = pointerOf(pointer, [key]);
+      return { pointer: at, code: "unrecognized_key", message: sentence(at, "there is no such field") };
+    });
+  });
+}
+
+export function pointerOf(prefix: string, path: readonly PropertyKey[]): string {
+  return prefix + path.map((key) => `/${String(key).replaceAll("~", "~0").replaceAll("/", "~1")}`).join("");
+}
+
+function sentence(pointer: string, message: string): string {
+  return `${pointer === "" ? "The body" : pointer}: ${message.replace(/\.$/, "")}.`;
+}

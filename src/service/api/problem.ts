@@ -1,0 +1,148 @@
+import { STATUS_CODES } from "node:http";
+import type { Socket } from "node:net";
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest, preHandlerHookHandler } from "fastify";
+import { uuidv7 } from "uuidv7";
+import { z } from "zod";
+import { CoreError } from "../../core/index.ts";
+import { type FieldError, PROBLEMS, type ProblemCode, problemType, ServiceError } from "../errors.ts";
+import { TaskError } from "../tasks.ts";
+
+export const PROBLEM_MEDIA_TYPE = "application/problem+json";
+
+const FieldErrorSchema = z
+  .object({
+    pointer: z.string().meta({
+      description: "RFC 6901 pointer into the JSON body, or `#/query/…`, `#/path/…`, `#/headers/…`.",
+    }),
+    code: z.string(),
+    message: z.string(),
+  })
+  .meta({ id: "FieldError" });
+
+/** RFC 9457, with this service's extension members. */
+export const Problem = z
+  .object({
+    type: z.string().meta({ description: "An identifier of the kind of problem: `urn:modelpress:problem:<code>`." }),
+    title: z.string(),
+    status: z.int(),
+    detail: z.string().meta({ description: "What went wrong this time, for a person." }),
+    code: z.string().meta({
+      description: `Stable and machine-readable; more may be added. Now: ${Object.keys(PROBLEMS)
+        .map((code) => `\`${code}\``)
+        .join(", ")}.`,
+    }),
+    request_id: z.string().meta({ description: "Name it when you ask for help: the log has it too." }),
+    subject: z.string().optional().meta({ description: "The node, tensor or file that is at fault." }),
+    errors: z.array(FieldErrorSchema).optional().meta({ description: "Every field that is wrong." }),
+  })
+  .meta({ id: "Problem" });
+
+interface Refusal {
+  readonly code: ProblemCode;
+  readonly detail: string;
+  readonly subject?: string | undefined;
+  readonly fields?: readonly FieldError[] | undefined;
+  readonly retryAfterSeconds?: number | undefined;
+}
+
+/** What Fastify and its plugins call the refusals they make themselves. */
+const FRAMEWORK_CODES: Readonly<Record<string, ProblemCode>> = {
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: "unsupported_media_type",
+  FST_ERR_CTP_BODY_TOO_LARGE: "too_large",
+  FST_INVALID_MULTIPART_CONTENT_TYPE: "unsupported_media_type",
+  FST_REQ_FILE_TOO_LARGE: "too_large",
+  FST_PARTS_LIMIT: "too_large",
+  FST_FILES_LIMIT: "too_large",
+  FST_FIELDS_LIMIT: "too_large",
+};
+
+function refusalOf(error: FastifyError | Error): Refusal {
+  if (error instanceof ServiceError && error.code !== "internal") {
+    return {
+      code: error.code,
+      detail: error.message,
+      fields: error.fields,
+      retryAfterSeconds: error.retryAfterSeconds,
+    };
+  }
+  if ((error instanceof TaskError || error instanceof CoreError) && error.code !== "internal") {
+    return { code: error.code, detail: error.message, subject: error.subject };
+  }
+  if ("statusCode" in error && error.statusCode !== undefined && error.statusCode < 500) {
+    return { code: FRAMEWORK_CODES[error.code] ?? "invalid_request", detail: error.message };
+  }
+  return { code: "internal", detail: "Something went wrong that should not have; the log has the details." };
+}
+
+/** Turns whatever is thrown into problem+json. `limit` guards the answers about what is not there. */
+export function registerProblems(
+  app: FastifyInstance,
+  methodsOf: (path: string) => readonly string[],
+  limit: preHandlerHookHandler,
+): void {
+  app.setErrorHandler((error: FastifyError, request, reply) => sendProblem(error, request, reply));
+  app.setNotFoundHandler({ preHandler: limit }, (request, reply) => {
+    const path = request.url.split("?")[0]!;
+    const methods = methodsOf(path);
+    if (methods.length === 0) {
+      return sendProblem(new ServiceError("not_found", `There is nothing at ${path}.`), request, reply);
+    }
+    reply.header("allow", methods.join(", "));
+    return sendProblem(new ServiceError("method_not_allowed", `${path} has ${methods.join(", ")}.`), request, reply);
+  });
+}
+
+export function sendProblem(error: Error, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const { code, detail, subject, fields, retryAfterSeconds } = refusalOf(error);
+  const { status, title } = PROBLEMS[code];
+  if (status === 500) request.log.error({ err: error }, "unexpected error");
+  else if (status === 503) request.log.warn({ err: error }, "dependency unavailable");
+  // A browser asks its user for a password only where there is a page to see.
+  if (status === 401) {
+    const isPage = request.routeOptions.config?.access === "admin";
+    reply.header("www-authenticate", isPage ? 'Basic realm="modelpress"' : "Bearer");
+  }
+  if (retryAfterSeconds !== undefined) reply.header("retry-after", retryAfterSeconds);
+  return reply
+    .code(status)
+    .header("content-type", PROBLEM_MEDIA_TYPE)
+    .send(
+      JSON.stringify({
+        type: problemType(code),
+        title,
+        status,
+        detail,
+        code,
+        request_id: request.id,
+        ...(subject !== undefined && { subject }),
+        ...(fields !== undefined && { errors: fields }),
+      }),
+    );
+}
+
+/** What node:http refuses before there is a request. */
+const PARSER_CODES: Readonly<Record<string, ProblemCode>> = {
+  HPE_HEADER_OVERFLOW: "headers_too_large",
+  ERR_HTTP_REQUEST_TIMEOUT: "request_timeout",
+};
+
+/** Answers bytes that are not a proper HTTP request, and closes. */
+export function answerBrokenRequest(error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
+  const code = PARSER_CODES[error.code ?? ""] ?? "invalid_request";
+  const { status, title } = PROBLEMS[code];
+  const requestId = uuidv7();
+  const detail = "The request could not be read as HTTP.";
+  const body = JSON.stringify({ type: problemType(code), title, status, detail, code, request_id: requestId });
+  socket.end(
+    [
+      `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+      `content-type: ${PROBLEM_MEDIA_TYPE}`,
+      `content-length: ${Buffer.byteLength(body)}`,
+      `x-request-id: ${requestId}`,
+      "connection: close",
+      "",
+      body,
+    ].join("\r\n"),
+  );
+}

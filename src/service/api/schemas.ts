@@ -1,0 +1,174 @@
+import { z } from "zod";
+import { DTYPES } from "../../core/index.ts";
+
+/** The wire forms that several resources share, and those of models and datasets. */
+
+/** No control characters: names are printed in terminals, headers and pages. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what it refuses
+export const PRINTABLE = /^[^\u0000-\u001f\u007f\u2028\u2029]*$/;
+
+export const Name = z.string().min(1).max(200).regex(PRINTABLE, "no control characters");
+
+export const Metadata = z
+  .record(z.string().min(1).max(64), z.string().max(512))
+  .refine((pairs) => Object.keys(pairs).length <= 16, "at most 16 pairs")
+  .meta({ id: "Metadata", description: "Up to 16 pairs of your own; keys up to 64 and values up to 512 characters." });
+
+export const Timestamp = z.iso.datetime().meta({ description: "RFC 3339, UTC." });
+export const Bytes = z.int().min(0);
+export const Count = z.int().min(0);
+export const Sha256 = z.string().length(64).meta({ description: "Lower-case hexadecimal." });
+export const DType = z
+  .string()
+  .meta({
+    id: "DType",
+    description: `As onnxruntime names it; more may be added. Now: ${Object.keys(DTYPES).join(", ")}.`,
+  });
+
+export const ModelParams = z.object({ model_id: z.string() });
+export const DatasetParams = z.object({ dataset_id: z.string() });
+
+export const PageQuery = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(100).default(20).meta({ description: "Length of a page." }),
+  cursor: z.string().max(500).optional().meta({ description: "`next_cursor` of the page before." }),
+});
+
+/** A page of `item`s, newest first. */
+export function pageOf<Item extends z.ZodType>(id: string, item: Item) {
+  return z
+    .object({
+      data: z.array(item),
+      next_cursor: z.string().nullable().meta({ description: "Null on the last page." }),
+    })
+    .meta({ id });
+}
+
+const DerivedFrom = z
+  .object({ job_id: z.string(), model_id: z.string() })
+  .meta({ id: "DerivedFrom", description: "The job that made the model, and the model it was made from." });
+
+const StoredFile = z.object({ name: z.string(), size_bytes: Bytes, sha256: Sha256 }).meta({ id: "StoredFile" });
+
+const ModelValue = z
+  .object({
+    name: z.string(),
+    dtype: DType.nullable(),
+    shape: z
+      .array(z.union([z.int(), z.string()]).nullable())
+      .nullable()
+      .meta({
+        description: "A string is a symbolic dimension, null an unknown one; null instead of a list: unknown rank.",
+      }),
+  })
+  .meta({ id: "ModelValue" });
+
+export const Model = z
+  .object({
+    id: z.string(),
+    object: z.literal("model"),
+    name: z.string(),
+    created_at: Timestamp,
+    sha256: Sha256.meta({
+      description: "Of the file; of several files, of `sha256sum`'s lines for them, sorted by name.",
+    }),
+    size_bytes: Bytes.meta({ description: "All files together." }),
+    files: z.array(StoredFile).meta({ description: "First the `.onnx`, then its external data." }),
+    ir_version: z.int(),
+    opset_imports: z.record(z.string(), z.int()),
+    producer: z.string(),
+    inputs: z.array(ModelValue),
+    outputs: z.array(ModelValue),
+    nodes: Count.meta({ description: "Of the graph and its subgraphs." }),
+    operators: z.record(z.string(), Count),
+    parameters: Count.meta({ description: "Elements of all weights." }),
+    weight_bytes: Bytes,
+    weight_bytes_by_dtype: z.record(z.string(), Bytes),
+    activation_bytes: Bytes.nullable().meta({ description: "For one sample; null where shapes are not known." }),
+    macs: Count.nullable().meta({
+      description: "Multiply-accumulates for one sample; null where shapes are not known.",
+    }),
+    derived_from: DerivedFrom.nullable(),
+    metadata: Metadata,
+  })
+  .meta({ id: "Model" });
+export const ModelPage = pageOf("ModelPage", Model);
+
+export const Layer = z
+  .object({
+    name: z.string(),
+    op: z.string(),
+    weight: z.string().meta({ description: "Name of the weight." }),
+    shape: z.array(z.int()),
+    parameters: Count,
+    bytes: Bytes,
+    dtype: DType,
+    weight_min: z.number().nullable(),
+    weight_max: z.number().nullable(),
+    channel_range_spread: z.number().nullable().meta({
+      description: "Largest over smallest per-channel max|w|: above 10 or so, per-tensor scales lose much.",
+    }),
+  })
+  .meta({ id: "Layer" });
+export const LayerList = pageOf("LayerList", Layer);
+
+const DatasetField = z
+  .object({ name: z.string(), dtype: DType, shape: z.array(z.int()) })
+  .meta({ id: "DatasetField", description: "`shape` is that of one sample." });
+
+export const Dataset = z
+  .object({
+    id: z.string(),
+    object: z.literal("dataset"),
+    name: z.string(),
+    created_at: Timestamp,
+    size_bytes: Bytes,
+    sha256: Sha256,
+    samples: Count,
+    fields: z.array(DatasetField),
+    has_labels: z.boolean(),
+    classes: z.array(z.string()).nullable(),
+    metadata: Metadata,
+  })
+  .meta({ id: "Dataset" });
+export const DatasetPage = pageOf("DatasetPage", Dataset);
+
+const UploadReference = z
+  .strictObject({
+    upload_id: z.string().max(100).meta({ description: "The last part of the finished upload's URL." }),
+    filename: z.string().max(255),
+  })
+  .meta({ id: "UploadReference" });
+
+export const CreateModelRequest = z
+  .strictObject({
+    uploads: z.array(UploadReference).min(1).max(4096),
+    name: Name.optional(),
+    metadata: Metadata.default({}),
+  })
+  .meta({ id: "CreateModelRequest", description: "A model from finished resumable uploads, which are used up by it." });
+
+export const DatasetSpec = z
+  .strictObject({
+    input: z.string().min(1).max(1024).optional().meta({ description: "The model input that an `.npy` file is for." }),
+  })
+  .meta({ id: "DatasetSpec", description: "What the file itself does not say." });
+
+export const CreateDatasetRequest = z
+  .strictObject({
+    uploads: z.array(UploadReference).length(1),
+    name: Name.optional(),
+    metadata: Metadata.default({}),
+    spec: DatasetSpec.optional(),
+  })
+  .meta({ id: "CreateDatasetRequest" });
+
+/** `?dims=w:320,n:1` */
+export const Dims = z
+  .string()
+  .max(2000)
+  .regex(/^[^,:]+:[1-9]\d{0,8}(,[^,:]+:[1-9]\d{0,8})*$/, "write it like w:320,n:1")
+  .transform((text) => Object.fromEntries(text.split(",").map((pair) => pair.split(":"))) as Record<string, string>)
+  .transform((pairs) => Object.fromEntries(Object.entries(pairs).map(([name, size]) => [name, Number(size)])))
+  .meta({
+    description: "Sizes for symbolic dimensions, as in `w:320,n:1`: counts MACs and activation bytes for them.",
+  });

@@ -1,0 +1,249 @@
+import { createRequire } from "node:module";
+import type { FastifyInstance } from "fastify";
+import { stringify as toYaml } from "yaml";
+import { z } from "zod";
+import { type FieldError, ServiceError } from "../errors.ts";
+import { Evaluation, QuantizeParams } from "../jobs/spec.ts";
+import type { ApiContext } from "./context.ts";
+import { DATASET_SUFFIXES } from "./datasets.ts";
+import type { Metrics } from "./metrics.ts";
+import { defineOperation, route } from "./operation.ts";
+import { MAX_FILES } from "./upload-intake.ts";
+
+/** Longer than any healthy part takes to answer. */
+const CHECK_TIMEOUT_MS = 2_000;
+
+const Health = z.object({ status: z.literal("ok") }).meta({ id: "Health" });
+
+const Readiness = z
+  .object({ status: z.literal("ready"), workers: z.int().meta({ description: "Live worker processes." }) })
+  .meta({ id: "Readiness" });
+
+const Capabilities = z
+  .object({
+    versions: z.object({ modelpress: z.string(), node: z.string(), onnxruntime: z.string() }).meta({ id: "Versions" }),
+    model_suffixes: z.array(z.string()),
+    dataset_suffixes: z.array(z.string()),
+    methods: z.array(
+      z
+        .object({
+          type: z.string(),
+          method: z.string(),
+          params_schema: z.string().meta({ description: "Name of the schema of `params` in the API document." }),
+        })
+        .meta({ id: "Method" }),
+    ),
+    metrics: z.array(z.string()),
+    targets: z.array(
+      z
+        .object({
+          name: z.string(),
+          isa: z.array(z.string()).meta({ description: "Instruction set extensions it counts on." }),
+          description: z.string(),
+        })
+        .meta({ id: "Target" }),
+    ),
+    trainable_operators: z.array(z.string()).meta({ description: "Empty: this version does not train." }),
+    limits: z
+      .object({
+        max_upload_bytes: z.int(),
+        max_files: z.int().meta({ description: "Of one model." }),
+        max_queued_jobs: z.int().meta({ description: "Of one API key." }),
+        job_timeout_ms: z.int(),
+        queue_timeout_ms: z.int(),
+        inspect_timeout_ms: z.int(),
+        memory_bytes: z.int().meta({ description: "Of the process of one job or inspection." }),
+        job_threads: z.int(),
+        requests_per_minute: z.int().nullable(),
+      })
+      .meta({ id: "Limits" }),
+  })
+  .meta({ id: "Capabilities" });
+
+type TargetName = z.output<typeof QuantizeParams>["target"];
+
+const TARGETS = {
+  auto: { isa: [], description: "The machine that the worker runs on." },
+  "x64-vnni": {
+    isa: ["avx512_vnni", "avx_vnni"],
+    description: "x86-64 with 8-bit dot products: int8 does not saturate.",
+  },
+  "x64-avx2": {
+    isa: ["avx2"],
+    description: "x86-64 without them: 8-bit weights keep one bit free where sums could saturate.",
+  },
+  arm64: { isa: ["neon", "dotprod"], description: "64-bit Arm." },
+  portable: { isa: [], description: "Anything that onnxruntime runs on." },
+} as const satisfies Record<TargetName, { isa: readonly string[]; description: string }>;
+
+const getHealth = defineOperation({
+  id: "getHealth",
+  method: "GET",
+  path: "/healthz",
+  tag: "System",
+  summary: "Whether the process is alive",
+  access: "open",
+  responses: { 200: { description: "It is.", content: { "application/json": Health }, example: { status: "ok" } } },
+  problems: [],
+});
+
+const getReadiness = defineOperation({
+  id: "getReadiness",
+  method: "GET",
+  path: "/readyz",
+  tag: "System",
+  summary: "Whether jobs can be accepted and run",
+  description: "Looks at Redis, the blob store and the workers. 503 names in `errors` each part that is missing.",
+  access: "open",
+  responses: {
+    200: {
+      description: "Everything is there.",
+      content: { "application/json": Readiness },
+      example: { status: "ready", workers: 1 },
+    },
+  },
+  problems: [],
+});
+
+const getMetrics = defineOperation({
+  id: "getMetrics",
+  method: "GET",
+  path: "/metrics",
+  tag: "System",
+  summary: "Numbers for Prometheus",
+  access: "read",
+  responses: { 200: { description: "In Prometheus' text format.", content: { "text/plain": z.string() } } },
+  problems: [],
+});
+
+const getCapabilities = defineOperation({
+  id: "getCapabilities",
+  method: "GET",
+  path: "/v1/capabilities",
+  tag: "System",
+  summary: "What this service can do",
+  access: "read",
+  responses: { 200: { description: "Versions, methods and limits.", content: { "application/json": Capabilities } } },
+  problems: [],
+});
+
+const getOpenApiJson = defineOperation({
+  id: "getOpenApiJson",
+  method: "GET",
+  path: "/openapi.json",
+  tag: "System",
+  summary: "This document as JSON",
+  access: "open",
+  responses: {
+    200: { description: "OpenAPI 3.1.", content: { "application/json": z.record(z.string(), z.unknown()) } },
+  },
+  problems: [],
+});
+
+const getOpenApiYaml = defineOperation({
+  id: "getOpenApiYaml",
+  method: "GET",
+  path: "/openapi.yaml",
+  tag: "System",
+  summary: "This document as YAML",
+  access: "open",
+  responses: { 200: { description: "OpenAPI 3.1.", content: { "application/yaml": z.string() } } },
+  problems: [],
+});
+
+export const SYSTEM_OPERATIONS = [getHealth, getReadiness, getMetrics, getCapabilities, getOpenApiJson, getOpenApiYaml];
+
+export function registerSystem(app: FastifyInstance, context: ApiContext, metrics: Metrics, document: object): void {
+  const capabilities = capabilitiesOf(context);
+  const yaml = openApiYaml(document);
+
+  route(app, getHealth, async () => ({ status: "ok" }));
+
+  route(app, getReadiness, async () => {
+    if (context.stopping.aborted) throw new ServiceError("unavailable", "The service is shutting down.");
+    const workers = context.queue.liveWorkers();
+    const missing = await Promise.all([
+      missingPart("redis", context.pingRedis()),
+      missingPart("blob_store", context.blobs.check()),
+      missingPart(
+        "workers",
+        workers.then((count) => {
+          if (count === 0) throw new Error("no worker is running");
+        }),
+      ),
+    ]);
+    const fields = missing.filter((part) => part !== undefined);
+    if (fields.length === 0) return { status: "ready", workers: await workers };
+    const detail = fields.map(({ message }) => message).join(" ");
+    throw new ServiceError("unavailable", detail, { fields, retryAfterSeconds: 5 });
+  });
+
+  route(app, getMetrics, async (_input, _request, reply) => reply.type(metrics.contentType).send(await metrics.text()));
+  route(app, getCapabilities, async () => capabilities);
+  route(app, getOpenApiJson, async () => document);
+  route(app, getOpenApiYaml, async (_input, _request, reply) => reply.type("application/yaml").send(yaml));
+}
+
+/** The document as it is committed and served. */
+export function openApiYaml(document: object): string {
+  // References in YAML would make the text depend on which objects happen to be shared.
+  return toYaml(document, { aliasDuplicateObjects: false, lineWidth: 120 });
+}
+
+async function missingPart(part: string, check: Promise<unknown>): Promise<FieldError | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error("it does not answer")), CHECK_TIMEOUT_MS);
+  });
+  try {
+    await Promise.race([check, late]);
+    return undefined;
+  } catch (error) {
+    return {
+      pointer: `#/parts/${part}`,
+      code: "missing",
+      message: `${part}: ${(error as Error).message}.`.replace(/\.+$/, "."),
+    };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+export const VERSION = versionOf("../../../package.json");
+
+/** From the package's own description: loading the runtime is not for this process. */
+function versionOf(packageJson: string): string {
+  return createRequire(import.meta.url)(packageJson).version;
+}
+
+function capabilitiesOf({ settings }: ApiContext): z.input<typeof Capabilities> {
+  const { maxUploadBytes, maxQueuedJobsPerKey, jobTimeoutMs, queueTimeoutMs, inspectLimits, jobThreads } = settings;
+  return {
+    versions: {
+      modelpress: VERSION,
+      node: process.versions.node,
+      onnxruntime: versionOf("onnxruntime-node/package.json"),
+    },
+    model_suffixes: [".onnx"],
+    dataset_suffixes: [...DATASET_SUFFIXES],
+    methods: QuantizeParams.options.map((params) => ({
+      type: "quantize",
+      method: params.shape.method.value,
+      params_schema: z.globalRegistry.get(params)!.id!,
+    })),
+    metrics: Evaluation.shape.metric.unwrap().unwrap().options,
+    targets: Object.entries(TARGETS).map(([name, { isa, description }]) => ({ name, isa: [...isa], description })),
+    trainable_operators: [],
+    limits: {
+      max_upload_bytes: maxUploadBytes,
+      max_files: MAX_FILES,
+      max_queued_jobs: maxQueuedJobsPerKey,
+      job_timeout_ms: jobTimeoutMs,
+      queue_timeout_ms: queueTimeoutMs,
+      inspect_timeout_ms: inspectLimits.timeoutMs,
+      memory_bytes: inspectLimits.memoryBytes,
+      job_threads: jobThreads,
+      requests_per_minute: settings.rateLimitPerMinute || null,
+    },
+  };
+}

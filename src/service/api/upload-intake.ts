@@ -1,0 +1,266 @@
+import { PassThrough, type Readable } from "node:stream";
+import type { FastifyRequest } from "fastify";
+import type { z } from "zod";
+import type { BlobRef } from "../blobs/blob-store.ts";
+import type { CatalogFile } from "../catalog.ts";
+import { type FieldError, ServiceError } from "../errors.ts";
+import type { ApiContext } from "./context.ts";
+import { fieldErrorsOf } from "./operation.ts";
+import { PRINTABLE } from "./schemas.ts";
+
+/**
+ * Takes in the files of an upload: multipart, or one raw body. They are hashed and written as they arrive; whatever goes wrong,
+ * the caller releases the claims of `owner` and nothing is left.
+ */
+
+/** Files of one upload; exporters that write one file for each tensor make a few thousand. */
+export const MAX_FILES = 4096;
+const MAX_FIELDS = 16;
+const MAX_FIELD_BYTES = 64 * 1024;
+/** Boundary lines and part headers, per file; generous. */
+const OVERHEAD_BYTES = 1024 * 1024;
+/** An upload that brings fewer bytes than this in `uploadIdleTimeoutMs` is not worth its connection. */
+const MIN_PROGRESS_BYTES = 1024;
+
+export interface Intake {
+  readonly files: readonly CatalogFile[];
+  /** The text fields of a multipart body. */
+  readonly fields: Readonly<Record<string, string>>;
+}
+
+export interface IntakeOptions {
+  /** The file name of a body that is the bytes themselves. */
+  readonly rawName: string;
+  /** Throws for a file name that is refused, before the file is read. */
+  readonly checkName?: (filename: string) => void;
+}
+
+/** Takes the body's files in. */
+export async function takeUpload(
+  context: ApiContext,
+  request: FastifyRequest,
+  owner: string,
+  { rawName, checkName }: IntakeOptions,
+): Promise<Intake> {
+  const { maxUploadBytes, uploadIdleTimeoutMs } = context.settings;
+  const declared = Number(request.headers["content-length"] ?? 0);
+  if (declared > maxUploadBytes + (request.isMultipart() ? OVERHEAD_BYTES : 0)) throw tooLarge(maxUploadBytes);
+  const pace = watchPace(request, uploadIdleTimeoutMs);
+  let left = maxUploadBytes;
+  const store = async (name: string, open: () => Readable): Promise<CatalogFile> => {
+    checkFileName(name);
+    checkName?.(name);
+    const bytes = open();
+    const stop = () => bytes.destroy(pace.signal.reason);
+    pace.signal.addEventListener("abort", stop, { once: true });
+    try {
+      const ref = await storeFile(context, owner, bytes, left);
+      left -= ref.size_bytes;
+      return { ...ref, name };
+    } catch (error) {
+      throw error instanceof ServiceError && error.code === "too_large" ? tooLarge(maxUploadBytes) : error;
+    } finally {
+      pace.signal.removeEventListener("abort", stop);
+    }
+  };
+  try {
+    if (request.isMultipart()) return await takeMultipart(request, pace.signal, store);
+    // Through a stream of our own: a failing write must not destroy the socket that the answer goes to.
+    const file = await store(rawName, () => request.raw.pipe(new PassThrough()));
+    if (declared !== 0 && file.size_bytes !== declared) throw cutOff();
+    return { files: [file], fields: {} };
+  } catch (error) {
+    throw pace.signal.aborted ? pace.signal.reason : error;
+  } finally {
+    pace.stop();
+  }
+}
+
+/** Puts one file into the blob store, claimed by `owner`. */
+export function storeFile(
+  context: ApiContext,
+  owner: string,
+  bytes: AsyncIterable<Uint8Array>,
+  maxBytes: number,
+): Promise<BlobRef> {
+  return context.blobs.put(bytes, { maxBytes, claim: (ref) => context.claims.claim(owner, ref) });
+}
+
+/** Runs `make`, which claims blobs for `owner`; when it fails, the claims are released and nothing of it stays. */
+export async function withClaims<T>(
+  context: ApiContext,
+  request: FastifyRequest,
+  owner: string,
+  make: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await make();
+  } catch (error) {
+    // When even that fails, the sweep releases them later; the reason of the first failure is what the client must see.
+    await context.claims
+      .release(owner)
+      .catch((cause) => request.log.warn({ err: cause, owner }, "claims not released"));
+    throw error;
+  }
+}
+
+async function takeMultipart(
+  request: FastifyRequest,
+  signal: AbortSignal,
+  store: (name: string, open: () => Readable) => Promise<CatalogFile>,
+): Promise<Intake> {
+  const files: CatalogFile[] = [];
+  const fields: Record<string, string> = {};
+  const parts = request.parts({
+    preservePath: true,
+    limits: {
+      fileSize: Number.POSITIVE_INFINITY, // The store counts.
+      files: MAX_FILES,
+      fields: MAX_FIELDS,
+      parts: MAX_FILES + MAX_FIELDS,
+      fieldSize: MAX_FIELD_BYTES,
+      fieldNameSize: 100,
+      headerPairs: 20,
+    },
+  });
+  const aborted = Promise.withResolvers<never>();
+  const abort = () => aborted.reject(signal.reason);
+  signal.addEventListener("abort", abort, { once: true });
+  aborted.promise.catch(() => {});
+  try {
+    for (;;) {
+      const { value: part, done } = await Promise.race([parts.next(), aborted.promise]);
+      if (done === true) break;
+      if (part.type === "file") {
+        const refusal = fileRefusal(part.fieldname, part.filename, files);
+        if (refusal !== undefined) throw refusal;
+        files.push(await store(part.filename ?? "", () => part.file));
+        if (part.file.truncated) throw cutOff();
+      } else if (part.fieldname === "file") {
+        throw invalidField("/file", "not_a_file", "`file` must be a file part, with a filename");
+      } else if (part.valueTruncated || part.fieldnameTruncated) {
+        throw new ServiceError("too_large", `A form field is larger than ${MAX_FIELD_BYTES} bytes.`);
+      } else {
+        fields[part.fieldname] = typeof part.value === "string" ? part.value : JSON.stringify(part.value);
+      }
+    }
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    if ("code" in error && error.code === "ERR_STREAM_PREMATURE_CLOSE") throw cutOff();
+    // The parser's complaints about a body that is not multipart, or ends too early, are plain Errors.
+    const ofTheParser = error.constructor === Error && !("code" in error);
+    throw ofTheParser
+      ? new ServiceError("invalid_request", `The multipart body is malformed: ${error.message}.`)
+      : error;
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
+  if (files.length === 0) throw invalidField("/file", "missing", "send the file in a part named `file`");
+  return { files, fields };
+}
+
+function fileRefusal(
+  field: string,
+  filename: string | undefined,
+  before: readonly CatalogFile[],
+): ServiceError | undefined {
+  if (field !== "file") return invalidField(`/${field}`, "unrecognized_key", "files are sent in parts named `file`");
+  if (before.some(({ name }) => name === filename)) {
+    return invalidField("/file", "duplicate_filename", `two files are named ${JSON.stringify(filename)}`);
+  }
+  return undefined;
+}
+
+/**
+ * Accepts plain file names only. They become names in scratch directories, archives and headers; a model that wants its external data
+ * in a folder cannot be had this way. Throws `validation_failed`.
+ */
+export function checkFileName(name: string): string {
+  const plain =
+    name !== "" &&
+    Buffer.byteLength(name) <= 255 &&
+    PRINTABLE.test(name) &&
+    !/[/\\]/.test(name) &&
+    !/^\.{1,2}$/.test(name);
+  if (plain) return name;
+  throw invalidField("/file", "invalid_filename", `${JSON.stringify(name.slice(0, 300))} is not a plain file name`);
+}
+
+/** Parses a text field that holds JSON. */
+export function parseJsonField<T>(
+  schema: z.ZodType<T>,
+  fields: Readonly<Record<string, string>>,
+  name: string,
+): T | undefined {
+  const text = fields[name];
+  if (text === undefined || text === "") return undefined;
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    throw invalidField(`/${name}`, "invalid_json", "must be JSON");
+  }
+  return parseField(schema, json, name);
+}
+
+/** Parses a value that came in a text field. */
+export function parseField<T>(schema: z.ZodType<T>, value: unknown, name: string): T {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const fields = fieldErrorsOf(parsed.error, `/${name}`);
+  throw new ServiceError("validation_failed", fields.map(({ message }) => message).join(" "), { fields });
+}
+
+/** Throws for fields that nobody reads: a typo must not pass silently. */
+export function checkFieldNames(fields: Readonly<Record<string, string>>, known: readonly string[]): void {
+  const unknown = Object.keys(fields).filter((name) => !known.includes(name));
+  if (unknown.length === 0) return;
+  const errors: FieldError[] = unknown.map((name) => ({
+    pointer: `/${name}`,
+    code: "unrecognized_key",
+    message: `/${name}: there is no such field.`,
+  }));
+  throw new ServiceError("validation_failed", errors.map(({ message }) => message).join(" "), { fields: errors });
+}
+
+function invalidField(pointer: string, code: string, message: string): ServiceError {
+  const field = { pointer, code, message: `${pointer}: ${message}.` };
+  return new ServiceError("validation_failed", field.message, { fields: [field] });
+}
+
+function tooLarge(maxBytes: number): ServiceError {
+  return new ServiceError("too_large", `The upload is larger than the limit of ${maxBytes} bytes.`);
+}
+
+function cutOff(): ServiceError {
+  return new ServiceError("invalid_request", "The upload ended before all of its bytes had arrived.");
+}
+
+/** A signal that fires when the client has gone, or sends next to nothing although we could read more. */
+export function watchPace(request: FastifyRequest, windowMs: number): { readonly signal: AbortSignal; stop(): void } {
+  const { raw } = request;
+  const aborter = new AbortController();
+  let seen = raw.socket.bytesRead;
+  const timer = setInterval(() => {
+    const read = raw.socket.bytesRead;
+    // A full buffer means that it is our disk that is slow.
+    const starved = raw.readableLength < raw.readableHighWaterMark;
+    if (!raw.complete && starved && read - seen < MIN_PROGRESS_BYTES) {
+      aborter.abort(
+        new ServiceError("request_timeout", `Fewer than ${MIN_PROGRESS_BYTES} bytes came in ${windowMs} ms.`),
+      );
+    }
+    seen = read;
+  }, windowMs);
+  const gone = () => {
+    if (!raw.complete) aborter.abort(cutOff());
+  };
+  raw.once("close", gone);
+  return {
+    signal: aborter.signal,
+    stop() {
+      clearInterval(timer);
+      raw.off("close", gone);
+    },
+  };
+}

@@ -1,0 +1,97 @@
+import { readFile } from "node:fs/promises";
+import type { DatasetFacts, ModelFacts } from "../../src/core/index.ts";
+import type { JobQueue } from "../../src/service/jobs/job-store.ts";
+import { TaskError, type TaskKind, type TaskRunner, type Tasks } from "../../src/service/tasks.ts";
+
+/** Stand-ins for the queue and the child processes: for tests of what the API does before, after and without them. */
+
+export function createMemoryQueue(): JobQueue & { readonly waiting: string[] } {
+  const waiting: string[] = [];
+  return {
+    waiting,
+    async enqueue(job) {
+      if (!waiting.includes(job.id)) waiting.push(job.id);
+    },
+    async remove(id) {
+      const index = waiting.indexOf(id);
+      if (index >= 0) waiting.splice(index, 1);
+      return index >= 0;
+    },
+    async signalCancel() {},
+    async position(id) {
+      const index = waiting.indexOf(id);
+      return index < 0 ? null : index + 1;
+    },
+    counts: async () => ({ waiting: waiting.length, active: 0 }),
+    liveWorkers: async () => 1,
+  };
+}
+
+/** A "model" is a file that starts with this text; more lines in it are ignored. */
+export const MEMORY_MODEL = "memory model\n";
+
+type Results = { [K in TaskKind]?: (request: Tasks[K]["request"]) => Promise<Tasks[K]["result"]> };
+
+/** Tasks that recognise `MEMORY_MODEL` files and any dataset; `overrides` replaces some of them. */
+export function createMemoryTasks(overrides: Results = {}): TaskRunner & { readonly ran: string[] } {
+  const ran: string[] = [];
+  const results: Results = {
+    async inspect_model({ files, dims }) {
+      const text = await readFile(files[0]!.path, "latin1");
+      if (!text.startsWith(MEMORY_MODEL)) {
+        throw new TaskError({ code: "invalid_model", message: "This is not an ONNX model.", subject: files[0]!.name });
+      }
+      return { ...MODEL_FACTS, macs: dims.w === undefined ? null : 1000 * dims.w };
+    },
+    async list_layers() {
+      return [
+        {
+          ...{ name: "MatMul.0", op: "MatMul", weight: "w", shape: [4, 2], parameters: 8, bytes: 32, dtype: "float32" },
+          ...{ weight_min: -1, weight_max: 1, channel_range_spread: null },
+        } as const,
+      ];
+    },
+    async inspect_dataset({ file }) {
+      const text = await readFile(file.path, "latin1");
+      if (text.startsWith("pickle")) throw new TaskError({ code: "invalid_dataset", message: "Object arrays are refused." });
+      return text.startsWith("labels") ? { ...DATASET_FACTS, has_labels: true } : DATASET_FACTS;
+    },
+    async plan_job({ spec }) {
+      const size = { before_bytes: 100, predicted_bytes: 50, ratio: 0.5 };
+      return { method: spec.params.method, quantized_nodes: [], skipped_nodes: [], size };
+    },
+    ...overrides,
+  };
+  return {
+    ran,
+    async run(kind, request) {
+      ran.push(kind);
+      const task = results[kind];
+      if (task === undefined) throw new Error(`${kind} is not part of this test`);
+      return task(request);
+    },
+    close: async () => {},
+  };
+}
+
+export const MODEL_FACTS: ModelFacts = {
+  ir_version: 8,
+  opset_imports: { "ai.onnx": 17 },
+  producer: "test",
+  inputs: [{ name: "x", dtype: "float32", shape: ["n", "w"] }],
+  outputs: [{ name: "y", dtype: "float32", shape: ["n", 2] }],
+  nodes: 1,
+  operators: { MatMul: 1 },
+  parameters: 8,
+  weight_bytes: 32,
+  weight_bytes_by_dtype: { float32: 32 },
+  activation_bytes: null,
+  macs: null,
+};
+
+export const DATASET_FACTS: DatasetFacts = {
+  samples: 10,
+  fields: [{ name: "x", dtype: "float32", shape: [4] }],
+  has_labels: false,
+  classes: null,
+};

@@ -1,0 +1,135 @@
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Writable } from "node:stream";
+import { pino } from "pino";
+import { buildApp } from "../../src/app.ts";
+import { OPEN_TO_ALL } from "../../src/service/api/api-keys.ts";
+import type { ApiContext, ApiSettings } from "../../src/service/api/context.ts";
+import { createJobQuota } from "../../src/service/api/job-quota.ts";
+import { createBlobClaims } from "../../src/service/blobs/claims.ts";
+import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
+import { createCatalog } from "../../src/service/catalog.ts";
+import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
+import { fromRedis } from "../../src/service/redis.ts";
+import { createOpenApiValidator, type OpenApiDocument, type OpenApiValidator } from "./openapi-validator.ts";
+import { startTestRedis } from "./redis.ts";
+import { createMemoryQueue, createMemoryTasks } from "./memory-workers.ts";
+
+export interface TestServer {
+  readonly url: string;
+  readonly context: ApiContext;
+  readonly redisUrl: string;
+  readonly document: OpenApiDocument;
+  readonly validator: OpenApiValidator;
+  /** What was logged, one JSON line each. */
+  readonly logged: string[];
+  /** Sends a request and checks the answer against the document. */
+  call(method: string, path: string, init?: RequestInit): Promise<TestAnswer>;
+  /** Every file below the data directory, but for those of redis-server. */
+  files(): Promise<readonly string[]>;
+  stop(): void;
+  close(): Promise<void>;
+}
+
+export interface TestAnswer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly body: Buffer;
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into answers whose form the validator has checked
+  readonly json: any;
+}
+
+export interface TestServerOptions {
+  readonly settings?: Partial<ApiSettings>;
+  readonly context?: Partial<ApiContext>;
+}
+
+/** The API on a free port of the loopback interface, with a redis-server and a data directory of its own. */
+export async function startTestServer(options: TestServerOptions = {}): Promise<TestServer> {
+  const dataDir = await mkdtemp(join(tmpdir(), "modelpress-test-"));
+  const { redis, url: redisUrl, close: closeRedis } = await startTestRedis();
+  const logged: string[] = [];
+  const log = pino(
+    { level: "info" },
+    new Writable({
+      write(line, _encoding, done) {
+        logged.push(String(line));
+        done();
+      },
+    }),
+  );
+  const stopping = new AbortController();
+  const blobs = await createFileBlobStore(join(dataDir, "blobs"));
+  const claims = createBlobClaims(redis, blobs);
+  const jobs = createRedisJobStore(redis);
+  const context: ApiContext = {
+    settings: {
+      scratchDir: join(dataDir, "scratch"),
+      uploadsDir: join(dataDir, "uploads"),
+      maxUploadBytes: 64 * 1024 * 1024,
+      uploadIdleTimeoutMs: 30_000,
+      uploadExpiryMs: 60_000,
+      rateLimitPerMinute: 0,
+      maxQueuedJobsPerKey: 100,
+      inspectConcurrency: 2,
+      inspectLimits: { timeoutMs: 60_000, memoryBytes: 2 ** 31 },
+      jobTimeoutMs: 60_000,
+      queueTimeoutMs: 60_000,
+      jobThreads: 1,
+      ...options.settings,
+    },
+    keys: OPEN_TO_ALL,
+    blobs,
+    claims,
+    catalog: createCatalog(redis, claims),
+    jobs,
+    queue: createMemoryQueue(),
+    quota: createJobQuota(redis, jobs),
+    tasks: createMemoryTasks(),
+    pingRedis: async () => void (await fromRedis(redis.ping())),
+    stopping: stopping.signal,
+    ...options.context,
+  };
+  const app = await buildApp({ context, log, trustProxy: false, queues: [] });
+  await app.listen({ host: "127.0.0.1", port: 0 });
+  const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`;
+  const document = (await (await fetch(`${url}/openapi.json`)).json()) as OpenApiDocument;
+  const validator = createOpenApiValidator(document);
+  return {
+    url,
+    context,
+    redisUrl,
+    document,
+    validator,
+    logged,
+    async call(method, path, init = {}) {
+      const response = await fetch(url + path, { redirect: "manual", ...init, method });
+      const body = Buffer.from(await response.arrayBuffer());
+      validator.checkAnswer(method, new URL(url + path).pathname, { status: response.status, headers: response.headers, body });
+      const isJson = /json$/.test(response.headers.get("content-type")?.split(";")[0] ?? "") && body.length > 0;
+      return { status: response.status, headers: response.headers, body, json: isJson ? JSON.parse(body.toString()) : null };
+    },
+    async files() {
+      const entries = await readdir(dataDir, { recursive: true, withFileTypes: true });
+      return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name).slice(dataDir.length + 1));
+    },
+    stop: () => stopping.abort(),
+    async close() {
+      stopping.abort();
+      await app.close();
+      jobs.close();
+      await closeRedis();
+      await rm(dataDir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** A form with files and fields, as browsers and curl send it. */
+export function formOf(files: Readonly<Record<string, Uint8Array>>, fields: Readonly<Record<string, string>> = {}): FormData {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields)) form.set(name, value);
+  for (const [name, bytes] of Object.entries(files)) form.append("file", new Blob([Buffer.from(bytes)]), name);
+  return form;
+}
