@@ -365,7 +365,7 @@ export class Graph {
       if (to.dtype === undefined || to.dtype === from.dtype) {
         // The declaration of an output is what callers were promised.
         to.dtype = from.dtype;
-        to.shape = from.shape ?? to.shape;
+        if (!to.constant) to.shape = from.shape ?? to.shape;
         to.source = from.source ?? to.source;
       }
       if (graph === this.model.graph) {
