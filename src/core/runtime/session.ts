@@ -16,7 +16,10 @@ export interface SessionOptions {
   readonly threads?: number;
   /** How far onnxruntime may rewrite the graph; `all` unless given. */
   readonly optimization?: "disabled" | "basic" | "extended" | "all";
-  /** Where to write the graph as onnxruntime has rewritten it. A path of the caller's own, never a user's. */
+  /**
+   * Where to write the graph as onnxruntime has rewritten it, its weights beside it in a file of that name and `.data`: a model of any size
+   * can be written so. A path of the caller's own, never a user's.
+   */
   readonly optimizedModelPath?: string;
 }
 
@@ -50,14 +53,25 @@ ort.env.logLevel = "fatal";
 /** Loads a model. Throws `invalid_model` with the node at fault, `limit_exceeded` when memory runs out. */
 export const openSession: OpenSession = async (model, options = {}) => {
   let session: ort.InferenceSession;
+  const { threads = 1, optimization = "all", optimizedModelPath } = options;
   const sessionOptions: ort.InferenceSession.SessionOptions = {
     ...QUIET,
     executionProviders: ["cpu"],
     executionMode: "sequential",
-    intraOpNumThreads: options.threads ?? 1,
+    intraOpNumThreads: threads,
     interOpNumThreads: 1,
-    graphOptimizationLevel: options.optimization ?? "all",
-    ...(options.optimizedModelPath !== undefined && { optimizedModelFilePath: options.optimizedModelPath }),
+    graphOptimizationLevel: optimization,
+    ...(optimizedModelPath !== undefined && { optimizedModelFilePath: optimizedModelPath }),
+    extra: {
+      session: {
+        // Idle threads would otherwise go on spinning after a run, and take their cores from whatever runs next: another session, or us.
+        force_spinning_stop: "1",
+        ...(optimizedModelPath !== undefined && {
+          optimized_model_external_initializers_file_name: `${optimizedModelPath.replace(/^.*[/\\]/, "")}.data`,
+          optimized_model_external_initializers_min_size_in_bytes: "1024",
+        }),
+      },
+    },
   };
   try {
     session =

@@ -1,0 +1,159 @@
+import { checkCancelled } from "../errors.ts";
+import type { NodeNote } from "../facts.ts";
+import { DTYPES } from "../onnx/dtype.ts";
+import type { Model, Node, Value } from "../onnx/ir.ts";
+import type { OpenSession } from "./session.ts";
+
+/** What onnxruntime makes of a quantized model. */
+export interface FusionAudit {
+  /** Nodes that compute on, or move, quantized data. */
+  readonly fusedNodes: number;
+  /** How many nodes of each operator the rewritten graph has. */
+  readonly operators: Readonly<Record<string, number>>;
+  /** Nodes that compute in float although their input, or their weights, are quantized. */
+  readonly floatIslands: readonly NodeNote[];
+}
+
+export interface FusionAuditOptions {
+  readonly modelPath: string;
+  /** Where the rewritten graph may be written; its weights go beside it. The caller removes both. */
+  readonly scratchPath: string;
+  readonly openSession: OpenSession;
+  /** Reads a model that `openSession` has written. */
+  readonly readModel: (path: string) => Model;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Lets onnxruntime rewrite the model as it does before running it, writes that graph out and reads it back. The level is `extended`: every
+ * fusion of quantized operators happens there; what `all` adds is memory layouts (NCHWc, NHWC), in operators that no file may contain.
+ */
+export async function auditFusion(options: FusionAuditOptions): Promise<FusionAudit> {
+  checkCancelled(options.signal);
+  const session = await options.openSession(
+    { path: options.modelPath },
+    { optimization: "extended", optimizedModelPath: options.scratchPath },
+  );
+  await session.close();
+  return auditGraph(options.readModel(options.scratchPath));
+}
+
+/** Operators that compute on integer codes. `DynamicQuantizeLinear` only makes them. */
+const QUANTIZED_KERNELS =
+  /^(QLinear\w+|QGemm|QAttention|QMoE|QEmbedLayerNormalization|QOrdered\w+|(MatMul|Conv)Integer\w*|DynamicQuantize(?!Linear$)\w+|MatMulNBits|MatMulBnb4|MatMulFpQ4|GatherBlockQuantized)$/;
+
+/** Operators that move elements without looking at them, and so run on codes as they are. */
+const MOVERS = new Set([
+  "Transpose",
+  "Reshape",
+  "Flatten",
+  "Squeeze",
+  "Unsqueeze",
+  "Gather",
+  "GatherElements",
+  "Slice",
+  "Split",
+  "Expand",
+  "Tile",
+  "MaxPool",
+  "ReduceMax",
+  "ReduceMin",
+  "Resize",
+  "DepthToSpace",
+  "SpaceToDepth",
+  "Identity",
+]);
+
+/** Float operators that onnxruntime replaces by an integer kernel when quantization surrounds them in the right way (CPU, 1.30). */
+const WITH_INTEGER_KERNEL = new Set([
+  "Conv",
+  "FusedConv",
+  "MatMul",
+  "FusedMatMul",
+  "Gemm",
+  "FusedGemm",
+  "Add",
+  "Mul",
+  "Sigmoid",
+  "Softmax",
+  "LeakyRelu",
+  "AveragePool",
+  "GlobalAveragePool",
+  "Concat",
+  "Where",
+]);
+
+const CONVERTERS = new Set(["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"]);
+
+/** The audit of a graph that onnxruntime has written. */
+export function auditGraph(model: Model): FusionAudit {
+  const operators: Record<string, number> = {};
+  const floatIslands: NodeNote[] = [];
+  const codes = new Set<Value>();
+  let fusedNodes = 0;
+  for (const node of model.nodes()) {
+    operators[node.opType] = (operators[node.opType] ?? 0) + 1;
+    const movesCodes = MOVERS.has(node.opType) && holdsCodes(node.inputs[0], codes);
+    if (QUANTIZED_KERNELS.test(node.opType) || movesCodes) fusedNodes++;
+    // Kernels that answer in float are told from those that answer in codes by what reads them, so only moved codes need following.
+    if (movesCodes || node.opType === "QuantizeLinear") for (const output of node.outputs) codes.add(output);
+    const why = CONVERTERS.has(node.opType) ? undefined : whyFloat(node);
+    if (why) floatIslands.push({ name: node.label, op: node.opType, ...why });
+  }
+  return {
+    fusedNodes,
+    operators: Object.fromEntries(Object.entries(operators).sort(([a], [b]) => (a < b ? -1 : 1))),
+    floatIslands,
+  };
+}
+
+/** Whether a value is made of integer codes: moved or fresh ones, a quantized table, or what a node reads that expects codes. */
+function holdsCodes(value: Value | undefined, codes: ReadonlySet<Value>): boolean {
+  if (!value) return false;
+  if (value.constant) return DTYPES[value.constant.dtype].bits <= 8 && value.uses.some(leadsToDequantize);
+  return codes.has(value) || (value.producer?.opType.startsWith("QLinear") ?? false);
+}
+
+/** Whether what this use makes is dequantized later: an 8-bit table that nothing scales back is a table of bytes. */
+function leadsToDequantize({ node }: { readonly node: Node }): boolean {
+  const next = node.outputs[0]?.uses ?? [];
+  return (
+    MOVERS.has(node.opType) && next.some((use) => use.node.opType === "DequantizeLinear" || leadsToDequantize(use))
+  );
+}
+
+function whyFloat(node: Node): Pick<NodeNote, "code" | "message"> | undefined {
+  const dequantized = node.inputs.filter((value) => value?.producer?.opType === "DequantizeLinear");
+  if (dequantized.length === 0) return undefined;
+  const isWeight = (value: Value | undefined) => value?.producer?.inputs[0]?.constant !== undefined;
+  if (dequantized.every(isWeight)) {
+    return {
+      code: "dequantized_every_run",
+      message:
+        "The weights are stored quantized; onnxruntime has no kernel here that reads them so. It turns them into floats at every run and computes in float.",
+    };
+  }
+  if (MOVERS.has(node.opType)) {
+    return {
+      code: "different_scales",
+      message: "It only moves data, but scale or zero point differ before and after it, so it runs in float.",
+    };
+  }
+  if (!WITH_INTEGER_KERNEL.has(node.opType)) {
+    return { code: "no_integer_kernel", message: `onnxruntime has no integer kernel for ${node.opType} on the CPU.` };
+  }
+  if (node.inputs.some((value) => value && !value.constant && !dequantized.includes(value))) {
+    return { code: "float_input", message: "Another of its inputs is float, so it runs in float." };
+  }
+  const isQuantizedAgain = node.outputs.every(
+    (value) =>
+      !value.isGraphOutput && value.uses.length > 0 && value.uses.every((use) => use.node.opType === "QuantizeLinear"),
+  );
+  return isQuantizedAgain
+    ? {
+        code: "not_fused",
+        message:
+          "Types or parameters around it do not match any integer kernel (signed and unsigned mixed, a clip that the scale does not cover).",
+      }
+    : { code: "float_output", message: "Its output is not quantized again, so it runs in float." };
+}

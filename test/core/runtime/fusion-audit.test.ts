@@ -1,0 +1,144 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import type { Value } from "../../../src/core/onnx/ir.ts";
+import { loadModel } from "../../../src/core/onnx/load.ts";
+import { modelToBytes } from "../../../src/core/onnx/save.ts";
+import { elementCount, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { auditFusion, type FusionAudit } from "../../../src/core/runtime/fusion-audit.ts";
+import { openSession } from "../../../src/core/runtime/session.ts";
+import { GraphMaker } from "../../support/graphs.ts";
+
+let directory: string;
+before(() => {
+  directory = mkdtempSync(join(tmpdir(), "fusion-audit-"));
+});
+after(() => rmSync(directory, { recursive: true }));
+
+/** Audits a model in onnxruntime itself. */
+async function audit(build: (make: GraphMaker) => void): Promise<FusionAudit> {
+  const make = new GraphMaker({ opset: 17 });
+  build(make);
+  const modelPath = join(directory, "model.onnx");
+  writeFileSync(modelPath, modelToBytes(make.model));
+  return auditFusion({
+    modelPath,
+    scratchPath: join(directory, "optimized.onnx"),
+    openSession,
+    readModel: (path) =>
+      loadModel(readFileSync(path), {
+        size: (location) => statSync(join(directory, location), { throwIfNoEntry: false })?.size,
+        read: (location, offset, length) => readFileSync(join(directory, location)).subarray(offset, offset + length),
+      }),
+  });
+}
+
+/** int8 weights with one scale for each channel of `axis`, dequantized. */
+function weights(make: GraphMaker, dims: number[], axis: number): Value {
+  const codes = Int8Array.from({ length: elementCount(dims) }, (_, i) => ((i * 37) % 251) - 125);
+  const channels = dims[axis]!;
+  const inputs = [
+    make.constant("codes", tensorOf("int8", dims, codes)),
+    make.floats("scales", [channels], new Array<number>(channels).fill(0.01)),
+    make.constant("zeros", tensorOf("int8", [channels], new Int8Array(channels))),
+  ];
+  return make.op("DequantizeLinear", inputs, { axis });
+}
+
+/** QuantizeLinear and DequantizeLinear to uint8. */
+function requantized(make: GraphMaker, x: Value, scale = 0.05): Value {
+  const params = [make.floats("scale", [], [scale]), make.constant("zero", tensorOf("uint8", [], [128]))];
+  return make.op("DequantizeLinear", [make.op("QuantizeLinear", [x, ...params]), ...params]);
+}
+
+function conv(make: GraphMaker, x: Value): Value {
+  return make.op("Conv", [x, weights(make, [16, 16, 3, 3], 0)], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] });
+}
+
+const islands = ({ floatIslands }: FusionAudit) => floatIslands.map(({ op, code }) => `${op} ${code}`);
+
+describe("auditFusion", () => {
+  it("counts kernels that fused", async () => {
+    const result = await audit((make) => {
+      const x = requantized(make, make.input("x", ["n", 16, 8, 8]));
+      make.output(requantized(make, conv(make, x)), "y");
+    });
+    assert.equal(result.operators.QLinearConv, 1);
+    assert.equal(result.fusedNodes, 1);
+    assert.deepEqual(result.floatIslands, []);
+  });
+
+  it("finds the MatMulNBits that onnxruntime makes of plain DequantizeLinear", async () => {
+    const result = await audit((make) => {
+      make.output(make.op("MatMul", [make.input("x", ["n", 64]), weights(make, [64, 32], 1)]), "y");
+    });
+    assert.deepEqual(result.operators, { MatMulNBits: 1 });
+    assert.equal(result.fusedNodes, 1);
+    assert.deepEqual(result.floatIslands, []);
+  });
+
+  it("reports stored weights that are dequantized at every run", async () => {
+    const result = await audit((make) => {
+      make.output(conv(make, make.input("x", ["n", 16, 8, 8])), "y");
+    });
+    assert.equal(result.fusedNodes, 0);
+    assert.deepEqual(islands(result), ["Conv dequantized_every_run"]);
+    assert.match(result.floatIslands[0]!.name, /conv_node/);
+  });
+
+  it("says why an operator that could have fused did not", async () => {
+    const unquantizedOutput = await audit((make) => {
+      make.output(conv(make, requantized(make, make.input("x", ["n", 16, 8, 8]))), "y");
+    });
+    assert.deepEqual(islands(unquantizedOutput), ["Conv float_output"]);
+    const mixed = await audit((make) => {
+      const x = requantized(make, make.input("x", ["n", 4]));
+      make.output(requantized(make, make.op("Add", [x, make.input("other", ["n", 4])])), "y");
+    });
+    assert.deepEqual(islands(mixed), ["Add float_input"]);
+  });
+
+  it("reports quantization around operators that have no integer kernel", async () => {
+    const result = await audit((make) => {
+      make.output(requantized(make, make.op("Tanh", [requantized(make, make.input("x", ["n", 4]))])), "y");
+    });
+    assert.deepEqual(islands(result), ["Tanh no_integer_kernel"]);
+    assert.match(result.floatIslands[0]!.message, /no integer kernel for Tanh/);
+  });
+
+  it("counts operators that move codes, and tells them from those that cannot", async () => {
+    const pool = { kernel_shape: [2, 2], strides: [2, 2] };
+    const same = await audit((make) => {
+      const x = requantized(make, make.input("x", ["n", 4, 8, 8]));
+      make.output(requantized(make, make.op("MaxPool", [x], pool)), "y");
+    });
+    assert.equal(same.fusedNodes, 1);
+    assert.deepEqual(same.floatIslands, []);
+    const different = await audit((make) => {
+      const x = requantized(make, make.input("x", ["n", 4, 8, 8]));
+      make.output(requantized(make, make.op("MaxPool", [x], pool), 0.1), "y");
+    });
+    assert.deepEqual(islands(different), ["MaxPool different_scales"]);
+  });
+
+  it("counts a table that is looked up in codes", async () => {
+    const result = await audit((make) => {
+      const codes = make.constant("table", tensorOf("int8", [64, 16], new Int8Array(1024).fill(3)));
+      const rows = make.op("Gather", [codes, make.input("ids", ["n"], "int64")], { axis: 0 });
+      const params = [make.floats("scale", [], [0.1]), make.constant("zero", tensorOf("int8", [], [0]))];
+      make.output(make.op("DequantizeLinear", [rows, ...params]), "y");
+    });
+    assert.equal(result.fusedNodes, 1);
+    assert.deepEqual(result.floatIslands, []);
+  });
+
+  it("finds nothing in a float model, and reads its weights from beside it", async () => {
+    const result = await audit((make) => {
+      make.output(make.op("MatMul", [make.input("x", ["n", 64]), make.weight("w", [64, 64], 1)]), "y");
+    });
+    assert.deepEqual(result, { fusedNodes: 0, operators: { MatMul: 1 }, floatIslands: [] });
+    assert.ok(statSync(join(directory, "optimized.onnx.data")).size >= 64 * 64 * 4);
+  });
+});
