@@ -2,7 +2,7 @@ import helmet from "@fastify/helmet";
 import multipart from "@fastify/multipart";
 import rateLimit from "@fastify/rate-limit";
 import type { Queue } from "bullmq";
-import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest } from "fastify";
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest, LogController } from "fastify";
 import type { Logger } from "pino";
 import { uuidv7 } from "uuidv7";
 import { checkAccess } from "./service/api/api-keys.ts";
@@ -39,7 +39,7 @@ const ACCEPTED_REQUEST_ID = /^[\w.-]{1,64}$/;
 export async function buildApp({ context, log, trustProxy, queues }: AppDeps): Promise<FastifyInstance> {
   const app: FastifyInstance = Fastify({
     loggerInstance: log as FastifyBaseLogger,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: MAX_JSON_BYTES,
     trustProxy,
     keepAliveTimeout: KEEP_ALIVE_MS,
@@ -63,7 +63,10 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
     request.caller = context.keys.identify(request.headers.authorization);
     limitJsonBodyTime(request);
   });
-  await app.register(helmet);
+  // Answers are data: a browser that shows one anyway may load nothing for it. Pages have a policy of their own.
+  await app.register(helmet, {
+    contentSecurityPolicy: { useDefaults: false, directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] } },
+  });
   await app.register(rateLimit, rateLimitOptions(context));
   // After the limit, so that guessing keys is limited too, and before any body is read.
   app.addHook("preParsing", async (request) => {

@@ -1,11 +1,14 @@
 import { spawn } from "node:child_process";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { CoreError, type ModelFacts } from "../../src/core/index.ts";
 import { serveTask, type TaskContext } from "../../workers/task-server.ts";
+import { emptyMetrics, factsSaying } from "./jobs.ts";
 
 /**
- * A child for the supervisor's tests: what `inspect_model` does is the name of its first file, with that file's path as the argument.
+ * A child for the tests of supervisor and worker: what `inspect_model` does is the name of its first file, with that file's path as the argument.
  * The producer of the facts it answers with is what the act returns.
  */
 const ACTS: Record<string, (argument: string, context: TaskContext) => Promise<string> | string> = {
@@ -84,29 +87,29 @@ const ACTS: Record<string, (argument: string, context: TaskContext) => Promise<s
 };
 
 async function act(name: string, argument: string, context: TaskContext): Promise<ModelFacts> {
-  const producer = await ACTS[name]!(argument, context);
-  return {
-    ir_version: 10,
-    opset_imports: { "ai.onnx": 21 },
-    producer,
-    inputs: [],
-    outputs: [],
-    nodes: 0,
-    operators: {},
-    parameters: 0,
-    weight_bytes: 0,
-    weight_bytes_by_dtype: {},
-    activation_bytes: null,
-    macs: null,
-  };
+  return factsSaying(await ACTS[name]!(argument, context));
 }
 
-const unused = () => Promise.reject(new Error("This child only inspects."));
+const unused = () => Promise.reject(new Error("This child does not do that."));
 
 serveTask({
   inspect_model: ({ files }, context) => act(files[0]!.name, files[0]!.path, context),
   list_layers: unused,
   inspect_dataset: unused,
   plan_job: unused,
-  run_job: unused,
+  /** What the job does stands in `exclude_nodes`: act, argument, and whether to do it in the first attempt only. */
+  async run_job({ spec, model, scratch, job_id }, context) {
+    const [name = "echo", argument = "", when] = spec.params.exclude_nodes;
+    const mark = join(scratch, "../..", `${job_id}.first`);
+    const isRetry = existsSync(mark);
+    writeFileSync(mark, "");
+    context.news({ kind: "log", level: "info", message: `pid ${process.pid}` });
+    context.news({ kind: "progress", progress: { step: name, fraction: 0.5, message: argument } });
+    const facts = isRetry && when === "first" ? factsSaying("") : await act(name, argument, context);
+    const file = { name: "model.onnx", path: join(scratch, "model.onnx"), media_type: "application/octet-stream" };
+    writeFileSync(file.path, `${readFileSync(model[0]!.path, "utf8")} compressed`);
+    const report = { name: "report.json", path: join(scratch, "report.json"), media_type: "application/json" };
+    writeFileSync(report.path, JSON.stringify({ job_id }));
+    return { model: [file], reports: [report], facts, metrics: emptyMetrics(), accepted: true };
+  },
 });

@@ -1,11 +1,14 @@
 import { uuidv7 } from "uuidv7";
+import type { JobMetrics, ModelFacts } from "../../src/core/index.ts";
 import type { JobRecord } from "../../src/service/jobs/job-store.ts";
 import { Acceptance, Evaluation, type JobSpec, QuantizeParams } from "../../src/service/jobs/spec.ts";
 
 /** A float16 job with every default, as the API would record it. */
-export function queuedJob(fields: Partial<JobRecord> & { model_id?: string; dataset_id?: string } = {}): JobRecord {
-  const { model_id = "mdl_a", dataset_id, ...rest } = fields;
-  const sent = { method: "float16" };
+export function queuedJob(
+  fields: Partial<JobRecord> & { model_id?: string; dataset_id?: string; exclude_nodes?: string[] } = {},
+): JobRecord {
+  const { model_id = "mdl_a", dataset_id, exclude_nodes, ...rest } = fields;
+  const sent = { method: "float16", ...(exclude_nodes && { exclude_nodes }) };
   const spec: JobSpec = {
     type: "quantize",
     model_id,
@@ -31,5 +34,39 @@ export function queuedJob(fields: Partial<JobRecord> & { model_id?: string; data
     result: null,
     error: null,
     ...rest,
+  };
+}
+
+/** Facts of a model without nodes. */
+export function factsSaying(producer: string): ModelFacts {
+  return {
+    ir_version: 10,
+    opset_imports: { "ai.onnx": 21 },
+    producer,
+    inputs: [],
+    outputs: [],
+    nodes: 0,
+    operators: {},
+    parameters: 0,
+    weight_bytes: 0,
+    weight_bytes_by_dtype: {},
+    activation_bytes: null,
+    macs: null,
+  };
+}
+
+/** Metrics of a job that measured nothing. */
+export function emptyMetrics(): JobMetrics {
+  const timing = { p50_ms: 0, p90_ms: 0, mean_ms: 0 };
+  return {
+    size: { before_bytes: 0, after_bytes: 0, ratio: 0 },
+    fidelity: { samples: 0, data: "synthetic", outputs: [] },
+    accuracy: null,
+    latency: { before: timing, after: timing, speedup: 1, batch_size: 1, threads: 1, runs: 0, cpu: "" },
+    memory: { before_peak_bytes: 0, after_peak_bytes: 0, baseline_bytes: 0 },
+    coverage: { quantized_nodes: 0, skipped_nodes: [], fused_nodes: 0, float_islands: [] },
+    training: null,
+    acceptance: [],
+    environment: { onnxruntime: "", cpu: "", isa: [], threads: 1, seed: 0, versions: {} },
   };
 }

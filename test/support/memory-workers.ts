@@ -53,7 +53,8 @@ export function createMemoryTasks(overrides: Results = {}): TaskRunner & { reado
     },
     async inspect_dataset({ file }) {
       const text = await readFile(file.path, "latin1");
-      if (text.startsWith("pickle")) throw new TaskError({ code: "invalid_dataset", message: "Object arrays are refused." });
+      if (text.startsWith("pickle"))
+        throw new TaskError({ code: "invalid_dataset", message: "Object arrays are refused." });
       return text.startsWith("labels") ? { ...DATASET_FACTS, has_labels: true } : DATASET_FACTS;
     },
     async plan_job({ spec }) {

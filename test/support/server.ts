@@ -13,9 +13,9 @@ import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
 import { createCatalog } from "../../src/service/catalog.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
 import { fromRedis } from "../../src/service/redis.ts";
+import { createMemoryQueue, createMemoryTasks } from "./memory-workers.ts";
 import { createOpenApiValidator, type OpenApiDocument, type OpenApiValidator } from "./openapi-validator.ts";
 import { startTestRedis } from "./redis.ts";
-import { createMemoryQueue, createMemoryTasks } from "./memory-workers.ts";
 
 export interface TestServer {
   readonly url: string;
@@ -107,13 +107,24 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     async call(method, path, init = {}) {
       const response = await fetch(url + path, { redirect: "manual", ...init, method });
       const body = Buffer.from(await response.arrayBuffer());
-      validator.checkAnswer(method, new URL(url + path).pathname, { status: response.status, headers: response.headers, body });
+      validator.checkAnswer(method, new URL(url + path).pathname, {
+        status: response.status,
+        headers: response.headers,
+        body,
+      });
       const isJson = /json$/.test(response.headers.get("content-type")?.split(";")[0] ?? "") && body.length > 0;
-      return { status: response.status, headers: response.headers, body, json: isJson ? JSON.parse(body.toString()) : null };
+      return {
+        status: response.status,
+        headers: response.headers,
+        body,
+        json: isJson ? JSON.parse(body.toString()) : null,
+      };
     },
     async files() {
       const entries = await readdir(dataDir, { recursive: true, withFileTypes: true });
-      return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name).slice(dataDir.length + 1));
+      return entries
+        .filter((entry) => entry.isFile())
+        .map((entry) => join(entry.parentPath, entry.name).slice(dataDir.length + 1));
     },
     stop: () => stopping.abort(),
     async close() {
@@ -127,7 +138,10 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
 }
 
 /** A form with files and fields, as browsers and curl send it. */
-export function formOf(files: Readonly<Record<string, Uint8Array>>, fields: Readonly<Record<string, string>> = {}): FormData {
+export function formOf(
+  files: Readonly<Record<string, Uint8Array>>,
+  fields: Readonly<Record<string, string>> = {},
+): FormData {
   const form = new FormData();
   for (const [name, value] of Object.entries(fields)) form.set(name, value);
   for (const [name, bytes] of Object.entries(files)) form.append("file", new Blob([Buffer.from(bytes)]), name);

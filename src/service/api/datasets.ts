@@ -4,7 +4,7 @@ import { type CatalogFile, type DatasetRecord, newId } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
 import type { ApiContext } from "./context.ts";
-import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, sendDownload } from "./download.ts";
+import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
 import * as examples from "./examples.ts";
 import type { Inspector } from "./inspector.ts";
 import { defineOperation, isJson, route } from "./operation.ts";
@@ -39,12 +39,14 @@ const createDataset = defineOperation({
   }),
   body: CreateDatasetRequest,
   streams: {
-    "multipart/form-data": z.object({
-      file: z.file(),
-      name: Name.optional(),
-      spec: z.string().optional().meta({ description: "JSON, as in `DatasetSpec`." }),
-      metadata: z.string().optional().meta({ description: "A JSON object of strings, as in `Metadata`." }),
-    }),
+    "multipart/form-data": z
+      .object({
+        file: z.file(),
+        name: Name.optional(),
+        spec: z.string().optional().meta({ description: "JSON, as in `DatasetSpec`." }),
+        metadata: z.string().optional().meta({ description: "A JSON object of strings, as in `Metadata`." }),
+      })
+      .meta({ id: "DatasetForm" }),
     "application/octet-stream": z.file(),
   },
   responses: {
@@ -57,6 +59,7 @@ const createDataset = defineOperation({
       description: "The dataset was added.",
       content: { "application/json": Dataset },
       headers: { Location: "Path of the dataset." },
+      links: { getDataset: { dataset_id: "id" }, deleteDataset: { dataset_id: "id" } },
       example: examples.dataset,
     },
   },
@@ -115,6 +118,7 @@ const downloadDataset = defineOperation({
   summary: "Download a dataset",
   access: "read",
   params: DatasetParams,
+  headers: DownloadHeaders,
   responses: {
     200: {
       description: "All bytes.",

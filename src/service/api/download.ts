@@ -1,5 +1,6 @@
 import { Readable } from "node:stream";
 import type { FastifyReply, FastifyRequest } from "fastify";
+import { z } from "zod";
 import type { BlobRef, BlobStore } from "../blobs/blob-store.ts";
 import { ServiceError } from "../errors.ts";
 
@@ -26,6 +27,13 @@ export function blobDownload(
   const { sha256, size_bytes } = blob;
   return { ...look, size_bytes, sha256, tag: sha256, read: (range) => blobs.get(blob, range) };
 }
+
+/** What a client may say about the bytes it has or wants. */
+export const DownloadHeaders = z.object({
+  range: z.string().optional().meta({ description: "One range of bytes, as in `bytes=0-1023`." }),
+  "if-range": z.string().optional().meta({ description: "An ETag: the range is answered only if it is still that." }),
+  "if-none-match": z.string().optional().meta({ description: "ETags; 304 if the bytes are one of them." }),
+});
 
 /** Headers that every download has; for the API document. */
 export const DOWNLOAD_HEADERS = {

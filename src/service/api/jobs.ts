@@ -8,7 +8,7 @@ import { isTerminal } from "../jobs/job.ts";
 import type { JobRecord } from "../jobs/job-store.ts";
 import type { JobSpec } from "../jobs/spec.ts";
 import type { ApiContext } from "./context.ts";
-import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, sendDownload } from "./download.ts";
+import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
 import * as examples from "./examples.ts";
 import type { Inspector } from "./inspector.ts";
 import { checkJob } from "./job-checks.ts";
@@ -58,6 +58,7 @@ const createJob = defineOperation({
       content: json(Job),
       headers: { Location: "Path of the job.", "Retry-After": "Seconds after which to ask for it." },
       example: examples.queuedJob,
+      links: { getJob: { job_id: "id" }, listJobEvents: { job_id: "id" }, cancelJob: { job_id: "id" } },
     },
   },
   problems: [
@@ -198,6 +199,7 @@ const downloadJobArtifact = defineOperation({
   summary: "Download a file that a job made",
   access: "read",
   params: ArtifactParams,
+  headers: DownloadHeaders,
   responses: FILE_RESPONSES("*/*"),
   problems: ["not_found", "range_not_satisfiable"],
 });
@@ -210,6 +212,7 @@ const getJobReport = defineOperation({
   summary: "Read a job's report",
   access: "read",
   params: JobParams,
+  headers: DownloadHeaders,
   responses: FILE_RESPONSES("text/html"),
   problems: ["not_found", "range_not_satisfiable"],
 });

@@ -5,7 +5,7 @@ import { type CatalogFile, type ModelRecord, newId } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
 import { bundleSha256 } from "../identity.ts";
 import type { ApiContext } from "./context.ts";
-import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, sendDownload } from "./download.ts";
+import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
 import * as examples from "./examples.ts";
 import type { Inspector } from "./inspector.ts";
 import { defineOperation, isJson, route } from "./operation.ts";
@@ -50,11 +50,13 @@ const createModel = defineOperation({
   query: z.strictObject({ name: Name.optional().meta({ description: "Name of the model, for a raw body." }) }),
   body: CreateModelRequest,
   streams: {
-    "multipart/form-data": z.object({
-      file: z.array(z.file()).meta({ description: "Once for each file of the model." }),
-      name: Name.optional(),
-      metadata: z.string().optional().meta({ description: "A JSON object of strings, as in `Metadata`." }),
-    }),
+    "multipart/form-data": z
+      .object({
+        file: z.array(z.file()).meta({ description: "Once for each file of the model." }),
+        name: Name.optional(),
+        metadata: z.string().optional().meta({ description: "A JSON object of strings, as in `Metadata`." }),
+      })
+      .meta({ id: "ModelForm" }),
     "application/octet-stream": z.file(),
   },
   responses: {
@@ -67,6 +69,7 @@ const createModel = defineOperation({
       description: "The model was added.",
       content: { "application/json": Model },
       headers: { Location: "Path of the model." },
+      links: { getModel: { model_id: "id" }, listModelLayers: { model_id: "id" }, deleteModel: { model_id: "id" } },
       example: examples.model,
     },
   },
@@ -114,6 +117,7 @@ const downloadModel = defineOperation({
   description: "The `.onnx`; a `.tar` of all files when the model has external data (then without `Repr-Digest`).",
   access: "read",
   params: ModelParams,
+  headers: DownloadHeaders,
   responses: {
     200: {
       description: "All bytes.",

@@ -12,7 +12,13 @@ import { PROBLEM_MEDIA_TYPE, Problem } from "./problem.ts";
 type Json = Record<string, unknown>;
 
 /** Refusals that any operation may answer with. */
-const ALWAYS: readonly ProblemCode[] = ["invalid_request", "rate_limited", "internal", "unavailable"];
+const ALWAYS: readonly ProblemCode[] = [
+  "invalid_request",
+  "rate_limited",
+  "headers_too_large",
+  "internal",
+  "unavailable",
+];
 const WITH_KEY: readonly ProblemCode[] = ["unauthorized", "forbidden"];
 
 const TAGS = {
@@ -30,6 +36,8 @@ export function buildOpenApi(version: string): Json {
     paths[operation.path] ??= {};
     paths[operation.path]![operation.method.toLowerCase()] = operationObject(operation, components);
   }
+  const responses = problemResponses(components);
+  const schemas = components.schemas();
   return {
     openapi: "3.1.0",
     info: {
@@ -46,8 +54,8 @@ export function buildOpenApi(version: string): Json {
     security: [{ apiKey: [] }],
     paths,
     components: {
-      schemas: components.schemas(),
-      responses: problemResponses(components),
+      schemas,
+      responses,
       securitySchemes: {
         apiKey: { type: "http", scheme: "bearer", description: "Not needed when the service has no keys configured." },
       },
@@ -82,7 +90,7 @@ function operationObject(operation: Operation, components: Components): Json {
   };
 }
 
-function responseObject({ description, content, headers, example }: ResponseSpec, components: Components): Json {
+function responseObject({ description, content, headers, example, links }: ResponseSpec, components: Components): Json {
   const media = Object.entries(content ?? {}).map(([type, schema]) => [
     type,
     {
@@ -94,7 +102,22 @@ function responseObject({ description, content, headers, example }: ResponseSpec
     description,
     ...(headers && { headers: headerObjects(headers) }),
     ...(media.length > 0 && { content: Object.fromEntries(media) }),
+    ...(links && { links: linkObjects(links) }),
   };
+}
+
+function linkObjects(links: NonNullable<ResponseSpec["links"]>): Json {
+  return Object.fromEntries(
+    Object.entries(links).map(([operationId, parameters]) => [
+      operationId,
+      {
+        operationId,
+        parameters: Object.fromEntries(
+          Object.entries(parameters).map(([name, field]) => [name, `$response.body#/${field}`]),
+        ),
+      },
+    ]),
+  );
 }
 
 const BINARY = { type: "string", format: "binary" };
@@ -146,6 +169,8 @@ function problemResponses(components: Components): Json {
   const schema = components.schemaOf(Problem, "output");
   const byStatus = Map.groupBy(Object.keys(PROBLEMS) as ProblemCode[], (code) => PROBLEMS[code].status);
   const retry = { "Retry-After": { description: "Seconds.", schema: { type: "string" } } };
+  // 405 has no operation that could list it: it is for the methods that a path does not have.
+  byStatus.delete(PROBLEMS.method_not_allowed.status);
   const responses = [...byStatus].map(([status, codes]) => {
     const code = codes[0]!;
     const { title } = PROBLEMS[code];
@@ -176,6 +201,7 @@ function problemResponses(components: Components): Json {
  */
 class Components {
   readonly #forms = { input: new Map<string, Json>(), output: new Map<string, Json>() };
+  readonly #responses: Json[] = [];
 
   /** The schema as OpenAPI has it, with references to the named ones in it. */
   schemaOf(schema: z.ZodType, io: "input" | "output"): Json {
@@ -187,10 +213,12 @@ class Components {
     for (const [name, definition] of Object.entries(($defs ?? {}) as Record<string, Json>)) {
       this.#forms[io].set(name, tidy(definition, io));
     }
-    return tidy(root, io);
+    const tidied = tidy(root, io);
+    if (io === "output") this.#responses.push(tidied);
+    return tidied;
   }
 
-  /** All of them by name. Rewrites, in what `schemaOf` has answered, the references to what turned out to be `Effective…`. */
+  /** All of them by name. Call it last: it also rewrites, in responses that `schemaOf` has answered, references to `Effective…`. */
   schemas(): Json {
     const { input, output } = this.#forms;
     const effective = new Set<string>();
@@ -205,6 +233,7 @@ class Components {
       }
     }
     const named = new Map(input);
+    for (const response of this.#responses) renameReferences(response, effective);
     for (const [name, form] of output) {
       renameReferences(form, effective);
       named.set(effective.has(name) ? `Effective${name}` : name, form);

@@ -42,6 +42,8 @@ export interface ResponseSpec {
   /** Names and what they say. */
   readonly headers?: Readonly<Record<string, string>>;
   readonly example?: unknown;
+  /** Operations that go on from this answer: their ids, and where in the body their parameters are. */
+  readonly links?: Readonly<Record<string, Readonly<Record<string, string>>>>;
 }
 
 export interface OperationInput<Params, Query, Headers, Body> {

@@ -18,12 +18,10 @@ export const Timestamp = z.iso.datetime().meta({ description: "RFC 3339, UTC." }
 export const Bytes = z.int().min(0);
 export const Count = z.int().min(0);
 export const Sha256 = z.string().length(64).meta({ description: "Lower-case hexadecimal." });
-export const DType = z
-  .string()
-  .meta({
-    id: "DType",
-    description: `As onnxruntime names it; more may be added. Now: ${Object.keys(DTYPES).join(", ")}.`,
-  });
+export const DType = z.string().meta({
+  id: "DType",
+  description: `As onnxruntime names it; more may be added. Now: ${Object.keys(DTYPES).join(", ")}.`,
+});
 
 export const ModelParams = z.object({ model_id: z.string() });
 export const DatasetParams = z.object({ dataset_id: z.string() });

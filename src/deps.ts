@@ -1,0 +1,96 @@
+import { join } from "node:path";
+import type { Queue } from "bullmq";
+import type { Logger } from "pino";
+import { createSupervisor } from "../workers/supervisor.ts";
+import type { Config } from "./config.ts";
+import { type ApiKeys, OPEN_TO_ALL, parseApiKeys } from "./service/api/api-keys.ts";
+import type { ApiContext } from "./service/api/context.ts";
+import { createJobQuota } from "./service/api/job-quota.ts";
+import type { BlobStore } from "./service/blobs/blob-store.ts";
+import { createBlobClaims } from "./service/blobs/claims.ts";
+import { createFileBlobStore, readTextFile, removeStale } from "./service/blobs/fs.ts";
+import { createS3BlobStore } from "./service/blobs/s3.ts";
+import { createCatalog } from "./service/catalog.ts";
+import { createJobQueue } from "./service/jobs/queue.ts";
+import { createRedisJobStore } from "./service/jobs/redis-job-store.ts";
+import { closeRedis, fromRedis, openRedis } from "./service/redis.ts";
+
+export interface Deps {
+  readonly context: ApiContext;
+  readonly queues: readonly Queue[];
+  /** Ends open event streams and says "not ready"; requests are answered as before. */
+  stop(): void;
+  /** Ends everything, in phases that are logged with their times. Call it when no request runs any more. */
+  close(): Promise<void>;
+}
+
+const INSPECT_ENTRY = new URL("../workers/child.ts", import.meta.url);
+
+/** Connects to what the API works with. Rejects, with the reason, when something of it cannot be used. */
+export async function buildDeps(config: Config, redisUrl: string, log: Logger): Promise<Deps> {
+  const keys = await loadApiKeys(config);
+  const blobs = await openBlobStore(config);
+  const scratchDir = join(config.dataDir, "scratch");
+  await removeStale(scratchDir);
+  const redis = await openRedis(redisUrl, "request", log);
+  const claims = createBlobClaims(redis, blobs);
+  const jobs = createRedisJobStore(redis);
+  const queue = createJobQueue(redis, log);
+  const tasks = createSupervisor({ entry: INSPECT_ENTRY, log, tmpDir: scratchDir });
+  const stopping = new AbortController();
+
+  const phases: readonly [string, () => unknown][] = [
+    ["inspections", () => tasks.close()],
+    ["job events", () => jobs.close()],
+    ["queue", () => queue.close()],
+    ["redis", () => closeRedis(redis)],
+  ];
+
+  return {
+    queues: [queue.bull],
+    stop: () => stopping.abort(),
+    async close() {
+      for (const [phase, end] of phases) {
+        const started = performance.now();
+        await end();
+        log.info({ phase, ms: Math.round(performance.now() - started) }, "closed");
+      }
+    },
+    context: {
+      settings: {
+        scratchDir,
+        uploadsDir: join(config.dataDir, "uploads"),
+        maxUploadBytes: config.maxUploadBytes,
+        uploadIdleTimeoutMs: config.uploadIdleTimeoutMs,
+        uploadExpiryMs: config.uploadExpiryMs,
+        rateLimitPerMinute: config.rateLimitPerMinute,
+        maxQueuedJobsPerKey: config.maxQueuedJobsPerKey,
+        inspectConcurrency: config.inspectConcurrency,
+        inspectLimits: { timeoutMs: config.inspectTimeoutMs, memoryBytes: config.jobMemoryBytes },
+        jobTimeoutMs: config.jobTimeoutMs,
+        queueTimeoutMs: config.queueTimeoutMs,
+        jobThreads: config.jobThreads,
+      },
+      keys,
+      blobs,
+      claims,
+      catalog: createCatalog(redis, claims),
+      jobs,
+      queue,
+      quota: createJobQuota(redis, jobs),
+      tasks,
+      pingRedis: async () => void (await fromRedis(redis.ping())),
+      stopping: stopping.signal,
+    },
+  };
+}
+
+async function loadApiKeys({ apiKeysFile }: Config): Promise<ApiKeys> {
+  return apiKeysFile === null ? OPEN_TO_ALL : parseApiKeys(await readTextFile(apiKeysFile));
+}
+
+export function openBlobStore({ blobStore, dataDir }: Config): Promise<BlobStore> {
+  return blobStore.kind === "file"
+    ? createFileBlobStore(join(dataDir, "blobs"))
+    : createS3BlobStore({ ...blobStore, incoming: join(dataDir, "incoming") });
+}

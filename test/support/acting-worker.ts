@@ -1,0 +1,18 @@
+import closeWithGrace from "close-with-grace";
+import { pino } from "pino";
+import { loadConfig } from "../../src/config.ts";
+import { startWorker } from "../../workers/worker.ts";
+
+/** A real worker whose children act (acting-child.ts). argv: environment variables as JSON, and the drain grace in ms. */
+const [, , env = "{}", drainGraceMs = "0"] = process.argv;
+const config = loadConfig(JSON.parse(env));
+const log = pino({ level: config.logLevel });
+const worker = await startWorker({
+  config,
+  redisUrl: config.redisUrl!,
+  childEntry: new URL("./acting-child.ts", import.meta.url),
+  log,
+  onStuck: () => process.exit(2),
+  drainGraceMs: Number(drainGraceMs),
+});
+closeWithGrace({ logger: log }, () => worker.close());

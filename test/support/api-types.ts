@@ -1,0 +1,3770 @@
+// Generated from openapi.yaml by `npm run openapi`.
+export interface paths {
+    "/v1/models": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List models */
+        get: operations["listModels"];
+        put?: never;
+        /**
+         * Upload a model
+         * @description Sends an ONNX model: as multipart (one part named `file` for each file; the filename of external data is the `location` that the model names), as the raw bytes of one `.onnx`, or by naming finished resumable uploads. It is loaded once in the runtime before it is accepted. The same bytes again answer 200 with the model that is there already.
+         */
+        post: operations["createModel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/models/{model_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get a model */
+        get: operations["getModel"];
+        put?: never;
+        post?: never;
+        /** Delete a model */
+        delete: operations["deleteModel"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/models/{model_id}/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download a model
+         * @description The `.onnx`; a `.tar` of all files when the model has external data (then without `Repr-Digest`).
+         */
+        get: operations["downloadModel"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/models/{model_id}/layers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List a model's layers
+         * @description One row for each node that holds weights, all on one page.
+         */
+        get: operations["listModelLayers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/datasets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List datasets */
+        get: operations["listDatasets"];
+        put?: never;
+        /**
+         * Upload a dataset
+         * @description `.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. `.npy`: one array, for the input that `spec.input` names. Arrays of objects are refused. The same file again answers 200 with the dataset that is there already.
+         */
+        post: operations["createDataset"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/datasets/{dataset_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get a dataset */
+        get: operations["getDataset"];
+        put?: never;
+        post?: never;
+        /** Delete a dataset */
+        delete: operations["deleteDataset"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/datasets/{dataset_id}/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Download a dataset */
+        get: operations["downloadDataset"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start a resumable upload
+         * @description tus 1.0. When it is finished, name it in a JSON request to `createModel` or `createDataset`.
+         */
+        post: operations["createUpload"];
+        delete?: never;
+        /** What the upload protocol can do here */
+        options: operations["getUploadOptions"];
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/uploads/{upload_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Throw an upload away */
+        delete: operations["deleteUpload"];
+        options?: never;
+        /** How far an upload is */
+        head: operations["getUploadOffset"];
+        /** Send the next bytes of an upload */
+        patch: operations["appendUpload"];
+        trace?: never;
+    };
+    "/v1/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List jobs */
+        get: operations["listJobs"];
+        put?: never;
+        /**
+         * Start a job
+         * @description Compresses a model. The request is checked against the recorded facts of model and dataset at once; follow the job by its Location or its events.
+         */
+        post: operations["createJob"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get a job */
+        get: operations["getJob"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a job
+         * @description With its events and artifacts; the model it made stays.
+         */
+        delete: operations["deleteJob"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel a job
+         * @description A waiting job is cancelled at once, a running one within a few seconds. Asking again is no error.
+         */
+        post: operations["cancelJob"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Run a finished job again
+         * @description Makes a new job with the same request; its `retry_of` names the old one.
+         */
+        post: operations["retryJob"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow a job
+         * @description A list; or, with `Accept: text/event-stream`, server-sent events as they come: the data of each is a `JobEvent`, its id works as `Last-Event-ID` after a reconnection, and the stream ends after the event of the job's final status.
+         */
+        get: operations["listJobEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}/artifacts/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Download a file that a job made */
+        get: operations["downloadJobArtifact"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}/report": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read a job's report */
+        get: operations["getJobReport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/healthz": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Whether the process is alive */
+        get: operations["getHealth"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/readyz": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Whether jobs can be accepted and run
+         * @description Looks at Redis, the blob store and the workers. 503 names in `errors` each part that is missing.
+         */
+        get: operations["getReadiness"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Numbers for Prometheus */
+        get: operations["getMetrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/capabilities": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What this service can do */
+        get: operations["getCapabilities"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/openapi.json": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** This document as JSON */
+        get: operations["getOpenApiJson"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/openapi.yaml": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** This document as YAML */
+        get: operations["getOpenApiYaml"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+}
+export type webhooks = Record<string, never>;
+export interface components {
+    schemas: {
+        AcceptanceCheck: {
+            name: string;
+            limit: number;
+            value: number | null;
+            ok: boolean;
+        };
+        AcceptanceLimits: {
+            max_metric_drop?: number;
+            min_sqnr_db?: number;
+            max_size_ratio?: number;
+            min_speedup?: number;
+        };
+        AccuracyMetrics: {
+            /** @enum {string} */
+            metric: "top1" | "top5" | "mse";
+            before: number;
+            after: number;
+            drop: number;
+            /** Format: int64 */
+            samples: number;
+        };
+        Artifact: {
+            name: string;
+            media_type: string;
+            /** Format: int64 */
+            size_bytes: number;
+            /** @description Lower-case hexadecimal. */
+            sha256: string;
+            url: string;
+        };
+        Capabilities: {
+            versions: components["schemas"]["Versions"];
+            model_suffixes: string[];
+            dataset_suffixes: string[];
+            methods: components["schemas"]["Method"][];
+            metrics: string[];
+            targets: components["schemas"]["Target"][];
+            /** @description Empty: this version does not train. */
+            trainable_operators: string[];
+            limits: components["schemas"]["Limits"];
+        };
+        CoverageMetrics: {
+            /** Format: int64 */
+            quantized_nodes: number;
+            skipped_nodes: components["schemas"]["NodeNote"][];
+            /**
+             * Format: int64
+             * @description Nodes of the graph onnxruntime runs that compute on quantized data.
+             */
+            fused_nodes: number;
+            float_islands: components["schemas"]["NodeNote"][];
+        };
+        CreateDatasetRequest: {
+            uploads: components["schemas"]["UploadReference"][];
+            name?: string;
+            /** @default {} */
+            metadata?: components["schemas"]["Metadata"];
+            spec?: components["schemas"]["DatasetSpec"];
+        };
+        CreateJobRequest: components["schemas"]["CreateQuantizeJobRequest"];
+        /** @description A model from finished resumable uploads, which are used up by it. */
+        CreateModelRequest: {
+            uploads: components["schemas"]["UploadReference"][];
+            name?: string;
+            /** @default {} */
+            metadata?: components["schemas"]["Metadata"];
+        };
+        CreateQuantizeJobRequest: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "quantize";
+            model_id: string;
+            params: components["schemas"]["QuantizeParams"];
+            /** @default {} */
+            evaluation?: components["schemas"]["EvaluationOptions"];
+            /** @default {} */
+            acceptance?: components["schemas"]["AcceptanceLimits"];
+            /** @default null */
+            name?: string | null;
+            /** @default {} */
+            metadata?: components["schemas"]["Metadata"];
+            /**
+             * Format: int64
+             * @description 1 runs first.
+             * @default 5
+             */
+            priority?: number;
+        };
+        /** @description As onnxruntime names it; more may be added. Now: float32, uint8, int8, uint16, int16, int32, int64, string, bool, float16, float64, uint32, uint64, complex64, complex128, bfloat16, float8e4m3fn, float8e4m3fnuz, float8e5m2, float8e5m2fnuz, uint4, int4, float4e2m1, float8e8m0, uint2, int2. */
+        DType: string;
+        Dataset: {
+            id: string;
+            /** @constant */
+            object: "dataset";
+            name: string;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            created_at: string;
+            /** Format: int64 */
+            size_bytes: number;
+            /** @description Lower-case hexadecimal. */
+            sha256: string;
+            /** Format: int64 */
+            samples: number;
+            fields: components["schemas"]["DatasetField"][];
+            has_labels: boolean;
+            classes: string[] | null;
+            metadata: components["schemas"]["Metadata"];
+        };
+        /** @description `shape` is that of one sample. */
+        DatasetField: {
+            name: string;
+            dtype: components["schemas"]["DType"];
+            shape: number[];
+        };
+        DatasetForm: {
+            /** Format: binary */
+            file: string;
+            name?: string;
+            /** @description JSON, as in `DatasetSpec`. */
+            spec?: string;
+            /** @description A JSON object of strings, as in `Metadata`. */
+            metadata?: string;
+        };
+        DatasetPage: {
+            data: components["schemas"]["Dataset"][];
+            /** @description Null on the last page. */
+            next_cursor: string | null;
+        };
+        /** @description What the file itself does not say. */
+        DatasetSpec: {
+            /** @description The model input that an `.npy` file is for. */
+            input?: string;
+        };
+        /** @description The job that made the model, and the model it was made from. */
+        DerivedFrom: {
+            job_id: string;
+            model_id: string;
+        };
+        /** dynamic int8 */
+        DynamicParams: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "dynamic";
+            /**
+             * @default int8
+             * @enum {string}
+             */
+            weight_dtype?: "int8";
+            /**
+             * @description One scale for each output channel instead of one for each tensor.
+             * @default true
+             */
+            per_channel?: boolean;
+            /**
+             * @description Names of nodes to leave alone.
+             * @default []
+             */
+            exclude_nodes?: string[];
+            /**
+             * @description Operator types to leave alone.
+             * @default []
+             */
+            exclude_ops?: string[];
+            /**
+             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @default auto
+             * @enum {string}
+             */
+            target?: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed?: number;
+        };
+        /** dynamic int8 */
+        EffectiveDynamicParams: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "dynamic";
+            /**
+             * @default int8
+             * @enum {string}
+             */
+            weight_dtype: "int8";
+            /**
+             * @description One scale for each output channel instead of one for each tensor.
+             * @default true
+             */
+            per_channel: boolean;
+            /**
+             * @description Names of nodes to leave alone.
+             * @default []
+             */
+            exclude_nodes: string[];
+            /**
+             * @description Operator types to leave alone.
+             * @default []
+             */
+            exclude_ops: string[];
+            /**
+             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @default auto
+             * @enum {string}
+             */
+            target: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed: number;
+        };
+        EffectiveEvaluationOptions: {
+            /**
+             * @description Held-out data. Without it fidelity is measured on seeded synthetic input, and the report says so.
+             * @default null
+             */
+            dataset_id: string | null;
+            /**
+             * Format: int64
+             * @default 256
+             */
+            samples: number;
+            /**
+             * @description Needs labels in the dataset. Null: `top1` when there are integer labels, else none.
+             * @default null
+             */
+            metric: ("top1" | "top5" | "mse") | null;
+            /**
+             * @description Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`.
+             * @default {}
+             */
+            dims: {
+                [key: string]: number;
+            };
+            latency: components["schemas"]["EffectiveLatencyOptions"];
+        };
+        /** float16 */
+        EffectiveFloat16Params: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "float16";
+            /**
+             * @description Keep the model's inputs and outputs in float32.
+             * @default true
+             */
+            keep_io: boolean;
+            /**
+             * @description Names of nodes to leave alone.
+             * @default []
+             */
+            exclude_nodes: string[];
+            /**
+             * @description Operator types to leave alone.
+             * @default []
+             */
+            exclude_ops: string[];
+            /**
+             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @default auto
+             * @enum {string}
+             */
+            target: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed: number;
+        };
+        EffectiveLatencyOptions: {
+            /**
+             * Format: int64
+             * @default 50
+             */
+            runs: number;
+            /**
+             * Format: int64
+             * @default 1
+             */
+            batch_size: number;
+            /**
+             * Format: int64
+             * @description Intra-operator threads while measuring.
+             * @default 1
+             */
+            threads: number;
+        };
+        EffectiveQuantizeParams: components["schemas"]["EffectiveFloat16Params"] | components["schemas"]["EffectiveDynamicParams"] | components["schemas"]["EffectiveWeightOnlyParams"];
+        /** weight-only */
+        EffectiveWeightOnlyParams: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "weight_only";
+            /**
+             * @default 4
+             * @enum {integer}
+             */
+            bits: 4 | 8;
+            /**
+             * @description Weights that share one scale, along the reduction axis.
+             * @default 32
+             * @enum {integer}
+             */
+            block_size: 16 | 32 | 64 | 128 | 256;
+            /** @default false */
+            symmetric: boolean;
+            /**
+             * @description `rtn`: round to nearest.
+             * @default rtn
+             * @enum {string}
+             */
+            algorithm: "rtn";
+            /**
+             * @description `matmulnbits`: onnxruntime's own operators, fastest on onnxruntime. `qdq`: plain ONNX `DequantizeLinear`, which also covers Conv.
+             * @default matmulnbits
+             * @enum {string}
+             */
+            format: "matmulnbits" | "qdq";
+            /**
+             * @description Also quantize the tables that Gather reads.
+             * @default true
+             */
+            embeddings: boolean;
+            /**
+             * @description Of MatMulNBits: 4 computes in int8, 1 in float32, 0 leaves it to the runtime.
+             * @default 4
+             * @enum {integer}
+             */
+            accuracy_level: 0 | 1 | 4;
+            /**
+             * @description Names of nodes to leave alone.
+             * @default []
+             */
+            exclude_nodes: string[];
+            /**
+             * @description Operator types to leave alone.
+             * @default []
+             */
+            exclude_ops: string[];
+            /**
+             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @default auto
+             * @enum {string}
+             */
+            target: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed: number;
+        };
+        EvaluationOptions: {
+            /**
+             * @description Held-out data. Without it fidelity is measured on seeded synthetic input, and the report says so.
+             * @default null
+             */
+            dataset_id?: string | null;
+            /**
+             * Format: int64
+             * @default 256
+             */
+            samples?: number;
+            /**
+             * @description Needs labels in the dataset. Null: `top1` when there are integer labels, else none.
+             * @default null
+             */
+            metric?: ("top1" | "top5" | "mse") | null;
+            /**
+             * @description Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`.
+             * @default {}
+             */
+            dims?: {
+                [key: string]: number;
+            };
+            /** @default {} */
+            latency?: components["schemas"]["LatencyOptions"];
+        };
+        /** @description Against the original model, on the same inputs. */
+        FidelityMetrics: {
+            /** Format: int64 */
+            samples: number;
+            /** @enum {string} */
+            data: "evaluation" | "calibration" | "synthetic";
+            outputs: components["schemas"]["OutputFidelity"][];
+        };
+        FieldError: {
+            /** @description RFC 6901 pointer into the JSON body, or `#/query/…`, `#/path/…`, `#/headers/…`. */
+            pointer: string;
+            code: string;
+            message: string;
+        };
+        /** float16 */
+        Float16Params: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "float16";
+            /**
+             * @description Keep the model's inputs and outputs in float32.
+             * @default true
+             */
+            keep_io?: boolean;
+            /**
+             * @description Names of nodes to leave alone.
+             * @default []
+             */
+            exclude_nodes?: string[];
+            /**
+             * @description Operator types to leave alone.
+             * @default []
+             */
+            exclude_ops?: string[];
+            /**
+             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @default auto
+             * @enum {string}
+             */
+            target?: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed?: number;
+        };
+        Health: {
+            /** @constant */
+            status: "ok";
+        };
+        Job: components["schemas"]["QuantizeJob"];
+        JobEvent: {
+            /**
+             * Format: int64
+             * @description Counts from 1 within the job; there may be gaps.
+             */
+            id: number;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            at: string;
+            /** @enum {string} */
+            type: "status" | "progress" | "log" | "metric";
+            data: {
+                [key: string]: unknown;
+            };
+        };
+        JobEventPage: {
+            data: components["schemas"]["JobEvent"][];
+            /** @description Null on the last page. */
+            next_cursor: string | null;
+        };
+        JobMetrics: {
+            size: components["schemas"]["SizeMetrics"];
+            fidelity: components["schemas"]["FidelityMetrics"];
+            accuracy: components["schemas"]["AccuracyMetrics"] | null;
+            latency: components["schemas"]["LatencyMetrics"];
+            memory: components["schemas"]["MemoryMetrics"];
+            coverage: components["schemas"]["CoverageMetrics"];
+            training: null;
+            acceptance: components["schemas"]["AcceptanceCheck"][];
+            environment: components["schemas"]["MeasurementEnvironment"];
+        };
+        JobPage: {
+            data: components["schemas"]["Job"][];
+            /** @description Null on the last page. */
+            next_cursor: string | null;
+        };
+        /** @description What the job would do. */
+        JobPlan: {
+            method: string;
+            quantized_nodes: components["schemas"]["NodeNote"][];
+            skipped_nodes: components["schemas"]["NodeNote"][];
+            size: components["schemas"]["PredictedSize"];
+        };
+        /** @description Why a job failed; the form of every other problem. */
+        JobProblem: {
+            /** @description An identifier of the kind of problem: `urn:modelpress:problem:<code>`. */
+            type: string;
+            title: string;
+            /** Format: int64 */
+            status: number;
+            /** @description What went wrong this time, for a person. */
+            detail: string;
+            /** @description Stable and machine-readable; more may be added. Now: `invalid_request`, `unauthorized`, `forbidden`, `not_found`, `method_not_allowed`, `request_timeout`, `conflict`, `idempotency_conflict`, `precondition_failed`, `too_large`, `unsupported_media_type`, `range_not_satisfiable`, `validation_failed`, `invalid_model`, `invalid_dataset`, `invalid_params`, `unsupported`, `limit_exceeded`, `rate_limited`, `quota_exceeded`, `headers_too_large`, `internal`, `unavailable`, `non_finite`, `timeout`, `out_of_memory`, `worker_crashed`, `expired`, `cancelled`. */
+            code: string;
+            /** @description The node, tensor or file that is at fault. */
+            subject?: string;
+        };
+        /** @description `fraction` is of the whole job. */
+        JobProgress: {
+            step: string;
+            fraction: number;
+            message: string;
+        };
+        JobResult: {
+            model_id: string;
+            /** @description False when a limit of `acceptance` was missed. */
+            accepted: boolean;
+            artifacts: components["schemas"]["Artifact"][];
+            metrics: components["schemas"]["JobMetrics"];
+        };
+        /** @enum {string} */
+        JobStatus: "queued" | "running" | "cancelling" | "succeeded" | "failed" | "cancelled";
+        /** @enum {string} */
+        JobType: "quantize";
+        /** @description Measured in one run, interleaved A B A B, after warm-up. */
+        LatencyMetrics: {
+            before: components["schemas"]["Timing"];
+            after: components["schemas"]["Timing"];
+            /** @description Ratio of medians. */
+            speedup: number;
+            /** Format: int64 */
+            batch_size: number;
+            /** Format: int64 */
+            threads: number;
+            /** Format: int64 */
+            runs: number;
+            cpu: string;
+        };
+        LatencyOptions: {
+            /**
+             * Format: int64
+             * @default 50
+             */
+            runs?: number;
+            /**
+             * Format: int64
+             * @default 1
+             */
+            batch_size?: number;
+            /**
+             * Format: int64
+             * @description Intra-operator threads while measuring.
+             * @default 1
+             */
+            threads?: number;
+        };
+        Layer: {
+            name: string;
+            op: string;
+            /** @description Name of the weight. */
+            weight: string;
+            shape: number[];
+            /** Format: int64 */
+            parameters: number;
+            /** Format: int64 */
+            bytes: number;
+            dtype: components["schemas"]["DType"];
+            weight_min: number | null;
+            weight_max: number | null;
+            /** @description Largest over smallest per-channel max|w|: above 10 or so, per-tensor scales lose much. */
+            channel_range_spread: number | null;
+        };
+        LayerList: {
+            data: components["schemas"]["Layer"][];
+            /** @description Null on the last page. */
+            next_cursor: string | null;
+        };
+        Limits: {
+            /** Format: int64 */
+            max_upload_bytes: number;
+            /**
+             * Format: int64
+             * @description Of one model.
+             */
+            max_files: number;
+            /**
+             * Format: int64
+             * @description Of one API key.
+             */
+            max_queued_jobs: number;
+            /** Format: int64 */
+            job_timeout_ms: number;
+            /** Format: int64 */
+            queue_timeout_ms: number;
+            /** Format: int64 */
+            inspect_timeout_ms: number;
+            /**
+             * Format: int64
+             * @description Of the process of one job or inspection.
+             */
+            memory_bytes: number;
+            /** Format: int64 */
+            job_threads: number;
+            requests_per_minute: number | null;
+        };
+        MeasurementEnvironment: {
+            onnxruntime: string;
+            cpu: string;
+            isa: string[];
+            /** Format: int64 */
+            threads: number;
+            /** Format: int64 */
+            seed: number;
+            versions: {
+                [key: string]: string;
+            };
+        };
+        /** @description Peak resident memory of a process that loads and runs one model; `baseline_bytes` is what it takes before it loads one. */
+        MemoryMetrics: {
+            /** Format: int64 */
+            before_peak_bytes: number;
+            /** Format: int64 */
+            after_peak_bytes: number;
+            /** Format: int64 */
+            baseline_bytes: number;
+        };
+        /** @description Up to 16 pairs of your own; keys up to 64 and values up to 512 characters. */
+        Metadata: {
+            [key: string]: string;
+        };
+        Method: {
+            type: string;
+            method: string;
+            /** @description Name of the schema of `params` in the API document. */
+            params_schema: string;
+        };
+        Model: {
+            id: string;
+            /** @constant */
+            object: "model";
+            name: string;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            created_at: string;
+            /** @description Of the file; of several files, of `sha256sum`'s lines for them, sorted by name. */
+            sha256: string;
+            /**
+             * Format: int64
+             * @description All files together.
+             */
+            size_bytes: number;
+            /** @description First the `.onnx`, then its external data. */
+            files: components["schemas"]["StoredFile"][];
+            /** Format: int64 */
+            ir_version: number;
+            opset_imports: {
+                [key: string]: number;
+            };
+            producer: string;
+            inputs: components["schemas"]["ModelValue"][];
+            outputs: components["schemas"]["ModelValue"][];
+            /**
+             * Format: int64
+             * @description Of the graph and its subgraphs.
+             */
+            nodes: number;
+            operators: {
+                [key: string]: number;
+            };
+            /**
+             * Format: int64
+             * @description Elements of all weights.
+             */
+            parameters: number;
+            /** Format: int64 */
+            weight_bytes: number;
+            weight_bytes_by_dtype: {
+                [key: string]: number;
+            };
+            /** @description For one sample; null where shapes are not known. */
+            activation_bytes: number | null;
+            /** @description Multiply-accumulates for one sample; null where shapes are not known. */
+            macs: number | null;
+            derived_from: components["schemas"]["DerivedFrom"] | null;
+            metadata: components["schemas"]["Metadata"];
+        };
+        ModelForm: {
+            /** @description Once for each file of the model. */
+            file: string[];
+            name?: string;
+            /** @description A JSON object of strings, as in `Metadata`. */
+            metadata?: string;
+        };
+        ModelPage: {
+            data: components["schemas"]["Model"][];
+            /** @description Null on the last page. */
+            next_cursor: string | null;
+        };
+        ModelValue: {
+            name: string;
+            dtype: components["schemas"]["DType"] | null;
+            /** @description A string is a symbolic dimension, null an unknown one; null instead of a list: unknown rank. */
+            shape: ((number | string) | null)[] | null;
+        };
+        /** @description Why a node was, or was not, touched. */
+        NodeNote: {
+            name: string;
+            op: string;
+            code: string;
+            message: string;
+        };
+        OutputFidelity: {
+            name: string;
+            /** @description 10·log10(Σx² / Σ(x−y)²); null when identical. */
+            sqnr_db: number | null;
+            cosine: number;
+            max_abs_error: number;
+            mean_abs_error: number;
+            /** @description Share of positions with the same argmax over the last axis; of integer outputs, share of equal elements. Null for outputs that are not class scores. */
+            top1_agreement: number | null;
+            /**
+             * Format: int64
+             * @description Elements that are NaN or infinite in only one of the two models.
+             */
+            non_finite: number;
+            /**
+             * Format: int64
+             * @description Runs in which the output had another shape and was not compared.
+             */
+            shape_mismatches: number;
+        };
+        PredictedSize: {
+            /** Format: int64 */
+            before_bytes: number;
+            /** Format: int64 */
+            predicted_bytes: number;
+            ratio: number;
+        };
+        Problem: {
+            /** @description An identifier of the kind of problem: `urn:modelpress:problem:<code>`. */
+            type: string;
+            title: string;
+            /** Format: int64 */
+            status: number;
+            /** @description What went wrong this time, for a person. */
+            detail: string;
+            /** @description Stable and machine-readable; more may be added. Now: `invalid_request`, `unauthorized`, `forbidden`, `not_found`, `method_not_allowed`, `request_timeout`, `conflict`, `idempotency_conflict`, `precondition_failed`, `too_large`, `unsupported_media_type`, `range_not_satisfiable`, `validation_failed`, `invalid_model`, `invalid_dataset`, `invalid_params`, `unsupported`, `limit_exceeded`, `rate_limited`, `quota_exceeded`, `headers_too_large`, `internal`, `unavailable`, `non_finite`, `timeout`, `out_of_memory`, `worker_crashed`, `expired`, `cancelled`. */
+            code: string;
+            /** @description Name it when you ask for help: the log has it too. */
+            request_id: string;
+            /** @description The node, tensor or file that is at fault. */
+            subject?: string;
+            /** @description Every field that is wrong. */
+            errors?: components["schemas"]["FieldError"][];
+        };
+        QuantizeJob: {
+            id: string;
+            /** @constant */
+            object: "job";
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "quantize";
+            status: components["schemas"]["JobStatus"];
+            name: string | null;
+            model_id: string;
+            /** @description As they were sent. */
+            params: {
+                [key: string]: unknown;
+            };
+            /** @description With every default filled in. */
+            effective_params: components["schemas"]["EffectiveQuantizeParams"];
+            evaluation: components["schemas"]["EffectiveEvaluationOptions"];
+            acceptance: components["schemas"]["AcceptanceLimits"];
+            metadata: components["schemas"]["Metadata"];
+            /** Format: int64 */
+            priority: number;
+            progress: components["schemas"]["JobProgress"] | null;
+            /** @description 1 is next; null when the job is not waiting. */
+            queue_position: number | null;
+            /**
+             * Format: int64
+             * @description How often a worker has started it.
+             */
+            attempt: number;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            created_at: string;
+            started_at: string | null;
+            finished_at: string | null;
+            retry_of: string | null;
+            result: components["schemas"]["JobResult"] | null;
+            error: components["schemas"]["JobProblem"] | null;
+        };
+        QuantizeParams: components["schemas"]["Float16Params"] | components["schemas"]["DynamicParams"] | components["schemas"]["WeightOnlyParams"];
+        Readiness: {
+            /** @constant */
+            status: "ready";
+            /**
+             * Format: int64
+             * @description Live worker processes.
+             */
+            workers: number;
+        };
+        SizeMetrics: {
+            /** Format: int64 */
+            before_bytes: number;
+            /** Format: int64 */
+            after_bytes: number;
+            ratio: number;
+        };
+        StoredFile: {
+            name: string;
+            /** Format: int64 */
+            size_bytes: number;
+            /** @description Lower-case hexadecimal. */
+            sha256: string;
+        };
+        Target: {
+            name: string;
+            /** @description Instruction set extensions it counts on. */
+            isa: string[];
+            description: string;
+        };
+        Timing: {
+            p50_ms: number;
+            p90_ms: number;
+            mean_ms: number;
+        };
+        UploadReference: {
+            /** @description The last part of the finished upload's URL. */
+            upload_id: string;
+            filename: string;
+        };
+        Versions: {
+            modelpress: string;
+            node: string;
+            onnxruntime: string;
+        };
+        /** weight-only */
+        WeightOnlyParams: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "weight_only";
+            /**
+             * @default 4
+             * @enum {integer}
+             */
+            bits?: 4 | 8;
+            /**
+             * @description Weights that share one scale, along the reduction axis.
+             * @default 32
+             * @enum {integer}
+             */
+            block_size?: 16 | 32 | 64 | 128 | 256;
+            /** @default false */
+            symmetric?: boolean;
+            /**
+             * @description `rtn`: round to nearest.
+             * @default rtn
+             * @enum {string}
+             */
+            algorithm?: "rtn";
+            /**
+             * @description `matmulnbits`: onnxruntime's own operators, fastest on onnxruntime. `qdq`: plain ONNX `DequantizeLinear`, which also covers Conv.
+             * @default matmulnbits
+             * @enum {string}
+             */
+            format?: "matmulnbits" | "qdq";
+            /**
+             * @description Also quantize the tables that Gather reads.
+             * @default true
+             */
+            embeddings?: boolean;
+            /**
+             * @description Of MatMulNBits: 4 computes in int8, 1 in float32, 0 leaves it to the runtime.
+             * @default 4
+             * @enum {integer}
+             */
+            accuracy_level?: 0 | 1 | 4;
+            /**
+             * @description Names of nodes to leave alone.
+             * @default []
+             */
+            exclude_nodes?: string[];
+            /**
+             * @description Operator types to leave alone.
+             * @default []
+             */
+            exclude_ops?: string[];
+            /**
+             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @default auto
+             * @enum {string}
+             */
+            target?: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed?: number;
+        };
+    };
+    responses: {
+        /** @description Any other problem. */
+        Problem: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `invalid_request`: The request is malformed. */
+        Problem400: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:invalid_request",
+                 *       "title": "The request is malformed",
+                 *       "status": 400,
+                 *       "detail": "The request is malformed.",
+                 *       "code": "invalid_request",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `unauthorized`: A valid API key is required. */
+        Problem401: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:unauthorized",
+                 *       "title": "A valid API key is required",
+                 *       "status": 401,
+                 *       "detail": "A valid API key is required.",
+                 *       "code": "unauthorized",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `forbidden`: This key may not do that. */
+        Problem403: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:forbidden",
+                 *       "title": "This key may not do that",
+                 *       "status": 403,
+                 *       "detail": "This key may not do that.",
+                 *       "code": "forbidden",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `not_found`: No such resource. */
+        Problem404: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:not_found",
+                 *       "title": "No such resource",
+                 *       "status": 404,
+                 *       "detail": "No such resource.",
+                 *       "code": "not_found",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `request_timeout`: The upload was too slow. */
+        Problem408: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:request_timeout",
+                 *       "title": "The upload was too slow",
+                 *       "status": 408,
+                 *       "detail": "The upload was too slow.",
+                 *       "code": "request_timeout",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `conflict`: The resource is in use or in the wrong state. `cancelled`: The work was cancelled. */
+        Problem409: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:conflict",
+                 *       "title": "The resource is in use or in the wrong state",
+                 *       "status": 409,
+                 *       "detail": "The resource is in use or in the wrong state.",
+                 *       "code": "conflict",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `idempotency_conflict`: This Idempotency-Key was used for another request. `validation_failed`: The request has invalid fields. `invalid_model`: The model cannot be used. `invalid_dataset`: The dataset cannot be used. `invalid_params`: The job cannot run as asked. `unsupported`: Not supported. `limit_exceeded`: A limit was exceeded. `non_finite`: The numbers left the finite range. `timeout`: The work took longer than its limit. `out_of_memory`: The work needed more memory than its limit. `worker_crashed`: The model crashed the runtime. `expired`: The job waited in the queue for too long. */
+        Problem422: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:idempotency_conflict",
+                 *       "title": "This Idempotency-Key was used for another request",
+                 *       "status": 422,
+                 *       "detail": "This Idempotency-Key was used for another request.",
+                 *       "code": "idempotency_conflict",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `precondition_failed`: A precondition of the request does not hold. */
+        Problem412: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:precondition_failed",
+                 *       "title": "A precondition of the request does not hold",
+                 *       "status": 412,
+                 *       "detail": "A precondition of the request does not hold.",
+                 *       "code": "precondition_failed",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `too_large`: The upload is too large. */
+        Problem413: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:too_large",
+                 *       "title": "The upload is too large",
+                 *       "status": 413,
+                 *       "detail": "The upload is too large.",
+                 *       "code": "too_large",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `unsupported_media_type`: Unsupported media type. */
+        Problem415: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:unsupported_media_type",
+                 *       "title": "Unsupported media type",
+                 *       "status": 415,
+                 *       "detail": "Unsupported media type.",
+                 *       "code": "unsupported_media_type",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `range_not_satisfiable`: Range not satisfiable. */
+        Problem416: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:range_not_satisfiable",
+                 *       "title": "Range not satisfiable",
+                 *       "status": 416,
+                 *       "detail": "Range not satisfiable.",
+                 *       "code": "range_not_satisfiable",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `rate_limited`: Too many requests. `quota_exceeded`: Too many queued jobs. */
+        Problem429: {
+            headers: {
+                /** @description Seconds. */
+                "Retry-After"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:rate_limited",
+                 *       "title": "Too many requests",
+                 *       "status": 429,
+                 *       "detail": "Too many requests.",
+                 *       "code": "rate_limited",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `headers_too_large`: The request's headers are too large. */
+        Problem431: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:headers_too_large",
+                 *       "title": "The request's headers are too large",
+                 *       "status": 431,
+                 *       "detail": "The request's headers are too large.",
+                 *       "code": "headers_too_large",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `internal`: Internal error. */
+        Problem500: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:internal",
+                 *       "title": "Internal error",
+                 *       "status": 500,
+                 *       "detail": "Internal error.",
+                 *       "code": "internal",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `unavailable`: A dependency is not available. */
+        Problem503: {
+            headers: {
+                /** @description Seconds. */
+                "Retry-After"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "urn:modelpress:problem:unavailable",
+                 *       "title": "A dependency is not available",
+                 *       "status": 503,
+                 *       "detail": "A dependency is not available.",
+                 *       "code": "unavailable",
+                 *       "request_id": "0199d3b2-4f6e-7000"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+    };
+    parameters: never;
+    requestBodies: never;
+    headers: never;
+    pathItems: never;
+}
+export type $defs = Record<string, never>;
+export interface operations {
+    listModels: {
+        parameters: {
+            query?: {
+                /** @description Length of a page. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Newest first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *           "object": "model",
+                     *           "name": "rec",
+                     *           "created_at": "2026-10-01T09:30:00.000Z",
+                     *           "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *           "size_bytes": 10822323,
+                     *           "files": [
+                     *             {
+                     *               "name": "rec.onnx",
+                     *               "size_bytes": 10822323,
+                     *               "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     *             }
+                     *           ],
+                     *           "ir_version": 7,
+                     *           "opset_imports": {
+                     *             "ai.onnx": 9
+                     *           },
+                     *           "producer": "PaddlePaddle",
+                     *           "inputs": [
+                     *             {
+                     *               "name": "x",
+                     *               "dtype": "float32",
+                     *               "shape": [
+                     *                 "n",
+                     *                 3,
+                     *                 48,
+                     *                 "w"
+                     *               ]
+                     *             }
+                     *           ],
+                     *           "outputs": [
+                     *             {
+                     *               "name": "softmax_11.tmp_0",
+                     *               "dtype": "float32",
+                     *               "shape": [
+                     *                 "n",
+                     *                 null,
+                     *                 6625
+                     *               ]
+                     *             }
+                     *           ],
+                     *           "nodes": 440,
+                     *           "operators": {
+                     *             "Conv": 38,
+                     *             "MatMul": 17
+                     *           },
+                     *           "parameters": 2680000,
+                     *           "weight_bytes": 10700000,
+                     *           "weight_bytes_by_dtype": {
+                     *             "float32": 10700000
+                     *           },
+                     *           "activation_bytes": null,
+                     *           "macs": null,
+                     *           "derived_from": null,
+                     *           "metadata": {
+                     *             "team": "ocr"
+                     *           }
+                     *         }
+                     *       ],
+                     *       "next_cursor": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ModelPage"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    createModel: {
+        parameters: {
+            query?: {
+                /** @description Name of the model, for a raw body. */
+                name?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "uploads": [
+                 *         {
+                 *           "upload_id": "upl_0199d3b2-4e00-7b7b-8a8a-111213141516",
+                 *           "filename": "rec.onnx"
+                 *         }
+                 *       ],
+                 *       "name": "rec",
+                 *       "metadata": {
+                 *         "team": "ocr"
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["CreateModelRequest"];
+                "multipart/form-data": components["schemas"]["ModelForm"];
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description These bytes are a model already. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "object": "model",
+                     *       "name": "rec",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "size_bytes": 10822323,
+                     *       "files": [
+                     *         {
+                     *           "name": "rec.onnx",
+                     *           "size_bytes": 10822323,
+                     *           "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     *         }
+                     *       ],
+                     *       "ir_version": 7,
+                     *       "opset_imports": {
+                     *         "ai.onnx": 9
+                     *       },
+                     *       "producer": "PaddlePaddle",
+                     *       "inputs": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             3,
+                     *             48,
+                     *             "w"
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "outputs": [
+                     *         {
+                     *           "name": "softmax_11.tmp_0",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             null,
+                     *             6625
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "nodes": 440,
+                     *       "operators": {
+                     *         "Conv": 38,
+                     *         "MatMul": 17
+                     *       },
+                     *       "parameters": 2680000,
+                     *       "weight_bytes": 10700000,
+                     *       "weight_bytes_by_dtype": {
+                     *         "float32": 10700000
+                     *       },
+                     *       "activation_bytes": null,
+                     *       "macs": null,
+                     *       "derived_from": null,
+                     *       "metadata": {
+                     *         "team": "ocr"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Model"];
+                };
+            };
+            /** @description The model was added. */
+            201: {
+                headers: {
+                    /** @description Path of the model. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "object": "model",
+                     *       "name": "rec",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "size_bytes": 10822323,
+                     *       "files": [
+                     *         {
+                     *           "name": "rec.onnx",
+                     *           "size_bytes": 10822323,
+                     *           "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     *         }
+                     *       ],
+                     *       "ir_version": 7,
+                     *       "opset_imports": {
+                     *         "ai.onnx": 9
+                     *       },
+                     *       "producer": "PaddlePaddle",
+                     *       "inputs": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             3,
+                     *             48,
+                     *             "w"
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "outputs": [
+                     *         {
+                     *           "name": "softmax_11.tmp_0",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             null,
+                     *             6625
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "nodes": 440,
+                     *       "operators": {
+                     *         "Conv": 38,
+                     *         "MatMul": 17
+                     *       },
+                     *       "parameters": 2680000,
+                     *       "weight_bytes": 10700000,
+                     *       "weight_bytes_by_dtype": {
+                     *         "float32": 10700000
+                     *       },
+                     *       "activation_bytes": null,
+                     *       "macs": null,
+                     *       "derived_from": null,
+                     *       "metadata": {
+                     *         "team": "ocr"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Model"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getModel: {
+        parameters: {
+            query?: {
+                /** @description Sizes for symbolic dimensions, as in `w:320,n:1`: counts MACs and activation bytes for them. */
+                dims?: string;
+            };
+            header?: never;
+            path: {
+                model_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The model. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "object": "model",
+                     *       "name": "rec",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "size_bytes": 10822323,
+                     *       "files": [
+                     *         {
+                     *           "name": "rec.onnx",
+                     *           "size_bytes": 10822323,
+                     *           "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     *         }
+                     *       ],
+                     *       "ir_version": 7,
+                     *       "opset_imports": {
+                     *         "ai.onnx": 9
+                     *       },
+                     *       "producer": "PaddlePaddle",
+                     *       "inputs": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             3,
+                     *             48,
+                     *             "w"
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "outputs": [
+                     *         {
+                     *           "name": "softmax_11.tmp_0",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             null,
+                     *             6625
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "nodes": 440,
+                     *       "operators": {
+                     *         "Conv": 38,
+                     *         "MatMul": 17
+                     *       },
+                     *       "parameters": 2680000,
+                     *       "weight_bytes": 10700000,
+                     *       "weight_bytes_by_dtype": {
+                     *         "float32": 10700000
+                     *       },
+                     *       "activation_bytes": null,
+                     *       "macs": null,
+                     *       "derived_from": null,
+                     *       "metadata": {
+                     *         "team": "ocr"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Model"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    deleteModel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The model is gone. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    downloadModel: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description One range of bytes, as in `bytes=0-1023`. */
+                range?: string;
+                /** @description An ETag: the range is answered only if it is still that. */
+                "if-range"?: string;
+                /** @description ETags; 304 if the bytes are one of them. */
+                "if-none-match"?: string;
+            };
+            path: {
+                model_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All bytes. */
+            200: {
+                headers: {
+                    /** @description Changes when the bytes do; use it with If-None-Match and If-Range. */
+                    ETag?: string;
+                    /** @description `bytes`. */
+                    "Accept-Ranges"?: string;
+                    /** @description The file's name. */
+                    "Content-Disposition"?: string;
+                    /** @description RFC 9530: `sha-256=:…:` of the whole file. */
+                    "Repr-Digest"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                    "application/x-tar": string;
+                };
+            };
+            /** @description The bytes that Range asks for. */
+            206: {
+                headers: {
+                    /** @description Changes when the bytes do; use it with If-None-Match and If-Range. */
+                    ETag?: string;
+                    /** @description `bytes`. */
+                    "Accept-Ranges"?: string;
+                    /** @description The file's name. */
+                    "Content-Disposition"?: string;
+                    /** @description Which bytes these are. */
+                    "Content-Range"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                    "application/x-tar": string;
+                };
+            };
+            /** @description The bytes are the ones that If-None-Match names. */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            416: components["responses"]["Problem416"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    listModelLayers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description In the order of the graph. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "name": "Conv.0",
+                     *           "op": "Conv",
+                     *           "weight": "conv2d_0.w_0",
+                     *           "shape": [
+                     *             8,
+                     *             3,
+                     *             3,
+                     *             3
+                     *           ],
+                     *           "parameters": 216,
+                     *           "bytes": 864,
+                     *           "dtype": "float32",
+                     *           "weight_min": -0.91,
+                     *           "weight_max": 0.87,
+                     *           "channel_range_spread": 3.4
+                     *         }
+                     *       ],
+                     *       "next_cursor": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LayerList"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    listDatasets: {
+        parameters: {
+            query?: {
+                /** @description Length of a page. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Newest first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *           "object": "dataset",
+                     *           "name": "lines",
+                     *           "created_at": "2026-10-01T09:30:00.000Z",
+                     *           "size_bytes": 94372154,
+                     *           "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *           "samples": 512,
+                     *           "fields": [
+                     *             {
+                     *               "name": "x",
+                     *               "dtype": "float32",
+                     *               "shape": [
+                     *                 3,
+                     *                 48,
+                     *                 320
+                     *               ]
+                     *             }
+                     *           ],
+                     *           "has_labels": false,
+                     *           "classes": null,
+                     *           "metadata": {}
+                     *         }
+                     *       ],
+                     *       "next_cursor": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["DatasetPage"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    createDataset: {
+        parameters: {
+            query?: {
+                /** @description File name of a raw body; its suffix tells the format. */
+                name?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "uploads": [
+                 *         {
+                 *           "upload_id": "upl_0199d3b2-4e00-7b7b-8a8a-111213141516",
+                 *           "filename": "lines.npz"
+                 *         }
+                 *       ],
+                 *       "name": "lines"
+                 *     }
+                 */
+                "application/json": components["schemas"]["CreateDatasetRequest"];
+                "multipart/form-data": components["schemas"]["DatasetForm"];
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description This file is a dataset already. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *       "object": "dataset",
+                     *       "name": "lines",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "size_bytes": 94372154,
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "samples": 512,
+                     *       "fields": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             3,
+                     *             48,
+                     *             320
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "has_labels": false,
+                     *       "classes": null,
+                     *       "metadata": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Dataset"];
+                };
+            };
+            /** @description The dataset was added. */
+            201: {
+                headers: {
+                    /** @description Path of the dataset. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *       "object": "dataset",
+                     *       "name": "lines",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "size_bytes": 94372154,
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "samples": 512,
+                     *       "fields": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             3,
+                     *             48,
+                     *             320
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "has_labels": false,
+                     *       "classes": null,
+                     *       "metadata": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Dataset"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getDataset: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                dataset_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The dataset. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *       "object": "dataset",
+                     *       "name": "lines",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "size_bytes": 94372154,
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "samples": 512,
+                     *       "fields": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             3,
+                     *             48,
+                     *             320
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "has_labels": false,
+                     *       "classes": null,
+                     *       "metadata": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Dataset"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    deleteDataset: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                dataset_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The dataset is gone. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    downloadDataset: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description One range of bytes, as in `bytes=0-1023`. */
+                range?: string;
+                /** @description An ETag: the range is answered only if it is still that. */
+                "if-range"?: string;
+                /** @description ETags; 304 if the bytes are one of them. */
+                "if-none-match"?: string;
+            };
+            path: {
+                dataset_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All bytes. */
+            200: {
+                headers: {
+                    /** @description Changes when the bytes do; use it with If-None-Match and If-Range. */
+                    ETag?: string;
+                    /** @description `bytes`. */
+                    "Accept-Ranges"?: string;
+                    /** @description The file's name. */
+                    "Content-Disposition"?: string;
+                    /** @description RFC 9530: `sha-256=:…:` of the whole file. */
+                    "Repr-Digest"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description The bytes that Range asks for. */
+            206: {
+                headers: {
+                    /** @description Changes when the bytes do; use it with If-None-Match and If-Range. */
+                    ETag?: string;
+                    /** @description `bytes`. */
+                    "Accept-Ranges"?: string;
+                    /** @description The file's name. */
+                    "Content-Disposition"?: string;
+                    /** @description RFC 9530: `sha-256=:…:` of the whole file. */
+                    "Repr-Digest"?: string;
+                    /** @description Which bytes these are. */
+                    "Content-Range"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description The bytes are the ones that If-None-Match names. */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            416: components["responses"]["Problem416"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    createUpload: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description `1.0.0` */
+                "tus-resumable"?: string;
+                /** @description Bytes of the whole file. */
+                "upload-length"?: string;
+                "upload-metadata"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/offset+octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description The upload can be sent to its Location. */
+            201: {
+                headers: {
+                    /** @description `1.0.0` */
+                    "Tus-Resumable"?: string;
+                    /** @description Path of the upload. */
+                    Location?: string;
+                    /** @description When it is thrown away. */
+                    "Upload-Expires"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getUploadOptions: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description `1.0.0` */
+                "tus-resumable"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description See the headers. */
+            204: {
+                headers: {
+                    /** @description `1.0.0` */
+                    "Tus-Resumable"?: string;
+                    /** @description `1.0.0` */
+                    "Tus-Version"?: string;
+                    /** @description Supported extensions. */
+                    "Tus-Extension"?: string;
+                    /** @description Bytes. */
+                    "Tus-Max-Size"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    deleteUpload: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description `1.0.0` */
+                "tus-resumable"?: string;
+            };
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is gone. */
+            204: {
+                headers: {
+                    /** @description `1.0.0` */
+                    "Tus-Resumable"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            412: components["responses"]["Problem412"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getUploadOffset: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description `1.0.0` */
+                "tus-resumable"?: string;
+            };
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description See the headers. */
+            200: {
+                headers: {
+                    /** @description `1.0.0` */
+                    "Tus-Resumable"?: string;
+                    /** @description Bytes that have arrived. */
+                    "Upload-Offset"?: string;
+                    /** @description Bytes of the whole. */
+                    "Upload-Length"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            412: components["responses"]["Problem412"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    appendUpload: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description `1.0.0` */
+                "tus-resumable"?: string;
+                /** @description Where these bytes start: the offset of the upload. */
+                "upload-offset"?: string;
+            };
+            path: {
+                upload_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/offset+octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description The bytes have arrived. */
+            204: {
+                headers: {
+                    /** @description `1.0.0` */
+                    "Tus-Resumable"?: string;
+                    /** @description Where the next bytes start. */
+                    "Upload-Offset"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            412: components["responses"]["Problem412"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    listJobs: {
+        parameters: {
+            query?: {
+                /** @description Length of a page. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                status?: components["schemas"]["JobStatus"];
+                type?: components["schemas"]["JobType"];
+                model_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Newest first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "id": "job_0199d3b2-5a30-7e21-b8c4-0a1b2c3d4e5f",
+                     *           "object": "job",
+                     *           "type": "quantize",
+                     *           "status": "queued",
+                     *           "name": "rec in 4 bits",
+                     *           "model_id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *           "params": {
+                     *             "method": "weight_only",
+                     *             "bits": 4,
+                     *             "block_size": 32,
+                     *             "format": "qdq"
+                     *           },
+                     *           "effective_params": {
+                     *             "method": "weight_only",
+                     *             "bits": 4,
+                     *             "block_size": 32,
+                     *             "symmetric": false,
+                     *             "algorithm": "rtn",
+                     *             "format": "qdq",
+                     *             "embeddings": true,
+                     *             "accuracy_level": 4,
+                     *             "exclude_nodes": [],
+                     *             "exclude_ops": [],
+                     *             "target": "auto",
+                     *             "seed": 0
+                     *           },
+                     *           "evaluation": {
+                     *             "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *             "samples": 100,
+                     *             "metric": null,
+                     *             "dims": {
+                     *               "w": 320
+                     *             },
+                     *             "latency": {
+                     *               "runs": 50,
+                     *               "batch_size": 1,
+                     *               "threads": 1
+                     *             }
+                     *           },
+                     *           "acceptance": {
+                     *             "min_sqnr_db": 20,
+                     *             "max_size_ratio": 0.3
+                     *           },
+                     *           "metadata": {},
+                     *           "priority": 5,
+                     *           "progress": null,
+                     *           "queue_position": 1,
+                     *           "attempt": 0,
+                     *           "created_at": "2026-10-01T09:30:00.000Z",
+                     *           "started_at": null,
+                     *           "finished_at": null,
+                     *           "retry_of": null,
+                     *           "result": null,
+                     *           "error": null
+                     *         }
+                     *       ],
+                     *       "next_cursor": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["JobPage"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    createJob: {
+        parameters: {
+            query?: {
+                /** @description Answer 200 with what the job would do, and store nothing. */
+                validate_only?: "true" | "false";
+            };
+            header?: {
+                /** @description The same key again, for a day, answers with the job that the first request made. */
+                "idempotency-key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "type": "quantize",
+                 *       "model_id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                 *       "params": {
+                 *         "method": "weight_only",
+                 *         "bits": 4,
+                 *         "block_size": 32,
+                 *         "format": "qdq"
+                 *       },
+                 *       "evaluation": {
+                 *         "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                 *         "samples": 100,
+                 *         "dims": {
+                 *           "w": 320
+                 *         },
+                 *         "latency": {
+                 *           "runs": 50,
+                 *           "threads": 1
+                 *         }
+                 *       },
+                 *       "acceptance": {
+                 *         "min_sqnr_db": 20,
+                 *         "max_size_ratio": 0.3
+                 *       },
+                 *       "name": "rec in 4 bits"
+                 *     }
+                 */
+                "application/json": components["schemas"]["CreateJobRequest"];
+            };
+        };
+        responses: {
+            /** @description With `validate_only=true`: what the job would do. Nothing was stored. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "method": "weight_only",
+                     *       "quantized_nodes": [
+                     *         {
+                     *           "name": "MatMul.3",
+                     *           "op": "MatMul",
+                     *           "code": "quantized",
+                     *           "message": "4 bits in blocks of 32."
+                     *         }
+                     *       ],
+                     *       "skipped_nodes": [
+                     *         {
+                     *           "name": "Conv.0",
+                     *           "op": "Conv",
+                     *           "code": "too_few_weights",
+                     *           "message": "Its weights are too few to be worth the scales."
+                     *         }
+                     *       ],
+                     *       "size": {
+                     *         "before_bytes": 10822323,
+                     *         "predicted_bytes": 2200000,
+                     *         "ratio": 0.203
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["JobPlan"];
+                };
+            };
+            /** @description The job is recorded and waits for a worker. */
+            202: {
+                headers: {
+                    /** @description Path of the job. */
+                    Location?: string;
+                    /** @description Seconds after which to ask for it. */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "job_0199d3b2-5a30-7e21-b8c4-0a1b2c3d4e5f",
+                     *       "object": "job",
+                     *       "type": "quantize",
+                     *       "status": "queued",
+                     *       "name": "rec in 4 bits",
+                     *       "model_id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "params": {
+                     *         "method": "weight_only",
+                     *         "bits": 4,
+                     *         "block_size": 32,
+                     *         "format": "qdq"
+                     *       },
+                     *       "effective_params": {
+                     *         "method": "weight_only",
+                     *         "bits": 4,
+                     *         "block_size": 32,
+                     *         "symmetric": false,
+                     *         "algorithm": "rtn",
+                     *         "format": "qdq",
+                     *         "embeddings": true,
+                     *         "accuracy_level": 4,
+                     *         "exclude_nodes": [],
+                     *         "exclude_ops": [],
+                     *         "target": "auto",
+                     *         "seed": 0
+                     *       },
+                     *       "evaluation": {
+                     *         "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *         "samples": 100,
+                     *         "metric": null,
+                     *         "dims": {
+                     *           "w": 320
+                     *         },
+                     *         "latency": {
+                     *           "runs": 50,
+                     *           "batch_size": 1,
+                     *           "threads": 1
+                     *         }
+                     *       },
+                     *       "acceptance": {
+                     *         "min_sqnr_db": 20,
+                     *         "max_size_ratio": 0.3
+                     *       },
+                     *       "metadata": {},
+                     *       "priority": 5,
+                     *       "progress": null,
+                     *       "queue_position": 1,
+                     *       "attempt": 0,
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "started_at": null,
+                     *       "finished_at": null,
+                     *       "retry_of": null,
+                     *       "result": null,
+                     *       "error": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            409: components["responses"]["Problem409"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The job. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "job_0199d3b2-5a30-7e21-b8c4-0a1b2c3d4e5f",
+                     *       "object": "job",
+                     *       "type": "quantize",
+                     *       "status": "succeeded",
+                     *       "name": "rec in 4 bits",
+                     *       "model_id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "params": {
+                     *         "method": "weight_only",
+                     *         "bits": 4,
+                     *         "block_size": 32,
+                     *         "format": "qdq"
+                     *       },
+                     *       "effective_params": {
+                     *         "method": "weight_only",
+                     *         "bits": 4,
+                     *         "block_size": 32,
+                     *         "symmetric": false,
+                     *         "algorithm": "rtn",
+                     *         "format": "qdq",
+                     *         "embeddings": true,
+                     *         "accuracy_level": 4,
+                     *         "exclude_nodes": [],
+                     *         "exclude_ops": [],
+                     *         "target": "auto",
+                     *         "seed": 0
+                     *       },
+                     *       "evaluation": {
+                     *         "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *         "samples": 100,
+                     *         "metric": null,
+                     *         "dims": {
+                     *           "w": 320
+                     *         },
+                     *         "latency": {
+                     *           "runs": 50,
+                     *           "batch_size": 1,
+                     *           "threads": 1
+                     *         }
+                     *       },
+                     *       "acceptance": {
+                     *         "min_sqnr_db": 20,
+                     *         "max_size_ratio": 0.3
+                     *       },
+                     *       "metadata": {},
+                     *       "priority": 5,
+                     *       "progress": {
+                     *         "step": "done",
+                     *         "fraction": 1,
+                     *         "message": ""
+                     *       },
+                     *       "queue_position": null,
+                     *       "attempt": 1,
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "started_at": "2026-10-01T09:30:00.120Z",
+                     *       "finished_at": "2026-10-01T09:30:09.480Z",
+                     *       "retry_of": null,
+                     *       "result": {
+                     *         "model_id": "mdl_0199d3b2-7e11-7f00-9a9b-21222324252f",
+                     *         "accepted": true,
+                     *         "artifacts": [
+                     *           {
+                     *             "name": "model.onnx",
+                     *             "media_type": "application/octet-stream",
+                     *             "size_bytes": 2164464,
+                     *             "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *             "url": "/v1/jobs/job_0199d3b2-5a30-7e21-b8c4-0a1b2c3d4e5f/artifacts/model.onnx"
+                     *           }
+                     *         ],
+                     *         "metrics": {
+                     *           "size": {
+                     *             "before_bytes": 10822323,
+                     *             "after_bytes": 2164464,
+                     *             "ratio": 0.2
+                     *           },
+                     *           "fidelity": {
+                     *             "samples": 100,
+                     *             "data": "evaluation",
+                     *             "outputs": [
+                     *               {
+                     *                 "name": "softmax_11.tmp_0",
+                     *                 "sqnr_db": 24.1,
+                     *                 "cosine": 0.998,
+                     *                 "max_abs_error": 0.21,
+                     *                 "mean_abs_error": 0.0004,
+                     *                 "top1_agreement": 0.994
+                     *               }
+                     *             ]
+                     *           },
+                     *           "accuracy": null,
+                     *           "latency": {
+                     *             "before": {
+                     *               "p50_ms": 41.2,
+                     *               "p90_ms": 44,
+                     *               "mean_ms": 41.9
+                     *             },
+                     *             "after": {
+                     *               "p50_ms": 39.8,
+                     *               "p90_ms": 42.1,
+                     *               "mean_ms": 40.2
+                     *             },
+                     *             "speedup": 1.035,
+                     *             "batch_size": 1,
+                     *             "threads": 1,
+                     *             "runs": 50,
+                     *             "cpu": "AMD EPYC"
+                     *           },
+                     *           "memory": {
+                     *             "before_peak_bytes": 96468992,
+                     *             "after_peak_bytes": 88080384
+                     *           },
+                     *           "coverage": {
+                     *             "quantized_nodes": 54,
+                     *             "skipped_nodes": [
+                     *               {
+                     *                 "name": "Conv.0",
+                     *                 "op": "Conv",
+                     *                 "code": "too_few_weights",
+                     *                 "message": "Its weights are too few to be worth the scales."
+                     *               }
+                     *             ],
+                     *             "fused_nodes": 0,
+                     *             "float_islands": []
+                     *           },
+                     *           "training": null,
+                     *           "acceptance": [
+                     *             {
+                     *               "name": "min_sqnr_db",
+                     *               "limit": 20,
+                     *               "value": 24.1,
+                     *               "ok": true
+                     *             },
+                     *             {
+                     *               "name": "max_size_ratio",
+                     *               "limit": 0.3,
+                     *               "value": 0.2,
+                     *               "ok": true
+                     *             }
+                     *           ],
+                     *           "environment": {
+                     *             "onnxruntime": "1.30.0",
+                     *             "cpu": "AMD EPYC",
+                     *             "isa": [
+                     *               "avx2"
+                     *             ],
+                     *             "threads": 1,
+                     *             "seed": 0,
+                     *             "versions": {
+                     *               "modelpress": "0.1.0"
+                     *             }
+                     *           }
+                     *         }
+                     *       },
+                     *       "error": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    deleteJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The job is gone. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    cancelJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is cancelled, or will be. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "job_0199d3b2-5a30-7e21-b8c4-0a1b2c3d4e5f",
+                     *       "object": "job",
+                     *       "type": "quantize",
+                     *       "status": "queued",
+                     *       "name": "rec in 4 bits",
+                     *       "model_id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "params": {
+                     *         "method": "weight_only",
+                     *         "bits": 4,
+                     *         "block_size": 32,
+                     *         "format": "qdq"
+                     *       },
+                     *       "effective_params": {
+                     *         "method": "weight_only",
+                     *         "bits": 4,
+                     *         "block_size": 32,
+                     *         "symmetric": false,
+                     *         "algorithm": "rtn",
+                     *         "format": "qdq",
+                     *         "embeddings": true,
+                     *         "accuracy_level": 4,
+                     *         "exclude_nodes": [],
+                     *         "exclude_ops": [],
+                     *         "target": "auto",
+                     *         "seed": 0
+                     *       },
+                     *       "evaluation": {
+                     *         "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *         "samples": 100,
+                     *         "metric": null,
+                     *         "dims": {
+                     *           "w": 320
+                     *         },
+                     *         "latency": {
+                     *           "runs": 50,
+                     *           "batch_size": 1,
+                     *           "threads": 1
+                     *         }
+                     *       },
+                     *       "acceptance": {
+                     *         "min_sqnr_db": 20,
+                     *         "max_size_ratio": 0.3
+                     *       },
+                     *       "metadata": {},
+                     *       "priority": 5,
+                     *       "progress": null,
+                     *       "queue_position": 1,
+                     *       "attempt": 0,
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "started_at": null,
+                     *       "finished_at": null,
+                     *       "retry_of": null,
+                     *       "result": null,
+                     *       "error": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    retryJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The new job. */
+            202: {
+                headers: {
+                    /** @description Path of the new job. */
+                    Location?: string;
+                    /** @description Seconds after which to ask for it. */
+                    "Retry-After"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "job_0199d3b2-5a30-7e21-b8c4-0a1b2c3d4e5f",
+                     *       "object": "job",
+                     *       "type": "quantize",
+                     *       "status": "queued",
+                     *       "name": "rec in 4 bits",
+                     *       "model_id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "params": {
+                     *         "method": "weight_only",
+                     *         "bits": 4,
+                     *         "block_size": 32,
+                     *         "format": "qdq"
+                     *       },
+                     *       "effective_params": {
+                     *         "method": "weight_only",
+                     *         "bits": 4,
+                     *         "block_size": 32,
+                     *         "symmetric": false,
+                     *         "algorithm": "rtn",
+                     *         "format": "qdq",
+                     *         "embeddings": true,
+                     *         "accuracy_level": 4,
+                     *         "exclude_nodes": [],
+                     *         "exclude_ops": [],
+                     *         "target": "auto",
+                     *         "seed": 0
+                     *       },
+                     *       "evaluation": {
+                     *         "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *         "samples": 100,
+                     *         "metric": null,
+                     *         "dims": {
+                     *           "w": 320
+                     *         },
+                     *         "latency": {
+                     *           "runs": 50,
+                     *           "batch_size": 1,
+                     *           "threads": 1
+                     *         }
+                     *       },
+                     *       "acceptance": {
+                     *         "min_sqnr_db": 20,
+                     *         "max_size_ratio": 0.3
+                     *       },
+                     *       "metadata": {},
+                     *       "priority": 5,
+                     *       "progress": null,
+                     *       "queue_position": 1,
+                     *       "attempt": 0,
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "started_at": null,
+                     *       "finished_at": null,
+                     *       "retry_of": null,
+                     *       "result": null,
+                     *       "error": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    listJobEvents: {
+        parameters: {
+            query?: {
+                /** @description Of the JSON list. */
+                limit?: number;
+                /** @description Events after this id. */
+                cursor?: string;
+            };
+            header?: {
+                /** @description Of the stream: events after this id. */
+                "last-event-id"?: string;
+            };
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Oldest first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "id": 7,
+                     *           "at": "2026-10-01T09:30:04.000Z",
+                     *           "type": "progress",
+                     *           "data": {
+                     *             "step": "quantize",
+                     *             "fraction": 0.4,
+                     *             "message": "22 of 54 nodes"
+                     *           }
+                     *         }
+                     *       ],
+                     *       "next_cursor": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["JobEventPage"];
+                    "text/event-stream": string;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    downloadJobArtifact: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description One range of bytes, as in `bytes=0-1023`. */
+                range?: string;
+                /** @description An ETag: the range is answered only if it is still that. */
+                "if-range"?: string;
+                /** @description ETags; 304 if the bytes are one of them. */
+                "if-none-match"?: string;
+            };
+            path: {
+                job_id: string;
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All bytes. */
+            200: {
+                headers: {
+                    /** @description Changes when the bytes do; use it with If-None-Match and If-Range. */
+                    ETag?: string;
+                    /** @description `bytes`. */
+                    "Accept-Ranges"?: string;
+                    /** @description The file's name. */
+                    "Content-Disposition"?: string;
+                    /** @description RFC 9530: `sha-256=:…:` of the whole file. */
+                    "Repr-Digest"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "*/*": string;
+                };
+            };
+            /** @description The bytes that Range asks for. */
+            206: {
+                headers: {
+                    /** @description Changes when the bytes do; use it with If-None-Match and If-Range. */
+                    ETag?: string;
+                    /** @description `bytes`. */
+                    "Accept-Ranges"?: string;
+                    /** @description The file's name. */
+                    "Content-Disposition"?: string;
+                    /** @description RFC 9530: `sha-256=:…:` of the whole file. */
+                    "Repr-Digest"?: string;
+                    /** @description Which bytes these are. */
+                    "Content-Range"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "*/*": string;
+                };
+            };
+            /** @description The bytes are the ones that If-None-Match names. */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            416: components["responses"]["Problem416"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getJobReport: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description One range of bytes, as in `bytes=0-1023`. */
+                range?: string;
+                /** @description An ETag: the range is answered only if it is still that. */
+                "if-range"?: string;
+                /** @description ETags; 304 if the bytes are one of them. */
+                "if-none-match"?: string;
+            };
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All bytes. */
+            200: {
+                headers: {
+                    /** @description Changes when the bytes do; use it with If-None-Match and If-Range. */
+                    ETag?: string;
+                    /** @description `bytes`. */
+                    "Accept-Ranges"?: string;
+                    /** @description The file's name. */
+                    "Content-Disposition"?: string;
+                    /** @description RFC 9530: `sha-256=:…:` of the whole file. */
+                    "Repr-Digest"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            /** @description The bytes that Range asks for. */
+            206: {
+                headers: {
+                    /** @description Changes when the bytes do; use it with If-None-Match and If-Range. */
+                    ETag?: string;
+                    /** @description `bytes`. */
+                    "Accept-Ranges"?: string;
+                    /** @description The file's name. */
+                    "Content-Disposition"?: string;
+                    /** @description RFC 9530: `sha-256=:…:` of the whole file. */
+                    "Repr-Digest"?: string;
+                    /** @description Which bytes these are. */
+                    "Content-Range"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            /** @description The bytes are the ones that If-None-Match names. */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            416: components["responses"]["Problem416"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getHealth: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "status": "ok"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Health"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getReadiness: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Everything is there. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "status": "ready",
+                     *       "workers": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Readiness"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getMetrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description In Prometheus' text format. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getCapabilities: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Versions, methods and limits. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Capabilities"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getOpenApiJson: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OpenAPI 3.1. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        [key: string]: unknown;
+                    };
+                };
+            };
+            400: components["responses"]["Problem400"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getOpenApiYaml: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OpenAPI 3.1. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/yaml": string;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+}
