@@ -22,6 +22,8 @@ test("an empty environment gives the documented defaults", () => {
   assert.equal(config.maxUploadBytes, 8 * 1024 ** 3);
   assert.equal(config.workerConcurrency, 1);
   assert.ok(config.jobThreads >= 1);
+  assert.equal(config.retentionMs, null);
+  assert.equal(loadConfig({ RETENTION_DAYS: "2" }).retentionMs, 2 * 24 * 60 * 60 * 1000);
   assert.ok(Object.isFrozen(config));
 });
 

@@ -1,33 +1,17 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import type { TaskNews, TaskRunner } from "../../src/service/tasks.ts";
 import { createSupervisor } from "../../workers/supervisor.ts";
+import { hasEnded, isRunning } from "../support/processes.ts";
 
 const ENTRY = new URL("../support/acting-child.ts", import.meta.url);
 const log = pino({ level: "silent" });
 const MIB = 2 ** 20;
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-  } catch {
-    return false;
-  }
-  // In a container nobody may collect the orphans: a zombie has ended, too.
-  return !existsSync(`/proc/${pid}/stat`) || !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, "latin1"));
-}
-
-async function hasEnded(pid: number, withinMs: number): Promise<boolean> {
-  for (const start = performance.now(); performance.now() - start < withinMs; await sleep(20)) {
-    if (!isRunning(pid)) return true;
-  }
-  return false;
-}
 
 describe("the supervisor", () => {
   let runner: TaskRunner;

@@ -1,0 +1,389 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, afterEach, before, beforeEach, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { pino } from "pino";
+import type { BlobStore } from "../../src/service/blobs/blob-store.ts";
+import { type BlobClaims, createBlobClaims } from "../../src/service/blobs/claims.ts";
+import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
+import { type Catalog, createCatalog } from "../../src/service/catalog.ts";
+import { isTerminal } from "../../src/service/jobs/job.ts";
+import type { JobRecord, JobStore } from "../../src/service/jobs/job-store.ts";
+import { type BullJobQueue, createJobQueue } from "../../src/service/jobs/queue.ts";
+import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
+import { factsSaying, queuedJob } from "../support/jobs.ts";
+import { hasEnded } from "../support/processes.ts";
+import { startTestRedis, type TestRedis } from "../support/redis.ts";
+
+/**
+ * Real workers in processes of their own, against a real redis-server; only what the jobs compute is acted. Each test kills, stops or cuts
+ * off something in the middle of a job.
+ */
+
+const log = pino({ level: "silent" });
+const MODEL_ID = "mdl_source";
+
+let server: TestRedis;
+let dataDir: string;
+let blobs: BlobStore;
+let claims: BlobClaims;
+let catalog: Catalog;
+let jobs: JobStore & { close(): void };
+let queue: BullJobQueue;
+const workers: ChildProcess[] = [];
+
+before(async () => {
+  server = await startTestRedis();
+});
+beforeEach(async () => {
+  await server.redis.flushdb();
+  dataDir = await mkdtemp(join(tmpdir(), "worker-"));
+  blobs = await createFileBlobStore(join(dataDir, "blobs"));
+  claims = createBlobClaims(server.redis, blobs);
+  catalog = createCatalog(server.redis, claims);
+  jobs = createRedisJobStore(server.redis);
+  queue = createJobQueue(server.redis, log);
+  const claim = (ref: Parameters<BlobClaims["claim"]>[1]) => claims.claim(MODEL_ID, ref);
+  const ref = await blobs.put(
+    (async function* () {
+      yield Buffer.from("model");
+    })(),
+    { maxBytes: 100, claim },
+  );
+  await catalog.models.add({
+    id: MODEL_ID,
+    identity: ref.sha256,
+    name: "source",
+    created_at: new Date().toISOString(),
+    sha256: ref.sha256,
+    size_bytes: ref.size_bytes,
+    files: [{ ...ref, name: "model.onnx" }],
+    facts: factsSaying("test"),
+    derived_from: null,
+    metadata: {},
+  });
+});
+afterEach(async () => {
+  for (const worker of workers.splice(0)) {
+    worker.kill("SIGCONT");
+    worker.kill("SIGKILL");
+    if (worker.exitCode === null && worker.signalCode === null) await once(worker, "exit");
+  }
+  jobs.close();
+  await queue.close();
+  await rm(dataDir, { recursive: true });
+});
+after(() => server.close());
+
+async function startActingWorker(env: Record<string, string> = {}, drainGraceMs = 0): Promise<ChildProcess> {
+  const all = {
+    REDIS_URL: server.url,
+    DATA_DIR: dataDir,
+    LOG_LEVEL: "silent",
+    JOB_MEMORY_BYTES: String(2 ** 30),
+    ...env,
+  };
+  const alive = await queue.liveWorkers();
+  const args = [
+    new URL("../support/acting-worker.ts", import.meta.url).pathname,
+    JSON.stringify(all),
+    String(drainGraceMs),
+  ];
+  const worker = spawn(process.execPath, args, { stdio: ["ignore", "inherit", "inherit"] });
+  workers.push(worker);
+  await until(async () => (await queue.liveWorkers()) > alive);
+  return worker;
+}
+
+async function submit(act: string[], fields: Parameters<typeof queuedJob>[0] = {}): Promise<JobRecord> {
+  const { job } = await jobs.create(queuedJob({ model_id: MODEL_ID, exclude_nodes: act, ...fields }));
+  await queue.enqueue(job);
+  return job;
+}
+
+async function until<T>(ask: () => Promise<T | undefined | false>, withinMs = 10_000): Promise<T> {
+  for (const start = performance.now(); ; await sleep(20)) {
+    const answer = await ask();
+    if (answer !== undefined && answer !== false) return answer;
+    assert.ok(performance.now() - start < withinMs, `it did not happen within ${withinMs} ms: ${ask}`);
+  }
+}
+
+/** The record once its job has ended. */
+const ended = (id: string, withinMs?: number): Promise<JobRecord> =>
+  until(async () => {
+    const job = await jobs.get(id);
+    return job !== undefined && isTerminal(job.status) && job;
+  }, withinMs);
+
+/** The pid of the child that does the job's `attempt`, once it is at work. */
+const childOf = (id: string, attempt = 1): Promise<number> =>
+  until(async () => {
+    const logged = (await jobs.events(id, 0)).map(({ data }) => /^pid (\d+)$/.exec(String(data.message))?.[1]);
+    const pid = logged.filter((text) => text !== undefined)[attempt - 1];
+    return pid === undefined ? undefined : Number(pid);
+  }, 30_000);
+
+const statusesOf = async (id: string) =>
+  (await jobs.events(id, 0)).filter(({ type }) => type === "status").map(({ data }) => data.status);
+
+async function assertNothingLeft(): Promise<void> {
+  for (const name of await readdir(join(dataDir, "work"))) {
+    const left = (await readdir(join(dataDir, "work", name))).filter((entry) => !entry.endsWith(".first"));
+    assert.deepEqual(left, []);
+  }
+}
+
+test("a job's results are stored, claimed, catalogued and recorded, and its directory is gone", async () => {
+  await startActingWorker();
+  const { id } = await submit(["echo"]);
+  const job = await ended(id);
+  assert.equal(job.status, "succeeded");
+  assert.equal(job.attempt, 1);
+  assert.ok(job.started_at !== null && job.finished_at !== null);
+  assert.deepEqual(
+    job.result?.artifacts.map(({ name }) => name),
+    ["model.onnx", "report.json"],
+  );
+
+  const model = await catalog.models.get(job.result!.model_id);
+  assert.deepEqual(model?.derived_from, { job_id: id, model_id: MODEL_ID });
+  const chunks = await Array.fromAsync(await blobs.get(model!.files[0]!));
+  assert.equal(Buffer.concat(chunks).toString(), "model compressed");
+
+  // The artifact outlives the model: the job has a claim of its own.
+  await catalog.models.remove(model!.id);
+  assert.equal(
+    Buffer.concat(await Array.fromAsync(await blobs.get(job.result!.artifacts[0]!))).toString(),
+    "model compressed",
+  );
+  await claims.release(id);
+  await assert.rejects(blobs.get(job.result!.artifacts[0]!), { code: "not_found" });
+
+  const events = await jobs.events(id, 0);
+  assert.deepEqual(
+    events.filter(({ type }) => type === "status").map(({ data }) => data.status),
+    ["queued", "running", "succeeded"],
+  );
+  assert.equal(events.at(-1)?.type, "status");
+  assert.ok(events.some(({ data }) => typeof data.child_start_ms === "number"));
+  await assertNothingLeft();
+});
+
+test("the same result of two jobs is one model", async () => {
+  await startActingWorker();
+  const first = await ended((await submit(["echo"])).id);
+  const second = await ended((await submit(["echo"])).id);
+  assert.equal(second.result?.model_id, first.result?.model_id);
+});
+
+test("a killed child costs one retry; a second one fails the job", async () => {
+  await startActingWorker();
+  const { id } = await submit(["stubborn", "60000", "first"]);
+  process.kill(await childOf(id), "SIGKILL");
+  const job = await ended(id);
+  assert.equal(job.status, "succeeded");
+  assert.equal(job.attempt, 2);
+  assert.deepEqual(await statusesOf(id), ["queued", "running", "queued", "running", "succeeded"]);
+
+  const crashed = await ended((await submit(["segfault"])).id);
+  assert.equal(crashed.status, "failed");
+  assert.equal(crashed.error?.code, "worker_crashed");
+  assert.match(crashed.error?.detail ?? "", /SIGSEGV/);
+  assert.equal(crashed.attempt, 2);
+  assert.equal((await ended((await submit(["echo"])).id)).status, "succeeded");
+  await assertNothingLeft();
+});
+
+test("limits and refusals are not retried", async () => {
+  await startActingWorker({ JOB_TIMEOUT_MS: "1500", JOB_MEMORY_BYTES: String(300 * 2 ** 20) });
+  for (const [act, code] of [
+    [["native", "60000"], "timeout"],
+    [["allocate", "4096"], "out_of_memory"],
+    [["refuse", "node 7"], "invalid_model"],
+    [["bug"], "internal"],
+  ] as const) {
+    const job = await ended((await submit([...act])).id);
+    assert.equal(job.status, "failed", code);
+    assert.equal(job.error?.code, code);
+    assert.equal(job.attempt, 1, code);
+  }
+  const orphan = await submit(["echo"], { model_id: "mdl_deleted" });
+  assert.equal((await ended(orphan.id)).error?.code, "not_found");
+  await assertNothingLeft();
+});
+
+test("cancel stops a job within 5 s, also inside a native call", async () => {
+  await startActingWorker();
+  for (const act of ["sleep", "native"]) {
+    const { id } = await submit([act, "600000"]);
+    const child = await childOf(id);
+    const start = performance.now();
+    assert.ok(await jobs.transition(id, ["running"], "cancelling"));
+    await queue.signalCancel(id);
+    const job = await ended(id);
+    const tookMs = performance.now() - start;
+    assert.equal(job.status, "cancelled");
+    assert.ok(tookMs < 5_000, `${act}: ${tookMs} ms`);
+    assert.ok(await hasEnded(child, 100));
+    assert.ok(job.finished_at !== null && job.error === null && job.result === null);
+  }
+  await assertNothingLeft();
+});
+
+test("a cancel whose signal was lost is honoured all the same", async () => {
+  await startActingWorker();
+  const { id } = await submit(["sleep", "600000"]);
+  await childOf(id);
+  await jobs.transition(id, ["running"], "cancelling"); // and no signal
+  assert.equal((await ended(id, 5_000)).status, "cancelled");
+});
+
+test("the job of a killed worker is run by another one within 20 s, and the dead one's child is gone at once", async () => {
+  const first = await startActingWorker();
+  const { id } = await submit(["native", "600000", "first"]);
+  const child = await childOf(id);
+  const second = await startActingWorker();
+  first.kill("SIGKILL");
+  const start = performance.now();
+  assert.ok(await hasEnded(child, 2_000));
+  const nextChild = await childOf(id, 2);
+  assert.ok(performance.now() - start < 20_000);
+  // That one works in another directory, so it stands in its native call again; its retry is the one that returns.
+  process.kill(nextChild, "SIGKILL");
+  const job = await ended(id);
+  assert.equal(job.status, "succeeded");
+  assert.equal(job.attempt, 3);
+  assert.equal(second.exitCode, null);
+});
+
+test("a worker that is started again takes its job up, and removes what its earlier life left", async () => {
+  const first = await startActingWorker();
+  const { id } = await submit(["native", "600000"]);
+  await childOf(id);
+  first.kill("SIGKILL");
+  await once(first, "exit");
+  assert.equal((await readdir(join(dataDir, "work"))).length, 1);
+  const start = performance.now();
+  await startActingWorker();
+  const names = await readdir(join(dataDir, "work"));
+  assert.equal(names.length, 1);
+  await childOf(id, 2);
+  assert.ok(performance.now() - start < 20_000);
+});
+
+test("a job that takes its worker down every time is given up", async () => {
+  await startActingWorker();
+  const { id } = await jobs.create(queuedJob({ model_id: MODEL_ID, attempt: 5 })).then(({ job }) => job);
+  await queue.enqueue(queuedJob({ id }));
+  const job = await ended(id);
+  assert.equal(job.status, "failed");
+  assert.equal(job.error?.code, "worker_crashed");
+});
+
+test("redis-server killed in the middle of a job: the job goes on, and its result is recorded", async () => {
+  await startActingWorker();
+  const { id } = await submit(["stubborn", "3000"]);
+  await childOf(id);
+  process.kill(server.server.pid, "SIGKILL");
+  await until(async () => server.redis.status !== "ready");
+  await until(async () => server.redis.status === "ready");
+  const job = await ended(id);
+  assert.equal(job.status, "succeeded");
+  assert.equal(job.attempt, 1);
+  assert.equal((await ended((await submit(["echo"])).id)).status, "succeeded");
+});
+
+test("a job that ends while Redis is away is recorded when it is back", async () => {
+  await startActingWorker();
+  const { id } = await submit(["stubborn", "1500"]);
+  const child = await childOf(id);
+  process.kill(server.server.pid, "SIGSTOP");
+  assert.ok(await hasEnded(child, 10_000));
+  await sleep(500);
+  process.kill(server.server.pid, "SIGCONT");
+  const job = await ended(id);
+  assert.equal(job.status, "succeeded");
+  assert.equal(job.attempt, 1);
+});
+
+test("SIGTERM hands the job back, and another worker runs it at once", async () => {
+  const first = await startActingWorker();
+  const { id } = await submit(["native", "600000"]);
+  const child = await childOf(id);
+  const start = performance.now();
+  first.kill("SIGTERM");
+  const [code] = await once(first, "exit");
+  assert.equal(code, 0);
+  assert.ok(await hasEnded(child, 100));
+  assert.equal((await jobs.get(id))?.status, "queued");
+  assert.equal(await queue.position(id), 1);
+  await startActingWorker();
+  await childOf(id, 2);
+  assert.ok(performance.now() - start < 8_000);
+});
+
+test("SIGTERM lets a short job finish, and takes no other", async () => {
+  const worker = await startActingWorker({}, 20_000);
+  const [first, second] = [await submit(["stubborn", "1500"]), await submit(["echo"])];
+  await childOf(first.id);
+  worker.kill("SIGTERM");
+  const [code] = await once(worker, "exit");
+  assert.equal(code, 0);
+  assert.equal((await jobs.get(first.id))?.status, "succeeded");
+  assert.equal((await jobs.get(second.id))?.status, "queued");
+});
+
+test("a worker that was frozen while another one took over records nothing", async () => {
+  const frozen = await startActingWorker();
+  const { id } = await submit(["stubborn", "2000"]);
+  const child = await childOf(id);
+  frozen.kill("SIGSTOP");
+  await startActingWorker();
+  const job = await ended(id, 40_000);
+  assert.equal(job.attempt, 2);
+  frozen.kill("SIGCONT");
+  assert.ok(await hasEnded(child, 10_000));
+  await sleep(2_000);
+  assert.deepEqual(await jobs.get(id), job);
+});
+
+test("a job that the queue has lost is queued again; a running one whose entry is lost, too", async () => {
+  const waiting = await jobs.create(queuedJob({ model_id: MODEL_ID })).then(({ job }) => job);
+  const running = await jobs.create(queuedJob({ model_id: MODEL_ID })).then(({ job }) => job);
+  await jobs.transition(running.id, ["queued"], "running", { attempt: 1 });
+  const cancelling = await jobs.create(queuedJob({ model_id: MODEL_ID })).then(({ job }) => job);
+  await jobs.transition(cancelling.id, ["queued"], "running", { attempt: 1 });
+  await jobs.transition(cancelling.id, ["running"], "cancelling");
+  await startActingWorker(); // No one has enqueued them.
+  assert.equal((await ended(waiting.id, 15_000)).status, "succeeded");
+  assert.equal((await ended(running.id, 15_000)).attempt, 2);
+  assert.equal((await ended(cancelling.id, 15_000)).status, "cancelled");
+});
+
+test("a job that waited for too long expires; one that runs or has run does not", async () => {
+  await startActingWorker({ QUEUE_TIMEOUT_MS: "1000" });
+  const running = await submit(["stubborn", "14000"]);
+  await childOf(running.id);
+  const waiting = await submit(["echo"]);
+  const job = await ended(waiting.id, 25_000);
+  assert.equal(job.status, "failed");
+  assert.equal(job.error?.code, "expired");
+  assert.equal(job.attempt, 0);
+  assert.equal((await ended(running.id, 25_000)).status, "succeeded");
+});
+
+test("finished jobs older than the retention are deleted with their artifacts; the model stays", async () => {
+  const day = 24 * 60 * 60 * 1000;
+  await startActingWorker({ RETENTION_DAYS: "1" });
+  const fresh = await ended((await submit(["echo"])).id);
+  const created_at = new Date(Date.now() - 3 * day).toISOString();
+  const old = await jobs.create(queuedJob({ model_id: MODEL_ID, created_at })).then(({ job }) => job);
+  await jobs.transition(old.id, ["queued"], "cancelled", { finished_at: new Date(Date.now() - 2 * day).toISOString() });
+  await until(async () => (await jobs.get(old.id)) === undefined, 25_000);
+  assert.deepEqual(await jobs.get(fresh.id), fresh);
+});
