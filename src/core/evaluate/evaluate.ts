@@ -1,0 +1,380 @@
+import type { Batch, Dataset } from "../data/dataset.ts";
+import { checkDatasetFits, feedsFor } from "../data/fit.ts";
+import { CoreError, checkCancelled } from "../errors.ts";
+import type { JobMetrics, OutputFidelity } from "../facts.ts";
+import type { Model } from "../onnx/ir.ts";
+import type { Tensor } from "../onnx/tensor.ts";
+import type { Note } from "../passes/pass.ts";
+import { auditFusion, type FusionAudit } from "../runtime/fusion-audit.ts";
+import { type Latency, measureLatency } from "../runtime/latency.ts";
+import type { OpenSession, Session } from "../runtime/session.ts";
+import { type AcceptanceLimits, checkAcceptance } from "./acceptance.ts";
+import { FidelityMeter } from "./fidelity.ts";
+import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor } from "./metrics.ts";
+import { findSyntheticInputs } from "./synthetic.ts";
+
+type Feeds = Readonly<Record<string, Tensor>>;
+
+/** One model to run in a process of its own. */
+export interface PeakRequest {
+  readonly modelPath: string;
+  readonly feeds: Feeds;
+  readonly runs: number;
+  readonly threads: number;
+}
+
+export interface PeakMemory {
+  /** Most resident bytes of the process, runtime and all. */
+  readonly peakBytes: number;
+  /** What it had before it loaded the model. */
+  readonly baselineBytes: number;
+}
+
+/** Runs a model in a fresh process and answers what memory that took. */
+export type MeasurePeak = (request: PeakRequest, signal?: AbortSignal) => Promise<PeakMemory>;
+
+export interface EvaluationSpec {
+  readonly samples: number;
+  /** Null: `top1` when there are integer labels that fit an output, else none. */
+  readonly metric: MetricName | null;
+  /** Sizes of symbolic dimensions, for synthetic input. */
+  readonly dims: Readonly<Record<string, number>>;
+  readonly latency: { readonly runs: number; readonly batch_size: number; readonly threads: number };
+}
+
+export interface EvaluateOptions {
+  /** Paths of the two models; external data lies beside them. */
+  readonly before: { readonly path: string; readonly bytes: number };
+  readonly after: { readonly path: string; readonly bytes: number };
+  /** Without data the models are compared on synthetic input. */
+  readonly data?: { readonly dataset: Dataset; readonly kind: "evaluation" | "calibration" } | undefined;
+  readonly spec: EvaluationSpec;
+  readonly acceptance: AcceptanceLimits;
+  /** What the passes said about nodes. */
+  readonly notes: readonly Note[];
+  readonly seed: number;
+  /** Intra-operator threads, except while latency is measured. */
+  readonly threads: number;
+  readonly host: {
+    readonly cpu: string;
+    readonly isa: readonly string[];
+    readonly onnxruntime: string;
+    readonly versions: Readonly<Record<string, string>>;
+  };
+  readonly openSession: OpenSession;
+  readonly measurePeak: MeasurePeak;
+  /** Reads a model that onnxruntime has written, with its external data in `<path>.data`. */
+  readonly readModel: (path: string) => Model;
+  /** A path that may be written to, as may `<path>.data`; the caller removes both. */
+  readonly scratchPath: string;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: (fraction: number, message: string) => void;
+}
+
+/** The metrics, and what only the report shows. */
+export interface Evaluation {
+  readonly metrics: JobMetrics;
+  readonly accepted: boolean;
+  /** Shapes of the inputs of one run. */
+  readonly inputShapes: Readonly<Record<string, readonly number[]>>;
+  readonly latencySamplesMs: Latency["samplesMs"];
+  /** Operators of the graph that onnxruntime makes of the compressed model. */
+  readonly optimizedOperators: Readonly<Record<string, number>>;
+  readonly timingsMs: Readonly<Record<string, number>>;
+}
+
+/** Runs on synthetic input: each is another draw of the same noise, so a few say as much as many. */
+const MAX_SYNTHETIC_RUNS = 16;
+/** Runs whose memory is measured: the first one allocates, the second shows whether that was all. */
+const PEAK_RUNS = 2;
+
+/** Where each phase ends, as a fraction of the whole. */
+const PROGRESS = { fidelity: 0.5, latency: 0.8, memory: 0.95, fusion: 1 } as const;
+
+/**
+ * Holds a compressed model against the original: fidelity on the same inputs, a metric where there are labels, latency in turns, peak
+ * memory in a process each, and what onnxruntime made of the quantized nodes. Both models run at the batch size that latency is asked
+ * for, since dynamic quantization depends on what shares a batch.
+ *
+ * Throws `invalid_dataset` when the data cannot feed the original, `invalid_params` when a metric has no labels or no synthetic input is found,
+ * `internal` when the compressed model does not run: that is never the user's fault.
+ */
+export async function evaluateModels(options: EvaluateOptions): Promise<Evaluation> {
+  const { spec, signal, onProgress } = options;
+  const { threads } = spec.latency;
+  const timingsMs: Record<string, number> = {};
+  const timed = async <T>(step: string, work: () => Promise<T>): Promise<T> => {
+    checkCancelled(signal);
+    const start = performance.now();
+    const result = await work();
+    timingsMs[step] = performance.now() - start;
+    return result;
+  };
+
+  let pair = await timed("load", () => openPair(options, options.threads));
+  try {
+    const inputs = await timed("inputs", () => inputsOf(options, pair.before));
+    const comparison = await timed("fidelity", () => compare(options, pair, inputs));
+    if (options.threads !== threads) {
+      await pair.close();
+      pair = await timed("reload", () => openPair(options, threads));
+    }
+    const feeds = comparison.firstFeeds;
+    const latency = await timed("latency", () =>
+      measureLatency({
+        before: { session: pair.before, feeds: feeds.before },
+        after: { session: pair.after, feeds: feeds.after },
+        runs: spec.latency.runs,
+        signal,
+        onProgress: (fraction) =>
+          onProgress?.(
+            PROGRESS.fidelity + fraction * (PROGRESS.latency - PROGRESS.fidelity),
+            `latency: ${Math.round(fraction * spec.latency.runs)} of ${spec.latency.runs} runs`,
+          ),
+      }),
+    );
+    await pair.close();
+
+    onProgress?.(PROGRESS.latency, "peak memory");
+    const peak = (modelPath: string, feeds: Feeds) =>
+      options.measurePeak({ modelPath, feeds, runs: PEAK_RUNS, threads }, signal);
+    const memory = await timed("memory", async () => ({
+      before: await peak(options.before.path, feeds.before),
+      after: await peak(options.after.path, feeds.after),
+    }));
+    onProgress?.(PROGRESS.memory, "fused kernels");
+    const fusion = await timed("fusion", () => auditFusion({ ...options, modelPath: options.after.path }));
+
+    const measured = metricsOf(options, inputs, comparison, latency, memory, fusion);
+    const acceptance = checkAcceptance(options.acceptance, measured);
+    onProgress?.(PROGRESS.fusion, "evaluated");
+    return {
+      metrics: { ...measured, acceptance },
+      accepted: acceptance.every(({ ok }) => ok),
+      inputShapes: Object.fromEntries(Object.entries(feeds.before).map(([name, { dims }]) => [name, dims])),
+      latencySamplesMs: latency.samplesMs,
+      optimizedOperators: fusion.operators,
+      timingsMs,
+    };
+  } finally {
+    await pair.close();
+  }
+}
+
+interface Pair {
+  readonly before: Session;
+  readonly after: Session;
+  /** May be called twice. */
+  close(): Promise<void>;
+}
+
+async function openPair({ before, after, openSession }: EvaluateOptions, threads: number): Promise<Pair> {
+  const original = await openSession({ path: before.path }, { threads });
+  let compressed: Session;
+  try {
+    compressed = await openSession({ path: after.path }, { threads });
+  } catch (error) {
+    await original.close();
+    throw brokenModel(error);
+  }
+  let isOpen = true;
+  return {
+    before: original,
+    after: compressed,
+    async close() {
+      if (!isOpen) return;
+      isOpen = false;
+      await original.close();
+      await compressed.close();
+    },
+  };
+}
+
+/** A compressed model that does not load or run is a defect of the compression, whatever onnxruntime blames. */
+function brokenModel(error: unknown): unknown {
+  if (!(error instanceof CoreError) || error.code === "cancelled" || error.code === "limit_exceeded") return error;
+  return new CoreError("internal", `The compressed model does not run. ${error.message}`, error.subject, {
+    cause: error,
+  });
+}
+
+/** Where the inputs of all runs come from. */
+interface Inputs {
+  readonly kind: JobMetrics["fidelity"]["data"];
+  readonly batchSize: number;
+  /** Samples that will be run. */
+  readonly samples: number;
+  batches(): AsyncIterable<Batch>;
+}
+
+async function inputsOf(options: EvaluateOptions, original: Session): Promise<Inputs> {
+  const { data, spec, seed, signal } = options;
+  const { batch_size: wanted } = spec.latency;
+  if (spec.metric !== null && !data?.dataset.facts.has_labels) {
+    throw new CoreError("invalid_params", `The metric ${spec.metric} needs a dataset with labels.`, "metric");
+  }
+  if (data) {
+    const { dataset, kind } = data;
+    const fit = checkDatasetFits(dataset.facts, original.inputs);
+    const batchSize = fit.batchSize ?? Math.min(wanted, dataset.facts.samples);
+    const available = Math.min(spec.samples, dataset.facts.samples);
+    // A model that takes exactly k samples gets whole batches only, and at least one.
+    const samples = fit.batchSize === null ? available : Math.max(1, Math.floor(available / batchSize)) * batchSize;
+    return { kind, batchSize, samples, batches: () => dataset.batches({ batchSize, limit: samples, signal }) };
+  }
+  const synthetic = await findSyntheticInputs(original, { dims: spec.dims, seed, signal });
+  const batchSize = synthetic.batchSize ?? wanted;
+  const runs = Math.min(MAX_SYNTHETIC_RUNS, Math.ceil(spec.samples / batchSize));
+  return {
+    kind: "synthetic",
+    batchSize,
+    samples: runs * batchSize,
+    async *batches() {
+      for (let run = 0; run < runs; run++) yield { feeds: synthetic.feeds(run, batchSize), count: batchSize };
+    },
+  };
+}
+
+interface Comparison {
+  readonly outputs: readonly OutputFidelity[];
+  readonly accuracy: JobMetrics["accuracy"];
+  /** What each model was fed in the first run: a whole batch. */
+  readonly firstFeeds: { readonly before: Feeds; readonly after: Feeds };
+}
+
+/** Runs both models on every batch. */
+async function compare(options: EvaluateOptions, pair: Pair, inputs: Inputs): Promise<Comparison> {
+  const { spec, signal, onProgress } = options;
+  const outputs = pair.before.outputs.filter(({ dtype }) => dtype !== null);
+  const meters = outputs.map((output) => new FidelityMeter(output, outputs.length === 1));
+  let accuracy: AccuracyMeter | undefined;
+  let firstFeeds: Comparison["firstFeeds"] | undefined;
+  let done = 0;
+  for await (const batch of inputs.batches()) {
+    const feeds = {
+      before: feedsFor(pair.before.inputs, batch.feeds),
+      after: feedsFor(pair.after.inputs, batch.feeds),
+    };
+    const before = await runOriginal(pair.before, feeds.before, inputs.kind, signal);
+    const after = await pair.after.run(feeds.after, undefined, signal).catch((error) => {
+      throw brokenModel(error);
+    });
+    for (const [i, { name }] of outputs.entries()) {
+      const candidate = after[name];
+      if (!candidate) throw new CoreError("internal", `The compressed model has lost the output "${name}".`, name);
+      meters[i]!.add(before[name]!, candidate);
+    }
+    if (!firstFeeds) accuracy = batch.labels && accuracyMeter(spec.metric, before, batch.labels);
+    if (accuracy && batch.labels) accuracy.add(before, after, batch.labels);
+    firstFeeds ??= feeds;
+    done += batch.count;
+    onProgress?.((PROGRESS.fidelity * done) / inputs.samples, `fidelity: ${done} of ${inputs.samples} samples`);
+  }
+  return {
+    outputs: meters.map((meter) => meter.result()),
+    accuracy: accuracy?.result(done) ?? null,
+    firstFeeds: firstFeeds!,
+  };
+}
+
+async function runOriginal(
+  session: Session,
+  feeds: Feeds,
+  kind: Inputs["kind"],
+  signal: AbortSignal | undefined,
+): Promise<Record<string, Tensor>> {
+  try {
+    return await session.run(feeds, undefined, signal);
+  } catch (error) {
+    // The model has been loaded, and runs on other inputs: these are what it cannot take.
+    if (!(error instanceof CoreError) || error.code !== "invalid_model") throw error;
+    const message = `The original model cannot run on the ${kind} data. ${error.message}`;
+    throw new CoreError(kind === "synthetic" ? "invalid_params" : "invalid_dataset", message, error.subject, {
+      cause: error,
+    });
+  }
+}
+
+interface AccuracyMeter {
+  add(before: Feeds, after: Feeds, labels: Tensor): void;
+  result(samples: number): NonNullable<JobMetrics["accuracy"]>;
+}
+
+/** The meter of the metric asked for, or of the one that suggests itself; undefined when none does. */
+function accuracyMeter(asked: MetricName | null, outputs: Feeds, labels: Tensor): AccuracyMeter | undefined {
+  const metric = asked ?? defaultMetric(labels);
+  const output = metric && outputFor(metric, outputs, labels);
+  if (metric === null) return undefined;
+  if (output === null || output === undefined) {
+    if (asked === null) return undefined;
+    throw new CoreError(
+      "invalid_dataset",
+      `The metric ${asked} wants ${METRICS[asked].wants}; labels of ${labels.dtype} [${labels.dims}] fit no output of the model.`,
+      "labels",
+    );
+  }
+  const before = new MetricMeter(metric);
+  const after = new MetricMeter(metric);
+  return {
+    add(original, compressed, labels) {
+      before.add(original[output]!, labels);
+      after.add(compressed[output]!, labels);
+    },
+    result: (samples) => ({
+      metric,
+      before: before.value,
+      after: after.value,
+      drop: METRICS[metric].drop(before.value, after.value),
+      samples,
+    }),
+  };
+}
+
+function metricsOf(
+  options: EvaluateOptions,
+  inputs: Inputs,
+  comparison: Comparison,
+  latency: Latency,
+  memory: { readonly before: PeakMemory; readonly after: PeakMemory },
+  fusion: FusionAudit,
+): Omit<JobMetrics, "acceptance"> {
+  const { spec, host, notes } = options;
+  const { threads } = spec.latency;
+  const size = { before_bytes: options.before.bytes, after_bytes: options.after.bytes };
+  return {
+    size: { ...size, ratio: size.after_bytes / size.before_bytes },
+    fidelity: { samples: inputs.samples, data: inputs.kind, outputs: comparison.outputs },
+    accuracy: comparison.accuracy,
+    latency: {
+      before: latency.before,
+      after: latency.after,
+      speedup: latency.speedup,
+      batch_size: inputs.batchSize,
+      threads,
+      runs: latency.runs,
+      cpu: host.cpu,
+    },
+    memory: {
+      before_peak_bytes: memory.before.peakBytes,
+      after_peak_bytes: memory.after.peakBytes,
+      baseline_bytes: Math.min(memory.before.baselineBytes, memory.after.baselineBytes),
+    },
+    coverage: {
+      quantized_nodes: notes.filter(({ outcome }) => outcome === "changed").length,
+      skipped_nodes: notes
+        .filter(({ outcome }) => outcome === "skipped")
+        .map(({ name, op, code, message }) => ({ name, op, code, message })),
+      fused_nodes: fusion.fusedNodes,
+      float_islands: fusion.floatIslands,
+    },
+    training: null,
+    environment: {
+      onnxruntime: host.onnxruntime,
+      cpu: host.cpu,
+      isa: host.isa,
+      threads,
+      seed: options.seed,
+      versions: host.versions,
+    },
+  };
+}
