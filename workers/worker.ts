@@ -2,10 +2,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { Config } from "../src/config.ts";
-import type { BlobStore } from "../src/service/blobs/blob-store.ts";
+import { openBlobStore } from "../src/deps.ts";
 import { createBlobClaims } from "../src/service/blobs/claims.ts";
-import { createFileBlobStore } from "../src/service/blobs/fs.ts";
-import { createS3BlobStore } from "../src/service/blobs/s3.ts";
 import { createCatalog } from "../src/service/catalog.ts";
 import { consumeJobs, createJobQueue } from "../src/service/jobs/queue.ts";
 import { startReconciler } from "../src/service/jobs/reconciler.ts";
@@ -99,10 +97,4 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       log.info({ worker: name }, "worker stopped");
     },
   };
-}
-
-async function openBlobStore({ blobStore, dataDir }: Config): Promise<BlobStore> {
-  return blobStore.kind === "file"
-    ? createFileBlobStore(join(dataDir, "blobs"))
-    : createS3BlobStore({ ...blobStore, incoming: join(dataDir, "incoming") });
 }
