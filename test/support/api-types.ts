@@ -3089,7 +3089,9 @@ export interface operations {
                      *                 "cosine": 0.998,
                      *                 "max_abs_error": 0.21,
                      *                 "mean_abs_error": 0.0004,
-                     *                 "top1_agreement": 0.994
+                     *                 "top1_agreement": 0.994,
+                     *                 "non_finite": 0,
+                     *                 "shape_mismatches": 0
                      *               }
                      *             ]
                      *           },
@@ -3112,6 +3114,7 @@ export interface operations {
                      *             "cpu": "AMD EPYC"
                      *           },
                      *           "memory": {
+                     *             "baseline_bytes": 52428800,
                      *             "before_peak_bytes": 96468992,
                      *             "after_peak_bytes": 88080384
                      *           },

@@ -162,6 +162,8 @@ export const finishedJob = {
             max_abs_error: 0.21,
             mean_abs_error: 0.0004,
             top1_agreement: 0.994,
+            non_finite: 0,
+            shape_mismatches: 0,
           },
         ],
       },
@@ -175,7 +177,7 @@ export const finishedJob = {
         runs: 50,
         cpu: "AMD EPYC",
       },
-      memory: { before_peak_bytes: 96468992, after_peak_bytes: 88080384 },
+      memory: { baseline_bytes: 52428800, before_peak_bytes: 96468992, after_peak_bytes: 88080384 },
       coverage: { quantized_nodes: 54, skipped_nodes: [skipped], fused_nodes: 0, float_islands: [] },
       training: null,
       acceptance: [

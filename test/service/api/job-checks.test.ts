@@ -1,0 +1,64 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { DatasetFacts, ValueFacts } from "../../../src/core/index.ts";
+import { checkJob } from "../../../src/service/api/job-checks.ts";
+import { CreateJobRequest } from "../../../src/service/api/job-schemas.ts";
+import type { DatasetRecord, ModelRecord } from "../../../src/service/catalog.ts";
+import { DATASET_FACTS, MODEL_FACTS } from "../../support/memory-workers.ts";
+
+const modelWith = (inputs: readonly ValueFacts[]) => ({ facts: { ...MODEL_FACTS, inputs } }) as ModelRecord;
+const datasetWith = (facts: Partial<DatasetFacts>) =>
+  ({ id: "dst_1", facts: { ...DATASET_FACTS, ...facts } }) as DatasetRecord;
+const specWith = (parts: object) =>
+  CreateJobRequest.parse({ type: "quantize", model_id: "mdl_1", params: { method: "float16" }, ...parts });
+const found = (...[spec, model, dataset]: Parameters<typeof checkJob>) =>
+  checkJob(spec, model, dataset).map(({ pointer, code }) => `${pointer} ${code}`);
+
+const input = (shape: ValueFacts["shape"], name = "x"): ValueFacts => ({ name, dtype: "float32", shape });
+const evaluated = specWith({ evaluation: { dataset_id: "dst_1" } });
+
+test("what is not there", () => {
+  assert.deepEqual(found(specWith({}), undefined, undefined), ["/model_id unknown_model"]);
+  assert.deepEqual(found(evaluated, modelWith([]), undefined), ["/evaluation/dataset_id unknown_dataset"]);
+  assert.deepEqual(found(specWith({}), modelWith([input(["n", 4])]), undefined), []);
+});
+
+test("a dataset must have a field of the right shape for every input", () => {
+  const cases: readonly (readonly [ValueFacts["shape"], readonly number[], boolean])[] = [
+    [["n", 3, 48, "w"], [3, 48, 320], true],
+    [["n", 3, 48, "w"], [3, 32, 320], false],
+    [["n", 3, 48, "w"], [48, 320], false],
+    [[1, 28, 28], [28, 28], true],
+    [[null, null], [7], true],
+    [null, [1, 2, 3], true],
+    // Inputs without a batch axis.
+    [[], [], true],
+    [[2, 64], [2, 64], true],
+  ];
+  for (const [shape, sample, fits] of cases) {
+    const dataset = datasetWith({ fields: [{ name: "x", dtype: "float32", shape: sample }] });
+    const expected = fits ? [] : ["/evaluation/dataset_id shape_mismatch"];
+    assert.deepEqual(found(evaluated, modelWith([input(shape)]), dataset), expected, JSON.stringify([shape, sample]));
+  }
+  const two = modelWith([input(["n", 4]), input(["n"], "length")]);
+  assert.deepEqual(found(evaluated, two, datasetWith({})), ["/evaluation/dataset_id missing_input"]);
+});
+
+test("metrics and their limits need labels", () => {
+  const model = modelWith([input(["n", 4])]);
+  const spec = specWith({ evaluation: { dataset_id: "dst_1", metric: "top1" }, acceptance: { max_metric_drop: 0.01 } });
+  const both = ["/evaluation/metric no_labels", "/acceptance/max_metric_drop no_labels"];
+  assert.deepEqual(found(spec, model, datasetWith({})), both);
+  assert.deepEqual(found(spec, model, datasetWith({ has_labels: true })), []);
+  assert.deepEqual(found(specWith({ evaluation: { metric: "mse" } }), model, undefined), [
+    "/evaluation/metric no_labels",
+  ]);
+});
+
+test("sizes can be given to symbolic dimensions of the model only, and all wrong ones are named", () => {
+  const spec = specWith({ evaluation: { dims: { n: 1, "a/b": 2, h: 3 } } });
+  assert.deepEqual(found(spec, modelWith([input(["n", 3])]), undefined), [
+    "/evaluation/dims/a~1b unknown_dimension",
+    "/evaluation/dims/h unknown_dimension",
+  ]);
+});
