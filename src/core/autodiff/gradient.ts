@@ -8,7 +8,7 @@ import { CoreError } from "../errors.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { isFloat } from "../onnx/tensor.ts";
 import { EXPANSIONS } from "./expand.ts";
-import { dimsOf, type GraphBuilder, range } from "./graph-builder.ts";
+import { dimsOf, type GraphBuilder, sumTo } from "./graph-builder.ts";
 import { CONSTANT_OPERATORS, GRADIENT_RULES } from "./rules.ts";
 
 /**
@@ -65,16 +65,6 @@ export function buildGradients(g: GraphBuilder, loss: Value, wanted: readonly Va
   }
   for (const value of wanted) gradientOf(value);
   return gradients;
-}
-
-/** Sums a tensor of shape `from` over the axes along which one of shape `to` was broadcast to it. */
-export function sumTo(g: GraphBuilder, value: Value, from: readonly number[], to: readonly number[]): Value {
-  const added = from.length - to.length;
-  const stretched = range(to.length).flatMap((i) => (to[i] === 1 && from[i + added] !== 1 ? [i + added] : []));
-  if (added === 0 && stretched.length === 0) return value;
-  if (stretched.length === 0) return g.sum(value, range(added), false);
-  const sum = g.sum(value, [...range(added), ...stretched]);
-  return added === 0 ? sum : g.reshape(sum, to);
 }
 
 /**

@@ -295,3 +295,13 @@ export function normalAxes(axes: readonly number[], rank: number): readonly numb
 export function range(n: number): number[] {
   return Array.from({ length: n }, (_, i) => i);
 }
+
+/** Sums a tensor of shape `from` over the axes along which one of shape `to` was broadcast to it. */
+export function sumTo(g: GraphBuilder, value: Value, from: readonly number[], to: readonly number[]): Value {
+  const added = from.length - to.length;
+  const stretched = range(to.length).flatMap((i) => (to[i] === 1 && from[i + added] !== 1 ? [i + added] : []));
+  if (added === 0 && stretched.length === 0) return value;
+  if (stretched.length === 0) return g.sum(value, range(added), false);
+  const sum = g.sum(value, [...range(added), ...stretched]);
+  return added === 0 ? sum : g.reshape(sum, to);
+}

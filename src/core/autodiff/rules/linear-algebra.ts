@@ -5,8 +5,8 @@
 import { CoreError } from "../../errors.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
-import { type GradientRule, sumTo } from "../gradient.ts";
-import { dimsOf, type GraphBuilder, range, string } from "../graph-builder.ts";
+import type { GradientRule } from "../gradient.ts";
+import { dimsOf, type GraphBuilder, range, string, sumTo } from "../graph-builder.ts";
 
 const matMul: GradientRule = {
   backward: (g, node, [dy], wanted) => {
