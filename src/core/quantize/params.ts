@@ -79,31 +79,42 @@ export interface ParamsOptions {
  * Throws `non_finite` when an end of the range is not finite.
  */
 export function affineParams(lo: number, hi: number, codes: CodeRange, options: ParamsOptions = {}): AffineParams {
-  if (!Number.isFinite(lo) || !Number.isFinite(hi)) {
-    throw new CoreError("non_finite", `A tensor with the range [${lo}, ${hi}] cannot be quantized.`);
-  }
+  return affineRule(codes, options)(lo, hi);
+}
+
+/** `affineParams` for many ranges: what does not depend on the range is worked out once. */
+export function affineRule(codes: CodeRange, options: ParamsOptions = {}): (lo: number, hi: number) => AffineParams {
   const { symmetric = false, minSpan = 0, scaleDType = "float32" } = options;
-  let low = Math.min(lo, 0);
-  let high = Math.max(hi, 0, low + minSpan);
-  if (symmetric) {
-    high = Math.max(-low, high);
-    low = -high;
-  }
-  const step = (high - low) / (codes.max - codes.min);
+  const steps = codes.max - codes.min;
+  const roundScale = ROUND_SCALE[scaleDType];
+  const minScale = MIN_SCALE[scaleDType];
+  const maxScale = MAX_SCALE[scaleDType];
   const middle = roundHalfEven((codes.min + codes.max) / 2);
-  if (step < MIN_SCALE[scaleDType]) {
-    return { scale: 1, zeroPoint: symmetric ? middle : Math.min(Math.max(0, codes.min), codes.max) };
-  }
-  const zeroPoint = symmetric
-    ? middle
-    : Math.min(Math.max(roundHalfEven(codes.min - low / step), codes.min), codes.max);
-  return { scale: Math.min(ROUND_SCALE[scaleDType](step), MAX_SCALE[scaleDType]), zeroPoint };
+  const empty: AffineParams = { scale: 1, zeroPoint: symmetric ? middle : clampTo(codes, 0) };
+  return (lo, hi) => {
+    if (!Number.isFinite(lo) || !Number.isFinite(hi)) {
+      throw new CoreError("non_finite", `A tensor with the range [${lo}, ${hi}] cannot be quantized.`);
+    }
+    let low = Math.min(lo, 0);
+    let high = Math.max(hi, 0, low + minSpan);
+    if (symmetric) {
+      high = Math.max(-low, high);
+      low = -high;
+    }
+    const step = (high - low) / steps;
+    if (step < minScale) return empty;
+    const zeroPoint = symmetric ? middle : clampTo(codes, roundHalfEven(codes.min - low / step));
+    return { scale: Math.min(roundScale(step), maxScale), zeroPoint };
+  };
+}
+
+function clampTo(codes: CodeRange, code: number): number {
+  return Math.min(Math.max(code, codes.min), codes.max);
 }
 
 /** The code of one value. NaN has none: callers check for it. */
 export function quantizeValue(x: number, { scale, zeroPoint }: AffineParams, codes: CodeRange): number {
-  const q = roundHalfEven(Math.fround(Math.fround(x) / scale)) + zeroPoint;
-  return Math.min(Math.max(q, codes.min), codes.max);
+  return clampTo(codes, roundHalfEven(Math.fround(Math.fround(x) / scale)) + zeroPoint);
 }
 
 /** The value of one code, rounded to float32 as DequantizeLinear does. */
