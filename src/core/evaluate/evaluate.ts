@@ -63,7 +63,7 @@ export interface EvaluateOptions {
   };
   readonly openSession: OpenSession;
   readonly measurePeak: MeasurePeak;
-  /** Reads a model that onnxruntime has written, with its external data in `<path>.data`. */
+  /** Reads a model that onnxruntime has written; its weights are in `<path>.data` when that exists. */
   readonly readModel: (path: string) => Model;
   /** A path that may be written to, as may `<path>.data`; the caller removes both. */
   readonly scratchPath: string;
@@ -138,12 +138,17 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
     onProgress?.(PROGRESS.latency, "peak memory");
     const peak = (modelPath: string, feeds: Feeds) =>
       options.measurePeak({ modelPath, feeds, runs: PEAK_RUNS, threads }, signal);
-    const memory = await timed("memory", async () => ({
-      before: await peak(options.before.path, feeds.before),
-      after: await peak(options.after.path, feeds.after),
-    }));
+    const memory = await timed("memory", async () => {
+      const [before, after] = await Promise.all([
+        peak(options.before.path, feeds.before),
+        peak(options.after.path, feeds.after),
+      ]);
+      return { before, after };
+    });
     onProgress?.(PROGRESS.memory, "fused kernels");
-    const fusion = await timed("fusion", () => auditFusion({ ...options, modelPath: options.after.path }));
+    const fusion = await timed("fusion", () =>
+      auditFusion({ ...options, modelPath: options.after.path, modelBytes: options.after.bytes }),
+    );
 
     const measured = metricsOf(options, inputs, comparison, latency, memory, fusion);
     const acceptance = checkAcceptance(options.acceptance, measured);

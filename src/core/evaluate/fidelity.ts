@@ -99,7 +99,7 @@ export class FidelityMeter {
       name: this.#output.name,
       sqnr_db: isSame ? null : Number.isNaN(sqnr) ? MIN_SQNR_DB : Math.max(MIN_SQNR_DB, sqnr),
       // Two zero vectors are the same; a zero vector and another have no direction in common.
-      cosine: norms > 0 ? Math.min(1, this.#product / norms) : isSame ? 1 : 0,
+      cosine: isSame ? 1 : norms > 0 ? Math.min(1, this.#product / norms) : 0,
       max_abs_error: this.#maxAbsError,
       mean_abs_error: this.#elements > 0 ? this.#absError / this.#elements : 0,
       top1_agreement: this.#positions > 0 ? this.#agreeing / this.#positions : null,

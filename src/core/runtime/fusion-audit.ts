@@ -1,4 +1,4 @@
-import { checkCancelled } from "../errors.ts";
+import { CoreError, checkCancelled } from "../errors.ts";
 import type { NodeNote } from "../facts.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
@@ -16,10 +16,12 @@ export interface FusionAudit {
 
 export interface FusionAuditOptions {
   readonly modelPath: string;
-  /** Where the rewritten graph may be written; its weights go beside it. The caller removes both. */
+  /** Bytes of all the model's files. */
+  readonly modelBytes: number;
+  /** Where the rewritten graph may be written, and `<path>.data` for its weights. The caller removes both. */
   readonly scratchPath: string;
   readonly openSession: OpenSession;
-  /** Reads a model that `openSession` has written. */
+  /** Reads a model that `openSession` has written there. */
   readonly readModel: (path: string) => Model;
   readonly signal?: AbortSignal | undefined;
 }
@@ -29,14 +31,31 @@ export interface FusionAuditOptions {
  * fusion of quantized operators happens there; what `all` adds is memory layouts (NCHWc, NHWC), in operators that no file may contain.
  */
 export async function auditFusion(options: FusionAuditOptions): Promise<FusionAudit> {
-  checkCancelled(options.signal);
-  const session = await options.openSession(
-    { path: options.modelPath },
-    { optimization: "extended", optimizedModelPath: options.scratchPath },
+  const { modelPath, modelBytes, scratchPath, openSession, readModel, signal } = options;
+  checkCancelled(signal);
+  const session = await openSession(
+    { path: modelPath },
+    {
+      optimization: "extended",
+      optimizedModelPath: scratchPath,
+      ...(modelBytes > MAX_INLINE_BYTES && { optimizedModelData: `${scratchPath.replace(/^.*[/\\]/, "")}.data` }),
+    },
   );
   await session.close();
-  return auditGraph(options.readModel(options.scratchPath));
+  let graph: Model;
+  try {
+    graph = readModel(scratchPath);
+  } catch (error) {
+    // The graph is onnxruntime's; that it cannot be read says nothing about the model.
+    if (!(error instanceof CoreError)) throw error;
+    const message = `The graph that onnxruntime makes of the model cannot be read back. ${error.message}`;
+    return { fusedNodes: 0, operators: {}, floatIslands: [{ name: "", op: "", code: "not_audited", message }] };
+  }
+  return auditGraph(graph);
 }
+
+/** Larger models keep their weights outside the graph; folding constants may make it somewhat larger than the model was. */
+const MAX_INLINE_BYTES = 2 ** 30;
 
 /** Operators that compute on integer codes. `DynamicQuantizeLinear` only makes them. */
 const QUANTIZED_KERNELS =

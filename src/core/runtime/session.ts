@@ -16,11 +16,13 @@ export interface SessionOptions {
   readonly threads?: number;
   /** How far onnxruntime may rewrite the graph; `all` unless given. */
   readonly optimization?: "disabled" | "basic" | "extended" | "all";
-  /**
-   * Where to write the graph as onnxruntime has rewritten it, its weights beside it in a file of that name and `.data`: a model of any size
-   * can be written so. A path of the caller's own, never a user's.
-   */
+  /** Where to write the graph as onnxruntime has rewritten it. A path of the caller's own, never a user's. */
   readonly optimizedModelPath?: string;
+  /**
+   * The name of a file beside it for the weights: a graph with more than 2 GiB of them cannot be written without. (onnxruntime 1.30 writes
+   * the weights of subgraphs twice then, into both files, so that the graph is not valid ONNX.)
+   */
+  readonly optimizedModelData?: string;
 }
 
 export interface Session {
@@ -53,7 +55,7 @@ ort.env.logLevel = "fatal";
 /** Loads a model. Throws `invalid_model` with the node at fault, `limit_exceeded` when memory runs out. */
 export const openSession: OpenSession = async (model, options = {}) => {
   let session: ort.InferenceSession;
-  const { threads = 1, optimization = "all", optimizedModelPath } = options;
+  const { threads = 1, optimization = "all", optimizedModelPath, optimizedModelData } = options;
   const sessionOptions: ort.InferenceSession.SessionOptions = {
     ...QUIET,
     executionProviders: ["cpu"],
@@ -66,8 +68,8 @@ export const openSession: OpenSession = async (model, options = {}) => {
       session: {
         // Idle threads would otherwise go on spinning after a run, and take their cores from whatever runs next: another session, or us.
         force_spinning_stop: "1",
-        ...(optimizedModelPath !== undefined && {
-          optimized_model_external_initializers_file_name: `${optimizedModelPath.replace(/^.*[/\\]/, "")}.data`,
+        ...(optimizedModelData !== undefined && {
+          optimized_model_external_initializers_file_name: optimizedModelData,
           optimized_model_external_initializers_min_size_in_bytes: "1024",
         }),
       },

