@@ -1,0 +1,166 @@
+import { closeSync, constants, fstatSync, openSync, readFileSync, readSync, statSync } from "node:fs";
+import { type FileHandle, open, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { CoreError, checkCancelled } from "../src/core/errors.ts";
+import type { ExternalData } from "../src/core/onnx/external-data.ts";
+import type { Model } from "../src/core/onnx/ir.ts";
+import { LIMITS } from "../src/core/onnx/limits.ts";
+import { loadModel } from "../src/core/onnx/load.ts";
+import { type EncodedFile, encodeModel, type SaveOptions } from "../src/core/onnx/save.ts";
+import type { LocalFile, ProducedFile } from "../src/service/tasks.ts";
+
+/**
+ * Models on the local disk. The `.onnx` is read whole; tensors in external data files are read when they are used, so that a model of any
+ * size can be compressed in the memory of its largest tensor.
+ */
+
+/** The name and the most bytes of one read or write call: Linux moves at most 2 GiB at once, and between calls a job can be cancelled. */
+const MAX_IO_BYTES = 64 * 2 ** 20;
+/** Small chunks are gathered into writes of this size. */
+const STAGING_BYTES = 4 * 2 ** 20;
+
+/**
+ * Loads a model whose first file is the `.onnx`; the others are its external data, under the names that the model uses.
+ * Throws `invalid_model` or `limit_exceeded` with the node, tensor or file at fault.
+ */
+export function openModel(files: readonly LocalFile[]): Model {
+  const [main, ...others] = files;
+  if (!main) throw new CoreError("internal", "A model has at least one file.");
+  if (statSync(main.path).size > LIMITS.fileBytes) {
+    throw new CoreError(
+      "limit_exceeded",
+      "A model file can have at most 2 GiB; larger models keep their weights in external data files.",
+      main.name,
+    );
+  }
+  return loadModel(readFileSync(main.path), externalDataIn(others));
+}
+
+/** External data in `files`. Each access opens the file anew: nothing has to be closed, and opening costs 20 us. */
+function externalDataIn(files: readonly LocalFile[]): ExternalData {
+  const paths = new Map(files.map(({ name, path }) => [name, path]));
+  const sizes = new Map(files.map(({ name, path }) => [name, statSync(path).size]));
+  return {
+    size: (location) => sizes.get(location),
+    read(location, offset, length) {
+      // Slow: not from the pool that small buffers share.
+      const bytes = Buffer.allocUnsafeSlow(length);
+      const fd = openSync(paths.get(location)!, constants.O_RDONLY);
+      try {
+        for (let done = 0; done < length; ) {
+          const count = readSync(fd, bytes, done, Math.min(length - done, MAX_IO_BYTES), offset + done);
+          if (count === 0) {
+            const { size } = fstatSync(fd);
+            throw new CoreError("internal", `A data file has shrunk to ${size} bytes while it was in use.`, location);
+          }
+          done += count;
+        }
+      } finally {
+        closeSync(fd);
+      }
+      return bytes;
+    },
+  };
+}
+
+export interface WriteOptions extends Pick<SaveOptions, "maxInlineBytes"> {
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Writes a model to `directory` as `name`, with its weights in `<name>.data` when they do not fit in one file. Tensors are computed one after the
+ * other while the one before is being written. Whatever goes wrong, no file stays behind.
+ */
+export async function writeModel(
+  model: Model,
+  directory: string,
+  name: string,
+  options: WriteOptions = {},
+): Promise<ProducedFile[]> {
+  const { signal, ...saveOptions } = options;
+  const location = `${name}.data`;
+  const encoded = encodeModel(model, { location, ...saveOptions });
+  const files: [string, EncodedFile][] = [[name, encoded.model]];
+  if (encoded.data) files.push([location, encoded.data]);
+  const produced = files.map(([file]) => ({
+    name: file,
+    path: join(directory, file),
+    media_type: "application/octet-stream",
+  }));
+  try {
+    for (const [i, [, file]] of files.entries()) await writeFile(produced[i]!.path, file, signal);
+  } catch (error) {
+    await Promise.all(produced.map(({ path }) => rm(path, { force: true })));
+    throw error;
+  }
+  return produced;
+}
+
+async function writeFile(path: string, file: EncodedFile, signal: AbortSignal | undefined): Promise<void> {
+  const handle = await open(path, "w");
+  try {
+    const writer = new ChunkWriter(handle, signal);
+    for (const chunk of file.chunks) {
+      checkCancelled(signal);
+      await writer.write(chunk instanceof Uint8Array ? chunk : chunk.bytes);
+    }
+    await writer.finish();
+    const { size } = await handle.stat();
+    if (size !== file.byteLength) {
+      throw new CoreError("internal", `The model was written as ${size} bytes and not as ${file.byteLength}.`);
+    }
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Sequential writes with one in flight: the caller prepares the next chunk meanwhile. */
+class ChunkWriter {
+  readonly #handle: FileHandle;
+  readonly #signal: AbortSignal | undefined;
+  /** Two, so that one can fill while the other is being written. */
+  #staging = [Buffer.allocUnsafeSlow(STAGING_BYTES), Buffer.allocUnsafeSlow(STAGING_BYTES)] as const;
+  #staged = 0;
+  #inFlight: Promise<void> = Promise.resolve();
+
+  constructor(handle: FileHandle, signal: AbortSignal | undefined) {
+    this.#handle = handle;
+    this.#signal = signal;
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    if (this.#staged + bytes.byteLength > STAGING_BYTES) await this.#flush();
+    if (bytes.byteLength > STAGING_BYTES) return this.#start(bytes);
+    this.#staging[0].set(bytes, this.#staged);
+    this.#staged += bytes.byteLength;
+  }
+
+  async finish(): Promise<void> {
+    await this.#flush();
+    await this.#inFlight;
+  }
+
+  async #flush(): Promise<void> {
+    if (this.#staged === 0) return;
+    const [full, empty] = this.#staging;
+    await this.#start(full.subarray(0, this.#staged));
+    this.#staging = [empty, full];
+    this.#staged = 0;
+  }
+
+  /** Waits for the write before, begins this one, and comes back without waiting for it. */
+  async #start(bytes: Uint8Array): Promise<void> {
+    await this.#inFlight;
+    this.#inFlight = this.#writeAll(bytes);
+    // The failure is thrown where the promise is awaited next; until then it must not count as unhandled.
+    this.#inFlight.catch(() => {});
+  }
+
+  async #writeAll(bytes: Uint8Array): Promise<void> {
+    for (let done = 0; done < bytes.byteLength; ) {
+      checkCancelled(this.#signal);
+      const length = Math.min(bytes.byteLength - done, MAX_IO_BYTES);
+      done += (await this.#handle.write(bytes, done, length)).bytesWritten;
+    }
+  }
+}
