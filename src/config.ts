@@ -45,6 +45,10 @@ export interface Config {
   readonly inspectConcurrency: number;
   /** Whether `X-Forwarded-*` headers come from a proxy that can be trusted. */
   readonly trustProxy: boolean;
+  /** Signs webhooks; null: jobs cannot have any. */
+  readonly webhookSecret: string | null;
+  /** Hosts that webhooks may be sent to although they are not public, also without TLS. */
+  readonly webhookAllowHosts: readonly string[];
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
 
@@ -75,6 +79,8 @@ const url = (...protocols: string[]) =>
     error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(" or ")}`,
   });
 
+const isBetween = (min: number, max: number, value: number) => value >= min && value <= max;
+
 /** The variables, their defaults, and what is wrong with a bad value. */
 const Environment = z.object({
   HOST: z.string().default("127.0.0.1"),
@@ -103,6 +109,16 @@ const Environment = z.object({
     .enum(["true", "false"], "must be true or false")
     .default("false")
     .transform((text) => text === "true"),
+  WEBHOOK_SECRET: z
+    .string()
+    .regex(/^whsec_[A-Za-z0-9+/]+={0,2}$/, "must be whsec_ and base64")
+    .refine((text) => isBetween(24, 64, Buffer.from(text.slice(6), "base64").length), "must hold 24 to 64 bytes")
+    .optional(),
+  WEBHOOK_ALLOW_HOSTS: z
+    .string()
+    .default("")
+    .transform((text) => text.split(",").map((host) => host.trim().toLowerCase()))
+    .transform((hosts) => hosts.filter((host) => host !== "")),
   LOG_LEVEL: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`).default("info"),
 });
 
@@ -150,6 +166,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     inspectTimeoutMs: values.INSPECT_TIMEOUT_MS,
     inspectConcurrency: values.INSPECT_CONCURRENCY,
     trustProxy: values.TRUST_PROXY,
+    webhookSecret: values.WEBHOOK_SECRET ?? null,
+    webhookAllowHosts: values.WEBHOOK_ALLOW_HOSTS,
     logLevel: values.LOG_LEVEL,
   });
 }

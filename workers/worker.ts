@@ -8,6 +8,7 @@ import { createCatalog } from "../src/service/catalog.ts";
 import { consumeJobs, createJobQueue } from "../src/service/jobs/queue.ts";
 import { startReconciler } from "../src/service/jobs/reconciler.ts";
 import { createRedisJobStore } from "../src/service/jobs/redis-job-store.ts";
+import { startWebhooks } from "../src/service/jobs/webhooks.ts";
 import { closeRedis, openRedis } from "../src/service/redis.ts";
 import { createJobFiles } from "./job-files.ts";
 import { createJobRunner } from "./job-runner.ts";
@@ -74,6 +75,10 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     queueTimeoutMs: config.queueTimeoutMs,
     retentionMs: config.retentionMs,
   });
+  const webhooks =
+    config.webhookSecret === null
+      ? undefined
+      : startWebhooks({ redis, jobs, secret: config.webhookSecret, allowHosts: config.webhookAllowHosts, log });
   const checks = setInterval(async () => {
     await check();
     await scratch.touch().catch(() => {});
@@ -90,6 +95,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       await drained;
       clearInterval(checks);
       await tasks.close();
+      await webhooks?.close();
       jobs.close();
       await queue.close();
       await closeRedis(redis);

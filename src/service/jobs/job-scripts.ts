@@ -9,6 +9,7 @@ import type { Redis } from "ioredis";
  *                                     all 8 combinations, so every filter reads one index in order, and no more than a page of it
  *   P:uses:<model or dataset id>      set: the unfinished jobs that read it
  *   P:idempotency:<key>               the fingerprint and the job's id; expires
+ *   P:webhooks                        list: jobs whose end somebody asked to be told of
  *   P:events                          channel: the id of a job that has a new event
  *
  * Lua never sees inside the JSON (cjson turns [] into {}): values come and go as text.
@@ -80,7 +81,11 @@ if attempt ~= "" and redis.call("HGET", key, "attempt") ~= attempt then return f
 redis.call("HSET", key, "_status", to, unpack(fields))
 indexes({ "=" .. status }, take)
 indexes({ "=" .. to }, add)
-if terminal == "1" then uses("SREM") end
+if terminal == "1" then
+  uses("SREM")
+  local webhook = redis.call("HGET", key, "_webhook")
+  if webhook and string.find(webhook, " job." .. to .. " ", 1, true) then redis.call("RPUSH", prefix .. ":webhooks", id) end
+end
 log(event, "")
 return redis.call("HGETALL", key)`,
 

@@ -29,6 +29,7 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
         ...["_order", orderOf(job)],
         ...["_type", job.spec.type],
         ...(typeof job.spec.model_id === "string" ? ["_model", job.spec.model_id] : []),
+        ...(job.webhook === null ? [] : ["_webhook", ` ${job.webhook.events.join(" ")} `]),
         ...["_resources", JSON.stringify([...models, ...datasets])],
       ];
       const id = await fromRedis(

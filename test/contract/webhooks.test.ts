@@ -1,0 +1,140 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { after, afterEach, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { pino } from "pino";
+import { Webhook } from "standardwebhooks";
+import { jobError } from "../../src/service/jobs/job.ts";
+import type { JobRecord, JobStore } from "../../src/service/jobs/job-store.ts";
+import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
+import { startWebhooks } from "../../src/service/jobs/webhooks.ts";
+import { queuedJob } from "../support/jobs.ts";
+import { startTestRedis, type TestRedis } from "../support/redis.ts";
+
+const SECRET = `whsec_${Buffer.alloc(32, 7).toString("base64")}`;
+
+interface Received {
+  readonly path: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: string;
+}
+
+let redis: TestRedis;
+let jobs: JobStore & { close(): void };
+let webhooks: { close(): Promise<void> };
+let receiver: Server;
+let base: string;
+let answers: number[] = [];
+const received: Received[] = [];
+
+before(async () => {
+  redis = await startTestRedis();
+  jobs = createRedisJobStore(redis.redis);
+  receiver = createServer(async (request, response) => {
+    const chunks = await Array.fromAsync(request);
+    received.push({ path: request.url!, headers: request.headers, body: Buffer.concat(chunks).toString() });
+    response.writeHead(answers.shift() ?? 204, { location: "/elsewhere" }).end();
+  }).listen(0, "127.0.0.1");
+  await once(receiver, "listening");
+  base = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}`;
+  webhooks = startWebhooks({
+    redis: await redis.open("worker"),
+    jobs,
+    secret: SECRET,
+    allowHosts: ["127.0.0.1"],
+    log: pino({ level: "silent" }),
+  });
+});
+afterEach(() => {
+  received.splice(0);
+  answers = [];
+});
+after(async () => {
+  await webhooks.close();
+  jobs.close();
+  receiver.close();
+  receiver.closeAllConnections();
+  await redis.close();
+});
+
+async function createHooked(path: string, events: string[]): Promise<JobRecord> {
+  return (await jobs.create(queuedJob({ webhook: { url: base + path, events } }))).job;
+}
+
+async function deliveries(count: number, withinMs: number): Promise<Received[]> {
+  for (const start = performance.now(); received.length < count; await sleep(20)) {
+    assert.ok(performance.now() - start < withinMs, `${received.length} deliveries within ${withinMs} ms`);
+  }
+  return received;
+}
+
+const warnings = async (id: string) =>
+  (await jobs.events(id, 0)).filter(({ type }) => type === "log").map(({ data }) => String(data.message));
+
+test("the end of a job is told once, signed, to those who asked for that end", async () => {
+  const failing = await createHooked("/failed", ["job.failed"]);
+  const other = await createHooked("/not-wanted", ["job.succeeded"]);
+  await jobs.transition(other.id, ["queued"], "cancelled");
+  await jobs.transition(failing.id, ["queued"], "running", { attempt: 1 });
+  const error = jobError({ code: "timeout", message: "too slow" });
+  const finished_at = new Date().toISOString();
+  await jobs.transition(failing.id, ["running"], "failed", { finished_at, error });
+
+  const [{ path, headers, body }] = (await deliveries(1, 5_000)) as [Received];
+  await sleep(1_500);
+  assert.equal(received.length, 1);
+  assert.equal(path, "/failed");
+  assert.equal(headers["webhook-id"], `msg_${failing.id}`);
+  const payload = new Webhook(SECRET).verify(body, headers as Record<string, string>);
+  assert.deepEqual(payload, {
+    type: "job.failed",
+    timestamp: finished_at,
+    data: {
+      id: failing.id,
+      object: "job",
+      type: "quantize",
+      status: "failed",
+      name: null,
+      model_id: "mdl_a",
+      result: null,
+      error,
+    },
+  });
+  assert.throws(() => new Webhook(SECRET).verify(`${body} `, headers as Record<string, string>));
+});
+
+test("a receiver that fails is asked again under the same id; redirects are failures, and are not followed", async () => {
+  answers = [302, 204];
+  const { id } = await createHooked("/again", ["job.cancelled"]);
+  await jobs.transition(id, ["queued"], "cancelled");
+  const [first, second] = (await deliveries(2, 12_000)) as [Received, Received];
+  assert.equal(second.path, "/again");
+  assert.equal(first.headers["webhook-id"], second.headers["webhook-id"]);
+  assert.notEqual(first.headers["webhook-timestamp"], second.headers["webhook-timestamp"]);
+  assert.deepEqual(await warnings(id), [
+    "The webhook was not delivered: the receiver answered 302. It will be tried again.",
+  ]);
+});
+
+test("410 Gone is final", async () => {
+  answers = [410];
+  const { id } = await createHooked("/gone", ["job.cancelled"]);
+  await jobs.transition(id, ["queued"], "cancelled");
+  await deliveries(1, 5_000);
+  await sleep(200);
+  assert.deepEqual(await warnings(id), [
+    "The webhook was not delivered: the receiver answered 410 Gone. That was the last attempt.",
+  ]);
+});
+
+test("a name that leads inside is not connected to, and the log does not say where it led", async () => {
+  const { port } = receiver.address() as AddressInfo;
+  const url = `http://localhost:${port}/inside`;
+  const { job } = await jobs.create(queuedJob({ webhook: { url, events: ["job.cancelled"] } }));
+  await jobs.transition(job.id, ["queued"], "cancelled");
+  for (let waited = 0; waited < 5_000 && (await warnings(job.id)).length === 0; waited += 50) await sleep(50);
+  assert.match((await warnings(job.id))[0] ?? "", /^The webhook was not delivered: the receiver could not be reached/);
+  assert.equal(received.length, 0);
+});
