@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import type { DatasetFacts, ModelFacts } from "../../src/core/index.ts";
 import type { JobQueue } from "../../src/service/jobs/job-store.ts";
@@ -96,3 +97,14 @@ export const DATASET_FACTS: DatasetFacts = {
   has_labels: false,
   classes: null,
 };
+
+/** A "model" with bytes of its own. */
+export function modelBytes(size = 100): Buffer {
+  const bytes = Buffer.concat([Buffer.from(MEMORY_MODEL), randomBytes(Math.max(0, size - MEMORY_MODEL.length))]);
+  return bytes.subarray(0, size);
+}
+
+/** A task that ends the way a child process may end. */
+export function failingTask(code: TaskError["code"]): () => Promise<never> {
+  return () => Promise.reject(new TaskError({ code, message: "It failed at /secret path." }));
+}

@@ -271,7 +271,8 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     }
     meter.submitted(job);
     // It is recorded: if the queue does not take it now, the reconciler hands it over later.
-    await queue.enqueue(job).catch((error) => app.log.warn({ err: error, job: job.id }, "job not enqueued yet"));
+    const later = (error: unknown) => app.log.warn({ err: error, job: job.id }, "job not enqueued yet");
+    await Promise.all([queue.enqueue(job).catch(later), quota.confirm(caller, job.id).catch(later)]);
     return job;
   }
 

@@ -1,0 +1,135 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { finishJob, startJob } from "../support/job-life.ts";
+import { modelBytes } from "../support/memory-workers.ts";
+import { formOf, startTestServer, type TestServer } from "../support/server.ts";
+
+let api: TestServer;
+let modelId: string;
+before(async () => {
+  api = await startTestServer();
+  modelId = (await api.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) })).json.id;
+});
+after(() => api.close());
+
+async function newJob(): Promise<string> {
+  const body = JSON.stringify({ type: "quantize", model_id: modelId, params: { method: "float16" } });
+  return (await api.call("POST", "/v1/jobs", { body, headers: { "content-type": "application/json" } })).json.id;
+}
+
+interface Message {
+  readonly id: number;
+  readonly event: string;
+  readonly data: { readonly id: number; readonly type: string; readonly data: Record<string, unknown> };
+}
+
+/** Reads a stream of events until it ends. */
+async function* streamOf(
+  id: string,
+  headers: Record<string, string> = {},
+  signal?: AbortSignal,
+): AsyncGenerator<Message> {
+  const init = { headers: { accept: "text/event-stream", ...headers }, ...(signal && { signal }) };
+  const response = await fetch(`${api.url}/v1/jobs/${id}/events`, init);
+  assert.equal(response.status, 200);
+  assert.equal(response.headers.get("content-type"), "text/event-stream");
+  assert.match(response.headers.get("cache-control")!, /no-cache/);
+  let text = "";
+  for await (const chunk of response.body!.pipeThrough(new TextDecoderStream())) {
+    text += chunk;
+    for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
+      const fields = new Map(
+        text
+          .slice(0, end)
+          .split("\n")
+          .map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]),
+      );
+      text = text.slice(end + 2);
+      if (!fields.has("data")) continue;
+      const data = JSON.parse(fields.get("data")!);
+      api.validator.checkValue("/components/schemas/JobEvent", data);
+      yield { id: Number(fields.get("id")), event: fields.get("event")!, data };
+    }
+  }
+}
+
+const progress = (fraction: number) => ({ step: "quantize", fraction, message: `${100 * fraction} %` });
+
+test("a stream has what was, then what comes, and ends after the final status", async () => {
+  const id = await newJob();
+  await startJob(api, id);
+  const seen: Message[] = [];
+  for await (const message of streamOf(id)) {
+    assert.equal(message.id, message.data.id);
+    assert.equal(message.event, message.data.type);
+    seen.push(message);
+    if (seen.length === 2) await api.context.jobs.setProgress(id, progress(0.5));
+    if (seen.length === 3) await api.context.jobs.appendEvent(id, "log", { level: "info", message: "half way" });
+    if (seen.length === 4) await finishJob(api, id, {});
+  }
+  assert.deepEqual(
+    seen.map(({ data }) => data.data.status ?? data.type),
+    ["queued", "running", "progress", "log", "succeeded"],
+  );
+  assert.ok(seen.every(({ id: number }, i) => i === 0 || number > seen[i - 1]!.id));
+});
+
+test("Last-Event-ID goes on after that event; a finished job's stream is a replay", async () => {
+  const id = await newJob();
+  await startJob(api, id);
+  for (let i = 0; i < 3; i++) await api.context.jobs.appendEvent(id, "log", { level: "info", message: `${i}` });
+  await finishJob(api, id, {});
+  const all = await Array.fromAsync(streamOf(id));
+  assert.equal(all.length, 6);
+  const rest = await Array.fromAsync(streamOf(id, { "last-event-id": String(all[3]!.id) }));
+  assert.deepEqual(rest, all.slice(4));
+  assert.deepEqual(await Array.fromAsync(streamOf(id, { "last-event-id": String(all[5]!.id) })), []);
+});
+
+test("the list is the same events, in pages", async () => {
+  const id = await newJob();
+  await startJob(api, id);
+  for (let i = 0; i < 8; i++) await api.context.jobs.appendEvent(id, "metric", { loss: i });
+  await finishJob(api, id, {});
+  const all = (await Array.fromAsync(streamOf(id))).map(({ data }) => data);
+  const listed: unknown[] = [];
+  for (let cursor = ""; ; ) {
+    const { json } = await api.call("GET", `/v1/jobs/${id}/events?limit=4${cursor}`);
+    listed.push(...json.data);
+    if (json.next_cursor === null) break;
+    cursor = `&cursor=${json.next_cursor}`;
+  }
+  assert.deepEqual(listed, all);
+});
+
+test("what cannot be an event id, and what has no events", async () => {
+  const id = await newJob();
+  for (const [query, headers] of [
+    ["?cursor=x", {}],
+    ["?limit=0", {}],
+    ["", { "last-event-id": "-1" }],
+    ["", { "last-event-id": "1e3" }],
+  ] as const) {
+    const init = { headers: { accept: "text/event-stream", ...headers } };
+    assert.equal((await api.call("GET", `/v1/jobs/${id}/events${query}`, init)).status, 422);
+  }
+  assert.equal((await api.call("GET", "/v1/jobs/job_unknown/events")).status, 404);
+  const stream = { headers: { accept: "text/event-stream" } };
+  assert.equal((await api.call("GET", "/v1/jobs/job_unknown/events", stream)).status, 404);
+});
+
+test("a client that goes away, and one that is there when the service stops", async () => {
+  const id = await newJob();
+  const gone = new AbortController();
+  const first = streamOf(id, {}, gone.signal);
+  await first.next();
+  gone.abort();
+  await assert.rejects(first.next(), { name: "AbortError" });
+
+  const last = streamOf(id);
+  await last.next();
+  const end = last.next();
+  api.stop();
+  assert.equal((await end).done, true);
+  assert.equal((await api.call("GET", "/readyz")).status, 503);
+});

@@ -1,0 +1,273 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { finishJob, startJob } from "../support/job-life.ts";
+import { modelBytes } from "../support/memory-workers.ts";
+import { formOf, startTestServer, type TestServer } from "../support/server.ts";
+
+let api: TestServer;
+let modelId: string;
+let datasetId: string;
+let labelledId: string;
+before(async () => {
+  api = await startTestServer({ settings: { maxQueuedJobsPerKey: 20 } });
+  modelId = (await api.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) })).json.id;
+  datasetId = (await api.call("POST", "/v1/datasets", { body: formOf({ "d.npz": Buffer.from("data") }) })).json.id;
+  labelledId = (await api.call("POST", "/v1/datasets", { body: formOf({ "l.npz": Buffer.from("labels") }) })).json.id;
+});
+after(() => api.close());
+
+const bodyOf = (parts: object = {}) => ({
+  type: "quantize",
+  model_id: modelId,
+  params: { method: "dynamic" },
+  ...parts,
+});
+const post = (body: unknown, headers: Record<string, string> = {}, query = "") =>
+  api.call("POST", `/v1/jobs${query}`, {
+    body: JSON.stringify(body),
+    headers: { "content-type": "application/json", ...headers },
+  });
+const drop = async (id: string) => {
+  await api.call("POST", `/v1/jobs/${id}/cancel`);
+  await api.call("DELETE", `/v1/jobs/${id}`);
+};
+
+test("a job is accepted with every default filled in, and found again", async () => {
+  const created = await post(bodyOf({ params: { method: "weight_only", bits: 8 }, name: "first" }));
+  assert.equal(created.status, 202);
+  const job = created.json;
+  assert.equal(created.headers.get("location"), `/v1/jobs/${job.id}`);
+  assert.equal(created.headers.get("retry-after"), "1");
+  assert.equal(job.status, "queued");
+  assert.equal(job.queue_position, 1);
+  assert.deepEqual(job.params, { method: "weight_only", bits: 8 });
+  assert.equal(job.effective_params.bits, 8);
+  assert.equal(job.effective_params.block_size, 32);
+  assert.deepEqual(job.effective_params.exclude_ops, []);
+  assert.deepEqual(job.evaluation.latency, { runs: 50, batch_size: 1, threads: 1 });
+  assert.equal(job.priority, 5);
+  assert.deepEqual((await api.call("GET", `/v1/jobs/${job.id}`)).json, job);
+  await drop(job.id);
+});
+
+test("every wrong field is named at once, with a pointer", async () => {
+  const refused = await post(
+    bodyOf({
+      params: { method: "weight_only", bits: 3, blok_size: 1 },
+      priority: 11,
+      metadata: { a: 1 },
+      evaluation: { samples: 0 },
+    }),
+  );
+  assert.equal(refused.status, 422);
+  assert.equal(refused.json.code, "validation_failed");
+  assert.deepEqual(refused.json.errors.map((it: { pointer: string }) => it.pointer).sort(), [
+    "/evaluation/samples",
+    "/metadata/a",
+    "/params/bits",
+    "/params/blok_size",
+    "/priority",
+  ]);
+  const method = await post(bodyOf({ params: { method: "magic" } }));
+  assert.equal(method.json.errors[0].pointer, "/params/method");
+  const type = await post(bodyOf({ type: "shrink" }));
+  assert.equal(type.json.errors[0].pointer, "/type");
+});
+
+test("bodies that are not a JSON object", async () => {
+  for (const [body, status] of [
+    ["{", 400],
+    ["", 400],
+    ["null", 422],
+    ["[]", 422],
+    ['"text"', 422],
+    ['{"__proto__": {"a": 1}}', 400],
+  ] as const) {
+    const refused = await api.call("POST", "/v1/jobs", { body, headers: { "content-type": "application/json" } });
+    assert.equal(refused.status, status, body);
+  }
+  const large = await post(bodyOf({ name: "x".repeat(2_000_000) }));
+  assert.equal(large.status, 413);
+  const form = await api.call("POST", "/v1/jobs", { body: new URLSearchParams({ type: "quantize" }) });
+  assert.equal(form.status, 415);
+});
+
+test("what does not go together is refused from the recorded facts, without starting a process", async () => {
+  const before = (api.context.tasks as unknown as { ran: string[] }).ran.length;
+  const cases = [
+    [bodyOf({ model_id: "mdl_unknown" }), "/model_id", "unknown_model"],
+    [bodyOf({ evaluation: { dataset_id: "dst_unknown" } }), "/evaluation/dataset_id", "unknown_dataset"],
+    [bodyOf({ evaluation: { dataset_id: datasetId, metric: "top1" } }), "/evaluation/metric", "no_labels"],
+    [bodyOf({ acceptance: { max_metric_drop: 0.1 } }), "/acceptance/max_metric_drop", "no_labels"],
+    [bodyOf({ evaluation: { dims: { h: 3 } } }), "/evaluation/dims/h", "unknown_dimension"],
+  ] as const;
+  for (const [body, pointer, code] of cases) {
+    const refused = await post(body);
+    assert.equal(refused.status, 422, pointer);
+    assert.equal(refused.json.errors[0].pointer, pointer);
+    assert.equal(refused.json.errors[0].code, code);
+  }
+  const accepted = await post(bodyOf({ evaluation: { dataset_id: labelledId, metric: "top1" } }));
+  assert.equal(accepted.status, 202);
+  assert.equal((api.context.tasks as unknown as { ran: string[] }).ran.length, before);
+  await drop(accepted.json.id);
+});
+
+test("validate_only answers with the plan and stores nothing", async () => {
+  const plan = await post(bodyOf(), {}, "?validate_only=true");
+  assert.equal(plan.status, 200);
+  assert.equal(plan.json.method, "dynamic");
+  assert.deepEqual((await api.call("GET", "/v1/jobs")).json.data, []);
+  assert.equal((await post(bodyOf({ model_id: "mdl_unknown" }), {}, "?validate_only=true")).status, 422);
+  assert.equal((await post(bodyOf(), {}, "?validate_only=maybe")).status, 422);
+});
+
+test("an Idempotency-Key makes one job of many requests, and is not for two different ones", async () => {
+  const headers = { "idempotency-key": "build-42" };
+  const answers = await Promise.all([1, 2, 3].map(() => post(bodyOf(), headers)));
+  assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([202]));
+  assert.equal(new Set(answers.map(({ json }) => json.id)).size, 1);
+  // The same request written differently.
+  const { type, model_id, params } = bodyOf();
+  const reordered = await post({ priority: 5, params, model_id, type }, headers);
+  assert.equal(reordered.json.id, answers[0]!.json.id);
+  const other = await post(bodyOf({ priority: 6 }), headers);
+  assert.equal(other.status, 422);
+  assert.equal(other.json.code, "idempotency_conflict");
+  assert.equal((await api.call("GET", "/v1/jobs")).json.data.length, 1);
+  await drop(answers[0]!.json.id);
+});
+
+test("a key may have so many jobs waiting; jobs that have started do not count", async () => {
+  const made: string[] = [];
+  for (let i = 0; i < 20; i++) made.push((await post(bodyOf())).json.id);
+  const refused = await post(bodyOf());
+  assert.equal(refused.status, 429);
+  assert.equal(refused.json.code, "quota_exceeded");
+  assert.equal(refused.headers.get("retry-after"), "10");
+  await startJob(api, made[0]!);
+  const accepted = await post(bodyOf());
+  assert.equal(accepted.status, 202);
+  made.push(accepted.json.id);
+  assert.equal((await post(bodyOf())).status, 429);
+  await finishJob(api, made[0]!, {});
+  for (const id of made) await drop(id);
+  assert.equal((await api.call("GET", "/v1/jobs")).json.data.length, 0);
+});
+
+test("lists can be filtered, and their pages go on", async () => {
+  const first = (await post(bodyOf())).json.id;
+  const second = (await post(bodyOf())).json.id;
+  await startJob(api, first);
+  const ids = async (query: string) =>
+    (await api.call("GET", `/v1/jobs?${query}`)).json.data.map((job: { id: string }) => job.id);
+  assert.deepEqual(await ids(""), [second, first]);
+  assert.deepEqual(await ids("status=running"), [first]);
+  assert.deepEqual(await ids("status=queued&type=quantize"), [second]);
+  assert.deepEqual(await ids(`model_id=${modelId}`), [second, first]);
+  assert.deepEqual(await ids("model_id=mdl_other"), []);
+  const page = await api.call("GET", "/v1/jobs?limit=1");
+  assert.deepEqual(await ids(`limit=1&cursor=${page.json.next_cursor}`), [first]);
+  for (const query of ["status=lost", "type=shrink", "cursor=bm8"]) {
+    assert.ok([400, 422].includes((await api.call("GET", `/v1/jobs?${query}`)).status), query);
+  }
+  await finishJob(api, first, {});
+  await drop(first);
+  await drop(second);
+});
+
+test("cancel: waiting at once, running soon, finished not at all", async () => {
+  const waiting = (await post(bodyOf())).json.id;
+  const cancelled = await api.call("POST", `/v1/jobs/${waiting}/cancel`);
+  assert.equal(cancelled.status, 202);
+  assert.equal(cancelled.json.status, "cancelled");
+  assert.ok(cancelled.json.finished_at);
+  assert.equal((await api.context.queue.counts()).waiting, 0);
+  assert.equal((await api.call("POST", `/v1/jobs/${waiting}/cancel`)).status, 202);
+
+  const running = (await post(bodyOf())).json.id;
+  await startJob(api, running);
+  const cancelling = await api.call("POST", `/v1/jobs/${running}/cancel`, {
+    headers: { "content-type": "application/json" },
+  });
+  assert.equal(cancelling.status, 202);
+  assert.equal(cancelling.json.status, "cancelling");
+  assert.equal((await api.call("DELETE", `/v1/jobs/${running}`)).status, 409);
+  await api.context.jobs.transition(running, ["cancelling"], "cancelled", { finished_at: new Date().toISOString() });
+
+  const done = (await post(bodyOf())).json.id;
+  await startJob(api, done);
+  await finishJob(api, done, {});
+  const late = await api.call("POST", `/v1/jobs/${done}/cancel`);
+  assert.equal(late.status, 409);
+  assert.equal(late.json.code, "conflict");
+  assert.equal((await api.call("POST", "/v1/jobs/job_unknown/cancel")).status, 404);
+  for (const id of [waiting, running, done]) await drop(id);
+});
+
+test("retry makes a new job of the same request", async () => {
+  const body = bodyOf({ name: "again", metadata: { a: "b" }, priority: 2 });
+  const { json: job } = await post(body);
+  assert.equal((await api.call("POST", `/v1/jobs/${job.id}/retry`)).status, 409);
+  await api.call("POST", `/v1/jobs/${job.id}/cancel`);
+  const again = await api.call("POST", `/v1/jobs/${job.id}/retry`);
+  assert.equal(again.status, 202);
+  assert.notEqual(again.json.id, job.id);
+  assert.equal(again.json.retry_of, job.id);
+  for (const field of ["params", "effective_params", "evaluation", "metadata", "name", "priority", "model_id"]) {
+    assert.deepEqual(again.json[field], job[field], field);
+  }
+  await drop(again.json.id);
+  await drop(job.id);
+});
+
+test("a model or dataset cannot be deleted while a job uses it", async () => {
+  const { json: job } = await post(bodyOf({ evaluation: { dataset_id: datasetId } }));
+  for (const path of [`/v1/models/${modelId}`, `/v1/datasets/${datasetId}`]) {
+    const refused = await api.call("DELETE", path);
+    assert.equal(refused.status, 409);
+    assert.match(refused.json.detail, new RegExp(job.id));
+  }
+  await drop(job.id);
+});
+
+test("artifacts and the report of a finished job; both go with it", async () => {
+  const { json: job } = await post(bodyOf());
+  const path = `/v1/jobs/${job.id}`;
+  assert.equal((await api.call("GET", `${path}/report`)).status, 404);
+  const before = await api.files();
+  await startJob(api, job.id);
+  const html = Buffer.from("<h1>Report</h1><script>alert(1)</script>");
+  const model = modelBytes(5000);
+  await finishJob(api, job.id, { "model.onnx": model, "report.json": Buffer.from('{"a":1}'), "report.html": html });
+
+  const { json: done } = await api.call("GET", path);
+  assert.equal(done.status, "succeeded");
+  const [artifact] = done.result.artifacts;
+  assert.equal(artifact.url, `${path}/artifacts/model.onnx`);
+  const download = await api.call("GET", artifact.url);
+  assert.ok(download.body.equals(model));
+  assert.equal(download.headers.get("content-type"), "application/octet-stream");
+  assert.equal((await api.call("GET", artifact.url, { headers: { range: "bytes=-1" } })).status, 206);
+  assert.equal(
+    (await api.call("GET", artifact.url, { headers: { "if-none-match": `"${artifact.sha256}"` } })).status,
+    304,
+  );
+  assert.equal((await api.call("GET", `${path}/artifacts/report.json`)).json.a, 1);
+
+  const report = await api.call("GET", `${path}/report`);
+  assert.ok(report.body.equals(html));
+  assert.match(report.headers.get("content-type")!, /^text\/html/);
+  assert.match(report.headers.get("content-disposition")!, /^inline/);
+  assert.match(report.headers.get("content-security-policy")!, /sandbox; default-src 'none'/);
+  assert.equal(report.headers.get("x-content-type-options"), "nosniff");
+  for (const name of ["other", "..%2Freport.json", "%2e%2e%2freport.json", "report.json%00"]) {
+    assert.equal((await api.call("GET", `${path}/artifacts/${name}`)).status, 404, name);
+  }
+
+  assert.equal((await api.call("DELETE", path)).status, 204);
+  assert.deepEqual((await api.files()).toSorted(), before.toSorted());
+  for (const sub of ["", "/events", "/report", "/artifacts/model.onnx"]) {
+    assert.equal((await api.call("GET", path + sub)).status, 404);
+  }
+});
