@@ -65,7 +65,7 @@ async function timeOf({ session, feeds }: Contestant, signal: AbortSignal | unde
   checkCancelled(signal);
   const start = performance.now();
   await session.run(feeds);
-  return performance.now() - start;
+  return rounded(performance.now() - start);
 }
 
 /** Median, 90th percentile and mean of at least one time. */
@@ -74,8 +74,13 @@ export function timingOf(samplesMs: readonly number[]): Timing {
   return {
     p50_ms: quantile(sorted, 0.5),
     p90_ms: quantile(sorted, 0.9),
-    mean_ms: sorted.reduce((sum, sample) => sum + sample, 0) / sorted.length,
+    mean_ms: rounded(sorted.reduce((sum, sample) => sum + sample, 0) / sorted.length),
   };
+}
+
+/** To 0.1 us: the clock's resolution, and all that anyone wants to read. */
+function rounded(ms: number): number {
+  return Math.round(ms * 1e4) / 1e4;
 }
 
 /** The `q` quantile of sorted numbers, interpolated linearly between neighbours. */
@@ -83,5 +88,5 @@ function quantile(sorted: readonly number[], q: number): number {
   const at = (sorted.length - 1) * q;
   const below = sorted[Math.floor(at)]!;
   const above = sorted[Math.ceil(at)]!;
-  return below + (above - below) * (at - Math.floor(at));
+  return rounded(below + (above - below) * (at - Math.floor(at)));
 }

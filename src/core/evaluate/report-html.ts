@@ -1,0 +1,353 @@
+import type { ModelFacts, NodeNote } from "../facts.ts";
+import { type Content, html, type Markup } from "./markup.ts";
+import type { Report } from "./report.ts";
+import { REPORT_STYLE } from "./report-style.ts";
+
+/** Rows of a node table; `report.json` has all of them. */
+const MAX_ROWS = 300;
+
+/**
+ * The report as one page that needs nothing else: no scripts, no network, no fonts. All text of users and models is escaped, and the page
+ * forbids itself to load anything.
+ */
+export function renderReport(report: Report): string {
+  const { job, metrics } = report;
+  const title = job.name || `${job.type}: ${job.params.method ?? job.id}`;
+  return html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="color-scheme" content="light dark">
+<title>${title} – modelpress report</title>
+<style>${REPORT_STYLE}</style>
+</head>
+<body>
+<header>
+<p class="eyebrow">modelpress report</p>
+<h1>${title}</h1>
+<p class="muted"><code>${job.id}</code> · ${report.created_at.replace("T", " ").replace(/\..*$/, " UTC")}</p>
+${verdict(report)}
+</header>
+<main>
+${summary(report)}
+${acceptance(report)}
+${latency(report)}
+${fidelity(report)}
+${accuracy(report)}
+${weights(report)}
+${coverage(report)}
+${section("What was asked for", parameters(report))}
+${section(
+  "Where it was measured",
+  definitions([
+    ["CPU", metrics.environment.cpu],
+    ["Instruction sets", metrics.environment.isa.join(", ") || "not known"],
+    ["onnxruntime", metrics.environment.onnxruntime],
+    ...Object.entries(metrics.environment.versions),
+    ["Threads while measuring", metrics.environment.threads],
+    ["Seed", metrics.environment.seed],
+    ["Inputs of one run", shapes(report.input_shapes)],
+  ]),
+)}
+${section(
+  "Time of each step",
+  table(
+    ["Step", "Time"],
+    Object.entries(report.timings_ms).map(([step, ms]) => [step, duration(ms)]),
+  ),
+)}
+</main>
+</body>
+</html>
+`.text;
+}
+
+// ---- sections --------------------------------------------------------------------------------------------------------
+
+function verdict({ accepted, metrics }: Report): Markup {
+  if (metrics.acceptance.length === 0) return html`<p class="verdict">No limits were set</p>`;
+  return accepted
+    ? html`<p class="verdict good">Accepted: every limit is kept</p>`
+    : html`<p class="verdict bad">Not accepted: a limit is missed</p>`;
+}
+
+function summary({ metrics }: Report): Markup {
+  const { size, latency, memory, coverage, accuracy, fidelity } = metrics;
+  const worst = fidelity.outputs.toSorted((a, b) => (a.sqnr_db ?? Infinity) - (b.sqnr_db ?? Infinity))[0];
+  const tiles: [string, Content, Content][] = [
+    ["Size", percent(size.ratio), `${bytes(size.before_bytes)} → ${bytes(size.after_bytes)}`],
+    ["Fidelity", decibels(worst?.sqnr_db ?? null), `cosine ${worst ? cosine(worst.cosine) : "–"}, worst output`],
+    [
+      "Latency",
+      ratio(latency.speedup),
+      `median ${duration(latency.before.p50_ms)} → ${duration(latency.after.p50_ms)}`,
+    ],
+    [
+      "Peak memory",
+      bytes(memory.after_peak_bytes),
+      `before ${bytes(memory.before_peak_bytes)}; ${bytes(memory.baseline_bytes)} of it is the runtime`,
+    ],
+    [
+      "Nodes compressed",
+      coverage.quantized_nodes,
+      `${coverage.skipped_nodes.length} left alone, ${coverage.fused_nodes} run on quantized data`,
+    ],
+  ];
+  if (accuracy) {
+    const format = metricFormat(accuracy.metric);
+    tiles.splice(2, 0, [accuracy.metric, format(accuracy.after), `${format(accuracy.before)} before`]);
+  }
+  return html`<div class="tiles">${tiles.map(
+    ([label, value, detail]) =>
+      html`<section class="tile"><h2>${label}</h2><p class="figure">${value}</p><p class="muted">${detail}</p></section>`,
+  )}</div>`;
+}
+
+function acceptance({ metrics }: Report): Content {
+  if (metrics.acceptance.length === 0) return null;
+  return section(
+    "Limits",
+    table(
+      ["Limit", "Asked for", "Measured", "Kept"],
+      metrics.acceptance.map(({ name, limit, value, ok }) => [
+        html`<code>${name}</code>`,
+        significant(limit),
+        value === null ? (ok ? "nothing to miss" : "not measured") : significant(value),
+        ok ? html`<b class="good">yes</b>` : html`<b class="bad">no</b>`,
+      ]),
+    ),
+  );
+}
+
+function latency({ metrics, latency_samples_ms: samples }: Report): Markup {
+  const { before, after, batch_size, threads, runs } = metrics.latency;
+  const end = Math.max(...samples.before, ...samples.after, 1e-6);
+  const rows = [
+    { label: "before", timing: before, times: samples.before },
+    { label: "after", timing: after, times: samples.after },
+  ];
+  return section(
+    "Latency",
+    html`<p class="muted">${plural(runs, "run")} of each model in turns, batch ${batch_size}, ${plural(threads, "thread")}. Each mark is a
+run, the tall one the median; from 0 to ${duration(end)}.</p>`,
+    table(
+      ["", "Spread", "Median", "90 %", "Mean"],
+      rows.map(({ label, timing, times }) => [
+        label,
+        strip(times, timing.p50_ms, end),
+        duration(timing.p50_ms),
+        duration(timing.p90_ms),
+        duration(timing.mean_ms),
+      ]),
+    ),
+  );
+}
+
+const STRIP_WIDTH = 1000;
+
+/** Times as marks along a line from 0 to `end`. */
+function strip(times: readonly number[], median: number, end: number): Markup {
+  const x = (ms: number) => Math.round((ms / end) * (STRIP_WIDTH - 4)) + 2;
+  const marks = times.map((ms) => `M${x(ms)} 7v10`).join("");
+  return html`<svg class="strip" viewBox="0 0 ${STRIP_WIDTH} 24" preserveAspectRatio="none" role="img" aria-label="${duration(median)} median">
+<path class="line" d="M0 12H${STRIP_WIDTH}"/><path class="run" d="${marks}"/><path class="median" d="M${x(median)} 0v24"/></svg>`;
+}
+
+const DATA_KINDS: Readonly<Record<string, string>> = {
+  evaluation: "the evaluation data",
+  calibration: "the calibration data, which the compression has seen",
+  synthetic: "synthetic input: random numbers, not what the model is for",
+};
+
+function fidelity({ metrics }: Report): Markup {
+  const { outputs, samples, data } = metrics.fidelity;
+  const hasBroken = outputs.some((output) => output.non_finite > 0 || output.shape_mismatches > 0);
+  return section(
+    "Fidelity of each output",
+    html`<p class="muted">Against the original model on ${plural(samples, "sample")} of ${DATA_KINDS[data]}. Same answer: the share of positions with
+the same largest score, or of equal integers.</p>`,
+    table(
+      [
+        "Output",
+        "SQNR",
+        "Cosine",
+        "Largest error",
+        "Mean error",
+        "Same answer",
+        ...(hasBroken ? ["Not finite", "Other shape"] : []),
+      ],
+      outputs.map((output) => [
+        html`<code>${output.name}</code>`,
+        decibels(output.sqnr_db),
+        cosine(output.cosine),
+        significant(output.max_abs_error),
+        significant(output.mean_abs_error),
+        output.top1_agreement === null ? "–" : percent(output.top1_agreement),
+        ...(hasBroken ? [output.non_finite, output.shape_mismatches] : []),
+      ]),
+    ),
+  );
+}
+
+function accuracy({ metrics: { accuracy } }: Report): Content {
+  if (!accuracy) return null;
+  const format = metricFormat(accuracy.metric);
+  return section(
+    "Accuracy against the labels",
+    table(
+      ["Metric", "Before", "After", "Drop", "Samples"],
+      [[accuracy.metric, format(accuracy.before), format(accuracy.after), format(accuracy.drop), accuracy.samples]],
+    ),
+  );
+}
+
+function weights({ models: { before, after } }: Report): Markup {
+  const dtypes = new Set([...Object.keys(before.weight_bytes_by_dtype), ...Object.keys(after.weight_bytes_by_dtype)]);
+  const of = (facts: ModelFacts, dtype: string) =>
+    bytes(facts.weight_bytes_by_dtype[dtype as keyof ModelFacts["weight_bytes_by_dtype"]] ?? 0);
+  return section(
+    "Weights",
+    table(
+      ["", "Before", "After"],
+      [
+        ["Parameters", count(before.parameters), count(after.parameters)],
+        ["Nodes", count(before.nodes), count(after.nodes)],
+        ...[...dtypes].map((dtype) => [html`<code>${dtype}</code>`, of(before, dtype), of(after, dtype)]),
+        ["All weights", bytes(before.weight_bytes), bytes(after.weight_bytes)],
+      ],
+    ),
+  );
+}
+
+function coverage({ nodes, metrics: { coverage }, optimized_operators }: Report): Markup {
+  const byOperator = new Map<string, { changed: number; skipped: number }>();
+  for (const { op, outcome } of nodes) {
+    const row = byOperator.get(op) ?? { changed: 0, skipped: 0 };
+    row[outcome]++;
+    byOperator.set(op, row);
+  }
+  const operators = [...byOperator].sort(([a], [b]) => (a < b ? -1 : 1));
+  return section(
+    "Coverage",
+    operators.length > 0
+      ? table(
+          ["Operator", "Compressed", "Left alone"],
+          operators.map(([op, { changed, skipped }]) => [html`<code>${op}</code>`, changed, skipped]),
+        )
+      : html`<p>No node was looked at.</p>`,
+    noteGroups("Left alone", coverage.skipped_nodes),
+    noteGroups("Run in float all the same", coverage.float_islands),
+    html`<details><summary>Operators that onnxruntime runs</summary>${table(
+      ["Operator", "Nodes"],
+      Object.entries(optimized_operators).map(([op, nodes]) => [html`<code>${op}</code>`, nodes]),
+    )}</details>`,
+  );
+}
+
+/** Nodes by the reason they share. */
+function noteGroups(title: string, notes: readonly NodeNote[]): Content {
+  const groups = Map.groupBy(notes, ({ code }) => code);
+  return [...groups].map(([code, group]) => {
+    const shown = group.slice(0, MAX_ROWS);
+    return html`<details><summary>${title}: ${plural(group.length, "node")}, <code>${code}</code></summary>
+${table(
+  ["Node", "Operator", "Why"],
+  shown.map(({ name, op, message }) => [html`<code>${name}</code>`, html`<code>${op}</code>`, message]),
+)}${group.length > shown.length ? html`<p class="muted">${group.length - shown.length} more are in report.json.</p>` : null}</details>`;
+  });
+}
+
+function parameters({ job }: Report): Markup {
+  const groups = [
+    ["", job.params],
+    ["evaluation.", job.evaluation],
+    ["acceptance.", job.acceptance],
+  ] as const;
+  return definitions([
+    ["type", job.type],
+    ...groups.flatMap(([prefix, values]) =>
+      Object.entries(values).map(([key, value]): [string, Content] => [
+        prefix + key,
+        html`<code>${typeof value === "string" ? value : JSON.stringify(value)}</code>`,
+      ]),
+    ),
+  ]);
+}
+
+// ---- parts -----------------------------------------------------------------------------------------------------------
+
+function section(title: string, ...content: readonly Content[]): Markup {
+  return html`<section><h2>${title}</h2>${content}</section>`;
+}
+
+/** The first column are row headings; tables wider than the page scroll by themselves. */
+function table(head: readonly string[], rows: readonly (readonly Content[])[]): Markup {
+  return html`<div class="scroll"><table><thead><tr>${head.map((text) => html`<th scope="col">${text}</th>`)}</tr></thead><tbody>${rows.map(
+    ([first, ...cells]) => html`<tr><th scope="row">${first}</th>${cells.map((cell) => html`<td>${cell}</td>`)}</tr>`,
+  )}</tbody></table></div>`;
+}
+
+function definitions(entries: readonly (readonly [string, Content])[]): Markup {
+  return html`<dl>${entries.map(([term, value]) => html`<dt>${term}</dt><dd>${value}</dd>`)}</dl>`;
+}
+
+function shapes(inputs: Report["input_shapes"]): string {
+  return Object.entries(inputs)
+    .map(([name, dims]) => `${name} [${dims.join(", ")}]`)
+    .join("; ");
+}
+
+// ---- numbers ---------------------------------------------------------------------------------------------------------
+
+/** Three significant digits, without exponents for everyday sizes. */
+function significant(value: number): string {
+  if (value === 0) return "0";
+  return Math.abs(value) >= 1e-4 && Math.abs(value) < 1e6
+    ? String(Number(value.toPrecision(3)))
+    : value.toExponential(2);
+}
+
+function count(value: number): string {
+  return value.toLocaleString("en-US");
+}
+
+function bytes(value: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  const power = Math.min(Math.max(Math.floor(Math.log10(Math.max(value, 1)) / 3), 0), units.length - 1);
+  return `${significant(value / 1000 ** power)} ${units[power]}`;
+}
+
+function duration(ms: number): string {
+  return ms >= 1000
+    ? `${significant(ms / 1000)} s`
+    : ms >= 1 || ms === 0
+      ? `${significant(ms)} ms`
+      : `${significant(ms * 1000)} µs`;
+}
+
+function percent(share: number): string {
+  return `${Number((100 * share).toFixed(2))} %`;
+}
+
+function ratio(value: number): string {
+  return `${value.toFixed(2)} ×`;
+}
+
+function decibels(value: number | null): string {
+  return value === null ? "identical" : `${value.toFixed(1)} dB`;
+}
+
+/** Many nines matter. */
+function cosine(value: number): string {
+  return value.toFixed(6);
+}
+
+function plural(value: number, noun: string): string {
+  return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
+}
+
+function metricFormat(metric: string): (value: number) => string {
+  return metric === "mse" ? significant : percent;
+}

@@ -1,0 +1,65 @@
+import type { JobMetrics, ModelFacts } from "../facts.ts";
+import type { Note } from "../passes/pass.ts";
+import type { Evaluation } from "./evaluate.ts";
+
+/** What was asked for, with every default filled in. */
+export interface ReportedJob {
+  readonly id: string;
+  readonly type: string;
+  readonly name?: string | null;
+  readonly params: Readonly<Record<string, unknown>>;
+  readonly evaluation: Readonly<Record<string, unknown>>;
+  readonly acceptance: Readonly<Record<string, unknown>>;
+}
+
+/** `report.json`: everything that is known about a job and its result, for people and for machines. Fields are only ever added. */
+export interface Report {
+  readonly format: "modelpress-report";
+  readonly version: 1;
+  /** RFC 3339, UTC. */
+  readonly created_at: string;
+  readonly job: ReportedJob;
+  readonly accepted: boolean;
+  readonly metrics: JobMetrics;
+  readonly models: { readonly before: ModelFacts; readonly after: ModelFacts };
+  /** Every node that a pass was meant for: what became of it, and why. */
+  readonly nodes: readonly Note[];
+  /** Shapes of the inputs of one run while measuring. */
+  readonly input_shapes: Readonly<Record<string, readonly number[]>>;
+  /** Every measured run, in the order they were made: before, after, before, after, … */
+  readonly latency_samples_ms: { readonly before: readonly number[]; readonly after: readonly number[] };
+  /** How many nodes of each operator are in the graph that onnxruntime makes of the compressed model. */
+  readonly optimized_operators: Readonly<Record<string, number>>;
+  /** Wall-clock time of each step. */
+  readonly timings_ms: Readonly<Record<string, number>>;
+}
+
+export interface ReportParts {
+  readonly createdAt: Date;
+  readonly job: ReportedJob;
+  readonly evaluation: Evaluation;
+  readonly models: Report["models"];
+  readonly notes: readonly Note[];
+  /** Steps before the evaluation; its own are added. */
+  readonly timingsMs: Readonly<Record<string, number>>;
+}
+
+/** Puts the report together; nothing is computed here. */
+export function buildReport({ createdAt, job, evaluation, models, notes, timingsMs }: ReportParts): Report {
+  const evaluated = Object.entries(evaluation.timingsMs).map(([step, ms]) => [`evaluate.${step}`, ms] as const);
+  const timings = [...Object.entries(timingsMs), ...evaluated].map(([step, ms]) => [step, Math.round(ms * 10) / 10]);
+  return {
+    format: "modelpress-report",
+    version: 1,
+    created_at: createdAt.toISOString(),
+    job,
+    accepted: evaluation.accepted,
+    metrics: evaluation.metrics,
+    models,
+    nodes: notes,
+    input_shapes: evaluation.inputShapes,
+    latency_samples_ms: evaluation.latencySamplesMs,
+    optimized_operators: evaluation.optimizedOperators,
+    timings_ms: Object.fromEntries(timings),
+  };
+}
