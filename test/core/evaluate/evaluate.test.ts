@@ -1,0 +1,311 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { memorySource } from "../../../src/core/data/byte-source.ts";
+import { type Dataset, openDataset } from "../../../src/core/data/dataset.ts";
+import {
+  type EvaluateOptions,
+  type EvaluationSpec,
+  evaluateModels,
+  type PeakRequest,
+} from "../../../src/core/evaluate/evaluate.ts";
+import { argmax, valuesOf } from "../../../src/core/evaluate/fidelity.ts";
+import type { Model } from "../../../src/core/onnx/ir.ts";
+import { loadModel } from "../../../src/core/onnx/load.ts";
+import { modelToBytes } from "../../../src/core/onnx/save.ts";
+import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { Random } from "../../../src/core/random.ts";
+import { openSession } from "../../../src/core/runtime/session.ts";
+import { writeNpz } from "../../support/dataset-writers.ts";
+import { GraphMaker, mlp } from "../../support/graphs.ts";
+
+const FEATURES = 16;
+const CLASSES = 8;
+const SAMPLES = 40;
+
+let directory: string;
+before(() => {
+  directory = mkdtempSync(join(tmpdir(), "evaluate-"));
+});
+after(() => rmSync(directory, { recursive: true }));
+
+let files = 0;
+function write(model: Model): { path: string; bytes: number } {
+  const bytes = modelToBytes(model);
+  const path = join(directory, `model-${files++}.onnx`);
+  writeFileSync(path, bytes);
+  return { path, bytes: bytes.byteLength };
+}
+
+/** The same network with its weights rounded to multiples of `step`. */
+function roundedMlp(step: number): Model {
+  const model = mlp({ sizes: [FEATURES, 32, CLASSES] });
+  const { graph } = model;
+  for (const value of [...graph.initializers]) {
+    const rounded = Float32Array.from(floatsOf(value.constant!), (w) => Math.round(w / step) * step);
+    graph.replaceUses(value, graph.addInitializer("rounded", tensorOf("float32", value.constant!.dims, rounded)));
+    graph.removeInitializer(value);
+  }
+  return model;
+}
+
+const SPEC: EvaluationSpec = { samples: 256, metric: null, dims: {}, latency: { runs: 3, batch_size: 1, threads: 1 } };
+const noPeak = async () => ({ peakBytes: 3, baselineBytes: 1 });
+
+function options(change: Partial<EvaluateOptions> & Pick<EvaluateOptions, "before" | "after">): EvaluateOptions {
+  return {
+    spec: SPEC,
+    acceptance: {},
+    notes: [],
+    seed: 0,
+    threads: 1,
+    host: { cpu: "A processor", isa: ["avx2"], onnxruntime: "1.30.0", versions: { node: "24" } },
+    openSession,
+    measurePeak: noPeak,
+    readModel: (path) => loadModel(readFileSync(path)),
+    scratchPath: join(directory, "optimized.onnx"),
+    ...change,
+  };
+}
+
+/** Random samples, labelled by what `model` itself answers. */
+async function selfLabelled(path: string): Promise<{ dataset: Dataset; x: Float32Array; answers: Float32Array[] }> {
+  const x = new Float32Array(SAMPLES * FEATURES);
+  new Random(3).fillNormal(x);
+  const session = await openSession({ path });
+  const input = tensorOf("float32", [SAMPLES, FEATURES], x);
+  const output = valuesOf((await session.run({ x: input })).y!);
+  await session.close();
+  const answers = Array.from({ length: SAMPLES }, (_, i) =>
+    Float32Array.from(output.slice(i * CLASSES, (i + 1) * CLASSES)),
+  );
+  const labels = tensorOf(
+    "int64",
+    [SAMPLES],
+    answers.map((scores) => argmax(scores, 0, CLASSES)),
+  );
+  return { dataset: await openDataset(memorySource(writeNpz({ x: input, labels }))), x, answers };
+}
+
+describe("evaluateModels", () => {
+  it("finds a model equal to itself, on synthetic input", async () => {
+    const model = write(mlp({ sizes: [FEATURES, 32, CLASSES] }));
+    const { metrics, accepted, inputShapes } = await evaluateModels(
+      options({ before: model, after: model, acceptance: { min_sqnr_db: 60 } }),
+    );
+    assert.deepEqual(metrics.fidelity, {
+      samples: 16,
+      data: "synthetic",
+      outputs: [
+        {
+          name: "y",
+          sqnr_db: null,
+          cosine: 1,
+          max_abs_error: 0,
+          mean_abs_error: 0,
+          top1_agreement: 1,
+          non_finite: 0,
+          shape_mismatches: 0,
+        },
+      ],
+    });
+    assert.equal(metrics.size.ratio, 1);
+    assert.equal(metrics.accuracy, null);
+    assert.equal(metrics.latency.runs, 3);
+    assert.deepEqual(inputShapes, { x: [1, FEATURES] });
+    assert.ok(accepted);
+  });
+
+  it("measures fidelity and accuracy on labelled data as the formulas have it", async () => {
+    const original = write(mlp({ sizes: [FEATURES, 32, CLASSES] }));
+    const rounded = write(roundedMlp(0.2));
+    const { dataset, x, answers } = await selfLabelled(original.path);
+    const { metrics } = await evaluateModels(
+      options({ before: original, after: rounded, data: { dataset, kind: "evaluation" } }),
+    );
+
+    const session = await openSession({ path: rounded.path });
+    let signal = 0;
+    let noise = 0;
+    let same = 0;
+    for (const [i, expected] of answers.entries()) {
+      const row = tensorOf("float32", [1, FEATURES], x.slice(i * FEATURES, (i + 1) * FEATURES));
+      const actual = valuesOf((await session.run({ x: row })).y!);
+      expected.forEach((value, k) => {
+        signal += value * value;
+        noise += (value - actual[k]!) ** 2;
+      });
+      if (argmax(actual, 0, CLASSES) === argmax(expected, 0, CLASSES)) same++;
+    }
+    await session.close();
+    const [output] = metrics.fidelity.outputs;
+    // The answers were computed in one batch and are compared with runs of one: equal up to float32 summation order.
+    assert.ok(Math.abs(output!.sqnr_db! - 10 * Math.log10(signal / noise)) < 1e-3);
+    assert.equal(output!.top1_agreement, same / SAMPLES);
+    assert.deepEqual(metrics.accuracy, {
+      metric: "top1",
+      before: 1,
+      after: same / SAMPLES,
+      drop: 1 - same / SAMPLES,
+      samples: SAMPLES,
+    });
+    assert.ok(same < SAMPLES, "rounding was meant to change some answers");
+    assert.equal(metrics.fidelity.data, "evaluation");
+    assert.equal(metrics.fidelity.samples, SAMPLES);
+  });
+
+  it("runs both models at the batch size asked for, on no more samples than asked for", async () => {
+    const model = write(mlp({ sizes: [FEATURES, 32, CLASSES] }));
+    const { dataset } = await selfLabelled(model.path);
+    const requests: PeakRequest[] = [];
+    const progress: number[] = [];
+    const { metrics } = await evaluateModels(
+      options({
+        before: model,
+        after: model,
+        data: { dataset, kind: "calibration" },
+        spec: { ...SPEC, samples: 10, latency: { runs: 2, batch_size: 4, threads: 2 } },
+        measurePeak: async (request) => {
+          requests.push(request);
+          return { peakBytes: 10 + requests.length, baselineBytes: 5 };
+        },
+        onProgress: (fraction) => progress.push(fraction),
+      }),
+    );
+    assert.equal(metrics.fidelity.samples, 10);
+    assert.equal(metrics.fidelity.data, "calibration");
+    assert.equal(metrics.latency.batch_size, 4);
+    assert.equal(metrics.latency.threads, 2);
+    assert.deepEqual(
+      requests.map(({ feeds, threads }) => [feeds.x!.dims, threads]),
+      [
+        [[4, FEATURES], 2],
+        [[4, FEATURES], 2],
+      ],
+    );
+    assert.deepEqual(metrics.memory, { before_peak_bytes: 11, after_peak_bytes: 12, baseline_bytes: 5 });
+    assert.deepEqual(
+      progress,
+      progress.toSorted((a, b) => a - b),
+    );
+    assert.equal(progress.at(-1), 1);
+  });
+
+  it("feeds a model of fixed batch size whole batches", async () => {
+    const make = new GraphMaker();
+    const x = make.input("x", [16, FEATURES]);
+    make.output(make.op("MatMul", [x, make.weight("w", [FEATURES, CLASSES], 1)]), "y", [16, CLASSES]);
+    const model = write(make.model);
+    const { dataset } = await selfLabelled(write(mlp({ sizes: [FEATURES, 32, CLASSES] })).path);
+    const { metrics } = await evaluateModels(
+      options({ before: model, after: model, data: { dataset, kind: "evaluation" } }),
+    );
+    assert.equal(metrics.fidelity.samples, 32);
+    assert.equal(metrics.latency.batch_size, 16);
+  });
+
+  it("compares a float16 interface with a float32 one", async () => {
+    const make = new GraphMaker();
+    const x = make.input("x", ["n", FEATURES], "float16");
+    make.output(make.op("Relu", [x]), "y", ["n", FEATURES], "float16");
+    const original = new GraphMaker();
+    original.output(original.op("Relu", [original.input("x", ["n", FEATURES])]), "y", ["n", FEATURES]);
+    const { metrics } = await evaluateModels(options({ before: write(original.model), after: write(make.model) }));
+    const { sqnr_db } = metrics.fidelity.outputs[0]!;
+    // Rounding to 11 bits of mantissa: about 74 dB for numbers of random magnitude.
+    assert.ok(sqnr_db! > 65 && sqnr_db! < 85, `${sqnr_db}`);
+  });
+
+  it("counts what passes said, and what onnxruntime made of it", async () => {
+    const model = write(mlp());
+    const note = (outcome: "changed" | "skipped", name: string) =>
+      ({ outcome, name, op: "MatMul", code: "c", message: "m" }) as const;
+    const { metrics, optimizedOperators } = await evaluateModels(
+      options({
+        before: model,
+        after: model,
+        notes: [note("changed", "a"), note("skipped", "b"), note("changed", "c")],
+      }),
+    );
+    assert.deepEqual(metrics.coverage, {
+      quantized_nodes: 2,
+      skipped_nodes: [{ name: "b", op: "MatMul", code: "c", message: "m" }],
+      fused_nodes: 0,
+      float_islands: [],
+    });
+    assert.equal(Object.values(optimizedOperators).reduce((a, b) => a + b, 0) > 0, true);
+  });
+
+  it("refuses metrics without labels, labels that fit nothing, and data that does not fit", async () => {
+    const model = write(mlp({ sizes: [FEATURES, 32, CLASSES] }));
+    const evaluate = (spec: Partial<EvaluationSpec>, arrays?: Record<string, Tensor>) => async () =>
+      evaluateModels(
+        options({
+          before: model,
+          after: model,
+          spec: { ...SPEC, ...spec },
+          data: arrays && { dataset: await openDataset(memorySource(writeNpz(arrays))), kind: "evaluation" },
+        }),
+      );
+    const x = tensorOf("float32", [2, FEATURES], new Float32Array(2 * FEATURES));
+    const floats = tensorOf("float32", [2], [1, 2]);
+    await assert.rejects(evaluate({ metric: "top1" }), { code: "invalid_params", subject: "metric" });
+    await assert.rejects(evaluate({ metric: "top1" }, { x }), { code: "invalid_params", subject: "metric" });
+    await assert.rejects(evaluate({ metric: "top1" }, { x, labels: floats }), {
+      code: "invalid_dataset",
+      subject: "labels",
+      message: /integer classes.*labels of float32 \[1\]/,
+    });
+    await assert.rejects(evaluate({}, { y: x }), { code: "invalid_dataset", subject: "x" });
+    // Labels that only the default metric might have used are left alone.
+    assert.equal((await evaluate({}, { x, labels: floats })()).metrics.accuracy, null);
+  });
+
+  it("blames the data when the original cannot run on it, and itself when the compressed model does not run", async () => {
+    const make = new GraphMaker();
+    const input = make.input("x", ["n", "features"]);
+    make.output(make.op("MatMul", [input, make.weight("w", [FEATURES, 2], 1)]), "y", ["n", 2]);
+    const model = write(make.model);
+    const wrong = tensorOf("float32", [2, 3], [1, 2, 3, 4, 5, 6]);
+    const dataset = await openDataset(memorySource(writeNpz({ x: wrong })));
+    await assert.rejects(
+      evaluateModels(options({ before: model, after: model, data: { dataset, kind: "evaluation" } })),
+      { code: "invalid_dataset", message: /cannot run on the evaluation data/ },
+    );
+    const broken = { path: join(directory, "broken.onnx"), bytes: 3 };
+    writeFileSync(broken.path, "no!");
+    const spec = { ...SPEC, dims: { features: FEATURES } };
+    await assert.rejects(evaluateModels(options({ before: model, after: broken, spec })), {
+      code: "internal",
+      message: /compressed model does not run/,
+    });
+  });
+
+  it("does not accept a model that answers NaN", async () => {
+    const model = (op: string) => {
+      const make = new GraphMaker();
+      make.output(make.op(op, [make.input("x", ["n", 4])]), "y", ["n", 4]);
+      return write(make.model);
+    };
+    const { metrics, accepted } = await evaluateModels(options({ before: model("Abs"), after: model("Log") }));
+    assert.ok(metrics.fidelity.outputs[0]!.non_finite > 0);
+    assert.equal(accepted, false);
+  });
+
+  it("stops when cancelled", async () => {
+    const model = write(mlp());
+    const controller = new AbortController();
+    const evaluating = evaluateModels(
+      options({
+        before: model,
+        after: model,
+        spec: { ...SPEC, latency: { ...SPEC.latency, runs: 10_000 } },
+        signal: controller.signal,
+        onProgress: (fraction) => fraction > 0.5 && controller.abort(),
+      }),
+    );
+    await assert.rejects(evaluating, { code: "cancelled" });
+  });
+});
