@@ -19,7 +19,7 @@ export interface JobFiles {
   /**
    * Stores what a job made below `directory`, claimed by the job, and adds the model to the catalog. The same bytes made twice are one model.
    */
-  publish(job: JobRecord, outcome: JobOutcome, directory: string): Promise<Published>;
+  publish(job: JobRecord, outcome: JobOutcome, directory: string, signal: AbortSignal): Promise<Published>;
   /** Takes back what `publish` has stored for a job that ends without a result. */
   withdraw(job: JobRecord, published: Published | undefined): Promise<void>;
 }
@@ -45,10 +45,17 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
     );
   }
 
-  async function store(file: ProducedFile, root: string, owners: readonly string[]): Promise<CatalogFile> {
+  async function store(
+    file: ProducedFile,
+    root: string,
+    owners: readonly string[],
+    signal: AbortSignal,
+  ): Promise<CatalogFile> {
+    signal.throwIfAborted();
     await checkProduced(file, root);
     const ref = await blobs.put(createReadStream(file.path), {
       maxBytes: Number.MAX_SAFE_INTEGER, // The disk it was written to has set the limit.
+      signal,
       claim: async (ref) => {
         for (const owner of owners) await claims.claim(owner, ref);
       },
@@ -70,16 +77,17 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
       return { spec, model: await fetch(model.files, join(directory, "model")), datasets };
     },
 
-    async publish(job, outcome, directory) {
+    async publish(job, outcome, directory, signal) {
       const root = await realpath(directory);
       const id = newId("mdl");
       try {
         const files: CatalogFile[] = [];
-        for (const file of outcome.model) files.push(await store(file, root, [id, job.id]));
+        for (const file of outcome.model) files.push(await store(file, root, [id, job.id], signal));
         const artifacts = outcome.model.map((file, i): Artifact => ({ ...files[i]!, media_type: file.media_type }));
         for (const file of outcome.reports) {
-          artifacts.push({ ...(await store(file, root, [job.id])), media_type: file.media_type });
+          artifacts.push({ ...(await store(file, root, [job.id], signal)), media_type: file.media_type });
         }
+        signal.throwIfAborted();
         const sha256 = bundleSha256(files);
         const source = await catalog.models.get(job.spec.model_id);
         const { record, created } = await catalog.models.add({

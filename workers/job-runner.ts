@@ -83,10 +83,14 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
       news.record({ kind: "metric", data: { fetch_inputs_ms: Math.round(performance.now() - start) } });
       const request = { ...inputs, job_id: job.id, scratch, threads: options.threads };
       const outcome = await tasks.run("run_job", request, { limits: options.limits, signal, onNews: news.record });
-      if (signal.aborted) return { failure: { code: "cancelled", message: "The job was stopped." } };
-      return { outcome, published: await files.publish(job, outcome, scratch) };
+      return { outcome, published: await files.publish(job, outcome, scratch, signal) };
     } catch (error) {
+      if (signal.aborted) return { failure: { code: "cancelled", message: "The job was stopped." } };
       const failure = failureOfError(error);
+      // Not by us: a SIGTERM from outside, which a service manager sends to every process of ours when it stops the worker.
+      if (failure.code === "cancelled") {
+        return { failure: { code: "worker_crashed", message: "The process that did the work was told to stop." } };
+      }
       if (failure.code === "internal") log.error({ job: job.id, err: error }, "a job failed in an unexpected way");
       return { failure };
     } finally {
@@ -103,8 +107,9 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
       const { modelId, artifacts } = ending.published;
       const { accepted, metrics } = ending.outcome;
       const result = { model_id: modelId, accepted, artifacts, metrics };
+      const progress = { step: "done", fraction: 1, message: "" };
       const finished_at = new Date().toISOString();
-      await jobs.transition(job.id, ["running"], "succeeded", { finished_at, result }, guard);
+      await jobs.transition(job.id, ["running"], "succeeded", { finished_at, progress, result }, guard);
       // Not by the answer: it may be lost with the connection, and the step is then sent again.
       const now = await jobs.get(job.id);
       if (now?.attempt !== job.attempt) return "done";

@@ -199,6 +199,15 @@ test("a killed child costs one retry; a second one fails the job", async () => {
   await assertNothingLeft();
 });
 
+test("a child that somebody else tells to stop is no cancelled job: it is tried again", async () => {
+  await startActingWorker();
+  const { id } = await submit(["sleep", "60000", "first"]);
+  process.kill(await childOf(id), "SIGTERM");
+  const job = await ended(id);
+  assert.equal(job.status, "succeeded");
+  assert.equal(job.attempt, 2);
+});
+
 test("limits and refusals are not retried", async () => {
   await startActingWorker({ JOB_TIMEOUT_MS: "1500", JOB_MEMORY_BYTES: String(300 * 2 ** 20) });
   for (const [act, code] of [

@@ -65,6 +65,8 @@ async function produced(folder: string, name: string, content: string): Promise<
   return { name, path, media_type: "application/octet-stream" };
 }
 
+const never = new AbortController().signal;
+
 test("inputs keep the names that the model uses, folders included", async () => {
   const { files, models, put } = memory();
   const parts = [
@@ -87,7 +89,7 @@ test("every byte is claimed by the job, the model's by the model too, before any
   await mkdir(folder);
   const job = queuedJob({ id: "job_x" });
   const made = outcome([await produced(folder, "model.onnx", "m")], [await produced(folder, "report.json", "r")]);
-  const published = await files.publish(job, made, folder);
+  const published = await files.publish(job, made, folder, never);
   assert.deepEqual(claimed, ["model m", "job_x m", "job_x r", "job_x settled"]);
   assert.equal(models[0]?.id, published.modelId);
   assert.deepEqual(models[0]?.derived_from, { job_id: "job_x", model_id: "mdl_a" });
@@ -123,9 +125,18 @@ test("a child cannot make us publish files that are not its own", async () => {
     { name: "" },
   ];
   for (const fields of hostile) {
-    const attempt = files.publish(queuedJob(), outcome([{ ...good, ...fields }]), folder);
+    const attempt = files.publish(queuedJob(), outcome([{ ...good, ...fields }]), folder, never);
     await assert.rejects(attempt, { code: "internal" }, JSON.stringify(fields));
   }
   assert.deepEqual(models, []);
   assert.deepEqual(new Set(claimed), new Set(["model released"]));
+});
+
+test("a job that is stopped while its results are stored adds no model", async () => {
+  const { files, models } = memory();
+  const folder = join(directory, "stopped");
+  await mkdir(folder);
+  const made = outcome([await produced(folder, "model.onnx", "m")]);
+  await assert.rejects(files.publish(queuedJob(), made, folder, AbortSignal.abort()), { name: "AbortError" });
+  assert.deepEqual(models, []);
 });
