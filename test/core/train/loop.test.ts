@@ -1,0 +1,213 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { CoreError } from "../../../src/core/errors.ts";
+import { METRICS } from "../../../src/core/evaluate/metrics.ts";
+import type { Model } from "../../../src/core/onnx/ir.ts";
+import { modelToBytes } from "../../../src/core/onnx/save.ts";
+import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { Random } from "../../../src/core/random.ts";
+import { openSession } from "../../../src/core/runtime/session.ts";
+import { type TrainingHooks, type TrainingSettings, type TrainingTask, train } from "../../../src/core/train/loop.ts";
+import { crossEntropy } from "../../../src/core/train/losses.ts";
+import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
+import type { EpochRecord } from "../../../src/core/train/run-state.ts";
+import { type Samples, samplesOf, splitSamples } from "../../../src/core/train/samples.ts";
+import { SCHEDULES } from "../../../src/core/train/schedule.ts";
+import { createTrainable, exportTrained } from "../../../src/core/train/trainable.ts";
+import { NetworkBuilder } from "../../support/networks.ts";
+
+/** Images of one bright half: class 0 left, 1 right, 2 top, 3 bottom, under noise. */
+function halves(count: number, seed: number): Samples {
+  const random = new Random(seed, "halves");
+  const data = new Float32Array(count * 64);
+  random.fillNormal(data);
+  const labels = BigInt64Array.from({ length: count }, () => BigInt(random.integer(4)));
+  for (let i = 0; i < count; i++) {
+    for (let p = 0; p < 64; p++) {
+      const [row, column] = [p >> 3, p & 7];
+      const bright = [column < 4, column >= 4, row < 4, row >= 4][Number(labels[i])];
+      data[i * 64 + p] = 0.7 * data[i * 64 + p]! + (bright ? 1 : 0);
+    }
+  }
+  return samplesOf({ x: tensorOf("float32", [count, 1, 8, 8], data) }, { labels: tensorOf("int64", [count], labels) });
+}
+
+/** Convolution, BatchNormalization, pooling, Dropout and a dense layer. */
+function network(seed = 1): Model {
+  const net = new NetworkBuilder(seed);
+  const pooled = net.maxPool(net.relu(net.batchNorm(net.conv(net.input(["n", 1, 8, 8]), 1, 4), 4)));
+  const dropped = net.g.op("Dropout", [pooled, net.g.constant("float32", [], [0.25])]);
+  return net.output(net.linear(net.g.op("Flatten", [dropped]), 64, 4), ["n", 4]);
+}
+
+const SETTINGS: TrainingSettings = {
+  epochs: 3,
+  batchSize: 32,
+  optimizer: OPTIMIZERS.adamw,
+  learningRate: 0.01,
+  schedule: SCHEDULES.onecycle,
+  warmupSteps: 0,
+  weightDecay: 0.01,
+  gradientClip: 1,
+  averageDecay: null,
+  augmentation: null,
+  patience: null,
+  seed: 7,
+  threads: 1,
+};
+
+function task(model: Model, samples = halves(320, 5)): TrainingTask {
+  const { training, validation } = splitSamples(samples, 0.2, 1);
+  return {
+    trainable: createTrainable(model),
+    training,
+    validation,
+    metric: { name: "top1", better: "higher", score: (y, t) => METRICS.top1.score(y.logits!, t.labels!) },
+    objective: ({ g, value, target }) => [
+      { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
+    ],
+  };
+}
+
+async function run(settings: Partial<TrainingSettings> = {}, hooks: Partial<TrainingHooks> = {}, model = network()) {
+  const own = task(model);
+  const result = await train(own, { ...SETTINGS, ...settings }, { openSession, ...hooks });
+  return { ...result, bytes: Buffer.from(modelToBytes(exportTrained(own.trainable, result.values))) };
+}
+
+async function accuracy(bytes: Uint8Array, samples: Samples): Promise<number> {
+  const session = await openSession({ bytes });
+  const { feeds, targets } = samples.gather([...Array(samples.count).keys()]);
+  const outputs = await session.run(feeds);
+  await session.close();
+  return METRICS.top1.score(outputs.logits!, targets.labels!).sum / samples.count;
+}
+
+describe("training", () => {
+  test("learns, and the exported inference graph is as good as validation said", async () => {
+    const fresh = halves(400, 99);
+    const before = await accuracy(modelToBytes(network()), fresh);
+    const { history, bytes } = await run({ epochs: 6 });
+    const after = await accuracy(bytes, fresh);
+    assert.ok(before < 0.5 && after > 0.9, `${before} before, ${after} after`);
+    assert.equal(history.length, 6);
+    assert.ok(history[5]!.loss < history[0]!.loss);
+    assert.ok(Math.abs(after - history[5]!.validation_metric!) < 0.08);
+  });
+
+  test("the same arguments give the same bytes, another seed gives others", async () => {
+    const [first, second, other] = [await run(), await run(), await run({ seed: 8 })];
+    assert.deepEqual(first.bytes, second.bytes);
+    assert.deepEqual(first.history.map(withoutTime), second.history.map(withoutTime));
+    assert.notDeepEqual(first.bytes, other.bytes);
+  });
+
+  const augmentation = { input: "x", flip: false, shiftPixels: 1, cutoutPixels: 2, fill: 0 };
+  for (const settings of [
+    {},
+    { averageDecay: 0.9, augmentation },
+    { optimizer: { kind: "sgd", momentum: 0.9, nesterov: true }, schedule: SCHEDULES.cosine, warmupSteps: 3 },
+  ] as const satisfies Partial<TrainingSettings>[]) {
+    test(`a run resumed in the middle of an epoch ends in the same bytes (${Object.keys(settings)})`, async () => {
+      const whole = await run(settings);
+      let saved: Uint8Array | undefined;
+      const stop = new AbortController();
+      let steps = 0;
+      await assert.rejects(
+        run(settings, {
+          signal: stop.signal,
+          checkpointEveryMs: 0,
+          saveCheckpoint: async (bytes) => {
+            saved = bytes.slice();
+            if (++steps === 12) stop.abort();
+          },
+        }),
+        (error) => error instanceof CoreError && error.code === "cancelled",
+      );
+      const resumed = await run(settings, { resumeFrom: saved! });
+      assert.deepEqual(resumed.bytes, whole.bytes);
+      assert.deepEqual(resumed.history.map(withoutTime), whole.history.map(withoutTime));
+    });
+  }
+
+  test("a checkpoint of another network is refused", async () => {
+    let saved: Uint8Array | undefined;
+    await run(
+      { epochs: 1 },
+      {
+        saveCheckpoint: async (bytes) => {
+          saved = bytes;
+        },
+      },
+    );
+    const net = new NetworkBuilder();
+    const other = net.output(net.linear(net.g.op("Flatten", [net.input(["n", 1, 8, 8])]), 64, 4), ["n", 4]);
+    await assert.rejects(
+      run({}, { resumeFrom: saved! }, other),
+      (error) => error instanceof CoreError && error.code === "invalid_params",
+    );
+  });
+
+  test("the best epoch's values are kept, and training stops when it gets no better", async () => {
+    // So large a rate in the constant schedule makes things worse at some point.
+    const values: string[] = [];
+    const own = task(network());
+    const result = await train(
+      own,
+      { ...SETTINGS, epochs: 30, learningRate: 0.3, schedule: SCHEDULES.constant, patience: 2, weightDecay: 0 },
+      {
+        openSession,
+        onEpoch: () => {
+          values.push(String(own.trainable.parameters[0]!.data));
+        },
+      },
+    );
+    assert.ok(result.history.length < 30);
+    assert.equal(result.history.length, result.bestEpoch + 2);
+    const best = result.history.reduce((a, b) => (b.validation_metric! > a.validation_metric! ? b : a));
+    assert.equal(result.bestEpoch, best.epoch);
+    assert.equal(result.bestMetric, best.validation_metric);
+    assert.equal(String(result.values.parameters[0]!.data), values[best.epoch - 1]);
+  });
+
+  test("a loss that is not finite stops the run and says where", async () => {
+    const samples = halves(64, 5);
+    const broken = samplesOf(
+      {
+        x: tensorOf(
+          "float32",
+          [64, 1, 8, 8],
+          floatsOf(samples.gather([...Array(64).keys()]).feeds.x!).map((x, i) => (i === 700 ? Infinity : x)),
+        ),
+      },
+      { labels: samples.gather([...Array(64).keys()]).targets.labels! },
+    );
+    const own = { ...task(network(), broken), training: broken, validation: undefined };
+    await assert.rejects(
+      train(own, SETTINGS, { openSession }),
+      (error) =>
+        error instanceof CoreError &&
+        error.code === "non_finite" &&
+        error.subject === "label" &&
+        /step [12]\b/.test(error.message),
+    );
+  });
+
+  test("progress tells the epoch, the step and the time that is left", async () => {
+    const seen: number[] = [];
+    const records: EpochRecord[] = [];
+    await run(
+      { epochs: 2 },
+      { onProgress: (p) => seen.push(p.fraction, p.remainingSeconds), onEpoch: (r) => records.push(r) },
+    );
+    assert.ok(seen.length >= 2 && seen.every((x) => Number.isFinite(x) && x >= 0));
+    assert.deepEqual(
+      records.map(({ epoch }) => epoch),
+      [1, 2],
+    );
+  });
+});
+
+function withoutTime({ samples_per_second: _, ...record }: EpochRecord) {
+  return record;
+}

@@ -1,0 +1,306 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { buildGradients } from "../../../src/core/autodiff/gradient.ts";
+import { GraphBuilder } from "../../../src/core/autodiff/graph-builder.ts";
+import { TRAINING_OPSET } from "../../../src/core/autodiff/opset.ts";
+import { CoreError } from "../../../src/core/errors.ts";
+import { Model, type Value } from "../../../src/core/onnx/ir.ts";
+import { modelToBytes } from "../../../src/core/onnx/save.ts";
+import { elementCount, floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { openSession } from "../../../src/core/runtime/session.ts";
+import {
+  attentionKl,
+  attentionTransfer,
+  decoupledKl,
+  hint,
+  relationalAngle,
+  relationalDistance,
+  relationKl,
+} from "../../../src/core/train/distillation-losses.ts";
+import {
+  binaryCrossEntropy,
+  cosineDistance,
+  crossEntropy,
+  distillationKl,
+  huber,
+  logitsOf,
+  meanSquaredError,
+} from "../../../src/core/train/losses.ts";
+import { resolveStatics } from "../../../src/core/train/statics.ts";
+
+type Inputs = Readonly<Record<string, Tensor>>;
+
+const floats = (dims: readonly number[], data: readonly number[]) => tensorOf("float32", dims, data);
+const classes = (...data: number[]) => tensorOf("int64", [data.length], data);
+/** Numbers without a pattern. */
+const wave = (dims: readonly number[], phase: number) =>
+  floats(
+    dims,
+    Array.from({ length: elementCount(dims) }, (_, i) => Math.sin(1.7 * i + phase) * 1.5),
+  );
+
+/** The value of a loss, and its gradient with respect to `s`. */
+async function evaluate(inputs: Inputs, build: (g: GraphBuilder, v: Record<string, Value>) => Value) {
+  const model = new Model({ irVersion: 10, opsets: [["", TRAINING_OPSET]], graphName: "loss" });
+  const values = Object.fromEntries(
+    Object.entries(inputs).map(([name, { dtype, dims }]) => [name, model.graph.addInput(name, dtype, dims)]),
+  );
+  const g = new GraphBuilder(model.graph);
+  const loss = build(g, values);
+  model.graph.addOutput(loss);
+  await resolveStatics(model, inputs, openSession);
+  assert.deepEqual(loss.shape, [], "a loss is a scalar");
+  const gradient = buildGradients(g, loss, [values.s!]).get(values.s!)!;
+  model.graph.addOutput(gradient);
+  const session = await openSession({ bytes: modelToBytes(model) });
+  const results = await session.run(inputs);
+  await session.close();
+  return { loss: floatsOf(results[loss.name]!)[0]!, gradient: [...floatsOf(results[gradient.name]!)] };
+}
+
+function near(actual: number, expected: number, tolerance = 1e-5): void {
+  assert.ok(
+    Math.abs(actual - expected) <= tolerance * Math.max(1, Math.abs(expected)),
+    `${actual}, expected ${expected}`,
+  );
+}
+
+// ---- float64 references ------------------------------------------------------------------------------------------
+
+const rowsOf = (value: Tensor, width = value.dims.at(-1)!): number[][] => {
+  const data = [...floatsOf(value)];
+  return Array.from({ length: data.length / width }, (_, i) => data.slice(i * width, (i + 1) * width));
+};
+const mean = (values: readonly number[]) => values.reduce((sum, x) => sum + x, 0) / values.length;
+const sum = (values: readonly number[]) => values.reduce((total, x) => total + x, 0);
+const softmax = (z: readonly number[], t = 1) => {
+  const e = z.map((x) => Math.exp(x / t));
+  return e.map((x) => x / sum(e));
+};
+const kl = (p: readonly number[], q: readonly number[]) => sum(p.map((x, i) => (x > 0 ? x * Math.log(x / q[i]!) : 0)));
+const smoothL1 = (d: number) => (Math.abs(d) <= 1 ? (d * d) / 2 : Math.abs(d) - 0.5);
+const dot = (a: readonly number[], b: readonly number[]) => sum(a.map((x, i) => x * b[i]!));
+
+const s = wave([3, 4], 0.3);
+const t = wave([3, 4], 2.1);
+const labels = classes(2, 0, 3);
+
+describe("losses against the formula in double precision", () => {
+  test("cross-entropy, by hand: two equal logits cost ln 2", async () => {
+    const { loss, gradient } = await evaluate({ s: floats([1, 2], [5, 5]), y: classes(1) }, (g, v) =>
+      crossEntropy(g, v.s!, v.y!),
+    );
+    near(loss, Math.LN2);
+    assert.deepEqual(
+      gradient.map((x) => Math.round(x * 1e6) / 1e6),
+      [0.5, -0.5],
+    );
+  });
+
+  for (const smoothing of [0, 0.1]) {
+    test(`cross-entropy with smoothing ${smoothing}`, async () => {
+      const { loss, gradient } = await evaluate({ s, y: labels }, (g, v) => crossEntropy(g, v.s!, v.y!, smoothing));
+      const q = [2, 0, 3].map((y) => [0, 1, 2, 3].map((k) => (k === y ? 1 - smoothing : 0) + smoothing / 4));
+      const p = rowsOf(s).map((z) => softmax(z));
+      near(loss, mean(p.map((row, i) => -sum(row.map((x, k) => q[i]![k]! * Math.log(x))))));
+      // dL/dz = (p − q) / N
+      for (const [i, x] of gradient.entries()) near(x, (p.flat()[i]! - q.flat()[i]!) / 3, 1e-6);
+    });
+  }
+
+  test("cross-entropy over positions of sequences", async () => {
+    const logits = wave([2, 3, 4], 0.9);
+    const y = tensorOf("int64", [2, 3], [0, 1, 2, 3, 3, 1]);
+    const { loss } = await evaluate({ s: logits, y }, (g, v) => crossEntropy(g, v.s!, v.y!));
+    near(loss, mean(rowsOf(logits).map((z, i) => -Math.log(softmax(z)[[0, 1, 2, 3, 3, 1][i]!]!))));
+  });
+
+  test("mean squared error and Huber", async () => {
+    const difference = [...floatsOf(s)].map((x, i) => x - floatsOf(t)[i]!);
+    near(
+      (await evaluate({ s, t }, (g, v) => meanSquaredError(g, v.s!, v.t!))).loss,
+      mean(difference.map((d) => d * d)),
+    );
+    near((await evaluate({ s, t }, (g, v) => huber(g, v.s!, v.t!))).loss, mean(difference.map(smoothL1)));
+    const delta = 0.4;
+    const expected = difference.map((d) => (Math.abs(d) <= delta ? (d * d) / 2 : delta * (Math.abs(d) - delta / 2)));
+    near((await evaluate({ s, t }, (g, v) => huber(g, v.s!, v.t!, delta))).loss, mean(expected));
+  });
+
+  test("binary cross-entropy, also where the logits are large", async () => {
+    const z = [0.3, -2, 40, -40];
+    const y = [1, 0.25, 1, 0];
+    const { loss } = await evaluate({ s: floats([4], z), t: floats([4], y) }, (g, v) =>
+      binaryCrossEntropy(g, v.s!, v.t!),
+    );
+    near(loss, mean(z.map((x, i) => Math.log1p(Math.exp(-Math.abs(x))) + Math.max(x, 0) - y[i]! * x)));
+  });
+
+  test("cosine distance", async () => {
+    const expected = rowsOf(s).map((a, i) => {
+      const b = rowsOf(t)[i]!;
+      return 1 - dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+    });
+    near((await evaluate({ s, t }, (g, v) => cosineDistance(g, v.s!, v.t!))).loss, mean(expected));
+  });
+
+  for (const temperature of [1, 4]) {
+    test(`distillation at temperature ${temperature}`, async () => {
+      const { loss, gradient } = await evaluate({ s, t }, (g, v) => distillationKl(g, v.s!, v.t!, temperature));
+      const [p, q] = [t, s].map((value) => rowsOf(value).map((z) => softmax(z, temperature)));
+      near(loss, temperature ** 2 * mean(p!.map((row, i) => kl(row, q![i]!))));
+      // dL/dz = T (q − p) / N
+      for (const [i, x] of gradient.entries()) near(x, (temperature * (q!.flat()[i]! - p!.flat()[i]!)) / 3, 1e-6);
+      near((await evaluate({ s, t: s }, (g, v) => distillationKl(g, v.s!, v.t!, temperature))).loss, 0);
+    });
+  }
+
+  test("decoupled distillation", async () => {
+    const options = { temperature: 4, alpha: 1, beta: 8 };
+    const { loss } = await evaluate({ s, t, y: labels }, (g, v) => decoupledKl(g, v.s!, v.t!, v.y!, options));
+    const expected = [2, 0, 3].map((y, i) => {
+      const [q, p] = [s, t].map((value) => softmax(rowsOf(value)[i]!, 4));
+      const others = (row: readonly number[]) => row.filter((_, k) => k !== y).map((x) => x / (1 - row[y]!));
+      return 1 * kl([p![y]!, 1 - p![y]!], [q![y]!, 1 - q![y]!]) + 8 * kl(others(p!), others(q!));
+    });
+    near(loss, 16 * mean(expected), 1e-4);
+  });
+
+  test("a hint between equal widths, of vectors and of maps of other sizes", async () => {
+    const none = () => assert.fail("no adaptor is needed");
+    const plain = await evaluate({ s, t }, (g, v) => hint(g, v.s!, v.t!, none));
+    near(plain.loss, mean([...floatsOf(s)].map((x, i) => (x - floatsOf(t)[i]!) ** 2)));
+    const map = wave([1, 2, 4, 2], 0.1);
+    const small = wave([1, 2, 2, 1], 0.7);
+    const pooled = await evaluate({ s: map, t: small }, (g, v) => hint(g, v.s!, v.t!, none));
+    const cells = rowsOf(map, 4).map(mean);
+    near(pooled.loss, mean(cells.map((x, i) => (x - floatsOf(small)[i]!) ** 2)));
+  });
+
+  test("a hint learns a map where the widths differ", async () => {
+    const teacher = wave([3, 2], 0.4);
+    const weights = wave([4, 2], 1.1);
+    const { loss } = await evaluate({ s, t: teacher, w: weights }, (g, v) =>
+      hint(g, v.s!, v.t!, (_name, dims, fanIn) => {
+        assert.deepEqual([dims, fanIn], [[4, 2], 4]);
+        return v.w!;
+      }),
+    );
+    const w = rowsOf(weights);
+    const mapped = rowsOf(s).map((row) => [0, 1].map((k) => sum(row.map((x, i) => x * w[i]![k]!))));
+    near(loss, mean(mapped.flat().map((x, i) => (x - floatsOf(teacher)[i]!) ** 2)));
+    const maps = await evaluate(
+      { s: wave([1, 3, 2, 2], 0), t: wave([1, 2, 2, 2], 1), w: wave([2, 3, 1, 1], 2) },
+      (g, v) =>
+        hint(g, v.s!, v.t!, (_name, dims) => {
+          assert.deepEqual(dims, [2, 3, 1, 1]);
+          return v.w!;
+        }),
+    );
+    const [fs, ft, fw] = [rowsOf(wave([3, 4], 0)), rowsOf(wave([2, 4], 1)), rowsOf(wave([2, 3], 2))];
+    const expected = ft.flatMap((row, m) =>
+      row.map((x, i) => (sum(fs.map((channel, c) => channel[i]! * fw[m]![c]!)) - x) ** 2),
+    );
+    near(maps.loss, mean(expected));
+  });
+
+  test("attention transfer", async () => {
+    const [fs, ft] = [wave([2, 3, 2, 2], 0.2), wave([2, 2, 2, 2], 1.4)];
+    const { loss } = await evaluate({ s: fs, t: ft }, (g, v) => attentionTransfer(g, v.s!, v.t!));
+    const maps = (features: Tensor, channels: number) =>
+      rowsOf(features, channels * 4).map((sample) => {
+        const a = [0, 1, 2, 3].map((i) => mean(Array.from({ length: channels }, (_, c) => sample[c * 4 + i]! ** 2)));
+        return a.map((x) => x / Math.sqrt(dot(a, a)));
+      });
+    const [a, b] = [maps(fs, 3).flat(), maps(ft, 2).flat()];
+    near(loss, mean(a.map((x, i) => (x - b[i]!) ** 2)));
+  });
+
+  test("relational distillation: distances and angles, for widths that differ", async () => {
+    const [es, et] = [wave([4, 3], 0.5), wave([4, 5], 1.9)];
+    const distances = (value: Tensor) => {
+      const rows = rowsOf(value);
+      const all = rows.map((a) => rows.map((b) => Math.sqrt(sum(a.map((x, i) => (x - b[i]!) ** 2)))));
+      const average = sum(all.flat()) / 12;
+      return all.flat().map((d) => d / average);
+    };
+    const angles = (value: Tensor) => {
+      const rows = rowsOf(value);
+      const unit = (i: number, j: number) => {
+        const d = rows[j]!.map((x, k) => x - rows[i]![k]!);
+        const norm = Math.sqrt(dot(d, d));
+        return d.map((x) => (norm === 0 ? 0 : x / norm));
+      };
+      return [0, 1, 2, 3].flatMap((i) =>
+        [0, 1, 2, 3].flatMap((j) => [0, 1, 2, 3].map((k) => dot(unit(i, j), unit(i, k)))),
+      );
+    };
+    for (const [build, reference] of [
+      [relationalDistance, distances],
+      [relationalAngle, angles],
+    ] as const) {
+      const { loss, gradient } = await evaluate({ s: es, t: et }, (g, v) => build(g, v.s!, v.t!));
+      const [a, b] = [reference(es), reference(et)];
+      near(loss, mean(a.map((x, i) => smoothL1(x - b[i]!))), 1e-4);
+      assert.ok(gradient.every(Number.isFinite));
+      const same = await evaluate({ s: es, t: es }, (g, v) => build(g, v.s!, v.t!));
+      assert.ok(same.gradient.every((x) => Math.abs(x) < 1e-6));
+    }
+  });
+
+  test("MiniLM relations between states of other widths", async () => {
+    const [hs, ht] = [wave([1, 3, 4], 0.8), wave([1, 3, 6], 1.3)];
+    const { loss } = await evaluate({ s: hs, t: ht }, (g, v) => relationKl(g, v.s!, v.t!, 2));
+    const relations = (value: Tensor) => {
+      const rows = rowsOf(value);
+      const size = rows[0]!.length / 2;
+      return [0, 1].flatMap((head) => {
+        const part = rows.map((row) => row.slice(head * size, (head + 1) * size));
+        return part.map((a) => softmax(part.map((b) => dot(a, b) / Math.sqrt(size))));
+      });
+    };
+    const [p, q] = [relations(ht), relations(hs)];
+    near(loss, mean(p.map((row, i) => kl(row, q[i]!))));
+  });
+
+  test("attention distributions", async () => {
+    const distribution = (phase: number) => {
+      const rows = rowsOf(wave([6, 3], phase)).map((z) => softmax(z));
+      return floats([1, 2, 3, 3], rows.flat());
+    };
+    const [a, b] = [distribution(0.2), distribution(1)];
+    const { loss } = await evaluate({ s: a, t: b }, (g, v) => attentionKl(g, v.s!, v.t!));
+    near(loss, mean(rowsOf(b).map((row, i) => kl(row, rowsOf(a)[i]!))));
+  });
+});
+
+test("what cannot be paired is refused, naming both sides", async () => {
+  const refused = async (build: Parameters<typeof evaluate>[1], inputs: Inputs) => {
+    await assert.rejects(
+      evaluate(inputs, build),
+      (error) => error instanceof CoreError && error.code === "invalid_params" && error.subject === "s",
+    );
+  };
+  const none = () => assert.fail("no adaptor is needed");
+  await refused((g, v) => hint(g, v.s!, v.t!, none), { s: wave([2, 3], 0), t: wave([3, 3], 0) });
+  await refused((g, v) => hint(g, v.s!, v.t!, none), { s: wave([1, 2, 3, 3], 0), t: wave([1, 2, 2, 2], 0) });
+  await refused((g, v) => attentionTransfer(g, v.s!, v.t!), { s: wave([2, 3], 0), t: wave([2, 3], 0) });
+  await refused((g, v) => relationKl(g, v.s!, v.t!, 4), { s: wave([1, 2, 6], 0), t: wave([1, 2, 8], 0) });
+  await refused((g, v) => attentionKl(g, v.s!, v.t!), { s: wave([1, 2, 2, 2], 0), t: wave([1, 1, 2, 2], 0) });
+});
+
+test("logits are found behind a final Softmax over the last axis", () => {
+  const model = new Model({ irVersion: 10, opsets: [["", TRAINING_OPSET]], graphName: "test" });
+  const g = new GraphBuilder(model.graph);
+  const x = model.graph.addInput("x", "float32", [2, 3]);
+  const soft = (axis: number) => {
+    const y = g.op("Softmax", [x], { axis: { type: "int", value: axis } });
+    y.shape = [2, 3];
+    return y;
+  };
+  assert.equal(logitsOf(soft(-1)), x);
+  assert.equal(logitsOf(soft(1)), x);
+  const other = soft(0);
+  assert.equal(logitsOf(other), other);
+  assert.equal(logitsOf(x), x);
+});

@@ -1,0 +1,92 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import {
+  applyUpdate,
+  moveAverage,
+  OPTIMIZERS,
+  type OptimizerSpec,
+  slotCount,
+} from "../../../src/core/train/optimizer.ts";
+
+const START = [0.5, -1.25, 3];
+const GRADIENTS = [
+  [0.1, -0.2, 1],
+  [0.3, 0.1, -2],
+  [-0.5, 0.7, 0.25],
+];
+const UPDATE = { learningRate: 0.05, weightDecay: 0.1, gradientScale: 0.5 };
+
+function run(spec: OptimizerSpec, update = UPDATE): number[] {
+  const parameter = Float32Array.from(START);
+  const slots = Array.from({ length: slotCount(spec) }, () => new Float32Array(START.length));
+  GRADIENTS.forEach((gradient, i) => {
+    applyUpdate(spec, parameter, Float32Array.from(gradient), slots, { ...update, step: i + 1 });
+  });
+  return [...parameter];
+}
+
+function close(actual: readonly number[], expected: readonly number[]): void {
+  actual.forEach((x, i) => {
+    assert.ok(Math.abs(x - expected[i]!) < 1e-6, `${actual} instead of ${expected}`);
+  });
+}
+
+/** One scalar at a time in double precision, written after the definitions in the papers. */
+function reference(step: (p: number, g: number, t: number, memory: Record<string, number>) => number): number[] {
+  return START.map((start, i) => {
+    const memory: Record<string, number> = {};
+    return GRADIENTS.reduce((p, gradient, t) => step(p, gradient[i]! * UPDATE.gradientScale, t + 1, memory), start);
+  });
+}
+
+describe("optimizers follow their definitions", () => {
+  const { learningRate: lr, weightDecay } = UPDATE;
+  for (const nesterov of [false, true]) {
+    test(`SGD with momentum${nesterov ? ", Nesterov" : ""}`, () => {
+      const expected = reference((p, gradient, _t, memory) => {
+        const g = gradient + weightDecay * p;
+        memory.v = 0.9 * (memory.v ?? 0) + g;
+        return p - lr * (nesterov ? g + 0.9 * memory.v : memory.v);
+      });
+      close(run({ kind: "sgd", momentum: 0.9, nesterov }), expected);
+    });
+  }
+
+  test("SGD without momentum keeps no state", () => {
+    const spec = { kind: "sgd", momentum: 0, nesterov: false } as const;
+    assert.equal(slotCount(spec), 0);
+    close(
+      run(spec),
+      reference((p, g) => p - lr * (g + weightDecay * p)),
+    );
+  });
+
+  for (const kind of ["adam", "adamw"] as const) {
+    test(kind, () => {
+      const expected = reference((p, gradient, t, memory) => {
+        const g = kind === "adam" ? gradient + weightDecay * p : gradient;
+        memory.m = 0.9 * (memory.m ?? 0) + 0.1 * g;
+        memory.v = 0.999 * (memory.v ?? 0) + 0.001 * g * g;
+        const mHat = memory.m / (1 - 0.9 ** t);
+        const vHat = memory.v / (1 - 0.999 ** t);
+        const decayed = kind === "adamw" ? p - lr * weightDecay * p : p;
+        return decayed - (lr * mHat) / (Math.sqrt(vHat) + 1e-8);
+      });
+      close(run(OPTIMIZERS[kind]), expected);
+    });
+  }
+
+  test("Adam's first step is the learning rate, whatever the gradient's size", () => {
+    const parameter = Float32Array.from([1, 1]);
+    const slots = [new Float32Array(2), new Float32Array(2)];
+    const update = { learningRate: 0.01, weightDecay: 0, gradientScale: 1, step: 1 };
+    applyUpdate(OPTIMIZERS.adam, parameter, Float32Array.from([1e-3, -1e3]), slots, update);
+    close([...parameter], [0.99, 1.01]);
+  });
+});
+
+test("a moving average", () => {
+  const average = Float32Array.from([1, 2]);
+  moveAverage(average, Float32Array.from([3, 4]), 0.75);
+  close([...average], [1.5, 2.5]);
+});
