@@ -70,6 +70,7 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
         jobTimeoutMs: config.jobTimeoutMs,
         queueTimeoutMs: config.queueTimeoutMs,
         jobThreads: config.jobThreads,
+        webhookAllowHosts: config.webhookSecret === null ? null : config.webhookAllowHosts,
       },
       keys,
       blobs,

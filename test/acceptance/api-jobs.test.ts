@@ -271,3 +271,35 @@ test("artifacts and the report of a finished job; both go with it", async () => 
     assert.equal((await api.call("GET", path + sub)).status, 404);
   }
 });
+
+test("webhooks need a secret, and a place outside to go to", async (t) => {
+  const off = await post(bodyOf({ webhook: { url: "https://example.org/hook" } }));
+  assert.equal(off.status, 422);
+  assert.equal(off.json.errors[0].pointer, "/webhook");
+
+  const on = await startTestServer({ settings: { webhookAllowHosts: ["ci.internal"] } });
+  t.after(() => on.close());
+  const { json: model } = await on.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) });
+  const send = (webhook: unknown) =>
+    on.call("POST", "/v1/jobs", {
+      body: JSON.stringify({ ...bodyOf({ webhook }), model_id: model.id }),
+      headers: { "content-type": "application/json" },
+    });
+  for (const url of ["https://example.org/hook", "http://ci.internal:8080/hook"]) {
+    const accepted = await send({ url, events: ["job.failed"] });
+    assert.equal(accepted.status, 202, url);
+    assert.ok(!accepted.body.includes("hook"), "the address may hold a secret");
+    assert.deepEqual((await on.context.jobs.get(accepted.json.id))?.webhook, { url, events: ["job.failed"] });
+  }
+  for (const url of [
+    "http://example.org",
+    "https://127.0.0.1",
+    "https://169.254.169.254/latest",
+    "file:///etc/passwd",
+    "x",
+  ]) {
+    const refused = await send({ url });
+    assert.equal(refused.status, 422, url);
+    assert.equal(refused.json.errors[0].pointer, "/webhook/url");
+  }
+});

@@ -417,7 +417,28 @@ export interface paths {
         trace?: never;
     };
 }
-export type webhooks = Record<string, never>;
+export interface webhooks {
+    jobEnded: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A job has ended
+         * @description Sent to the `webhook` of a job, by the Standard Webhooks specification, until it is answered with 2xx.
+         */
+        post: operations["jobEnded"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+}
 export interface components {
     schemas: {
         AcceptanceCheck: {
@@ -509,6 +530,8 @@ export interface components {
              * @default 5
              */
             priority?: number;
+            /** @default null */
+            webhook?: components["schemas"]["WebhookTarget"] | null;
         };
         /** @description As onnxruntime names it; more may be added. Now: float32, uint8, int8, uint16, int16, int32, int64, string, bool, float16, float64, uint32, uint64, complex64, complex128, bfloat16, float8e4m3fn, float8e4m3fnuz, float8e5m2, float8e5m2fnuz, uint4, int4, float4e2m1, float8e8m0, uint2, int2. */
         DType: string;
@@ -868,6 +891,32 @@ export interface components {
             status: "ok";
         };
         Job: components["schemas"]["QuantizeJob"];
+        /** @description What a webhook says; ask for the job to know more. */
+        JobEnded: {
+            /** @enum {string} */
+            type: "job.succeeded" | "job.failed" | "job.cancelled";
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            timestamp: string;
+            data: components["schemas"]["JobEndedData"];
+        };
+        JobEndedData: {
+            id: string;
+            /** @constant */
+            object: "job";
+            type: string;
+            status: components["schemas"]["JobStatus"];
+            name: string | null;
+            model_id: string;
+            result: components["schemas"]["JobEndedResult"] | null;
+            error: components["schemas"]["JobProblem"] | null;
+        };
+        JobEndedResult: {
+            model_id: string;
+            accepted: boolean;
+        };
         JobEvent: {
             /**
              * Format: int64
@@ -1263,6 +1312,20 @@ export interface components {
             modelpress: string;
             node: string;
             onnxruntime: string;
+        };
+        /** @description Whom to tell how the job ended, by the Standard Webhooks specification. */
+        WebhookTarget: {
+            /** @description https, at a public address. */
+            url: string;
+            /**
+             * @description Which ends to tell of.
+             * @default [
+             *       "job.succeeded",
+             *       "job.failed",
+             *       "job.cancelled"
+             *     ]
+             */
+            events?: ("job.succeeded" | "job.failed" | "job.cancelled")[];
         };
         /** weight-only */
         WeightOnlyParams: {
@@ -3768,6 +3831,49 @@ export interface operations {
             500: components["responses"]["Problem500"];
             503: components["responses"]["Problem503"];
             default: components["responses"]["Problem"];
+        };
+    };
+    jobEnded: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The same for every attempt to deliver it. */
+                "webhook-id": string;
+                /** @description Seconds since 1970. */
+                "webhook-timestamp": string;
+                /** @description `v1,` and the base64 of HMAC-SHA256 over id, timestamp and body, joined with dots. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobEnded"];
+            };
+        };
+        responses: {
+            /** @description Nobody wants it: it is not sent again. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description It was received. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description It is sent again later. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
         };
     };
 }

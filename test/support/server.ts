@@ -78,6 +78,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
       jobTimeoutMs: 60_000,
       queueTimeoutMs: 60_000,
       jobThreads: 1,
+      webhookAllowHosts: null,
       ...options.settings,
     },
     keys: OPEN_TO_ALL,

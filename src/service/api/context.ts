@@ -38,6 +38,8 @@ export interface ApiSettings {
   readonly jobTimeoutMs: number;
   readonly queueTimeoutMs: number;
   readonly jobThreads: number;
+  /** Hosts that webhooks may be sent to although they are not public; null: jobs cannot have webhooks. */
+  readonly webhookAllowHosts: readonly string[] | null;
 }
 
 declare module "fastify" {

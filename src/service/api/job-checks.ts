@@ -1,4 +1,4 @@
-import type { ValueFacts } from "../../core/index.ts";
+import { CoreError, checkDatasetFits } from "../../core/index.ts";
 import type { DatasetRecord, ModelRecord } from "../catalog.ts";
 import type { FieldError } from "../errors.ts";
 import type { JobSpec } from "../jobs/spec.ts";
@@ -43,34 +43,15 @@ function checkDims({ evaluation }: JobSpec, model: ModelRecord): FieldError[] {
 }
 
 function checkInputs(model: ModelRecord, { facts, id }: DatasetRecord): FieldError[] {
-  return model.facts.inputs.flatMap((input) => {
-    const field = facts.fields.find(({ name }) => name === input.name);
-    const wrong = (code: string, message: string) =>
-      problem("/evaluation/dataset_id", code, `Dataset ${id}: ${message}`);
-    if (field === undefined) {
-      const has = facts.fields.map(({ name }) => name).join(", ");
-      return [wrong("missing_input", `there is no field for the model's input ${input.name}; it has ${has}.`)];
-    }
-    if (!fits(input, field.shape)) {
-      const expected = `[${(input.shape ?? []).map((dim) => dim ?? "?").join(", ")}]`;
-      return [
-        wrong(
-          "shape_mismatch",
-          `a sample of ${input.name} is [${field.shape.join(", ")}], the model's input ${expected}.`,
-        ),
-      ];
-    }
+  try {
+    checkDatasetFits(facts, model.facts.inputs);
     return [];
-  });
-}
-
-/** Whether samples of this shape can be batched into the input: its first axis is the batch, if it has one. */
-function fits(input: ValueFacts, sample: readonly number[]): boolean {
-  const { shape } = input;
-  if (shape === null) return true;
-  const fitsDims = (dims: typeof shape) =>
-    dims.length === sample.length && dims.every((dim, i) => typeof dim !== "number" || dim === sample[i]);
-  return fitsDims(shape.slice(1)) || fitsDims(shape);
+  } catch (error) {
+    if (!(error instanceof CoreError)) throw error;
+    return [
+      problem("/evaluation/dataset_id", "dataset_mismatch", `Dataset ${id} does not fit the model: ${error.message}`),
+    ];
+  }
 }
 
 function checkLabels({ evaluation, acceptance }: JobSpec, data: DatasetRecord | undefined): FieldError[] {

@@ -2,6 +2,7 @@ import { z } from "zod";
 import type { JobMetrics, QuantizePlan } from "../../core/index.ts";
 import { JOB_STATUSES } from "../jobs/job.ts";
 import { Acceptance, Evaluation, QuantizeParams } from "../jobs/spec.ts";
+import { WEBHOOK_EVENTS } from "../jobs/webhooks.ts";
 import { Problem } from "./problem.ts";
 import { Bytes, Count, Metadata, Name, PageQuery, pageOf, Sha256, Timestamp } from "./schemas.ts";
 
@@ -11,6 +12,20 @@ export const JobParams = z.object({ job_id: z.string() });
 export const ArtifactParams = z.object({ job_id: z.string(), name: z.string() });
 export const JobStatus = z.enum(JOB_STATUSES).meta({ id: "JobStatus" });
 export const JobType = z.enum(["quantize"]).meta({ id: "JobType" });
+
+const WebhookTarget = z
+  .strictObject({
+    url: z.string().max(2000).meta({ description: "https, at a public address." }),
+    events: z
+      .array(z.enum(WEBHOOK_EVENTS))
+      .min(1)
+      .default([...WEBHOOK_EVENTS])
+      .meta({ description: "Which ends to tell of." }),
+  })
+  .meta({
+    id: "WebhookTarget",
+    description: "Whom to tell how the job ended, by the Standard Webhooks specification.",
+  });
 
 const CreateQuantizeJobRequest = z
   .strictObject({
@@ -22,6 +37,7 @@ const CreateQuantizeJobRequest = z
     name: Name.nullable().default(null),
     metadata: Metadata.default({}),
     priority: z.int().min(1).max(10).default(5).meta({ description: "1 runs first." }),
+    webhook: WebhookTarget.nullable().default(null),
   })
   .meta({ id: "CreateQuantizeJobRequest" });
 
@@ -186,6 +202,25 @@ const QuantizeJob = z
 
 export const Job = z.discriminatedUnion("type", [QuantizeJob]).meta({ id: "Job" });
 export const JobPage = pageOf("JobPage", Job);
+
+export const JobEnded = z
+  .object({
+    type: z.enum(WEBHOOK_EVENTS),
+    timestamp: Timestamp,
+    data: z
+      .object({
+        id: z.string(),
+        object: z.literal("job"),
+        type: z.string(),
+        status: JobStatus,
+        name: z.string().nullable(),
+        model_id: z.string(),
+        result: z.object({ model_id: z.string(), accepted: z.boolean() }).meta({ id: "JobEndedResult" }).nullable(),
+        error: JobProblem.nullable(),
+      })
+      .meta({ id: "JobEndedData" }),
+  })
+  .meta({ id: "JobEnded", description: "What a webhook says; ask for the job to know more." });
 
 export const JobPlan = z
   .object({

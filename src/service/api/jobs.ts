@@ -7,6 +7,7 @@ import { canonicalJson, sha256Of } from "../identity.ts";
 import { isTerminal } from "../jobs/job.ts";
 import type { JobRecord } from "../jobs/job-store.ts";
 import type { JobSpec } from "../jobs/spec.ts";
+import { checkWebhookUrl } from "../jobs/webhook-target.ts";
 import type { ApiContext } from "./context.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
 import * as examples from "./examples.ts";
@@ -256,6 +257,16 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     return { model: model!, datasets: [dataset].filter((it): it is DatasetRecord => it !== undefined) };
   }
 
+  function checkWebhook({ url }: { readonly url: string }): void {
+    const { webhookAllowHosts } = settings;
+    if (webhookAllowHosts === null) {
+      const message = "This service sends no webhooks: it has no secret to sign them with.";
+      const fields = [{ pointer: "/webhook", code: "webhooks_off", message }];
+      throw new ServiceError("validation_failed", message, { fields });
+    }
+    checkWebhookUrl(url, webhookAllowHosts, "/webhook/url");
+  }
+
   /** Records and enqueues a job. */
   async function submit(job: JobRecord, caller: string, idempotency?: { key: string; fingerprint: string }) {
     await quota.reserve(caller, job.id, settings.maxQueuedJobsPerKey);
@@ -277,8 +288,9 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
   }
 
   route(app, createJob, async ({ query, headers, body }, request, reply) => {
-    const { type, model_id, params, evaluation, acceptance, name, metadata, priority } = body;
+    const { type, model_id, params, evaluation, acceptance, name, metadata, priority, webhook } = body;
     const spec: JobSpec = { type, model_id, params, evaluation, acceptance };
+    if (webhook !== null) checkWebhook(webhook);
     const { model, datasets } = await resolve(spec);
     if (query.validate_only === "true") return inspector.plan(spec, model, datasets);
     const caller = request.caller!.name;
@@ -290,6 +302,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
         name,
         metadata,
         priority,
+        webhook,
         retry_of: null,
       }),
       caller,
@@ -382,9 +395,9 @@ function accepted<T extends { id: string }>(reply: import("fastify").FastifyRepl
   return job;
 }
 
-type Request = Pick<JobRecord, "spec" | "sent_params" | "name" | "metadata" | "priority" | "retry_of">;
+type Request = Pick<JobRecord, "spec" | "sent_params" | "name" | "metadata" | "priority" | "webhook" | "retry_of">;
 
-function newJob({ spec, sent_params, name, metadata, priority, retry_of }: Request): JobRecord {
+function newJob({ spec, sent_params, name, metadata, priority, webhook, retry_of }: Request): JobRecord {
   return {
     id: newId("job"),
     status: "queued",
@@ -393,7 +406,7 @@ function newJob({ spec, sent_params, name, metadata, priority, retry_of }: Reque
     name,
     metadata,
     priority,
-    webhook: null,
+    webhook,
     created_at: new Date().toISOString(),
     started_at: null,
     finished_at: null,

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { PROBLEMS, type ProblemCode, problemType } from "../errors.ts";
 import { ALL_OPERATIONS } from "./all-operations.ts";
+import { JobEnded } from "./job-schemas.ts";
 import type { Operation, ResponseSpec } from "./operation.ts";
 import { PROBLEM_MEDIA_TYPE, Problem } from "./problem.ts";
 
@@ -37,6 +38,7 @@ export function buildOpenApi(version: string): Json {
     paths[operation.path]![operation.method.toLowerCase()] = operationObject(operation, components);
   }
   const responses = problemResponses(components);
+  const webhooks = { jobEnded: { post: jobEndedObject(components) } };
   const schemas = components.schemas();
   return {
     openapi: "3.1.0",
@@ -53,6 +55,7 @@ export function buildOpenApi(version: string): Json {
     tags: Object.entries(TAGS).map(([name, description]) => ({ name, description })),
     security: [{ apiKey: [] }],
     paths,
+    webhooks,
     components: {
       schemas,
       responses,
@@ -87,6 +90,38 @@ function operationObject(operation: Operation, components: Components): Json {
     ],
     ...(body !== undefined && { requestBody: body }),
     responses,
+  };
+}
+
+function jobEndedObject(components: Components): Json {
+  const headers = {
+    "webhook-id": "The same for every attempt to deliver it.",
+    "webhook-timestamp": "Seconds since 1970.",
+    "webhook-signature": "`v1,` and the base64 of HMAC-SHA256 over id, timestamp and body, joined with dots.",
+  };
+  return {
+    operationId: "jobEnded",
+    tags: ["Jobs"],
+    summary: "A job has ended",
+    description:
+      "Sent to the `webhook` of a job, by the Standard Webhooks specification, until it is answered with 2xx.",
+    security: [],
+    parameters: Object.entries(headers).map(([name, description]) => ({
+      name,
+      in: "header",
+      required: true,
+      description,
+      schema: { type: "string" },
+    })),
+    requestBody: {
+      required: true,
+      content: { "application/json": { schema: components.schemaOf(JobEnded, "output") } },
+    },
+    responses: {
+      "2XX": { description: "It was received." },
+      "410": { description: "Nobody wants it: it is not sent again." },
+      default: { description: "It is sent again later." },
+    },
   };
 }
 
