@@ -28,6 +28,7 @@ export interface Metrics {
 
 export interface JobEvent {
   readonly id: number;
+  readonly at: string;
   readonly type: string;
   readonly data: Readonly<Record<string, unknown>>;
 }
