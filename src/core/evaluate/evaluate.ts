@@ -1,19 +1,16 @@
-import type { Batch, Dataset } from "../data/dataset.ts";
-import { checkDatasetFits, feedsFor } from "../data/fit.ts";
+import type { Dataset } from "../data/dataset.ts";
+import { checkDatasetFits } from "../data/fit.ts";
 import { CoreError, checkCancelled } from "../errors.ts";
-import type { JobMetrics, OutputFidelity } from "../facts.ts";
+import type { JobMetrics } from "../facts.ts";
 import type { Model } from "../onnx/ir.ts";
-import type { Tensor } from "../onnx/tensor.ts";
 import type { Note } from "../passes/pass.ts";
 import { auditFusion, type FusionAudit } from "../runtime/fusion-audit.ts";
 import { type Latency, measureLatency } from "../runtime/latency.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { type AcceptanceLimits, checkAcceptance } from "./acceptance.ts";
-import { FidelityMeter } from "./fidelity.ts";
-import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor } from "./metrics.ts";
+import { type Comparison, compare, type Feeds, type Inputs, openPair } from "./comparison.ts";
+import type { MetricName } from "./metrics.ts";
 import { findSyntheticInputs } from "./synthetic.ts";
-
-type Feeds = Readonly<Record<string, Tensor>>;
 
 /** One model to run in a process of its own. */
 export interface PeakRequest {
@@ -88,6 +85,9 @@ const MAX_SYNTHETIC_RUNS = 16;
 /** Runs whose memory is measured: the first one allocates, the second shows whether that was all. */
 const PEAK_RUNS = 2;
 
+/** Larger models have their memory measured one after the other. */
+const MAX_PARALLEL_BYTES = 256 * 2 ** 20;
+
 /** Where each phase ends, as a fraction of the whole. */
 const PROGRESS = { fidelity: 0.5, latency: 0.8, memory: 0.95, fusion: 1 } as const;
 
@@ -100,8 +100,9 @@ const PROGRESS = { fidelity: 0.5, latency: 0.8, memory: 0.95, fusion: 1 } as con
  * `internal` when the compressed model does not run: that is never the user's fault.
  */
 export async function evaluateModels(options: EvaluateOptions): Promise<Evaluation> {
-  const { spec, signal, onProgress } = options;
+  const { spec, openSession, signal, onProgress } = options;
   const { threads } = spec.latency;
+  const paths = { before: options.before.path, after: options.after.path };
   const timingsMs: Record<string, number> = {};
   const timed = async <T>(step: string, work: () => Promise<T>): Promise<T> => {
     checkCancelled(signal);
@@ -111,13 +112,23 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
     return result;
   };
 
-  let pair = await timed("load", () => openPair(options, options.threads));
+  let pair = await timed("load", () => openPair(openSession, paths, options.threads));
   try {
     const inputs = await timed("inputs", () => inputsOf(options, pair.before));
-    const comparison = await timed("fidelity", () => compare(options, pair, inputs));
+    const comparison = await timed("fidelity", () =>
+      compare(pair, inputs, {
+        metric: spec.metric,
+        signal,
+        onSamples: (samples) =>
+          onProgress?.(
+            PROGRESS.fidelity * (samples / inputs.samples),
+            `fidelity: ${samples} of ${inputs.samples} samples`,
+          ),
+      }),
+    );
     if (options.threads !== threads) {
       await pair.close();
-      pair = await timed("reload", () => openPair(options, threads));
+      pair = await timed("reload", () => openPair(openSession, paths, threads));
     }
     const feeds = comparison.firstFeeds;
     const latency = await timed("latency", () =>
@@ -139,10 +150,9 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
     const peak = (modelPath: string, feeds: Feeds) =>
       options.measurePeak({ modelPath, feeds, runs: PEAK_RUNS, threads }, signal);
     const memory = await timed("memory", async () => {
-      const [before, after] = await Promise.all([
-        peak(options.before.path, feeds.before),
-        peak(options.after.path, feeds.after),
-      ]);
+      const first = peak(options.before.path, feeds.before);
+      if (options.before.bytes > MAX_PARALLEL_BYTES) await first;
+      const [before, after] = await Promise.all([first, peak(options.after.path, feeds.after)]);
       return { before, after };
     });
     onProgress?.(PROGRESS.memory, "fused kernels");
@@ -166,52 +176,7 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
   }
 }
 
-interface Pair {
-  readonly before: Session;
-  readonly after: Session;
-  /** May be called twice. */
-  close(): Promise<void>;
-}
-
-async function openPair({ before, after, openSession }: EvaluateOptions, threads: number): Promise<Pair> {
-  const original = await openSession({ path: before.path }, { threads });
-  let compressed: Session;
-  try {
-    compressed = await openSession({ path: after.path }, { threads });
-  } catch (error) {
-    await original.close();
-    throw brokenModel(error);
-  }
-  let isOpen = true;
-  return {
-    before: original,
-    after: compressed,
-    async close() {
-      if (!isOpen) return;
-      isOpen = false;
-      await original.close();
-      await compressed.close();
-    },
-  };
-}
-
-/** A compressed model that does not load or run is a defect of the compression, whatever onnxruntime blames. */
-function brokenModel(error: unknown): unknown {
-  if (!(error instanceof CoreError) || error.code === "cancelled" || error.code === "limit_exceeded") return error;
-  return new CoreError("internal", `The compressed model does not run. ${error.message}`, error.subject, {
-    cause: error,
-  });
-}
-
-/** Where the inputs of all runs come from. */
-interface Inputs {
-  readonly kind: JobMetrics["fidelity"]["data"];
-  readonly batchSize: number;
-  /** Samples that will be run. */
-  readonly samples: number;
-  batches(): AsyncIterable<Batch>;
-}
-
+/** The inputs of all runs: the dataset's, or synthetic ones. */
 async function inputsOf(options: EvaluateOptions, original: Session): Promise<Inputs> {
   const { data, spec, seed, signal } = options;
   const { batch_size: wanted } = spec.latency;
@@ -237,101 +202,6 @@ async function inputsOf(options: EvaluateOptions, original: Session): Promise<In
     async *batches() {
       for (let run = 0; run < runs; run++) yield { feeds: synthetic.feeds(run, batchSize), count: batchSize };
     },
-  };
-}
-
-interface Comparison {
-  readonly outputs: readonly OutputFidelity[];
-  readonly accuracy: JobMetrics["accuracy"];
-  /** What each model was fed in the first run: a whole batch. */
-  readonly firstFeeds: { readonly before: Feeds; readonly after: Feeds };
-}
-
-/** Runs both models on every batch. */
-async function compare(options: EvaluateOptions, pair: Pair, inputs: Inputs): Promise<Comparison> {
-  const { spec, signal, onProgress } = options;
-  const outputs = pair.before.outputs.filter(({ dtype }) => dtype !== null);
-  const meters = outputs.map((output) => new FidelityMeter(output, outputs.length === 1));
-  let accuracy: AccuracyMeter | undefined;
-  let firstFeeds: Comparison["firstFeeds"] | undefined;
-  let done = 0;
-  for await (const batch of inputs.batches()) {
-    const feeds = {
-      before: feedsFor(pair.before.inputs, batch.feeds),
-      after: feedsFor(pair.after.inputs, batch.feeds),
-    };
-    const before = await runOriginal(pair.before, feeds.before, inputs.kind, signal);
-    const after = await pair.after.run(feeds.after, undefined, signal).catch((error) => {
-      throw brokenModel(error);
-    });
-    for (const [i, { name }] of outputs.entries()) {
-      const candidate = after[name];
-      if (!candidate) throw new CoreError("internal", `The compressed model has lost the output "${name}".`, name);
-      meters[i]!.add(before[name]!, candidate);
-    }
-    if (!firstFeeds) accuracy = batch.labels && accuracyMeter(spec.metric, before, batch.labels);
-    if (accuracy && batch.labels) accuracy.add(before, after, batch.labels);
-    firstFeeds ??= feeds;
-    done += batch.count;
-    onProgress?.((PROGRESS.fidelity * done) / inputs.samples, `fidelity: ${done} of ${inputs.samples} samples`);
-  }
-  return {
-    outputs: meters.map((meter) => meter.result()),
-    accuracy: accuracy?.result(done) ?? null,
-    firstFeeds: firstFeeds!,
-  };
-}
-
-async function runOriginal(
-  session: Session,
-  feeds: Feeds,
-  kind: Inputs["kind"],
-  signal: AbortSignal | undefined,
-): Promise<Record<string, Tensor>> {
-  try {
-    return await session.run(feeds, undefined, signal);
-  } catch (error) {
-    // The model has been loaded, and runs on other inputs: these are what it cannot take.
-    if (!(error instanceof CoreError) || error.code !== "invalid_model") throw error;
-    const message = `The original model cannot run on the ${kind} data. ${error.message}`;
-    throw new CoreError(kind === "synthetic" ? "invalid_params" : "invalid_dataset", message, error.subject, {
-      cause: error,
-    });
-  }
-}
-
-interface AccuracyMeter {
-  add(before: Feeds, after: Feeds, labels: Tensor): void;
-  result(samples: number): NonNullable<JobMetrics["accuracy"]>;
-}
-
-/** The meter of the metric asked for, or of the one that suggests itself; undefined when none does. */
-function accuracyMeter(asked: MetricName | null, outputs: Feeds, labels: Tensor): AccuracyMeter | undefined {
-  const metric = asked ?? defaultMetric(labels);
-  const output = metric && outputFor(metric, outputs, labels);
-  if (metric === null) return undefined;
-  if (output === null || output === undefined) {
-    if (asked === null) return undefined;
-    throw new CoreError(
-      "invalid_dataset",
-      `The metric ${asked} wants ${METRICS[asked].wants}; labels of ${labels.dtype} [${labels.dims}] fit no output of the model.`,
-      "labels",
-    );
-  }
-  const before = new MetricMeter(metric);
-  const after = new MetricMeter(metric);
-  return {
-    add(original, compressed, labels) {
-      before.add(original[output]!, labels);
-      after.add(compressed[output]!, labels);
-    },
-    result: (samples) => ({
-      metric,
-      before: before.value,
-      after: after.value,
-      drop: METRICS[metric].drop(before.value, after.value),
-      samples,
-    }),
   };
 }
 

@@ -1,0 +1,165 @@
+import type { Batch } from "../data/dataset.ts";
+import { feedsFor } from "../data/fit.ts";
+import { CoreError } from "../errors.ts";
+import type { JobMetrics, OutputFidelity } from "../facts.ts";
+import type { Tensor } from "../onnx/tensor.ts";
+import type { OpenSession, Session } from "../runtime/session.ts";
+import { FidelityMeter } from "./fidelity.ts";
+import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor } from "./metrics.ts";
+
+export type Feeds = Readonly<Record<string, Tensor>>;
+
+/** The original and the compressed model, both loaded. */
+export interface Pair {
+  readonly before: Session;
+  readonly after: Session;
+  /** May be called twice. */
+  close(): Promise<void>;
+}
+
+/** Loads both models. Throws `internal` when the compressed one does not load. */
+export async function openPair(
+  openSession: OpenSession,
+  paths: { readonly before: string; readonly after: string },
+  threads: number,
+): Promise<Pair> {
+  const original = await openSession({ path: paths.before }, { threads });
+  let compressed: Session;
+  try {
+    compressed = await openSession({ path: paths.after }, { threads });
+  } catch (error) {
+    await original.close();
+    throw brokenModel(error);
+  }
+  let isOpen = true;
+  return {
+    before: original,
+    after: compressed,
+    async close() {
+      if (!isOpen) return;
+      isOpen = false;
+      await original.close();
+      await compressed.close();
+    },
+  };
+}
+
+/** A compressed model that does not load or run is a defect of the compression, whatever onnxruntime blames. */
+function brokenModel(error: unknown): unknown {
+  if (!(error instanceof CoreError) || error.code === "cancelled" || error.code === "limit_exceeded") return error;
+  return new CoreError("internal", `The compressed model does not run. ${error.message}`, error.subject, {
+    cause: error,
+  });
+}
+
+/** Where the inputs of all runs come from. */
+export interface Inputs {
+  readonly kind: JobMetrics["fidelity"]["data"];
+  readonly batchSize: number;
+  /** Samples that will be run. */
+  readonly samples: number;
+  batches(): AsyncIterable<Batch>;
+}
+
+/** What the runs of both models have shown. */
+export interface Comparison {
+  readonly outputs: readonly OutputFidelity[];
+  readonly accuracy: JobMetrics["accuracy"];
+  /** What each model was fed in the first run: a whole batch. */
+  readonly firstFeeds: { readonly before: Feeds; readonly after: Feeds };
+}
+
+export interface CompareOptions {
+  /** Null: `top1` when there are integer labels that fit an output, else none. */
+  readonly metric: MetricName | null;
+  readonly onSamples: (samples: number) => void;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Runs both models on every batch. */
+export async function compare(pair: Pair, inputs: Inputs, options: CompareOptions): Promise<Comparison> {
+  const { metric, signal, onSamples } = options;
+  const outputs = pair.before.outputs.filter(({ dtype }) => dtype !== null);
+  const meters = outputs.map((output) => new FidelityMeter(output, outputs.length === 1));
+  let accuracy: AccuracyMeter | undefined;
+  let firstFeeds: Comparison["firstFeeds"] | undefined;
+  let done = 0;
+  for await (const batch of inputs.batches()) {
+    const feeds = {
+      before: feedsFor(pair.before.inputs, batch.feeds),
+      after: feedsFor(pair.after.inputs, batch.feeds),
+    };
+    const before = await runOriginal(pair.before, feeds.before, inputs.kind, signal);
+    const after = await pair.after.run(feeds.after, undefined, signal).catch((error) => {
+      throw brokenModel(error);
+    });
+    for (const [i, { name }] of outputs.entries()) {
+      const candidate = after[name];
+      if (!candidate) throw new CoreError("internal", `The compressed model has lost the output "${name}".`, name);
+      meters[i]!.add(before[name]!, candidate);
+    }
+    if (!firstFeeds) accuracy = batch.labels && accuracyMeter(metric, before, batch.labels);
+    if (accuracy && batch.labels) accuracy.add(before, after, batch.labels);
+    firstFeeds ??= feeds;
+    done += batch.count;
+    onSamples(done);
+  }
+  return {
+    outputs: meters.map((meter) => meter.result()),
+    accuracy: accuracy?.result(done) ?? null,
+    firstFeeds: firstFeeds!,
+  };
+}
+
+async function runOriginal(
+  session: Session,
+  feeds: Feeds,
+  kind: Inputs["kind"],
+  signal: AbortSignal | undefined,
+): Promise<Record<string, Tensor>> {
+  try {
+    return await session.run(feeds, undefined, signal);
+  } catch (error) {
+    // The model has been loaded, and runs on other inputs: these are what it cannot take.
+    if (!(error instanceof CoreError) || error.code !== "invalid_model") throw error;
+    const message = `The original model cannot run on the ${kind} data. ${error.message}`;
+    throw new CoreError(kind === "synthetic" ? "invalid_params" : "invalid_dataset", message, error.subject, {
+      cause: error,
+    });
+  }
+}
+
+interface AccuracyMeter {
+  add(before: Feeds, after: Feeds, labels: Tensor): void;
+  result(samples: number): NonNullable<JobMetrics["accuracy"]>;
+}
+
+/** The meter of the metric asked for, or of the one that suggests itself; undefined when none does. */
+function accuracyMeter(asked: MetricName | null, outputs: Feeds, labels: Tensor): AccuracyMeter | undefined {
+  const metric = asked ?? defaultMetric(labels);
+  const output = metric && outputFor(metric, outputs, labels);
+  if (metric === null) return undefined;
+  if (output === null || output === undefined) {
+    if (asked === null) return undefined;
+    throw new CoreError(
+      "invalid_dataset",
+      `The metric ${asked} wants ${METRICS[asked].wants}; labels of ${labels.dtype} [${labels.dims}] fit no output of the model.`,
+      "labels",
+    );
+  }
+  const before = new MetricMeter(metric);
+  const after = new MetricMeter(metric);
+  return {
+    add(original, compressed, labels) {
+      before.add(original[output]!, labels);
+      after.add(compressed[output]!, labels);
+    },
+    result: (samples) => ({
+      metric,
+      before: before.value,
+      after: after.value,
+      drop: METRICS[metric].drop(before.value, after.value),
+      samples,
+    }),
+  };
+}
