@@ -1,6 +1,6 @@
 /** What calibration keeps of an activation: statistics of fixed size, never the values. */
 import { Histogram } from "./histogram.ts";
-import { entropyRange, type Grid, mseRange, observedRange, percentileRange, type Range } from "./thresholds.ts";
+import { entropyRange, mseRange, observedRange, percentileRange, type Range } from "./thresholds.ts";
 
 export interface Observer {
   /** Takes in one tensor: its elements in row-major order and its dims. */
@@ -43,7 +43,8 @@ export class ActivationObserver implements Observer {
 }
 
 export interface RangeOptions {
-  readonly grid: Grid;
+  /** How many codes there are, less one. */
+  readonly steps: number;
   /** Share of the values that `percentile` keeps, in percent. */
   readonly percentile: number;
 }
@@ -52,8 +53,8 @@ const RANGES = {
   minmax: ({ histogram }) => observedRange(histogram),
   moving_average: ({ averageRange }) => averageRange,
   percentile: ({ histogram }, { percentile }) => percentileRange(histogram, percentile),
-  entropy: ({ histogram }, { grid }) => entropyRange(histogram, grid),
-  mse: ({ histogram }, { grid }) => mseRange(histogram, grid),
+  entropy: ({ histogram }, { steps }) => entropyRange(histogram, steps),
+  mse: ({ histogram }, { steps }) => mseRange(histogram, steps),
 } as const satisfies Record<CalibrationMethod, (seen: ActivationObserver, options: RangeOptions) => Range>;
 
 /** The range to quantize an activation over. It contains zero. */

@@ -18,12 +18,6 @@ export interface Range {
   readonly max: number;
 }
 
-/** The integer grid a range will be mapped to: `steps` = qmax − qmin, and whether zero sits in the middle of it. */
-export interface Grid {
-  readonly steps: number;
-  readonly symmetric: boolean;
-}
-
 /** The whole observed range. */
 export function observedRange(histogram: Histogram): Range {
   return { min: Math.min(histogram.min, 0), max: Math.max(histogram.max, 0) };
@@ -59,14 +53,15 @@ function cutFrom(
   return 0;
 }
 
-export function mseRange(histogram: Histogram, grid: Grid): Range {
+/** `steps`: how many codes there are, less one. */
+export function mseRange(histogram: Histogram, steps: number): Range {
   const { centres, counts } = histogram.points();
-  return search(observedRange(histogram), grid, (min, max) => squaredError(centres, counts, min, max, grid.steps));
+  return search(observedRange(histogram), (min, max) => squaredError(centres, counts, min, max, steps));
 }
 
-export function entropyRange(histogram: Histogram, grid: Grid): Range {
+export function entropyRange(histogram: Histogram, steps: number): Range {
   const { centres, counts } = histogram.points();
-  return search(observedRange(histogram), grid, (min, max) => divergence(centres, counts, min, max, grid.steps));
+  return search(observedRange(histogram), (min, max) => divergence(centres, counts, min, max, steps));
 }
 
 /** Σ count·(x − x̂)² of bin centres on the affine grid over [min, max]. */
@@ -136,13 +131,8 @@ const ROUNDS = 3;
  * The range inside `observed` with the least `cost`: one side after the other, each over a geometric grid down to 1/128 of the observed limit
  * that is then refined around its best point. The observed range is itself a candidate, so the answer is never worse than it.
  */
-function search(observed: Range, grid: Grid, cost: (min: number, max: number) => number): Range {
+function search(observed: Range, cost: (min: number, max: number) => number): Range {
   if (observed.min === observed.max) return observed;
-  if (grid.symmetric) {
-    const limit = Math.max(-observed.min, observed.max);
-    const best = searchLine(limit, limit, (t) => cost(-t, t));
-    return { min: Math.max(observed.min, -best), max: Math.min(observed.max, best) };
-  }
   let { min, max } = observed;
   for (let round = 0; round < ROUNDS; round++) {
     const before = { min, max };

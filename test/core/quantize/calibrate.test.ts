@@ -180,7 +180,7 @@ test("channel statistics are exact along any axis", () => {
 
 test("the moving average follows the batches' own ranges without a pull towards zero", () => {
   const observer = new ActivationObserver();
-  const options = { grid: { steps: 255, symmetric: false }, percentile: 99.99 };
+  const options = { steps: 255, percentile: 99.99 };
   observer.observe(Float32Array.of(-1, 2));
   assert.ok(Math.abs(activationRange(observer, "moving_average", options).max - 2) < 1e-12);
   observer.observe(Float32Array.of(-3, 4));

@@ -1,0 +1,362 @@
+/**
+ * Writes a placement into the graph as pairs of QuantizeLinear and DequantizeLinear: the float model with rounding in it, in standard
+ * operators, which onnxruntime turns into integer kernels when it loads the model.
+ */
+import { CoreError } from "../errors.ts";
+import type { Graph, Model, Node, Value } from "../onnx/ir.ts";
+import { arrayOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import { type BiasUse, quantizeWeight, type WeightScheme } from "./channel-weights.ts";
+import { scalarOf, type WeightOperand } from "./operators.ts";
+import { type AffineParams, affineParams, codeRange } from "./params.ts";
+import type { Placement, QuantizedValue, Unit } from "./placement.ts";
+import type { Range } from "./thresholds.ts";
+
+/** Per-axis QuantizeLinear and DequantizeLinear exist since this version. */
+export const MIN_OPSET = 13;
+
+export interface QdqScheme {
+  readonly activationDType: "uint8" | "int8";
+  readonly weights: WeightScheme;
+}
+
+/** What calibration has found out, by the name of the value. */
+export interface ActivationStatistics {
+  /** Of every leaf value. */
+  readonly ranges: ReadonlyMap<string, Range>;
+  /** The largest value of each channel, of values that meet weights. */
+  readonly channelMaxima: ReadonlyMap<string, Float64Array>;
+}
+
+/** Quantizes `model` in place. The placement was made from this very model and is of no use afterwards. */
+export function emitQdq(model: Model, placement: Placement, statistics: ActivationStatistics, scheme: QdqScheme): void {
+  if (model.opset < MIN_OPSET) {
+    throw new CoreError("internal", `Q/DQ needs operator set ${MIN_OPSET}; the model has ${model.opset}.`);
+  }
+  const params = activationParams(placement, statistics.ranges, scheme);
+  new Emitter(placement, params, statistics.channelMaxima, scheme).emit();
+}
+
+/** Scale and zero point of every quantized value: groups get the smallest range that holds those of all their leaves. */
+export function activationParams(
+  placement: Placement,
+  ranges: ReadonlyMap<string, Range>,
+  { activationDType }: QdqScheme,
+): Map<Value, AffineParams> {
+  const groups = new Map<number, { min: number; max: number }>();
+  for (const { value, group, ratio, leaf, clip } of placement.values.values()) {
+    const range = groups.get(group) ?? { min: 0, max: 0 };
+    groups.set(group, range);
+    if (!leaf) continue;
+    const observed = ranges.get(value.name);
+    if (!observed) throw new CoreError("internal", "A quantized value has no range.", value.name);
+    range.min = Math.min(range.min, Math.max(observed.min, clip.min) / ratio);
+    range.max = Math.max(range.max, Math.min(observed.max, clip.max) / ratio);
+  }
+  const codes = codeRange(activationDType);
+  return new Map(
+    [...placement.values.values()].map(({ value, group, ratio }) => {
+      const { min, max } = groups.get(group)!;
+      const { scale, zeroPoint } = affineParams(min, max, codes);
+      return [value, { scale: Math.fround(scale * ratio), zeroPoint }];
+    }),
+  );
+}
+
+interface SharedWeight {
+  readonly weight: Value;
+  readonly operand: WeightOperand;
+  readonly readers: { readonly unit: Unit; readonly base: Value; readonly inputScale: number }[];
+}
+
+/** How far beyond the largest value seen in calibration a channel may go before products can saturate. */
+const CODE_MARGIN = 1.1;
+
+/** Inputs of nodes that read integers. */
+type ActivationUses = Map<Node, ReadonlySet<number>>;
+
+class Emitter {
+  readonly #placement: Placement;
+  readonly #params: ReadonlyMap<Value, AffineParams>;
+  readonly #channelMaxima: ReadonlyMap<string, Float64Array>;
+  readonly #scheme: QdqScheme;
+  readonly #activations: ActivationUses = new Map();
+  /** What Q reads instead of a unit's result, and its scale in units of the result's. */
+  readonly #lowered = new Map<Value, { readonly source: Value; readonly factor: number }>();
+  readonly #codes = new Map<Value, Value>();
+  readonly #dequantized = new Map<Graph, Map<string, Value>>();
+  readonly #constants = new Map<string, Value>();
+
+  constructor(
+    placement: Placement,
+    params: ReadonlyMap<Value, AffineParams>,
+    channelMaxima: ReadonlyMap<string, Float64Array>,
+    scheme: QdqScheme,
+  ) {
+    this.#placement = placement;
+    this.#params = params;
+    this.#channelMaxima = channelMaxima;
+    this.#scheme = scheme;
+  }
+
+  emit(): void {
+    const { values, aliases } = this.#placement;
+    const units = this.#placement.units.filter((unit) => unit.quantized);
+    const weights = this.#weights(units);
+    for (const { node, rule } of units) this.#activations.set(node, new Set(rule.activations(node)));
+    for (const unit of units) if (unit.node.opType === "HardSigmoid") this.#lowerHardSigmoid(unit);
+    for (const entry of values.values()) this.#insertPair(entry);
+    for (const [value, { base, factor }] of aliases) this.#redirect(value, values.get(base)!, factor);
+    for (const weight of weights) this.#quantizeWeight(weight);
+    for (const node of this.#activations.keys()) this.#quantizeConstantOperands(node);
+    this.#removeUnread(units);
+  }
+
+  // ---- activations -------------------------------------------------------------------------------------------------
+
+  #insertPair(entry: QuantizedValue): void {
+    const { value, source } = entry;
+    const { source: read, factor } = this.#lowered.get(source) ?? { source, factor: 1 };
+    const { scale, zeroPoint } = this.#params.get(value)!;
+    const init = {
+      opType: "QuantizeLinear",
+      name: read.graph.model.freshName(`${value.name}_QuantizeLinear`),
+      inputs: [read, this.#scale(read.graph, scale * factor), this.#zeroPoint(read.graph, zeroPoint)],
+      outputs: [read.graph.model.freshName(`${value.name}_quantized`)],
+    };
+    const quantize = read.producer
+      ? read.graph.insertAfter(read.producer, init)
+      : read.graph.insertBefore(read.graph.nodes[0]!, init);
+    this.#codes.set(value, quantize.outputs[0]!);
+    this.#redirect(value, entry, 1);
+  }
+
+  /** Lets those who should read codes, or everyone if there is nothing else, read the dequantized codes of `entry` instead of `value`. */
+  #redirect(value: Value, entry: QuantizedValue, factor: number): void {
+    const codes = this.#codes.get(entry.value)!;
+    for (const { node, index } of [...value.uses]) {
+      if (node === codes.producer) continue;
+      if (entry.integer || this.#activations.get(node)?.has(index)) {
+        node.setInput(index, this.#dequantize(entry.value, node.graph, factor));
+      }
+    }
+    if (!entry.integer || !value.isGraphOutput) return;
+    value.graph.replaceUses(value, this.#dequantize(entry.value, value.graph, factor));
+    if (value === entry.source) codes.producer!.setInput(0, value);
+  }
+
+  /** The dequantized value in `graph`, times `factor`; made once. */
+  #dequantize(value: Value, graph: Graph, factor: number): Value {
+    const made = this.#dequantized.get(graph) ?? new Map<string, Value>();
+    this.#dequantized.set(graph, made);
+    const codes = this.#codes.get(value)!;
+    const key = `${factor} ${codes.name}`;
+    const existing = made.get(key);
+    if (existing) return existing;
+    const { scale, zeroPoint } = this.#params.get(value)!;
+    const init = {
+      opType: "DequantizeLinear",
+      name: graph.model.freshName(`${value.name}_DequantizeLinear`),
+      inputs: [codes, this.#scale(codes.graph, scale * factor), this.#zeroPoint(codes.graph, zeroPoint)],
+      outputs: [graph.model.freshName(`${value.name}_dequantized`)],
+    };
+    const node =
+      graph === codes.graph ? graph.insertAfter(codes.producer!, init) : graph.insertBefore(graph.nodes[0]!, init);
+    made.set(key, node.outputs[0]!);
+    return node.outputs[0]!;
+  }
+
+  /** max(0, min(1, α·x + β)) is α times the sum x + β/α when that saturates at 0 and 1/α. */
+  #lowerHardSigmoid({ node, result }: Unit): void {
+    const alpha = node.float("alpha", 0.2);
+    const shift = node.graph.addInitializer(`${node.label}_shift`, scalar(node.float("beta", 0.5) / alpha));
+    const add = node.graph.insertBefore(node, {
+      opType: "Add",
+      name: node.name,
+      inputs: [node.inputs[0], shift],
+      outputs: [node.graph.model.freshName(`${result.name}_shifted`)],
+    });
+    this.#activations.set(add, new Set([0]));
+    this.#lowered.set(result, { source: add.outputs[0]!, factor: 1 / alpha });
+  }
+
+  // ---- constants ---------------------------------------------------------------------------------------------------
+
+  /** Weights, each with the units that read it along the same axis and so share its codes. */
+  #weights(units: readonly Unit[]): SharedWeight[] {
+    const groups = new Map<string, SharedWeight>();
+    for (const unit of units) {
+      const operand = unit.rule.weight?.(unit.node);
+      if (!operand) continue;
+      const weight = unit.node.inputs[operand.input]!;
+      const input = unit.node.inputs[unit.rule.activations(unit.node)[0]!]!;
+      const { base, factor } = this.#placement.aliases.get(input) ?? { base: input, factor: 1 };
+      const key = `${operand.axis} ${operand.groups} ${weight.name}`;
+      const group = groups.get(key) ?? { weight, operand, readers: [] };
+      group.readers.push({ unit, base, inputScale: Math.fround(this.#params.get(base)!.scale * factor) });
+      groups.set(key, group);
+    }
+    return [...groups.values()];
+  }
+
+  #quantizeWeight({ weight, operand, readers }: SharedWeight): void {
+    const uses = readers.map(({ unit, inputScale }): BiasUse => ({ bias: biasOf(unit)?.constant, inputScale }));
+    const limits = readers.map(({ base }) => this.#inputCodes(base));
+    const quantized = quantizeWeight(weight.constant!, operand, uses, this.#scheme.weights, largestOf(limits));
+    const owner = weight.graph;
+    const codes = owner.addInitializer(`${weight.name}_quantized`, quantized.codes);
+    const scale = owner.addInitializer(`${weight.name}_scale`, quantized.scale);
+    readers.forEach(({ unit }, i) => {
+      const { node, rule } = unit;
+      node.setInput(operand.input, this.#dequantizeConstant(node, codes, scale, operand.axis));
+      const bias = quantized.biases[i];
+      if (bias && rule.bias !== undefined) {
+        const name = biasOf(unit)!.name;
+        const biasCodes = owner.addInitializer(`${name}_quantized`, bias.codes);
+        const biasScale = owner.addInitializer(`${name}_scale`, bias.scale);
+        node.setInput(rule.bias, this.#dequantizeConstant(node, biasCodes, biasScale, 0));
+      }
+      if (unit.biasAdd && !this.#placement.values.get(unit.outputs[0]!)?.integer) subtractNegatedBias(unit);
+    });
+  }
+
+  /** The largest code of each channel of an activation, with a margin for what calibration has not seen. */
+  #inputCodes(base: Value): Float64Array | undefined {
+    const maxima = this.#channelMaxima.get(base.name);
+    const { scale, zeroPoint } = this.#params.get(base)!;
+    // Padding puts the zero point where there is no value.
+    return maxima?.map((max) => Math.min(255, Math.max(zeroPoint, Math.ceil((CODE_MARGIN * max) / scale) + zeroPoint)));
+  }
+
+  #dequantizeConstant(reader: Node, codes: Value, scale: Value, axis: number): Value {
+    const tensor = codes.constant!;
+    const zeroPoint = this.#constant(
+      codes.graph,
+      "zero",
+      tensorOf(tensor.dtype as "int8" | "int32", scale.constant!.dims, new Array(scale.constant!.dims[0] ?? 1).fill(0)),
+    );
+    return reader.graph.insertBefore(reader, {
+      opType: "DequantizeLinear",
+      name: codes.graph.model.freshName(`${codes.name}_DequantizeLinear`),
+      inputs: [codes, scale, zeroPoint],
+      outputs: [reader.graph.model.freshName(`${codes.name}_dequantized`)],
+      attrs: scale.constant!.dims.length > 0 ? { axis: { type: "int", value: axis } } : {},
+    }).outputs[0]!;
+  }
+
+  /** Single numbers among the operands of a pointwise node: the largest code, at a scale that makes it that number. */
+  #quantizeConstantOperands(node: Node): void {
+    if (node.opType !== "Add" && node.opType !== "Mul") return;
+    node.inputs.forEach((input, index) => {
+      const number = scalarOf(input);
+      if (number === undefined) return;
+      const { min, max } = codeRange(this.#scheme.activationDType);
+      const code = number < 0 ? min : max;
+      const zeroPoint = this.#scheme.activationDType === "uint8" && number < 0 ? max : 0;
+      const { graph } = input!;
+      const codes = graph.addInitializer(
+        `${input!.name}_quantized`,
+        tensorOf(this.#scheme.activationDType, input!.constant!.dims, [code]),
+      );
+      const dequantize = node.graph.insertBefore(node, {
+        opType: "DequantizeLinear",
+        name: graph.model.freshName(`${codes.name}_DequantizeLinear`),
+        inputs: [
+          codes,
+          this.#scale(graph, number === 0 ? 1 : number / (code - zeroPoint)),
+          this.#zeroPoint(graph, zeroPoint),
+        ],
+        outputs: [graph.model.freshName(`${codes.name}_dequantized`)],
+      });
+      node.setInput(index, dequantize.outputs[0]!);
+    });
+  }
+
+  #scale(graph: Graph, scale: number): Value {
+    return this.#constant(graph, "scale", scalar(scale));
+  }
+
+  #zeroPoint(graph: Graph, zeroPoint: number): Value {
+    return this.#constant(graph, "zero_point", tensorOf(this.#scheme.activationDType, [], [zeroPoint]));
+  }
+
+  /** An initializer of the main graph or a body; equal ones are made once. */
+  #constant(graph: Graph, name: string, tensor: Tensor): Value {
+    const key = `${graph.name} ${tensor.dtype} [${tensor.dims}] ${tensor.bytes}`;
+    const existing = this.#constants.get(key);
+    if (existing && existing.graph === graph) return existing;
+    const value = graph.addInitializer(name, tensor);
+    this.#constants.set(key, value);
+    return value;
+  }
+
+  // ---- what is left over -------------------------------------------------------------------------------------------
+
+  #removeUnread(units: readonly Unit[]): void {
+    const nodes = new Set<Node>();
+    for (const { nodes: rescalings } of this.#placement.aliases.values())
+      for (const node of rescalings) nodes.add(node);
+    for (const unit of units) {
+      for (const node of unit.tail) nodes.add(node);
+      if (this.#lowered.has(unit.result)) nodes.add(unit.node);
+    }
+    for (const made of this.#dequantized.values()) for (const value of made.values()) nodes.add(value.producer!);
+    const isUnread = (value: Value) => value.uses.length === 0 && !value.isGraphOutput;
+    const removeConstant = (value: Value | undefined) => {
+      if (!value?.constant || !isUnread(value)) return;
+      if (value.producer) value.graph.remove(value.producer);
+      else if (value.graph.initializers.has(value)) value.graph.removeInitializer(value);
+    };
+    for (let removed = true; removed; ) {
+      removed = false;
+      for (const node of nodes) {
+        if (!node.outputs.every(isUnread)) continue;
+        const { inputs } = node;
+        node.graph.remove(node);
+        nodes.delete(node);
+        for (const input of inputs) removeConstant(input);
+        removed = true;
+      }
+    }
+    for (const graph of [...(units[0]?.node.graph.model.graphs() ?? [])]) {
+      for (const value of [...graph.initializers]) removeConstant(value);
+      for (const node of [...graph.nodes]) removeConstant(node.outputs[0]);
+    }
+  }
+}
+
+/** Element by element; undefined when nothing is known of one of them. */
+function largestOf(limits: readonly (Float64Array | undefined)[]): Float64Array | undefined {
+  return limits.reduce((a, b) => a && b && a.map((limit, i) => Math.max(limit, b[i] ?? 255)));
+}
+
+/** The bias that is added to a unit's products: an input, or the constant operand of the Add behind a MatMul. */
+function biasOf({ node, rule, biasAdd }: Unit): Value | undefined {
+  if (biasAdd) return biasAdd.inputs.find((input) => input?.constant);
+  return rule.bias === undefined ? undefined : node.inputs[rule.bias];
+}
+
+/**
+ * product + bias as product − (−bias), which is the same number. A product of dequantized operands with an Add behind it becomes a Gemm in
+ * onnxruntime, and that computes in float unless its output is quantized too; with a Sub behind it, it stays a MatMul and becomes an integer
+ * kernel that gives out float.
+ */
+function subtractNegatedBias({ node, biasAdd }: Unit): void {
+  const bias = biasAdd!.inputs.find((input) => input?.constant)!;
+  const negated = arrayOf(bias.constant!, "float32").map((value) => -value);
+  const sub = biasAdd!.graph.insertBefore(biasAdd!, {
+    opType: "Sub",
+    name: biasAdd!.name,
+    inputs: [
+      node.outputs[0],
+      biasAdd!.graph.addInitializer(`${bias.name}_negated`, tensorOf("float32", bias.constant!.dims, negated)),
+    ],
+    outputs: 1,
+  });
+  sub.outputs[0]!.retype(biasAdd!.outputs[0]!.dtype, biasAdd!.outputs[0]!.shape);
+  biasAdd!.graph.replaceUses(biasAdd!.outputs[0]!, sub.outputs[0]!);
+  biasAdd!.graph.remove(biasAdd!);
+}
+
+function scalar(value: number): Tensor {
+  return tensorOf("float32", [], [value]);
+}
