@@ -289,6 +289,14 @@ export class Graph {
     else if (!overridable && at >= 0) this.#inputs.splice(at, 1);
   }
 
+  /**
+   * Whether callers may give another value for an initializer, because it is among the inputs. Before IR version 4 all had to be there, and
+   * runtimes take them for constants all the same.
+   */
+  isOverridable(value: Value): boolean {
+    return this.model.irVersion >= 4 && value.producer === undefined && this.#inputs.includes(value);
+  }
+
   addOutput(value: Value): void {
     this.#outputs.push(value);
     Value.markOutput(value, this, true);
@@ -499,6 +507,11 @@ function copyGraph(from: Graph, to: Graph, values: Map<Value, Value>): void {
     values.set(original, copy);
     return copy;
   };
+  const copyOf = (original: Value): Value => {
+    const copy = values.get(original);
+    if (!copy) throw new CoreError("internal", `"${original.name}" is read before it is defined.`, original.name);
+    return copy;
+  };
   for (const value of from.initializers) {
     to.adoptInitializer(typed(value, new Value(to, value.name, { constant: value.constant })));
   }
@@ -513,7 +526,7 @@ function copyGraph(from: Graph, to: Graph, values: Map<Value, Value>): void {
       opType: node.opType,
       domain: node.domain,
       name: node.name,
-      inputs: node.inputs.map((value) => value && values.get(value)),
+      inputs: node.inputs.map((value) => value && copyOf(value)),
       outputs: node.outputs.map((value) => value.name),
       attrs,
       ...(node.source && { source: node.source }),
@@ -522,7 +535,7 @@ function copyGraph(from: Graph, to: Graph, values: Map<Value, Value>): void {
       typed(value, copy.outputs[i]!);
     });
   }
-  for (const value of from.outputs) to.addOutput(values.get(value)!);
+  for (const value of from.outputs) to.addOutput(copyOf(value));
 }
 
 function copyAttr(attr: Attr, model: Model, values: Map<Value, Value>): Attr {

@@ -273,3 +273,10 @@ test("whatever is edited, use-def edges stay true and the model can be saved, lo
     { numRuns: 150, seed: 1 },
   );
 });
+
+test("a graph that reads a value before it is defined is not cloned into one that reads nothing", () => {
+  const { model, graph, a } = chain();
+  const late = graph.append({ opType: "Relu", inputs: [a], outputs: 1 });
+  a.producer!.setInput(0, late.outputs[0]);
+  assert.throws(() => model.clone(), { code: "internal", message: /before it is defined/ });
+});

@@ -1,0 +1,59 @@
+import { checkCancelled } from "../errors.ts";
+import type { Model } from "../onnx/ir.ts";
+import { elementCount } from "../onnx/tensor.ts";
+import { removeDeadCode } from "./dead-code.ts";
+import { mergeDuplicates } from "./dedupe.ts";
+import { type Evaluate, foldConstants } from "./fold-constants.ts";
+import { fuseAffine } from "./fuse-affine.ts";
+import { bypassIdentities } from "./identity.ts";
+import { checkInvariants, type Note, type Pass, runPasses } from "./pass.ts";
+
+/**
+ * Takes weights off the list of inputs, where old exporters put every initializer so that callers could override it. Nobody does, and a runtime must
+ * not fold or pack a weight that may be overridden. Scalars and integers stay: those can be real options, from IR version 4 on, which this
+ * raises older models to.
+ */
+export const sealWeights: Pass = {
+  name: "seal weights",
+  run(model) {
+    let changed = model.irVersion < 4;
+    for (const graph of model.graphs()) {
+      for (const value of graph.inputs.filter(({ constant }) => constant)) {
+        const { dtype, dims } = value.constant!;
+        if (model.irVersion >= 4 && !(dtype.includes("float") && elementCount(dims) > 1)) continue;
+        graph.setOverridable(value, false);
+        changed = true;
+      }
+    }
+    model.irVersion = Math.max(model.irVersion, 4);
+    return changed;
+  },
+};
+
+export interface SimplifyOptions {
+  /** Passes by name that are left out. */
+  readonly except?: readonly string[];
+}
+
+/** The passes that make a model smaller without changing what it computes, in the order in which they help each other. */
+export function simplifyPasses(options: SimplifyOptions = {}): readonly Pass[] {
+  const all = [sealWeights, bypassIdentities, fuseAffine, mergeDuplicates, removeDeadCode];
+  return all.filter(({ name }) => !options.except?.includes(name));
+}
+
+/**
+ * A simplified copy of a model: the passes of `simplifyPasses`, and before them constant folding when `evaluate` is given. Float results are
+ * the same up to rounding (1e-5 of the largest output).
+ */
+export async function simplify(
+  model: Model,
+  options: SimplifyOptions & { readonly evaluate?: Evaluate; readonly signal?: AbortSignal } = {},
+): Promise<{ readonly model: Model; readonly notes: readonly Note[] }> {
+  const { evaluate, signal } = options;
+  if (!evaluate) return runPasses(model, simplifyPasses(options));
+  const { model: copy } = runPasses(model, [sealWeights, bypassIdentities]);
+  await foldConstants(copy, evaluate);
+  checkInvariants(copy, "fold constants");
+  checkCancelled(signal);
+  return runPasses(copy, simplifyPasses(options));
+}
