@@ -5,7 +5,7 @@ import type { Queue } from "bullmq";
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest, LogController } from "fastify";
 import type { Logger } from "pino";
 import { uuidv7 } from "uuidv7";
-import { checkAccess } from "./service/api/api-keys.ts";
+import { accessRefusal } from "./service/api/api-keys.ts";
 import { endEarly, limitJsonBodyTime } from "./service/api/connection.ts";
 import type { ApiContext } from "./service/api/context.ts";
 import { registerDatasets } from "./service/api/datasets.ts";
@@ -18,8 +18,9 @@ import { collectMethods } from "./service/api/operation.ts";
 import { registerQueuePage, registerReference } from "./service/api/pages.ts";
 import { answerBrokenRequest, registerProblems, sendProblem } from "./service/api/problem.ts";
 import { registerResumableUploads } from "./service/api/resumable-uploads.ts";
-import { registerSystem, VERSION } from "./service/api/system.ts";
+import { registerSystem } from "./service/api/system.ts";
 import { ServiceError } from "./service/errors.ts";
+import { VERSIONS } from "./service/versions.ts";
 
 export interface AppDeps {
   readonly context: ApiContext;
@@ -55,7 +56,7 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
     routerOptions: { maxParamLength: 255 },
   });
   const metrics = createMetrics(context);
-  const document = buildOpenApi(VERSION);
+  const document = buildOpenApi(VERSIONS.modelpress);
 
   app.decorateRequest("caller", undefined);
   app.addHook("onRequest", async (request, reply) => {
@@ -67,10 +68,15 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
   await app.register(helmet, {
     contentSecurityPolicy: { useDefaults: false, directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] } },
   });
-  await app.register(rateLimit, rateLimitOptions(context));
+  const limited = context.settings.rateLimitPerMinute > 0;
+  if (limited) await app.register(rateLimit, rateLimitOptions(context));
   // After the limit, so that guessing keys is limited too, and before any body is read.
-  app.addHook("preParsing", async (request) => {
-    if (!request.is404) checkAccess(request.caller, request.routeOptions.config.access ?? "admin");
+  app.addHook("preParsing", async (request, reply) => {
+    const refusal = request.is404
+      ? undefined
+      : accessRefusal(request.caller, request.routeOptions.config.access ?? "admin");
+    // Not thrown: the pages' plugins would catch it and answer in their own way.
+    if (refusal !== undefined) await sendProblem(refusal, request, reply);
   });
   app.addHook("onSend", async (request, reply, payload) => endEarly(request, reply, payload));
   app.addHook("onResponse", async (request, reply) => {
@@ -82,7 +88,7 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
       "request",
     );
   });
-  registerProblems(app, collectMethods(app), app.rateLimit());
+  registerProblems(app, collectMethods(app), limited ? [app.rateLimit()] : []);
   registerJsonParser(app);
 
   const inspector = createInspector(context);
@@ -102,7 +108,6 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
 
 function rateLimitOptions({ settings }: ApiContext) {
   return {
-    global: settings.rateLimitPerMinute > 0,
     max: settings.rateLimitPerMinute,
     timeWindow: "1 minute",
     keyGenerator: (request: FastifyRequest) => request.caller?.name ?? request.ip,

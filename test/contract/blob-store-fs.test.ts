@@ -60,3 +60,15 @@ test("a scratch directory is gone afterwards, also when its user fails", async (
   );
   assert.deepEqual(await readdir(root), []);
 });
+
+test("a full disk is said to be one", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "blobs-"));
+  t.after(() => rm(directory, { recursive: true }));
+  const store = await createFileBlobStore(directory);
+  const full = async function* () {
+    yield Buffer.from("weights");
+    throw Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+  };
+  await assert.rejects(store.put(full(), { maxBytes: 100 }), { name: "ServiceError", code: "unavailable" });
+  assert.deepEqual(await filesBelow(directory), []);
+});

@@ -63,7 +63,7 @@ export function createOpenApiValidator(document: OpenApiDocument): OpenApiValida
       .filter((it) => new RegExp(`^${it.replaceAll(/\{\w+\}/g, "[^/]+")}$`).test(path))
       .sort((a, b) => (a.match(/\{/g)?.length ?? 0) - (b.match(/\{/g)?.length ?? 0))[0];
     // A path or method that nobody declares can only be refused.
-    const undeclared = { pointer: "/components/responses/Problem", declared: status === 404 || status === 405 };
+    const undeclared = { pointer: "/components/responses/Problem", declared: [400, 404, 405, 429].includes(status) };
     if (template === undefined) return undeclared;
     const verb = method.toLowerCase();
     // HEAD is GET without a body.

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -5,7 +6,7 @@ import { join } from "node:path";
 import { Writable } from "node:stream";
 import { pino } from "pino";
 import { buildApp } from "../../src/app.ts";
-import { OPEN_TO_ALL } from "../../src/service/api/api-keys.ts";
+import { type ApiKeys, OPEN_TO_ALL, parseApiKeys } from "../../src/service/api/api-keys.ts";
 import type { ApiContext, ApiSettings } from "../../src/service/api/context.ts";
 import { createJobQuota } from "../../src/service/api/job-quota.ts";
 import { createBlobClaims } from "../../src/service/blobs/claims.ts";
@@ -20,7 +21,10 @@ import { startTestRedis } from "./redis.ts";
 export interface TestServer {
   readonly url: string;
   readonly context: ApiContext;
-  readonly redisUrl: string;
+  /** Stops redis-server, for good. */
+  stopRedis(): Promise<void>;
+  /** Stops and continues redis-server's process: it is there, but does not answer. */
+  signalRedis(signal: "SIGSTOP" | "SIGCONT"): void;
   readonly document: OpenApiDocument;
   readonly validator: OpenApiValidator;
   /** What was logged, one JSON line each. */
@@ -49,7 +53,8 @@ export interface TestServerOptions {
 /** The API on a free port of the loopback interface, with a redis-server and a data directory of its own. */
 export async function startTestServer(options: TestServerOptions = {}): Promise<TestServer> {
   const dataDir = await mkdtemp(join(tmpdir(), "modelpress-test-"));
-  const { redis, url: redisUrl, close: closeRedis } = await startTestRedis();
+  const testRedis = await startTestRedis();
+  const { redis } = testRedis;
   const logged: string[] = [];
   const log = pino(
     { level: "info" },
@@ -101,7 +106,8 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
   return {
     url,
     context,
-    redisUrl,
+    stopRedis: () => testRedis.server.close(),
+    signalRedis: (signal) => void process.kill(testRedis.server.pid, signal),
     document,
     validator,
     logged,
@@ -132,10 +138,16 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
       stopping.abort();
       await app.close();
       jobs.close();
-      await closeRedis();
+      await testRedis.close();
       await rm(dataDir, { recursive: true, force: true });
     },
   };
+}
+
+/** Keys of the given texts. */
+export function apiKeys(keys: readonly { name: string; key: string; scopes?: readonly string[] }[]): ApiKeys {
+  const hash = (key: string) => createHash("sha256").update(key).digest("hex");
+  return parseApiKeys(JSON.stringify(keys.map(({ key, ...rest }) => ({ ...rest, sha256: hash(key) }))));
 }
 
 /** A form with files and fields, as browsers and curl send it. */

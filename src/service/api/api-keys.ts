@@ -76,13 +76,12 @@ const ANYBODY: Caller = { name: "anybody", scopes: new Set(["read", "write", "ad
 /** For a service that only its own machine can reach. */
 export const OPEN_TO_ALL: ApiKeys = { open: true, identify: () => ANYBODY };
 
-/** Throws `unauthorized` for a stranger, `forbidden` for a caller without the scope. */
-export function checkAccess(caller: Caller | undefined, access: Access): void {
-  if (access === "open") return;
+/** `unauthorized` for a stranger, `forbidden` for a caller without the scope, nothing for who may. */
+export function accessRefusal(caller: Caller | undefined, access: Access): ServiceError | undefined {
+  if (access === "open") return undefined;
   if (caller === undefined) {
-    throw new ServiceError("unauthorized", "Send `Authorization: Bearer <key>` with one of the service's API keys.");
+    return new ServiceError("unauthorized", "Send `Authorization: Bearer <key>` with one of the service's API keys.");
   }
-  if (!caller.scopes.has(access)) {
-    throw new ServiceError("forbidden", `The key "${caller.name}" does not have the scope "${access}".`);
-  }
+  if (caller.scopes.has(access)) return undefined;
+  return new ServiceError("forbidden", `The key "${caller.name}" does not have the scope "${access}".`);
 }

@@ -74,14 +74,14 @@ function refusalOf(error: FastifyError | Error): Refusal {
   return { code: "internal", detail: "Something went wrong that should not have; the log has the details." };
 }
 
-/** Turns whatever is thrown into problem+json. `limit` guards the answers about what is not there. */
+/** Turns whatever is thrown into problem+json. `limits` guard the answers about what is not there. */
 export function registerProblems(
   app: FastifyInstance,
   methodsOf: (path: string) => readonly string[],
-  limit: preHandlerHookHandler,
+  limits: preHandlerHookHandler[],
 ): void {
   app.setErrorHandler((error: FastifyError, request, reply) => sendProblem(error, request, reply));
-  app.setNotFoundHandler({ preHandler: limit }, (request, reply) => {
+  app.setNotFoundHandler({ preHandler: limits }, (request, reply) => {
     const path = request.url.split("?")[0]!;
     const methods = methodsOf(path);
     if (methods.length === 0) {
@@ -103,21 +103,25 @@ export function sendProblem(error: Error, request: FastifyRequest, reply: Fastif
     reply.header("www-authenticate", isPage ? 'Basic realm="modelpress"' : "Bearer");
   }
   if (retryAfterSeconds !== undefined) reply.header("retry-after", retryAfterSeconds);
-  return reply
-    .code(status)
-    .header("content-type", PROBLEM_MEDIA_TYPE)
-    .send(
-      JSON.stringify({
-        type: problemType(code),
-        title,
-        status,
-        detail,
-        code,
-        request_id: request.id,
-        ...(subject !== undefined && { subject }),
-        ...(fields !== undefined && { errors: fields }),
-      }),
-    );
+  return (
+    reply
+      .code(status)
+      // Refusals of the framework itself come without any hook having run.
+      .header("x-request-id", request.id)
+      .header("content-type", PROBLEM_MEDIA_TYPE)
+      .send(
+        JSON.stringify({
+          type: problemType(code),
+          title,
+          status,
+          detail,
+          code,
+          request_id: request.id,
+          ...(subject !== undefined && { subject }),
+          ...(fields !== undefined && { errors: fields }),
+        }),
+      )
+  );
 }
 
 /** What node:http refuses before there is a request. */

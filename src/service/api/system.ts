@@ -1,9 +1,9 @@
-import { createRequire } from "node:module";
 import type { FastifyInstance } from "fastify";
 import { stringify as toYaml } from "yaml";
 import { z } from "zod";
 import { type FieldError, ServiceError } from "../errors.ts";
 import { Evaluation, QuantizeParams } from "../jobs/spec.ts";
+import { VERSIONS } from "../versions.ts";
 import type { ApiContext } from "./context.ts";
 import { DATASET_SUFFIXES } from "./datasets.ts";
 import type { Metrics } from "./metrics.ts";
@@ -209,21 +209,10 @@ async function missingPart(part: string, check: Promise<unknown>): Promise<Field
   }
 }
 
-export const VERSION = versionOf("../../../package.json");
-
-/** From the package's own description: loading the runtime is not for this process. */
-function versionOf(packageJson: string): string {
-  return createRequire(import.meta.url)(packageJson).version;
-}
-
 function capabilitiesOf({ settings }: ApiContext): z.input<typeof Capabilities> {
   const { maxUploadBytes, maxQueuedJobsPerKey, jobTimeoutMs, queueTimeoutMs, inspectLimits, jobThreads } = settings;
   return {
-    versions: {
-      modelpress: VERSION,
-      node: process.versions.node,
-      onnxruntime: versionOf("onnxruntime-node/package.json"),
-    },
+    versions: VERSIONS,
     model_suffixes: [".onnx"],
     dataset_suffixes: [...DATASET_SUFFIXES],
     methods: QuantizeParams.options.map((params) => ({

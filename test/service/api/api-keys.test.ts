@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { test } from "node:test";
-import { checkAccess, OPEN_TO_ALL, parseApiKeys } from "../../../src/service/api/api-keys.ts";
+import { accessRefusal, OPEN_TO_ALL, parseApiKeys } from "../../../src/service/api/api-keys.ts";
 
 const hash = (key: string) => createHash("sha256").update(key).digest("hex");
 const FILE = JSON.stringify([
@@ -32,14 +32,8 @@ test("a key is known by its hash, as Bearer or as the password of Basic", () => 
 
 test("scopes decide, and no key means unauthorized rather than forbidden", () => {
   const keys = parseApiKeys(FILE);
-  const code = (authorization: string | undefined, access: "open" | "read" | "write" | "admin") => {
-    try {
-      checkAccess(keys.identify(authorization), access);
-      return "ok";
-    } catch (error) {
-      return (error as { code: string }).code;
-    }
-  };
+  const code = (authorization: string | undefined, access: "open" | "read" | "write" | "admin") =>
+    accessRefusal(keys.identify(authorization), access)?.code ?? "ok";
   assert.equal(code(undefined, "open"), "ok");
   assert.equal(code(undefined, "read"), "unauthorized");
   assert.equal(code("Bearer secret-1", "write"), "ok");
@@ -47,7 +41,7 @@ test("scopes decide, and no key means unauthorized rather than forbidden", () =>
   assert.equal(code("Bearer secret-2", "admin"), "ok");
   assert.equal(code("Bearer secret-3", "read"), "ok");
   assert.equal(code("Bearer secret-3", "write"), "forbidden");
-  checkAccess(OPEN_TO_ALL.identify(undefined), "admin");
+  assert.equal(accessRefusal(OPEN_TO_ALL.identify(undefined), "admin"), undefined);
 });
 
 test("a wrong file is refused with everything that is wrong, and without its contents", () => {
