@@ -141,11 +141,24 @@ function leadsToDequantize({ node }: { readonly node: Node }): boolean {
   );
 }
 
+/** Whether a value is a quantized constant turned into floats, perhaps reshaped since. */
+function isStoredWeight(value: Value | undefined): boolean {
+  const producer = value?.producer;
+  if (!producer) return false;
+  return producer.opType === "DequantizeLinear" ? !!producer.inputs[0]?.constant : movesStoredWeight(producer);
+}
+
+/** Whether a node hands a stored weight on, instead of computing with it: a lookup by ids that a run brings does not. */
+function movesStoredWeight({ opType, inputs: [data, ...others] }: Node): boolean {
+  return MOVERS.has(opType) && isStoredWeight(data) && others.every((value) => !value || value.constant !== undefined);
+}
+
 function whyFloat(node: Node): Pick<NodeNote, "code" | "message"> | undefined {
-  const dequantized = node.inputs.filter((value) => value?.producer?.opType === "DequantizeLinear");
-  if (dequantized.length === 0) return undefined;
-  const isWeight = (value: Value | undefined) => value?.producer?.inputs[0]?.constant !== undefined;
-  if (dequantized.every(isWeight)) {
+  const dequantized = node.inputs.filter(
+    (value) => value?.producer?.opType === "DequantizeLinear" || isStoredWeight(value),
+  );
+  if (dequantized.length === 0 || movesStoredWeight(node)) return undefined;
+  if (dequantized.every(isStoredWeight)) {
     return {
       code: "dequantized_every_run",
       message:

@@ -89,6 +89,21 @@ describe("auditFusion", () => {
     assert.match(result.floatIslands[0]!.name, /conv_node/);
   });
 
+  it("names the node that computes with stored weights, not those that reshape them", async () => {
+    const reshaped = await audit((make) => {
+      const x = make.input("x", ["n", 16, 8, 8]);
+      const shape = make.ints("shape", [16, 16, 3, 3]);
+      const weight = make.op("Reshape", [weights(make, [16, 144], 0), shape]);
+      make.output(make.op("Conv", [x, weight], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] }), "y");
+    });
+    assert.deepEqual(islands(reshaped), ["Conv dequantized_every_run"]);
+    const lookup = await audit((make) => {
+      const ids = make.input("ids", ["n"], "int64");
+      make.output(make.op("Relu", [make.op("Gather", [weights(make, [64, 16], 0), ids])]), "y");
+    });
+    assert.deepEqual(islands(lookup), ["Gather dequantized_every_run"]);
+  });
+
   it("says why an operator that could have fused did not", async () => {
     const unquantizedOutput = await audit((make) => {
       make.output(conv(make, requantized(make, make.input("x", ["n", 16, 8, 8]))), "y");
