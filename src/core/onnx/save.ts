@@ -76,6 +76,12 @@ export function encodeModel(model: Model, options: SaveOptions): EncodedModel {
     : { model: outside };
 }
 
+/** Bytes that the model will take when it is written, data file included. No tensor is computed. */
+export function predictedBytes(model: Model): number {
+  const { model: file, data } = encodeModel(model, { location: "data" });
+  return file.byteLength + (data?.byteLength ?? 0);
+}
+
 /** The whole file in one array: for tests and small models. Throws `limit_exceeded` past the size of one file. */
 export function modelToBytes(model: Model): Uint8Array {
   const { model: file, data } = encodeModel(model, { location: "data" });
