@@ -1,0 +1,97 @@
+import { CoreError } from "../errors.ts";
+import { byteLengthOf, type DType } from "../onnx/dtype.ts";
+import type { Graph, Value } from "../onnx/ir.ts";
+import { deriveTensors, elementCount } from "../onnx/tensor.ts";
+import type { WeightView } from "./weights.ts";
+import { type BlockLayout, type BlockScheme, quantizeBlocks, type WeightMatrix } from "./weights-blocks.ts";
+
+/** What a tensor of codes or zero points looks like in the file; `pack` makes its bytes out of a byte for each code. */
+export interface CodesForm {
+  readonly dtype: DType;
+  readonly dims: readonly number[];
+  readonly pack?: (codes: Uint8Array) => Uint8Array;
+}
+
+/** How one weight is quantized and what its three tensors look like. */
+export interface QuantizedForm {
+  readonly matrix: Omit<WeightMatrix, "values">;
+  readonly scheme: BlockScheme;
+  readonly layout: BlockLayout;
+  readonly codes: CodesForm;
+  readonly scales: {
+    readonly dtype: "float32" | "float16";
+    readonly dims: readonly number[];
+    /** The scales are multiplied by it once the codes are made: the alpha of a Gemm. */
+    readonly factor?: number;
+  };
+  /** Absent where the reader takes the middle code for zero. */
+  readonly zeroPoints?: CodesForm;
+}
+
+/** The initializers of a quantized weight. */
+export interface QuantizedWeight {
+  readonly codes: Value;
+  readonly scales: Value;
+  readonly zeroPoints: Value | undefined;
+}
+
+/** Bytes of the three tensors together. */
+export function quantizedBytes({ codes, scales, zeroPoints }: QuantizedForm): number {
+  return [codes, scales, ...(zeroPoints ? [zeroPoints] : [])].reduce(
+    (sum, { dtype, dims }) => sum + byteLengthOf(dtype, elementCount(dims)),
+    0,
+  );
+}
+
+/**
+ * The quantized weights of one model. A weight that several nodes read in the same form is quantized and stored once. Nothing is computed
+ * until the bytes are asked for; then the three tensors of a weight are made together.
+ */
+export class QuantizedWeights {
+  readonly #made = new Map<Graph, Map<string, QuantizedWeight>>();
+
+  /** The initializers belong to `graph`, in which all that the view reads must be visible. */
+  of(view: WeightView, form: QuantizedForm, graph: Graph = view.graph): QuantizedWeight {
+    const inGraph = this.#made.get(graph) ?? new Map<string, QuantizedWeight>();
+    this.#made.set(graph, inGraph);
+    const key = `${view.key} ${JSON.stringify(form)}`;
+    const made = inGraph.get(key) ?? makeWeight(view, form, graph);
+    inGraph.set(key, made);
+    return made;
+  }
+}
+
+function makeWeight(view: WeightView, form: QuantizedForm, graph: Graph): QuantizedWeight {
+  const source = view.sources[0]!.name;
+  const { codes, scales, zeroPoints } = form;
+  const types = { codes, scales, ...(zeroPoints && { zeroPoints }) };
+  const tensors = deriveTensors<"codes" | "scales" | "zeroPoints">(types as Required<typeof types>, () => {
+    const made = quantized(view, form, source);
+    return {
+      codes: codes.pack?.(made.codes) ?? made.codes,
+      scales: scaleBytes(made.scales, scales.dtype, scales.factor),
+      zeroPoints: zeroPoints?.pack?.(made.zeroPoints) ?? made.zeroPoints,
+    };
+  });
+  return {
+    codes: graph.addInitializer(`${source}_q`, tensors.codes),
+    scales: graph.addInitializer(`${source}_scale`, tensors.scales),
+    zeroPoints: zeroPoints && graph.addInitializer(`${source}_zero`, tensors.zeroPoints),
+  };
+}
+
+function quantized(view: WeightView, { matrix, scheme, layout }: QuantizedForm, source: string) {
+  try {
+    return quantizeBlocks({ ...matrix, values: view.read() }, scheme, layout);
+  } catch (error) {
+    if (!(error instanceof CoreError) || error.code !== "non_finite") throw error;
+    throw new CoreError("non_finite", `The weight "${source}" cannot be quantized: ${error.message}`, source, {
+      cause: error,
+    });
+  }
+}
+
+function scaleBytes(scales: Float32Array<ArrayBuffer>, dtype: "float32" | "float16", factor = 1): Uint8Array {
+  if (factor !== 1) for (let i = 0; i < scales.length; i++) scales[i] = scales[i]! * factor;
+  return new Uint8Array((dtype === "float16" ? Float16Array.from(scales) : scales).buffer);
+}
