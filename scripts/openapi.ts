@@ -1,7 +1,8 @@
 import { readFile, writeFile } from "node:fs/promises";
 import openapiTypescript, { astToString } from "openapi-typescript";
 import { buildOpenApi } from "../src/service/api/openapi.ts";
-import { openApiYaml, VERSIONS.modelpress } from "../src/service/api/system.ts";
+import { openApiYaml } from "../src/service/api/system.ts";
+import { VERSIONS } from "../src/service/versions.ts";
 
 /**
  * Writes openapi.yaml and the types that the acceptance tests drive the API with; with `--check` only says whether they are
