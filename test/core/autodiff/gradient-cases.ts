@@ -238,6 +238,12 @@ export const GRADIENT_CASES: readonly GradientCase[] = [
 
   conv("3x3", [2, 3, 5, 4], [4, 3, 3, 3], { pads: ints([1, 1, 1, 1]) }),
   conv("3x3 without pads", [2, 2, 5, 5], [3, 2, 3, 3]),
+  {
+    op: "Conv",
+    of: "large enough for a product for each tap",
+    inputs: [frozen(x(2, 8, 20, 20)), x(1, 8, 2, 1)],
+    ...LINEAR,
+  },
   conv("1x1", [2, 3, 3, 4], [4, 3, 1, 1]),
   conv("1x1 with stride", [2, 3, 5, 4], [2, 3, 1, 1], { strides: ints([2, 2]) }),
   conv("stride that leaves inputs over", [2, 2, 6, 7], [2, 2, 3, 3], {

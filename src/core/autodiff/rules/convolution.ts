@@ -116,19 +116,27 @@ export function convWeightGradient(
   const { group } = geometry;
   if (group > 1 && m / group <= 4 && c <= 4) return depthwiseWeightGradient(g, x, dy, geometry, dims);
 
-  // Columns: for each tap of the kernel the inputs that it meets, [N, g, taps·C/g, P]; then one matrix product per sample and group.
   const n = dims.x[0]!;
   const positions = elementCount(dims.y.slice(2));
-  const taps = elementCount(geometry.kernel);
-  const columns = g.concat(
-    tapsOf(g, x, geometry, dims).map((tap) => g.reshape(tap, [n, group, c, positions])),
-    2,
-  );
+  const taps = tapsOf(g, x, geometry, dims).map((tap) => g.reshape(tap, [n, group, c, positions]));
   const d = g.reshape(dy, [n, group, m / group, positions]);
-  const products = g.matMul(d, g.transpose(columns, [0, 1, 3, 2]));
-  const summed = g.reshape(n === 1 ? products : g.sum(products, [0], false), [m, taps, c]);
-  return g.reshape(taps === 1 ? summed : g.transpose(summed, [0, 2, 1]), dims.w);
+  // dy times the inputs that a tap meets, one product for each sample and group, then the sum over samples.
+  const product = (columns: Value, width: number) => {
+    const products = g.matMul(d, g.transpose(columns, [0, 1, 3, 2]));
+    return g.reshape(n === 1 ? products : g.sum(products, [0], false), [m, width]);
+  };
+  // Large maps: one product for each tap. Small ones: all taps side by side, so that a product is worth its start.
+  if (positions >= MIN_TAP_POSITIONS && c >= MIN_TAP_CHANNELS) {
+    const each = taps.map((tap) => g.reshape(product(tap, c), [m, c, 1]));
+    return g.reshape(g.concat(each, 2), dims.w);
+  }
+  const all = g.reshape(product(g.concat(taps, 2), taps.length * c), [m, taps.length, c]);
+  return g.reshape(taps.length === 1 ? all : g.transpose(all, [0, 2, 1]), dims.w);
 }
+
+/** From these sizes on a product for each tap is faster than copying the taps together (`bench/train-kernels.ts`). */
+const MIN_TAP_POSITIONS = 400;
+const MIN_TAP_CHANNELS = 8;
 
 /** x padded, then for each kernel tap the part of it that the tap meets, [N, C, …output positions]. */
 function tapsOf(

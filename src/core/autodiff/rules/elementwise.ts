@@ -95,8 +95,7 @@ export const ELEMENTWISE = {
   Sin: unary((g, { x, d }) => g.mul(d, g.op("Cos", [x]))),
   Cos: unary((g, { x, d }) => g.neg(g.mul(d, g.op("Sin", [x])))),
   Erf: unary((g, { x, d }) => g.mul(d, g.mul(g.exp(g.neg(g.square(x))), 2 / Math.sqrt(Math.PI)))),
-  // y ≥ 0, so its sign is the indicator of y > 0: one pass less than a comparison and a cast.
-  Relu: unary((g, { y, d }) => g.mul(d, g.op("Sign", [y]))),
+  Relu: unary((g, { y, d }) => masked(g, d, g.greater(y, 0))),
   LeakyRelu: unary((g, { x, d }, node) => g.where(g.greater(x, 0), d, g.mul(d, node.float("alpha", 0.01)))),
   Elu: unary((g, { x, y, d }, node) => g.where(g.greater(x, 0), d, g.mul(d, g.add(y, node.float("alpha", 1))))),
   Selu: unary((g, { x, y, d }, node) => {
