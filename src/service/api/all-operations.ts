@@ -1,5 +1,5 @@
 import { DATASET_OPERATIONS } from "./datasets.ts";
-import { JOB_OPERATIONS } from "./jobs.ts";
+import { JOB_OPERATIONS } from "./job-operations.ts";
 import { MODEL_OPERATIONS } from "./models.ts";
 import type { Operation } from "./operation.ts";
 import { UPLOAD_OPERATIONS } from "./resumable-uploads.ts";

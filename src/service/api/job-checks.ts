@@ -1,7 +1,8 @@
-import { CoreError, checkDatasetFits } from "../../core/index.ts";
+import { CoreError, checkDatasetFits, type ModelFacts } from "../../core/index.ts";
 import type { DatasetRecord, ModelRecord } from "../catalog.ts";
 import type { FieldError } from "../errors.ts";
 import type { JobSpec } from "../jobs/spec.ts";
+import { pointerOf } from "./operation.ts";
 
 /**
  * What can be known to be wrong with a job from the recorded facts alone, in microseconds: refused now and not an hour later.
@@ -27,19 +28,19 @@ export function checkJob(
 }
 
 function checkDims({ evaluation }: JobSpec, model: ModelRecord): FieldError[] {
-  const known = new Set(
-    model.facts.inputs.flatMap(({ shape }) => shape ?? []).filter((dim) => typeof dim === "string"),
+  return unknownDims(evaluation.dims, model.facts).map((name) =>
+    problem(
+      pointerOf("/evaluation/dims", [name]),
+      "unknown_dimension",
+      `The model's inputs have no symbolic dimension ${JSON.stringify(name)}.`,
+    ),
   );
-  return Object.keys(evaluation.dims)
-    .filter((name) => !known.has(name))
-    .map((name) => {
-      const pointer = `/evaluation/dims/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
-      return problem(
-        pointer,
-        "unknown_dimension",
-        `The model's inputs have no symbolic dimension ${JSON.stringify(name)}.`,
-      );
-    });
+}
+
+/** The names in `dims` that are no symbolic dimension of the model's inputs. */
+export function unknownDims(dims: Readonly<Record<string, number>>, { inputs }: ModelFacts): string[] {
+  const known = new Set(inputs.flatMap(({ shape }) => shape ?? []));
+  return Object.keys(dims).filter((name) => !known.has(name));
 }
 
 function checkInputs(model: ModelRecord, { facts, id }: DatasetRecord): FieldError[] {

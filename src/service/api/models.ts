@@ -8,6 +8,7 @@ import type { ApiContext } from "./context.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
 import * as examples from "./examples.ts";
 import type { Inspector } from "./inspector.ts";
+import { unknownDims } from "./job-checks.ts";
 import { defineOperation, isJson, route } from "./operation.ts";
 import type { FinishedUploads } from "./resumable-uploads.ts";
 import {
@@ -230,7 +231,12 @@ export function registerModels(
   route(app, getModel, async ({ params, query }) => {
     const record = await modelById(params.model_id);
     if (query.dims === undefined) return modelOf(record);
-    checkDims(query.dims, record.facts, "#/query/dims");
+    const unknown = unknownDims(query.dims, record.facts);
+    if (unknown.length > 0) {
+      const message = `The model's inputs have no symbolic dimension ${unknown.join(", ")}.`;
+      const fields = [{ pointer: "#/query/dims", code: "unknown_dimension", message }];
+      throw new ServiceError("validation_failed", message, { fields });
+    }
     return modelOf(record, await inspector.model(record.files, query.dims));
   });
 
@@ -283,16 +289,6 @@ function graphFirst(files: readonly CatalogFile[]): readonly CatalogFile[] {
     throw new ServiceError("invalid_model", `Of several files exactly one must be named .onnx; ${found}.`);
   }
   return [graphs[0]!, ...files.filter((file) => file !== graphs[0])];
-}
-
-/** Throws `validation_failed` for a dimension that the model's inputs do not have. */
-export function checkDims(dims: Readonly<Record<string, number>>, facts: ModelFacts, pointer: string): void {
-  const known = new Set(facts.inputs.flatMap(({ shape }) => shape ?? []).filter((dim) => typeof dim === "string"));
-  const unknown = Object.keys(dims).filter((name) => !known.has(name));
-  if (unknown.length === 0) return;
-  const has = known.size === 0 ? "it has none" : `it has ${[...known].join(", ")}`;
-  const message = `The model's inputs have no symbolic dimension ${unknown.join(", ")}; ${has}.`;
-  throw new ServiceError("validation_failed", message, { fields: [{ pointer, code: "unknown_dimension", message }] });
 }
 
 function modelOf(record: ModelRecord, facts: ModelFacts = record.facts) {

@@ -1,0 +1,217 @@
+import { z } from "zod";
+import { DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders } from "./download.ts";
+import * as examples from "./examples.ts";
+import {
+  ArtifactParams,
+  CreateJobHeaders,
+  CreateJobQuery,
+  CreateJobRequest,
+  Job,
+  JobEventPage,
+  JobPage,
+  JobParams,
+  JobPlan,
+  ListJobEventsHeaders,
+  ListJobEventsQuery,
+  ListJobsQuery,
+} from "./job-schemas.ts";
+import { defineOperation } from "./operation.ts";
+
+/** The operations on jobs, as data; `jobs.ts` does them. */
+
+const json = (schema: z.ZodType) => ({ "application/json": schema });
+
+export const createJob = defineOperation({
+  id: "createJob",
+  method: "POST",
+  path: "/v1/jobs",
+  tag: "Jobs",
+  summary: "Start a job",
+  description:
+    "Compresses a model. The request is checked against the recorded facts of model and dataset at once; follow the job by its Location " +
+    "or its events.",
+  access: "write",
+  query: CreateJobQuery,
+  headers: CreateJobHeaders,
+  body: CreateJobRequest,
+  responses: {
+    200: {
+      description: "With `validate_only=true`: what the job would do. Nothing was stored.",
+      content: json(JobPlan),
+      example: examples.plan,
+    },
+    202: {
+      description: "The job is recorded and waits for a worker.",
+      content: json(Job),
+      headers: { Location: "Path of the job.", "Retry-After": "Seconds after which to ask for it." },
+      example: examples.queuedJob,
+      links: { getJob: { job_id: "id" }, listJobEvents: { job_id: "id" }, cancelJob: { job_id: "id" } },
+    },
+  },
+  problems: [
+    "validation_failed",
+    "idempotency_conflict",
+    "quota_exceeded",
+    "invalid_params",
+    "unsupported",
+    "invalid_model",
+    "timeout",
+    "conflict",
+    "too_large",
+    "unsupported_media_type",
+  ],
+  examples: { "application/json": examples.createJobRequest },
+});
+
+export const listJobs = defineOperation({
+  id: "listJobs",
+  method: "GET",
+  path: "/v1/jobs",
+  tag: "Jobs",
+  summary: "List jobs",
+  access: "read",
+  query: ListJobsQuery,
+  responses: {
+    200: {
+      description: "Newest first.",
+      content: json(JobPage),
+      example: { data: [examples.queuedJob], next_cursor: null },
+    },
+  },
+  problems: ["validation_failed"],
+});
+
+export const getJob = defineOperation({
+  id: "getJob",
+  method: "GET",
+  path: "/v1/jobs/{job_id}",
+  tag: "Jobs",
+  summary: "Get a job",
+  access: "read",
+  params: JobParams,
+  responses: { 200: { description: "The job.", content: json(Job), example: examples.finishedJob } },
+  problems: ["not_found"],
+});
+
+export const cancelJob = defineOperation({
+  id: "cancelJob",
+  method: "POST",
+  path: "/v1/jobs/{job_id}/cancel",
+  tag: "Jobs",
+  summary: "Cancel a job",
+  description: "A waiting job is cancelled at once, a running one within a few seconds. Asking again is no error.",
+  access: "write",
+  params: JobParams,
+  responses: {
+    202: { description: "It is cancelled, or will be.", content: json(Job), example: examples.queuedJob },
+  },
+  problems: ["not_found", "conflict"],
+});
+
+export const retryJob = defineOperation({
+  id: "retryJob",
+  method: "POST",
+  path: "/v1/jobs/{job_id}/retry",
+  tag: "Jobs",
+  summary: "Run a finished job again",
+  description: "Makes a new job with the same request; its `retry_of` names the old one.",
+  access: "write",
+  params: JobParams,
+  responses: {
+    202: {
+      description: "The new job.",
+      content: json(Job),
+      headers: { Location: "Path of the new job.", "Retry-After": "Seconds after which to ask for it." },
+      example: examples.queuedJob,
+    },
+  },
+  problems: ["not_found", "conflict", "quota_exceeded", "validation_failed"],
+});
+
+export const deleteJob = defineOperation({
+  id: "deleteJob",
+  method: "DELETE",
+  path: "/v1/jobs/{job_id}",
+  tag: "Jobs",
+  summary: "Delete a job",
+  description: "With its events and artifacts; the model it made stays.",
+  access: "write",
+  params: JobParams,
+  responses: { 204: { description: "The job is gone." } },
+  problems: ["not_found", "conflict"],
+});
+
+export const listJobEvents = defineOperation({
+  id: "listJobEvents",
+  method: "GET",
+  path: "/v1/jobs/{job_id}/events",
+  tag: "Jobs",
+  summary: "Follow a job",
+  description:
+    "A list; or, with `Accept: text/event-stream`, server-sent events as they come: the data of each is a `JobEvent`, its id works as " +
+    "`Last-Event-ID` after a reconnection, and the stream ends after the event of the job's final status.",
+  access: "read",
+  params: JobParams,
+  query: ListJobEventsQuery,
+  headers: ListJobEventsHeaders,
+  responses: {
+    200: {
+      description: "Oldest first.",
+      content: { "application/json": JobEventPage, "text/event-stream": z.string() },
+      example: { data: [examples.event], next_cursor: null },
+    },
+  },
+  problems: ["not_found", "validation_failed"],
+});
+
+const FILE_RESPONSES = (mediaType: string) => ({
+  200: {
+    description: "All bytes.",
+    content: { [mediaType]: null },
+    headers: { ...DOWNLOAD_HEADERS, ...DIGEST_HEADER },
+  },
+  206: {
+    description: "The bytes that Range asks for.",
+    content: { [mediaType]: null },
+    headers: { ...DOWNLOAD_HEADERS, ...DIGEST_HEADER, "Content-Range": "Which bytes these are." },
+  },
+  304: { description: "The bytes are the ones that If-None-Match names." },
+});
+
+export const downloadJobArtifact = defineOperation({
+  id: "downloadJobArtifact",
+  method: "GET",
+  path: "/v1/jobs/{job_id}/artifacts/{name}",
+  tag: "Jobs",
+  summary: "Download a file that a job made",
+  access: "read",
+  params: ArtifactParams,
+  headers: DownloadHeaders,
+  responses: FILE_RESPONSES("*/*"),
+  problems: ["not_found", "range_not_satisfiable"],
+});
+
+export const getJobReport = defineOperation({
+  id: "getJobReport",
+  method: "GET",
+  path: "/v1/jobs/{job_id}/report",
+  tag: "Jobs",
+  summary: "Read a job's report",
+  access: "read",
+  params: JobParams,
+  headers: DownloadHeaders,
+  responses: FILE_RESPONSES("text/html"),
+  problems: ["not_found", "range_not_satisfiable"],
+});
+
+export const JOB_OPERATIONS = [
+  createJob,
+  listJobs,
+  getJob,
+  cancelJob,
+  retryJob,
+  deleteJob,
+  listJobEvents,
+  downloadJobArtifact,
+  getJobReport,
+];
