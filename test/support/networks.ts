@@ -3,6 +3,7 @@ import { float, GraphBuilder, int, ints } from "../../src/core/autodiff/graph-bu
 import { Model, type Value } from "../../src/core/onnx/ir.ts";
 import { elementCount, tensorOf } from "../../src/core/onnx/tensor.ts";
 import { Random } from "../../src/core/random.ts";
+import { type Samples, samplesOf } from "../../src/core/train/samples.ts";
 
 /** Adds layers to a model; every layer's weights are initializers named after it. */
 export class NetworkBuilder {
@@ -191,4 +192,20 @@ export function transformer(options: {
   }
   const pooled = g.op("ReduceMean", [net.layerNorm(x, width), g.shape([1])], { keepdims: int(0) });
   return net.output(net.linear(pooled, width, classes), ["n", classes]);
+}
+
+/** Images of one bright half: class 0 left, 1 right, 2 top, 3 bottom, under noise. */
+export function halves(count: number, seed: number): Samples {
+  const random = new Random(seed, "halves");
+  const data = new Float32Array(count * 64);
+  random.fillNormal(data);
+  const labels = BigInt64Array.from({ length: count }, () => BigInt(random.integer(4)));
+  for (let i = 0; i < count; i++) {
+    for (let p = 0; p < 64; p++) {
+      const [row, column] = [p >> 3, p & 7];
+      const bright = [column < 4, column >= 4, row < 4, row >= 4][Number(labels[i])];
+      data[i * 64 + p] = 0.7 * data[i * 64 + p]! + (bright ? 1 : 0);
+    }
+  }
+  return samplesOf({ x: tensorOf("float32", [count, 1, 8, 8], data) }, { labels: tensorOf("int64", [count], labels) });
 }

@@ -12,6 +12,8 @@ type Named = Readonly<Record<string, Tensor>>;
 export interface ValidationMetric {
   readonly name: string;
   readonly better: "higher" | "lower";
+  /** Whether it needs the targets that are computed from a batch (a teacher's outputs), which costs a run of the teacher. */
+  readonly readsComputedTargets?: boolean;
   score(outputs: Named, targets: Named): { readonly sum: number; readonly positions: number };
 }
 
@@ -57,7 +59,7 @@ export async function createValidator(trainable: TrainableModel, options: Valida
         const rows = Math.min(batchSize, samples.count - start);
         const indices = Uint32Array.from({ length: batchSize }, (_, i) => start + (i % rows));
         const batch = samples.gather(indices);
-        const more = (await options.moreTargets?.(batch.feeds)) ?? {};
+        const more = metric.readsComputedTargets ? await options.moreTargets?.(batch.feeds) : undefined;
         const results = await session.run({ ...feeds, ...batch.feeds }, outputs);
         const score = metric.score(firstRows(results, rows), firstRows({ ...batch.targets, ...more }, rows));
         sum += score.sum;

@@ -5,7 +5,6 @@ import { METRICS } from "../../../src/core/evaluate/metrics.ts";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
-import { Random } from "../../../src/core/random.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { type TrainingHooks, type TrainingSettings, type TrainingTask, train } from "../../../src/core/train/loop.ts";
 import { crossEntropy } from "../../../src/core/train/losses.ts";
@@ -14,23 +13,7 @@ import type { EpochRecord } from "../../../src/core/train/run-state.ts";
 import { type Samples, samplesOf, splitSamples } from "../../../src/core/train/samples.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../../../src/core/train/trainable.ts";
-import { NetworkBuilder } from "../../support/networks.ts";
-
-/** Images of one bright half: class 0 left, 1 right, 2 top, 3 bottom, under noise. */
-function halves(count: number, seed: number): Samples {
-  const random = new Random(seed, "halves");
-  const data = new Float32Array(count * 64);
-  random.fillNormal(data);
-  const labels = BigInt64Array.from({ length: count }, () => BigInt(random.integer(4)));
-  for (let i = 0; i < count; i++) {
-    for (let p = 0; p < 64; p++) {
-      const [row, column] = [p >> 3, p & 7];
-      const bright = [column < 4, column >= 4, row < 4, row >= 4][Number(labels[i])];
-      data[i * 64 + p] = 0.7 * data[i * 64 + p]! + (bright ? 1 : 0);
-    }
-  }
-  return samplesOf({ x: tensorOf("float32", [count, 1, 8, 8], data) }, { labels: tensorOf("int64", [count], labels) });
-}
+import { halves, NetworkBuilder } from "../../support/networks.ts";
 
 /** Convolution, BatchNormalization, pooling, Dropout and a dense layer. */
 function network(seed = 1): Model {

@@ -1,0 +1,170 @@
+/** What a student is asked to learn: the parts of the loss, as a job names them, and how they read student and teacher. */
+import { CoreError } from "../errors.ts";
+import { DTYPES } from "../onnx/dtype.ts";
+import type { Model, Value } from "../onnx/ir.ts";
+import {
+  attentionKl,
+  attentionTransfer,
+  decoupledKl,
+  hint,
+  relationalAngle,
+  relationalDistance,
+  relationKl,
+} from "../train/distillation-losses.ts";
+import { cosineDistance, crossEntropy, distillationKl, huber, logitsOf, meanSquaredError } from "../train/losses.ts";
+import type { LossTerm, Objective, ObjectiveContext } from "../train/step-graph.ts";
+import type { TeacherValue } from "./teacher.ts";
+
+/** How an output is compared with the teacher's. `kl` and `dkd` are for class scores, the others for any numbers. */
+export type OutputLoss = "kl" | "dkd" | "mse" | "huber" | "cosine";
+
+export type HintKind = "mse" | "cosine" | "attention" | "rkd_distance" | "rkd_angle" | "relation" | "attention_map";
+
+/** An inner value of the student that is to become like one of the teacher's. */
+export interface HintSpec {
+  readonly teacher: string;
+  readonly student: string;
+  readonly kind: HintKind;
+  readonly weight: number;
+  /** For `relation`: how many relation heads the states are cut into. */
+  readonly heads?: number;
+}
+
+export interface DistillationLoss {
+  readonly temperature: number;
+  readonly klWeight: number;
+  readonly labelWeight: number;
+  readonly outputLoss: OutputLoss;
+  readonly labelSmoothing: number;
+  /** Weights of the two parts of `dkd`. */
+  readonly alpha: number;
+  readonly beta: number;
+  readonly hints: readonly HintSpec[];
+  /** Which outputs mean the same; undefined pairs them by name, or the only one of each model with the other's. */
+  readonly outputs?: readonly { readonly teacher: string; readonly student: string }[];
+}
+
+/** What the fields mean when nothing is said: Hinton's loss at temperature 4. */
+export const DISTILLATION_LOSS: DistillationLoss = {
+  temperature: 4,
+  klWeight: 0.9,
+  labelWeight: 0.1,
+  outputLoss: "kl",
+  labelSmoothing: 0,
+  alpha: 1,
+  beta: 8,
+  hints: [],
+};
+
+const HINTS: Readonly<Record<HintKind, (context: ObjectiveContext, s: Value, t: Value, spec: HintSpec) => Value>> = {
+  mse: ({ g, parameter }, s, t) => hint(g, s, t, parameter),
+  cosine: ({ g }, s, t) => cosineDistance(g, s, t),
+  attention: ({ g }, s, t) => attentionTransfer(g, s, t),
+  rkd_distance: ({ g }, s, t) => relationalDistance(g, s, t),
+  rkd_angle: ({ g }, s, t) => relationalAngle(g, s, t),
+  relation: ({ g }, s, t, { heads }) => relationKl(g, s, t, heads ?? 1),
+  attention_map: ({ g }, s, t) => attentionKl(g, s, t),
+};
+
+/** The outputs of student and teacher that mean the same. Throws `invalid_params` where that is not clear. */
+export function pairOutputs(
+  teacher: Model,
+  student: Model,
+  given: DistillationLoss["outputs"],
+): readonly { readonly teacher: string; readonly student: string }[] {
+  const [ours, theirs] = [student, teacher].map((model) => model.graph.outputs.map(({ name }) => name)) as [
+    string[],
+    string[],
+  ];
+  const pairs =
+    given ??
+    (ours.length === 1 && theirs.length === 1
+      ? [{ teacher: theirs[0]!, student: ours[0]! }]
+      : ours.filter((name) => theirs.includes(name)).map((name) => ({ teacher: name, student: name })));
+  for (const pair of pairs) {
+    for (const [name, names, whose] of [
+      [pair.student, ours, "student"] as const,
+      [pair.teacher, theirs, "teacher"] as const,
+    ]) {
+      if (!names.includes(name)) throw new CoreError("invalid_params", `The ${whose} has no output "${name}".`, name);
+    }
+  }
+  if (pairs.length === 0) {
+    throw new CoreError(
+      "invalid_params",
+      `No output of the student (${ours.join(", ")}) has the name of one of the teacher's (${theirs.join(", ")}): say which belong together.`,
+    );
+  }
+  return pairs;
+}
+
+/** What must be read from the teacher for these losses. */
+export function teacherValues(loss: DistillationLoss, pairs: ReturnType<typeof pairOutputs>): readonly TeacherValue[] {
+  const scores = loss.outputLoss === "kl" || loss.outputLoss === "dkd";
+  const outputs =
+    loss.klWeight === 0 ? [] : pairs.map(({ teacher: value }) => ({ value, target: outputTarget(value), scores }));
+  const inner = [...new Set(loss.hints.map(({ teacher }) => teacher))];
+  return [...outputs, ...inner.map((value) => ({ value, target: hintTarget(value), scores: false }))];
+}
+
+export const outputTarget = (name: string) => `teacher/${name}`;
+const hintTarget = (name: string) => `teacher/inner/${name}`;
+
+/** The name under which labels come with a batch. */
+export const LABELS = "labels";
+
+/**
+ * label_weight · L(labels) + kl_weight · L(teacher's outputs) + Σ hints. Labels belong to the first pair of outputs: integers are classes
+ * (cross-entropy), floats of the output's shape are values (mean squared error).
+ */
+export function distillationObjective(loss: DistillationLoss, pairs: ReturnType<typeof pairOutputs>): Objective {
+  return (context) => {
+    const { value, target } = context;
+    const terms: LossTerm[] = [];
+    if (loss.labelWeight > 0) {
+      const labels = target(LABELS);
+      terms.push({
+        name: "label",
+        weight: loss.labelWeight,
+        value: labelLoss(context, value(pairs[0]!.student), labels, loss),
+      });
+    }
+    if (loss.klWeight > 0) {
+      for (const pair of pairs) {
+        const name = pairs.length === 1 ? loss.outputLoss : `${loss.outputLoss} ${pair.student}`;
+        const [s, t] = [value(pair.student), target(outputTarget(pair.teacher))];
+        const weight = loss.klWeight / pairs.length;
+        terms.push({ name, weight, value: OUTPUT_LOSSES[loss.outputLoss](context, s, t, loss) });
+      }
+    }
+    for (const spec of loss.hints) {
+      if (spec.weight === 0) continue;
+      const [s, t] = [value(spec.student), target(hintTarget(spec.teacher))];
+      terms.push({
+        name: `${spec.kind} ${spec.student}`,
+        weight: spec.weight,
+        value: HINTS[spec.kind](context, s, t, spec),
+      });
+    }
+    return terms;
+  };
+}
+
+const OUTPUT_LOSSES: Readonly<
+  Record<OutputLoss, (context: ObjectiveContext, s: Value, t: Value, loss: DistillationLoss) => Value>
+> = {
+  kl: ({ g }, s, t, { temperature }) => distillationKl(g, logitsOf(s), t, temperature),
+  dkd: ({ g, target }, s, t, loss) => decoupledKl(g, logitsOf(s), t, target(LABELS), loss),
+  mse: ({ g }, s, t) => meanSquaredError(g, s, t),
+  huber: ({ g }, s, t) => huber(g, s, t),
+  cosine: ({ g }, s, t) => cosineDistance(g, s, t),
+};
+
+function labelLoss({ g }: ObjectiveContext, output: Value, labels: Value, { labelSmoothing }: DistillationLoss): Value {
+  const kind = labels.dtype && DTYPES[labels.dtype].kind;
+  if (kind === "int" || kind === "uint") {
+    const whole = labels.dtype === "int64" || labels.dtype === "int32" ? labels : g.cast(labels, "int64");
+    return crossEntropy(g, logitsOf(output), whole, labelSmoothing);
+  }
+  return meanSquaredError(g, output, labels);
+}

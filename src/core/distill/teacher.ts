@@ -1,0 +1,161 @@
+/**
+ * The frozen side of a distillation: any model that onnxruntime runs. It need not be differentiable and may be quantized; only its outputs,
+ * and the inner values that hints name, are read.
+ */
+import { CoreError, checkCancelled } from "../errors.ts";
+import type { Model, Value } from "../onnx/ir.ts";
+import { modelToBytes } from "../onnx/save.ts";
+import { elementCount, floatsOf, type Tensor, tensor, tensorOf } from "../onnx/tensor.ts";
+import type { OpenSession } from "../runtime/session.ts";
+import { logitsOf } from "../train/losses.ts";
+import { gatherRows, type Samples } from "../train/samples.ts";
+
+type Named = Readonly<Record<string, Tensor>>;
+
+/** What is read from the teacher, and the name it gets among the targets. */
+export interface TeacherValue {
+  /** An output or an inner value of the teacher. */
+  readonly value: string;
+  readonly target: string;
+  /** Class scores: read before a final Softmax, and as log-probabilities where they come as probabilities all the same. */
+  readonly scores: boolean;
+}
+
+export interface Teacher {
+  /** The values for one batch, as float32, by target. */
+  run(feeds: Named): Promise<Named>;
+  close(): Promise<void>;
+}
+
+/** Throws `invalid_params` for a value that the teacher does not have. */
+export async function openTeacher(
+  source: Model,
+  values: readonly TeacherValue[],
+  options: { readonly openSession: OpenSession; readonly threads: number },
+): Promise<Teacher> {
+  const model = source.clone();
+  const byName = new Map<string, Value>();
+  for (const value of model.graph.outputs) byName.set(value.name, value);
+  for (const node of model.graph.nodes) for (const value of node.outputs) byName.set(value.name, value);
+  const read = values.map(({ value: name, scores }) => {
+    const value = byName.get(name);
+    if (!value) throw new CoreError("invalid_params", `The teacher has no value "${name}".`, name);
+    return scores ? logitsOf(value) : value;
+  });
+  for (const value of [...model.graph.outputs]) if (!read.includes(value)) model.graph.removeOutput(value);
+  for (const value of read) {
+    if (value.isGraphOutput) continue;
+    value.retype(undefined, undefined);
+    model.graph.addOutput(value);
+  }
+  const session = await options.openSession({ bytes: modelToBytes(model) }, { threads: options.threads });
+  const fixed = session.inputs.map(({ shape }) => shape?.[0]).find((dim) => typeof dim === "number");
+  return {
+    async run(feeds) {
+      const results = await runInParts(feeds, fixed, (part) => session.run(part));
+      return Object.fromEntries(
+        values.map(({ target, scores }, i) => {
+          const result = results[read[i]!.name]!;
+          return [target, scores ? logScores(result) : tensorOf("float32", result.dims, float32Of(result))];
+        }),
+      );
+    },
+    close: () => session.close(),
+  };
+}
+
+/** A teacher that takes a fixed number of samples gets them in parts; the last one is filled up with copies of its first sample. */
+async function runInParts(
+  feeds: Named,
+  size: number | undefined,
+  run: (part: Named) => Promise<Named>,
+): Promise<Named> {
+  const count = Object.values(feeds)[0]!.dims[0]!;
+  if (size === undefined || size === count) return run(feeds);
+  const parts: Named[] = [];
+  for (let start = 0; start < count; start += size) {
+    const indices = Array.from({ length: size }, (_, i) => (start + i < count ? start + i : start));
+    const part = await run(mapTensors(feeds, (value) => gatherRows(value, indices)));
+    const kept = Math.min(size, count - start);
+    parts.push(
+      mapTensors(part, (value) =>
+        gatherRows(
+          value,
+          Array.from({ length: kept }, (_, i) => i),
+        ),
+      ),
+    );
+  }
+  return mapTensors(parts[0]!, (_, name) => stack(parts.map((part) => part[name]!)));
+}
+
+function mapTensors(tensors: Named, map: (value: Tensor, name: string) => Tensor): Named {
+  return Object.fromEntries(Object.entries(tensors).map(([name, value]) => [name, map(value, name)]));
+}
+
+function stack(parts: readonly Tensor[]): Tensor {
+  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part.bytes, at);
+    at += part.byteLength;
+  }
+  const rows = parts.reduce((sum, { dims }) => sum + dims[0]!, 0);
+  return tensor(parts[0]!.dtype, [rows, ...parts[0]!.dims.slice(1)], bytes);
+}
+
+function float32Of(value: Tensor): Float32Array<ArrayBuffer> {
+  return new Float32Array(floatsOf(value));
+}
+
+/** Scores whose rows are probabilities (a quantized model's Softmax, for instance) become their logarithms; a softmax gives them back. */
+function logScores(value: Tensor): Tensor {
+  const scores = float32Of(value);
+  const width = value.dims.at(-1)!;
+  for (let start = 0; start < scores.length; start += width) {
+    let sum = 0;
+    for (let i = start; i < start + width; i++) sum += scores[i]! < 0 ? Number.NaN : scores[i]!;
+    if (!(Math.abs(sum - 1) < 0.02)) return tensorOf("float32", value.dims, scores);
+  }
+  return tensorOf(
+    "float32",
+    value.dims,
+    scores.map((p) => Math.log(Math.max(p, 1e-7))),
+  );
+}
+
+export interface CacheOptions {
+  readonly batchSize: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((fraction: number) => void) | undefined;
+}
+
+/** Runs the teacher once over all samples; answers its values stacked, [count, ...] each. Deterministic, so it can be kept as a blob. */
+export async function teacherOutputs(teacher: Teacher, samples: Samples, options: CacheOptions): Promise<Named> {
+  const kept: Record<string, { dims: readonly number[]; data: Float32Array<ArrayBuffer> }> = {};
+  for (let start = 0; start < samples.count; start += options.batchSize) {
+    checkCancelled(options.signal);
+    const rows = Math.min(options.batchSize, samples.count - start);
+    const { feeds } = samples.gather(Uint32Array.from({ length: rows }, (_, i) => start + i));
+    for (const [target, value] of Object.entries(await teacher.run(feeds))) {
+      const shape = value.dims.slice(1);
+      kept[target] ??= { dims: [samples.count, ...shape], data: new Float32Array(samples.count * elementCount(shape)) };
+      kept[target].data.set(floatsOf(value), start * elementCount(shape));
+    }
+    options.onProgress?.((start + rows) / samples.count);
+  }
+  return Object.fromEntries(
+    Object.entries(kept).map(([name, { dims, data }]) => [name, tensorOf("float32", dims, data)]),
+  );
+}
+
+/** The samples with further targets, one row for each sample. */
+export function withTargets(samples: Samples, targets: Named): Samples {
+  return {
+    count: samples.count,
+    gather: (indices) => {
+      const batch = samples.gather(indices);
+      return { ...batch, targets: { ...batch.targets, ...mapTensors(targets, (value) => gatherRows(value, indices)) } };
+    },
+  };
+}

@@ -1,0 +1,252 @@
+import assert from "node:assert/strict";
+import { before, describe, test } from "node:test";
+import { DISTILLATION_LOSS, type DistillationLoss } from "../../../src/core/distill/objective.ts";
+import { type DistillationHooks, distillOffline, type OfflineDistillation } from "../../../src/core/distill/offline.ts";
+import { openTeacher, teacherOutputs } from "../../../src/core/distill/teacher.ts";
+import { CoreError } from "../../../src/core/errors.ts";
+import { METRICS } from "../../../src/core/evaluate/metrics.ts";
+import type { Model } from "../../../src/core/onnx/ir.ts";
+import { modelToBytes } from "../../../src/core/onnx/save.ts";
+import { floatsOf } from "../../../src/core/onnx/tensor.ts";
+import { openSession } from "../../../src/core/runtime/session.ts";
+import { type TrainingSettings, train } from "../../../src/core/train/loop.ts";
+import { crossEntropy } from "../../../src/core/train/losses.ts";
+import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
+import type { Samples } from "../../../src/core/train/samples.ts";
+import { SCHEDULES } from "../../../src/core/train/schedule.ts";
+import { createTrainable, exportTrained } from "../../../src/core/train/trainable.ts";
+import type { ValidationMetric } from "../../../src/core/train/validate.ts";
+import { halves, NetworkBuilder } from "../../support/networks.ts";
+
+const SETTINGS: TrainingSettings = {
+  epochs: 4,
+  batchSize: 32,
+  optimizer: OPTIMIZERS.adamw,
+  learningRate: 0.02,
+  schedule: SCHEDULES.onecycle,
+  warmupSteps: 0,
+  weightDecay: 0,
+  gradientClip: null,
+  averageDecay: null,
+  augmentation: null,
+  patience: null,
+  seed: 3,
+  threads: 1,
+};
+
+const samples = halves(480, 5);
+const fresh = halves(400, 77);
+const withoutLabels = (of: Samples): Samples => ({
+  count: of.count,
+  gather: (indices) => ({ feeds: of.gather(indices).feeds, targets: {} }),
+});
+
+/** One convolution, pooled, and a dense layer; the last Softmax is optional, the batch may be fixed. */
+function network(
+  channels: number,
+  seed: number,
+  options: { softmax?: boolean; batch?: number; output?: string } = {},
+): Model {
+  const net = new NetworkBuilder(seed);
+  const n = options.batch ?? "n";
+  const features = net.relu(net.batchNorm(net.conv(net.input([n, 1, 8, 8]), 1, channels), channels));
+  const pooled = net.maxPool(features, 4);
+  const logits = net.linear(net.g.op("Flatten", [pooled]), channels * 4, 4);
+  return net.output(options.softmax ? net.g.op("Softmax", [logits]) : logits, [n, 4], options.output ?? "logits");
+}
+
+const top1: ValidationMetric = {
+  name: "top1",
+  better: "higher",
+  score: (outputs, targets) => METRICS.top1.score(outputs.logits!, targets.labels!),
+};
+
+let teacher: Model;
+
+before(async () => {
+  const trainable = createTrainable(network(8, 1));
+  const result = await train(
+    {
+      trainable,
+      training: samples,
+      objective: ({ g, value, target }) => [
+        { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
+      ],
+    },
+    { ...SETTINGS, epochs: 8 },
+    { openSession },
+  );
+  teacher = exportTrained(trainable, result.values);
+});
+
+const distill = (
+  spec: Partial<Omit<OfflineDistillation, "loss">> & { loss?: Partial<DistillationLoss> },
+  hooks: Partial<DistillationHooks> = {},
+) =>
+  distillOffline(
+    {
+      teacher,
+      student: network(2, 9),
+      reinitialize: false,
+      training: SETTINGS,
+      samples,
+      validationSplit: 0.2,
+      evaluation: fresh,
+      metric: top1,
+      baseline: false,
+      ...spec,
+      loss: { ...DISTILLATION_LOSS, ...spec.loss },
+    },
+    { openSession, ...hooks },
+  );
+
+const refused = (message: RegExp) => (error: unknown) =>
+  error instanceof CoreError && error.code === "invalid_params" && message.test(error.message);
+
+describe("offline distillation", () => {
+  test("a student without labels learns to agree with its teacher", async () => {
+    const { metrics, run } = await distill({
+      samples: withoutLabels(samples),
+      evaluation: withoutLabels(fresh),
+      metric: undefined,
+      training: { ...SETTINGS, epochs: 10 },
+      loss: { labelWeight: 0, klWeight: 1 },
+    });
+    assert.equal(metrics!.name, "teacher_agreement");
+    assert.equal(metrics!.teacher, 1);
+    assert.ok(metrics!.studentBefore < 0.6 && metrics!.studentAfter > 0.85, JSON.stringify(metrics));
+    assert.deepEqual(Object.keys(run.history[0]!.losses), ["kl"]);
+  });
+
+  test("teacher, student before and after, and a baseline from the same start are judged on the same samples", async () => {
+    const phases = new Set<string>();
+    const result = await distill({ baseline: true }, { onProgress: ({ phase }) => phases.add(phase) });
+    assert.deepEqual([...phases].sort(), ["baseline", "distill", "teach"]);
+    const { metrics, baseline, student } = result;
+    assert.ok(metrics!.teacher > 0.95 && metrics!.studentAfter > metrics!.studentBefore + 0.2, JSON.stringify(metrics));
+    assert.ok(metrics!.baseline !== null && metrics!.baseline > metrics!.studentBefore);
+    assert.deepEqual(Object.keys(baseline!.run.history[0]!.losses), ["label"]);
+    const session = await openSession({ bytes: modelToBytes(student) });
+    const { feeds, targets } = fresh.gather([...Array(fresh.count).keys()]);
+    const outputs = await session.run(feeds);
+    await session.close();
+    assert.equal(METRICS.top1.score(outputs.logits!, targets.labels!).sum / fresh.count, metrics!.studentAfter);
+  });
+
+  test("keeping the teacher's outputs, computing them anew and getting them in parts of one give the same student", async () => {
+    const bytes = async (spec: Parameters<typeof distill>[0]) =>
+      Buffer.from(modelToBytes((await distill(spec)).student));
+    const kept = await bytes({});
+    assert.deepEqual(await bytes({ maxCacheBytes: 0 }), kept);
+    const one = fixedBatch(teacher);
+    const logits = async (model: Model) => {
+      const opened = await openTeacher(model, [{ value: "logits", target: "t", scores: true }], {
+        openSession,
+        threads: 1,
+      });
+      const { t } = await teacherOutputs(opened, samples, { batchSize: 33 });
+      await opened.close();
+      return floatsOf(t!);
+    };
+    const [whole, parts] = [await logits(teacher), await logits(one)];
+    assert.ok(whole.every((x, i) => Math.abs(x - parts[i]!) < 1e-5));
+  });
+
+  test("a teacher with a Softmax at its end teaches the same as its logits", async () => {
+    const opened = await openTeacher(softmaxed(teacher), [{ value: "probabilities", target: "t", scores: true }], {
+      openSession,
+      threads: 1,
+    });
+    const plain = await openTeacher(teacher, [{ value: "logits", target: "t", scores: true }], {
+      openSession,
+      threads: 1,
+    });
+    const { feeds } = samples.gather([0, 1, 2]);
+    assert.deepEqual((await opened.run(feeds)).t, (await plain.run(feeds)).t);
+    await opened.close();
+    await plain.close();
+  });
+
+  test("hints of other widths are learned through an adaptor that the student is exported without", async () => {
+    const student = network(2, 9);
+    const inner = (model: Model) => model.graph.nodes.find(({ opType }) => opType === "Relu")!.outputs[0]!.name;
+    const hint = (kind: "mse" | "attention" | "rkd_distance", weight: number) => ({
+      teacher: inner(teacher),
+      student: inner(student),
+      kind,
+      weight,
+    });
+    const { student: trained, run } = await distill({
+      student,
+      loss: { hints: [hint("mse", 1), hint("attention", 100), hint("rkd_distance", 5)] },
+    });
+    const losses = run.history.map(
+      (record) => Object.entries(record.losses).find(([name]) => name.startsWith("mse"))![1],
+    );
+    assert.ok(losses.at(-1)! < 0.8 * losses[0]!, String(losses));
+    const structure = (model: Model) => [
+      model.graph.nodes.map(({ opType, name }) => `${opType} ${name}`),
+      [...model.graph.initializers].map(({ name, constant }) => `${name} ${constant!.dims}`).sort(),
+      model.graph.outputs.map(({ name }) => name),
+    ];
+    assert.deepEqual(structure(trained), structure(student));
+  });
+
+  test("a run that was interrupted in the baseline ends in the same bytes", async () => {
+    const whole = await distill({ baseline: true });
+    const saved: Partial<Record<string, Uint8Array>> = {};
+    const stop = new AbortController();
+    await assert.rejects(
+      distill(
+        { baseline: true },
+        {
+          signal: stop.signal,
+          saveCheckpoint: async (phase, bytes) => {
+            saved[phase] = bytes.slice();
+            if (phase === "baseline") stop.abort();
+          },
+        },
+      ),
+    );
+    assert.deepEqual(Object.keys(saved), ["distill", "baseline"]);
+    const resumed = await distill({ baseline: true }, { resumeFrom: saved });
+    assert.deepEqual(modelToBytes(resumed.student), modelToBytes(whole.student));
+    assert.deepEqual(modelToBytes(resumed.baseline!.model), modelToBytes(whole.baseline!.model));
+    assert.deepEqual(resumed.metrics, whole.metrics);
+  });
+
+  test("what does not fit together is refused before anything runs", async () => {
+    const bare = { samples: withoutLabels(samples), metric: undefined, evaluation: undefined };
+    await assert.rejects(distill({ ...bare }), refused(/no labels: `label_weight` must be 0/));
+    await assert.rejects(distill({ ...bare, baseline: true, loss: { labelWeight: 0 } }), refused(/no `baseline`/));
+    await assert.rejects(distill({ ...bare, loss: { labelWeight: 0, outputLoss: "dkd" } }), refused(/decoupled/));
+    await assert.rejects(
+      distill({ loss: { outputs: [{ teacher: "nothing", student: "logits" }] } }),
+      refused(/teacher has no output "nothing"/),
+    );
+    await assert.rejects(
+      distill({ loss: { hints: [{ teacher: "nothing", student: "logits", kind: "mse", weight: 1 }] } }),
+      refused(/teacher has no value "nothing"/),
+    );
+  });
+});
+
+/** The same model for one sample at a time. */
+function fixedBatch(model: Model): Model {
+  const copy = model.clone();
+  for (const value of [...copy.graph.inputs, ...copy.graph.outputs])
+    value.retype("float32", [1, ...value.shape!.slice(1)]);
+  return copy;
+}
+
+/** The same model with probabilities for an output. */
+function softmaxed(model: Model): Model {
+  const copy = model.clone();
+  const logits = copy.graph.outputs[0]!;
+  copy.graph.removeOutput(logits);
+  copy.claimName("probabilities");
+  const node = copy.graph.append({ opType: "Softmax", inputs: [logits], outputs: ["probabilities"] });
+  node.outputs[0]!.retype("float32", ["n", 4]);
+  copy.graph.addOutput(node.outputs[0]!);
+  return copy;
+}
