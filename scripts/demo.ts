@@ -20,6 +20,8 @@ const METHODS = [
 ] as const;
 
 const EVALUATION = { samples: 32, latency: { runs: 30, batch_size: 1, threads: 1 } } as const;
+/** Of what the stack printed, shown when a request fails. */
+const LOG_TAIL_CHARACTERS = 4000;
 const ARTIFACTS = ["model.onnx", "report.json", "report.html"] as const;
 
 interface Row {
@@ -141,6 +143,9 @@ async function main(): Promise<boolean> {
     try {
       say(`modelpress runs at ${stack.url}`);
       rows = await compressAll(new Client(stack.url), subjects, folder);
+    } catch (error) {
+      console.error(stack.log().slice(-LOG_TAIL_CHARACTERS));
+      throw error;
     } finally {
       await stack.close();
     }
