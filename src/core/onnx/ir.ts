@@ -391,6 +391,14 @@ export class Graph {
     );
   }
 
+  /**
+   * Copies everything in this graph into `target`, an empty one of this or another model. `values` says what stands there for values of the
+   * graphs around this one, and is extended by the copies.
+   */
+  copyInto(target: Graph, values: Map<Value, Value>): void {
+    copyGraph(this, target, values);
+  }
+
   /** This graph and every body below it, outermost first. */
   *walk(): Generator<Graph> {
     yield this;

@@ -1,0 +1,162 @@
+import type { LayerFacts } from "../facts.ts";
+import type { Model, Node, Value } from "../onnx/ir.ts";
+import { elementCount, floatsOf, isFloat, type Tensor } from "../onnx/tensor.ts";
+import { QUANTIZED_OPERANDS, unpackedCount } from "./model-weights.ts";
+
+/**
+ * The layers of a model: nodes that multiply with a weight or look rows up in one. Biases, normalizations and lone scales are weights, but
+ * nothing is decided layer by layer about them.
+ */
+
+/** A weight among a node's inputs, and the axis of its output channels; undefined where the layout has none. */
+interface Operand {
+  readonly input: number;
+  readonly axis: (node: Node, dims: readonly number[]) => number | undefined;
+}
+
+const at = (input: number, axis: number): readonly Operand[] => [{ input, axis: () => axis }];
+const last = (_: Node, dims: readonly number[]) => dims.length - 1;
+const none = () => undefined;
+/** Of A in A · B the rows are the channels, of B the columns. */
+const product = (a: number, b: number): readonly Operand[] => [
+  { input: a, axis: (_, dims) => Math.max(0, dims.length - 2) },
+  { input: b, axis: last },
+];
+const gemm = (b: number): readonly Operand[] => [{ input: b, axis: (node) => (node.int("transB", 0) !== 0 ? 0 : 1) }];
+/** W and R: [directions, gates · hidden, inputs]. */
+const recurrent = [...at(1, 1), ...at(2, 1)];
+
+const LAYERS: Readonly<Record<string, readonly Operand[]>> = {
+  Conv: at(1, 0),
+  FusedConv: at(1, 0),
+  ConvInteger: at(1, 0),
+  QLinearConv: at(3, 0),
+  DeformConv: at(1, 0),
+  ConvTranspose: at(1, 1),
+  MatMul: product(0, 1),
+  FusedMatMul: product(0, 1),
+  MatMulInteger: product(0, 1),
+  QLinearMatMul: product(0, 3),
+  MatMulIntegerToFloat: product(0, 1),
+  DynamicQuantizeMatMul: [{ input: 1, axis: last }],
+  MatMulNBits: [{ input: 1, axis: none }],
+  Gemm: gemm(1),
+  FusedGemm: gemm(1),
+  QGemm: gemm(3),
+  Gather: at(0, 0),
+  GatherBlockQuantized: [{ input: 0, axis: none }],
+  RNN: recurrent,
+  GRU: recurrent,
+  LSTM: recurrent,
+  DynamicQuantizeLSTM: [1, 2].map((input) => ({ input, axis: none })),
+  Attention: [{ input: 1, axis: last }],
+  QAttention: [{ input: 1, axis: last }],
+};
+
+/**
+ * One row for each weight of each layer, in the order of the nodes, bodies included. A weight that two layers share has a row under each.
+ * Ranges are of float weights; each weight is read once.
+ */
+export function listLayers(model: Model): LayerFacts[] {
+  const ranges = new Map<Value, Map<number | undefined, Ranges>>();
+  const layers: LayerFacts[] = [];
+  for (const node of model.nodes()) {
+    for (const operand of LAYERS[node.opType] ?? []) {
+      const weight = weightBehind(node, operand);
+      if (weight && elementCount(weight.tensor.dims) > 1) layers.push(factsOf(node, weight, ranges));
+    }
+  }
+  return layers;
+}
+
+/** A constant, and the node that reads it: the layer itself, or a DequantizeLinear in front of it. */
+interface Found {
+  readonly value: Value;
+  readonly tensor: Tensor;
+  readonly reader: Node;
+  readonly axis: number | undefined;
+}
+
+/** The weight of a layer, also where it is stored in another type or layout and brought into shape by nodes. */
+function weightBehind(node: Node, operand: Operand): Found | undefined {
+  let value = node.inputs[operand.input];
+  let reader = node;
+  const perms: (readonly number[] | undefined)[] = [];
+  while (value && !value.constant) {
+    const { producer }: Value = value;
+    if (producer?.domain !== "" || !["Cast", "DequantizeLinear", "Identity", "Transpose"].includes(producer.opType)) {
+      return undefined;
+    }
+    if (producer.opType === "Transpose") perms.push(producer.ints("perm"));
+    if (producer.opType === "DequantizeLinear") reader = producer;
+    value = producer.inputs[0];
+  }
+  if (!value?.constant) return undefined;
+  const tensor = value.constant;
+  // Integers that a layer reads directly are indices or shapes, unless its operator takes codes.
+  const isCode = QUANTIZED_OPERANDS[reader.opType]?.codes.some((index) => reader.inputs[index] === value);
+  if (!isFloat(tensor.dtype) && !isCode) return undefined;
+  const axis = perms.reduce<number | undefined>(
+    (current, perm) => (current === undefined ? undefined : (perm?.[current] ?? tensor.dims.length - 1 - current)),
+    operand.axis(node, tensor.dims),
+  );
+  return { value, tensor, reader, axis };
+}
+
+function factsOf(
+  node: Node,
+  { value, tensor, reader, axis }: Found,
+  ranges: Map<Value, Map<number | undefined, Ranges>>,
+): LayerFacts {
+  const parameters = QUANTIZED_OPERANDS[reader.opType]?.parameters ?? [];
+  const bytes = [value, ...parameters.map((index) => reader.inputs[index])].reduce(
+    (total, part) => total + (part?.constant?.byteLength ?? 0),
+    0,
+  );
+  const byAxis = ranges.get(value) ?? new Map<number | undefined, Ranges>();
+  const range = byAxis.get(axis) ?? rangesOf(tensor, axis);
+  ranges.set(value, byAxis.set(axis, range));
+  return {
+    name: node.label,
+    op: node.opType,
+    weight: value.name,
+    shape: tensor.dims,
+    parameters: unpackedCount(tensor, reader),
+    bytes,
+    dtype: tensor.dtype,
+    ...range,
+  };
+}
+
+type Ranges = Pick<LayerFacts, "weight_min" | "weight_max" | "channel_range_spread">;
+
+/** Smallest and largest value, and how far the channels' largest magnitudes lie apart. Values that are not finite are left out. */
+function rangesOf(tensor: Tensor, axis: number | undefined): Ranges {
+  if (!isFloat(tensor.dtype)) return { weight_min: null, weight_max: null, channel_range_spread: null };
+  const values = floatsOf(tensor);
+  const { dims } = tensor;
+  const channels = axis === undefined ? 1 : (dims[axis] ?? 1);
+  const inner = axis === undefined ? values.length : elementCount(dims.slice(axis + 1));
+  const magnitudes = new Float64Array(channels);
+  let min = Number.POSITIVE_INFINITY;
+  let max = Number.NEGATIVE_INFINITY;
+  for (let start = 0, channel = 0; start < values.length; start += inner, channel = (channel + 1) % channels) {
+    let largest = magnitudes[channel]!;
+    for (let i = start; i < start + inner; i++) {
+      const value = values[i]!;
+      if (!Number.isFinite(value)) continue;
+      if (value < min) min = value;
+      if (value > max) max = value;
+      const magnitude = Math.abs(value);
+      if (magnitude > largest) largest = magnitude;
+    }
+    magnitudes[channel] = largest;
+  }
+  if (min > max) return { weight_min: null, weight_max: null, channel_range_spread: null };
+  const nonZero = magnitudes.filter((magnitude) => magnitude > 0);
+  const spread = axis === undefined || nonZero.length === 0 ? null : nonZero.reduce(larger) / nonZero.reduce(smaller);
+  return { weight_min: min, weight_max: max, channel_range_spread: spread };
+}
+
+const larger = (a: number, b: number) => Math.max(a, b);
+const smaller = (a: number, b: number) => Math.min(a, b);

@@ -1,0 +1,74 @@
+import { checkCancelled } from "../errors.ts";
+import type { ModelFacts } from "../facts.ts";
+import type { DType } from "../onnx/dtype.ts";
+import type { Model } from "../onnx/ir.ts";
+import type { ModelSource, OpenSession } from "../runtime/session.ts";
+import { costOf } from "./model-cost.ts";
+import { weightsOf } from "./model-weights.ts";
+import { isConstantNode } from "./shape-probe.ts";
+
+export interface InspectOptions {
+  readonly openSession: OpenSession;
+  /** The model as the runtime gets it: by path where it has external data. */
+  readonly source: ModelSource;
+  /** Sizes for symbolic dimensions, by name ("w"), or by `input.axis` ("x.3") for those without one. */
+  readonly dims?: Readonly<Record<string, number>>;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Loads `model` as onnxruntime would run it, and says what it is. Loading is the check: throws `invalid_model` with the node at fault when the
+ * runtime cannot. Nothing is run. Sizes and counts come from the graph, shapes from the runtime's own inference (`costOf`).
+ */
+export async function inspectModel(model: Model, options: InspectOptions): Promise<ModelFacts> {
+  const { openSession, source, dims = {}, signal } = options;
+  checkCancelled(signal);
+  const session = await openSession(source);
+  const { inputs, outputs } = session;
+  await session.close();
+  checkCancelled(signal);
+  return {
+    ...structureOf(model),
+    inputs,
+    outputs,
+    ...weightTotals(model),
+    ...(await costOf(model, inputs, { openSession, dims, signal })),
+  };
+}
+
+type Structure = Pick<ModelFacts, "ir_version" | "opset_imports" | "producer" | "nodes" | "operators">;
+
+function structureOf(model: Model): Structure {
+  const operators = new Map<string, number>();
+  let nodes = 0;
+  for (const node of model.nodes()) {
+    // Constant nodes are a way to store weights.
+    if (isConstantNode(node)) continue;
+    const name = node.domain === "" ? node.opType : `${node.domain}.${node.opType}`;
+    operators.set(name, (operators.get(name) ?? 0) + 1);
+    nodes++;
+  }
+  const { producerName = "", producerVersion = "" } = model.source ?? {};
+  return {
+    ir_version: model.irVersion,
+    opset_imports: Object.fromEntries([...model.opsets].map(([domain, version]) => [domain || "ai.onnx", version])),
+    producer: `${producerName} ${producerVersion}`.trim(),
+    nodes,
+    operators: Object.fromEntries([...operators].sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))),
+  };
+}
+
+function weightTotals(model: Model): Pick<ModelFacts, "parameters" | "weight_bytes" | "weight_bytes_by_dtype"> {
+  let parameters = 0;
+  const bytes = new Map<DType, number>();
+  for (const weight of weightsOf(model)) {
+    const { dtype, byteLength } = weight.tensor;
+    parameters += weight.parameters;
+    bytes.set(dtype, (bytes.get(dtype) ?? 0) + byteLength);
+  }
+  return {
+    parameters,
+    weight_bytes: [...bytes.values()].reduce((total, count) => total + count, 0),
+    weight_bytes_by_dtype: Object.fromEntries(bytes),
+  };
+}
