@@ -20,7 +20,7 @@ export interface ModelFacts {
   readonly producer: string;
   readonly inputs: readonly ValueFacts[];
   readonly outputs: readonly ValueFacts[];
-  /** Nodes of the graph and of all its subgraphs. */
+  /** Nodes of the graph and of all its subgraphs; Constant nodes are storage and do not count. */
   readonly nodes: number;
   readonly operators: Readonly<Record<string, number>>;
   /** Elements of all weights; a tensor used twice counts once. */

@@ -63,20 +63,21 @@ for (const name of REAL_MODEL_NAMES) {
 const NETWORKS: Record<string, (options?: MakerOptions) => Model> = { cnn, transformer, lstm, branches, loop };
 
 for (const [name, build] of Object.entries(NETWORKS)) {
-  test(`${name}: onnxruntime finds the weights in the data file, in bodies too, and computes the same`, async () => {
-    const model = build();
-    const files = await writeModel(model, folder(), "model.onnx", { maxInlineBytes: 0 });
-    assert.deepEqual(
-      files.map((file) => file.name),
-      ["model.onnx", "model.onnx.data"],
-    );
-    const feeds = randomFeeds(model);
-    assert.deepEqual(
-      await outputsOf({ path: files[0]!.path }, feeds),
-      await outputsOf({ bytes: modelToBytes(model) }, feeds),
-    );
-    assert.equal(printModel(openModel(files), { digests: true }), printModel(model, { digests: true }));
-  });
+  for (const storage of ["initializer", "constant"] as const)
+    test(`${name} in ${storage}s: onnxruntime finds the weights in the data file, in bodies too, and computes the same`, async () => {
+      const model = build({ storage });
+      const files = await writeModel(model, folder(), "model.onnx", { maxInlineBytes: 0 });
+      assert.deepEqual(
+        files.map((file) => file.name),
+        ["model.onnx", "model.onnx.data"],
+      );
+      const feeds = randomFeeds(model);
+      assert.deepEqual(
+        await outputsOf({ path: files[0]!.path }, feeds),
+        await outputsOf({ bytes: modelToBytes(model) }, feeds),
+      );
+      assert.equal(printModel(openModel(files), { digests: true }), printModel(model, { digests: true }));
+    });
 }
 
 test("the file of an external tensor must be given, under the name the model uses", async () => {

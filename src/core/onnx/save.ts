@@ -149,7 +149,7 @@ class ModelWriter {
     proto.initializer = [];
     const sparse = new Set<string>();
     for (const value of graph.initializers) {
-      if (value.constant) proto.initializer.push(this.#tensor(value.constant, value.name, "initializer"));
+      if (value.constant) proto.initializer.push(this.#tensor(value.constant, value.name, true));
       else sparse.add(value.name);
     }
     proto.sparseInitializer = proto.sparseInitializer.filter(({ values }) => values && sparse.has(values.name));
@@ -167,7 +167,10 @@ class ModelWriter {
   }
 
   #node(node: Node): NodeProto {
-    const attribute = [...node.attrs].map(([name, attr]) => this.#attr(name, attr));
+    const attribute = [...node.attrs].map(([name, attr]) =>
+      // The value of a Constant node is an initializer in all but name, also to onnxruntime.
+      this.#attr(name, attr, node.opType === "Constant" && name === "value"),
+    );
     const proto = shallow<NodeProto>(NodeProtoSchema, node.source);
     proto.input = trimmed(
       node.inputs.map((value) => value?.name ?? ""),
@@ -184,7 +187,7 @@ class ModelWriter {
     return proto;
   }
 
-  #attr(name: string, attr: Attr): AttributeProto {
+  #attr(name: string, attr: Attr, mayMoveOut: boolean): AttributeProto {
     if (
       attr.source &&
       attr.type !== "tensor" &&
@@ -223,12 +226,12 @@ class ModelWriter {
         break;
       case "tensor":
         proto.type = AttributeType.TENSOR;
-        proto.t = this.#tensor(attr.value, undefined, "attribute");
+        proto.t = this.#tensor(attr.value, undefined, mayMoveOut);
         this.#mark(proto, [proto.t]);
         break;
       case "tensors":
         proto.type = AttributeType.TENSORS;
-        proto.tensors = attr.value.map((value) => this.#tensor(value, undefined, "attribute"));
+        proto.tensors = attr.value.map((value) => this.#tensor(value, undefined, false));
         this.#mark(proto, proto.tensors);
         break;
       case "graph":
@@ -248,7 +251,7 @@ class ModelWriter {
   }
 
   /** `name` undefined keeps the name the tensor was read with. */
-  #tensor(value: Tensor, name: string | undefined, place: "initializer" | "attribute"): TensorProto {
+  #tensor(value: Tensor, name: string | undefined, mayMoveOut: boolean): TensorProto {
     const source = sourceOf(value);
     const proto = shallow<TensorProto>(TensorProtoSchema, source);
     if (name !== undefined && name !== proto.name) proto.name = name;
@@ -257,7 +260,7 @@ class ModelWriter {
       proto.dataType = onnxOfDtype(value.dtype);
     }
     if (value.dtype === "string") return proto;
-    if (this.#location && place === "initializer" && isExternalizable(value)) {
+    if (this.#location && mayMoveOut && isExternalizable(value)) {
       this.#moveOut(proto, value, this.#location);
     } else if (!source || value.byteLength >= MIN_STREAMED_BYTES) {
       // A tensor without a message may have to be computed: even a small one is not asked for its bytes before its turn.

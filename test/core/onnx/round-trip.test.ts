@@ -145,18 +145,19 @@ test("long lists of numbers are written as raw_data, with the same values", () =
 // ---- external data ---------------------------------------------------------------------------------------------------
 
 for (const [name, build] of Object.entries(NETWORKS)) {
-  test(`${name}: weights moved into a data file and read from there are the same`, () => {
-    const model = build();
-    const text = printModel(model, DIGESTS);
-    const encoded = encodeModel(model, { location: "w.data", maxInlineBytes: 0 });
-    assert.ok(encoded.data, "there is a data file");
-    assert.equal(encoded.data.location, "w.data");
-    const files = inMemory({ "w.data": bytesOf(encoded.data) });
-    const loaded = loadModel(bytesOf(encoded.model), files);
-    assert.equal(printModel(loaded, DIGESTS), text);
-    // And back inside again.
-    assert.equal(printModel(loadModel(modelToBytes(loaded)), DIGESTS), text);
-  });
+  for (const storage of ["initializer", "constant"] as const)
+    test(`${name} in ${storage}s: weights moved into a data file and read from there are the same`, () => {
+      const model = build({ storage });
+      const text = printModel(model, DIGESTS);
+      const encoded = encodeModel(model, { location: "w.data", maxInlineBytes: 0 });
+      assert.ok(encoded.data, "there is a data file");
+      assert.equal(encoded.data.location, "w.data");
+      const files = inMemory({ "w.data": bytesOf(encoded.data) });
+      const loaded = loadModel(bytesOf(encoded.model), files);
+      assert.equal(printModel(loaded, DIGESTS), text);
+      // And back inside again.
+      assert.equal(printModel(loadModel(modelToBytes(loaded)), DIGESTS), text);
+    });
 }
 
 test("data files are aligned to pages, keep small and integer tensors inside, and hold a shared tensor once", () => {
