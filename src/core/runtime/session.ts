@@ -23,6 +23,8 @@ export interface SessionOptions {
    * the weights of subgraphs twice then, into both files, so that the graph is not valid ONNX.)
    */
   readonly optimizedModelData?: string;
+  /** Writes onnxruntime's own profile of every run to a file whose name starts with this path, when the session is closed. */
+  readonly profilePrefix?: string;
 }
 
 export interface Session {
@@ -55,7 +57,7 @@ ort.env.logLevel = "fatal";
 /** Loads a model. Throws `invalid_model` with the node at fault, `limit_exceeded` when memory runs out. */
 export const openSession: OpenSession = async (model, options = {}) => {
   let session: ort.InferenceSession;
-  const { threads = 1, optimization = "all", optimizedModelPath, optimizedModelData } = options;
+  const { threads = 1, optimization = "all", optimizedModelPath, optimizedModelData, profilePrefix } = options;
   const sessionOptions: ort.InferenceSession.SessionOptions = {
     ...QUIET,
     executionProviders: ["cpu"],
@@ -64,6 +66,7 @@ export const openSession: OpenSession = async (model, options = {}) => {
     interOpNumThreads: 1,
     graphOptimizationLevel: optimization,
     ...(optimizedModelPath !== undefined && { optimizedModelFilePath: optimizedModelPath }),
+    ...(profilePrefix !== undefined && { enableProfiling: true, profileFilePrefix: profilePrefix }),
     extra: {
       session: {
         // Idle threads would otherwise go on spinning after a run, and take their cores from whatever runs next: another session, or us.
@@ -83,16 +86,18 @@ export const openSession: OpenSession = async (model, options = {}) => {
   } catch (error) {
     throw runtimeError(error, "onnxruntime cannot load the model");
   }
-  return new OrtSession(session);
+  return new OrtSession(session, profilePrefix !== undefined);
 };
 
 class OrtSession implements Session {
   readonly inputs: readonly ValueFacts[];
   readonly outputs: readonly ValueFacts[];
   readonly #session: ort.InferenceSession;
+  readonly #profiled: boolean;
 
-  constructor(session: ort.InferenceSession) {
+  constructor(session: ort.InferenceSession, profiled: boolean) {
     this.#session = session;
+    this.#profiled = profiled;
     this.inputs = session.inputMetadata.map(factsOf);
     this.outputs = session.outputMetadata.map(factsOf);
   }
@@ -118,6 +123,7 @@ class OrtSession implements Session {
   }
 
   async close(): Promise<void> {
+    if (this.#profiled) this.#session.endProfiling();
     await this.#session.release();
   }
 }
