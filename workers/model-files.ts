@@ -14,8 +14,8 @@ import type { LocalFile, ProducedFile } from "../src/service/tasks.ts";
  * size can be compressed in the memory of its largest tensor.
  */
 
-/** The name and the most bytes of one read or write call: Linux moves at most 2 GiB at once, and between calls a job can be cancelled. */
-const MAX_IO_BYTES = 64 * 2 ** 20;
+/** The most bytes of one read or write: Linux moves at most 2 GiB at once, and between two a job can be cancelled. */
+const MAX_IO_BYTES = 256 * 2 ** 20;
 /** Small chunks are gathered into writes of this size. */
 const STAGING_BYTES = 4 * 2 ** 20;
 
