@@ -68,8 +68,8 @@ export interface WriteOptions extends Pick<SaveOptions, "maxInlineBytes"> {
 }
 
 /**
- * Writes a model to `directory` as `name`, with its weights in `<name>.data` when they do not fit in one file. Tensors are computed one after the
- * other while the one before is being written. Whatever goes wrong, no file stays behind.
+ * Writes a model to `directory` as `name`, with its weights in `<name>.data` when they do not fit in one file. Each tensor is computed
+ * while the one before is being written. Whatever goes wrong, no file stays behind.
  */
 export async function writeModel(
   model: Model,

@@ -17,8 +17,8 @@ export interface BigModel {
 const MARK_FLOATS = 1024;
 
 /**
- * Writes y = x · W0 · W1 … with square float32 weights of `side`, as many as make `weightBytes`, to `directory`. 12 weights of 8192 x 8192
- * are 3 GiB. The first and the last 4 KiB of every weight are random numbers near 0.01.
+ * Writes y = x · W0 · W1 … with square float32 weights of `side`, as many as make `weightBytes`, to `directory`. 12 weights of
+ * 8192 x 8192 are 3 GiB. The first and the last 4 KiB of every weight are random numbers within 0.01 of zero.
  */
 export function writeBigModel(directory: string, weightBytes = 3 * 2 ** 30, side = 8192): BigModel {
   const make = new GraphMaker();

@@ -4,8 +4,9 @@ import { arrayOf, type Tensor } from "../../src/core/onnx/tensor.ts";
 import { runModel } from "./open-model.ts";
 
 /**
- * Runs both models in onnxruntime on the same feeds. Float outputs must agree to `tolerance` times the largest magnitude of the output, everything
- * else exactly. Both run with graph optimizations off, so that the comparison is of the graphs and not of what the runtime makes of them.
+ * Runs both models in onnxruntime on the same feeds. Float outputs must agree to `tolerance` times the largest magnitude of the
+ * output, everything else exactly. Both run with graph optimizations off, so that the graphs are compared and not what the runtime makes
+ * of them.
  */
 export async function assertSameFunction(
   before: Model,

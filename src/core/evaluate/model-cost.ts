@@ -115,9 +115,9 @@ class CostMeter {
   }
 
   /**
-   * `outer` holds the types of the graph's inputs and of what it reads of the graphs around it. Undefined for a body that the runtime cannot
-   * load with them: silero VAD's branch for 8 kHz takes no frames of 16 kHz. The main graph is never that; where a branch keeps it from being
-   * loaded, its other branch may still say something.
+   * `outer` holds the types of the graph's inputs and of what it reads of the graphs around it. Undefined for a body that the runtime
+   * cannot load with them: silero VAD's branch for 8 kHz takes no frames of 16 kHz. The main graph is never that; where a branch keeps
+   * it from being loaded, its other branch may still say something.
    */
   async graph(graph: Graph, outer: ReadonlyMap<Value, ConcreteType>): Promise<Cost | undefined> {
     checkCancelled(this.#signal);

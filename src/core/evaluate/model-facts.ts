@@ -17,8 +17,8 @@ export interface InspectOptions {
 }
 
 /**
- * Loads `model` as onnxruntime would run it, and says what it is. Loading is the check: throws `invalid_model` with the node at fault when the
- * runtime cannot. Nothing is run. Sizes and counts come from the graph, shapes from the runtime's own inference (`costOf`).
+ * Loads `model` as onnxruntime would run it, and says what it is. Loading is the check: throws `invalid_model` with the node at fault
+ * when the runtime cannot. Nothing is run. Sizes and counts come from the graph, shapes from the runtime's own inference (`costOf`).
  */
 export async function inspectModel(model: Model, options: InspectOptions): Promise<ModelFacts> {
   const { openSession, source, dims = {}, signal } = options;

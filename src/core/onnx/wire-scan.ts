@@ -4,9 +4,9 @@ import { CoreError } from "../errors.ts";
 import { LIMITS } from "./limits.ts";
 
 /**
- * Reads the structure of a file without decoding it, so that what is decoded afterwards is known to be well-formed and of bearable size.
- * It is stricter than the decoder: lengths must add up and wire types must be those of the schema, because where readers differ
- * (protobuf-es takes a field of the wrong wire type for the right one, C++ skips it) this process would check another model than onnxruntime runs.
+ * Reads the structure of a file without decoding it, so that what is decoded afterwards is known to be well-formed and of bearable
+ * size. It is stricter than the decoder: lengths must add up and wire types must be those of the schema. Where readers differ
+ * (protobuf-es takes a field of the wrong wire type for the right one, C++ skips it) we would check another model than onnxruntime runs.
  */
 export function scanModelBytes(bytes: Uint8Array): void {
   if (bytes.byteLength > LIMITS.fileBytes) {

@@ -12,12 +12,12 @@ const MAX_ELEMENTS = 2 ** 24;
 const MAX_FREE_BYTES = 1024;
 
 /**
- * Replaces what is computed from constants alone by its value, in place. The values come from `evaluate`, which runs all of it as one model, so
- * they are what the runtime would compute.
+ * Replaces what is computed from constants alone by its value, in place. The values come from `evaluate`, which runs all of it as one
+ * model, so they are what the runtime would compute.
  *
- * A file must not grow: a result is kept when it is small, or no larger than the constants that become unused by it. Operators that make much
- * out of little (Expand, Tile, ConstantOfShape, DequantizeLinear) and random ones are not in the table and never folded. Nodes that
- * have become useless are left to dead code removal. Answers whether anything changed.
+ * A file must not grow: a result is kept when it is small, or no larger than the constants that become unused by it. Operators that
+ * make much out of little (Expand, Tile, ConstantOfShape, DequantizeLinear) and random ones are not in the table and never folded. Nodes
+ * that have become useless are left to dead code removal. Answers whether anything changed.
  */
 export async function foldConstants(model: Model, evaluate: Evaluate): Promise<boolean> {
   const foldable = findFoldable(model);

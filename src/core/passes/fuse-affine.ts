@@ -8,15 +8,15 @@ import { type NoteSink, noteOn, type Pass } from "./pass.ts";
  *     BatchNormalization   y_c = gamma_c · (x_c − mean_c) / sqrt(var_c + epsilon) + beta_c
  *     Mul, Div, Add, Sub   y_c = s_c · x_c + t_c   with a constant that has one value for each channel, or one for all
  *
- * are both y_c = s_c · x_c + t_c, with s_c = gamma_c / sqrt(var_c + epsilon) and t_c = beta_c − s_c · mean_c for the first. After a linear
- * operator x_c = W_c ∗ z + b_c this is (s_c · W_c) ∗ z + (s_c · b_c + t_c): new weights, and one node less. (Jacob et al., "Quantization and
- * Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 3.2, eq. 14.)
+ * are both y_c = s_c · x_c + t_c, with s_c = gamma_c / sqrt(var_c + epsilon) and t_c = beta_c − s_c · mean_c for the first. After
+ * a linear operator x_c = W_c ∗ z + b_c this is (s_c · W_c) ∗ z + (s_c · b_c + t_c): new weights, and one node less. (Jacob et al.,
+ * "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 3.2, eq. 14.)
  *
- * Shapes: W of Conv is [Cout, Cin/group, …], of ConvTranspose [Cin, Cout/group, …] with the channels of group g at g · Cout/group; of Gemm
- * [K, N], or [N, K] when transB. All arithmetic is float64, rounded once to float32.
+ * Shapes: W of Conv is [Cout, Cin/group, …], of ConvTranspose [Cin, Cout/group, …] with the channels of group g at g · Cout/group; of
+ * Gemm [K, N], or [N, K] when transB. All arithmetic is float64, rounded once to float32.
  *
- * A weight that another node reads too is left alone, unless only the bias changes; so is a BatchNormalization in training mode, whose statistics are not
- * constants.
+ * A weight that another node reads too is left alone, unless only the bias changes; so is a BatchNormalization in training mode, whose
+ * statistics are not constants.
  */
 export const fuseAffine: Pass = {
   name: "fuse affine operators",
