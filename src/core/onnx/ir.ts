@@ -442,6 +442,8 @@ export class Model {
   /** Model-local functions are carried along, never rewritten. */
   readonly functions: readonly FunctionProto[];
   readonly source: ModelProto | undefined;
+  /** Whether nodes are written without what the exporter noted about its own source code; see `dropTraces`. */
+  withoutTraces = false;
   readonly #names = new Set<string>();
 
   constructor(init: {
@@ -501,6 +503,7 @@ export class Model {
       functions: this.functions,
       ...(this.source && { source: this.source }),
     });
+    copy.withoutTraces = this.withoutTraces;
     for (const name of this.#names) copy.#names.add(name);
     copyGraph(this.graph, copy.graph, new Map());
     return copy;

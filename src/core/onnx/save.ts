@@ -178,6 +178,10 @@ class ModelWriter {
     );
     proto.output = node.outputs.map((value) => value.name);
     if (node.name !== proto.name) proto.name = node.name;
+    if (node.graph.model.withoutTraces) {
+      if (proto.docString !== "") proto.docString = "";
+      proto.metadataProps = proto.metadataProps.filter(({ key }) => !key.startsWith(TRACE_PREFIX));
+    }
     proto.attribute = attribute;
     if (!node.source) {
       proto.opType = node.opType;
@@ -354,6 +358,9 @@ function isExternalizable(value: Tensor): boolean {
 function shallow<T extends Message>(schema: DescMessage, source: T | undefined): T {
   return (source ? Object.assign(create(schema), source) : create(schema)) as T;
 }
+
+/** Node metadata of PyTorch's exporter: stack traces and the like, a fifth of the file for a model of 3 MB. */
+const TRACE_PREFIX = "pkg.torch.";
 
 /** Absent optional inputs at the end are not written, unless the file had them written. */
 function trimmed(names: string[], sourceLength: number): string[] {

@@ -24,6 +24,19 @@ export function noteOn(node: Node, outcome: Note["outcome"], code: string, messa
   return { outcome, name: node.label, op: node.opType, code, message };
 }
 
+/** Nodes that a job leaves alone: by name (by label, where they have none) and by operator. */
+export interface Exclusions {
+  readonly nodes: readonly string[];
+  readonly ops: readonly string[];
+}
+
+/** A test whether a node is excluded. */
+export function exclusionTest(exclude: Exclusions): (node: Node) => boolean {
+  const nodes = new Set(exclude.nodes);
+  const ops = new Set(exclude.ops);
+  return (node) => nodes.has(node.label) || ops.has(node.opType);
+}
+
 /**
  * Runs passes in order on a copy of `model` (tensors are shared) and checks the graph after each.
  * Answers the new model and every note, in order.

@@ -4,6 +4,7 @@ import { elementCount } from "../onnx/tensor.ts";
 import { removeDeadCode } from "./dead-code.ts";
 import { mergeDuplicates } from "./dedupe.ts";
 import { type Evaluate, foldConstants } from "./fold-constants.ts";
+import { foldMoves } from "./fold-moves.ts";
 import { fuseAffine } from "./fuse-affine.ts";
 import { bypassIdentities } from "./identity.ts";
 import { checkInvariants, type Note, type Pass, runPasses } from "./pass.ts";
@@ -30,6 +31,16 @@ export const sealWeights: Pass = {
   },
 };
 
+/** Leaves out what exporters note about their own source code at every node (stack traces, mostly): it is of no use to whoever runs the model. */
+export const dropTraces: Pass = {
+  name: "drop traces",
+  run(model) {
+    const changed = !model.withoutTraces;
+    model.withoutTraces = true;
+    return changed;
+  },
+};
+
 export interface SimplifyOptions {
   /** Passes by name that are left out. */
   readonly except?: readonly string[];
@@ -37,7 +48,7 @@ export interface SimplifyOptions {
 
 /** The passes that make a model smaller without changing what it computes, in the order in which they help each other. */
 export function simplifyPasses(options: SimplifyOptions = {}): readonly Pass[] {
-  const all = [sealWeights, bypassIdentities, fuseAffine, mergeDuplicates, removeDeadCode];
+  const all = [sealWeights, bypassIdentities, foldMoves, fuseAffine, mergeDuplicates, removeDeadCode, dropTraces];
   return all.filter(({ name }) => !options.except?.includes(name));
 }
 

@@ -14,14 +14,14 @@
  */
 import type { Model } from "../onnx/ir.ts";
 import { tensorOf } from "../onnx/tensor.ts";
-import type { Pass } from "../passes/pass.ts";
-import { WeightViews } from "./weights.ts";
+import type { Exclusions, Pass } from "../passes/pass.ts";
+import { WeightViews } from "../passes/weight-views.ts";
 import { type QuantizedForm, QuantizedWeights, quantizedBytes } from "./weights-codes.ts";
 import { gatherCodes, isRowGather, rowCodes } from "./weights-gather.ts";
 import { replaceNode } from "./weights-graph.ts";
 import { linearLayer, replaceLayer } from "./weights-linear.ts";
 import { type RewriteForm, rewriteWeights } from "./weights-rewrite.ts";
-import { type Exclusions, matrixOf, type WeightSlot } from "./weights-slots.ts";
+import { matrixOf, type WeightSlot } from "./weights-slots.ts";
 import { storeCodes } from "./weights-storage.ts";
 
 export interface DynamicOptions {

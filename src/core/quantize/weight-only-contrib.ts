@@ -7,8 +7,8 @@
  */
 import type { Attr, Model } from "../onnx/ir.ts";
 import { tensorOf } from "../onnx/tensor.ts";
+import type { WeightView, WeightViews } from "../passes/weight-views.ts";
 import { type CodeBits, packedRowBytes, packRows } from "./packing.ts";
-import type { WeightView, WeightViews } from "./weights.ts";
 import { blockCount, type WeightMatrix } from "./weights-blocks.ts";
 import { type QuantizedForm, type QuantizedWeights, quantizedBytes } from "./weights-codes.ts";
 import { isRowGather } from "./weights-gather.ts";

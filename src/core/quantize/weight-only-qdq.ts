@@ -7,8 +7,8 @@
  */
 import type { Attr, Model, Node, Value } from "../onnx/ir.ts";
 import { tensorOf } from "../onnx/tensor.ts";
+import type { WeightViews } from "../passes/weight-views.ts";
 import { packRows } from "./packing.ts";
-import type { WeightViews } from "./weights.ts";
 import { blockCount, type WeightMatrix } from "./weights-blocks.ts";
 import {
   type CodesForm,

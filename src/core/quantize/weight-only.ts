@@ -11,15 +11,15 @@
  * `matmulnbits`, which is plain ONNX in every opset.
  */
 import type { Model } from "../onnx/ir.ts";
-import type { Pass } from "../passes/pass.ts";
+import type { Exclusions, Pass } from "../passes/pass.ts";
+import { WeightViews } from "../passes/weight-views.ts";
 import type { CodeBits } from "./packing.ts";
 import { gatherBlockQuantized, matMulNBits, tiedMatrices } from "./weight-only-contrib.ts";
 import { dequantizeAny, dequantizeForMatMul } from "./weight-only-qdq.ts";
-import { WeightViews } from "./weights.ts";
 import { QuantizedWeights } from "./weights-codes.ts";
 import { gatherCodes } from "./weights-gather.ts";
 import { type RewriteForm, rewriteWeights } from "./weights-rewrite.ts";
-import type { Exclusions, WeightSlot } from "./weights-slots.ts";
+import type { WeightSlot } from "./weights-slots.ts";
 import { storeCodes } from "./weights-storage.ts";
 
 export interface WeightOnlyOptions {

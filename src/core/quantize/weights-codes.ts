@@ -2,7 +2,7 @@ import { CoreError } from "../errors.ts";
 import { byteLengthOf, type DType } from "../onnx/dtype.ts";
 import type { Graph, Value } from "../onnx/ir.ts";
 import { deriveTensors, elementCount } from "../onnx/tensor.ts";
-import type { WeightView } from "./weights.ts";
+import type { WeightView } from "../passes/weight-views.ts";
 import { type BlockLayout, type BlockScheme, quantizeBlocks, type WeightMatrix } from "./weights-blocks.ts";
 
 /** What a tensor of codes or zero points looks like in the file; `pack` makes its bytes out of a byte for each code. */

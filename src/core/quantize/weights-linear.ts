@@ -2,9 +2,9 @@ import { CoreError } from "../errors.ts";
 import type { DType } from "../onnx/dtype.ts";
 import type { Node, Value } from "../onnx/ir.ts";
 import { elementCount, type Tensor, tensorOf } from "../onnx/tensor.ts";
-import { reshaped, type WeightView, type WeightViews } from "./weights.ts";
+import { reshaped, type WeightView, type WeightViews } from "../passes/weight-views.ts";
 import type { WeightMatrix } from "./weights-blocks.ts";
-import { removeUnread, replaceNode, takeOver } from "./weights-graph.ts";
+import { replaceNode, takeOver } from "./weights-graph.ts";
 import type { WeightSlot } from "./weights-slots.ts";
 
 /** y = alpha · x · W + bias, out of a MatMul or a Gemm: `rows` outputs of `depth` inputs each. */
@@ -109,7 +109,6 @@ export function replaceLayer(
     const attrs = { perm: { type: "ints", value: [1, 0] } } as const;
     input = graph.insertBefore(node, { opType: "Transpose", inputs: [input], outputs: 1, attrs }).outputs[0]!;
   }
-  const old = [...node.inputs, ...(add?.inputs ?? [])];
   const init = build(input, layer.bias && biasValue(layer, layer.bias));
   let product: Node;
   if (add) {
@@ -119,7 +118,6 @@ export function replaceLayer(
     graph.remove(node);
   } else product = replaceNode(node, init);
   if (addend) addScaled(product, addend, layer.weight.dtype);
-  for (const value of new Set(old)) if (value) removeUnread(value);
 }
 
 /** The bias as a vector of its own, or the constant itself where that is one. */

@@ -1,10 +1,11 @@
 import { byteLengthOf } from "../onnx/dtype.ts";
 import type { Model } from "../onnx/ir.ts";
 import { elementCount } from "../onnx/tensor.ts";
-import { type NoteSink, noteOn } from "../passes/pass.ts";
-import type { WeightViews } from "./weights.ts";
-import { listNoInitializers, removeUnread } from "./weights-graph.ts";
-import { type Exclusions, findWeights, type WeightSlot } from "./weights-slots.ts";
+import { removeDeadCode } from "../passes/dead-code.ts";
+import { type Exclusions, type NoteSink, noteOn } from "../passes/pass.ts";
+import { sealWeights } from "../passes/simplify.ts";
+import type { WeightViews } from "../passes/weight-views.ts";
+import { findWeights, type WeightSlot } from "./weights-slots.ts";
 
 /** One way to store the weights of a node. */
 export interface Rewrite {
@@ -52,12 +53,14 @@ export function rewriteWeights(
       note(noteOn(node, "skipped", "no_gain", `Its ${before} bytes of weights would not become smaller.`));
       continue;
     }
-    if (!changed) listNoInitializers(model);
     changed = true;
-    const weights = slots.map(({ index }) => node.inputs[index]!);
     rewrite.apply();
-    for (const weight of weights) removeUnread(weight);
     note(noteOn(node, "changed", rewrite.code, rewrite.message));
+  }
+  if (changed) {
+    // What goes are the weights as they were, even where they are listed as inputs, and what made them.
+    sealWeights.run(model, note);
+    removeDeadCode.run(model, note);
   }
   return changed;
 }

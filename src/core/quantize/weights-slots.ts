@@ -1,7 +1,7 @@
 import type { Model, Node, Use, Value } from "../onnx/ir.ts";
 import { elementCount } from "../onnx/tensor.ts";
-import { type NoteSink, noteOn } from "../passes/pass.ts";
-import type { WeightView, WeightViews } from "./weights.ts";
+import { type Exclusions, exclusionTest, type NoteSink, noteOn } from "../passes/pass.ts";
+import type { WeightView, WeightViews } from "../passes/weight-views.ts";
 import type { WeightMatrix } from "./weights-blocks.ts";
 
 /** An input of a node that takes a weight, and the weight it has there. */
@@ -33,11 +33,6 @@ const SLOTS = new Map<string, Readonly<Record<number, (rank: number) => readonly
 /** Constants of other operators with at least this many elements, vectors aside, are worth a word in the report. */
 const MIN_REPORTED_ELEMENTS = 4096;
 
-export interface Exclusions {
-  readonly nodes: readonly string[];
-  readonly ops: readonly string[];
-}
-
 /**
  * Every weight that a method may compress, node by node in topological order, outermost graph first. The others get a note that says why:
  * excluded, held by an operator that is not in the table, or shared with one that is left alone (the file would then hold both).
@@ -48,8 +43,7 @@ export function findWeights(
   exclude: Exclusions,
   note: NoteSink,
 ): Map<Node, WeightSlot[]> {
-  const excludedNodes = new Set(exclude.nodes);
-  const excludedOps = new Set(exclude.ops);
+  const isExcluded = exclusionTest(exclude);
   const found = new Map<Node, WeightSlot[]>();
   for (const node of model.nodes()) {
     const slots = slotsOf(node, views);
@@ -57,7 +51,7 @@ export function findWeights(
       if (holdsLargeConstant(node, views)) {
         note(noteOn(node, "skipped", "unsupported_op", `Constants of ${node.opType} are left as they are.`));
       }
-    } else if (excludedNodes.has(node.label) || excludedOps.has(node.opType)) {
+    } else if (isExcluded(node)) {
       note(noteOn(node, "skipped", "excluded", "The job excludes this node."));
     } else found.set(node, slots);
   }

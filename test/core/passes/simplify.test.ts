@@ -52,7 +52,10 @@ function sound(): Record<string, Tensor> {
   };
 }
 
-/** The detector's sigmoid stands at the end of a steep network: onnxruntime's own optimizations move it by 9e-6. */
+/**
+ * The detector's sigmoid stands at the end of a steep network: onnxruntime's own optimizations move it by 9e-6. An LSTM whose weights are
+ * constants runs another matrix kernel, which adds up in another order.
+ */
 const REAL: Record<
   RealModel,
   { feeds: () => Record<string, Tensor>; fewer: Record<string, number>; tolerance?: number }
@@ -60,9 +63,9 @@ const REAL: Record<
   "ppocr-rec": { feeds: () => image(48, 320), fewer: { BatchNormalization: 6, Mul: 28, Add: 28, Cast: 15 } },
   "ppocr-det": { feeds: () => image(64, 160), fewer: { BatchNormalization: 3, Mul: 28, Add: 30 }, tolerance: 3e-5 },
   "ppocr-cls": { feeds: () => image(48, 192), fewer: { BatchNormalization: 35 } },
-  "silero-vad": { feeds: sound, fewer: { Identity: 6 } },
-  "silero-16k": { feeds: sound, fewer: { Unsqueeze: 13, Cast: 1 } },
-  "silero-half": { feeds: sound, fewer: { Unsqueeze: 1 } },
+  "silero-vad": { feeds: sound, fewer: { Identity: 6, Slice: 48, Concat: 20 }, tolerance: 3e-5 },
+  "silero-16k": { feeds: sound, fewer: { Unsqueeze: 19, Slice: 24, Cast: 1 }, tolerance: 3e-5 },
+  "silero-half": { feeds: sound, fewer: { Unsqueeze: 7, Slice: 24 } },
   "silero-ifless": { feeds: sound, fewer: {} },
 };
 
@@ -111,11 +114,13 @@ test("passes can be left out by name", () => {
   assert.deepEqual(names, [
     "seal weights",
     "bypass identities",
+    "fold moved weights",
     "fuse affine operators",
     "merge duplicate constants",
     "remove dead code",
+    "drop traces",
   ]);
-  assert.equal(simplifyPasses({ except: ["fuse affine operators"] }).length, 4);
+  assert.equal(simplifyPasses({ except: ["fuse affine operators"] }).length, 6);
 });
 
 // ---- weights among the inputs ----------------------------------------------------------------------------------------

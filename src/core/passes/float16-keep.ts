@@ -1,0 +1,203 @@
+/** What a conversion to float16 leaves in float32, and why. */
+import type { Model, Node, Value } from "../onnx/ir.ts";
+import type { DTypes } from "./value-dtypes.ts";
+
+/** `message` is empty for parts of a pattern that is not worth a line of the report for each of its nodes. */
+export interface KeptReason {
+  readonly code: string;
+  readonly message: string;
+}
+
+const NO_FLOAT16: KeptReason = { code: "no_float16", message: "The operator has no float16 form in every opset." };
+const COORDINATES: KeptReason = {
+  code: "coordinates",
+  message: "It computes or compares positions, which float16 rounds to steps.",
+};
+const SQUARES: KeptReason = { code: "squares", message: "Sums of squares leave the range of float16." };
+const QUANTIZED: KeptReason = {
+  code: "quantized",
+  message: "It belongs to a part of the model that is quantized already.",
+};
+const NO_TENSOR: KeptReason = { code: "unknown_type", message: "It works on something other than tensors." };
+const SILENT: KeptReason = { code: "float32_pattern", message: "" };
+
+const KEPT = new Map<string, KeptReason>([
+  ...each(["NonMaxSuppression", "Range", "CumSum", "IsInf", "IsNaN", "Celu", "TfIdfVectorizer"], NO_FLOAT16),
+  ...each(
+    ["Bernoulli", "Multinomial", "DFT", "STFT", "MelWeightMatrix", "HannWindow", "HammingWindow", "BlackmanWindow"],
+    NO_FLOAT16,
+  ),
+  ...each(["AffineGrid", "GridSample", "MaxRoiPool", "RoiAlign", "TopK"], COORDINATES),
+  ...each(["LpNormalization", "ReduceL2", "ReduceLogSumExp", "ReduceSumSquare"], SQUARES),
+  ...each(["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"], QUANTIZED),
+  ...each(["ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement", "SequenceAt"], NO_TENSOR),
+  ...each(["SequenceConstruct", "SequenceInsert", "SequenceErase", "SequenceMap", "SplitToSequence"], NO_TENSOR),
+]);
+
+/** Operators of com.microsoft with a float16 form. */
+const CONTRIB = new Set([
+  ...[
+    "BiasGelu",
+    "FastGelu",
+    "FusedMatMul",
+    "Gelu",
+    "QuickGelu",
+    "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+  ],
+  ...["GroupQueryAttention", "MatMulNBits", "MultiHeadAttention", "RotaryEmbedding"],
+]);
+
+function each(ops: readonly string[], reason: KeptReason): [string, KeptReason][] {
+  return ops.map((op) => [op, reason]);
+}
+
+/** Inputs that are float32 whatever the node computes in. */
+export function pinnedInputs(node: Node): readonly number[] {
+  if (node.opType === "Upsample") return [1];
+  if (node.opType === "Resize") return node.graph.model.opset < 11 ? [1] : [1, 2];
+  return [];
+}
+
+/** Outputs that are float32 whatever the node computes in: the statistics of a LayerNormalization. */
+export function pinnedOutputs(node: Node): readonly number[] {
+  return node.opType === "LayerNormalization" ? [1, 2] : [];
+}
+
+/** The nodes to keep, by operator and by pattern. */
+export function keptInFloat32(model: Model, types: DTypes): Map<Node, KeptReason> {
+  const kept = new Map<Node, KeptReason>();
+  for (const node of model.nodes()) {
+    const reason = byOperator(node, types);
+    if (reason) kept.set(node, reason);
+  }
+  const keepSilently = (node: Node) => {
+    if (!kept.has(node)) kept.set(node, SILENT);
+  };
+  shapeArithmetic(model, types).forEach(keepSilently);
+  for (const node of model.nodes()) {
+    positionsBehind(node, types).forEach(keepSilently);
+    const variance = varianceFrom(node);
+    if (variance.length > 0) kept.set(node, kept.get(node) ?? SQUARES);
+    variance.forEach(keepSilently);
+  }
+  return kept;
+}
+
+function byOperator(node: Node, types: DTypes): KeptReason | undefined {
+  if (node.domain === "com.microsoft" ? !CONTRIB.has(node.opType) : node.domain !== "") {
+    return { code: "unknown_operator", message: `Operators of ${node.domain} are left as they are.` };
+  }
+  const reason = node.domain === "" ? KEPT.get(node.opType) : undefined;
+  if (reason || node.bodies().length > 0) return reason;
+  const unknown = node.inputs.find((value) => value && value.name !== "" && !types.has(value));
+  return unknown && { code: "unknown_type", message: `The type of its input "${unknown.name}" is not known.` };
+}
+
+/** Operators through which a shape stays a shape. */
+const SHAPE_OPERATORS = new Set([
+  ...[
+    "Abs",
+    "Add",
+    "Cast",
+    "Ceil",
+    "Concat",
+    "Div",
+    "Equal",
+    "Floor",
+    "Gather",
+    "Greater",
+    "Identity",
+    "Less",
+    "Max",
+    "Min",
+    "Mod",
+    "Mul",
+  ],
+  ...[
+    "Neg",
+    "Not",
+    "Pow",
+    "Reciprocal",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "Reshape",
+    "Round",
+    "Slice",
+    "Sqrt",
+  ],
+  ...["Squeeze", "Sub", "Unsqueeze", "Where"],
+]);
+
+/** Nodes that compute with the sizes of tensors. */
+function shapeArithmetic(model: Model, types: DTypes): Set<Node> {
+  const shapes = new Set<Value>();
+  const nodes = new Set<Node>();
+  for (const node of model.nodes()) {
+    const reads = node.inputs.filter((value) => value && !value.constant);
+    const isSource = node.opType === "Shape" || node.opType === "Size";
+    const derived = SHAPE_OPERATORS.has(node.opType) && reads.length > 0 && reads.every((value) => shapes.has(value!));
+    if (!isSource && !derived) continue;
+    for (const value of node.outputs) shapes.add(value);
+    if (node.outputs.some((value) => types.get(value) === "float32")) nodes.add(node);
+  }
+  return nodes;
+}
+
+/** Operators between a counted position and the sine that encodes it. */
+const POSITION_OPERATORS = new Set([
+  ...[
+    "Add",
+    "Cast",
+    "Concat",
+    "Div",
+    "Einsum",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "MatMul",
+    "Mul",
+    "Neg",
+    "Range",
+  ],
+  ...["Reshape", "Slice", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "CumSum"],
+]);
+
+/** For a Sin or Cos of nothing but integers and constants: it, and what computes its argument. */
+function positionsBehind(node: Node, types: DTypes): Node[] {
+  if (node.opType !== "Sin" && node.opType !== "Cos") return [];
+  const chain = new Set<Node>([node]);
+  for (const part of chain) {
+    for (const value of part.inputs) {
+      if (!value || value.constant || types.get(value) !== "float32") continue;
+      if (!value.producer || !POSITION_OPERATORS.has(value.producer.opType)) return [];
+      chain.add(value.producer);
+    }
+  }
+  return [...chain];
+}
+
+/** What a variance goes through: plus epsilon, root, and the division by it. */
+const VARIANCE_OPERATORS = new Set(["Add", "Sqrt", "Reciprocal", "Div", "Mul", "Pow", "ReduceMean", "ReduceSum"]);
+
+/**
+ * For a square whose mean is taken, as in a normalization written out in parts: the nodes from it to the division by the deviation.
+ */
+function varianceFrom(node: Node): Node[] {
+  const squares =
+    node.opType === "Mul" ? node.inputs[0] === node.inputs[1] : node.opType === "Pow" && node.inputs[1]?.constant;
+  const reductions = node.outputs[0]!.uses.map((use) => use.node);
+  const isMean = ({ opType }: Node) => opType === "ReduceMean" || opType === "ReduceSum";
+  if (!squares || reductions.length === 0 || !reductions.every(isMean)) return [];
+  const chain = new Set<Node>(reductions);
+  for (const part of chain) {
+    // Division, or multiplication with the reciprocal, ends the pattern: what it gives out is normalized.
+    if (part.opType === "Div" || part.opType === "Mul") continue;
+    for (const { node: next } of part.outputs[0]!.uses) if (VARIANCE_OPERATORS.has(next.opType)) chain.add(next);
+  }
+  return [...chain];
+}

@@ -1,0 +1,302 @@
+/**
+ * Conversion to float16: weights, and the computation on them, in half the bytes.
+ *
+ * Every node that has float32 inputs or outputs is either converted or kept. A value is float16 when a converted node makes it; where a
+ * node wants the other type a Cast stands between, one for each value. Bodies of If, Loop and Scan agree with the node that runs them:
+ * what crosses their border is float16 when that node is converted.
+ *
+ * onnxruntime has few float16 kernels for CPUs and casts around the others: there the file is half the size, and not faster.
+ */
+import { type DType, onnxOfDtype } from "../onnx/dtype.ts";
+import type { Attr, Graph, Model, Node, Value } from "../onnx/ir.ts";
+import { arrayOf, deriveTensors, elementCount, tensorOf } from "../onnx/tensor.ts";
+import { removeDeadCode } from "./dead-code.ts";
+import { type KeptReason, keptInFloat32, pinnedInputs, pinnedOutputs } from "./float16-keep.ts";
+import { type Exclusions, exclusionTest, type NoteSink, noteOn, type Pass } from "./pass.ts";
+import { bodyInputs, bodyOutputOffset, type DTypes, inferDTypes } from "./value-dtypes.ts";
+
+export interface Float16Options {
+  /** The model's own inputs and outputs stay float32. */
+  readonly keepIo: boolean;
+  readonly exclude: Exclusions;
+  /** A further reason to keep a node in float32, as a sentence: what was seen on real activations, for instance. */
+  readonly keepFloat32?: (node: Node) => string | undefined;
+}
+
+const MAX_HALF = 65504;
+/** The smallest number above zero. */
+const MIN_HALF = 2 ** -24;
+/** Finite constants from here on stand for infinity, as the masks of attention do; smaller ones beyond 65504 are numbers. */
+const MIN_SENTINEL = 1e6;
+/** Constants of so few elements are parameters of a formula (an epsilon), which must not become zero. */
+const MAX_PARAMETER_ELEMENTS = 4;
+
+export function float16Pass(options: Float16Options): Pass {
+  return { name: "float16", run: (model, note) => new Conversion(model, options, note).run() };
+}
+
+/** Which attribute says what an operator gives out, and what it gives out without. */
+const DTYPE_ATTRIBUTES = new Map<string, string>([
+  ["Cast", "to"],
+  ["EyeLike", "dtype"],
+  ["RandomNormal", "dtype"],
+  ["RandomNormalLike", "dtype"],
+  ["RandomUniform", "dtype"],
+  ["RandomUniformLike", "dtype"],
+]);
+
+/** Operators that multiply their constants with what flows in: a constant there is a number, never a mask. */
+const WEIGHT_OPERATORS = new Set([
+  ...["Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN"],
+  ...["BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"],
+]);
+
+class Conversion {
+  readonly #model: Model;
+  readonly #options: Float16Options;
+  readonly #note: NoteSink;
+  readonly #types: DTypes;
+  readonly #half = new Set<Node>();
+  /** The same value in the other type. */
+  readonly #casts = new Map<Value, Value>();
+  readonly #constants = new Map<Value, Value>();
+
+  constructor(model: Model, options: Float16Options, note: NoteSink) {
+    this.#model = model;
+    this.#options = options;
+    this.#note = note;
+    this.#types = inferDTypes(model);
+  }
+
+  run(): boolean {
+    this.#choose();
+    if (this.#half.size === 0) {
+      const name = this.#model.graph.name || "model";
+      this.#note({
+        outcome: "skipped",
+        name,
+        op: "",
+        code: "no_float32",
+        message: "There is nothing in float32 to convert.",
+      });
+      return false;
+    }
+    // Casts are inserted on the way, in outer graphs too.
+    const graphs = [...this.#model.graphs()];
+    for (const graph of graphs) for (const node of [...graph.nodes]) this.#convert(node);
+    for (const graph of graphs) this.#convertOutputs(graph);
+    for (const value of this.#types.keys()) if (this.#isHalf(value)) value.retype("float16");
+    removeDeadCode.run(this.#model, this.#note);
+    for (const [old, half] of this.#constants) if (old.uses.length === 0 && !old.isGraphOutput) half.name = old.name;
+    return true;
+  }
+
+  // ---- which nodes -------------------------------------------------------------------------------------------------
+
+  #choose(): void {
+    const { exclude, keepFloat32 } = this.#options;
+    const isExcluded = exclusionTest(exclude);
+    const kept = keptInFloat32(this.#model, this.#types);
+    const visit = (graph: Graph, inExcluded: boolean): void => {
+      for (const node of graph.nodes) {
+        const excluded = inExcluded || isExcluded(node);
+        if (this.#touchesFloat32(node)) {
+          const reason = excluded
+            ? { code: "excluded", message: "The job excludes this node." }
+            : (kept.get(node) ?? this.#otherReason(node, keepFloat32));
+          if (!reason) this.#half.add(node);
+          else if (reason.message !== "" && !inExcluded)
+            this.#note(noteOn(node, "skipped", reason.code, reason.message));
+        }
+        for (const body of node.bodies()) visit(body, excluded);
+      }
+    };
+    visit(this.#model.graph, false);
+  }
+
+  #otherReason(node: Node, keepFloat32: Float16Options["keepFloat32"]): KeptReason | undefined {
+    const message = keepFloat32?.(node);
+    if (message !== undefined) return { code: "range", message };
+    if (node.bodies().some((body) => !this.#agrees(node, body))) {
+      return { code: "unknown_type", message: "The types at the border of its body are not known." };
+    }
+    for (const [index, value] of node.inputs.entries()) {
+      if (!value || !this.#isConstant(value) || pinnedInputs(node).includes(index)) continue;
+      const { largest, overflow } = magnitudes(value);
+      if (overflow === Number.POSITIVE_INFINITY) continue;
+      if (overflow >= MIN_SENTINEL && !WEIGHT_OPERATORS.has(node.opType)) continue;
+      return {
+        code: "weight_overflow",
+        message: `"${value.name}" holds ${largest.toPrecision(6)}, and float16 ends at ${MAX_HALF}.`,
+      };
+    }
+    return undefined;
+  }
+
+  #touchesFloat32(node: Node): boolean {
+    if (node.opType === "Constant" && node.domain === "") return false;
+    return [...node.inputs, ...node.outputs].some((value) => this.#isFloat32(value));
+  }
+
+  /** Whether what a body takes and gives is float32 on both sides of its border, or on neither. */
+  #agrees(node: Node, body: Graph): boolean {
+    const offset = bodyOutputOffset(node);
+    const pairs = [
+      ...bodyInputs(node, body),
+      ...node.outputs.map((value, i) => [body.outputs[i + offset], value] as const),
+    ];
+    return pairs.every(
+      ([inside, outside]) => !inside || !outside || this.#isFloat32(inside) === this.#isFloat32(outside),
+    );
+  }
+
+  // ---- types -------------------------------------------------------------------------------------------------------
+
+  #isFloat32(value: Value | undefined): boolean {
+    return value !== undefined && this.#types.get(value) === "float32";
+  }
+
+  /** Constants have no type of their own here: each reader gets the one it wants. */
+  #isConstant(value: Value): boolean {
+    return value.constant?.dtype === "float32" && !value.graph.isOverridable(value);
+  }
+
+  #isHalf(value: Value): boolean {
+    if (!this.#isFloat32(value) || value.constant) return false;
+    const { producer, graph } = value;
+    if (producer) return this.#half.has(producer) && !pinnedOutputs(producer).includes(producer.outputs.indexOf(value));
+    if (!graph.inputs.includes(value)) return false;
+    return graph.owner ? this.#half.has(graph.owner) : !this.#options.keepIo;
+  }
+
+  // ---- the rewrite -------------------------------------------------------------------------------------------------
+
+  #convert(node: Node): void {
+    const half = this.#half.has(node);
+    const pinned = pinnedInputs(node);
+    let weights = false;
+    for (const [index, value] of node.inputs.entries()) {
+      if (!value || !this.#isFloat32(value)) continue;
+      const wanted = half && !pinned.includes(index);
+      if (this.#isConstant(value)) {
+        if (!wanted) continue;
+        node.setInput(index, this.#halfConstant(value));
+        weights ||= elementCount(value.constant!.dims) > MAX_PARAMETER_ELEMENTS;
+      } else if (this.#isHalf(value) !== wanted) node.setInput(index, this.#cast(value));
+    }
+    if (half)
+      convertAttributes(
+        node,
+        node.outputs.some((value) => this.#isHalf(value)),
+      );
+    if (weights) this.#note(noteOn(node, "changed", "float16", "Weights and computation are float16."));
+  }
+
+  /** Outputs of a graph in the types that the outside expects. */
+  #convertOutputs(graph: Graph): void {
+    const { owner } = graph;
+    const wanted = owner ? this.#half.has(owner) : !this.#options.keepIo;
+    const outputs = graph.outputs.map((value) => {
+      if (!this.#isFloat32(value) || (!owner && value.constant)) return value;
+      if (this.#isConstant(value)) return wanted ? this.#halfConstant(value) : value;
+      if (this.#isHalf(value) === wanted) return value;
+      return owner ? this.#castIn(graph, value) : this.#renamedCast(value);
+    });
+    for (const value of [...graph.outputs]) graph.removeOutput(value);
+    for (const value of outputs) graph.addOutput(value);
+  }
+
+  /** A Cast that gives a model's output out in float32, under its name; what reads it inside the model reads the float16 value. */
+  #renamedCast(value: Value): Value {
+    const { name, source, shape } = value;
+    const output = this.#castIn(this.#model.graph, value);
+    value.name = output.name;
+    output.name = name;
+    output.retype("float32", shape);
+    output.source = source;
+    return output;
+  }
+
+  #castIn(graph: Graph, value: Value): Value {
+    return graph.append(this.#castNode(value)).outputs[0]!;
+  }
+
+  #cast(value: Value): Value {
+    const known = this.#casts.get(value);
+    if (known) return known;
+    const { graph, producer } = value;
+    const init = this.#castNode(value);
+    const node = producer ? graph.insertAfter(producer, init) : graph.insertBefore(graph.nodes[0]!, init);
+    this.#casts.set(value, node.outputs[0]!);
+    return node.outputs[0]!;
+  }
+
+  #castNode(value: Value) {
+    const to: DType = this.#isHalf(value) ? "float32" : "float16";
+    const attrs: Record<string, Attr> = { to: { type: "int", value: onnxOfDtype(to) } };
+    return { opType: "Cast", inputs: [value], outputs: [this.#model.freshName(`${value.name}_${to}`)], attrs };
+  }
+
+  #halfConstant(value: Value): Value {
+    const known = this.#constants.get(value);
+    if (known) return known;
+    const constant = value.constant!;
+    const { half } = deriveTensors({ half: { dtype: "float16", dims: constant.dims } }, () => ({
+      half: halfBytes(arrayOf(constant, "float32")),
+    }));
+    const converted = value.graph.addInitializer(`${value.name}_float16`, half);
+    this.#constants.set(value, converted);
+    return converted;
+  }
+}
+
+/** Attributes that name the type an operator gives out. */
+function convertAttributes(node: Node, givesHalf: boolean): void {
+  if (node.domain !== "" || !givesHalf) return;
+  const name = DTYPE_ATTRIBUTES.get(node.opType);
+  const isDefault = node.opType === "RandomNormal" || node.opType === "RandomUniform";
+  if (name && node.int(name, isDefault ? onnxOfDtype("float32") : 0) === onnxOfDtype("float32")) {
+    node.setAttr(name, { type: "int", value: onnxOfDtype("float16") });
+  }
+  if (node.opType === "ConstantOfShape") {
+    const value = node.tensor("value");
+    const number = value ? arrayOf(value, "float32")[0]! : 0;
+    node.setAttr("value", { type: "tensor", value: tensorOf("float16", [1], [number]) });
+  }
+}
+
+/** Of the finite elements of a float32 constant the largest magnitude, and the smallest that float16 cannot hold (infinity: there is none). */
+function magnitudes(value: Value): { readonly largest: number; readonly overflow: number } {
+  const { buffer, byteOffset, length } = arrayOf(value.constant!, "float32");
+  const bits = new Int32Array(buffer, byteOffset, length);
+  const INFINITY_BITS = 0x7f800000;
+  const MAX_HALF_BITS = 0x477fe000;
+  let largest = 0;
+  let overflow = INFINITY_BITS;
+  for (let i = 0; i < length; i++) {
+    const magnitude = bits[i]! & 0x7fffffff;
+    if (magnitude <= largest || magnitude >= INFINITY_BITS) continue;
+    largest = magnitude;
+  }
+  if (largest > MAX_HALF_BITS) {
+    for (let i = 0; i < length; i++) {
+      const magnitude = bits[i]! & 0x7fffffff;
+      if (magnitude > MAX_HALF_BITS && magnitude < overflow) overflow = magnitude;
+    }
+  }
+  const [a, b] = new Float32Array(Int32Array.of(largest, overflow).buffer) as unknown as [number, number];
+  return { largest: a, overflow: b };
+}
+
+/** Rounded to nearest even; finite values stay finite, and parameters of formulas stay apart from zero. */
+function halfBytes(values: Float32Array): Uint8Array {
+  const half = new Float16Array(values.length);
+  half.set(values);
+  const parameters = values.length <= MAX_PARAMETER_ELEMENTS;
+  for (let i = 0; i < half.length; i++) {
+    const value = values[i]!;
+    if (Math.abs(value) > MAX_HALF && Number.isFinite(value)) half[i] = Math.sign(value) * MAX_HALF;
+    else if (parameters && value !== 0 && half[i] === 0) half[i] = Math.sign(value) * MIN_HALF;
+  }
+  return new Uint8Array(half.buffer);
+}
