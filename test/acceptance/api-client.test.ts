@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import createClient from "openapi-fetch";
 import type { components, paths } from "../support/api-types.ts";
+import { formOf } from "../support/calls.ts";
 import { finishJob, startJob } from "../support/job-life.ts";
 import { modelBytes } from "../support/memory-workers.ts";
-import { formOf, startTestServer, type TestServer } from "../support/server.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 /** A client that knows the service from openapi.yaml alone. That this file compiles is half of the test. */
 

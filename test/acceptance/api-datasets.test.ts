@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { after, afterEach, before, test } from "node:test";
-import { formOf, startTestServer, type TestServer } from "../support/server.ts";
+import { formOf } from "../support/calls.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 let api: TestServer;
 before(async () => {

@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import fc from "fast-check";
 import { arbitraryFor } from "../support/arbitrary-requests.ts";
+import { formOf } from "../support/calls.ts";
 import { modelBytes } from "../support/memory-workers.ts";
-import { formOf, startTestServer, type TestServer } from "../support/server.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 /** Random requests made from the document: whatever comes, the answer is a declared one, and never 5xx. */
 

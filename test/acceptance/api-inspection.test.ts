@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { formOf } from "../support/calls.ts";
 import { createMemoryTasks, failingTask, MODEL_FACTS, modelBytes } from "../support/memory-workers.ts";
-import { formOf, startTestServer } from "../support/server.ts";
+import { startTestServer } from "../support/server.ts";
 
 /** What becomes of an upload when its inspection ends badly, or does not end. */
 

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { formOf } from "../support/calls.ts";
 import { finishJob, startJob } from "../support/job-life.ts";
 import { modelBytes } from "../support/memory-workers.ts";
-import { formOf, startTestServer, type TestServer } from "../support/server.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 let api: TestServer;
 let modelId: string;

@@ -3,8 +3,9 @@ import { createHash, randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
 import { after, before, test } from "node:test";
 import { extract } from "tar-stream";
+import { formOf } from "../support/calls.ts";
 import { modelBytes } from "../support/memory-workers.ts";
-import { formOf, startTestServer, type TestServer } from "../support/server.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 const sha256 = (bytes: Uint8Array | string) => createHash("sha256").update(bytes).digest("hex");
 

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { formOf } from "../support/calls.ts";
 import { createMemoryTasks, modelBytes } from "../support/memory-workers.ts";
-import { formOf, startTestServer } from "../support/server.ts";
+import { startTestServer } from "../support/server.ts";
 
 /** What the API says when something behind it is away: 503 with Retry-After, soon, and nothing left behind. */
 

@@ -3,9 +3,10 @@ import { randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
 import { after, afterEach, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { formOf } from "../support/calls.ts";
 import { modelBytes } from "../support/memory-workers.ts";
 import { connectRaw } from "../support/raw-http.ts";
-import { formOf, startTestServer, type TestServer } from "../support/server.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
 
 /** Uploads that are too large, too slow, cut off, malformed or malicious: the right code, and nothing left on the disk. */
 

@@ -14,35 +14,22 @@ import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
 import { createCatalog } from "../../src/service/catalog.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
 import { fromRedis } from "../../src/service/redis.ts";
+import { type Caller, createCaller } from "./calls.ts";
 import { createMemoryQueue, createMemoryTasks } from "./memory-workers.ts";
-import { createOpenApiValidator, type OpenApiDocument, type OpenApiValidator } from "./openapi-validator.ts";
 import { startTestRedis } from "./redis.ts";
 
-export interface TestServer {
-  readonly url: string;
+export interface TestServer extends Caller {
   readonly context: ApiContext;
   /** Stops redis-server, for good. */
   stopRedis(): Promise<void>;
   /** Stops and continues redis-server's process: it is there, but does not answer. */
   signalRedis(signal: "SIGSTOP" | "SIGCONT"): void;
-  readonly document: OpenApiDocument;
-  readonly validator: OpenApiValidator;
   /** What was logged, one JSON line each. */
   readonly logged: string[];
-  /** Sends a request and checks the answer against the document. */
-  call(method: string, path: string, init?: RequestInit): Promise<TestAnswer>;
   /** Every file below the data directory, but for those of redis-server. */
   files(): Promise<readonly string[]>;
   stop(): void;
   close(): Promise<void>;
-}
-
-export interface TestAnswer {
-  readonly status: number;
-  readonly headers: Headers;
-  readonly body: Buffer;
-  // biome-ignore lint/suspicious/noExplicitAny: tests look into answers whose form the validator has checked
-  readonly json: any;
 }
 
 export interface TestServerOptions {
@@ -101,32 +88,13 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
   const app = await buildApp({ context, log, trustProxy: false, queues: [] });
   await app.listen({ host: "127.0.0.1", port: 0 });
   const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`;
-  const document = (await (await fetch(`${url}/openapi.json`)).json()) as OpenApiDocument;
-  const validator = createOpenApiValidator(document);
+  const caller = await createCaller(url);
   return {
-    url,
+    ...caller,
     context,
     stopRedis: () => testRedis.server.close(),
     signalRedis: (signal) => void process.kill(testRedis.server.pid, signal),
-    document,
-    validator,
     logged,
-    async call(method, path, init = {}) {
-      const response = await fetch(url + path, { redirect: "manual", ...init, method });
-      const body = Buffer.from(await response.arrayBuffer());
-      validator.checkAnswer(method, new URL(url + path).pathname, {
-        status: response.status,
-        headers: response.headers,
-        body,
-      });
-      const isJson = /json$/.test(response.headers.get("content-type")?.split(";")[0] ?? "") && body.length > 0;
-      return {
-        status: response.status,
-        headers: response.headers,
-        body,
-        json: isJson ? JSON.parse(body.toString()) : null,
-      };
-    },
     async files() {
       const entries = await readdir(dataDir, { recursive: true, withFileTypes: true });
       return entries
@@ -148,15 +116,4 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
 export function apiKeys(keys: readonly { name: string; key: string; scopes?: readonly string[] }[]): ApiKeys {
   const hash = (key: string) => createHash("sha256").update(key).digest("hex");
   return parseApiKeys(JSON.stringify(keys.map(({ key, ...rest }) => ({ ...rest, sha256: hash(key) }))));
-}
-
-/** A form with files and fields, as browsers and curl send it. */
-export function formOf(
-  files: Readonly<Record<string, Uint8Array>>,
-  fields: Readonly<Record<string, string>> = {},
-): FormData {
-  const form = new FormData();
-  for (const [name, value] of Object.entries(fields)) form.set(name, value);
-  for (const [name, bytes] of Object.entries(files)) form.append("file", new Blob([Buffer.from(bytes)]), name);
-  return form;
 }
