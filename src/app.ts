@@ -51,6 +51,8 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
       const given = headers["x-request-id"];
       return typeof given === "string" && ACCEPTED_REQUEST_ID.test(given) ? given : uuidv7();
     },
+    // What comes while the service closes is answered as ever: load balancers have been told to go elsewhere.
+    return503OnClosing: false,
     clientErrorHandler: answerBrokenRequest,
     frameworkErrors: (error, request, reply) => sendProblem(error, request, reply),
     routerOptions: { maxParamLength: 255 },

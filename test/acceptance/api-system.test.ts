@@ -43,7 +43,7 @@ test("metrics have routes, never URLs", async () => {
   assert.match(text, seen);
   assert.match(text, /route="unmatched",status="404"/);
   assert.doesNotMatch(text, /mdl_somebody|nowhere/);
-  for (const metric of ['modelpress_jobs{status="queued"} 0', "modelpress_workers 1", "modelpress_redis_up 1"]) {
+  for (const metric of ['modelpress_queue_jobs{state="waiting"} 0', "modelpress_workers 1", "modelpress_redis_up 1"]) {
     assert.ok(text.includes(metric), metric);
   }
 });

@@ -14,7 +14,7 @@ export interface JobMeter {
   submitted(job: JobRecord): void;
 }
 
-/** What this API process has done, and how the queue is now. Workers' own numbers are not here: they are other processes. */
+/** What this API process has done, and how the queue and its jobs are. */
 export function createMetrics({ jobs, queue }: Pick<ApiContext, "jobs" | "queue">): Metrics {
   const registry = new Registry();
   const registers = [registry];
@@ -32,27 +32,40 @@ export function createMetrics({ jobs, queue }: Pick<ApiContext, "jobs" | "queue"
     labelNames: ["type", "method"],
     registers,
   });
-  const byStatus = new Gauge({
-    name: "modelpress_jobs",
-    help: "Unfinished jobs.",
-    labelNames: ["status"],
+  const waiting = new Gauge({
+    name: "modelpress_queue_jobs",
+    help: "Jobs in the queue, by whether a worker has them.",
+    labelNames: ["state"],
     registers,
   });
   const workers = new Gauge({ name: "modelpress_workers", help: "Live worker processes.", registers });
+  const finished = new Counter({
+    name: "modelpress_jobs_finished_total",
+    help: "Jobs that have ended, whoever ran them: every API process reports the same.",
+    labelNames: ["status"],
+    registers,
+  });
+  const runSeconds = new Counter({
+    name: "modelpress_job_run_seconds_total",
+    help: "How long they ran; over modelpress_jobs_finished_total it is the mean.",
+    registers,
+  });
   const reachable = new Gauge({
     name: "modelpress_redis_up",
     help: "1 when the numbers of jobs and workers are known.",
     registers,
   });
 
-  async function lookAtQueue(): Promise<void> {
-    byStatus.reset();
-    workers.reset();
+  async function lookAtJobs(): Promise<void> {
+    // The counters are kept in Redis; here they are only shown.
+    for (const metric of [waiting, workers, finished, runSeconds]) metric.reset();
     try {
-      for (const status of ["queued", "running", "cancelling"] as const) {
-        byStatus.set({ status }, (await jobs.active(status)).length);
-      }
-      workers.set(await queue.liveWorkers());
+      const [counts, live, totals] = await Promise.all([queue.counts(), queue.liveWorkers(), jobs.totals()]);
+      waiting.set({ state: "waiting" }, counts.waiting);
+      waiting.set({ state: "active" }, counts.active);
+      workers.set(live);
+      for (const status of ["succeeded", "failed", "cancelled"] as const) finished.inc({ status }, totals[status]);
+      runSeconds.inc(totals.runSeconds);
       reachable.set(1);
     } catch {
       // The other metrics matter most when something is down.
@@ -65,7 +78,7 @@ export function createMetrics({ jobs, queue }: Pick<ApiContext, "jobs" | "queue"
     submitted: (job) => submissions.inc({ type: job.spec.type, method: job.spec.params.method }),
     contentType: registry.contentType,
     async text() {
-      await lookAtQueue();
+      await lookAtJobs();
       return registry.metrics();
     },
   };

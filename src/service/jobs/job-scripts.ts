@@ -9,6 +9,7 @@ import type { Redis } from "ioredis";
  *                                     all 8 combinations, so every filter reads one index in order, and no more than a page of it
  *   P:uses:<model or dataset id>      set: the unfinished jobs that read it
  *   P:idempotency:<key>               the fingerprint and the job's id; expires
+ *   P:totals                          hash: how many jobs have ended in each status, and the seconds they ran; deleted jobs count, too
  *   P:webhooks                        list: jobs whose end somebody asked to be told of
  *   P:events                          channel: the id of a job that has a new event
  *
@@ -83,6 +84,7 @@ indexes({ "=" .. status }, take)
 indexes({ "=" .. to }, add)
 if terminal == "1" then
   uses("SREM")
+  redis.call("HINCRBY", prefix .. ":totals", to, 1)
   local webhook = redis.call("HGET", key, "_webhook")
   if webhook and string.find(webhook, " job." .. to .. " ", 1, true) then redis.call("RPUSH", prefix .. ":webhooks", id) end
 end

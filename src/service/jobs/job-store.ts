@@ -35,6 +35,15 @@ export interface JobFilter {
   readonly model_id?: string;
 }
 
+/** Of all jobs that ever ended, the deleted ones too. */
+export interface JobTotals {
+  readonly succeeded: number;
+  readonly failed: number;
+  readonly cancelled: number;
+  /** How long they ran, all together. */
+  readonly runSeconds: number;
+}
+
 export interface Page<T> {
   readonly data: readonly T[];
   readonly next_cursor: string | null;
@@ -83,6 +92,7 @@ export interface JobStore {
   activeUsers(resourceId: string): Promise<readonly string[]>;
   /** Ids of the jobs in one of the active statuses, oldest first. */
   active(status: "queued" | "running" | "cancelling"): Promise<readonly string[]>;
+  totals(): Promise<JobTotals>;
   /** Ids of finished jobs that were created before a time (RFC 3339), oldest first, at most `limit`. */
   finishedBefore(time: string, limit: number): Promise<readonly string[]>;
 }

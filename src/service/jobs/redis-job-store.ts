@@ -18,7 +18,15 @@ const FOLLOW_RETRY_MS = 1_000;
 export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREFIX): JobStore & { close(): void } {
   const redis = withJobScripts(connection);
   const feed = createEventFeed(connection, `${prefix}:events`);
+  const totals = `${prefix}:totals`;
   const keyOf = (id: string) => `${prefix}:job:${id}`;
+
+  async function countRunTime({ started_at, finished_at }: JobRecord): Promise<void> {
+    if (started_at === null || finished_at === null) return;
+    const seconds = (Date.parse(finished_at) - Date.parse(started_at)) / 1000;
+    // Only a number to look at: the job has ended whether it is counted or not.
+    await redis.hincrbyfloat(totals, RUN_SECONDS, seconds).catch(() => {});
+  }
 
   const store: JobStore = {
     async create(job, idempotency) {
@@ -87,7 +95,9 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
           ...[JSON.stringify(encode(patch)), eventText("status", event)],
         ),
       );
-      return reply === null ? undefined : decode(pairs(reply as string[]));
+      const job = reply === null ? undefined : decode(pairs(reply as string[]));
+      if (job !== undefined && isTerminal(to)) await countRunTime(job);
+      return job;
     },
 
     async setProgress(id, progress) {
@@ -150,6 +160,18 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
       return fromRedis(redis.smembers(`${prefix}:uses:${resourceId}`));
     },
 
+    async totals() {
+      const [succeeded, failed, cancelled, seconds] = await fromRedis(
+        redis.hmget(totals, "succeeded", "failed", "cancelled", RUN_SECONDS),
+      );
+      return {
+        succeeded: Number(succeeded),
+        failed: Number(failed),
+        cancelled: Number(cancelled),
+        runSeconds: Number(seconds),
+      };
+    },
+
     async active(status) {
       return (await fromRedis(redis.zrange(indexOf(prefix, { status }), 0, "-1"))).map(idOf);
     },
@@ -165,6 +187,8 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
   };
   return { ...store, close: () => feed.close() };
 }
+
+const RUN_SECONDS = "run_seconds";
 
 /** Newest first is descending text: an ISO time is as wide as any other. */
 function orderOf(job: JobRecord): string {
