@@ -15,7 +15,12 @@ const Common = {
     .enum(["auto", "x64-vnni", "x64-avx2", "arm64", "portable"])
     .default("auto")
     .meta({ description: "The machine the model will run on; `auto` is the one the worker runs on." }),
-  seed: z.int().min(0).max(2 ** 32 - 1).default(0).meta({ description: "Seed of every random choice." }),
+  seed: z
+    .int()
+    .min(0)
+    .max(2 ** 32 - 1)
+    .default(0)
+    .meta({ description: "Seed of every random choice." }),
 };
 
 export const Float16Params = z
@@ -30,7 +35,10 @@ export const DynamicParams = z
   .strictObject({
     method: z.literal("dynamic"),
     weight_dtype: z.enum(["int8"]).default("int8"),
-    per_channel: z.boolean().default(true).meta({ description: "One scale for each output channel instead of one for each tensor." }),
+    per_channel: z
+      .boolean()
+      .default(true)
+      .meta({ description: "One scale for each output channel instead of one for each tensor." }),
     ...Common,
   })
   .meta({ id: "DynamicParams", title: "dynamic int8" });
@@ -80,7 +88,7 @@ export const Evaluation = z
       description: "Needs labels in the dataset. Null: `top1` when there are integer labels, else none.",
     }),
     dims: z.record(z.string(), z.int().min(1).max(1_000_000)).default({}).meta({
-      description: "Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ \"w\": 320 }`.",
+      description: 'Sizes for the model\'s symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`.',
     }),
     latency: Latency.prefault({}),
   })
