@@ -1,0 +1,76 @@
+import { CoreError } from "../errors.ts";
+import type { Model } from "../onnx/ir.ts";
+import { elementCount } from "../onnx/tensor.ts";
+import { findParameters } from "../train/parameters.ts";
+import type { Samples } from "../train/samples.ts";
+import { type BlockRun, dropLayers } from "./drop-layers.ts";
+import { type FactorizedLayer, type FactorizeOptions, factorizeLayers } from "./factorize.ts";
+
+/** How a student is made from its teacher. Each number is the share that is kept. */
+export type Derivation = { readonly keepLayers: number } | { readonly rank: number };
+
+/** A student, and what was done to make it. */
+export interface DerivedStudent {
+  readonly model: Model;
+  readonly parameters: { readonly teacher: number; readonly student: number };
+  /** For `keepLayers`. */
+  readonly runs?: readonly BlockRun[];
+  /** For `rank`. */
+  readonly layers?: readonly FactorizedLayer[];
+}
+
+export interface DeriveOptions extends Pick<FactorizeOptions, "openSession" | "threads" | "signal"> {
+  /** Samples to judge layers by; some hundreds are enough. */
+  readonly samples?: Samples | undefined;
+}
+
+const CALIBRATION_SAMPLES = 512;
+const CALIBRATION_BATCH = 32;
+
+/**
+ * Makes a smaller model that starts from the teacher's weights. Throws `invalid_params` for a share outside (0, 1), `unsupported` where the
+ * teacher has nothing of the kind.
+ */
+export async function deriveStudent(
+  teacher: Model,
+  derivation: Derivation,
+  options: DeriveOptions,
+): Promise<DerivedStudent> {
+  const [kind, share] = Object.entries(derivation)[0]!;
+  if (!(share > 0 && share < 1)) {
+    throw new CoreError(
+      "invalid_params",
+      `The share that a student keeps must be between 0 and 1, not ${share}.`,
+      kind,
+    );
+  }
+  const derived =
+    "keepLayers" in derivation
+      ? dropLayers(teacher, derivation.keepLayers)
+      : await factorizeLayers(teacher, {
+          fraction: derivation.rank,
+          batches: options.samples && calibrationBatches(options.samples),
+          ...options,
+        });
+  return {
+    ...derived,
+    parameters: { teacher: parameterCount(teacher), student: parameterCount(derived.model) },
+  };
+}
+
+function calibrationBatches(samples: Samples) {
+  const count = Math.min(samples.count, CALIBRATION_SAMPLES);
+  const batches = [];
+  for (let start = 0; start < count; start += CALIBRATION_BATCH) {
+    const rows = Math.min(CALIBRATION_BATCH, count - start);
+    // Spread over the dataset, which may be sorted by class.
+    const indices = Uint32Array.from({ length: rows }, (_, i) => Math.floor(((start + i) * samples.count) / count));
+    batches.push(samples.gather(indices).feeds);
+  }
+  return batches;
+}
+
+/** Elements of everything that training would change. */
+export function parameterCount(model: Model): number {
+  return findParameters(model).reduce((sum, { value }) => sum + elementCount(value.constant!.dims), 0);
+}

@@ -1,0 +1,151 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { dropLayers, evenlySpaced } from "../../../src/core/distill/drop-layers.ts";
+import { type Derivation, deriveStudent } from "../../../src/core/distill/student.ts";
+import { CoreError } from "../../../src/core/errors.ts";
+import type { Model } from "../../../src/core/onnx/ir.ts";
+import { loadModel } from "../../../src/core/onnx/load.ts";
+import { modelToBytes } from "../../../src/core/onnx/save.ts";
+import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { checkInvariants } from "../../../src/core/passes/pass.ts";
+import { openSession } from "../../../src/core/runtime/session.ts";
+import { createTrainable } from "../../../src/core/train/trainable.ts";
+import { halves, NetworkBuilder, resNet18, transformer } from "../../support/networks.ts";
+
+const options = { openSession, threads: 1 };
+const encoder = (layers: number) =>
+  transformer({ layers, width: 16, heads: 2, length: 6, vocabulary: 20, classes: 3, seed: 5 });
+const tokens = tensorOf("int64", [2, 6], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+
+async function outputs(model: Model, feeds: Record<string, Tensor>): Promise<number[]> {
+  checkInvariants(model, "test");
+  const session = await openSession({ bytes: modelToBytes(loadModel(modelToBytes(model))) });
+  const results = await session.run(feeds);
+  await session.close();
+  return [...floatsOf(Object.values(results)[0]!)];
+}
+
+test("blocks are kept evenly spaced, the first and the last among them", () => {
+  assert.deepEqual(evenlySpaced(12, 6), [0, 2, 4, 7, 9, 11]);
+  assert.deepEqual(evenlySpaced(6, 2), [0, 5]);
+  assert.deepEqual(evenlySpaced(4, 1), [0]);
+  assert.deepEqual(evenlySpaced(3, 5), [0, 1, 2]);
+});
+
+describe("leaving out layers", () => {
+  test("a transformer of six layers becomes one of three: the first, the fourth and the last", async () => {
+    const teacher = encoder(6);
+    const { model, runs } = dropLayers(teacher, 0.5);
+    assert.deepEqual(
+      runs.map(({ blocks, kept }) => [blocks, kept]),
+      [[6, [0, 3, 5]]],
+    );
+    const shallow = encoder(3);
+    const kinds = (of: Model) => of.graph.nodes.map(({ opType }) => opType);
+    assert.deepEqual(kinds(model), kinds(shallow));
+    // Kept layers have the teacher's weights: a network of three layers that is given these computes the same.
+    const weights = new Map([...teacher.graph.initializers].map((value) => [value.name, value]));
+    const names = [...shallow.graph.initializers].map(({ name }) => name);
+    const kept = [...model.graph.initializers].map(({ name }) => name);
+    assert.equal(kept.length, names.length);
+    assert.ok(kept.every((name) => weights.has(name)));
+    const [before, after] = [await outputs(teacher, { tokens }), await outputs(model, { tokens })];
+    assert.equal(after.length, before.length);
+    assert.notDeepEqual(after, before);
+  });
+
+  test("the stages of a residual network lose blocks each on its own", async () => {
+    const teacher = resNet18({ size: 16, classes: 4, width: 8 });
+    const { model, runs } = dropLayers(teacher, 0.5);
+    // Blocks that change the width repeat nothing; the two of the first stage are alike.
+    assert.deepEqual(
+      runs.map(({ blocks, kept }) => [blocks, kept]),
+      [[2, [0]]],
+    );
+    const x = tensorOf("float32", [1, 3, 16, 16], new Float32Array(768).fill(0.5));
+    assert.equal((await outputs(model, { x })).length, 4);
+  });
+
+  test("a network without repeats is refused", () => {
+    const net = new NetworkBuilder();
+    const model = net.output(net.linear(net.relu(net.linear(net.input(["n", 4]), 4, 8)), 8, 2), ["n", 2]);
+    assert.throws(
+      () => dropLayers(model, 0.5),
+      (error) => error instanceof CoreError && error.code === "unsupported",
+    );
+  });
+});
+
+describe("factorizing layers", () => {
+  /** A dense layer of rank 5 between two others, and a convolution of rank 3 before them. */
+  function lowRank(): Model {
+    const net = new NetworkBuilder(2);
+    let x = net.relu(net.conv(net.input(["n", 1, 8, 8]), 1, 16, { bias: true }));
+    x = net.relu(net.conv(x, 16, 24, { stride: 2, bias: true }));
+    x = net.relu(net.linear(net.g.op("Flatten", [x]), 24 * 16, 32));
+    const model = net.output(net.linear(net.g.op("Tanh", [net.linear(x, 32, 40, true)]), 40, 4), ["n", 4]);
+    const rankOf: Record<string, number> = { "conv1.weight": 3, "fc2.weight": 5, "fc3.weight": 4 };
+    for (const value of model.graph.initializers) {
+      const rank = rankOf[value.name];
+      if (rank === undefined) continue;
+      const data = floatsOf(value.constant!);
+      const columns = data.length / value.constant!.dims[0]!;
+      // Every row is one of `rank` rows, scaled.
+      for (let i = 0; i < data.length; i++) {
+        const row = Math.floor(i / columns);
+        data[i] = data[(row % rank) * columns + (i % columns)]! * (row < rank ? 1 : 0.5 + (row % 7) / 10);
+      }
+    }
+    return model;
+  }
+
+  for (const samples of [undefined, halves(64, 3)]) {
+    test(`layers of low rank are replaced without loss, ${samples ? "by their outputs" : "by their weights"}`, async () => {
+      const teacher = lowRank();
+      const { model, layers, parameters } = await deriveStudent(teacher, { rank: 0.6 }, { ...options, samples });
+      const changed = layers!.filter(({ rank }) => rank !== null);
+      assert.deepEqual(
+        changed.map(({ op }) => op),
+        ["Conv", "Gemm", "MatMul"],
+      );
+      for (const { energy } of changed) assert.ok(energy! > 1 - 1e-5, String(energy));
+      assert.ok(parameters.student < 0.75 * parameters.teacher);
+      const { feeds } = halves(8, 9).gather([0, 1, 2, 3, 4, 5, 6, 7]);
+      const [before, after] = [await outputs(teacher, feeds), await outputs(model, feeds)];
+      const scale = Math.max(...before.map(Math.abs));
+      assert.ok(before.every((x, i) => Math.abs(x - after[i]!) < 1e-4 * scale));
+      assert.deepEqual(
+        layers!.filter(({ rank }) => rank === null).map(({ reason }) => reason),
+        ["it is too narrow", "it is too narrow"],
+      );
+      assert.ok(createTrainable(model).parameters.length > createTrainable(teacher).parameters.length);
+    });
+  }
+
+  test("with data the directions that matter are kept: less error than from the weights alone", async () => {
+    const net = new NetworkBuilder(3);
+    const x = net.relu(net.conv(net.input(["n", 1, 8, 8]), 1, 16));
+    const model = net.output(net.linear(net.g.op("Flatten", [net.conv(x, 16, 32, { bias: true })]), 2048, 20), [
+      "n",
+      20,
+    ]);
+    const { feeds } = halves(64, 11).gather([...Array(64).keys()]);
+    const before = await outputs(model, feeds);
+    const error = async (samples: ReturnType<typeof halves> | undefined) => {
+      const { model: student } = await deriveStudent(model, { rank: 0.3 }, { ...options, samples });
+      const after = await outputs(student, feeds);
+      return before.reduce((sum, y, i) => sum + (y - after[i]!) ** 2, 0);
+    };
+    const [plain, aware] = [await error(undefined), await error(halves(256, 4))];
+    assert.ok(aware < 0.7 * plain, `${aware} with data, ${plain} without`);
+  });
+});
+
+test("a share must be between 0 and 1", async () => {
+  for (const derivation of [{ rank: 0 }, { keepLayers: 1 }, { rank: Number.NaN }] satisfies Derivation[]) {
+    await assert.rejects(
+      deriveStudent(encoder(2), derivation, options),
+      (error) => error instanceof CoreError && error.code === "invalid_params",
+    );
+  }
+});
