@@ -1,5 +1,21 @@
 /** The public surface of the library. `runtime/` is not part of it: who runs models passes `openSession` in. */
+export type { ByteSource } from "./data/byte-source.ts";
+export { type Dataset, openDataset } from "./data/dataset.ts";
 export { checkDatasetFits } from "./data/fit.ts";
 export { CoreError, type CoreErrorCode, checkCancelled } from "./errors.ts";
+export { evaluateModels, type MeasurePeak } from "./evaluate/evaluate.ts";
+export { listLayers } from "./evaluate/layer-facts.ts";
+export { inspectModel } from "./evaluate/model-facts.ts";
+export { buildReport } from "./evaluate/report.ts";
+export { renderReport } from "./evaluate/report-html.ts";
 export type * from "./facts.ts";
 export { DTYPES, type DType } from "./onnx/dtype.ts";
+export type { Model } from "./onnx/ir.ts";
+export { predictedBytes } from "./onnx/save.ts";
+export { removeDeadCode } from "./passes/dead-code.ts";
+export { float16Pass } from "./passes/float16.ts";
+export { type Note, type Pass, runPasses } from "./passes/pass.ts";
+export { simplifyPasses } from "./passes/simplify.ts";
+export { dynamicPass } from "./quantize/dynamic.ts";
+export { weightOnlyPass } from "./quantize/weight-only.ts";
+export type { OpenSession } from "./runtime/session.ts";

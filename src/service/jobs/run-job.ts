@@ -1,0 +1,203 @@
+import {
+  buildReport,
+  checkCancelled,
+  type Dataset,
+  dynamicPass,
+  evaluateModels,
+  float16Pass,
+  inspectModel,
+  type MeasurePeak,
+  type Model,
+  type Note,
+  type OpenSession,
+  type Pass,
+  predictedBytes,
+  type QuantizePlan,
+  removeDeadCode,
+  renderReport,
+  runPasses,
+  simplifyPasses,
+  weightOnlyPass,
+} from "../../core/index.ts";
+import type { JobInputs, JobOutcome, LocalFile, ProducedFile, TaskNews, Tasks } from "../tasks.ts";
+import type { JobSpec } from "./spec.ts";
+
+type Params = JobSpec["params"];
+type Target = Exclude<Params["target"], "auto">;
+
+/** What a job needs of the machine it runs on. */
+export interface JobEnvironment {
+  readonly openSession: OpenSession;
+  readonly measurePeak: MeasurePeak;
+  readonly files: {
+    openModel(files: readonly LocalFile[]): Model;
+    /** Writes a model as `name`, with its weights in `<name>.data` when they do not fit in one file. */
+    writeModel(
+      model: Model,
+      directory: string,
+      name: string,
+      options: { readonly signal: AbortSignal },
+    ): Promise<readonly ProducedFile[]>;
+    writeText(directory: string, name: string, mediaType: string, text: string): Promise<ProducedFile>;
+    openDataset(file: LocalFile, spec: unknown): Promise<Dataset>;
+    sizeOf(files: readonly LocalFile[]): number;
+  };
+  readonly host: {
+    readonly cpu: string;
+    readonly isa: readonly string[];
+    readonly target: Target;
+    readonly onnxruntime: string;
+    readonly versions: Readonly<Record<string, string>>;
+  };
+}
+
+export interface JobContext {
+  readonly signal: AbortSignal;
+  news(news: TaskNews): void;
+}
+
+/** The pass that does what each method is named for. */
+const METHODS: {
+  readonly [M in Params["method"]]: (params: Extract<Params, { method: M }>, target: Target) => Pass;
+} = {
+  float16: (params) => float16Pass({ keepIo: params.keep_io, exclude: exclusions(params) }),
+  dynamic: (params, target) =>
+    dynamicPass({ perChannel: params.per_channel, pairSafe: saturates(target), exclude: exclusions(params) }),
+  weight_only: (params) =>
+    weightOnlyPass({
+      bits: params.bits,
+      blockSize: params.block_size,
+      symmetric: params.symmetric,
+      format: params.format,
+      embeddings: params.embeddings,
+      accuracyLevel: params.accuracy_level,
+      exclude: exclusions(params),
+    }),
+};
+
+/** Shares of the whole job that have passed when each step begins. */
+const STEP_STARTS = { load: 0, compress: 0.02, write: 0.05, evaluate: 0.3, report: 0.98 } as const;
+type Step = keyof typeof STEP_STARTS;
+
+/**
+ * Compresses a model as the spec asks, writes the result to the scratch directory, and judges it against the original.
+ * Throws `CoreError`: `invalid_model`, `invalid_dataset` and `invalid_params` are the input's fault, `cancelled` is the caller's.
+ */
+export async function runJob(
+  request: Tasks["run_job"]["request"],
+  environment: JobEnvironment,
+  { signal, news }: JobContext,
+): Promise<JobOutcome> {
+  const { spec, scratch, threads } = request;
+  const { files, host, openSession } = environment;
+  const timingsMs: Record<string, number> = {};
+  const step = async <T>(name: Step, message: string, work: () => T | Promise<T>): Promise<T> => {
+    checkCancelled(signal);
+    news({ kind: "progress", progress: { step: name, fraction: STEP_STARTS[name], message } });
+    const start = performance.now();
+    const result = await work();
+    timingsMs[name] = performance.now() - start;
+    return result;
+  };
+
+  const original = await step("load", "Reading the model", () => files.openModel(request.model));
+  const { model, notes, simplified } = await step("compress", `Applying ${spec.params.method}`, () =>
+    compress(original, spec.params, host.target),
+  );
+  const written = await step("write", "Writing the compressed model", () =>
+    files.writeModel(model, scratch, "model.onnx", { signal }),
+  );
+  const evaluation = await step("evaluate", "Comparing with the original", async () => {
+    const { dataset_id } = spec.evaluation;
+    const source = dataset_id === null ? undefined : request.datasets[dataset_id];
+    const share = STEP_STARTS.report - STEP_STARTS.evaluate;
+    return evaluateModels({
+      before: { path: request.model[0]!.path, bytes: files.sizeOf(request.model) },
+      after: { path: written[0]!.path, bytes: files.sizeOf(written) },
+      data: source && { dataset: await files.openDataset(source.file, source.spec), kind: "evaluation" },
+      spec: spec.evaluation,
+      acceptance: spec.acceptance,
+      notes,
+      seed: spec.params.seed,
+      threads,
+      host,
+      openSession,
+      measurePeak: environment.measurePeak,
+      readModel: (path) => files.openModel([{ name: "model.onnx", path }]),
+      scratchPath: `${scratch}/optimized.onnx`,
+      signal,
+      onProgress: (done, message) => {
+        const fraction = STEP_STARTS.evaluate + done * share;
+        news({ kind: "progress", progress: { step: "evaluate", fraction, message } });
+      },
+    });
+  });
+  return step("report", "Writing the report", async () => {
+    const facts = {
+      before: await inspectModel(original, { openSession, source: { path: request.model[0]!.path }, dims: {}, signal }),
+      after: await inspectModel(model, { openSession, source: { path: written[0]!.path }, dims: {}, signal }),
+    };
+    const report = buildReport({
+      createdAt: new Date(),
+      job: { id: request.job_id, ...spec },
+      evaluation,
+      models: facts,
+      notes: [...simplified, ...notes],
+      timingsMs,
+    });
+    return {
+      model: written,
+      reports: [
+        await files.writeText(scratch, "report.json", "application/json", `${JSON.stringify(report, null, 2)}\n`),
+        await files.writeText(scratch, "report.html", "text/html; charset=utf-8", renderReport(report)),
+      ],
+      facts: facts.after,
+      metrics: evaluation.metrics,
+      accepted: evaluation.accepted,
+    };
+  });
+}
+
+/** Says what a job would do to each node, and how large the result would be. Nothing is computed and nothing is run. */
+export function planJob(request: JobInputs, { files, host }: JobEnvironment): QuantizePlan {
+  const { spec } = request;
+  const { model, notes } = compress(files.openModel(request.model), spec.params, host.target);
+  const before = files.sizeOf(request.model);
+  const predicted = predictedBytes(model);
+  const withOutcome = (wanted: Note["outcome"]) =>
+    notes.filter(({ outcome }) => outcome === wanted).map(({ outcome: _, ...note }) => note);
+  return {
+    method: spec.params.method,
+    quantized_nodes: withOutcome("changed"),
+    skipped_nodes: withOutcome("skipped"),
+    size: { before_bytes: before, predicted_bytes: predicted, ratio: predicted / before },
+  };
+}
+
+interface Compressed {
+  readonly model: Model;
+  /** What the method said about nodes: this is the coverage. */
+  readonly notes: readonly Note[];
+  /** What was said while the model was made simpler, before. */
+  readonly simplified: readonly Note[];
+}
+
+/** The graph of the result. Its weights are computed when they are written. */
+function compress(original: Model, params: Params, target: Target): Compressed {
+  const method = METHODS[params.method] as (params: Params, target: Target) => Pass;
+  const simple = runPasses(original, simplifyPasses());
+  const { model, notes } = runPasses(simple.model, [
+    method(params, params.target === "auto" ? target : params.target),
+    removeDeadCode,
+  ]);
+  return { model, notes, simplified: simple.notes };
+}
+
+function exclusions(params: Params): { readonly nodes: readonly string[]; readonly ops: readonly string[] } {
+  return { nodes: params.exclude_nodes, ops: params.exclude_ops };
+}
+
+/** Without VNNI, x64 adds products of u8 and s8 in saturating 16 bits: weights then keep to 7 bits. */
+function saturates(target: Target): boolean {
+  return target === "x64-avx2" || target === "portable";
+}

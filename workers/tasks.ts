@@ -1,0 +1,56 @@
+import { statSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { CoreError, inspectModel, listLayers, openDataset } from "../src/core/index.ts";
+import { openSession, runtimeVersion } from "../src/core/runtime/session.ts";
+import { DatasetSpec } from "../src/service/api/schemas.ts";
+import { type JobEnvironment, planJob, runJob } from "../src/service/jobs/run-job.ts";
+import type { LocalFile } from "../src/service/tasks.ts";
+import { VERSIONS } from "../src/service/versions.ts";
+import { openByteSource } from "./byte-source.ts";
+import { describeHost } from "./host.ts";
+import { measurePeak } from "./measure-peak.ts";
+import { openModel, writeModel } from "./model-files.ts";
+import type { TaskHandlers } from "./task-server.ts";
+
+const ENVIRONMENT: JobEnvironment = {
+  openSession,
+  measurePeak,
+  files: {
+    openModel,
+    writeModel,
+    async writeText(directory, name, mediaType, text) {
+      const path = join(directory, name);
+      await writeFile(path, text);
+      return { name, path, media_type: mediaType };
+    },
+    openDataset: (file, spec) => openDataset(openByteSource(file.path), datasetOptions(spec)),
+    sizeOf: (files) => files.reduce((sum, { path }) => sum + statSync(path).size, 0),
+  },
+  host: {
+    ...describeHost(),
+    onnxruntime: runtimeVersion,
+    versions: VERSIONS,
+  },
+};
+
+/** What children do. */
+export const TASK_HANDLERS: TaskHandlers = {
+  inspect_model: ({ files, dims }, { signal }) =>
+    inspectModel(openModel(files), { openSession, source: { path: mainFile(files) }, dims, signal }),
+  list_layers: async ({ files }) => listLayers(openModel(files)),
+  inspect_dataset: async ({ file, spec }) =>
+    (await openDataset(openByteSource(file.path), { ...datasetOptions(spec), verify: true })).facts,
+  plan_job: async (request) => planJob(request, ENVIRONMENT),
+  run_job: (request, context) => runJob(request, ENVIRONMENT, context),
+};
+
+function mainFile([file]: readonly LocalFile[]): string {
+  if (!file) throw new CoreError("internal", "A model has at least one file.");
+  return file.path;
+}
+
+/** A spec is stored as it was checked when the dataset was uploaded. */
+function datasetOptions(spec: unknown): { readonly input?: string | undefined } {
+  return spec === null ? {} : DatasetSpec.parse(spec);
+}
