@@ -5,8 +5,8 @@ import { openApiYaml } from "../src/service/api/system.ts";
 import { VERSIONS } from "../src/service/versions.ts";
 
 /**
- * Writes openapi.yaml and the types that the acceptance tests drive the API with; with `--check` only says whether they are
- * what the code says.
+ * Writes openapi.yaml and the types that the acceptance tests drive the API with; with `--check` only says whether they
+ * are what the code says.
  */
 
 const HEADER = "# Generated from the zod schemas by `npm run openapi`.\n";

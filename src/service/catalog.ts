@@ -43,8 +43,8 @@ export interface DatasetRecord extends CatalogRecord {
 /** Records of one kind. Every method rejects with `ServiceError("unavailable")` while Redis cannot be reached. */
 export interface Collection<R extends CatalogRecord> {
   /**
-   * Records something whose blobs are claimed by its id, and settles these claims. When the same thing is recorded already, that record
-   * comes back with `created: false`, and the claims of the new id are released.
+   * Records something whose blobs are claimed by its id, and settles these claims. When the same thing is recorded
+   * already, that record comes back with `created: false`, and the claims of the new id are released.
    */
   add(record: R): Promise<{ readonly record: R; readonly created: boolean }>;
   get(id: string): Promise<R | undefined>;
@@ -63,7 +63,10 @@ export interface Catalog {
 
 export const newId = (prefix: "mdl" | "dst" | "job"): string => `${prefix}_${uuidv7()}`;
 
-/** KEYS: record, ids, identities. ARGV: id, record, identity. Answers the id of the same thing, or nothing when it was added. */
+/**
+ * KEYS: record, ids, identities. ARGV: id, record, identity. Answers the id of the same thing, or nothing when it was
+ * added.
+ */
 const ADD = `
   local same = redis.call('HGET', KEYS[3], ARGV[3])
   if same then return same end

@@ -17,8 +17,9 @@ export function sha256Of(text: string): string {
 }
 
 /**
- * Of one file, its own sha256: what `sha256sum` prints. Of several, the sha256 of one line `<sha256>  <name>\n` for each, sorted by name:
- * what `sha256sum * | sha256sum` prints in the C locale. The order they were sent in does not matter.
+ * Of one file, its own sha256: what `sha256sum` prints. Of several, the sha256 of one line `<sha256>  <name>\n` for
+ * each, sorted by name: what `sha256sum * | sha256sum` prints in the C locale. The order they were sent in does not
+ * matter.
  */
 export function bundleSha256(files: readonly CatalogFile[]): string {
   if (files.length === 1) return files[0]!.sha256;

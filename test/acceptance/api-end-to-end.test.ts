@@ -9,7 +9,9 @@ import { writeNpz } from "../support/dataset-writers.ts";
 import { external, model as modelProto } from "../support/protos.ts";
 import { readRealModel } from "../support/real-models.ts";
 
-/** Real models through the whole service: API, queue, worker, children. Every answer is checked against openapi.yaml. */
+/**
+ * Real models through the whole service: API, queue, worker, children. Every answer is checked against openapi.yaml.
+ */
 
 const CLASSIFIER = readRealModel("ppocr-cls");
 

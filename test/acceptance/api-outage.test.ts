@@ -56,7 +56,7 @@ test("a Redis that does not answer is no different, a few seconds later; then al
   assert.equal((await api.call("GET", "/v1/jobs")).status, 200);
 });
 
-test("when Redis goes away during an inspection, the upload is given up and its files go with the next sweep", async (t) => {
+test("when Redis goes away during an inspection, the upload fails and its files wait for the sweep", async (t) => {
   const running = Promise.withResolvers<void>();
   const end = Promise.withResolvers<never>();
   const tasks = createMemoryTasks({

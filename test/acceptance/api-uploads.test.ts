@@ -8,7 +8,9 @@ import { modelBytes } from "../support/memory-workers.ts";
 import { connectRaw } from "../support/raw-http.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
-/** Uploads that are too large, too slow, cut off, malformed or malicious: the right code, and nothing left on the disk. */
+/**
+ * Uploads that are too large, too slow, cut off, malformed or malicious: the right code, and nothing left on the disk.
+ */
 
 const LIMIT = 1_000_000;
 
@@ -164,7 +166,8 @@ test("file names that are paths are refused before the file is read", async () =
     "",
   ];
   for (const name of names) {
-    const body = `--b\r\ncontent-disposition: form-data; name="file"; filename="${name}"\r\n\r\nmemory model\n\r\n--b--\r\n`;
+    const disposition = `content-disposition: form-data; name="file"; filename="${name}"`;
+    const body = `--b\r\n${disposition}\r\n\r\nmemory model\n\r\n--b--\r\n`;
     const headers = { "content-type": "multipart/form-data; boundary=b" };
     const { status, json } = await api.call("POST", "/v1/models", { body, headers });
     assert.equal(status, 422, JSON.stringify(name));

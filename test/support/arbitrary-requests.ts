@@ -3,7 +3,10 @@ import { at, type OpenApiDocument } from "./openapi-validator.ts";
 
 type Schema = Readonly<Record<string, unknown>>;
 
-/** Values that fit a schema of the document, as far as the document's own schemas go: the keywords that it uses, and no others. */
+/**
+ * Values that fit a schema of the document, as far as the document's own schemas go: the keywords that it uses, and no
+ * others.
+ */
 export function arbitraryFor(schema: unknown, document: OpenApiDocument): fc.Arbitrary<unknown> {
   const it = schema as Schema;
   if (typeof it.$ref === "string") return arbitraryFor(at(document, it.$ref.slice(1)), document);

@@ -40,8 +40,8 @@ export interface OpenApiValidator {
 }
 
 /**
- * Checks answers against the document: status, media type, body. Stricter than clients must be: a status that only `default` covers
- * and a field that no schema names are failures.
+ * Checks answers against the document: status, media type, body. Stricter than clients must be: a status that only
+ * `default` covers and a field that no schema names are failures.
  */
 export function createOpenApiValidator(document: OpenApiDocument): OpenApiValidator {
   const ajv = new Ajv2020({ strict: false, allErrors: true });

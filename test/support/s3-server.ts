@@ -2,7 +2,10 @@ import { createHash, randomUUID } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
-/** The part of S3 that the blob store uses, in memory, for one bucket: PUT, GET with Range, HEAD, DELETE, multipart uploads. */
+/**
+ * The part of S3 that the blob store uses, in memory, for one bucket: PUT, GET with Range, HEAD, DELETE, multipart
+ * uploads.
+ */
 export interface S3Server {
   readonly endpoint: string;
   readonly bucket: string;
@@ -25,7 +28,8 @@ export async function startS3Server(): Promise<S3Server> {
     const [, bucketName, ...rest] = decodeURIComponent(url.pathname).split("/");
     const key = rest.join("/");
     const uploadId = url.searchParams.get("uploadId");
-    const kind = `${request.method}${url.searchParams.has("uploads") ? " ?uploads" : uploadId === null ? "" : " ?uploadId"}`;
+    const suffix = url.searchParams.has("uploads") ? " ?uploads" : uploadId === null ? "" : " ?uploadId";
+    const kind = `${request.method}${suffix}`;
     seen.set(kind, (seen.get(kind) ?? 0) + 1);
     const body = await bodyOf(request);
     const fail = (status: number, code: string) =>

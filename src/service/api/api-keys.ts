@@ -19,7 +19,8 @@ export interface ApiKeys {
 }
 
 /**
- * The file that `API_KEYS_FILE` names: a JSON list of keys by the sha256 of their text, so that reading the file gives no access.
+ * The file that `API_KEYS_FILE` names: a JSON list of keys by the sha256 of their text, so that reading the file gives
+ * no access.
  *
  *     [{ "name": "ci", "sha256": "<printf %s KEY | sha256sum>", "scopes": ["read", "write"] },
  *      { "name": "ops", "sha256": "…", "scopes": ["read", "write", "admin"] }]

@@ -17,9 +17,10 @@ export function limitJsonBodyTime({ raw, routeOptions }: FastifyRequest): void {
 }
 
 /**
- * For an answer that comes before the whole request has arrived (an upload that is refused): says that the connection ends, sends the
- * answer, and throws away what still comes for a moment. Closing at once would make the kernel reset the connection, and a
- * client that is still writing would never see the answer; reading on would let it push gigabytes.
+ * For an answer that comes before the whole request has arrived (an upload that is refused): says that the connection
+ * ends, sends the answer, and throws away what still comes for a moment. Closing at once would make the kernel reset
+ * the connection, and a client that is still writing would never see the answer; reading on would let it push
+ * gigabytes.
  */
 export function endEarly(request: FastifyRequest, reply: FastifyReply, payload: unknown): unknown {
   const { raw } = request;

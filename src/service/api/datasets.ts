@@ -31,8 +31,9 @@ const createDataset = defineOperation({
   tag: "Datasets",
   summary: "Upload a dataset",
   description:
-    "`.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. `.npy`: one array, for the " +
-    "input that `spec.input` names. Arrays of objects are refused. The same file again answers 200 with the dataset that is there already.",
+    "`.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. " +
+    "`.npy`: one array, for the input that `spec.input` names. Arrays of objects are refused. The same file again " +
+    "answers 200 with the dataset that is there already.",
   access: "write",
   query: z.strictObject({
     name: Name.optional().meta({ description: "File name of a raw body; its suffix tells the format." }),

@@ -44,8 +44,8 @@ export const DOWNLOAD_HEADERS = {
 export const DIGEST_HEADER = { "Repr-Digest": "RFC 9530: `sha-256=:…:` of the whole file." } as const;
 
 /**
- * Answers GET and HEAD as RFC 9110 asks: one byte range (206, 416), If-Range, If-None-Match (304). Several ranges in one request are
- * answered with the whole, which the RFC allows.
+ * Answers GET and HEAD as RFC 9110 asks: one byte range (206, 416), If-Range, If-None-Match (304). Several ranges in
+ * one request are answered with the whole, which the RFC allows.
  */
 export async function sendDownload(
   request: FastifyRequest,

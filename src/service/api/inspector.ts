@@ -8,8 +8,8 @@ import type { LocalFile, TaskKind, Tasks } from "../tasks.ts";
 import type { ApiContext } from "./context.ts";
 
 /**
- * Looks into uploads, in child processes: nothing here parses a model or a dataset. A few run at the same time, some more wait
- * their turn, the rest is told to come back.
+ * Looks into uploads, in child processes: nothing here parses a model or a dataset. A few run at the same time, some
+ * more wait their turn, the rest is told to come back.
  */
 export interface Inspector {
   model(files: readonly CatalogFile[], dims?: Readonly<Record<string, number>>): Promise<ModelFacts>;

@@ -5,8 +5,8 @@ import type { JobSpec } from "../jobs/spec.ts";
 import { pointerOf } from "./operation.ts";
 
 /**
- * What can be known to be wrong with a job from the recorded facts alone, in microseconds: refused now and not an hour later.
- * What needs the files themselves is the plan's to find (`validate_only`).
+ * What can be known to be wrong with a job from the recorded facts alone, in microseconds: refused now and not an hour
+ * later. What needs the files themselves is the plan's to find (`validate_only`).
  */
 export function checkJob(
   spec: JobSpec,

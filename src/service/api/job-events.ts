@@ -13,8 +13,8 @@ export function wantsStream(request: FastifyRequest): boolean {
 }
 
 /**
- * Answers with server-sent events until the source ends, the client goes, or the service stops. `follow` is given a signal
- * that fires in the latter two cases.
+ * Answers with server-sent events until the source ends, the client goes, or the service stops. `follow` is given a
+ * signal that fires in the latter two cases.
  */
 export function sendEvents(
   reply: FastifyReply,

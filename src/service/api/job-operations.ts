@@ -28,8 +28,8 @@ export const createJob = defineOperation({
   tag: "Jobs",
   summary: "Start a job",
   description:
-    "Compresses a model. The request is checked against the recorded facts of model and dataset at once; follow the job by its Location " +
-    "or its events.",
+    "Compresses a model. The request is checked against the recorded facts of model and dataset at once; follow the " +
+    "job by its Location or its events.",
   access: "write",
   query: CreateJobQuery,
   headers: CreateJobHeaders,
@@ -148,8 +148,9 @@ export const listJobEvents = defineOperation({
   tag: "Jobs",
   summary: "Follow a job",
   description:
-    "A list; or, with `Accept: text/event-stream`, server-sent events as they come: the data of each is a `JobEvent`, its id works as " +
-    "`Last-Event-ID` after a reconnection, and the stream ends after the event of the job's final status.",
+    "A list; or, with `Accept: text/event-stream`, server-sent events as they come: the data of each is a " +
+    "`JobEvent`, its id works as `Last-Event-ID` after a reconnection, and the stream ends after the event of the " +
+    "job's final status.",
   access: "read",
   params: JobParams,
   query: ListJobEventsQuery,

@@ -5,7 +5,9 @@ import { fromRedis, KEY_PREFIX } from "../redis.ts";
 
 /** Bounds how many jobs one API key may have waiting in the queue. */
 export interface JobQuota {
-  /** Takes a place for a job that is about to be recorded. Throws `quota_exceeded` when `caller` has `max` jobs waiting. */
+  /**
+   * Takes a place for a job that is about to be recorded. Throws `quota_exceeded` when `caller` has `max` jobs waiting.
+   */
   reserve(caller: string, jobId: string, max: number): Promise<void>;
   /** Says that the job is recorded: its place is free again as soon as it does not wait any more. */
   confirm(caller: string, jobId: string): Promise<void>;
@@ -19,8 +21,8 @@ const RESERVED_MS = 60_000;
 const CONFIRMED = 0;
 
 /**
- * Places are remembered per caller and checked against the job store only when they seem to run out: nobody has to give places
- * back when jobs start, end or are deleted.
+ * Places are remembered per caller and checked against the job store only when they seem to run out: nobody has to give
+ * places back when jobs start, end or are deleted.
  */
 export function createJobQuota(redis: Redis, jobs: JobStore): JobQuota {
   const placesOf = (caller: string) => `${KEY_PREFIX}:quota:${caller}`;

@@ -86,10 +86,14 @@ const OutputFidelity = z
     cosine: z.number(),
     max_abs_error: z.number(),
     mean_abs_error: z.number(),
-    top1_agreement: z.number().nullable().meta({
-      description:
-        "Share of positions with the same argmax over the last axis; of integer outputs, share of equal elements. Null for outputs that are not class scores.",
-    }),
+    top1_agreement: z
+      .number()
+      .nullable()
+      .meta({
+        description:
+          "Share of positions with the same argmax over the last axis; of integer outputs, share of equal elements. " +
+          "Null for outputs that are not class scores.",
+      }),
     non_finite: Count.meta({ description: "Elements that are NaN or infinite in only one of the two models." }),
     shape_mismatches: Count.meta({ description: "Runs in which the output had another shape and was not compared." }),
   })
@@ -131,7 +135,8 @@ export const JobMetricsSchema = z
     memory: z.object({ before_peak_bytes: Bytes, after_peak_bytes: Bytes, baseline_bytes: Bytes }).meta({
       id: "MemoryMetrics",
       description:
-        "Peak resident memory of a process that loads and runs one model; `baseline_bytes` is what it takes before it loads one.",
+        "Peak resident memory of a process that loads and runs one model; `baseline_bytes` is what it takes before " +
+        "it loads one.",
     }),
     coverage: z
       .object({

@@ -44,9 +44,10 @@ const createModel = defineOperation({
   tag: "Models",
   summary: "Upload a model",
   description:
-    "Sends an ONNX model: as multipart (one part named `file` for each file; the filename of external data is the `location` that the " +
-    "model names), as the raw bytes of one `.onnx`, or by naming finished resumable uploads. It is loaded once in the runtime before it is " +
-    "accepted. The same bytes again answer 200 with the model that is there already.",
+    "Sends an ONNX model: as multipart (one part named `file` for each file; the filename of external data is the " +
+    "`location` that the model names), as the raw bytes of one `.onnx`, or by naming finished resumable uploads. It " +
+    "is loaded once in the runtime before it is accepted. The same bytes again answer 200 with the model that is " +
+    "there already.",
   access: "write",
   query: z.strictObject({ name: Name.optional().meta({ description: "Name of the model, for a raw body." }) }),
   body: CreateModelRequest,

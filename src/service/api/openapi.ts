@@ -6,8 +6,9 @@ import type { Operation, ResponseSpec } from "./operation.ts";
 import { PROBLEM_MEDIA_TYPE, Problem } from "./problem.ts";
 
 /**
- * The OpenAPI 3.1 document of the API, from the operations and their zod schemas. What generators of clients trip over is put right
- * here: unions get a discriminator with a mapping, every named schema is a component exactly once, responses may grow fields.
+ * The OpenAPI 3.1 document of the API, from the operations and their zod schemas. What generators of clients trip over
+ * is put right here: unions get a discriminator with a mapping, every named schema is a component exactly once,
+ * responses may grow fields.
  */
 
 type Json = Record<string, unknown>;
@@ -47,8 +48,9 @@ export function buildOpenApi(version: string): Json {
       version,
       summary: "Model compression as a service.",
       description:
-        "Send an ONNX model, choose a method, and get a smaller model back together with the measured evidence. Clients must accept " +
-        "fields, enum values and problem codes that they do not know: they may be added at any time.",
+        "Send an ONNX model, choose a method, and get a smaller model back together with the measured evidence. " +
+        "Clients must accept fields, enum values and problem codes that they do not know: they may be added at any " +
+        "time.",
       license: { name: "Proprietary", identifier: "LicenseRef-Proprietary" },
     },
     servers: [{ url: "/", description: "Where this document came from." }],
@@ -231,8 +233,8 @@ function problemResponses(components: Components): Json {
 }
 
 /**
- * Collects the named schemas. One that reads the same in requests and responses is one component; where they differ because
- * responses have every default filled in, the response's is called `Effective…`.
+ * Collects the named schemas. One that reads the same in requests and responses is one component; where they differ
+ * because responses have every default filled in, the response's is called `Effective…`.
  */
 class Components {
   readonly #forms = { input: new Map<string, Json>(), output: new Map<string, Json>() };
@@ -253,7 +255,10 @@ class Components {
     return tidied;
   }
 
-  /** All of them by name. Call it last: it also rewrites, in responses that `schemaOf` has answered, references to `Effective…`. */
+  /**
+   * All of them by name. Call it last: it also rewrites, in responses that `schemaOf` has answered, references to
+   * `Effective…`.
+   */
   schemas(): Json {
     const { input, output } = this.#forms;
     const effective = new Set<string>();

@@ -3,8 +3,8 @@ import type { z } from "zod";
 import { type FieldError, type ProblemCode, ServiceError } from "../errors.ts";
 
 /**
- * One operation of the API as data: the route, the validation of requests and the OpenAPI document all come from it, so they
- * cannot disagree. `path` is written as OpenAPI does: `/v1/models/{model_id}`.
+ * One operation of the API as data: the route, the validation of requests and the OpenAPI document all come from it, so
+ * they cannot disagree. `path` is written as OpenAPI does: `/v1/models/{model_id}`.
  */
 export interface Operation<Params = unknown, Query = unknown, Headers = unknown, Body = unknown> {
   /** The operationId: the name of the method in generated clients. */

@@ -10,8 +10,8 @@ import type { Access } from "./operation.ts";
 
 /** The pages' own scripts are inline; nothing that users upload is ever in them. */
 const PAGE_POLICY =
-  "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; " +
-  "frame-ancestors 'none'";
+  "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
+  "font-src 'self' data:; frame-ancestors 'none'";
 
 export async function registerReference(app: FastifyInstance): Promise<void> {
   setAccess(app, "open", "/docs/*");
@@ -28,7 +28,9 @@ export async function registerReference(app: FastifyInstance): Promise<void> {
   });
 }
 
-/** To look only: jobs are kept elsewhere, and a job that is retried or removed here would come apart from its record. */
+/**
+ * To look only: jobs are kept elsewhere, and a job that is retried or removed here would come apart from its record.
+ */
 export async function registerQueuePage(app: FastifyInstance, queues: readonly Queue[]): Promise<void> {
   setAccess(app, "admin", "/admin/queues/*");
   const serverAdapter = new FastifyAdapter();

@@ -12,8 +12,8 @@ import { defineOperation, type Operation, route } from "./operation.ts";
 import { checkFileName, storeFile, watchPace } from "./upload-intake.ts";
 
 /**
- * Resumable uploads: tus 1.0 (https://tus.io/protocols/resumable-upload) with creation, expiration and termination. The protocol
- * is @tus/server's; this puts it behind the same keys, limits and problems as everything else.
+ * Resumable uploads: tus 1.0 (https://tus.io/protocols/resumable-upload) with creation, expiration and termination. The
+ * protocol is @tus/server's; this puts it behind the same keys, limits and problems as everything else.
  */
 
 const PATH = "/v1/uploads";
@@ -23,8 +23,8 @@ const EXPIRY_CHECK_MS = 60 * 60 * 1000;
 
 export interface FinishedUploads {
   /**
-   * Runs `add` with a function that puts the referenced uploads into the blob store for an owner; when it succeeds, the uploads are
-   * used up. Throws `validation_failed` for an upload that is not there, or not finished.
+   * Runs `add` with a function that puts the referenced uploads into the blob store for an owner; when it succeeds, the
+   * uploads are used up. Throws `validation_failed` for an upload that is not there, or not finished.
    */
   use<T>(references: readonly UploadReference[], add: (take: TakeUploads) => Promise<T>): Promise<T>;
 }

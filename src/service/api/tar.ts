@@ -4,10 +4,11 @@ import { sha256Of } from "../identity.ts";
 import type { Download } from "./download.ts";
 
 /**
- * A tar archive of blobs that is never built: its headers are computed, so its length is known and any byte range can be read from
- * the blobs themselves. A broken download of a model of many gigabytes can go on where it stopped.
+ * A tar archive of blobs that is never built: its headers are computed, so its length is known and any byte range can
+ * be read from the blobs themselves. A broken download of a model of many gigabytes can go on where it stopped.
  *
- * Format: GNU tar. Each file is a 512-byte header, the bytes, and zeros up to a multiple of 512; two blocks of zeros end the archive.
+ * Format: GNU tar. Each file is a 512-byte header, the bytes, and zeros up to a multiple of 512; two blocks of zeros
+ * end the archive.
  */
 
 const BLOCK = 512;

@@ -9,8 +9,8 @@ import { fieldErrorsOf } from "./operation.ts";
 import { PRINTABLE } from "./schemas.ts";
 
 /**
- * Takes in the files of an upload: multipart, or one raw body. They are hashed and written as they arrive; whatever goes wrong,
- * the caller releases the claims of `owner` and nothing is left.
+ * Takes in the files of an upload: multipart, or one raw body. They are hashed and written as they arrive; whatever
+ * goes wrong, the caller releases the claims of `owner` and nothing is left.
  */
 
 /** Files of one upload; exporters that write one file for each tensor make a few thousand. */
@@ -172,8 +172,8 @@ function fileRefusal(
 }
 
 /**
- * Accepts plain file names only. They become names in scratch directories, archives and headers; a model that wants its external data
- * in a folder cannot be had this way. Throws `validation_failed`.
+ * Accepts plain file names only. They become names in scratch directories, archives and headers; a model that wants its
+ * external data in a folder cannot be had this way. Throws `validation_failed`.
  */
 export function checkFileName(name: string): string {
   const plain =

@@ -8,8 +8,8 @@ export interface PutOptions {
   readonly maxBytes: number;
   readonly signal?: AbortSignal;
   /**
-   * Called when all bytes have arrived and their name is known, before they become visible under it. Whoever will need the blob
-   * claims it here (`BlobClaims`): a claim made later could come after a delete that saw none.
+   * Called when all bytes have arrived and their name is known, before they become visible under it. Whoever will need
+   * the blob claims it here (`BlobClaims`): a claim made later could come after a delete that saw none.
    */
   readonly claim?: (ref: BlobRef) => Promise<void>;
 }
@@ -20,8 +20,8 @@ export interface PutOptions {
  */
 export interface BlobStore {
   /**
-   * Stores a stream while hashing it. Throws `ServiceError("too_large")` as soon as `maxBytes` is passed; whatever the reason of a
-   * failure (limit, aborted signal, broken stream, full disk, refused claim), nothing of it stays behind.
+   * Stores a stream while hashing it. Throws `ServiceError("too_large")` as soon as `maxBytes` is passed; whatever the
+   * reason of a failure (limit, aborted signal, broken stream, full disk, refused claim), nothing of it stays behind.
    */
   put(bytes: AsyncIterable<Uint8Array>, options: PutOptions): Promise<BlobRef>;
   /** Streams `[start, end)` of a blob; the whole of it by default. Throws `ServiceError("not_found")`. */

@@ -5,10 +5,12 @@ import { fromRedis, KEY_PREFIX } from "../redis.ts";
 import type { BlobRef, BlobStore } from "./blob-store.ts";
 
 /**
- * Who needs which blob. An owner is the id of a model, dataset or job; a blob is deleted from the store when its last claim is gone.
+ * Who needs which blob. An owner is the id of a model, dataset or job; a blob is deleted from the store when its last
+ * claim is gone.
  *
- * The order that never loses bytes: claim a blob while it is being put (`PutOptions.claim`), write the owner's record, `settle` the
- * owner; on any failure in between, `release` it. What a killed process leaves unsettled is released by `sweep` a day later.
+ * The order that never loses bytes: claim a blob while it is being put (`PutOptions.claim`), write the owner's record,
+ * `settle` the owner; on any failure in between, `release` it. What a killed process leaves unsettled is released by
+ * `sweep` a day later.
  */
 export interface BlobClaims {
   /** Idempotent. */
@@ -33,7 +35,10 @@ const blobsOf = (owner: string) => `${KEY_PREFIX}:claims:owner:${owner}`;
 const UNSETTLED = `${KEY_PREFIX}:claims:unsettled`;
 const GARBAGE = `${KEY_PREFIX}:claims:garbage`;
 
-/** KEYS: deleting, owners of the blob, blobs of the owner, unsettled. ARGV: owner, blob, now. Answers 0 while the blob is deleted. */
+/**
+ * KEYS: deleting, owners of the blob, blobs of the owner, unsettled. ARGV: owner, blob, now. Answers 0 while the blob
+ * is deleted.
+ */
 const CLAIM = `
   if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
   redis.call('SADD', KEYS[2], ARGV[1])
@@ -42,13 +47,18 @@ const CLAIM = `
   end
   return 1`;
 
-/** KEYS: owners of the blob, blobs of the owner, garbage. ARGV: owner, blob. The last claim turns the blob into garbage. */
+/**
+ * KEYS: owners of the blob, blobs of the owner, garbage. ARGV: owner, blob. The last claim turns the blob into garbage.
+ */
 const DROP = `
   redis.call('SREM', KEYS[1], ARGV[1])
   redis.call('SREM', KEYS[2], ARGV[2])
   if redis.call('SCARD', KEYS[1]) == 0 then redis.call('SADD', KEYS[3], ARGV[2]) end`;
 
-/** KEYS: owners of the blob, deleting, garbage. ARGV: blob, how long. Answers 1 when the caller must delete the blob now. */
+/**
+ * KEYS: owners of the blob, deleting, garbage. ARGV: blob, how long. Answers 1 when the caller must delete the blob
+ * now.
+ */
 const START_DELETE = `
   if redis.call('SCARD', KEYS[1]) > 0 then
     redis.call('SREM', KEYS[3], ARGV[1])

@@ -27,8 +27,8 @@ const STALE_MS = 60 * 60 * 1000;
 const WRITE_BUFFER_BYTES = 1024 * 1024;
 
 /**
- * Blobs as read-only files `<directory>/<first two hex digits>/<sha256>`. Bytes arrive in `<directory>/incoming` and are renamed into
- * place, so a blob is either whole or not there. Removes what a killed process left in `incoming`.
+ * Blobs as read-only files `<directory>/<first two hex digits>/<sha256>`. Bytes arrive in `<directory>/incoming` and
+ * are renamed into place, so a blob is either whole or not there. Removes what a killed process left in `incoming`.
  */
 export async function createFileBlobStore(directory: string): Promise<BlobStore> {
   const incoming = join(directory, "incoming");
@@ -44,7 +44,8 @@ export async function createFileBlobStore(directory: string): Promise<BlobStore>
         await chmod(staged.path, 0o444);
         await options.claim?.(staged.ref);
         await mkdir(shardOf(staged.ref), { recursive: true });
-        // Replaces a blob of the same name, which has the same bytes: cheaper than asking first, and safe against its deletion.
+        // Replaces a blob of the same name, which has the same bytes: cheaper than asking first, and safe against its
+        // deletion.
         await rename(staged.path, pathOf(staged.ref));
         return staged.ref;
       } catch (error) {
@@ -80,8 +81,9 @@ export interface StagedFile {
 }
 
 /**
- * Writes a stream to a new file in `directory` while hashing it, and syncs it to the disk. On any failure the file is removed again.
- * Memory is bounded by the write buffer; hashing runs on the chunks as they come (about 50 us for 64 KiB).
+ * Writes a stream to a new file in `directory` while hashing it, and syncs it to the disk. On any failure the file is
+ * removed again. Memory is bounded by the write buffer; hashing runs on the chunks as they come (about 50 us for 64
+ * KiB).
  */
 export async function stageFile(
   directory: string,
@@ -159,7 +161,10 @@ export interface Scratch {
   folder(name: string): Promise<string>;
 }
 
-/** Removes the entries of `directory` that were not touched for an hour: what killed processes left. Creates it when missing. */
+/**
+ * Removes the entries of `directory` that were not touched for an hour: what killed processes left. Creates it when
+ * missing.
+ */
 export async function removeStale(directory: string): Promise<void> {
   await mkdir(directory, { recursive: true });
   const oldest = Date.now() - STALE_MS;

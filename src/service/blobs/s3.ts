@@ -28,8 +28,9 @@ export interface S3Options {
 const PARTS_IN_FLIGHT = 3;
 
 /**
- * Blobs as objects `blobs/<sha256>` of a bucket. An object's name is the hash of its bytes, which is known only after the last one, and
- * S3 cannot rename: uploads are staged on the local disk, and bytes that the bucket has already are not sent again.
+ * Blobs as objects `blobs/<sha256>` of a bucket. An object's name is the hash of its bytes, which is known only after
+ * the last one, and S3 cannot rename: uploads are staged on the local disk, and bytes that the bucket has already are
+ * not sent again.
  */
 export async function createS3BlobStore(options: S3Options): Promise<BlobStore> {
   await removeStale(options.incoming);
