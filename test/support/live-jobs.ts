@@ -1,0 +1,66 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { Client, type Job, type JobEvent } from "../../scripts/demo/client.ts";
+import type { Stack } from "../../scripts/demo/stack.ts";
+import { descendants } from "./processes.ts";
+import { slowModel } from "./slow-model.ts";
+
+/** Jobs on a running stack that take as long as a test needs, over HTTP. */
+export interface LiveJobs {
+  readonly client: Client;
+  readonly modelId: string;
+  /** Submits a job whose model turns its loop `turns` times in every run, about 1.5 us each. */
+  submit(turns: number): Promise<Job>;
+  /** The pid of the child that runs a job, when it is at work there. */
+  child(id: string): Promise<number>;
+  statuses(id: string): Promise<unknown[]>;
+  cancel(id: string): Promise<Job>;
+  /** The job once it has ended. Throws when that takes too long. */
+  ended(id: string, withinMs?: number): Promise<Job>;
+}
+
+export async function openLiveJobs(stack: Stack): Promise<LiveJobs> {
+  const client = new Client(stack.url);
+  const { id: modelId } = await client.uploadModel(slowModel(), "slow");
+
+  const events = async (id: string) =>
+    ((await (await client.request(`/v1/jobs/${id}/events?limit=1000`)).json()) as { data: JobEvent[] }).data;
+
+  return {
+    client,
+    modelId,
+    submit: (turns) =>
+      client.createJob({
+        type: "quantize",
+        model_id: modelId,
+        params: { method: "weight_only", bits: 8, format: "qdq" },
+        evaluation: { samples: 1, dims: { t: Math.ceil(turns / 1_000), u: 1_000 }, latency: { runs: 1 } },
+      }),
+    async child(id) {
+      await until(`the job ${id} is at work`, async () => (await client.job(id)).progress !== null);
+      return until("its process is there", async () => {
+        const [worker] = await descendants(stack.pid, "workers/main.ts");
+        return worker !== undefined && (await descendants(worker, "workers/child.ts"))[0];
+      });
+    },
+    statuses: async (id) => (await events(id)).filter(({ type }) => type === "status").map(({ data }) => data.status),
+    cancel: async (id) => (await (await client.request(`/v1/jobs/${id}/cancel`, { method: "POST" })).json()) as Job,
+    ended: (id, withinMs = 60_000) =>
+      until(
+        `the job ${id} has ended`,
+        async () => {
+          const job = await client.job(id).catch(() => undefined); // 503 while Redis is away, no answer while the API is.
+          return job !== undefined && job.finished_at !== null && job;
+        },
+        withinMs,
+      ),
+  };
+}
+
+/** Asks until there is an answer. */
+export async function until<T>(what: string, ask: () => Promise<T | undefined | false>, withinMs = 30_000): Promise<T> {
+  for (const start = performance.now(); performance.now() - start < withinMs; await sleep(50)) {
+    const answer = await ask();
+    if (answer !== undefined && answer !== false) return answer;
+  }
+  throw new Error(`Not within ${withinMs} ms: ${what}`);
+}
