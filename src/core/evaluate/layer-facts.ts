@@ -1,7 +1,7 @@
 import type { LayerFacts } from "../facts.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, isFloat, type Tensor } from "../onnx/tensor.ts";
-import { QUANTIZED_OPERANDS, unpackedCount } from "./model-weights.ts";
+import { QUANTIZED_OPERANDS, storedCodes, unpackedCount } from "./model-weights.ts";
 
 /**
  * The layers of a model: nodes that multiply with a weight or look rows up in one. Biases, normalizations and lone scales are weights, but
@@ -69,17 +69,22 @@ export function listLayers(model: Model): LayerFacts[] {
   return layers;
 }
 
-/** A constant, and the node that reads it: the layer itself, or a DequantizeLinear in front of it. */
 interface Found {
   readonly value: Value;
   readonly tensor: Tensor;
-  readonly reader: Node;
+  /** Scales and zero points. */
+  readonly parameters: readonly Value[];
+  /** Weights that the tensor stands for. */
+  readonly count: number;
   readonly axis: number | undefined;
 }
 
 /** The weight of a layer, also where it is stored in another type or layout and brought into shape by nodes. */
 function weightBehind(node: Node, operand: Operand): Found | undefined {
   let value = node.inputs[operand.input];
+  const stored = value && storedCodes(value);
+  if (stored) return { ...stored, value: stored.codes, tensor: stored.codes.constant!, axis: undefined };
+  // The layer itself, or a DequantizeLinear in front of it.
   let reader = node;
   const perms: (readonly number[] | undefined)[] = [];
   while (value && !value.constant) {
@@ -100,19 +105,19 @@ function weightBehind(node: Node, operand: Operand): Found | undefined {
     (current, perm) => (current === undefined ? undefined : (perm?.[current] ?? tensor.dims.length - 1 - current)),
     operand.axis(node, tensor.dims),
   );
-  return { value, tensor, reader, axis };
+  const parameters = (QUANTIZED_OPERANDS[reader.opType]?.parameters ?? []).flatMap((index) => {
+    const part = reader.inputs[index];
+    return part?.constant ? [part] : [];
+  });
+  return { value, tensor, parameters, count: unpackedCount(tensor, reader), axis };
 }
 
 function factsOf(
   node: Node,
-  { value, tensor, reader, axis }: Found,
+  { value, tensor, parameters, count, axis }: Found,
   ranges: Map<Value, Map<number | undefined, Ranges>>,
 ): LayerFacts {
-  const parameters = QUANTIZED_OPERANDS[reader.opType]?.parameters ?? [];
-  const bytes = [value, ...parameters.map((index) => reader.inputs[index])].reduce(
-    (total, part) => total + (part?.constant?.byteLength ?? 0),
-    0,
-  );
+  const bytes = [value, ...parameters].reduce((total, part) => total + (part.constant?.byteLength ?? 0), 0);
   const byAxis = ranges.get(value) ?? new Map<number | undefined, Ranges>();
   const range = byAxis.get(axis) ?? rangesOf(tensor, axis);
   ranges.set(value, byAxis.set(axis, range));
@@ -121,7 +126,7 @@ function factsOf(
     op: node.opType,
     weight: value.name,
     shape: tensor.dims,
-    parameters: unpackedCount(tensor, reader),
+    parameters: count,
     bytes,
     dtype: tensor.dtype,
     ...range,

@@ -224,6 +224,7 @@ function weights({ models: { before, after } }: Report): Markup {
 function coverage({ nodes, metrics: { coverage }, optimized_operators }: Report): Markup {
   const byOperator = new Map<string, { changed: number; skipped: number }>();
   for (const { op, outcome } of nodes) {
+    if (outcome === "simplified") continue;
     const row = byOperator.get(op) ?? { changed: 0, skipped: 0 };
     row[outcome]++;
     byOperator.set(op, row);

@@ -2,9 +2,12 @@ import { CoreError } from "../errors.ts";
 import type { NodeNote } from "../facts.ts";
 import type { Graph, Model, Node, Value } from "../onnx/ir.ts";
 
-/** What became of a node: `changed` counts as covered, `skipped` is reported with its reason. */
+/**
+ * What became of a node: `changed` counts as covered, `skipped` is reported with its reason. `simplified` is what happened to it before
+ * the method that was asked for.
+ */
 export interface Note extends NodeNote {
-  readonly outcome: "changed" | "skipped";
+  readonly outcome: "changed" | "skipped" | "simplified";
 }
 
 export type NoteSink = (note: Note) => void;

@@ -190,7 +190,7 @@ function compress(original: Model, params: Params, target: Target): Compressed {
     method(params, params.target === "auto" ? target : params.target),
     removeDeadCode,
   ]);
-  return { model, notes, simplified: simple.notes };
+  return { model, notes, simplified: simple.notes.map((note) => ({ ...note, outcome: "simplified" })) };
 }
 
 function exclusions(params: Params): { readonly nodes: readonly string[]; readonly ops: readonly string[] } {
