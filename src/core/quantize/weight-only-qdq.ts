@@ -3,7 +3,7 @@
  *
  * onnxruntime turns DequantizeLinear → MatMul into MatMulNBits when the weight is [K, N], its codes and parameters are constant and
  * nothing else reads it: blocks along axis 0 (a power of two), or a scale for each column. Gemm fuses too, without transB and with
- * alpha = 1. Everywhere else it dequantizes the weight in every run.
+ * alpha = 1. Everywhere else it dequantizes the weight in every run, and so it does before a Relu or Clip that something else reads.
  */
 import type { Attr, Model, Node, Value } from "../onnx/ir.ts";
 import { tensorOf } from "../onnx/tensor.ts";
@@ -16,8 +16,9 @@ import {
   type QuantizedWeight,
   type QuantizedWeights,
   quantizedBytes,
+  requireCodes,
 } from "./weights-codes.ts";
-import { linearLayer } from "./weights-linear.ts";
+import { type LinearLayer, linearLayer } from "./weights-linear.ts";
 import type { RewriteForm } from "./weights-rewrite.ts";
 import { matrixOf } from "./weights-slots.ts";
 
@@ -96,12 +97,14 @@ export function dequantizeForMatMul(
     );
     if (!made) return undefined;
     const form: QuantizedForm = { ...made.form, scales: { ...made.form.scales, factor: alpha } };
+    const fuses = !feedsClip(layer);
+    const how = fuses ? "runs as MatMulNBits" : "dequantizes in every run, because of what follows";
     return {
       bytes: quantizedBytes(form) + OVERHEAD_BYTES,
-      code: "dequantize_matmul",
-      message: `DequantizeLinear before ${node.opType}, which onnxruntime runs as MatMulNBits: ${describe(made.form, options)}.`,
+      code: fuses ? "dequantize_matmul" : "dequantize",
+      message: `DequantizeLinear before ${node.opType}, which onnxruntime ${how}: ${describe(made.form, options)}.`,
       apply: () => {
-        needInt4(model, form);
+        requireCodes(model, form);
         // onnxruntime 1.30 refuses to load a body whose MatMul it fuses when the weight is in a graph outside.
         node.setInput(1, insertDequantize(node, weights.of(weight, form, node.graph), made.attrs));
         node.setAttr("transB", undefined);
@@ -109,6 +112,14 @@ export function dequantizeForMatMul(
       },
     };
   };
+}
+
+/** Whether a layer's output goes through a Relu or Clip: onnxruntime 1.30 then looks for a QuantizeLinear behind that. */
+function feedsClip({ node, add }: LinearLayer): boolean {
+  const output = (add ?? node).outputs[0]!;
+  const [use] = output.uses;
+  if (!use || output.uses.length > 1 || output.isGraphOutput) return false;
+  return ["Relu", "Clip"].includes(use.node.opType) && use.node.outputs[0]!.uses.length > 0;
 }
 
 /** Any weight, from a DequantizeLinear. */
@@ -134,7 +145,7 @@ export function dequantizeAny(model: Model, weights: QuantizedWeights, options: 
       apply: () => {
         for (const { slot, form, attrs } of parts) {
           const { node, index, view } = slot;
-          needInt4(model, form);
+          requireCodes(model, form);
           let value = insertDequantize(node, weights.of(view, form), attrs);
           if (`${form.codes.dims}` !== `${view.dims}`) {
             const dims = tensorOf("int64", [view.dims.length], view.dims);
@@ -151,11 +162,6 @@ export function dequantizeAny(model: Model, weights: QuantizedWeights, options: 
 
 function describe({ scheme, matrix }: QuantizedForm, { bits }: QdqOptions): string {
   return `${bits} bits, ${scheme.blockSize < matrix.depth ? `blocks of ${scheme.blockSize}` : "one scale for each channel"}`;
-}
-
-/** 4-bit tensors are in the format since IR version 10, the one of opset 21. */
-function needInt4(model: Model, { codes }: QuantizedForm): void {
-  if (codes.dtype === "int4" || codes.dtype === "uint4") model.irVersion = Math.max(model.irVersion, 10);
 }
 
 function insertDequantize(node: Node, weight: QuantizedWeight, attrs: Readonly<Record<string, Attr>>): Value {

@@ -1,6 +1,6 @@
 import { CoreError } from "../errors.ts";
 import { byteLengthOf, type DType } from "../onnx/dtype.ts";
-import type { Graph, Value } from "../onnx/ir.ts";
+import type { Graph, Model, Value } from "../onnx/ir.ts";
 import { deriveTensors, elementCount } from "../onnx/tensor.ts";
 import type { WeightView } from "../passes/weight-views.ts";
 import { type BlockLayout, type BlockScheme, quantizeBlocks, type WeightMatrix } from "./weights-blocks.ts";
@@ -41,6 +41,11 @@ export function quantizedBytes({ codes, scales, zeroPoints }: QuantizedForm): nu
     (sum, { dtype, dims }) => sum + byteLengthOf(dtype, elementCount(dims)),
     0,
   );
+}
+
+/** 4-bit tensors are in the format since IR version 10, the one of opset 21. */
+export function requireCodes(model: Model, { codes }: QuantizedForm): void {
+  if (codes.dtype === "int4" || codes.dtype === "uint4") model.irVersion = Math.max(model.irVersion, 10);
 }
 
 /**

@@ -13,7 +13,13 @@ import { type DType, onnxOfDtype } from "../onnx/dtype.ts";
 import type { Attr, Graph, Model, Value } from "../onnx/ir.ts";
 import { elementCount, scalarOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { packRows } from "./packing.ts";
-import { type CodesForm, type QuantizedForm, type QuantizedWeights, quantizedBytes } from "./weights-codes.ts";
+import {
+  type CodesForm,
+  type QuantizedForm,
+  type QuantizedWeights,
+  quantizedBytes,
+  requireCodes,
+} from "./weights-codes.ts";
 import type { RewriteForm } from "./weights-rewrite.ts";
 import { matrixOf, type WeightSlot } from "./weights-slots.ts";
 
@@ -35,7 +41,10 @@ export function storeCodes(model: Model, weights: QuantizedWeights, options: Sto
       code: "stored_codes",
       message: `Stored in ${bits} bits, computed in float.`,
       apply: () => {
-        for (const [i, slot] of slots.entries()) slot.node.setInput(slot.index, storage.restore(slot, plans[i]!));
+        for (const [i, slot] of slots.entries()) {
+          requireCodes(model, plans[i]!.form);
+          slot.node.setInput(slot.index, storage.restore(slot, plans[i]!));
+        }
       },
     };
   };
