@@ -123,9 +123,10 @@ export function storedCodes(value: Value): StoredCodes | undefined {
     if (zeroPoints?.constant) parameters.push(zeroPoints);
     at = node.inputs[0];
   }
-  if (!scaled || !at?.constant) return undefined;
-  const { kind } = DTYPES[at.constant.dtype];
-  if (kind !== "int" && kind !== "uint") return undefined;
+  if (!scaled || !at?.constant || elementCount(at.constant.dims) < 2) return undefined;
+  const { kind, bits } = DTYPES[at.constant.dtype];
+  // Wider integers are shapes and positions.
+  if ((kind !== "int" && kind !== "uint") || bits > 8) return undefined;
   return { codes: at, parameters, count: elementCount(at.constant.dims) * perElement };
 }
 
