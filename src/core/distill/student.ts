@@ -5,9 +5,10 @@ import { findParameters } from "../train/parameters.ts";
 import type { Samples } from "../train/samples.ts";
 import { type BlockRun, dropLayers } from "./drop-layers.ts";
 import { type FactorizedLayer, type FactorizeOptions, factorizeLayers } from "./factorize.ts";
+import { type ChannelFamily, slimWidth } from "./slim.ts";
 
 /** How a student is made from its teacher. Each number is the share that is kept. */
-export type Derivation = { readonly keepLayers: number } | { readonly rank: number };
+export type Derivation = { readonly keepLayers: number } | { readonly width: number } | { readonly rank: number };
 
 /** A student, and what was done to make it. */
 export interface DerivedStudent {
@@ -15,13 +16,15 @@ export interface DerivedStudent {
   readonly parameters: { readonly teacher: number; readonly student: number };
   /** For `keepLayers`. */
   readonly runs?: readonly BlockRun[];
+  /** For `width`. */
+  readonly families?: readonly ChannelFamily[];
   /** For `rank`. */
   readonly layers?: readonly FactorizedLayer[];
 }
 
 export interface DeriveOptions extends Pick<FactorizeOptions, "openSession" | "threads" | "signal"> {
-  /** Samples to judge layers by; some hundreds are enough. */
-  readonly samples?: Samples | undefined;
+  /** Samples to see shapes by, and to judge layers by; some hundreds are enough. */
+  readonly samples: Samples;
 }
 
 const CALIBRATION_SAMPLES = 512;
@@ -44,18 +47,24 @@ export async function deriveStudent(
       kind,
     );
   }
-  const derived =
-    "keepLayers" in derivation
-      ? dropLayers(teacher, derivation.keepLayers)
-      : await factorizeLayers(teacher, {
-          fraction: derivation.rank,
-          batches: options.samples && calibrationBatches(options.samples),
-          ...options,
-        });
+  const derived = await derive(teacher, derivation, options);
   return {
     ...derived,
     parameters: { teacher: parameterCount(teacher), student: parameterCount(derived.model) },
   };
+}
+
+async function derive(teacher: Model, derivation: Derivation, options: DeriveOptions) {
+  if ("keepLayers" in derivation) return dropLayers(teacher, derivation.keepLayers);
+  if ("width" in derivation) {
+    const feeds = options.samples.gather([0, Math.min(1, options.samples.count - 1)]).feeds;
+    return slimWidth(teacher, { fraction: derivation.width, feeds, openSession: options.openSession });
+  }
+  return factorizeLayers(teacher, {
+    ...options,
+    fraction: derivation.rank,
+    batches: calibrationBatches(options.samples),
+  });
 }
 
 function calibrationBatches(samples: Samples) {

@@ -17,30 +17,43 @@ export async function resolveStatics(
     const feed = feeds[value.name];
     if (feed) value.retype(feed.dtype, feed.dims);
   }
-  const values = model.graph.nodes.flatMap((node) => node.outputs.filter((value) => value.name !== ""));
+  const results = await runAllValues(model, feeds, openSession);
+  for (const node of model.graph.nodes) {
+    for (const value of node.outputs) {
+      const result = results[value.name];
+      if (result) value.retype(result.dtype, result.dims);
+    }
+  }
+  foldStatics(model, results);
+}
+
+/** Every value that the nodes of the main graph make from `feeds`, by name; only tensors of numbers. The model itself is left alone. */
+export async function runAllValues(
+  model: Model,
+  feeds: Readonly<Record<string, Tensor>>,
+  openSession: OpenSession,
+): Promise<Readonly<Record<string, Tensor>>> {
   const probe = model.clone();
-  const names = new Set(probe.graph.outputs.map((value) => value.name));
+  for (const value of probe.graph.inputs) {
+    const feed = feeds[value.name];
+    if (feed) value.retype(feed.dtype, feed.dims);
+  }
+  const outputs = new Set(probe.graph.outputs);
   for (const node of probe.graph.nodes) {
     for (const value of node.outputs) {
       if (value.name === "") continue;
       // What the file declares may be meant for another batch size.
       value.retype(undefined, undefined);
-      if (names.has(value.name)) continue;
-      probe.graph.addOutput(value);
+      if (!outputs.has(value)) probe.graph.addOutput(value);
     }
   }
   const session = await openSession({ bytes: modelToBytes(probe) }, { optimization: "disabled" });
   try {
     const readable = session.outputs.filter(({ dtype }) => dtype !== null && dtype !== "string");
-    const results = await session.run(
+    return await session.run(
       feeds,
       readable.map(({ name }) => name),
     );
-    for (const value of values) {
-      const result = results[value.name];
-      if (result) value.retype(result.dtype, result.dims);
-    }
-    foldStatics(model, results);
   } finally {
     await session.close();
   }

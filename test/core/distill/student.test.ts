@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { runsOfAxes } from "../../../src/core/distill/channel-labels.ts";
 import { dropLayers, evenlySpaced } from "../../../src/core/distill/drop-layers.ts";
-import { type Derivation, deriveStudent } from "../../../src/core/distill/student.ts";
+import { factorizeLayers } from "../../../src/core/distill/factorize.ts";
+import { slimWidth } from "../../../src/core/distill/slim.ts";
+import { type Derivation, deriveStudent, parameterCount } from "../../../src/core/distill/student.ts";
 import { CoreError } from "../../../src/core/errors.ts";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../src/core/onnx/load.ts";
@@ -102,14 +105,15 @@ describe("factorizing layers", () => {
   for (const samples of [undefined, halves(64, 3)]) {
     test(`layers of low rank are replaced without loss, ${samples ? "by their outputs" : "by their weights"}`, async () => {
       const teacher = lowRank();
-      const { model, layers, parameters } = await deriveStudent(teacher, { rank: 0.6 }, { ...options, samples });
+      const batches = samples && [samples.gather([...Array(64).keys()]).feeds];
+      const { model, layers } = await factorizeLayers(teacher, { ...options, fraction: 0.6, batches });
       const changed = layers!.filter(({ rank }) => rank !== null);
       assert.deepEqual(
         changed.map(({ op }) => op),
         ["Conv", "Gemm", "MatMul"],
       );
       for (const { energy } of changed) assert.ok(energy! > 1 - 1e-5, String(energy));
-      assert.ok(parameters.student < 0.75 * parameters.teacher);
+      assert.ok(parameterCount(model) < 0.75 * parameterCount(teacher));
       const { feeds } = halves(8, 9).gather([0, 1, 2, 3, 4, 5, 6, 7]);
       const [before, after] = [await outputs(teacher, feeds), await outputs(model, feeds)];
       const scale = Math.max(...before.map(Math.abs));
@@ -132,7 +136,8 @@ describe("factorizing layers", () => {
     const { feeds } = halves(64, 11).gather([...Array(64).keys()]);
     const before = await outputs(model, feeds);
     const error = async (samples: ReturnType<typeof halves> | undefined) => {
-      const { model: student } = await deriveStudent(model, { rank: 0.3 }, { ...options, samples });
+      const batches = samples && [samples.gather([...Array(samples.count).keys()]).feeds];
+      const { model: student } = await factorizeLayers(model, { ...options, fraction: 0.3, batches });
       const after = await outputs(student, feeds);
       return before.reduce((sum, y, i) => sum + (y - after[i]!) ** 2, 0);
     };
@@ -141,10 +146,126 @@ describe("factorizing layers", () => {
   });
 });
 
-test("a share must be between 0 and 1", async () => {
-  for (const derivation of [{ rank: 0 }, { keepLayers: 1 }, { rank: Number.NaN }] satisfies Derivation[]) {
+describe("cutting channels", () => {
+  const images = {
+    x: tensorOf(
+      "float32",
+      [2, 3, 16, 16],
+      Float32Array.from({ length: 1536 }, (_, i) => Math.sin(i)),
+    ),
+  };
+  const shapes = (model: Model) =>
+    Object.fromEntries([...model.graph.initializers].map(({ name, constant }) => [name, constant!.dims.join("x")]));
+
+  test("a residual network loses channels through its additions, shortcuts and normalisations", async () => {
+    const teacher = resNet18({ size: 16, classes: 4, width: 32 });
+    const { model, families } = await slimWidth(teacher, { fraction: 0.5, feeds: images, openSession });
+    // The stream of each stage, and the inner channels of each of its two blocks.
+    assert.deepEqual(
+      families.map(({ units, kept }) => `${units} to ${kept}`).sort(),
+      [32, 64, 128, 256].flatMap((width) => Array(3).fill(`${width} to ${width / 2}`)).sort(),
+    );
+    assert.deepEqual(shapes(model), shapes(resNet18({ size: 16, classes: 4, width: 16 })));
+    assert.equal((await outputs(model, images)).length, 8);
+  });
+
+  test("channels whose weights are zero are the ones that go, and nothing changes", async () => {
+    const teacher = flattened();
+    const dead = new Set([1, 2, 5, 7]);
+    for (const { name, constant } of teacher.graph.initializers) {
+      if (!name.startsWith("conv0") && !name.startsWith("bn1.bias")) continue;
+      const data = floatsOf(constant!);
+      const size = data.length / constant!.dims[0]!;
+      for (const channel of dead) data.fill(0, channel * size, (channel + 1) * size);
+    }
+    for (const { name, constant } of teacher.graph.initializers) {
+      if (name === "bn1.bias") for (const channel of dead) floatsOf(constant!)[channel] = 0;
+      // What reads a dead channel must not tell it from one that is gone either.
+      if (name === "conv2.weight")
+        for (const channel of dead) floatsOf(constant!).fill(0, channel * 9, (channel + 1) * 9);
+    }
+    const { feeds } = halves(4, 2).gather([0, 1, 2, 3]);
+    const { model } = await slimWidth(teacher, { fraction: 0.5, feeds, openSession });
+    const found = shapes(model);
+    assert.deepEqual([found["conv0.weight"], found["conv2.weight"]], ["4x1x3x3", "4x1x3x3"]);
+    const [before, after] = [await outputs(teacher, feeds), await outputs(model, feeds)];
+    assert.ok(before.every((x, i) => Math.abs(x - after[i]!) < 1e-5));
+  });
+
+  /** A convolution, a depthwise one, and a dense layer on the flattened maps. */
+  function flattened(): Model {
+    const net = new NetworkBuilder(6);
+    const x = net.relu(net.batchNorm(net.conv(net.input(["n", 1, 8, 8]), 1, 8), 8));
+    const pooled = net.maxPool(net.relu(net.conv(x, 8, 8, { group: 8 })));
+    const flat = net.g.reshape(pooled, [-1, 8 * 16]);
+    return net.output(net.linear(flat, 8 * 16, 4), ["n", 4]);
+  }
+
+  test("a transformer loses heads, hidden units and features of its stream", async () => {
+    const teacher = transformer({ layers: 2, width: 32, heads: 4, length: 6, vocabulary: 20, classes: 3 });
+    const { model, families } = await slimWidth(teacher, { fraction: 0.5, feeds: { tokens }, openSession });
+    assert.deepEqual(families.map(({ units, kept }) => `${units} to ${kept}`).sort(), [
+      "128 to 64",
+      "128 to 64",
+      "32 to 16",
+      "4 to 2",
+      "4 to 2",
+    ]);
+    assert.deepEqual(shapes(model)["embedding0.weight"], "20x16");
+    assert.equal((await outputs(model, { tokens })).length, 6);
+    createTrainable(model);
+  });
+
+  test("branches of a concatenation are cut each on its own", async () => {
+    const net = new NetworkBuilder(8);
+    const x = net.input(["n", 1, 8, 8]);
+    const both = net.g.concat([net.conv(x, 1, 6), net.relu(net.conv(x, 1, 4))], 1);
+    const model = net.output(net.linear(net.globalAverage(net.conv(both, 10, 8)), 8, 3), ["n", 3]);
+    const { feeds } = halves(2, 2).gather([0, 1]);
+    const { families, model: student } = await slimWidth(model, { fraction: 0.5, feeds, openSession });
+    assert.deepEqual(
+      families.map(({ units, kept }) => [units, kept]),
+      [
+        [6, 3],
+        [4, 2],
+        [8, 4],
+      ],
+    );
+    assert.equal(shapes(student)["conv2.weight"], "4x5x3x3");
+  });
+
+  test("what an operator that is not known touches stays", async () => {
+    const net = new NetworkBuilder(8);
+    const x = net.conv(net.input(["n", 1, 8, 8]), 1, 8);
+    const odd = net.g.op("CumSum", [x, net.g.constant("int64", [], [1])]);
+    const model = net.output(net.linear(net.globalAverage(odd), 8, 3), ["n", 3]);
     await assert.rejects(
-      deriveStudent(encoder(2), derivation, options),
+      slimWidth(model, { fraction: 0.5, feeds: halves(2, 2).gather([0, 1]).feeds, openSession }),
+      (error) => error instanceof CoreError && error.code === "unsupported",
+    );
+  });
+});
+
+test("shapes are cut into the shortest runs of equal size", () => {
+  const text = (from: number[], to: number[]) =>
+    runsOfAxes(from, to)
+      .map((run) => `${run.from}>${run.to}`)
+      .join(" ");
+  assert.equal(text([2, 3, 4, 5], [2, 60]), "0>0 1,2,3>1");
+  assert.equal(text([2, 6, 32], [2, 6, 4, 8]), "0>0 1>1 2>2,3");
+  assert.equal(text([4, 6], [6, 4]), "0,1>0,1");
+  assert.equal(text([1, 3, 1], [3]), "1>0");
+});
+
+test("a share must be between 0 and 1", async () => {
+  for (const derivation of [
+    { rank: 0 },
+    { keepLayers: 1 },
+    { width: 2 },
+    { rank: Number.NaN },
+  ] satisfies Derivation[]) {
+    await assert.rejects(
+      deriveStudent(encoder(2), derivation, { ...options, samples: halves(4, 1) }),
       (error) => error instanceof CoreError && error.code === "invalid_params",
     );
   }
