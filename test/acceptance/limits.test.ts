@@ -36,7 +36,7 @@ test("a job that waits for too long expires, and one that runs for too long is s
 });
 
 test("a job that takes too much memory is stopped", async () => {
-  const { id } = await jobs.submit(400_000_000);
+  const { id } = await jobs.submitHungry(4096 * MIB);
   const job = await jobs.ended(id);
   assert.equal(job.status, "failed");
   assert.equal(job.error?.code, "out_of_memory");

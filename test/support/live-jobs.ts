@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, type Job, type JobEvent } from "../../scripts/demo/client.ts";
 import type { Stack } from "../../scripts/demo/stack.ts";
+import { hungryModel, slowModel } from "./elastic-models.ts";
 import { descendants } from "./processes.ts";
-import { slowModel } from "./slow-model.ts";
 
 /** Jobs on a running stack that take as long as a test needs, over HTTP. */
 export interface LiveJobs {
@@ -10,6 +10,8 @@ export interface LiveJobs {
   readonly modelId: string;
   /** Submits a job whose model turns its loop `turns` times in every run, about 1.5 us each. */
   submit(turns: number): Promise<Job>;
+  /** Submits a job whose model takes this many bytes for one of its values. */
+  submitHungry(bytes: number): Promise<Job>;
   /** The pid of the child that runs a job, when it is at work there. */
   child(id: string): Promise<number>;
   statuses(id: string): Promise<unknown[]>;
@@ -25,16 +27,22 @@ export async function openLiveJobs(stack: Stack): Promise<LiveJobs> {
   const events = async (id: string) =>
     ((await (await client.request(`/v1/jobs/${id}/events?limit=1000`)).json()) as { data: JobEvent[] }).data;
 
+  const submit = (model_id: string, dims: Record<string, number>) =>
+    client.createJob({
+      type: "quantize",
+      model_id,
+      params: { method: "weight_only", bits: 8, format: "qdq" },
+      evaluation: { samples: 1, dims, latency: { runs: 1 } },
+    });
+
   return {
     client,
     modelId,
-    submit: (turns) =>
-      client.createJob({
-        type: "quantize",
-        model_id: modelId,
-        params: { method: "weight_only", bits: 8, format: "qdq" },
-        evaluation: { samples: 1, dims: { t: Math.ceil(turns / 1_000), u: 1_000 }, latency: { runs: 1 } },
-      }),
+    submit: (turns) => submit(modelId, { t: Math.ceil(turns / 1_000), u: 1_000 }),
+    async submitHungry(bytes) {
+      const hungry = await client.uploadModel(hungryModel(), "hungry");
+      return submit(hungry.id, { t: Math.ceil(Math.sqrt(bytes / 4)) });
+    },
     async child(id) {
       await until(`the job ${id} is at work`, async () => (await client.job(id)).progress !== null);
       return until("its process is there", async () => {
