@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { readdir, readlink } from "node:fs/promises";
 import { Readable } from "node:stream";
 import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { extract } from "tar-stream";
 import { formOf } from "../support/calls.ts";
 import { modelBytes } from "../support/memory-workers.ts";
+import { connectRaw } from "../support/raw-http.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 const sha256 = (bytes: Uint8Array | string) => createHash("sha256").update(bytes).digest("hex");
@@ -205,6 +209,29 @@ test("downloads: ranges, conditions, digests, HEAD", async () => {
   assert.equal(head.headers.get("content-length"), "10000");
   assert.equal(head.headers.get("etag"), etag);
   assert.equal((await get({ range: "bytes=0-9" }, "HEAD")).headers.get("content-length"), "10");
+  await api.call("DELETE", `/v1/models/${model.id}`);
+});
+
+test("a download may be cut at any moment, and leaves no file open", async () => {
+  const { json: model } = await upload({ "m.onnx": modelBytes(8_000_000), "w.bin": randomBytes(8_000_000) });
+  const openFiles = async () => {
+    const links = await Promise.all(
+      (await readdir("/proc/self/fd")).map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => "")),
+    );
+    return links.filter((link) => link.includes("/blobs/")).length;
+  };
+  for (let i = 0; i < 40; i++) {
+    const connection = connectRaw(api.url);
+    connection.write(`GET /v1/models/${model.id}/content HTTP/1.1\r\nhost: test\r\n\r\n`);
+    await once(connection.socket, "connect");
+    await sleep(i / 4);
+    connection.socket.destroy();
+  }
+  assert.equal((await api.call("GET", "/healthz")).status, 200);
+  if (process.platform === "linux") {
+    for (let i = 0; i < 50 && (await openFiles()) > 0; i++) await sleep(20);
+    assert.equal(await openFiles(), 0);
+  }
   await api.call("DELETE", `/v1/models/${model.id}`);
 });
 

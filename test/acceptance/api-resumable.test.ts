@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { modelBytes } from "../support/memory-workers.ts";
@@ -74,6 +75,23 @@ test("a connection that breaks loses nothing that has arrived", async () => {
   assert.equal(created.status, 201);
   assert.ok((await api.call("GET", `/v1/datasets/${created.json.id}/content`)).body.equals(bytes));
   await api.call("DELETE", `/v1/datasets/${created.json.id}`);
+});
+
+test("a connection may be cut at any moment", async () => {
+  const path = await start(500_000);
+  const head = [`PATCH ${path} HTTP/1.1`, "host: test", "tus-resumable: 1.0.0", "upload-offset: 0"];
+  const rest = ["content-type: application/offset+octet-stream", "content-length: 500000", "", ""];
+  for (let i = 0; i < 60; i++) {
+    const connection = connectRaw(api.url);
+    connection.write([...head, ...rest].join("\r\n"));
+    await once(connection.socket, "connect");
+    await sleep(i / 10);
+    connection.socket.destroy();
+  }
+  await sleep(200);
+  assert.equal(await offsetOf(path), 0);
+  await api.call("DELETE", path, { headers: TUS });
+  assert.deepEqual(await api.files(), []);
 });
 
 test("a piece that stands still is given up; the upload stays", async () => {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { Readable } from "node:stream";
 import { after, afterEach, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -106,6 +107,22 @@ test("a connection that is cut in the middle leaves nothing", async () => {
     connection.socket.destroy();
     await settled();
   }
+});
+
+test("a connection may be cut at any moment", async () => {
+  const part = '--b\r\ncontent-disposition: form-data; name="file"; filename="m.onnx"\r\n\r\n';
+  for (let i = 0; i < 120; i++) {
+    const [type, start] = i % 2 === 0 ? ["application/octet-stream", ""] : ["multipart/form-data; boundary=b", part];
+    const connection = connectRaw(api.url);
+    connection.write(head(`content-type: ${type}`, "content-length: 500000") + start);
+    await once(connection.socket, "connect");
+    // From before the request is seen to the middle of its body.
+    await sleep(i / 20);
+    connection.socket.destroy();
+  }
+  await sleep(100);
+  await settled();
+  assert.equal((await api.call("GET", "/healthz")).status, 200);
 });
 
 test("a multipart body that ends too early is malformed, not a model", async () => {

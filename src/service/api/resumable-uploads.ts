@@ -9,7 +9,7 @@ import type { CatalogFile } from "../catalog.ts";
 import { type FieldError, PROBLEMS, type ProblemCode, ServiceError } from "../errors.ts";
 import type { ApiContext } from "./context.ts";
 import { defineOperation, type Operation, route } from "./operation.ts";
-import { checkFileName, storeFile, watchPace } from "./upload-intake.ts";
+import { checkFileName, endWith, storeFile, watchPace } from "./upload-intake.ts";
 
 /**
  * Resumable uploads: tus 1.0 (https://tus.io/protocols/resumable-upload) with creation, expiration and termination. The
@@ -232,7 +232,7 @@ function webRequest(request: FastifyRequest, signal: AbortSignal): Request {
   if (headers.get("content-type") !== CHUNK_MEDIA_TYPE) return new Request(url, { method: request.method, headers });
   // Through a stream of our own: the protocol's handler may give up on it without losing the socket for the answer.
   const body = request.raw.pipe(new PassThrough());
-  signal.addEventListener("abort", () => body.destroy(signal.reason), { once: true });
+  endWith(body, signal);
   const init = { method: request.method, headers, body: Readable.toWeb(body) as ReadableStream, duplex: "half" };
   return new Request(url, init as RequestInit);
 }

@@ -50,9 +50,9 @@ export async function takeUpload(
   const store = async (name: string, open: () => Readable): Promise<CatalogFile> => {
     checkFileName(name);
     checkName?.(name);
+    pace.signal.throwIfAborted();
     const bytes = open();
-    const stop = () => bytes.destroy(pace.signal.reason);
-    pace.signal.addEventListener("abort", stop, { once: true });
+    const stop = endWith(bytes, pace.signal);
     try {
       const ref = await storeFile(context, owner, bytes, left);
       left -= ref.size_bytes;
@@ -60,7 +60,7 @@ export async function takeUpload(
     } catch (error) {
       throw error instanceof ServiceError && error.code === "too_large" ? tooLarge(maxUploadBytes) : error;
     } finally {
-      pace.signal.removeEventListener("abort", stop);
+      stop();
     }
   };
   try {
@@ -234,6 +234,15 @@ function tooLarge(maxBytes: number): ServiceError {
 
 function cutOff(): ServiceError {
   return new ServiceError("invalid_request", "The upload ended before all of its bytes had arrived.");
+}
+
+/** Makes a stream fail when the signal fires, until the function that is answered is called. */
+export function endWith(bytes: Readable, signal: AbortSignal): () => void {
+  const end = () => void bytes.destroy(signal.reason);
+  signal.addEventListener("abort", end, { once: true });
+  // It may fail before its reader has opened a file and listens; the reader finds it failed then.
+  bytes.on("error", () => {});
+  return () => signal.removeEventListener("abort", end);
 }
 
 /** A signal that fires when the client has gone, or sends next to nothing although we could read more. */
