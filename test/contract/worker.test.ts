@@ -324,7 +324,6 @@ test("SIGTERM hands the job back, and another worker runs it at once", async () 
   const first = await startActingWorker();
   const { id } = await submit(["native", "600000"]);
   const child = await childOf(id);
-  const start = performance.now();
   first.kill("SIGTERM");
   const [code] = await once(first, "exit");
   assert.equal(code, 0);
@@ -332,8 +331,9 @@ test("SIGTERM hands the job back, and another worker runs it at once", async () 
   assert.equal((await jobs.get(id))?.status, "queued");
   assert.equal(await queue.position(id), 1);
   await startActingWorker();
+  const start = performance.now();
   await childOf(id, 2);
-  assert.ok(performance.now() - start < 8_000);
+  assert.ok(performance.now() - start < 5_000, "no lock had to run out first");
 });
 
 test("SIGTERM lets a short job finish, and takes no other", async () => {
