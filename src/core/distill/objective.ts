@@ -11,7 +11,15 @@ import {
   relationalDistance,
   relationKl,
 } from "../train/distillation-losses.ts";
-import { cosineDistance, crossEntropy, distillationKl, huber, logitsOf, meanSquaredError } from "../train/losses.ts";
+import {
+  cosineDistance,
+  crossEntropy,
+  distillationKl,
+  huber,
+  logitsOf,
+  meanSquaredError,
+  shapedLike,
+} from "../train/losses.ts";
 import type { LossTerm, Objective, ObjectiveContext } from "../train/step-graph.ts";
 import type { TeacherValue } from "./teacher.ts";
 
@@ -166,5 +174,5 @@ function labelLoss({ g }: ObjectiveContext, output: Value, labels: Value, { labe
     const whole = labels.dtype === "int64" || labels.dtype === "int32" ? labels : g.cast(labels, "int64");
     return crossEntropy(g, logitsOf(output), whole, labelSmoothing);
   }
-  return meanSquaredError(g, output, labels);
+  return meanSquaredError(g, output, shapedLike(g, labels, output));
 }

@@ -18,7 +18,8 @@ import { openTeacher, type Teacher, teacherOutputs, withTargets } from "./teache
 type Named = Readonly<Record<string, Tensor>>;
 
 export interface OfflineDistillation {
-  readonly teacher: Model;
+  /** Null trains the student on labels alone. */
+  readonly teacher: Model | null;
   readonly student: Model;
   /** Draw the student's weights anew instead of keeping the ones it came with. */
   readonly reinitialize: boolean;
@@ -61,7 +62,7 @@ export interface OfflineResult {
   readonly metrics: {
     readonly name: string;
     readonly samples: number;
-    readonly teacher: number;
+    readonly teacher: number | null;
     readonly studentBefore: number;
     readonly studentAfter: number;
     readonly baseline: number | null;
@@ -78,8 +79,9 @@ const MAX_CACHE_BYTES = 2 ** 30;
  */
 export async function distillOffline(spec: OfflineDistillation, hooks: DistillationHooks): Promise<OfflineResult> {
   const { loss, training: settings } = spec;
-  const pairs = pairOutputs(spec.teacher, spec.student, loss.outputs);
+  const pairs = pairOutputs(spec.teacher ?? spec.student, spec.student, loss.outputs);
   checkLabels(spec);
+  checkTeacher(spec);
   const trainable = createTrainable(spec.student, {
     watch: [...new Set(loss.hints.map(({ student }) => student))],
     ...(spec.reinitialize && { reinitializeSeed: settings.seed }),
@@ -88,9 +90,12 @@ export async function distillOffline(spec: OfflineDistillation, hooks: Distillat
   // Without labels to be judged by, the student is judged by the teacher's outputs, even if no loss reads them.
   const read = teacherValues(spec.metric ? loss : { ...loss, klWeight: 1 }, pairs);
   const { openSession } = hooks;
-  const teacher = await openTeacher(spec.teacher, read, { openSession, threads: settings.threads });
+  const teacher =
+    spec.teacher && read.length > 0
+      ? await openTeacher(spec.teacher, read, { openSession, threads: settings.threads })
+      : null;
   try {
-    const { samples, moreTargets } = await teach(spec, teacher, hooks);
+    const { samples, moreTargets } = teacher ? await teach(spec, teacher, hooks) : { samples: spec.samples };
     const { training, validation } = splitSamples(samples, spec.validationSplit, settings.seed);
     const judged = spec.evaluation ?? validation;
     const judge: Judge = { samples: judged, metric, settings, teacher, hooks };
@@ -126,7 +131,7 @@ export async function distillOffline(spec: OfflineDistillation, hooks: Distillat
         ? {
             name: metric.name,
             samples: judged.count,
-            teacher: await judgeTeacher(judge, spec.teacher, pairs),
+            teacher: spec.teacher && (await judgeTeacher(judge, spec.teacher, pairs)),
             studentBefore: before,
             studentAfter: after,
             baseline: plain && plainRun ? await judgeStudent(judge, plain, plainRun) : null,
@@ -139,8 +144,18 @@ export async function distillOffline(spec: OfflineDistillation, hooks: Distillat
       metrics,
     };
   } finally {
-    await teacher.close();
+    await teacher?.close();
   }
+}
+
+function checkTeacher({ teacher, loss, metric, baseline }: OfflineDistillation): void {
+  if (teacher) return;
+  const need =
+    (loss.klWeight > 0 && "`kl_weight` must be 0") ||
+    (loss.hints.length > 0 && "there can be no `hints`") ||
+    (baseline && "there can be no `baseline`") ||
+    (!metric && "there must be a metric of the labels");
+  if (need) throw new CoreError("invalid_params", `There is no teacher: ${need}.`);
 }
 
 function checkLabels({ samples, loss, baseline }: OfflineDistillation): void {
@@ -181,7 +196,7 @@ interface Judge {
   readonly samples: Samples | undefined;
   readonly metric: ValidationMetric;
   readonly settings: TrainingSettings;
-  readonly teacher: Teacher;
+  readonly teacher: Teacher | null;
   readonly hooks: DistillationHooks;
 }
 
@@ -194,7 +209,7 @@ async function judgeStudent(
   if (!samples) return null;
   const { batchSize, threads } = settings;
   const { openSession, signal } = hooks;
-  const moreTargets = (feeds: Named) => teacher.run(feeds);
+  const moreTargets = teacher ? (feeds: Named) => teacher.run(feeds) : undefined;
   const validator = await createValidator(student, { metric, batchSize, threads, openSession, moreTargets });
   try {
     return await validator.evaluate(run?.values ?? student, samples, signal);
@@ -218,7 +233,7 @@ async function judgeTeacher(
       checkCancelled(signal);
       const rows = Math.min(settings.batchSize, samples!.count - start);
       const { feeds, targets } = samples!.gather(Uint32Array.from({ length: rows }, (_, i) => start + i));
-      const more = metric.readsComputedTargets ? await teacher.run(feeds) : {};
+      const more = metric.readsComputedTargets && teacher ? await teacher.run(feeds) : {};
       const score = metric.score(await session.run(feeds), { ...targets, ...more });
       sum += score.sum;
       positions += score.positions;

@@ -3,7 +3,9 @@
  * same table as the model's. Shapes of what they read must be known (`resolveStatics`).
  */
 import { dimsOf, type GraphBuilder, int } from "../autodiff/graph-builder.ts";
+import { CoreError } from "../errors.ts";
 import type { Value } from "../onnx/ir.ts";
+import { elementCount } from "../onnx/tensor.ts";
 
 /**
  * What a classifier's loss reads: the scores before a final Softmax, where the output is one over the last axis; otherwise the output
@@ -28,6 +30,22 @@ export function crossEntropy(g: GraphBuilder, logits: Value, labels: Value, smoo
   const picked = g.neg(g.meanAll(own));
   if (smoothing === 0) return picked;
   return g.sub(g.mul(picked, 1 - smoothing), g.mul(g.meanAll(logP), smoothing));
+}
+
+/**
+ * The same numbers in the shape of `like`: a regressor's [n, 1] and targets [n] would broadcast to [n, n]. Throws `invalid_params` when
+ * there are more or fewer of them.
+ */
+export function shapedLike(g: GraphBuilder, value: Value, like: Value): Value {
+  const [from, to] = [dimsOf(value), dimsOf(like)];
+  if (elementCount(from) !== elementCount(to)) {
+    throw new CoreError(
+      "invalid_params",
+      `Labels that are numbers must have the shape of the output "${like.name}", [${to}]; they are [${from}].`,
+      like.name,
+    );
+  }
+  return `${from}` === `${to}` ? value : g.reshape(value, to);
 }
 
 /** mean (a − b)². */

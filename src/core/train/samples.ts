@@ -50,20 +50,27 @@ export function subset(samples: Samples, indices: Uint32Array): Samples {
   };
 }
 
-/** Holds out a random part of the samples for validation; at least one on each side. */
+/** Which of `count` samples are held out for validation, and which are not, each in ascending order; at least one of either. */
+export function splitIndices(
+  count: number,
+  fraction: number,
+  seed: number,
+): { readonly training: Uint32Array; readonly validation: Uint32Array } {
+  const held = fraction === 0 ? 0 : Math.max(1, Math.round(count * fraction));
+  if (held >= count) {
+    throw new CoreError("invalid_params", `Of ${count} samples, ${held} cannot be held out for validation.`);
+  }
+  const order = new Random(seed, "validation split").permutation(count);
+  return { validation: order.subarray(0, held).toSorted(), training: order.subarray(held).toSorted() };
+}
+
+/** Holds out a random part of the samples for validation. */
 export function splitSamples(
   samples: Samples,
   fraction: number,
   seed: number,
 ): { readonly training: Samples; readonly validation: Samples | undefined } {
-  const held = fraction === 0 ? 0 : Math.max(1, Math.round(samples.count * fraction));
-  if (held === 0) return { training: samples, validation: undefined };
-  if (held >= samples.count) {
-    throw new CoreError("invalid_params", `Of ${samples.count} samples, ${held} cannot be held out for validation.`);
-  }
-  const order = new Random(seed, "validation split").permutation(samples.count);
-  return {
-    validation: subset(samples, order.subarray(0, held).toSorted()),
-    training: subset(samples, order.subarray(held).toSorted()),
-  };
+  if (fraction === 0) return { training: samples, validation: undefined };
+  const { training, validation } = splitIndices(samples.count, fraction, seed);
+  return { training: subset(samples, training), validation: subset(samples, validation) };
 }

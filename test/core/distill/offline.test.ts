@@ -123,7 +123,10 @@ describe("offline distillation", () => {
     const result = await distill({ baseline: true }, { onProgress: ({ phase }) => phases.add(phase) });
     assert.deepEqual([...phases].sort(), ["baseline", "distill", "teach"]);
     const { metrics, baseline, student } = result;
-    assert.ok(metrics!.teacher > 0.95 && metrics!.studentAfter > metrics!.studentBefore + 0.2, JSON.stringify(metrics));
+    assert.ok(
+      metrics!.teacher! > 0.95 && metrics!.studentAfter > metrics!.studentBefore + 0.2,
+      JSON.stringify(metrics),
+    );
     assert.ok(metrics!.baseline !== null && metrics!.baseline > metrics!.studentBefore);
     assert.deepEqual(Object.keys(baseline!.run.history[0]!.losses), ["label"]);
     const session = await openSession({ bytes: modelToBytes(student) });
@@ -131,6 +134,18 @@ describe("offline distillation", () => {
     const outputs = await session.run(feeds);
     await session.close();
     assert.equal(METRICS.top1.score(outputs.logits!, targets.labels!).sum / fresh.count, metrics!.studentAfter);
+  });
+
+  test("without a teacher the labels alone train", async () => {
+    const spec = { teacher: null, loss: { klWeight: 0, labelWeight: 1 } } as const;
+    const { metrics, run, baseline } = await distill({ ...spec, training: { ...SETTINGS, epochs: 8 } });
+    assert.equal(metrics!.teacher, null);
+    assert.equal(baseline, null);
+    assert.ok(metrics!.studentAfter > metrics!.studentBefore + 0.2, JSON.stringify(metrics));
+    assert.deepEqual(Object.keys(run.history[0]!.losses), ["label"]);
+    await assert.rejects(distill({ ...spec, loss: {} }), refused(/no teacher: `kl_weight` must be 0/));
+    await assert.rejects(distill({ ...spec, baseline: true }), refused(/no `baseline`/));
+    await assert.rejects(distill({ ...spec, metric: undefined }), refused(/metric of the labels/));
   });
 
   test("keeping the teacher's outputs, computing them anew and getting them in parts of one give the same student", async () => {
