@@ -13,6 +13,7 @@ import { arrayOf, deriveTensors, elementCount, tensorOf } from "../onnx/tensor.t
 import { removeDeadCode } from "./dead-code.ts";
 import { type KeptReason, keptInFloat32, pinnedInputs, pinnedOutputs } from "./float16-keep.ts";
 import { type Exclusions, exclusionTest, type NoteSink, noteOn, type Pass } from "./pass.ts";
+import { sealWeights } from "./simplify.ts";
 import { bodyInputs, bodyOutputOffset, type DTypes, inferDTypes } from "./value-dtypes.ts";
 
 export interface Float16Options {
@@ -32,7 +33,13 @@ const MIN_SENTINEL = 1e6;
 const MAX_PARAMETER_ELEMENTS = 4;
 
 export function float16Pass(options: Float16Options): Pass {
-  return { name: "float16", run: (model, note) => new Conversion(model, options, note).run() };
+  return {
+    name: "float16",
+    run: (model, note) => {
+      const sealed = sealWeights.run(model, note);
+      return new Conversion(model, options, note).run() || sealed;
+    },
+  };
 }
 
 /** Which attribute says what an operator gives out, and what it gives out without. */
@@ -70,7 +77,9 @@ class Conversion {
 
   run(): boolean {
     this.#choose();
-    if (this.#half.size === 0) {
+    const { inputs, outputs } = this.#model.graph;
+    const isIo = [...inputs, ...outputs].some((value) => this.#isFloat32(value) && !value.constant);
+    if (this.#half.size === 0 && (this.#options.keepIo || !isIo)) {
       const name = this.#model.graph.name || "model";
       this.#note({
         outcome: "skipped",
@@ -206,14 +215,14 @@ class Conversion {
     for (const value of outputs) graph.addOutput(value);
   }
 
-  /** A Cast that gives a model's output out in float32, under its name; what reads it inside the model reads the float16 value. */
+  /** A Cast that gives a model's output out in the type asked for, under its name; what reads it inside the model reads the other value. */
   #renamedCast(value: Value): Value {
     const { name, source, shape } = value;
     const output = this.#castIn(this.#model.graph, value);
     value.name = output.name;
     output.name = name;
-    output.retype("float32", shape);
-    output.source = source;
+    output.retype(this.#options.keepIo ? "float32" : "float16", shape);
+    if (this.#options.keepIo) output.source = source;
     return output;
   }
 

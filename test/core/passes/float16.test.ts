@@ -1,0 +1,439 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import type { Model, Value } from "../../../src/core/onnx/ir.ts";
+import { modelToBytes } from "../../../src/core/onnx/save.ts";
+import { arrayOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { type Float16Options, float16Pass } from "../../../src/core/passes/float16.ts";
+import { compress, floatArray, operatorsOf } from "../../support/compressed.ts";
+import {
+  branches,
+  cnn,
+  GraphMaker,
+  loop,
+  lstm,
+  type MakerOptions,
+  mlp,
+  mobilenet,
+  randomFeeds,
+  resnet,
+  transformer,
+} from "../../support/graphs.ts";
+import { runModel } from "../../support/open-model.ts";
+
+function float16(options: Partial<Float16Options> = {}) {
+  return float16Pass({ keepIo: true, exclude: { nodes: [], ops: [] }, ...options });
+}
+
+type Feeds = Readonly<Record<string, Tensor>>;
+
+function toHalf(tensor: Tensor): Tensor {
+  return tensor.dtype === "float32"
+    ? tensorOf("float16", tensor.dims, Float16Array.from(arrayOf(tensor, "float32")))
+    : tensor;
+}
+
+/** Runs the converted model as it stands and optimized; its outputs must be within `tolerance` of the largest of the original's. */
+async function assertConverted(
+  original: Model,
+  options: Partial<Float16Options> = {},
+  tolerance = 4e-3,
+  feeds: Feeds = randomFeeds(original),
+): Promise<Model> {
+  const { model } = compress(original, float16(options));
+  const half = options.keepIo === false;
+  const given = half ? Object.fromEntries(Object.entries(feeds).map(([name, feed]) => [name, toHalf(feed)])) : feeds;
+  const before = await runModel(original, feeds);
+  for (const optimization of ["disabled", "all"] as const) {
+    const after = await runModel(model, given, { optimization });
+    assert.deepEqual(Object.keys(after), Object.keys(before));
+    for (const [name, x] of Object.entries(before)) {
+      const y = after[name]!;
+      assert.deepEqual(y.dims, x.dims, name);
+      assert.equal(y.dtype, half && x.dtype === "float32" ? "float16" : x.dtype, name);
+      if (x.dtype !== "float32") {
+        assert.deepEqual(y.bytes, x.bytes, name);
+        continue;
+      }
+      const [xs, ys] = [floatArray(x), floatArray(y)];
+      let largest = 0;
+      for (const value of xs) largest = Math.max(largest, Math.abs(value));
+      xs.forEach((value, i) => {
+        const error = Math.abs(value - ys[i]!);
+        assert.ok(error <= tolerance * largest, `${name}[${i}] is ${ys[i]} and was ${value} (${optimization})`);
+      });
+    }
+  }
+  return model;
+}
+
+/** float32 bytes and float16 bytes of all constants. */
+function weightBytes(model: Model): { float32: number; float16: number } {
+  const bytes = { float32: 0, float16: 0 };
+  for (const graph of model.graphs()) {
+    const values: Value[] = [...graph.initializers, ...graph.nodes.flatMap(({ outputs }) => outputs)];
+    for (const { constant } of values) {
+      if (constant?.dtype === "float32" || constant?.dtype === "float16") bytes[constant.dtype] += constant.byteLength;
+    }
+  }
+  return bytes;
+}
+
+/** A model of one input `x`, built by `build`. */
+function modelOf(
+  dims: readonly number[],
+  build: (make: GraphMaker, x: Value) => Value,
+  options: MakerOptions = {},
+): Model {
+  const make = new GraphMaker(options);
+  make.output(build(make, make.input("x", dims)), "y");
+  return make.model;
+}
+
+const NETWORKS: Readonly<Record<string, (options: MakerOptions) => Model>> = {
+  mlp: (options) => mlp(options),
+  cnn: (options) => cnn(options),
+  resnet: (options) => resnet({ ...options, width: 8, size: 32, classes: 10 }),
+  mobilenet: (options) => mobilenet(options),
+  transformer: (options) => transformer(options),
+  "tied transformer": (options) => transformer({ ...options, tied: true }),
+  lstm: (options) => lstm({ ...options, bidirectional: true }),
+  branches: (options) => branches(options),
+  loop: (options) => loop(options),
+};
+
+describe("whole networks", () => {
+  for (const [name, build] of Object.entries(NETWORKS)) {
+    it(`${name}: everything is converted, inside and at the border`, async () => {
+      for (const storage of ["initializer", "constant"] as const) {
+        const original = build({ storage });
+        for (const keepIo of [true, false]) {
+          const model = await assertConverted(original, { keepIo }, 1e-2);
+          const { float32 } = weightBytes(original);
+          assert.deepEqual(weightBytes(model), { float32: 0, float16: float32 / 2 });
+          const casts = operatorsOf(model).filter((op) => op === "Cast").length;
+          const io =
+            original.graph.inputs.filter(({ dtype }) => dtype === "float32").length + original.graph.outputs.length;
+          assert.ok(casts <= (keepIo ? io : 0), `${casts} casts`);
+          assert.deepEqual(
+            [...model.graph.inputs, ...model.graph.outputs].map((value) => value.name),
+            [...original.graph.inputs, ...original.graph.outputs].map((value) => value.name),
+          );
+        }
+      }
+    });
+  }
+
+  it("the same model gives the same bytes, and names of weights stay", () => {
+    const original = cnn();
+    const [first, second] = [compress(original, float16()).model, compress(original, float16()).model];
+    assert.deepEqual(Buffer.from(modelToBytes(first)), Buffer.from(modelToBytes(second)));
+    const names = (model: Model) =>
+      [...model.graph.initializers]
+        .filter(({ constant }) => constant?.dtype !== "int64")
+        .map((value) => value.name)
+        .sort();
+    assert.deepEqual(names(first), names(original));
+  });
+});
+
+describe("bodies", () => {
+  it("a branch that gives out a constant, an outer value or its own", async () => {
+    for (const excluded of [[], ["if_node"], ["relu_node"], ["if_node", "tail"]]) {
+      const make = new GraphMaker();
+      const x = make.input("x", [2, 8]);
+      const outer = make.op("Relu", [x]);
+      const constants = make.body();
+      const weight = constants.weight("w", [2, 8], 1);
+      const [a, b] = [constants.op("Add", [outer, weight]), constants.op("Identity", [outer])];
+      constants.graph.addOutput(a);
+      constants.graph.addOutput(weight);
+      constants.graph.addOutput(b);
+      const computed = make.body();
+      const c = computed.op("MatMul", [outer, computed.weight("v", [8, 8], 0.3)]);
+      const [d, e] = [computed.op("Tanh", [c]), computed.op("Sigmoid", [c])];
+      for (const value of [c, d, e]) computed.graph.addOutput(value);
+      const attrs = { then_branch: constants.graph, else_branch: computed.graph };
+      const results = make.node("If", [make.input("condition", [], "bool")], attrs, 3).outputs;
+      make.output(results[0]!, "first", [2, 8]);
+      make.output(results[1]!, "second", [2, 8]);
+      const tail = make.node("Mul", [results[2]!, results[0]!]);
+      tail.name = "tail";
+      make.output(tail.outputs[0]!, "third", [2, 8]);
+      for (const condition of [0, 1]) {
+        const feeds = { ...randomFeeds(make.model), condition: tensorOf("bool", [], [condition]) };
+        for (const keepIo of [true, false]) {
+          await assertConverted(make.model, { keepIo, exclude: { nodes: excluded, ops: [] } }, 4e-3, feeds);
+        }
+      }
+    }
+  });
+
+  it("a Loop that is excluded stays float32 inside", async () => {
+    const original = loop();
+    const model = await assertConverted(original, { exclude: { nodes: [], ops: ["Loop"] } }, 1e-6);
+    assert.equal(weightBytes(model).float16, 0);
+  });
+
+  it("a Scan carries states and slices in one type", async () => {
+    const make = new GraphMaker();
+    const body = make.body();
+    const [state, slice] = [body.input("state", [4]), body.input("slice", [4])];
+    const next = body.op("Add", [body.op("Mul", [state, body.weight("decay", [4], 0.5)]), slice]);
+    body.output(next, "next");
+    body.output(body.op("Tanh", [next]), "emitted");
+    const [last, all] = make.node(
+      "Scan",
+      [make.weight("start", [4], 1), make.input("x", [6, 4])],
+      { body: body.graph, num_scan_inputs: 1 },
+      2,
+    ).outputs;
+    make.output(last!, "last", [4]);
+    make.output(all!, "all", [6, 4]);
+    for (const keepIo of [true, false]) await assertConverted(make.model, { keepIo });
+  });
+});
+
+describe("operators with types of their own", () => {
+  const cases: Readonly<Record<string, Model>> = {
+    "Resize by scales": modelOf([1, 2, 4, 4], (make, x) => {
+      const scales = make.floats("scales", [4], [1, 1, 2, 2]);
+      return make.op("Resize", [make.conv(x, [2, 4], 3), undefined, scales], { mode: "linear" });
+    }),
+    "Resize of opset 10": modelOf(
+      [1, 2, 4, 4],
+      (make, x) => make.op("Resize", [make.conv(x, [2, 4], 3), make.floats("scales", [4], [1, 1, 2, 2])]),
+      { opset: 10 },
+    ),
+    "Upsample of opset 9": modelOf(
+      [1, 2, 4, 4],
+      (make, x) => make.op("Upsample", [make.conv(x, [2, 4], 3), make.floats("scales", [4], [1, 1, 2, 2])]),
+      { opset: 9 },
+    ),
+    "Cast back and forth": modelOf([2, 8], (make, x) => {
+      const truncated = make.op("Cast", [make.op("Cast", [make.op("Mul", [x, x])], { to: 7 })], { to: 1 });
+      return make.op("Add", [truncated, x]);
+    }),
+    "ConstantOfShape of a state": modelOf([3, 2, 12], (make, x) => {
+      const zeros = make.op("ConstantOfShape", [make.ints("shape", [1, 2, 16])]);
+      const weights = [make.weight("w", [1, 64, 12], 0.2), make.weight("r", [1, 64, 16], 0.2)];
+      return make.op("LSTM", [x, ...weights, undefined, undefined, zeros, zeros], { hidden_size: 16 });
+    }),
+    "ConstantOfShape of a number": modelOf([2, 3], (make, x) => {
+      const value = { type: "tensor", value: tensorOf("float32", [1], [0.25]) } as const;
+      return make.op("Add", [x, make.op("ConstantOfShape", [make.ints("shape", [2, 3])], { value })]);
+    }),
+    "OneHot and Where": modelOf([2, 4], (make, x) => {
+      const values = make.floats("values", [2], [0.5, 2]);
+      const hot = make.op("OneHot", [
+        make.op("ArgMax", [x], { axis: 1, keepdims: 0 }),
+        make.ints("depth", [4], []),
+        values,
+      ]);
+      return make.op("Where", [make.op("Greater", [x, make.floats("zero", [], [0])]), hot, x]);
+    }),
+    "TopK in float32": modelOf([2, 16], (make, x) => make.node("TopK", [x, make.ints("k", [3])], {}, 2).outputs[0]!),
+    "Range and CumSum in float32": modelOf([4], (make, x) => {
+      const range = make.op(
+        "Range",
+        ["from", "to", "by"].map((name, i) => make.floats(name, [], [[0, 4, 1][i]!])),
+      );
+      return make.op("CumSum", [make.op("Mul", [x, range]), make.ints("axis", [0], [])]);
+    }),
+    "LayerNormalization whose statistics are read": modelOf([2, 8], (make, x) => {
+      const node = make.node("LayerNormalization", [x, make.weight("s", [8], 1)], { axis: -1 }, 3);
+      return make.op("Mul", [node.outputs[0]!, node.outputs[2]!]);
+    }),
+    "a normalization written out": modelOf([2, 8], (make, x) => {
+      const far = make.op("Mul", [x, make.floats("far", [], [500])]);
+      const centred = make.op("Sub", [far, make.op("ReduceMean", [far], { axes: [-1] })]);
+      const square = make.op("Pow", [centred, make.floats("two", [], [2])]);
+      const variance = make.op("Add", [
+        make.op("ReduceMean", [square], { axes: [-1] }),
+        make.floats("eps", [], [1e-12]),
+      ]);
+      return make.op("Div", [centred, make.op("Sqrt", [variance])]);
+    }),
+    "GridSample in float32": modelOf(
+      [1, 2, 5, 5],
+      (make, x) =>
+        make.op("GridSample", [make.conv(x, [2, 2], 3), make.constant("grid", make.random([1, 3, 3, 2], 0.4))]),
+      { opset: 16 },
+    ),
+    "Clip, Pad and Dropout": modelOf([2, 8], (make, x) => {
+      const clipped = make.op("Clip", [x, make.floats("lo", [], [-0.5]), make.floats("hi", [], [0.5])]);
+      const padded = make.op("Pad", [clipped, make.ints("pads", [0, 1, 0, 1]), make.floats("fill", [], [3])]);
+      return make.node("Dropout", [padded], {}, 2).outputs[0]!;
+    }),
+    "a sequence": modelOf([4, 6], (make, x) => {
+      const sequence = make.op("SplitToSequence", [make.op("Relu", [x])], { axis: 0 });
+      return make.op("Relu", [make.op("SequenceAt", [sequence, make.ints("at", [1], [])])]);
+    }),
+    "float64 inside": modelOf([2, 6], (make, x) => {
+      const wide = make.op("Cast", [make.op("Relu", [x])], { to: 11 });
+      return make.op("Relu", [make.op("Cast", [make.op("Mul", [wide, wide])], { to: 1 })]);
+    }),
+    "a part that is quantized": modelOf([2, 64], (make, x) => {
+      const [scale, zero] = [make.floats("s", [], [0.02]), make.constant("z", tensorOf("uint8", [], [128]))];
+      const back = make.op("DequantizeLinear", [make.op("QuantizeLinear", [x, scale, zero]), scale, zero]);
+      return make.linear(back, 64, 16);
+    }),
+    "an output that is read inside": (() => {
+      const make = new GraphMaker();
+      const hidden = make.op("Relu", [make.linear(make.input("x", [2, 8]), 8, 8)]);
+      make.output(hidden, "hidden", [2, 8]);
+      make.output(make.op("Tanh", [hidden]), "y", [2, 8]);
+      return make.model;
+    })(),
+  };
+  for (const [name, model] of Object.entries(cases)) {
+    it(name, async () => {
+      for (const keepIo of [true, false]) await assertConverted(model, { keepIo }, 6e-3);
+    });
+  }
+});
+
+describe("what float16 cannot hold", () => {
+  it("a weight beyond its range keeps the node in float32, with the number", async () => {
+    const original = modelOf([2, 8], (make, x) => {
+      const large = make.constant(
+        "large",
+        tensorOf(
+          "float32",
+          [8, 8],
+          Array.from({ length: 64 }, (_, i) => 2000 * i),
+        ),
+      );
+      return make.linear(make.op("MatMul", [make.op("MatMul", [x, large]), make.weight("small", [8, 8], 1e-5)]), 8, 4);
+    });
+    const { notes } = compress(original, float16());
+    const [note, ...others] = notes.filter(({ outcome }) => outcome === "skipped");
+    assert.deepEqual([note!.code, note!.op, others.length], ["weight_overflow", "MatMul", 0]);
+    assert.match(note!.message, /"large" holds 126000/);
+    const kept = await assertConverted(original, { exclude: { nodes: ["matmul_node_1"], ops: [] } }, 4e-3);
+    assert.equal(weightBytes(kept).float32, 2 * 64 * 4);
+  });
+
+  it("a mask of huge numbers stays a mask", async () => {
+    for (const infinity of [-3.4e38, -1e9, Number.NEGATIVE_INFINITY]) {
+      const original = modelOf([2, 4], (make, x) => {
+        const mask = make.op("Greater", [x, make.floats("zero", [], [0])]);
+        const masked = make.op("Where", [mask, x, make.floats("masked", [], [infinity])]);
+        return make.op("Softmax", [make.op("Concat", [masked, make.op("Abs", [x])], { axis: 1 })], { axis: 1 });
+      });
+      const { notes } = compress(original, float16());
+      assert.deepEqual(
+        notes.filter(({ outcome }) => outcome === "skipped"),
+        [],
+      );
+      await assertConverted(original);
+    }
+  });
+
+  it("an epsilon does not become zero", async () => {
+    const original = modelOf([2, 4], (make, x) => {
+      const zero = make.op("Mul", [x, make.floats("nothing", [], [0])]);
+      return make.op("Div", [zero, make.op("Add", [make.op("Abs", [zero]), make.floats("eps", [], [1e-12])])]);
+    });
+    await assertConverted(original, {}, 0);
+  });
+
+  it("arithmetic on sizes stays exact past 2048", async () => {
+    const original = modelOf([1, 3001], (make, x) => {
+      const size = make.op("Cast", [make.op("Shape", [make.op("Relu", [x])])], { to: 1 });
+      const half = make.op("Floor", [make.op("Mul", [size, make.floats("half", [2], [1, 0.5])])]);
+      const target = make.op("Cast", [half], { to: 7 });
+      const mean = make.op("Div", [
+        make.op("ReduceSum", [x], { keepdims: 1 }),
+        make.op("ReduceProd", [size], { keepdims: 0 }),
+      ]);
+      return make.op("Add", [make.op("Expand", [mean, target]), make.floats("one", [], [1])]);
+    });
+    const { y } = await runModel(compress(original, float16()).model, randomFeeds(original));
+    assert.deepEqual(y!.dims, [1, 1500]);
+    await assertConverted(original);
+  });
+
+  it("positions stay exact up to the sine that encodes them", async () => {
+    const make = new GraphMaker();
+    const ids = make.input("ids", [4], "int64");
+    const angle = make.op("Mul", [make.op("Cast", [ids], { to: 1 }), make.floats("frequency", [], [1.7])]);
+    make.output(
+      make.linear(make.op("Unsqueeze", [make.op("Sin", [angle]), make.ints("axes", [0])]), 4, 4),
+      "y",
+      [1, 4],
+    );
+    await assertConverted(make.model, {}, 4e-3, { ids: tensorOf("int64", [4], [2049, 4097, 9001, 60_001]) });
+  });
+});
+
+describe("choices of the job", () => {
+  const original = () =>
+    modelOf([2, 8], (make, x) => make.linear(make.op("Tanh", [make.linear(make.op("Relu", [x]), 8, 8)]), 8, 8));
+
+  it("excluded nodes and operators keep their weights and say so", async () => {
+    for (const exclude of [
+      { nodes: ["matmul_node"], ops: [] },
+      { nodes: [], ops: ["MatMul"] },
+      { nodes: [], ops: ["MatMul", "Add", "Tanh", "Relu"] },
+    ]) {
+      const { notes } = compress(original(), float16({ exclude }));
+      assert.ok(notes.filter(({ code }) => code === "excluded").length >= 1);
+      const model = await assertConverted(original(), { exclude });
+      assert.ok(weightBytes(model).float32 >= 64 * 4);
+    }
+  });
+
+  it("a reason given from outside keeps a node", () => {
+    const keepFloat32 = ({ name }: { name: string }) =>
+      name === "tanh_node" ? "Reaches 70000 on the data." : undefined;
+    const { notes } = compress(original(), float16({ keepFloat32 }));
+    assert.deepEqual(
+      notes.filter(({ outcome }) => outcome === "skipped"),
+      [{ outcome: "skipped", name: "tanh_node", op: "Tanh", code: "range", message: "Reaches 70000 on the data." }],
+    );
+  });
+
+  it("a float16 model stays as it is", () => {
+    const { model: once } = compress(original(), float16({ keepIo: false }));
+    const { model: twice, notes } = compress(once, float16());
+    assert.deepEqual(
+      notes.map(({ outcome, code }) => [outcome, code]),
+      [["skipped", "no_float32"]],
+    );
+    assert.deepEqual(Buffer.from(modelToBytes(twice)), Buffer.from(modelToBytes(once)));
+  });
+
+  it("weights that are listed as inputs are converted, options are not", async () => {
+    for (const irVersion of [3, 8]) {
+      const make = new GraphMaker({ opset: 9, irVersion });
+      const [w, gain] = [make.weight("w", [8, 4], 0.5), make.floats("gain", [], [2])];
+      make.output(make.op("Mul", [make.op("MatMul", [make.input("x", [2, 8]), w]), gain]), "y", [2, 4]);
+      for (const value of [w, gain]) make.graph.setOverridable(value, true);
+      const model = await assertConverted(make.model);
+      assert.deepEqual(
+        model.graph.inputs.map((value) => value.name),
+        irVersion < 4 ? ["x"] : ["x", "gain"],
+      );
+      assert.equal(weightBytes(model).float32, irVersion < 4 ? 0 : 4);
+    }
+  });
+});
+
+describe("mixed precision", () => {
+  it("any choice of excluded nodes gives a model that loads and computes the same", async () => {
+    const models = [transformer({ layers: 1 }), branches(), loop(), lstm(), cnn()];
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...models),
+        fc.infiniteStream(fc.boolean()),
+        fc.boolean(),
+        async (model, picks, keepIo) => {
+          const nodes = [...model.nodes()].map(({ label }) => label).filter(() => picks.next().value);
+          await assertConverted(model, { keepIo, exclude: { nodes, ops: [] } }, 1e-2);
+        },
+      ),
+      { numRuns: 60 },
+    );
+  });
+});
