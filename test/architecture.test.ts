@@ -58,6 +58,7 @@ const LAYERS: readonly Layer[] = [
       "src/core/data/",
       "src/core/runtime/latency.ts",
       "src/core/runtime/fusion-audit.ts",
+      "src/core/train/trainable.ts",
     ],
     types: ["src/core/runtime/", "src/core/passes/pass.ts"],
     packages: [],

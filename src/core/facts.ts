@@ -31,6 +31,8 @@ export interface ModelFacts {
   readonly activation_bytes: number | null;
   /** Multiply-accumulates of Conv, ConvTranspose, Gemm, MatMul and recurrent layers for one sample; null where shapes are not known. */
   readonly macs: number | null;
+  /** Whether a model of this structure can be a student; if not, why, and the node or tensor that is in the way. */
+  readonly trainable: { readonly ok: boolean; readonly subject: string | null; readonly message: string | null };
 }
 
 /** One node that holds weights. */
@@ -96,11 +98,42 @@ export interface Timing {
   readonly mean_ms: number;
 }
 
+/** One epoch of a training run. */
+export interface EpochFacts {
+  /** Counts from 1. */
+  readonly epoch: number;
+  /** Mean over the steps, and that of each term before its weight. */
+  readonly loss: number;
+  readonly losses: Readonly<Record<string, number>>;
+  /** On the samples that were held out; null when there are none. */
+  readonly validation_metric: number | null;
+  readonly learning_rate: number;
+  readonly samples_per_second: number;
+}
+
+export interface TrainingMetrics {
+  readonly history: readonly EpochFacts[];
+  /** The epoch that the student's weights are from. */
+  readonly best_epoch: number;
+  /** What the four numbers below are: `top1`, `top5` or `mse` against labels; without labels `teacher_agreement` or `teacher_mse`. */
+  readonly metric: string | null;
+  readonly metric_samples: number;
+  readonly teacher_metric: number | null;
+  /** Before training. */
+  readonly student_before_metric: number | null;
+  readonly student_metric: number | null;
+  /** Of the same student from the same start, trained on the labels alone. */
+  readonly baseline_metric: number | null;
+  readonly baseline_history: readonly EpochFacts[] | null;
+  /** While training, validation left out. */
+  readonly samples_per_second: number;
+}
+
 export interface JobMetrics {
   readonly size: { readonly before_bytes: number; readonly after_bytes: number; readonly ratio: number };
   readonly fidelity: {
     readonly samples: number;
-    readonly data: "evaluation" | "calibration" | "synthetic";
+    readonly data: "evaluation" | "validation" | "calibration" | "synthetic";
     readonly outputs: readonly OutputFidelity[];
   };
   readonly accuracy: {
@@ -133,7 +166,7 @@ export interface JobMetrics {
     /** Nodes that a Q/DQ pattern surrounds but that run in float all the same. */
     readonly float_islands: readonly NodeNote[];
   };
-  readonly training: null;
+  readonly training: TrainingMetrics | null;
   readonly acceptance: readonly {
     readonly name: string;
     readonly limit: number;

@@ -52,6 +52,7 @@ export function factsSaying(producer: string): ModelFacts {
     weight_bytes_by_dtype: {},
     activation_bytes: null,
     macs: null,
+    trainable: { ok: true, subject: null, message: null },
   };
 }
 

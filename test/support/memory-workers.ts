@@ -95,6 +95,7 @@ export const MODEL_FACTS: ModelFacts = {
   weight_bytes_by_dtype: { float32: 32 },
   activation_bytes: null,
   macs: null,
+  trainable: { ok: true, subject: null, message: null },
 };
 
 export const DATASET_FACTS: DatasetFacts = {

@@ -53,6 +53,7 @@ export function modelFactsFixture(part: Partial<ModelFacts> = {}): ModelFacts {
     weight_bytes_by_dtype: { float32: 10_000_000 },
     activation_bytes: null,
     macs: null,
+    trainable: { ok: true, subject: null, message: null },
     ...part,
   };
 }

@@ -34,6 +34,19 @@ export interface BatchOptions {
 export interface Dataset {
   readonly facts: DatasetFacts;
   batches(options: BatchOptions): AsyncIterable<Batch>;
+  /** Any samples, in any order, read now. */
+  gather(indices: ArrayLike<number>): Batch;
+}
+
+/** Some of the samples of a dataset, renumbered. */
+export function datasetView(dataset: Dataset, indices: Uint32Array): Dataset {
+  return {
+    facts: { ...dataset.facts, samples: indices.length },
+    gather: (own) => dataset.gather(Uint32Array.from(own, (i) => indices[i]!)),
+    batches(options) {
+      return batchesOf(this, options);
+    },
+  };
 }
 
 export interface DatasetOptions {
@@ -113,19 +126,29 @@ class ArrayDataset implements Dataset {
     };
   }
 
-  async *batches({ batchSize, limit = Infinity, shuffleSeed, signal }: BatchOptions): AsyncGenerator<Batch> {
-    const { samples } = this.facts;
-    const order = shuffleSeed === undefined ? undefined : new Random(shuffleSeed, "shuffle").permutation(samples);
-    const end = Math.min(samples, limit);
-    for (let start = 0; start < end; start += batchSize) {
-      checkCancelled(signal);
-      const count = Math.min(batchSize, end - start);
-      const indices = order?.subarray(start, start + count) ?? Array.from({ length: count }, (_, i) => start + i);
-      yield {
-        feeds: Object.fromEntries(this.#fields.map((field) => [field.name, field.gather(indices)])),
-        ...(this.#labels && { labels: this.#labels.gather(indices) }),
-        count,
-      };
-    }
+  batches(options: BatchOptions): AsyncIterable<Batch> {
+    return batchesOf(this, options);
+  }
+
+  gather(indices: ArrayLike<number>): Batch {
+    return {
+      feeds: Object.fromEntries(this.#fields.map((field) => [field.name, field.gather(indices)])),
+      ...(this.#labels && { labels: this.#labels.gather(indices) }),
+      count: indices.length,
+    };
+  }
+}
+
+async function* batchesOf(
+  dataset: Dataset,
+  { batchSize, limit = Infinity, shuffleSeed, signal }: BatchOptions,
+): AsyncGenerator<Batch> {
+  const { samples } = dataset.facts;
+  const order = shuffleSeed === undefined ? undefined : new Random(shuffleSeed, "shuffle").permutation(samples);
+  const end = Math.min(samples, limit);
+  for (let start = 0; start < end; start += batchSize) {
+    checkCancelled(signal);
+    const count = Math.min(batchSize, end - start);
+    yield dataset.gather(order?.subarray(start, start + count) ?? Array.from({ length: count }, (_, i) => start + i));
   }
 }

@@ -69,9 +69,17 @@ export interface Comparison {
   readonly firstFeeds: { readonly before: Feeds; readonly after: Feeds };
 }
 
+/** An output of the original and the one that it is compared with. */
+export interface OutputPair {
+  readonly before: string;
+  readonly after: string;
+}
+
 export interface CompareOptions {
   /** Null: `top1` when there are integer labels that fit an output, else none. */
   readonly metric: MetricName | null;
+  /** All outputs, by their names, unless given. */
+  readonly pairs?: readonly OutputPair[] | undefined;
   readonly onSamples: (samples: number) => void;
   readonly signal: AbortSignal | undefined;
 }
@@ -79,7 +87,8 @@ export interface CompareOptions {
 /** Runs both models on every batch. */
 export async function compare(pair: Pair, inputs: Inputs, options: CompareOptions): Promise<Comparison> {
   const { metric, signal, onSamples } = options;
-  const outputs = pair.before.outputs.filter(({ dtype }) => dtype !== null);
+  const nameAfter = options.pairs && new Map(options.pairs.map(({ before, after }) => [before, after]));
+  const outputs = pair.before.outputs.filter(({ dtype, name }) => dtype !== null && (nameAfter?.has(name) ?? true));
   const meters = outputs.map((output) => new FidelityMeter(output, outputs.length === 1));
   let accuracy: AccuracyMeter | undefined;
   let firstFeeds: Comparison["firstFeeds"] | undefined;
@@ -90,9 +99,10 @@ export async function compare(pair: Pair, inputs: Inputs, options: CompareOption
       after: feedsFor(pair.after.inputs, batch.feeds),
     };
     const before = await runOriginal(pair.before, feeds.before, inputs.kind, signal);
-    const after = await pair.after.run(feeds.after, undefined, signal).catch((error) => {
+    const results = await pair.after.run(feeds.after, undefined, signal).catch((error) => {
       throw brokenModel(error);
     });
+    const after = nameAfter ? renamed(results, nameAfter) : results;
     for (const [i, { name }] of outputs.entries()) {
       const candidate = after[name];
       if (!candidate) throw new CoreError("internal", `The compressed model has lost the output "${name}".`, name);
@@ -109,6 +119,14 @@ export async function compare(pair: Pair, inputs: Inputs, options: CompareOption
     accuracy: accuracy?.result(done) ?? null,
     firstFeeds: firstFeeds!,
   };
+}
+
+/** Results under the names that they have in the original. */
+function renamed(results: Feeds, nameAfter: ReadonlyMap<string, string>): Record<string, Tensor> {
+  const found = [...nameAfter].flatMap(([before, after]) =>
+    results[after] ? [[before, results[after]] as const] : [],
+  );
+  return Object.fromEntries(found);
 }
 
 async function runOriginal(

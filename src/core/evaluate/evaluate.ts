@@ -8,7 +8,7 @@ import { auditFusion, type FusionAudit } from "../runtime/fusion-audit.ts";
 import { type Latency, measureLatency } from "../runtime/latency.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { type AcceptanceLimits, checkAcceptance } from "./acceptance.ts";
-import { type Comparison, compare, type Feeds, type Inputs, openPair } from "./comparison.ts";
+import { type Comparison, compare, type Feeds, type Inputs, type OutputPair, openPair } from "./comparison.ts";
 import type { MetricName } from "./metrics.ts";
 import { findSyntheticInputs } from "./synthetic.ts";
 
@@ -44,7 +44,11 @@ export interface EvaluateOptions {
   readonly before: { readonly path: string; readonly bytes: number };
   readonly after: { readonly path: string; readonly bytes: number };
   /** Without data the models are compared on synthetic input. */
-  readonly data?: { readonly dataset: Dataset; readonly kind: "evaluation" | "calibration" } | undefined;
+  readonly data?:
+    | { readonly dataset: Dataset; readonly kind: Exclude<JobMetrics["fidelity"]["data"], "synthetic"> }
+    | undefined;
+  /** Outputs that are compared, where not every output has the name that it has in the original. */
+  readonly pairs?: readonly OutputPair[] | undefined;
   readonly spec: EvaluationSpec;
   readonly acceptance: AcceptanceLimits;
   /** What the passes said about nodes. */
@@ -118,6 +122,7 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
     const comparison = await timed("fidelity", () =>
       compare(pair, inputs, {
         metric: spec.metric,
+        pairs: options.pairs,
         signal,
         onSamples: (samples) =>
           onProgress?.(

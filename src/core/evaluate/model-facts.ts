@@ -1,8 +1,9 @@
-import { checkCancelled } from "../errors.ts";
+import { CoreError, checkCancelled } from "../errors.ts";
 import type { ModelFacts } from "../facts.ts";
 import type { DType } from "../onnx/dtype.ts";
 import type { Model } from "../onnx/ir.ts";
 import type { ModelSource, OpenSession } from "../runtime/session.ts";
+import { checkTrainable } from "../train/trainable.ts";
 import { costOf } from "./model-cost.ts";
 import { weightsOf } from "./model-weights.ts";
 import { isConstantNode } from "./shape-probe.ts";
@@ -33,7 +34,18 @@ export async function inspectModel(model: Model, options: InspectOptions): Promi
     outputs,
     ...weightTotals(model),
     ...(await costOf(model, inputs, { openSession, dims, signal })),
+    trainable: trainabilityOf(model),
   };
+}
+
+function trainabilityOf(model: Model): ModelFacts["trainable"] {
+  try {
+    checkTrainable(model);
+    return { ok: true, subject: null, message: null };
+  } catch (error) {
+    if (!(error instanceof CoreError)) throw error;
+    return { ok: false, subject: error.subject ?? null, message: error.message };
+  }
 }
 
 type Structure = Pick<ModelFacts, "ir_version" | "opset_imports" | "producer" | "nodes" | "operators">;

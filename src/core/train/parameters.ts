@@ -103,16 +103,15 @@ function roleAt({ node, index }: Use, learned: ReadonlySet<Value>): ParameterRol
   return undefined;
 }
 
-/** The parameter that a constant holds. Throws `unsupported` unless it is float32. */
+/** Throws `unsupported` unless the constant is float32. */
+export function checkTrainableDType({ name, constant }: Value): void {
+  if (constant!.dtype === "float32") return;
+  throw new CoreError("unsupported", `Only float32 weights can be trained; "${name}" is ${constant!.dtype}.`, name);
+}
+
+/** The parameter that a float32 constant holds. */
 export function parameterOf(value: Value, role: ParameterRole): Parameter {
   const constant = value.constant!;
-  if (constant.dtype !== "float32") {
-    throw new CoreError(
-      "unsupported",
-      `Only float32 weights can be trained; "${value.name}" is ${constant.dtype}.`,
-      value.name,
-    );
-  }
   const use = firstUse(value);
   return {
     name: value.name,

@@ -3,7 +3,15 @@ import { upgradeOpset } from "../autodiff/opset.ts";
 import { CoreError } from "../errors.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
-import { type Floats, findParameters, liveTensor, type Parameter, parameterOf, reinitialize } from "./parameters.ts";
+import {
+  checkTrainableDType,
+  type Floats,
+  findParameters,
+  liveTensor,
+  type Parameter,
+  parameterOf,
+  reinitialize,
+} from "./parameters.ts";
 
 /** Mean and variance that an inference BatchNormalization uses: running averages while the model is trained. */
 export interface RunningStatistics {
@@ -87,6 +95,7 @@ function takeApart(model: Model, options: TrainableOptions) {
   if (values.length === 0) {
     throw new CoreError("unsupported", "The model has no floating-point weights that could be trained.");
   }
+  for (const { value } of values) checkTrainableDType(value);
   checkDifferentiable(
     graph,
     values.map(({ value }) => value),
