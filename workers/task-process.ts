@@ -3,7 +3,7 @@ import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { stripVTControlCharacters } from "node:util";
 import type { Logger } from "pino";
-import { TaskError, type TaskLimits, type TaskNews } from "../src/service/tasks.ts";
+import { TaskError, type TaskFailure, type TaskLimits, type TaskNews } from "../src/service/tasks.ts";
 import { type Exit, failureOfExit } from "./failures.ts";
 import { kernelOomKills, MEMORY_POLL_MS, residentBytes } from "./process-memory.ts";
 import type { Reaper } from "./reaper.ts";
@@ -16,7 +16,7 @@ export interface TaskProcess {
   readonly alive: boolean;
   /** Settles when no process of the group is left. */
   readonly exited: Promise<void>;
-  /** Rejects with a `TaskError`; unless it had a result, the process has ended by then. */
+  /** Rejects with a `TaskError`, when the process has ended, or has not been given the task. */
   run(
     task: TaskMessage,
     options: { limits: TaskLimits; signal?: AbortSignal; onNews?: (news: TaskNews) => void },
@@ -46,6 +46,9 @@ const ENVIRONMENT = {
   LANG: "C.UTF-8",
   TZ: "UTC",
 };
+
+const CANCELLED: TaskFailure = { code: "cancelled", message: "The work was cancelled before it started." };
+const NOT_STARTED: TaskFailure = { code: "internal", message: "The process that does the work did not start." };
 
 type KillReason = NonNullable<Exit["killedFor"]>;
 
@@ -94,7 +97,7 @@ export function startTaskProcess(options: {
     clearTimeout(startTimer);
     if (!started) {
       if (!killed) log.error({ ...how, stderr: stderr.tail }, "a child process did not start");
-      ready.reject(new TaskError({ code: "internal", message: "The process that does the work did not start." }));
+      ready.reject(new TaskError(killed ? CANCELLED : NOT_STARTED));
     }
     signalGroup("SIGKILL"); // The leader is gone; what it started may not be.
     if (pid !== undefined) reaper.forget(pid);
@@ -123,9 +126,7 @@ export function startTaskProcess(options: {
 
     async run(task, { limits, signal, onNews }) {
       const asked = performance.now();
-      await ready.promise;
-      if (signal?.aborted)
-        throw new TaskError({ code: "cancelled", message: "The work was cancelled before it started." });
+      await unlessAborted(ready.promise, signal);
       const outcome = Promise.withResolvers<unknown>();
       const oomKillsBefore = kernelOomKills();
       let killedFor: KillReason | undefined;
@@ -181,6 +182,17 @@ export function startTaskProcess(options: {
       }
     },
   };
+}
+
+/** Settles like `promise`, or rejects as cancelled as soon as `signal` fires. */
+function unlessAborted(promise: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  if (signal === undefined) return promise;
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(new TaskError(CANCELLED));
+    if (signal.aborted) return stop();
+    signal.addEventListener("abort", stop, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+  });
 }
 
 /** Hands on what a child writes, line by line and bounded: it is untrusted, and may be endless. */

@@ -14,6 +14,7 @@ import { emptyMetrics, factsSaying } from "./jobs.ts";
 const ACTS: Record<string, (argument: string, context: TaskContext) => Promise<string> | string> = {
   echo: (argument) => argument,
   environment: () => JSON.stringify(process.env),
+  "own file": (path) => readFileSync(path, "latin1"),
   /** Well-behaved work: stops when it is asked to. */
   sleep: async (ms, { signal }) => {
     await sleep(Number(ms), undefined, { signal });
