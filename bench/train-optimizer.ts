@@ -1,6 +1,6 @@
 /**
- * AdamW over parameters of one size: the loop over typed arrays that training uses, and the same update as an ONNX graph whose outputs are
- * fed back.
+ * AdamW over parameters of one size: the vector kernel that training uses, a loop over typed arrays, and the same update as an ONNX graph
+ * whose outputs are fed back.
  *
  *   node bench/train-optimizer.ts [parameters] [threads] [rounds]
  *
@@ -35,6 +35,22 @@ const session = await openSession({ bytes: modelToBytes(model) }, { threads: Num
 let feeds: Record<string, Tensor> = Object.fromEntries(
   ["p", "g", "m", "v"].map((name, i) => [name, tensorOf("float32", [n], arrays[i]!.slice())]),
 );
+
+function updateInLoop(step: number): void {
+  const [params, gradient, mean, square] = arrays as [Float32Array, Float32Array, Float32Array, Float32Array];
+  const stepRate = learningRate / (1 - beta1 ** step);
+  const stepCorrection = 1 / Math.sqrt(1 - beta2 ** step);
+  for (let i = 0; i < n; i++) {
+    const a = beta1 * mean[i]! + (1 - beta1) * gradient[i]!;
+    const b = beta2 * square[i]! + (1 - beta2) * gradient[i]! * gradient[i]!;
+    mean[i] = a;
+    square[i] = b;
+    params[i] =
+      (1 - learningRate * weightDecay) * params[i]! - (stepRate * a) / (Math.sqrt(b) * stepCorrection + epsilon);
+  }
+}
+
+const kernel: number[] = [];
 const loop: number[] = [];
 const graph: number[] = [];
 for (let step = 1; step <= Number(rounds); step++) {
@@ -45,6 +61,9 @@ for (let step = 1; step <= Number(rounds); step++) {
     step,
     gradientScale: 1,
   });
+  kernel.push(performance.now() - started);
+  started = performance.now();
+  updateInLoop(step);
   loop.push(performance.now() - started);
   started = performance.now();
   const corrected = [learningRate / (1 - beta1 ** step), 1 / Math.sqrt(1 - beta2 ** step)];
@@ -54,6 +73,7 @@ for (let step = 1; step <= Number(rounds); step++) {
 }
 await session.close();
 for (const [label, times] of [
+  ["vector kernel, one thread", kernel] as const,
   ["loop over typed arrays, one thread", loop] as const,
   [`graph, ${threads} threads`, graph] as const,
 ]) {

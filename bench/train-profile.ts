@@ -41,18 +41,23 @@ const events = JSON.parse(readFileSync(join(folder, readdirSync(folder)[0]!), "u
 rmSync(folder, { recursive: true });
 const kernels = events.filter(({ cat, name: event }) => cat === "Node" && event.endsWith("_kernel_time"));
 const kernelsPerRun = kernels.length / runs.length;
-const measured = kernels.slice(WARM_UP * kernelsPerRun);
 const counted = runs.length - WARM_UP;
 
-/** The largest sums of milliseconds per run. */
+/** One node of the step: the median of its times, so that what the machine did besides does not count. */
+const nodes = Array.from({ length: kernelsPerRun }, (_, i) => {
+  const times = Array.from({ length: counted }, (__, run) => kernels[(WARM_UP + run) * kernelsPerRun + i]!.dur / 1000);
+  return { event: kernels[i]!, ms: times.sort((x, y) => x - y)[counted >> 1]! };
+});
+
+/** The largest sums of milliseconds. */
 function printSums(key: (event: Event) => string, rows: number): void {
   const sums = new Map<string, { ms: number; count: number }>();
-  for (const event of measured) {
-    const { ms, count } = sums.get(key(event)) ?? { ms: 0, count: 0 };
-    sums.set(key(event), { ms: ms + event.dur / 1000, count: count + 1 });
+  for (const { event, ms } of nodes) {
+    const sum = sums.get(key(event)) ?? { ms: 0, count: 0 };
+    sums.set(key(event), { ms: sum.ms + ms, count: sum.count + 1 });
   }
-  for (const [label, { ms, count }] of [...sums].sort((a, b) => b[1].ms - a[1].ms).slice(0, rows)) {
-    console.log(`${(ms / counted).toFixed(2).padStart(9)} ms ${String(count / counted).padStart(5)}x  ${label}`);
+  for (const [label, { ms, count }] of [...sums].sort((x, y) => y[1].ms - x[1].ms).slice(0, rows)) {
+    console.log(`${ms.toFixed(2).padStart(9)} ms ${String(count).padStart(5)}x  ${label}`);
   }
 }
 

@@ -1,6 +1,6 @@
 /**
  * This project's side of the training comparison: one network, one random batch, full steps (forward, backward, AdamW update) as the loop
- * does them. Prints the median milliseconds of a step as JSON.
+ * does them. Prints samples per second by the median step and by processor time, and the milliseconds of an update, as JSON.
  *
  *   node bench/compare/train-step.ts NET STEPS THREADS
  */
@@ -17,7 +17,9 @@ const session = await openSession({ bytes: graph.model }, { threads: Number(thre
 const slots = graph.parameters.map(({ data }) => [new Float32Array(data.length), new Float32Array(data.length)]);
 const times: number[] = [];
 let updateMs = 0;
+let cpu = process.cpuUsage();
 for (let i = 0; i < Number(steps) + 3; i++) {
+  if (i === 3) cpu = process.cpuUsage();
   const started = performance.now();
   const results = await session.run({ ...graph.feeds, ...batchFeeds(batch) });
   const ran = performance.now();
@@ -34,6 +36,14 @@ for (let i = 0; i < Number(steps) + 3; i++) {
   times.push(now - started);
   updateMs += (now - ran) / Number(steps);
 }
+const { user, system } = process.cpuUsage(cpu);
 await session.close();
-const ms = times.sort((a, b) => a - b)[times.length >> 1]!;
-console.log(JSON.stringify({ ms, samples_per_second: (1000 * net.batchSize) / ms, update_ms: updateMs }));
+times.sort((a, b) => a - b);
+const perSecond = (ms: number) => (1000 * net.batchSize) / ms;
+console.log(
+  JSON.stringify({
+    median: perSecond(times[times.length >> 1]!),
+    cpu: perSecond((user + system) / 1000 / Number(steps)),
+    update_ms: updateMs,
+  }),
+);

@@ -5,6 +5,7 @@
  *   Adam   g ← g + λp;  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  p ← p − η·(m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)      (Kingma and Ba 2015)
  *   AdamW  as Adam, but p ← p(1 − ηλ) first instead of adding λp to g                                        (Loshchilov and Hutter 2019)
  */
+import { updateAdam } from "./adam-kernel.ts";
 import type { Floats } from "./parameters.ts";
 
 export type OptimizerSpec =
@@ -71,19 +72,18 @@ function applyAdam(
   [m, v]: readonly [Floats, Floats],
   { learningRate, weightDecay, gradientScale, step }: Update,
 ): void {
-  const coupled = kind === "adam" ? weightDecay : 0;
-  const kept = kind === "adamw" ? 1 - learningRate * weightDecay : 1;
-  const rate = learningRate / (1 - beta1 ** step);
-  const correction = 1 / Math.sqrt(1 - beta2 ** step);
-  const [rest1, rest2] = [1 - beta1, 1 - beta2];
-  for (let i = 0; i < p.length; i++) {
-    const g = gradient[i]! * gradientScale + coupled * p[i]!;
-    const first = beta1 * m[i]! + rest1 * g;
-    const second = beta2 * v[i]! + rest2 * g * g;
-    m[i] = first;
-    v[i] = second;
-    p[i] = kept * p[i]! - (rate * first) / (Math.sqrt(second) * correction + epsilon);
-  }
+  updateAdam(p, gradient, m, v, {
+    scale: gradientScale,
+    coupled: kind === "adam" ? weightDecay : 0,
+    kept: kind === "adamw" ? 1 - learningRate * weightDecay : 1,
+    beta1,
+    rest1: 1 - beta1,
+    beta2,
+    rest2: 1 - beta2,
+    rate: learningRate / (1 - beta1 ** step),
+    correction: 1 / Math.sqrt(1 - beta2 ** step),
+    epsilon,
+  });
 }
 
 /** average ← d·average + (1 − d)·values: running statistics, and the moving average of weights. */

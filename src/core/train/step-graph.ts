@@ -40,7 +40,7 @@ interface DropoutMask {
 
 /**
  * One training step as an ONNX model for batches of one size: (batch, targets, parameters) -> (losses, gradients, statistics of the batch).
- * The update is not part of it: a loop over typed arrays measures faster (`bench/train-optimizer.ts`).
+ * The update is not part of it: one pass over typed arrays is faster (`bench/train-optimizer.ts`).
  */
 export interface StepGraph {
   readonly model: Uint8Array;

@@ -295,6 +295,7 @@ export const GRADIENT_CASES: readonly GradientCase[] = [
   convTranspose("1-D", [2, 2, 4], [2, 3, 3], { strides: ints([2]) }),
 
   pool("MaxPool", [2, 2, 4, 4], { kernel_shape: ints([2, 2]), strides: ints([2, 2]) }),
+  pool("MaxPool", [2, 2, 6], { kernel_shape: ints([3]), strides: ints([3]) }),
   pool("MaxPool", [2, 2, 5, 5], { kernel_shape: ints([3, 3]), strides: ints([2, 2]), pads: ints([1, 1, 1, 1]) }),
   pool("MaxPool", [1, 2, 5, 5], { kernel_shape: ints([2, 2]), strides: ints([2, 2]), ceil_mode: int(1) }),
   pool("MaxPool", [2, 2, 6], { kernel_shape: ints([3]), strides: ints([1]) }),

@@ -4,7 +4,7 @@ import { buildGradients, checkDifferentiable, findUndifferentiable } from "../..
 import { GraphBuilder } from "../../../src/core/autodiff/graph-builder.ts";
 import { TRAINING_OPSET } from "../../../src/core/autodiff/opset.ts";
 import { CoreError } from "../../../src/core/errors.ts";
-import { Model } from "../../../src/core/onnx/ir.ts";
+import { type Attr, Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
@@ -26,6 +26,23 @@ test("gradients of a value that is used in several places are summed", async () 
   const session = await openSession({ bytes: modelToBytes(model) });
   const results = await session.run(feeds);
   assert.deepEqual([...floatsOf(results[gradient.name]!)], [5, 14, 2.75]);
+  await session.close();
+});
+
+test("elements that are the maximum of a window together share its gradient", async () => {
+  const model = empty();
+  const g = new GraphBuilder(model.graph);
+  const x = model.graph.addInput("x", "float32", [1, 1, 2, 4]);
+  const kernel: Attr = { type: "ints", value: [2, 2] };
+  const loss = g.sumAll(g.op("MaxPool", [x], { kernel_shape: kernel, strides: kernel }));
+  model.graph.addOutput(loss);
+  const feeds = { x: tensorOf("float32", [1, 1, 2, 4], [3, 3, 0, 0, 1, 2, 0, 0]) };
+  await resolveStatics(model, feeds, openSession);
+  const gradient = buildGradients(g, loss, [x]).get(x)!;
+  model.graph.addOutput(gradient);
+  const session = await openSession({ bytes: modelToBytes(model) });
+  const results = await session.run(feeds);
+  assert.deepEqual([...floatsOf(results[gradient.name]!)], [0.5, 0.5, 0.25, 0.25, 0, 0, 0.25, 0.25]);
   await session.close();
 });
 

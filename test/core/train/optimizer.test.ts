@@ -85,6 +85,27 @@ describe("optimizers follow their definitions", () => {
   });
 });
 
+test("Adam updates every element, whatever the length", () => {
+  const spec = OPTIMIZERS.adamw;
+  const update = { learningRate: 0.01, weightDecay: 0.1, gradientScale: 1, step: 3 };
+  const values = (n: number, phase: number) => Float32Array.from({ length: n }, (_, i) => Math.sin(i + phase));
+  for (const n of [1, 3, 4, 5, 16383, 16384, 16385, 40001]) {
+    const [p, m] = [values(n, 0), values(n, 2)];
+    const v = values(n, 3).map(Math.abs);
+    const gradient = values(n, 1);
+    const expected = [...p].map((x, i) => {
+      const first = 0.9 * m[i]! + 0.1 * gradient[i]!;
+      const second = 0.999 * v[i]! + 0.001 * gradient[i]! ** 2;
+      return 0.999 * x - (0.01 * first) / (1 - 0.9 ** 3) / (Math.sqrt(second / (1 - 0.999 ** 3)) + 1e-8);
+    });
+    applyUpdate(spec, p, gradient, [m, v], update);
+    assert.ok(
+      [...p].every((x, i) => Math.abs(x - expected[i]!) < 1e-6),
+      `length ${n}`,
+    );
+  }
+});
+
 test("a moving average", () => {
   const average = Float32Array.from([1, 2]);
   moveAverage(average, Float32Array.from([3, 4]), 0.75);

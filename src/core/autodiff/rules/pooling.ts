@@ -2,7 +2,7 @@
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
 import type { GradientRule } from "../gradient.ts";
-import { dimsOf, type GraphBuilder, range } from "../graph-builder.ts";
+import { dimsOf, type GraphBuilder, int, ints, range, string } from "../graph-builder.ts";
 import { type ConvGeometry, convInputGradient, geometryOf } from "./convolution.ts";
 
 interface Pool {
@@ -25,25 +25,37 @@ function poolOf(node: Node): Pool {
 }
 
 /** Repeats every element over its window: [N,C,H,W] to [N,C,H·kh,W·kw]. */
-function spread(g: GraphBuilder, value: Value, { x, y, geometry }: Pool): Value {
-  const space = range(geometry.kernel.length);
-  const apart = g.reshape(value, [...y.slice(0, 2), ...space.flatMap((i) => [y[i + 2]!, 1])]);
-  const filled = g.expand(apart, [...y.slice(0, 2), ...space.flatMap((i) => [y[i + 2]!, geometry.kernel[i]!])]);
-  return g.reshape(filled, x);
+function repeat(g: GraphBuilder, value: Value, { geometry }: Pool): Value {
+  const scales = [1, 1, ...geometry.kernel];
+  return g.op("Resize", [value, undefined, g.constant("float32", [scales.length], scales)], {
+    mode: string("nearest"),
+    coordinate_transformation_mode: string("asymmetric"),
+    nearest_mode: string("floor"),
+  });
 }
 
-/** onnxruntime's MaxPool gives the flat position of each maximum on demand. */
+/**
+ * Windows that overlap: onnxruntime gives the flat position of each maximum on demand. Windows that tile the input, which nearly all do:
+ * what equals its window's maximum takes an equal share of dy, which needs no indices (`bench/train-kernels.ts`).
+ */
 const maxPool: GradientRule = {
   refuses: (node) => (node.int("storage_order", 0) === 1 ? "column-major indices" : undefined),
   backward: (g, node, [dy]) => {
-    const x = dimsOf(node.inputs[0]!);
+    const x = node.inputs[0]!;
+    const pool = poolOf(node);
+    if (pool.tiles) {
+      const reached = g.indicator(g.equal(x, repeat(g, node.outputs[0]!, pool)), dy!);
+      const { kernel } = pool.geometry;
+      const mean = g.op("AveragePool", [reached], { kernel_shape: ints(kernel), strides: ints(kernel) });
+      return [g.mul(reached, repeat(g, g.div(dy!, g.mul(mean, elementCount(kernel))), pool))];
+    }
     const indices = node.outputs[1] ?? node.addOutput(`${node.outputs[0]!.name}_indices`, "int64");
-    const zeros = g.full([elementCount(x)], 0, dy!);
+    const zeros = g.full([elementCount(pool.x)], 0, dy!);
     const flat = g.op("ScatterElements", [zeros, g.reshape(indices, [-1]), g.reshape(dy!, [-1])], {
-      axis: { type: "int", value: 0 },
-      reduction: { type: "string", value: "add" },
+      axis: int(0),
+      reduction: string("add"),
     });
-    return [g.reshape(flat, x)];
+    return [g.reshape(flat, pool.x)];
   },
 };
 
@@ -52,7 +64,7 @@ const averagePool: GradientRule = {
   backward: (g, node, [dy]) => {
     const pool = poolOf(node);
     const { geometry, x, y } = pool;
-    if (pool.tiles) return [spread(g, g.mul(dy!, 1 / elementCount(geometry.kernel)), pool)];
+    if (pool.tiles) return [repeat(g, g.mul(dy!, 1 / elementCount(geometry.kernel)), pool)];
     const shares = g.constant(
       dy!.dtype === "float64" ? "float64" : "float32",
       [1, 1, ...y.slice(2)],
