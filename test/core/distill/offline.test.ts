@@ -41,18 +41,12 @@ const withoutLabels = (of: Samples): Samples => ({
   gather: (indices) => ({ feeds: of.gather(indices).feeds, targets: {} }),
 });
 
-/** One convolution, pooled, and a dense layer; the last Softmax is optional, the batch may be fixed. */
-function network(
-  channels: number,
-  seed: number,
-  options: { softmax?: boolean; batch?: number; output?: string } = {},
-): Model {
+/** One convolution, pooled, and a dense layer. */
+function network(channels: number, seed: number): Model {
   const net = new NetworkBuilder(seed);
-  const n = options.batch ?? "n";
-  const features = net.relu(net.batchNorm(net.conv(net.input([n, 1, 8, 8]), 1, channels), channels));
+  const features = net.relu(net.batchNorm(net.conv(net.input(["n", 1, 8, 8]), 1, channels), channels));
   const pooled = net.maxPool(features, 4);
-  const logits = net.linear(net.g.op("Flatten", [pooled]), channels * 4, 4);
-  return net.output(options.softmax ? net.g.op("Softmax", [logits]) : logits, [n, 4], options.output ?? "logits");
+  return net.output(net.linear(net.g.op("Flatten", [pooled]), channels * 4, 4), ["n", 4]);
 }
 
 const top1: ValidationMetric = {
