@@ -9,12 +9,12 @@ import { bundleSha256 } from "../src/service/identity.ts";
 import type { Artifact } from "../src/service/jobs/job.ts";
 import type { JobRecord } from "../src/service/jobs/job-store.ts";
 import { resourcesOf } from "../src/service/jobs/resources.ts";
-import type { JobSpec } from "../src/service/jobs/spec.ts";
+import { type JobSpec, sourceModelId } from "../src/service/jobs/spec.ts";
 import type { JobInputs, JobOutcome, LocalFile, ProducedFile } from "../src/service/tasks.ts";
 
 /** Moves bytes between the blob store and a job's directory: the child sees local files only. */
 export interface JobFiles {
-  /** Brings the model and the datasets that a spec names into `directory`. */
+  /** Brings the models and the datasets that a spec names into `directory`. */
   fetchInputs(spec: JobSpec, directory: string): Promise<JobInputs>;
   /**
    * Stores what a job made below `directory`, claimed by the job, and adds the model to the catalog. The same bytes made twice are one model.
@@ -65,16 +65,21 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
 
   return {
     async fetchInputs(spec, directory) {
-      const model = await catalog.models.get(spec.model_id);
-      if (model === undefined) throw missing(spec.model_id);
+      const resources = resourcesOf(spec);
+      const models: Record<string, readonly LocalFile[]> = {};
+      for (const id of resources.models) {
+        const model = await catalog.models.get(id);
+        if (model === undefined) throw missing(id);
+        models[id] = await fetch(model.files, join(directory, id));
+      }
       const datasets: Record<string, { file: LocalFile; spec: unknown }> = {};
-      for (const id of resourcesOf(spec).datasets) {
+      for (const id of resources.datasets) {
         const dataset = await catalog.datasets.get(id);
         if (dataset === undefined) throw missing(id);
         const [file] = await fetch([dataset.file], join(directory, id));
         datasets[id] = { file: file!, spec: dataset.spec };
       }
-      return { spec, model: await fetch(model.files, join(directory, "model")), datasets };
+      return { spec, models, datasets };
     },
 
     async publish(job, outcome, directory, signal) {
@@ -89,17 +94,21 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
         }
         signal.throwIfAborted();
         const sha256 = bundleSha256(files);
-        const source = await catalog.models.get(job.spec.model_id);
+        const sourceId = sourceModelId(job.spec);
+        const source = await catalog.models.get(sourceId);
         const { record, created } = await catalog.models.add({
           id,
           identity: sha256,
-          name: `${source?.name ?? job.spec.model_id} ${job.spec.params.method}`.slice(0, 200),
+          name: `${source?.name ?? sourceId} ${job.spec.type === "distill" ? "distilled" : job.spec.params.method}`.slice(
+            0,
+            200,
+          ),
           created_at: new Date().toISOString(),
           sha256,
           size_bytes: files.reduce((sum, file) => sum + file.size_bytes, 0),
           files,
           facts: outcome.facts,
-          derived_from: { job_id: job.id, model_id: job.spec.model_id },
+          derived_from: { job_id: job.id, model_id: sourceId },
           metadata: {},
         });
         await claims.settle(job.id);
@@ -122,7 +131,7 @@ function missing(id: string): ServiceError {
 }
 
 /** A child that was taken over by its model must not be able to publish other files of this machine. */
-async function checkProduced({ name, path }: ProducedFile, root: string): Promise<void> {
+export async function checkProduced({ name, path }: LocalFile, root: string): Promise<void> {
   const segments = name.split("/");
   if (/[\\\p{C}]/u.test(name) || segments.some((segment) => segment === "" || segment === "." || segment === "..")) {
     throw new ServiceError("internal", "The job made a file with a name that cannot be used.");

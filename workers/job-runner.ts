@@ -3,14 +3,16 @@ import { join } from "node:path";
 import type { Logger } from "pino";
 import { isTerminal, jobError } from "../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../src/service/jobs/job-store.ts";
-import type { JobOutcome, TaskFailure, TaskLimits, TaskRunner } from "../src/service/tasks.ts";
+import type { JobOutcome, TaskFailure, TaskLimits, TaskNews, TaskRunner } from "../src/service/tasks.ts";
 import { failureOfError } from "./failures.ts";
+import type { JobCheckpoints } from "./job-checkpoints.ts";
 import type { JobFiles, Published } from "./job-files.ts";
 import { createNewsRecorder } from "./news-recorder.ts";
 
 export interface JobRunnerOptions {
   readonly jobs: JobStore;
   readonly files: JobFiles;
+  readonly checkpoints: JobCheckpoints;
   readonly tasks: TaskRunner;
   readonly limits: TaskLimits;
   readonly threads: number;
@@ -47,7 +49,7 @@ interface Run {
 type Ending = { readonly outcome: JobOutcome; readonly published: Published } | { readonly failure: TaskFailure };
 
 export function createJobRunner(options: JobRunnerOptions): JobRunner {
-  const { jobs, files, tasks, log } = options;
+  const { jobs, files, checkpoints, tasks, log } = options;
   const runs = new Map<string, Run>();
 
   /** Marks a job as running here. Undefined when there is nothing to run: it has ended, or ends now. */
@@ -74,15 +76,23 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
   /** One attempt: from the blob store to a directory, through the child, and back. */
   async function work(job: JobRecord, signal: AbortSignal): Promise<Ending> {
     const directory = join(options.scratchDir, `${job.id}.${job.attempt}`);
+    const scratch = join(directory, "work");
     const news = createNewsRecorder(jobs, job.id, log);
+    const saved = checkpoints.recorder(job, scratch);
     try {
-      const scratch = join(directory, "work");
       await mkdir(scratch, { recursive: true });
       const start = performance.now();
       const inputs = await files.fetchInputs(job.spec, join(directory, "inputs"));
       news.record({ kind: "metric", data: { fetch_inputs_ms: Math.round(performance.now() - start) } });
-      const request = { ...inputs, job_id: job.id, scratch, threads: options.threads };
-      const outcome = await tasks.run("run_job", request, { limits: options.limits, signal, onNews: news.record });
+      const request = {
+        ...inputs,
+        job_id: job.id,
+        scratch,
+        threads: options.threads,
+        checkpoints: await checkpoints.fetch(job, join(directory, "checkpoints")),
+      };
+      const onNews = (it: TaskNews) => (it.kind === "checkpoint" ? saved.record(it) : news.record(it));
+      const outcome = await tasks.run("run_job", request, { limits: options.limits, signal, onNews });
       return { outcome, published: await files.publish(job, outcome, scratch, signal) };
     } catch (error) {
       if (signal.aborted) return { failure: { code: "cancelled", message: "The job was stopped." } };
@@ -95,6 +105,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
       return { failure };
     } finally {
       await news.finish();
+      await saved.finish();
       await rm(directory, { recursive: true, force: true });
     }
   }
@@ -150,14 +161,19 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     for (let crashes = 1; ; crashes++) {
       run.attempt = 0;
       const job = await begin(id);
-      if (job === undefined) return "done";
+      if (job === undefined) {
+        await checkpoints.drop(id);
+        return "done";
+      }
       run.attempt = job.attempt;
       const ending = await work(job, signal);
       const stopped = signal.aborted ? (signal.reason as StopReason) : undefined;
       const step = await end(job, ending, stopped, crashes < MAX_CRASHES);
       const result = "failure" in ending ? { code: ending.failure.code, message: ending.failure.message } : {};
       log.info({ job: id, attempt: job.attempt, stopped, ...result }, "attempt ended");
-      if (step !== "again") return step;
+      if (step === "again") continue;
+      if (step === "done") await checkpoints.drop(id);
+      return step;
     }
   }
 

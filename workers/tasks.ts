@@ -1,11 +1,13 @@
-import { statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CoreError, inspectModel, listLayers, openDataset } from "../src/core/index.ts";
 import { openSession, runtimeVersion } from "../src/core/runtime/session.ts";
 import { DatasetSpec } from "../src/service/api/schemas.ts";
-import { type JobEnvironment, planJob, runJob } from "../src/service/jobs/run-job.ts";
-import type { LocalFile } from "../src/service/tasks.ts";
+import { planDistillJob, runDistillJob } from "../src/service/jobs/distill-job.ts";
+import { type JobContext, type JobEnvironment, planQuantizeJob, runQuantizeJob } from "../src/service/jobs/run-job.ts";
+import type { JobSpec } from "../src/service/jobs/spec.ts";
+import type { JobInputs, JobOutcome, JobPlan, JobRequest, LocalFile } from "../src/service/tasks.ts";
 import { VERSIONS } from "../src/service/versions.ts";
 import { openByteSource } from "./byte-source.ts";
 import { describeHost } from "./host.ts";
@@ -24,6 +26,17 @@ const ENVIRONMENT: JobEnvironment = {
       await writeFile(path, text);
       return { name, path, media_type: mediaType };
     },
+    async writeCheckpoint(directory, name, bytes) {
+      const path = join(directory, `${name}.checkpoint`);
+      try {
+        await writeFile(path, bytes, { flag: "wx" });
+        return path;
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === "EEXIST") return undefined;
+        throw error;
+      }
+    },
+    readBytes: ({ path }) => readFileSync(path),
     openDataset: (file, spec) => openDataset(openByteSource(file.path), datasetOptions(spec)),
     sizeOf: (files) => files.reduce((sum, { path }) => sum + statSync(path).size, 0),
   },
@@ -34,6 +47,28 @@ const ENVIRONMENT: JobEnvironment = {
   },
 };
 
+interface JobKind<S extends JobSpec> {
+  plan(request: JobInputs<S>, environment: JobEnvironment, context: JobContext): Promise<JobPlan>;
+  run(request: JobRequest<S>, environment: JobEnvironment, context: JobContext): Promise<JobOutcome>;
+}
+
+const JOBS: { readonly [T in JobSpec["type"]]: JobKind<Extract<JobSpec, { type: T }>> } = {
+  quantize: {
+    plan: async (request, environment) => ({ type: "quantize", ...planQuantizeJob(request, environment) }),
+    run: runQuantizeJob,
+  },
+  distill: {
+    plan: async (request, environment, context) => ({
+      type: "distill",
+      ...(await planDistillJob(request, environment, context)),
+    }),
+    run: runDistillJob,
+  },
+};
+
+/** The type of a spec settles what else is in it. */
+const kindOf = ({ type }: JobSpec) => JOBS[type] as JobKind<JobSpec>;
+
 /** What children do. */
 export const TASK_HANDLERS: TaskHandlers = {
   inspect_model: ({ files, dims }, { signal }) =>
@@ -41,8 +76,8 @@ export const TASK_HANDLERS: TaskHandlers = {
   list_layers: async ({ files }) => listLayers(openModel(files)),
   inspect_dataset: async ({ file, spec }) =>
     (await openDataset(openByteSource(file.path), { ...datasetOptions(spec), verify: true })).facts,
-  plan_job: async (request) => planJob(request, ENVIRONMENT),
-  run_job: (request, context) => runJob(request, ENVIRONMENT, context),
+  plan_job: (request, context) => kindOf(request.spec).plan(request, ENVIRONMENT, context),
+  run_job: (request, context) => kindOf(request.spec).run(request, ENVIRONMENT, context),
 };
 
 function mainFile([file]: readonly LocalFile[]): string {

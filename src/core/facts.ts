@@ -73,6 +73,17 @@ export interface QuantizePlan {
   readonly size: { readonly before_bytes: number; readonly predicted_bytes: number; readonly ratio: number };
 }
 
+export interface DistillPlan {
+  readonly teacher_parameters: number | null;
+  readonly student_parameters: number;
+  /** Outputs that are taken to mean the same. */
+  readonly outputs: readonly { readonly teacher: string; readonly student: string }[];
+  readonly training_samples: number;
+  readonly validation_samples: number;
+  /** Optimizer steps of one run; a baseline is a second run. */
+  readonly steps: number;
+}
+
 /** How close an output of the compressed model is to the original's, over all samples. */
 export interface OutputFidelity {
   readonly name: string;

@@ -1,4 +1,4 @@
-import type { DatasetFacts, JobMetrics, LayerFacts, ModelFacts, QuantizePlan } from "../core/index.ts";
+import type { DatasetFacts, DistillPlan, JobMetrics, LayerFacts, ModelFacts, QuantizePlan } from "../core/index.ts";
 import type { ProblemCode } from "./errors.ts";
 import type { Progress } from "./jobs/job.ts";
 import type { JobSpec } from "./jobs/spec.ts";
@@ -14,11 +14,21 @@ export interface LocalFile {
   readonly path: string;
 }
 
-export interface JobInputs {
-  readonly spec: JobSpec;
-  readonly model: readonly LocalFile[];
+export interface JobInputs<S extends JobSpec = JobSpec> {
+  readonly spec: S;
+  /** Models by id, for the ids that the spec names. */
+  readonly models: Readonly<Record<string, readonly LocalFile[]>>;
   /** Datasets by id, for the ids that the spec names. */
   readonly datasets: Readonly<Record<string, { readonly file: LocalFile; readonly spec: unknown }>>;
+}
+
+export interface JobRequest<S extends JobSpec = JobSpec> extends JobInputs<S> {
+  readonly job_id: string;
+  /** A directory for whatever the job makes. */
+  readonly scratch: string;
+  readonly threads: number;
+  /** The newest checkpoint of each name that earlier attempts have told of. */
+  readonly checkpoints: Readonly<Record<string, LocalFile>>;
 }
 
 /** A file the job made, in its scratch directory. */
@@ -36,6 +46,8 @@ export interface JobOutcome {
   readonly accepted: boolean;
 }
 
+export type JobPlan = ({ readonly type: "quantize" } & QuantizePlan) | ({ readonly type: "distill" } & DistillPlan);
+
 export interface Tasks {
   inspect_model: {
     /** `dims` gives sizes to symbolic dimensions for MACs and activation bytes. */
@@ -45,11 +57,8 @@ export interface Tasks {
   list_layers: { request: { readonly files: readonly LocalFile[] }; result: readonly LayerFacts[] };
   inspect_dataset: { request: { readonly file: LocalFile; readonly spec: unknown }; result: DatasetFacts };
   /** What the job would do, without doing it; throws when it could not run. */
-  plan_job: { request: JobInputs; result: QuantizePlan };
-  run_job: {
-    request: JobInputs & { readonly job_id: string; readonly scratch: string; readonly threads: number };
-    result: JobOutcome;
-  };
+  plan_job: { request: JobInputs; result: JobPlan };
+  run_job: { request: JobRequest; result: JobOutcome };
 }
 
 export type TaskKind = keyof Tasks;
@@ -58,7 +67,9 @@ export type TaskKind = keyof Tasks;
 export type TaskNews =
   | { readonly kind: "progress"; readonly progress: Progress }
   | { readonly kind: "log"; readonly level: "info" | "warn"; readonly message: string }
-  | { readonly kind: "metric"; readonly data: Readonly<Record<string, unknown>> };
+  | { readonly kind: "metric"; readonly data: Readonly<Record<string, unknown>> }
+  /** A file in the scratch directory from which the work can go on. It is removed when it is stored. */
+  | { readonly kind: "checkpoint"; readonly name: string; readonly path: string };
 
 export interface TaskFailure {
   readonly code: ProblemCode;

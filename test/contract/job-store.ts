@@ -4,6 +4,7 @@ import fc from "fast-check";
 import type { JobError, JobEvent, JobStatus } from "../../src/service/jobs/job.ts";
 import { isTerminal, JOB_STATUSES, TRANSITIONS } from "../../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../../src/service/jobs/job-store.ts";
+import { sourceModelId } from "../../src/service/jobs/spec.ts";
 import { queuedJob } from "../support/jobs.ts";
 
 const FAILURE: JobError = { type: "about:blank", title: "t", status: 422, code: "timeout", detail: "too slow" };
@@ -138,11 +139,11 @@ export function testJobStore(name: string, open: () => Promise<JobStore>): void 
       );
       assert.deepEqual(
         await read({ model_id: "mdl_b" }, 4),
-        expected((job) => job.spec.model_id === "mdl_b"),
+        expected((job) => sourceModelId(job.spec) === "mdl_b"),
       );
       assert.deepEqual(
         await read({ type: "quantize", status: "queued", model_id: "mdl_a" }, 4),
-        expected((job) => !running.has(job.id) && job.spec.model_id === "mdl_a"),
+        expected((job) => !running.has(job.id) && sourceModelId(job.spec) === "mdl_a"),
       );
       assert.deepEqual(await read({ type: "distill" }, 5), []);
       assert.deepEqual(await read({ model_id: "*" }, 5), []);

@@ -471,6 +471,31 @@ export interface components {
             sha256: string;
             url: string;
         };
+        /** @description Random changes of the images [N, C, H, W] of one input. */
+        Augmentation: {
+            input: string;
+            /**
+             * @description Mirror half of the images left to right.
+             * @default false
+             */
+            flip?: boolean;
+            /**
+             * Format: int64
+             * @default 0
+             */
+            shift_pixels?: number;
+            /**
+             * Format: int64
+             * @description Side of a square that is blanked.
+             * @default 0
+             */
+            cutout_pixels?: number;
+            /**
+             * @description What black is in the dataset.
+             * @default 0
+             */
+            fill?: number;
+        };
         Capabilities: {
             versions: components["schemas"]["Versions"];
             model_suffixes: string[];
@@ -500,7 +525,31 @@ export interface components {
             metadata?: components["schemas"]["Metadata"];
             spec?: components["schemas"]["DatasetSpec"];
         };
-        CreateJobRequest: components["schemas"]["CreateQuantizeJobRequest"];
+        CreateDistillJobRequest: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "distill";
+            params: components["schemas"]["DistillParams"];
+            /** @default {} */
+            evaluation?: components["schemas"]["EvaluationOptions"];
+            /** @default {} */
+            acceptance?: components["schemas"]["AcceptanceLimits"];
+            /** @default null */
+            name?: string | null;
+            /** @default {} */
+            metadata?: components["schemas"]["Metadata"];
+            /**
+             * Format: int64
+             * @description 1 runs first.
+             * @default 5
+             */
+            priority?: number;
+            /** @default null */
+            webhook?: components["schemas"]["WebhookTarget"] | null;
+        };
+        CreateJobRequest: components["schemas"]["CreateQuantizeJobRequest"] | components["schemas"]["CreateDistillJobRequest"];
         /** @description A model from finished resumable uploads, which are used up by it. */
         CreateModelRequest: {
             uploads: components["schemas"]["UploadReference"][];
@@ -581,10 +630,130 @@ export interface components {
             /** @description The model input that an `.npy` file is for. */
             input?: string;
         };
+        /** @description How the student is made from the teacher, with its weights. */
+        Derivation: components["schemas"]["DeriveLayers"] | components["schemas"]["DeriveWidth"] | components["schemas"]["DeriveRank"];
+        /** @description Share of the repeated blocks. */
+        DeriveLayers: {
+            keep_layers: number;
+        };
+        /** @description Share of the parameters that factorized layers keep. */
+        DeriveRank: {
+            rank: number;
+        };
+        /** @description Share of the channels. */
+        DeriveWidth: {
+            width: number;
+        };
         /** @description The job that made the model, and the model it was made from. */
         DerivedFrom: {
             job_id: string;
             model_id: string;
+        };
+        DerivedStudent: {
+            derive: components["schemas"]["Derivation"];
+        };
+        DistillJob: {
+            id: string;
+            /** @constant */
+            object: "job";
+            status: components["schemas"]["JobStatus"];
+            name: string | null;
+            evaluation: components["schemas"]["EffectiveEvaluationOptions"];
+            acceptance: components["schemas"]["AcceptanceLimits"];
+            metadata: components["schemas"]["Metadata"];
+            /** Format: int64 */
+            priority: number;
+            progress: components["schemas"]["JobProgress"] | null;
+            /** @description 1 is next; null when the job is not waiting. */
+            queue_position: number | null;
+            /**
+             * Format: int64
+             * @description How often a worker has started it.
+             */
+            attempt: number;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            created_at: string;
+            started_at: string | null;
+            finished_at: string | null;
+            retry_of: string | null;
+            result: components["schemas"]["JobResult"] | null;
+            error: components["schemas"]["JobProblem"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "distill";
+            /** @description The uploaded student, or the teacher that the student is made from. */
+            model_id: string;
+            /** @description As they were sent. */
+            params: {
+                [key: string]: unknown;
+            };
+            /** @description With every default filled in. */
+            effective_params: components["schemas"]["EffectiveDistillParams"];
+        };
+        DistillLoss: {
+            /** @default 4 */
+            temperature?: number;
+            /**
+             * @description Of the teacher's outputs. 0 trains on labels alone.
+             * @default 0.9
+             */
+            kl_weight?: number;
+            /**
+             * @description Of the labels. Must be 0 for a dataset without any.
+             * @default 0.1
+             */
+            label_weight?: number;
+            /**
+             * @description How outputs are compared: `kl` and `dkd` are for class scores, the others for any numbers.
+             * @default kl
+             * @enum {string}
+             */
+            output_loss?: "kl" | "dkd" | "mse" | "huber" | "cosine";
+            /** @default 0 */
+            label_smoothing?: number;
+            /**
+             * @description Of `dkd`: the weight of the target class.
+             * @default 1
+             */
+            alpha?: number;
+            /**
+             * @description Of `dkd`: the weight of all other classes.
+             * @default 8
+             */
+            beta?: number;
+            /** @default [] */
+            hints?: components["schemas"]["Hint"][];
+            /**
+             * @description Which outputs mean the same; null pairs them by name, or the only one with the only one.
+             * @default null
+             */
+            outputs?: components["schemas"]["OutputPair"][] | null;
+        };
+        DistillParams: components["schemas"]["OfflineDistillParams"];
+        DistillPlan: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "distill";
+            teacher_parameters: number | null;
+            /** Format: int64 */
+            student_parameters: number;
+            outputs: components["schemas"]["PairedOutputs"][];
+            /** Format: int64 */
+            training_samples: number;
+            /** Format: int64 */
+            validation_samples: number;
+            /**
+             * Format: int64
+             * @description Optimizer steps of one run; a baseline is a second run.
+             */
+            steps: number;
         };
         /** dynamic int8 */
         DynamicParams: {
@@ -626,6 +795,71 @@ export interface components {
              */
             seed?: number;
         };
+        /** @description Random changes of the images [N, C, H, W] of one input. */
+        EffectiveAugmentation: {
+            input: string;
+            /**
+             * @description Mirror half of the images left to right.
+             * @default false
+             */
+            flip: boolean;
+            /**
+             * Format: int64
+             * @default 0
+             */
+            shift_pixels: number;
+            /**
+             * Format: int64
+             * @description Side of a square that is blanked.
+             * @default 0
+             */
+            cutout_pixels: number;
+            /**
+             * @description What black is in the dataset.
+             * @default 0
+             */
+            fill: number;
+        };
+        EffectiveDistillLoss: {
+            /** @default 4 */
+            temperature: number;
+            /**
+             * @description Of the teacher's outputs. 0 trains on labels alone.
+             * @default 0.9
+             */
+            kl_weight: number;
+            /**
+             * @description Of the labels. Must be 0 for a dataset without any.
+             * @default 0.1
+             */
+            label_weight: number;
+            /**
+             * @description How outputs are compared: `kl` and `dkd` are for class scores, the others for any numbers.
+             * @default kl
+             * @enum {string}
+             */
+            output_loss: "kl" | "dkd" | "mse" | "huber" | "cosine";
+            /** @default 0 */
+            label_smoothing: number;
+            /**
+             * @description Of `dkd`: the weight of the target class.
+             * @default 1
+             */
+            alpha: number;
+            /**
+             * @description Of `dkd`: the weight of all other classes.
+             * @default 8
+             */
+            beta: number;
+            /** @default [] */
+            hints: components["schemas"]["Hint"][];
+            /**
+             * @description Which outputs mean the same; null pairs them by name, or the only one with the only one.
+             * @default null
+             */
+            outputs: components["schemas"]["OutputPair"][] | null;
+        };
+        EffectiveDistillParams: components["schemas"]["EffectiveOfflineDistillParams"];
         /** dynamic int8 */
         EffectiveDynamicParams: {
             /**
@@ -744,7 +978,99 @@ export interface components {
              */
             threads: number;
         };
+        /** offline distillation */
+        EffectiveOfflineDistillParams: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            mode: "offline";
+            /**
+             * @description Any model that runs: it need not be trainable. Null, with `kl_weight` 0, is plain training.
+             * @default null
+             */
+            teacher_model_id: string | null;
+            /** @description What is trained on. */
+            dataset_id: string;
+            student: components["schemas"]["EffectiveUploadedStudent"] | components["schemas"]["DerivedStudent"];
+            loss: components["schemas"]["EffectiveDistillLoss"];
+            training: components["schemas"]["EffectiveTraining"];
+            /**
+             * @description Also train the same student from the same start on the labels alone, to measure what the teacher adds.
+             * @default false
+             */
+            baseline: boolean;
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed: number;
+        };
         EffectiveQuantizeParams: components["schemas"]["EffectiveFloat16Params"] | components["schemas"]["EffectiveDynamicParams"] | components["schemas"]["EffectiveWeightOnlyParams"];
+        EffectiveTraining: {
+            /**
+             * Format: int64
+             * @default 10
+             */
+            epochs: number;
+            /**
+             * Format: int64
+             * @default 128
+             */
+            batch_size: number;
+            /**
+             * @description `sgd` has a momentum of 0.9.
+             * @default adamw
+             * @enum {string}
+             */
+            optimizer: "sgd" | "adam" | "adamw";
+            /** @default 0.005 */
+            learning_rate: number;
+            /**
+             * @default onecycle
+             * @enum {string}
+             */
+            schedule: "constant" | "step" | "cosine" | "onecycle";
+            /**
+             * Format: int64
+             * @default 0
+             */
+            warmup_steps: number;
+            /** @default 0.0001 */
+            weight_decay: number;
+            /**
+             * @description Largest norm of the gradient.
+             * @default null
+             */
+            gradient_clip: number | null;
+            /**
+             * @description Share of the samples that is held out, to keep the weights of the epoch that is best on them.
+             * @default 0.1
+             */
+            validation_split: number;
+            /**
+             * @description Decay of a moving average of the weights, which is then validated and exported.
+             * @default null
+             */
+            average_decay: number | null;
+            /**
+             * @description Stop after so many epochs without a better one.
+             * @default null
+             */
+            patience: number | null;
+            /** @default null */
+            augmentation: components["schemas"]["EffectiveAugmentation"] | null;
+        };
+        EffectiveUploadedStudent: {
+            model_id: string;
+            /**
+             * @description `keep`: start from the weights in the file. `reinitialize`: draw new ones from the seed.
+             * @default keep
+             * @enum {string}
+             */
+            init: "keep" | "reinitialize";
+        };
         /** weight-only */
         EffectiveWeightOnlyParams: {
             /**
@@ -811,6 +1137,22 @@ export interface components {
              */
             seed: number;
         };
+        EpochRecord: {
+            /**
+             * Format: int64
+             * @description Counts from 1.
+             */
+            epoch: number;
+            /** @description Mean over the steps. */
+            loss: number;
+            /** @description Each term of the loss, before its weight. */
+            losses: {
+                [key: string]: number;
+            };
+            validation_metric: number | null;
+            learning_rate: number;
+            samples_per_second: number;
+        };
         EvaluationOptions: {
             /**
              * @description Held-out data. Without it fidelity is measured on seeded synthetic input, and the report says so.
@@ -841,8 +1183,11 @@ export interface components {
         FidelityMetrics: {
             /** Format: int64 */
             samples: number;
-            /** @enum {string} */
-            data: "evaluation" | "calibration" | "synthetic";
+            /**
+             * @description `validation`: samples of the training data that were held out of the training.
+             * @enum {string}
+             */
+            data: "evaluation" | "validation" | "calibration" | "synthetic";
             outputs: components["schemas"]["OutputFidelity"][];
         };
         FieldError: {
@@ -890,7 +1235,20 @@ export interface components {
             /** @constant */
             status: "ok";
         };
-        Job: components["schemas"]["QuantizeJob"];
+        /** @description A value inside the student that is to become like one inside the teacher. */
+        Hint: {
+            teacher: string;
+            student: string;
+            /** @enum {string} */
+            kind: "mse" | "cosine" | "attention" | "rkd_distance" | "rkd_angle" | "relation" | "attention_map";
+            weight: number;
+            /**
+             * Format: int64
+             * @description Of `relation`: how many parts states are cut into.
+             */
+            heads?: number;
+        };
+        Job: components["schemas"]["QuantizeJob"] | components["schemas"]["DistillJob"];
         /** @description What a webhook says; ask for the job to know more. */
         JobEnded: {
             /** @enum {string} */
@@ -946,7 +1304,7 @@ export interface components {
             latency: components["schemas"]["LatencyMetrics"];
             memory: components["schemas"]["MemoryMetrics"];
             coverage: components["schemas"]["CoverageMetrics"];
-            training: null;
+            training: components["schemas"]["TrainingMetrics"] | null;
             acceptance: components["schemas"]["AcceptanceCheck"][];
             environment: components["schemas"]["MeasurementEnvironment"];
         };
@@ -956,12 +1314,7 @@ export interface components {
             next_cursor: string | null;
         };
         /** @description What the job would do. */
-        JobPlan: {
-            method: string;
-            quantized_nodes: components["schemas"]["NodeNote"][];
-            skipped_nodes: components["schemas"]["NodeNote"][];
-            size: components["schemas"]["PredictedSize"];
-        };
+        JobPlan: components["schemas"]["QuantizePlan"] | components["schemas"]["DistillPlan"];
         /** @description Why a job failed; the form of every other problem. */
         JobProblem: {
             /** @description An identifier of the kind of problem: `urn:modelpress:problem:<code>`. */
@@ -992,7 +1345,7 @@ export interface components {
         /** @enum {string} */
         JobStatus: "queued" | "running" | "cancelling" | "succeeded" | "failed" | "cancelled";
         /** @enum {string} */
-        JobType: "quantize";
+        JobType: "quantize" | "distill";
         /** @description Measured in one run, interleaved A B A B, after warm-up. */
         LatencyMetrics: {
             before: components["schemas"]["Timing"];
@@ -1154,6 +1507,7 @@ export interface components {
             activation_bytes: number | null;
             /** @description Multiply-accumulates for one sample; null where shapes are not known. */
             macs: number | null;
+            trainable: components["schemas"]["Trainability"];
             derived_from: components["schemas"]["DerivedFrom"] | null;
             metadata: components["schemas"]["Metadata"];
         };
@@ -1182,6 +1536,37 @@ export interface components {
             code: string;
             message: string;
         };
+        /** offline distillation */
+        OfflineDistillParams: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            mode: "offline";
+            /**
+             * @description Any model that runs: it need not be trainable. Null, with `kl_weight` 0, is plain training.
+             * @default null
+             */
+            teacher_model_id?: string | null;
+            /** @description What is trained on. */
+            dataset_id: string;
+            student: components["schemas"]["UploadedStudent"] | components["schemas"]["DerivedStudent"];
+            /** @default {} */
+            loss?: components["schemas"]["DistillLoss"];
+            /** @default {} */
+            training?: components["schemas"]["Training"];
+            /**
+             * @description Also train the same student from the same start on the labels alone, to measure what the teacher adds.
+             * @default false
+             */
+            baseline?: boolean;
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed?: number;
+        };
         OutputFidelity: {
             name: string;
             /** @description 10·log10(Σx² / Σ(x−y)²); null when identical. */
@@ -1201,6 +1586,14 @@ export interface components {
              * @description Runs in which the output had another shape and was not compared.
              */
             shape_mismatches: number;
+        };
+        OutputPair: {
+            teacher: string;
+            student: string;
+        };
+        PairedOutputs: {
+            teacher: string;
+            student: string;
         };
         PredictedSize: {
             /** Format: int64 */
@@ -1230,20 +1623,8 @@ export interface components {
             id: string;
             /** @constant */
             object: "job";
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "quantize";
             status: components["schemas"]["JobStatus"];
             name: string | null;
-            model_id: string;
-            /** @description As they were sent. */
-            params: {
-                [key: string]: unknown;
-            };
-            /** @description With every default filled in. */
-            effective_params: components["schemas"]["EffectiveQuantizeParams"];
             evaluation: components["schemas"]["EffectiveEvaluationOptions"];
             acceptance: components["schemas"]["AcceptanceLimits"];
             metadata: components["schemas"]["Metadata"];
@@ -1267,8 +1648,31 @@ export interface components {
             retry_of: string | null;
             result: components["schemas"]["JobResult"] | null;
             error: components["schemas"]["JobProblem"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "quantize";
+            model_id: string;
+            /** @description As they were sent. */
+            params: {
+                [key: string]: unknown;
+            };
+            /** @description With every default filled in. */
+            effective_params: components["schemas"]["EffectiveQuantizeParams"];
         };
         QuantizeParams: components["schemas"]["Float16Params"] | components["schemas"]["DynamicParams"] | components["schemas"]["WeightOnlyParams"];
+        QuantizePlan: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "quantize";
+            method: string;
+            quantized_nodes: components["schemas"]["NodeNote"][];
+            skipped_nodes: components["schemas"]["NodeNote"][];
+            size: components["schemas"]["PredictedSize"];
+        };
         Readiness: {
             /** @constant */
             status: "ready";
@@ -1303,10 +1707,98 @@ export interface components {
             p90_ms: number;
             mean_ms: number;
         };
+        /** @description Whether it can be trained; if not, why, and which node or tensor. */
+        Trainability: {
+            ok: boolean;
+            subject: string | null;
+            message: string | null;
+        };
+        Training: {
+            /**
+             * Format: int64
+             * @default 10
+             */
+            epochs?: number;
+            /**
+             * Format: int64
+             * @default 128
+             */
+            batch_size?: number;
+            /**
+             * @description `sgd` has a momentum of 0.9.
+             * @default adamw
+             * @enum {string}
+             */
+            optimizer?: "sgd" | "adam" | "adamw";
+            /** @default 0.005 */
+            learning_rate?: number;
+            /**
+             * @default onecycle
+             * @enum {string}
+             */
+            schedule?: "constant" | "step" | "cosine" | "onecycle";
+            /**
+             * Format: int64
+             * @default 0
+             */
+            warmup_steps?: number;
+            /** @default 0.0001 */
+            weight_decay?: number;
+            /**
+             * @description Largest norm of the gradient.
+             * @default null
+             */
+            gradient_clip?: number | null;
+            /**
+             * @description Share of the samples that is held out, to keep the weights of the epoch that is best on them.
+             * @default 0.1
+             */
+            validation_split?: number;
+            /**
+             * @description Decay of a moving average of the weights, which is then validated and exported.
+             * @default null
+             */
+            average_decay?: number | null;
+            /**
+             * @description Stop after so many epochs without a better one.
+             * @default null
+             */
+            patience?: number | null;
+            /** @default null */
+            augmentation?: components["schemas"]["Augmentation"] | null;
+        };
+        TrainingMetrics: {
+            history: components["schemas"]["EpochRecord"][];
+            /**
+             * Format: int64
+             * @description The epoch that the student's weights are from.
+             */
+            best_epoch: number;
+            /** @description `top1`, `top5` or `mse` against labels; without labels `teacher_agreement` or `teacher_mse`. */
+            metric: string | null;
+            /** Format: int64 */
+            metric_samples: number;
+            teacher_metric: number | null;
+            student_before_metric: number | null;
+            student_metric: number | null;
+            /** @description Of the same student, trained without the teacher. */
+            baseline_metric: number | null;
+            baseline_history: components["schemas"]["EpochRecord"][] | null;
+            samples_per_second: number;
+        };
         UploadReference: {
             /** @description The last part of the finished upload's URL. */
             upload_id: string;
             filename: string;
+        };
+        UploadedStudent: {
+            model_id: string;
+            /**
+             * @description `keep`: start from the weights in the file. `reinitialize`: draw new ones from the seed.
+             * @default keep
+             * @enum {string}
+             */
+            init?: "keep" | "reinitialize";
         };
         Versions: {
             modelpress: string;
@@ -1778,6 +2270,11 @@ export interface operations {
                      *           },
                      *           "activation_bytes": null,
                      *           "macs": null,
+                     *           "trainable": {
+                     *             "ok": true,
+                     *             "subject": null,
+                     *             "message": null
+                     *           },
                      *           "derived_from": null,
                      *           "metadata": {
                      *             "team": "ocr"
@@ -1894,6 +2391,11 @@ export interface operations {
                      *       },
                      *       "activation_bytes": null,
                      *       "macs": null,
+                     *       "trainable": {
+                     *         "ok": true,
+                     *         "subject": null,
+                     *         "message": null
+                     *       },
                      *       "derived_from": null,
                      *       "metadata": {
                      *         "team": "ocr"
@@ -1966,6 +2468,11 @@ export interface operations {
                      *       },
                      *       "activation_bytes": null,
                      *       "macs": null,
+                     *       "trainable": {
+                     *         "ok": true,
+                     *         "subject": null,
+                     *         "message": null
+                     *       },
                      *       "derived_from": null,
                      *       "metadata": {
                      *         "team": "ocr"
@@ -2064,6 +2571,11 @@ export interface operations {
                      *       },
                      *       "activation_bytes": null,
                      *       "macs": null,
+                     *       "trainable": {
+                     *         "ok": true,
+                     *         "subject": null,
+                     *         "message": null
+                     *       },
                      *       "derived_from": null,
                      *       "metadata": {
                      *         "team": "ocr"
@@ -2937,6 +3449,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "type": "quantize",
                      *       "method": "weight_only",
                      *       "quantized_nodes": [
                      *         {

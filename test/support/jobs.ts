@@ -31,6 +31,7 @@ export function queuedJob(
     retry_of: null,
     attempt: 0,
     progress: null,
+    checkpoints: {},
     result: null,
     error: null,
     ...rest,

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { open } from "node:fs/promises";
 import type { DatasetFacts, ModelFacts } from "../../src/core/index.ts";
 import type { JobQueue } from "../../src/service/jobs/job-store.ts";
+import { methodOf } from "../../src/service/jobs/spec.ts";
 import { TaskError, type TaskKind, type TaskRunner, type Tasks } from "../../src/service/tasks.ts";
 
 /** Stand-ins for the queue and the child processes: for tests of what the API does before, after and without them. */
@@ -60,7 +61,7 @@ export function createMemoryTasks(overrides: Results = {}): TaskRunner & { reado
     },
     async plan_job({ spec }) {
       const size = { before_bytes: 100, predicted_bytes: 50, ratio: 0.5 };
-      return { method: spec.params.method, quantized_nodes: [], skipped_nodes: [], size };
+      return { type: "quantize", method: methodOf(spec), quantized_nodes: [], skipped_nodes: [], size };
     },
     ...overrides,
   };

@@ -1,7 +1,7 @@
 /** What a student is asked to learn: the parts of the loss, as a job names them, and how they read student and teacher. */
 import { CoreError } from "../errors.ts";
 import { DTYPES } from "../onnx/dtype.ts";
-import type { Model, Value } from "../onnx/ir.ts";
+import type { Value } from "../onnx/ir.ts";
 import {
   attentionKl,
   attentionTransfer,
@@ -74,16 +74,13 @@ const HINTS: Readonly<Record<HintKind, (context: ObjectiveContext, s: Value, t: 
   attention_map: ({ g }, s, t) => attentionKl(g, s, t),
 };
 
-/** The outputs of student and teacher that mean the same. Throws `invalid_params` where that is not clear. */
+/** Which of two models' outputs mean the same. Throws `invalid_params` where that is not clear. */
 export function pairOutputs(
-  teacher: Model,
-  student: Model,
+  teacher: readonly { readonly name: string }[],
+  student: readonly { readonly name: string }[],
   given: DistillationLoss["outputs"],
 ): readonly { readonly teacher: string; readonly student: string }[] {
-  const [ours, theirs] = [student, teacher].map((model) => model.graph.outputs.map(({ name }) => name)) as [
-    string[],
-    string[],
-  ];
+  const [ours, theirs] = [student, teacher].map((outputs) => outputs.map(({ name }) => name)) as [string[], string[]];
   const pairs =
     given ??
     (ours.length === 1 && theirs.length === 1

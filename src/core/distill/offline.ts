@@ -79,7 +79,7 @@ const MAX_CACHE_BYTES = 2 ** 30;
  */
 export async function distillOffline(spec: OfflineDistillation, hooks: DistillationHooks): Promise<OfflineResult> {
   const { loss, training: settings } = spec;
-  const pairs = pairOutputs(spec.teacher ?? spec.student, spec.student, loss.outputs);
+  const pairs = pairOutputs((spec.teacher ?? spec.student).graph.outputs, spec.student.graph.outputs, loss.outputs);
   checkLabels(spec);
   checkTeacher(spec);
   const trainable = createTrainable(spec.student, {

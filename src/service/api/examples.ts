@@ -26,6 +26,7 @@ export const model = {
   weight_bytes_by_dtype: { float32: 10700000 },
   activation_bytes: null,
   macs: null,
+  trainable: { ok: true, subject: null, message: null },
   derived_from: null,
   metadata: { team: "ocr" },
 };
@@ -197,6 +198,7 @@ export const finishedJob = {
 };
 
 export const plan = {
+  type: "quantize",
   method: "weight_only",
   quantized_nodes: [{ name: "MatMul.3", op: "MatMul", code: "quantized", message: "4 bits in blocks of 32." }],
   skipped_nodes: [skipped],

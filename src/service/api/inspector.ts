@@ -1,10 +1,10 @@
 import { join } from "node:path";
-import type { DatasetFacts, LayerFacts, ModelFacts, QuantizePlan } from "../../core/index.ts";
+import type { DatasetFacts, LayerFacts, ModelFacts } from "../../core/index.ts";
 import { withScratch } from "../blobs/fs.ts";
 import type { CatalogFile, DatasetRecord, ModelRecord } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
 import type { JobSpec } from "../jobs/spec.ts";
-import type { LocalFile, TaskKind, Tasks } from "../tasks.ts";
+import type { JobPlan, LocalFile, TaskKind, Tasks } from "../tasks.ts";
 import type { ApiContext } from "./context.ts";
 
 /**
@@ -15,7 +15,7 @@ export interface Inspector {
   model(files: readonly CatalogFile[], dims?: Readonly<Record<string, number>>): Promise<ModelFacts>;
   layers(files: readonly CatalogFile[]): Promise<readonly LayerFacts[]>;
   dataset(file: CatalogFile, spec: unknown): Promise<DatasetFacts>;
-  plan(spec: JobSpec, model: ModelRecord, datasets: readonly DatasetRecord[]): Promise<QuantizePlan>;
+  plan(spec: JobSpec, models: readonly ModelRecord[], datasets: readonly DatasetRecord[]): Promise<JobPlan>;
 }
 
 /** Waiting uploads hold a connection and disk space each. */
@@ -48,13 +48,16 @@ export function createInspector({ blobs, tasks, settings, stopping }: ApiContext
     layers: (files) => inspect("list_layers", { model: files }, (local) => ({ files: local.model! })),
     dataset: (file, spec) =>
       inspect("inspect_dataset", { dataset: [file] }, (local) => ({ file: local.dataset![0]!, spec })),
-    plan: (spec, model, datasets) =>
+    plan: (spec, models, datasets) =>
       inspect(
         "plan_job",
-        { model: model.files, ...Object.fromEntries(datasets.map(({ id, file }) => [id, [file]])) },
+        Object.fromEntries([
+          ...models.map(({ id, files }) => [id, files]),
+          ...datasets.map(({ id, file }) => [id, [file]]),
+        ]),
         (local) => ({
           spec,
-          model: local.model!,
+          models: Object.fromEntries(models.map(({ id }) => [id, local[id]!])),
           datasets: Object.fromEntries(
             datasets.map((dataset) => [dataset.id, { file: local[dataset.id]![0]!, spec: dataset.spec }]),
           ),

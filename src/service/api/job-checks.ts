@@ -1,29 +1,66 @@
 import { CoreError, checkDatasetFits, type ModelFacts } from "../../core/index.ts";
 import type { DatasetRecord, ModelRecord } from "../catalog.ts";
 import type { FieldError } from "../errors.ts";
-import type { JobSpec } from "../jobs/spec.ts";
+import { referencesIn } from "../jobs/resources.ts";
+import type { DistillSpec, JobSpec, QuantizeSpec } from "../jobs/spec.ts";
+import { checkDistillation } from "./distill-checks.ts";
 import { pointerOf } from "./operation.ts";
+
+/** What is recorded of the models and datasets that a spec names, by id; what does not exist is not there. */
+export interface StoredResources {
+  readonly models: ReadonlyMap<string, ModelRecord>;
+  readonly datasets: ReadonlyMap<string, DatasetRecord>;
+}
 
 /**
  * What can be known to be wrong with a job from the recorded facts alone, in microseconds: refused now and not an hour
  * later. What needs the files themselves is the plan's to find (`validate_only`).
  */
-export function checkJob(
+export function checkJob(spec: JobSpec, stored: StoredResources): readonly FieldError[] {
+  const unknown = referencesIn(spec)
+    .filter(({ kind, id }) => !(kind === "model" ? stored.models : stored.datasets).has(id))
+    .map(({ kind, id, path }) => problem(pointerOf("", path), `unknown_${kind}`, `There is no ${kind} ${id}.`));
+  if (unknown.length > 0) return unknown;
+  return spec.type === "quantize" ? checkQuantization(spec, stored) : checkDistill(spec, stored);
+}
+
+function checkQuantization(spec: QuantizeSpec, { models, datasets }: StoredResources): FieldError[] {
+  const { dataset_id } = spec.evaluation;
+  const data = dataset_id === null ? undefined : datasets.get(dataset_id);
+  return checkEvaluation(spec, models.get(spec.model_id)!, data, "it needs evaluation.dataset_id");
+}
+
+function checkDistill(spec: DistillSpec, { models, datasets }: StoredResources): FieldError[] {
+  const { params, evaluation } = spec;
+  const { teacher_model_id: teacherId, student } = params;
+  const teacher = teacherId === null ? undefined : models.get(teacherId);
+  const uploaded = "model_id" in student ? models.get(student.model_id) : undefined;
+  const training = datasets.get(params.dataset_id)!;
+  const fed = [teacher, uploaded].filter((model) => model !== undefined);
+  const problems = [
+    ...checkDistillation(spec, { teacher, student: uploaded, training }),
+    ...fed.flatMap((model) => checkInputs(model, training, "/params/dataset_id")),
+  ];
+  const reference = teacher ?? uploaded;
+  if (reference === undefined) return problems;
+  const own = evaluation.dataset_id === null ? undefined : datasets.get(evaluation.dataset_id);
+  // Without data of its own a job is judged on the samples that it has held out.
+  const data = own ?? (params.training.validation_split > 0 ? training : undefined);
+  const why = "it needs evaluation.dataset_id, or a validation_split";
+  return [...problems, ...checkEvaluation(spec, reference, data, why)];
+}
+
+/** `model` is what the result is compared with, on `data`; `missing` says what to do about there being none. */
+function checkEvaluation(
   spec: JobSpec,
-  model: ModelRecord | undefined,
-  evaluationData: DatasetRecord | undefined,
-): readonly FieldError[] {
-  if (model === undefined) {
-    return [problem("/model_id", "unknown_model", `There is no model ${spec.model_id}.`)];
-  }
-  const { evaluation } = spec;
-  if (evaluation.dataset_id !== null && evaluationData === undefined) {
-    return [problem("/evaluation/dataset_id", "unknown_dataset", `There is no dataset ${evaluation.dataset_id}.`)];
-  }
+  model: ModelRecord,
+  data: DatasetRecord | undefined,
+  missing: string,
+): FieldError[] {
   return [
     ...checkDims(spec, model),
-    ...(evaluationData === undefined ? [] : checkInputs(model, evaluationData)),
-    ...checkLabels(spec, evaluationData),
+    ...(data?.id === spec.evaluation.dataset_id ? checkInputs(model, data, "/evaluation/dataset_id") : []),
+    ...checkLabels(spec, data, missing),
   ];
 }
 
@@ -43,21 +80,24 @@ export function unknownDims(dims: Readonly<Record<string, number>>, { inputs }: 
   return Object.keys(dims).filter((name) => !known.has(name));
 }
 
-function checkInputs(model: ModelRecord, { facts, id }: DatasetRecord): FieldError[] {
+/** Whether the dataset can feed the model; if not, that is wrong with the field at `pointer`. */
+function checkInputs(model: ModelRecord, { facts, id }: DatasetRecord, pointer: string): FieldError[] {
   try {
     checkDatasetFits(facts, model.facts.inputs);
     return [];
   } catch (error) {
     if (!(error instanceof CoreError)) throw error;
-    return [
-      problem("/evaluation/dataset_id", "dataset_mismatch", `Dataset ${id} does not fit the model: ${error.message}`),
-    ];
+    return [problem(pointer, "dataset_mismatch", `Dataset ${id} does not fit the model: ${error.message}`)];
   }
 }
 
-function checkLabels({ evaluation, acceptance }: JobSpec, data: DatasetRecord | undefined): FieldError[] {
+function checkLabels(
+  { evaluation, acceptance }: JobSpec,
+  data: DatasetRecord | undefined,
+  missing: string,
+): FieldError[] {
   if (data?.facts.has_labels === true) return [];
-  const why = data === undefined ? "it needs evaluation.dataset_id" : `dataset ${data.id} has no labels`;
+  const why = data === undefined ? missing : `dataset ${data.id} has no labels`;
   return [
     ...(evaluation.metric === null
       ? []

@@ -1,8 +1,10 @@
 import { z } from "zod";
-import type { JobMetrics, QuantizePlan } from "../../core/index.ts";
+import type { JobMetrics } from "../../core/index.ts";
+import { DistillParams } from "../jobs/distill-spec.ts";
 import { JOB_STATUSES } from "../jobs/job.ts";
 import { Acceptance, Evaluation, QuantizeParams } from "../jobs/spec.ts";
 import { WEBHOOK_EVENTS } from "../jobs/webhooks.ts";
+import type { JobPlan as Plan } from "../tasks.ts";
 import { Problem } from "./problem.ts";
 import { Bytes, Count, Metadata, Name, PageQuery, pageOf, Sha256, Timestamp } from "./schemas.ts";
 
@@ -11,7 +13,7 @@ import { Bytes, Count, Metadata, Name, PageQuery, pageOf, Sha256, Timestamp } fr
 export const JobParams = z.object({ job_id: z.string() });
 export const ArtifactParams = z.object({ job_id: z.string(), name: z.string() });
 export const JobStatus = z.enum(JOB_STATUSES).meta({ id: "JobStatus" });
-export const JobType = z.enum(["quantize"]).meta({ id: "JobType" });
+export const JobType = z.enum(["quantize", "distill"]).meta({ id: "JobType" });
 
 const WebhookTarget = z
   .strictObject({
@@ -27,22 +29,26 @@ const WebhookTarget = z
     description: "Whom to tell how the job ended, by the Standard Webhooks specification.",
   });
 
+/** What can be said of every job. */
+const OFFER = {
+  evaluation: Evaluation.prefault({}),
+  acceptance: Acceptance.prefault({}),
+  name: Name.nullable().default(null),
+  metadata: Metadata.default({}),
+  priority: z.int().min(1).max(10).default(5).meta({ description: "1 runs first." }),
+  webhook: WebhookTarget.nullable().default(null),
+};
+
 const CreateQuantizeJobRequest = z
-  .strictObject({
-    type: z.literal("quantize"),
-    model_id: z.string(),
-    params: QuantizeParams,
-    evaluation: Evaluation.prefault({}),
-    acceptance: Acceptance.prefault({}),
-    name: Name.nullable().default(null),
-    metadata: Metadata.default({}),
-    priority: z.int().min(1).max(10).default(5).meta({ description: "1 runs first." }),
-    webhook: WebhookTarget.nullable().default(null),
-  })
+  .strictObject({ type: z.literal("quantize"), model_id: z.string(), params: QuantizeParams, ...OFFER })
   .meta({ id: "CreateQuantizeJobRequest" });
 
+const CreateDistillJobRequest = z
+  .strictObject({ type: z.literal("distill"), params: DistillParams, ...OFFER })
+  .meta({ id: "CreateDistillJobRequest" });
+
 export const CreateJobRequest = z
-  .discriminatedUnion("type", [CreateQuantizeJobRequest])
+  .discriminatedUnion("type", [CreateQuantizeJobRequest, CreateDistillJobRequest])
   .meta({ id: "CreateJobRequest" });
 
 export const CreateJobQuery = z.strictObject({
@@ -101,13 +107,43 @@ const OutputFidelity = z
 
 const Timing = z.object({ p50_ms: z.number(), p90_ms: z.number(), mean_ms: z.number() }).meta({ id: "Timing" });
 
+const EpochRecord = z
+  .object({
+    epoch: Count.meta({ description: "Counts from 1." }),
+    loss: z.number().meta({ description: "Mean over the steps." }),
+    losses: z.record(z.string(), z.number()).meta({ description: "Each term of the loss, before its weight." }),
+    validation_metric: z.number().nullable(),
+    learning_rate: z.number(),
+    samples_per_second: z.number(),
+  })
+  .meta({ id: "EpochRecord" });
+
+const TrainingMetrics = z
+  .object({
+    history: z.array(EpochRecord),
+    best_epoch: Count.meta({ description: "The epoch that the student's weights are from." }),
+    metric: z.string().nullable().meta({
+      description: "`top1`, `top5` or `mse` against labels; without labels `teacher_agreement` or `teacher_mse`.",
+    }),
+    metric_samples: Count,
+    teacher_metric: z.number().nullable(),
+    student_before_metric: z.number().nullable(),
+    student_metric: z.number().nullable(),
+    baseline_metric: z.number().nullable().meta({ description: "Of the same student, trained without the teacher." }),
+    baseline_history: z.array(EpochRecord).nullable(),
+    samples_per_second: z.number(),
+  })
+  .meta({ id: "TrainingMetrics" });
+
 export const JobMetricsSchema = z
   .object({
     size: z.object({ before_bytes: Bytes, after_bytes: Bytes, ratio: z.number() }).meta({ id: "SizeMetrics" }),
     fidelity: z
       .object({
         samples: Count,
-        data: z.enum(["evaluation", "calibration", "synthetic"]),
+        data: z.enum(["evaluation", "validation", "calibration", "synthetic"]).meta({
+          description: "`validation`: samples of the training data that were held out of the training.",
+        }),
         outputs: z.array(OutputFidelity),
       })
       .meta({ id: "FidelityMetrics", description: "Against the original model, on the same inputs." }),
@@ -146,7 +182,7 @@ export const JobMetricsSchema = z
         float_islands: z.array(NodeNote),
       })
       .meta({ id: "CoverageMetrics" }),
-    training: z.null(),
+    training: TrainingMetrics.nullable(),
     acceptance: z.array(
       z
         .object({ name: z.string(), limit: z.number(), value: z.number().nullable(), ok: z.boolean() })
@@ -179,33 +215,51 @@ const JobProblem = Problem.omit({ request_id: true, errors: true }).meta({
   description: "Why a job failed; the form of every other problem.",
 });
 
+const SENT_PARAMS = z.record(z.string(), z.unknown()).meta({ description: "As they were sent." });
+const ALL_DEFAULTS = { description: "With every default filled in." };
+
+/** What is told of every job. */
+const STATE = {
+  id: z.string(),
+  object: z.literal("job"),
+  status: JobStatus,
+  name: z.string().nullable(),
+  evaluation: Evaluation,
+  acceptance: Acceptance,
+  metadata: Metadata,
+  priority: z.int(),
+  progress: JobProgress.nullable(),
+  queue_position: z.int().nullable().meta({ description: "1 is next; null when the job is not waiting." }),
+  attempt: Count.meta({ description: "How often a worker has started it." }),
+  created_at: Timestamp,
+  started_at: Timestamp.nullable(),
+  finished_at: Timestamp.nullable(),
+  retry_of: z.string().nullable(),
+  result: JobResult.nullable(),
+  error: JobProblem.nullable(),
+};
+
 const QuantizeJob = z
   .object({
-    id: z.string(),
-    object: z.literal("job"),
+    ...STATE,
     type: z.literal("quantize"),
-    status: JobStatus,
-    name: z.string().nullable(),
     model_id: z.string(),
-    params: z.record(z.string(), z.unknown()).meta({ description: "As they were sent." }),
-    effective_params: QuantizeParams.meta({ description: "With every default filled in." }),
-    evaluation: Evaluation,
-    acceptance: Acceptance,
-    metadata: Metadata,
-    priority: z.int(),
-    progress: JobProgress.nullable(),
-    queue_position: z.int().nullable().meta({ description: "1 is next; null when the job is not waiting." }),
-    attempt: Count.meta({ description: "How often a worker has started it." }),
-    created_at: Timestamp,
-    started_at: Timestamp.nullable(),
-    finished_at: Timestamp.nullable(),
-    retry_of: z.string().nullable(),
-    result: JobResult.nullable(),
-    error: JobProblem.nullable(),
+    params: SENT_PARAMS,
+    effective_params: QuantizeParams.meta(ALL_DEFAULTS),
   })
   .meta({ id: "QuantizeJob" });
 
-export const Job = z.discriminatedUnion("type", [QuantizeJob]).meta({ id: "Job" });
+const DistillJob = z
+  .object({
+    ...STATE,
+    type: z.literal("distill"),
+    model_id: z.string().meta({ description: "The uploaded student, or the teacher that the student is made from." }),
+    params: SENT_PARAMS,
+    effective_params: DistillParams.meta(ALL_DEFAULTS),
+  })
+  .meta({ id: "DistillJob" });
+
+export const Job = z.discriminatedUnion("type", [QuantizeJob, DistillJob]).meta({ id: "Job" });
 export const JobPage = pageOf("JobPage", Job);
 
 export const JobEnded = z
@@ -227,13 +281,30 @@ export const JobEnded = z
   })
   .meta({ id: "JobEnded", description: "What a webhook says; ask for the job to know more." });
 
-export const JobPlan = z
+const QuantizePlanSchema = z
   .object({
+    type: z.literal("quantize"),
     method: z.string(),
     quantized_nodes: z.array(NodeNote),
     skipped_nodes: z.array(NodeNote),
     size: z.object({ before_bytes: Bytes, predicted_bytes: Bytes, ratio: z.number() }).meta({ id: "PredictedSize" }),
   })
+  .meta({ id: "QuantizePlan" });
+
+const DistillPlanSchema = z
+  .object({
+    type: z.literal("distill"),
+    teacher_parameters: Count.nullable(),
+    student_parameters: Count,
+    outputs: z.array(z.object({ teacher: z.string(), student: z.string() }).meta({ id: "PairedOutputs" })),
+    training_samples: Count,
+    validation_samples: Count,
+    steps: Count.meta({ description: "Optimizer steps of one run; a baseline is a second run." }),
+  })
+  .meta({ id: "DistillPlan" });
+
+export const JobPlan = z
+  .discriminatedUnion("type", [QuantizePlanSchema, DistillPlanSchema])
   .meta({ id: "JobPlan", description: "What the job would do." });
 
 export const JobEvent = z
@@ -267,4 +338,4 @@ export const ListJobEventsHeaders = z.object({
 /** Compiles only while the wire form has every field of what the library reports. */
 type Covers<Wire extends Reported, Reported> = Wire;
 export type WireMetrics = Covers<z.output<typeof JobMetricsSchema>, JobMetrics>;
-export type WirePlan = Covers<z.output<typeof JobPlan>, QuantizePlan>;
+export type WirePlan = Covers<z.output<typeof JobPlan>, Plan>;

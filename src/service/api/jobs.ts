@@ -1,16 +1,16 @@
 import type { FastifyInstance, FastifyReply } from "fastify";
-import type { DatasetRecord } from "../catalog.ts";
 import { newId } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
 import { isTerminal } from "../jobs/job.ts";
 import type { JobRecord } from "../jobs/job-store.ts";
-import type { JobSpec } from "../jobs/spec.ts";
+import { resourcesOf } from "../jobs/resources.ts";
+import { type JobSpec, sourceModelId } from "../jobs/spec.ts";
 import { checkWebhookUrl } from "../jobs/webhook-target.ts";
 import type { ApiContext } from "./context.ts";
 import { blobDownload, sendDownload } from "./download.ts";
 import type { Inspector } from "./inspector.ts";
-import { checkJob } from "./job-checks.ts";
+import { checkJob, type StoredResources } from "./job-checks.ts";
 import { sendEvents, wantsStream } from "./job-events.ts";
 import {
   cancelJob,
@@ -42,18 +42,24 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     return jobOf(job, job.status === "queued" ? await queue.position(job.id) : null);
   }
 
-  /** The model and dataset of a spec. Throws `validation_failed` with everything that does not go together. */
-  async function resolve(spec: JobSpec) {
-    const { dataset_id } = spec.evaluation;
-    const [model, dataset] = await Promise.all([
-      catalog.models.get(spec.model_id),
-      dataset_id === null ? undefined : catalog.datasets.get(dataset_id),
+  /** The records of those ids that exist. */
+  async function recordsOf<R>(ids: readonly string[], get: (id: string) => Promise<R | undefined>) {
+    const records = await Promise.all(ids.map(async (id) => [id, await get(id)] as const));
+    return new Map(records.flatMap(([id, record]) => (record === undefined ? [] : [[id, record] as const])));
+  }
+
+  /** The models and datasets of a spec. Throws `validation_failed` with everything that does not go together. */
+  async function resolve(spec: JobSpec): Promise<StoredResources> {
+    const resources = resourcesOf(spec);
+    const [models, datasets] = await Promise.all([
+      recordsOf(resources.models, catalog.models.get),
+      recordsOf(resources.datasets, catalog.datasets.get),
     ]);
-    const fields = checkJob(spec, model, dataset);
+    const fields = checkJob(spec, { models, datasets });
     if (fields.length > 0) {
       throw new ServiceError("validation_failed", fields.map(({ message }) => message).join(" "), { fields });
     }
-    return { model: model!, datasets: [dataset].filter((it): it is DatasetRecord => it !== undefined) };
+    return { models, datasets };
   }
 
   function checkWebhook({ url }: { readonly url: string }): void {
@@ -87,11 +93,10 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
   }
 
   route(app, createJob, async ({ query, headers, body }, request, reply) => {
-    const { type, model_id, params, evaluation, acceptance, name, metadata, priority, webhook } = body;
-    const spec: JobSpec = { type, model_id, params, evaluation, acceptance };
+    const { name, metadata, priority, webhook, ...spec } = body;
     if (webhook !== null) checkWebhook(webhook);
-    const { model, datasets } = await resolve(spec);
-    if (query.validate_only === "true") return inspector.plan(spec, model, datasets);
+    const { models, datasets } = await resolve(spec);
+    if (query.validate_only === "true") return inspector.plan(spec, [...models.values()], [...datasets.values()]);
     const caller = request.caller!.name;
     const key = headers["idempotency-key"];
     const job = await submit(
@@ -212,20 +217,21 @@ function newJob({ spec, sent_params, name, metadata, priority, webhook, retry_of
     retry_of,
     attempt: 0,
     progress: null,
+    checkpoints: {},
     result: null,
     error: null,
   };
 }
 
 function jobOf(job: JobRecord, queue_position: number | null) {
-  const { spec, sent_params, result, webhook: _webhook, ...rest } = job;
-  const { type, model_id, params, evaluation, acceptance } = spec;
+  const { spec, sent_params, result, webhook: _webhook, checkpoints: _checkpoints, ...rest } = job;
+  const { type, params, evaluation, acceptance } = spec;
   const urlOf = (name: string) => `/v1/jobs/${job.id}/artifacts/${encodeURIComponent(name)}`;
   return {
     ...rest,
     object: "job",
     type,
-    model_id,
+    model_id: sourceModelId(spec),
     params: sent_params,
     effective_params: params,
     evaluation,

@@ -1,5 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { JobRecord } from "../jobs/job-store.ts";
+import { methodOf } from "../jobs/spec.ts";
 import type { ApiContext } from "./context.ts";
 
 export interface Metrics extends JobMeter {
@@ -75,7 +76,7 @@ export function createMetrics({ jobs, queue }: Pick<ApiContext, "jobs" | "queue"
 
   return {
     responded: (method, route, status, seconds) => requests.observe({ method, route, status }, seconds),
-    submitted: (job) => submissions.inc({ type: job.spec.type, method: job.spec.params.method }),
+    submitted: (job) => submissions.inc({ type: job.spec.type, method: methodOf(job.spec) }),
     contentType: registry.contentType,
     async text() {
       await lookAtJobs();

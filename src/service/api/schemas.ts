@@ -85,6 +85,9 @@ export const Model = z
     macs: Count.nullable().meta({
       description: "Multiply-accumulates for one sample; null where shapes are not known.",
     }),
+    trainable: z
+      .object({ ok: z.boolean(), subject: z.string().nullable(), message: z.string().nullable() })
+      .meta({ id: "Trainability", description: "Whether it can be trained; if not, why, and which node or tensor." }),
     derived_from: DerivedFrom.nullable(),
     metadata: Metadata,
   })

@@ -100,6 +100,14 @@ if field ~= "" then redis.call("HSET", key, field, text) end
 log(event, coalesce)
 return 1`,
 
+  /** prefix, id, status it must have, attempt it must be in, field, text → 1, or 0 when it is otherwise */
+  jobSet: `
+local status, attempt, field, text = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local now = redis.call("HMGET", key, "_status", "attempt")
+if now[1] ~= status or now[2] ~= attempt then return 0 end
+redis.call("HSET", key, field, text)
+return 1`,
+
   /** prefix, id, terminal statuses (JSON list) → 1 when the job is gone, 0 when it is not finished */
   jobDelete: `
 local status = redis.call("HGET", key, "_status")

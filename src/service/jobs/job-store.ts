@@ -1,4 +1,5 @@
 import type { JobMetrics } from "../../core/index.ts";
+import type { BlobRef } from "../blobs/blob-store.ts";
 import type { Artifact, JobError, JobEvent, JobStatus, Progress } from "./job.ts";
 import type { JobSpec } from "./spec.ts";
 
@@ -20,6 +21,8 @@ export interface JobRecord {
   /** How often a worker has started it. */
   readonly attempt: number;
   readonly progress: Progress | null;
+  /** From where the next attempt goes on, by name; the blobs are gone when the job has ended. */
+  readonly checkpoints: Readonly<Record<string, BlobRef>>;
   readonly result: {
     readonly model_id: string;
     readonly accepted: boolean;
@@ -81,6 +84,8 @@ export interface JobStore {
    * Ignored unless the job is running. Of a run of progress events of one step the log keeps the newest only.
    */
   setProgress(id: string, progress: Progress): Promise<void>;
+  /** Replaces the checkpoints; false, and nothing is changed, unless the job is running in that attempt. */
+  setCheckpoints(id: string, attempt: number, checkpoints: JobRecord["checkpoints"]): Promise<boolean>;
   appendEvent(id: string, type: JobEvent["type"], data: JobEvent["data"]): Promise<void>;
   /** Events after `afterId` (0: all), oldest first. */
   events(id: string, afterId: number): Promise<readonly JobEvent[]>;

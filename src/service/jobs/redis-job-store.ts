@@ -7,6 +7,7 @@ import { isTerminal, JOB_STATUSES, type JobEvent, type JobStatus, TRANSITIONS } 
 import { withJobScripts } from "./job-scripts.ts";
 import type { JobFilter, JobRecord, JobStore } from "./job-store.ts";
 import { resourcesOf } from "./resources.ts";
+import { sourceModelId } from "./spec.ts";
 
 /** How long an idempotency key is remembered. */
 const IDEMPOTENCY_TTL_S = 24 * 60 * 60;
@@ -36,7 +37,7 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
         ...encode(rest),
         ...["_order", orderOf(job)],
         ...["_type", job.spec.type],
-        ...(typeof job.spec.model_id === "string" ? ["_model", job.spec.model_id] : []),
+        ...["_model", sourceModelId(job.spec)],
         ...(job.webhook === null ? [] : ["_webhook", ` ${job.webhook.events.join(" ")} `]),
         ...["_resources", JSON.stringify([...models, ...datasets])],
       ];
@@ -106,6 +107,12 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
       await fromRedis(
         redis.jobLog(keyOf(id), prefix, id, "running", "progress", text, event, `progress ${progress.step}`),
       );
+    },
+
+    async setCheckpoints(id, attempt, checkpoints) {
+      const text = JSON.stringify(checkpoints);
+      const set = redis.jobSet(keyOf(id), prefix, id, "running", attempt, "checkpoints", text);
+      return (await fromRedis(set)) === 1;
     },
 
     async appendEvent(id, type, data) {

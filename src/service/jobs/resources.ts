@@ -1,5 +1,12 @@
 import type { JobSpec } from "./spec.ts";
 
+/** A stored thing that a job reads, and where the spec names it: the keys down to it. */
+export interface Reference {
+  readonly kind: "model" | "dataset";
+  readonly id: string;
+  readonly path: readonly string[];
+}
+
 /** The stored things a job reads. */
 export interface Resources {
   readonly models: readonly string[];
@@ -7,20 +14,28 @@ export interface Resources {
 }
 
 /**
- * Every model and dataset that a spec names, each once: the strings under a key that ends in `model_id` or `dataset_id`, at any
- * depth, so that a new kind of job is covered as soon as its fields are named like all others.
+ * Every model and dataset that a spec names: the strings under a key that ends in `model_id` or `dataset_id`, at any depth, so that a new
+ * kind of job is covered as soon as its fields are named like all others.
  */
-export function resourcesOf(spec: JobSpec): Resources {
-  const models = new Set<string>();
-  const datasets = new Set<string>();
-  const visit = (value: unknown): void => {
+export function referencesIn(spec: JobSpec): readonly Reference[] {
+  const found: Reference[] = [];
+  const visit = (value: unknown, path: readonly string[]): void => {
     if (typeof value !== "object" || value === null) return;
     for (const [key, child] of Object.entries(value)) {
-      if (typeof child !== "string") visit(child);
-      else if (/(^|_)model_id$/.test(key)) models.add(child);
-      else if (/(^|_)dataset_id$/.test(key)) datasets.add(child);
+      const kind = /(?:^|_)(model|dataset)_id$/.exec(key)?.[1] as Reference["kind"] | undefined;
+      if (typeof child !== "string") visit(child, [...path, key]);
+      else if (kind) found.push({ kind, id: child, path: [...path, key] });
     }
   };
-  visit(spec);
-  return { models: [...models], datasets: [...datasets] };
+  visit(spec, []);
+  return found;
+}
+
+/** The same, each once. */
+export function resourcesOf(spec: JobSpec): Resources {
+  const references = referencesIn(spec);
+  const ids = (wanted: Reference["kind"]) => [
+    ...new Set(references.filter(({ kind }) => kind === wanted).map(({ id }) => id)),
+  ];
+  return { models: ids("model"), datasets: ids("dataset") };
 }

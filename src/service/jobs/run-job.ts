@@ -19,10 +19,10 @@ import {
   simplifyPasses,
   weightOnlyPass,
 } from "../../core/index.ts";
-import type { JobInputs, JobOutcome, LocalFile, ProducedFile, TaskNews, Tasks } from "../tasks.ts";
-import type { JobSpec } from "./spec.ts";
+import type { JobInputs, JobOutcome, JobRequest, LocalFile, ProducedFile, TaskNews } from "../tasks.ts";
+import type { QuantizeSpec } from "./spec.ts";
 
-type Params = JobSpec["params"];
+type Params = QuantizeSpec["params"];
 type Target = Exclude<Params["target"], "auto">;
 
 /** What a job needs of the machine it runs on. */
@@ -39,6 +39,9 @@ export interface JobEnvironment {
       options: { readonly signal: AbortSignal },
     ): Promise<readonly ProducedFile[]>;
     writeText(directory: string, name: string, mediaType: string, text: string): Promise<ProducedFile>;
+    /** Undefined when the last one of that name is still there, waiting to be stored. */
+    writeCheckpoint(directory: string, name: string, bytes: Uint8Array): Promise<string | undefined>;
+    readBytes(file: LocalFile): Uint8Array;
     openDataset(file: LocalFile, spec: unknown): Promise<Dataset>;
     sizeOf(files: readonly LocalFile[]): number;
   };
@@ -83,12 +86,13 @@ type Step = keyof typeof STEP_STARTS;
  * Compresses a model as the spec asks, writes the result to the scratch directory, and judges it against the original.
  * Throws `CoreError`: `invalid_model`, `invalid_dataset` and `invalid_params` are the input's fault, `cancelled` is the caller's.
  */
-export async function runJob(
-  request: Tasks["run_job"]["request"],
+export async function runQuantizeJob(
+  request: JobRequest<QuantizeSpec>,
   environment: JobEnvironment,
   { signal, news }: JobContext,
 ): Promise<JobOutcome> {
   const { spec, scratch, threads } = request;
+  const source = request.models[spec.model_id]!;
   const { files, host, openSession } = environment;
   const timingsMs: Record<string, number> = {};
   const step = async <T>(name: Step, message: string, work: () => T | Promise<T>): Promise<T> => {
@@ -100,7 +104,7 @@ export async function runJob(
     return result;
   };
 
-  const original = await step("load", "Reading the model", () => files.openModel(request.model));
+  const original = await step("load", "Reading the model", () => files.openModel(source));
   const { model, notes, simplified } = await step("compress", `Applying ${spec.params.method}`, () =>
     compress(original, spec.params, host.target),
   );
@@ -109,12 +113,12 @@ export async function runJob(
   );
   const evaluation = await step("evaluate", "Comparing with the original", async () => {
     const { dataset_id } = spec.evaluation;
-    const source = dataset_id === null ? undefined : request.datasets[dataset_id];
+    const data = dataset_id === null ? undefined : request.datasets[dataset_id];
     const share = STEP_STARTS.report - STEP_STARTS.evaluate;
     return evaluateModels({
-      before: { path: request.model[0]!.path, bytes: files.sizeOf(request.model) },
+      before: { path: source[0]!.path, bytes: files.sizeOf(source) },
       after: { path: written[0]!.path, bytes: files.sizeOf(written) },
-      data: source && { dataset: await files.openDataset(source.file, source.spec), kind: "evaluation" },
+      data: data && { dataset: await files.openDataset(data.file, data.spec), kind: "evaluation" },
       spec: spec.evaluation,
       acceptance: spec.acceptance,
       notes,
@@ -134,7 +138,7 @@ export async function runJob(
   });
   return step("report", "Writing the report", async () => {
     const facts = {
-      before: await inspectModel(original, { openSession, source: { path: request.model[0]!.path }, dims: {}, signal }),
+      before: await inspectModel(original, { openSession, source: { path: source[0]!.path }, dims: {}, signal }),
       after: await inspectModel(model, { openSession, source: { path: written[0]!.path }, dims: {}, signal }),
     };
     const report = buildReport({
@@ -159,10 +163,11 @@ export async function runJob(
 }
 
 /** Says what a job would do to each node, and how large the result would be. Nothing is computed and nothing is run. */
-export function planJob(request: JobInputs, { files, host }: JobEnvironment): QuantizePlan {
+export function planQuantizeJob(request: JobInputs<QuantizeSpec>, { files, host }: JobEnvironment): QuantizePlan {
   const { spec } = request;
-  const { model, notes } = compress(files.openModel(request.model), spec.params, host.target);
-  const before = files.sizeOf(request.model);
+  const source = request.models[spec.model_id]!;
+  const { model, notes } = compress(files.openModel(source), spec.params, host.target);
+  const before = files.sizeOf(source);
   const predicted = predictedBytes(model);
   const withOutcome = (wanted: Note["outcome"]) =>
     notes.filter(({ outcome }) => outcome === wanted).map(({ outcome: _, ...note }) => note);

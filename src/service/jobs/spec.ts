@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { type DistillParams, Seed } from "./distill-spec.ts";
 
 /**
  * What a job may be asked to do. Parsing fills in every default, so a parsed spec is complete: it is stored with the job,
@@ -15,12 +16,7 @@ const Common = {
     .enum(["auto", "x64-vnni", "x64-avx2", "arm64", "portable"])
     .default("auto")
     .meta({ description: "The machine the model will run on; `auto` is the one the worker runs on." }),
-  seed: z
-    .int()
-    .min(0)
-    .max(2 ** 32 - 1)
-    .default(0)
-    .meta({ description: "Seed of every random choice." }),
+  seed: Seed,
 };
 
 export const Float16Params = z
@@ -103,11 +99,35 @@ export const Acceptance = z
   })
   .meta({ id: "AcceptanceLimits" });
 
-/** The work itself, with every default in place. */
-export interface JobSpec {
+/** How every job's result is judged. */
+interface Judgement {
+  readonly evaluation: z.output<typeof Evaluation>;
+  readonly acceptance: z.output<typeof Acceptance>;
+}
+
+export interface QuantizeSpec extends Judgement {
   readonly type: "quantize";
   readonly model_id: string;
   readonly params: z.output<typeof QuantizeParams>;
-  readonly evaluation: z.output<typeof Evaluation>;
-  readonly acceptance: z.output<typeof Acceptance>;
+}
+
+export interface DistillSpec extends Judgement {
+  readonly type: "distill";
+  readonly params: z.output<typeof DistillParams>;
+}
+
+/** The work itself, with every default in place. */
+export type JobSpec = QuantizeSpec | DistillSpec;
+
+/** The model that the result is a form of: the one that is quantized, the uploaded student, or the teacher a student is made from. */
+export function sourceModelId(spec: JobSpec): string {
+  if (spec.type === "quantize") return spec.model_id;
+  const { student, teacher_model_id } = spec.params;
+  // That there is a teacher to derive from is checked when the job is posted.
+  return "model_id" in student ? student.model_id : teacher_model_id!;
+}
+
+/** What is done, in a word: the method of a quantization, the mode of a distillation. */
+export function methodOf(spec: JobSpec): string {
+  return spec.type === "quantize" ? spec.params.method : spec.params.mode;
 }

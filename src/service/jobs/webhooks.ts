@@ -6,6 +6,7 @@ import { request } from "undici";
 import { fromRedis, KEY_PREFIX } from "../redis.ts";
 import { isTerminal } from "./job.ts";
 import type { JobRecord, JobStore } from "./job-store.ts";
+import { sourceModelId } from "./spec.ts";
 import { createWebhookAgent } from "./webhook-target.ts";
 
 /**
@@ -177,7 +178,7 @@ function payloadOf(job: JobRecord): unknown {
       type: spec.type,
       status,
       name,
-      model_id: spec.model_id,
+      model_id: sourceModelId(spec),
       result: result === null ? null : { model_id: result.model_id, accepted: result.accepted },
       error,
     },

@@ -11,8 +11,16 @@ const datasetWith = (facts: Partial<DatasetFacts>) =>
   ({ id: "dst_1", facts: { ...DATASET_FACTS, ...facts } }) as DatasetRecord;
 const specWith = (parts: object) =>
   CreateJobRequest.parse({ type: "quantize", model_id: "mdl_1", params: { method: "float16" }, ...parts });
-const found = (...[spec, model, dataset]: Parameters<typeof checkJob>) =>
-  checkJob(spec, model, dataset).map(({ pointer, code }) => `${pointer} ${code}`);
+/** What is wrong when these are what `mdl_1` and `dst_1` are. */
+const found = (
+  spec: Parameters<typeof checkJob>[0],
+  model: ModelRecord | undefined,
+  dataset: DatasetRecord | undefined,
+) => {
+  const models = new Map(model && [["mdl_1", model]]);
+  const datasets = new Map(dataset && [["dst_1", dataset]]);
+  return checkJob(spec, { models, datasets }).map(({ pointer, code }) => `${pointer} ${code}`);
+};
 
 const input = (shape: ValueFacts["shape"], name = "x"): ValueFacts => ({ name, dtype: "float32", shape });
 const evaluated = specWith({ evaluation: { dataset_id: "dst_1" } });

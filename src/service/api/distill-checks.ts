@@ -1,0 +1,107 @@
+import { CoreError, pairOutputs } from "../../core/index.ts";
+import type { DatasetRecord, ModelRecord } from "../catalog.ts";
+import type { FieldError } from "../errors.ts";
+import type { DistillSpec } from "../jobs/spec.ts";
+
+interface Parties {
+  /** Undefined in plain training. */
+  readonly teacher: ModelRecord | undefined;
+  /** Undefined when it is derived from the teacher. */
+  readonly student: ModelRecord | undefined;
+  readonly training: DatasetRecord;
+}
+
+/** What is wrong between teacher, student, losses and training data, as far as recorded facts tell. */
+export function checkDistillation({ params }: DistillSpec, parties: Parties): FieldError[] {
+  const rules = [checkTeacher, checkLosses, checkLabels, checkStudent, checkTrainingData, checkOutputs];
+  return rules.flatMap((rule) => rule(params, parties));
+}
+
+type Params = DistillSpec["params"];
+type Rule = (params: Params, parties: Parties) => readonly FieldError[];
+
+const at = (pointer: string, code: string, message: string): FieldError => ({
+  pointer: `/params${pointer}`,
+  code,
+  message,
+});
+
+/** `message` at `pointer`, if `wrong`. */
+const when = (wrong: boolean, ...[pointer, code, message]: Parameters<typeof at>) =>
+  wrong ? [at(pointer, code, message)] : [];
+
+const checkTeacher: Rule = ({ loss, student, baseline }, { teacher }) =>
+  teacher
+    ? []
+    : [
+        ...when("derive" in student, "/student/derive", "no_teacher", "There is no teacher to derive a student from."),
+        ...when(loss.kl_weight > 0, "/loss/kl_weight", "no_teacher", "Without a teacher kl_weight must be 0."),
+        ...when(loss.hints.length > 0, "/loss/hints", "no_teacher", "Without a teacher there can be no hints."),
+        ...when(baseline, "/baseline", "no_teacher", "Without a teacher the baseline is the training itself."),
+      ];
+
+const checkLosses: Rule = ({ loss }) =>
+  when(
+    loss.kl_weight === 0 && loss.label_weight === 0 && loss.hints.every(({ weight }) => weight === 0),
+    "/loss",
+    "no_loss",
+    "All weights are 0: there is nothing to learn.",
+  );
+
+const checkLabels: Rule = ({ loss, baseline }, { training }) => {
+  if (training.facts.has_labels) return [];
+  const bare = `Dataset ${training.id} has no labels`;
+  return [
+    ...when(loss.label_weight > 0, "/loss/label_weight", "no_labels", `${bare}: label_weight must be 0.`),
+    ...when(
+      loss.output_loss === "dkd" && loss.kl_weight > 0,
+      "/loss/output_loss",
+      "no_labels",
+      `${bare}, which dkd needs.`,
+    ),
+    ...when(baseline, "/baseline", "no_labels", `${bare}: there can be no baseline.`),
+  ];
+};
+
+const checkStudent: Rule = ({ student }, parties) => {
+  const trained = parties.student ?? parties.teacher;
+  if (trained === undefined || trained.facts.trainable.ok) return [];
+  const pointer = "model_id" in student ? "/student/model_id" : "/student/derive";
+  return [at(pointer, "not_trainable", trained.facts.trainable.message ?? "The model cannot be trained.")];
+};
+
+const checkTrainingData: Rule = (_params, { teacher, student, training }) => {
+  const inputs = [teacher, student].flatMap((model) => model?.facts.inputs ?? []);
+  const seen = new Map<string, string | null>();
+  return inputs.flatMap(({ name, dtype, shape }) => {
+    const other = seen.get(name);
+    seen.set(name, dtype);
+    const field = training.facts.fields.find((it) => it.name === name);
+    return [
+      ...when(
+        other !== undefined && other !== dtype,
+        "/student/model_id",
+        "input_mismatch",
+        `The input ${JSON.stringify(name)} is ${other} for the teacher and ${dtype} for the student.`,
+      ),
+      ...when(
+        shape !== null && field !== undefined && shape.length === field.shape.length,
+        "/dataset_id",
+        "dataset_mismatch",
+        `The input ${JSON.stringify(name)} has no axis for the samples of a batch, so the model cannot be trained.`,
+      ),
+    ];
+  });
+};
+
+const checkOutputs: Rule = ({ loss }, { teacher, student }) => {
+  const [theirs, ours] = [teacher ?? student, student ?? teacher].map((model) => model?.facts.outputs);
+  if (!theirs || !ours) return [];
+  try {
+    pairOutputs(theirs, ours, loss.outputs ?? undefined);
+    return [];
+  } catch (error) {
+    if (!(error instanceof CoreError)) throw error;
+    return [at("/loss/outputs", "output_mismatch", error.message)];
+  }
+};

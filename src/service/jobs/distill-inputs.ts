@@ -1,0 +1,153 @@
+import {
+  CoreError,
+  type Dataset,
+  type Derivation,
+  datasetView,
+  defaultMetric,
+  deriveStudent,
+  inspectModel,
+  METRICS,
+  type MetricName,
+  type Model,
+  type ModelFacts,
+  pairOutputs,
+  parameterCount,
+  type Samples,
+  splitIndices,
+  type Tensor,
+  type ValidationMetric,
+} from "../../core/index.ts";
+import type { JobInputs, LocalFile } from "../tasks.ts";
+import type { JobContext, JobEnvironment } from "./run-job.ts";
+import type { DistillSpec } from "./spec.ts";
+import { trainingSamples } from "./training-samples.ts";
+
+/** A stored model, read. */
+interface StoredModel {
+  readonly files: readonly LocalFile[];
+  readonly model: Model;
+  readonly facts: ModelFacts;
+}
+
+/** Everything that a distillation reads, put together. */
+export interface DistillInputs {
+  readonly teacher: StoredModel | undefined;
+  /** What the trained student is compared with: the teacher, or in plain training the student as it was. */
+  readonly reference: StoredModel;
+  readonly student: Model;
+  /** Those held out are among them. */
+  readonly samples: Samples;
+  /** How many are. */
+  readonly heldOut: number;
+  /** For the final numbers; undefined: the samples that are held out. */
+  readonly evaluation: Samples | undefined;
+  /** The same samples, or those held out, for the evaluation; undefined when there are neither. */
+  readonly judgedBy: { readonly dataset: Dataset; readonly kind: "evaluation" | "validation" } | undefined;
+  /** Undefined without labels. */
+  readonly metric: ValidationMetric | undefined;
+  readonly pairs: readonly { readonly teacher: string; readonly student: string }[];
+}
+
+/** Reads models and data, and makes the student where it is to be derived from the teacher. */
+export async function openDistillInputs(
+  request: JobInputs<DistillSpec>,
+  threads: number,
+  { files, openSession }: JobEnvironment,
+  { signal, news }: JobContext,
+): Promise<DistillInputs> {
+  const { params, evaluation: judging } = request.spec;
+  const open = async (id: string): Promise<StoredModel> => {
+    const stored = request.models[id]!;
+    const model = files.openModel(stored);
+    const source = { path: stored[0]!.path };
+    return { files: stored, model, facts: await inspectModel(model, { openSession, source, dims: {}, signal }) };
+  };
+  const openData = async (id: string): Promise<Dataset> => {
+    const { file, spec } = request.datasets[id]!;
+    return files.openDataset(file, spec);
+  };
+
+  const teacher = params.teacher_model_id === null ? undefined : await open(params.teacher_model_id);
+  const uploaded = "model_id" in params.student ? await open(params.student.model_id) : undefined;
+  const reference = teacher ?? uploaded;
+  if (!reference) throw new CoreError("invalid_params", "There is no teacher to derive a student from.", "student");
+  const inputs = Map.groupBy(
+    [teacher, uploaded].flatMap((it) => it?.facts.inputs ?? []),
+    ({ name }) => name,
+  );
+  const feeds = [...inputs.values()].map(([input]) => input!);
+
+  const training = await openData(params.dataset_id);
+  const samples = trainingSamples(training, feeds);
+  const student =
+    "model_id" in params.student
+      ? uploaded!.model
+      : (
+          await deriveStudent(teacher!.model, derivationOf(params.student.derive), {
+            samples,
+            openSession,
+            threads,
+            signal,
+          })
+        ).model;
+  const sizes = [teacher?.model, student].map((model) => model && parameterCount(model).toLocaleString("en-US"));
+  const ofTeacher = teacher ? `, the teacher ${sizes[0]}` : "";
+  news({ kind: "log", level: "info", message: `The student has ${sizes[1]} parameters${ofTeacher}.` });
+
+  const pairs = pairOutputs(reference.model.graph.outputs, student.graph.outputs, params.loss.outputs ?? undefined);
+  const own = judging.dataset_id === null ? undefined : await openData(judging.dataset_id);
+  const heldOut = validationView(training, params);
+  const limited = own && datasetView(own, firstIndices(Math.min(own.facts.samples, judging.samples)));
+  return {
+    teacher,
+    reference,
+    student,
+    samples,
+    heldOut: heldOut?.facts.samples ?? 0,
+    evaluation: limited && trainingSamples(limited, feeds),
+    judgedBy: limited ? { dataset: limited, kind: "evaluation" } : heldOut && { dataset: heldOut, kind: "validation" },
+    metric: labelMetric(judging.metric, samples.gather([0]).targets.labels, pairs[0]!.student),
+    pairs,
+  };
+}
+
+function derivationOf(derive: Extract<DistillSpec["params"]["student"], { derive: unknown }>["derive"]): Derivation {
+  return "keep_layers" in derive ? { keepLayers: derive.keep_layers } : derive;
+}
+
+/** The samples that training does not see. */
+function validationView(dataset: Dataset, { training, seed }: DistillSpec["params"]): Dataset | undefined {
+  if (training.validation_split === 0) return undefined;
+  const { validation } = splitIndices(dataset.facts.samples, training.validation_split, seed);
+  return datasetView(dataset, validation);
+}
+
+/** The metric asked for, or `top1` for classes and `mse` for numbers. */
+function labelMetric(
+  asked: MetricName | null,
+  labels: Tensor | undefined,
+  output: string,
+): ValidationMetric | undefined {
+  if (!labels) return undefined;
+  const name = asked ?? defaultMetric(labels) ?? "mse";
+  const metric = METRICS[name];
+  return {
+    name,
+    better: name === "mse" ? "lower" : "higher",
+    score(outputs, targets) {
+      const [scores, truth] = [outputs[output]!, targets.labels!];
+      if (!metric.fits(scores, truth)) {
+        throw new CoreError(
+          "invalid_dataset",
+          `The metric ${name} wants ${metric.wants}; labels of ${truth.dtype} [${truth.dims}] do not fit the output "${output}", [${scores.dims}].`,
+          "labels",
+        );
+      }
+      return metric.score(scores, truth);
+    },
+  };
+}
+
+function firstIndices(count: number): Uint32Array {
+  return Uint32Array.from({ length: count }, (_, i) => i);
+}

@@ -1,0 +1,218 @@
+import {
+  buildReport,
+  type DistillationLoss,
+  type DistillPlan,
+  distillOffline,
+  evaluateModels,
+  inspectModel,
+  type OfflineResult,
+  OPTIMIZERS,
+  type Phase,
+  parameterCount,
+  renderReport,
+  SCHEDULES,
+  type TrainingMetrics,
+  type TrainingSettings,
+} from "../../core/index.ts";
+import type { JobInputs, JobOutcome, JobRequest } from "../tasks.ts";
+import { openDistillInputs } from "./distill-inputs.ts";
+import { createJobSteps } from "./job-steps.ts";
+import type { JobContext, JobEnvironment } from "./run-job.ts";
+import type { DistillSpec } from "./spec.ts";
+
+type Params = DistillSpec["params"];
+
+const STEP_STARTS = { load: 0, train: 0.02, write: 0.88, evaluate: 0.89, report: 0.99 } as const;
+
+/** Within a long epoch; there is a checkpoint after each epoch as well. */
+const CHECKPOINT_EVERY_MS = 30_000;
+
+/**
+ * Trains a student as the spec asks, with a teacher or on labels alone, writes it to the scratch directory, and judges it against the
+ * teacher (or against the student as it was). Goes on from the request's checkpoints, to the same bytes.
+ * Throws `CoreError`: `invalid_model`, `invalid_dataset`, `invalid_params`, `unsupported` and `non_finite` are the input's fault,
+ * `cancelled` is the caller's.
+ */
+export async function runDistillJob(
+  request: JobRequest<DistillSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<JobOutcome> {
+  const { spec, scratch, threads } = request;
+  const { params } = spec;
+  const { files, host, openSession } = environment;
+  const { signal } = context;
+  const steps = createJobSteps(STEP_STARTS, context);
+
+  const inputs = await steps.run("load", "Reading models and data", () =>
+    openDistillInputs(request, threads, environment, context),
+  );
+  const { teacher, student, reference } = inputs;
+  const trained = await steps.run("train", "Training", () =>
+    distillOffline(
+      {
+        teacher: teacher?.model ?? null,
+        student,
+        reinitialize: "model_id" in params.student && params.student.init === "reinitialize",
+        loss: lossOf(params),
+        training: settingsOf(params, threads),
+        samples: inputs.samples,
+        validationSplit: params.training.validation_split,
+        evaluation: inputs.evaluation,
+        metric: inputs.metric,
+        baseline: params.baseline,
+      },
+      {
+        openSession,
+        signal,
+        checkpointEveryMs: CHECKPOINT_EVERY_MS,
+        resumeFrom: Object.fromEntries(
+          Object.entries(request.checkpoints).map(([phase, file]) => [phase, files.readBytes(file)]),
+        ),
+        async saveCheckpoint(phase, bytes) {
+          const path = await files.writeCheckpoint(scratch, phase, bytes);
+          // Undefined: the last one is still being stored. The work would only be done again from there.
+          if (path !== undefined) context.news({ kind: "checkpoint", name: phase, path });
+        },
+        onProgress: ({ phase, fraction, message }) =>
+          steps.progress("train", trainedShare(phase, fraction, params.baseline), `${phase}: ${message}`),
+        onEpoch: (phase, record) =>
+          context.news({ kind: "metric", data: { phase, epochs: params.training.epochs, ...record } }),
+      },
+    ),
+  );
+  const written = await steps.run("write", "Writing the student", () =>
+    files.writeModel(trained.student, scratch, "model.onnx", { signal }),
+  );
+  const evaluation = await steps.run("evaluate", teacher ? "Comparing with the teacher" : "Comparing with before", () =>
+    evaluateModels({
+      before: { path: reference.files[0]!.path, bytes: files.sizeOf(reference.files) },
+      after: { path: written[0]!.path, bytes: files.sizeOf(written) },
+      data: inputs.judgedBy,
+      pairs: inputs.pairs.map((pair) => ({ before: pair.teacher, after: pair.student })),
+      spec: spec.evaluation,
+      acceptance: spec.acceptance,
+      notes: [],
+      seed: params.seed,
+      threads,
+      host,
+      openSession,
+      measurePeak: environment.measurePeak,
+      readModel: (path) => files.openModel([{ name: "model.onnx", path }]),
+      scratchPath: `${scratch}/optimized.onnx`,
+      signal,
+      onProgress: (done, message) => steps.progress("evaluate", done, message),
+    }),
+  );
+  return steps.run("report", "Writing the report", async () => {
+    const source = { path: written[0]!.path };
+    const after = await inspectModel(trained.student, { openSession, source, dims: {}, signal });
+    const metrics = { ...evaluation.metrics, training: trainingMetrics(trained) };
+    const report = buildReport({
+      createdAt: new Date(),
+      job: { id: request.job_id, ...spec },
+      evaluation: { ...evaluation, metrics },
+      models: { before: reference.facts, after },
+      notes: [],
+      timingsMs: steps.timingsMs,
+    });
+    return {
+      model: written,
+      reports: [
+        await files.writeText(scratch, "report.json", "application/json", `${JSON.stringify(report, null, 2)}\n`),
+        await files.writeText(scratch, "report.html", "text/html; charset=utf-8", renderReport(report)),
+      ],
+      facts: after,
+      metrics,
+      accepted: evaluation.accepted,
+    };
+  });
+}
+
+/** Says what a job would train on what. Reads everything and derives the student, but trains nothing. */
+export async function planDistillJob(
+  request: JobInputs<DistillSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<DistillPlan> {
+  const { training } = request.spec.params;
+  const { teacher, student, samples, pairs, heldOut } = await openDistillInputs(request, 1, environment, context);
+  const trainedOn = samples.count - heldOut;
+  return {
+    teacher_parameters: teacher ? parameterCount(teacher.model) : null,
+    student_parameters: parameterCount(student),
+    outputs: pairs,
+    training_samples: trainedOn,
+    validation_samples: heldOut,
+    steps: training.epochs * Math.floor(trainedOn / Math.min(training.batch_size, trainedOn)),
+  };
+}
+
+function lossOf({ loss }: Params): DistillationLoss {
+  return {
+    temperature: loss.temperature,
+    klWeight: loss.kl_weight,
+    labelWeight: loss.label_weight,
+    outputLoss: loss.output_loss,
+    labelSmoothing: loss.label_smoothing,
+    alpha: loss.alpha,
+    beta: loss.beta,
+    hints: loss.hints.map(({ heads, ...hint }) => (heads === undefined ? hint : { ...hint, heads })),
+    ...(loss.outputs && { outputs: loss.outputs }),
+  };
+}
+
+function settingsOf({ training, seed }: Params, threads: number): TrainingSettings {
+  const { augmentation } = training;
+  return {
+    epochs: training.epochs,
+    batchSize: training.batch_size,
+    optimizer: OPTIMIZERS[training.optimizer],
+    learningRate: training.learning_rate,
+    schedule: SCHEDULES[training.schedule],
+    warmupSteps: training.warmup_steps,
+    weightDecay: training.weight_decay,
+    gradientClip: training.gradient_clip,
+    averageDecay: training.average_decay,
+    augmentation: augmentation && {
+      input: augmentation.input,
+      flip: augmentation.flip,
+      shiftPixels: augmentation.shift_pixels,
+      cutoutPixels: augmentation.cutout_pixels,
+      fill: augmentation.fill,
+    },
+    patience: training.patience,
+    seed,
+    threads,
+  };
+}
+
+/** The teacher's outputs cost little; the baseline is as much work as the distillation. */
+const TEACHING_SHARE = 0.05;
+
+/** How much of all training is done. */
+function trainedShare(phase: Phase, fraction: number, baseline: boolean): number {
+  const run = (1 - TEACHING_SHARE) / (baseline ? 2 : 1);
+  const phases = {
+    teach: [0, TEACHING_SHARE],
+    distill: [TEACHING_SHARE, run],
+    baseline: [TEACHING_SHARE + run, run],
+  } as const satisfies Record<Phase, unknown>;
+  const [start, share] = phases[phase];
+  return start + fraction * share;
+}
+
+function trainingMetrics({ run, baseline, metrics }: OfflineResult): TrainingMetrics {
+  return {
+    history: run.history,
+    best_epoch: run.bestEpoch,
+    metric: metrics?.name ?? null,
+    metric_samples: metrics?.samples ?? 0,
+    teacher_metric: metrics?.teacher ?? null,
+    student_before_metric: metrics?.studentBefore ?? null,
+    student_metric: metrics?.studentAfter ?? null,
+    baseline_metric: metrics?.baseline ?? null,
+    baseline_history: baseline?.run.history ?? null,
+    samples_per_second: run.samplesPerSecond,
+  };
+}

@@ -1,0 +1,37 @@
+import { checkCancelled } from "../../core/index.ts";
+import type { JobContext } from "./run-job.ts";
+
+/** The steps of a job, one after the other. */
+export interface JobSteps<Step extends string> {
+  /** Does a step: tells that it begins, and takes its time. Throws `cancelled` instead when the job was stopped. */
+  run<T>(step: Step, message: string, work: () => T | Promise<T>): Promise<T>;
+  /** Tells how far a step is. */
+  progress(step: Step, fraction: number, message: string): void;
+  /** Of each step that is done. */
+  readonly timingsMs: Readonly<Record<string, number>>;
+}
+
+/** `starts` are the shares of the whole job that have passed when each step begins, in ascending order. */
+export function createJobSteps<Step extends string>(
+  starts: Readonly<Record<Step, number>>,
+  { signal, news }: JobContext,
+): JobSteps<Step> {
+  const timingsMs: Record<string, number> = {};
+  const order = Object.values<number>(starts);
+  const progress = (step: Step, done: number, message: string) => {
+    const end = order.find((start) => start > starts[step]) ?? 1;
+    news({ kind: "progress", progress: { step, fraction: starts[step] + done * (end - starts[step]), message } });
+  };
+  return {
+    progress,
+    timingsMs,
+    async run(step, message, work) {
+      checkCancelled(signal);
+      progress(step, 0, message);
+      const start = performance.now();
+      const result = await work();
+      timingsMs[step] = performance.now() - start;
+      return result;
+    },
+  };
+}
