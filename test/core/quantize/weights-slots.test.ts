@@ -153,9 +153,13 @@ for (const [name, method] of Object.entries(METHODS)) {
       const tiny = make.conv(x, [8, 4], 1);
       const position = make.op("Add", [tiny, make.weight("position", [1, 4, 16, 16], 1)]);
       const large = make.op("Mul", [position, make.weight("table", [4, 4, 16, 16], 1)]);
-      make.output(large, "y", [4, 4, 16, 16]);
+      make.output(make.op("MatMul", [large, make.weight("few", [16, 4], 1)]), "y", [4, 4, 16, 4]);
       const { model, notes } = compress(make.model, method());
-      assert.deepEqual(codesByNode(notes), { conv_node: "no_gain", mul_node: "unsupported_op" });
+      assert.deepEqual(codesByNode(notes), {
+        conv_node: "small_filter",
+        matmul_node: "no_gain",
+        mul_node: "unsupported_op",
+      });
       assert.deepEqual(Buffer.from(modelToBytes(model)), Buffer.from(modelToBytes(make.model)), "nothing has changed");
     });
 
