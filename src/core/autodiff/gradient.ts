@@ -5,6 +5,7 @@
  * first, sums what reaches a value on several paths, and sums gradients over the axes along which a value was broadcast.
  */
 import { CoreError } from "../errors.ts";
+import { dtypeOfOnnx } from "../onnx/dtype.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { isFloat } from "../onnx/tensor.ts";
 import { EXPANSIONS } from "./expand.ts";
@@ -94,6 +95,11 @@ export function checkDifferentiable(model: Model, wanted: readonly Value[], outp
   if (first) throw undifferentiable(first.node, first.reason);
 }
 
+/** Operators of ai.onnx that a model may be trained through, in alphabetical order. */
+export function trainableOperators(): readonly string[] {
+  return Object.keys({ ...GRADIENT_RULES, ...EXPANSIONS }).sort();
+}
+
 function refusalOf(node: Node): string | undefined {
   const rule = node.domain === "" ? (GRADIENT_RULES[node.opType] ?? EXPANSIONS[node.opType]) : undefined;
   if (!rule) return `No gradient is known for ${node.domain ? `${node.domain}.` : ""}${node.opType}`;
@@ -113,8 +119,10 @@ function undifferentiable(node: Node, reason: string): CoreError {
   return new CoreError("unsupported", `The model cannot be trained through "${node.label}". ${reason}.`, node.label);
 }
 
+/** Whether no gradient flows through a node: its operator has none, or it makes whole numbers of floats. */
 function isConstant(node: Node): boolean {
-  return node.domain === "" && CONSTANT_OPERATORS.has(node.opType);
+  if (node.domain !== "") return false;
+  return CONSTANT_OPERATORS.has(node.opType) || (node.opType === "Cast" && !isFloat(dtypeOfOnnx(node.int("to", 1))));
 }
 
 /** Values that depend on `wanted` through something other than shapes, comparisons and whole numbers. */

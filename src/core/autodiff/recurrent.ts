@@ -8,8 +8,9 @@
  *
  * The products X W of all time steps are one matrix product.
  */
+import { CoreError } from "../errors.ts";
 import type { Node, Value } from "../onnx/ir.ts";
-import { dimsOf, type GraphBuilder, range } from "./graph-builder.ts";
+import { dimsOf, type GraphBuilder, integerInput, range } from "./graph-builder.ts";
 
 interface Weights {
   /** [gates·H, H] */
@@ -84,6 +85,14 @@ export function recurrent(g: GraphBuilder, node: Node, cell: Cell): readonly Val
   const timeFirst = batchFirst ? g.transpose(x!, [1, 0, 2]) : x!;
   const xDims = dimsOf(x!);
   const [steps, batch] = (batchFirst ? [xDims[1]!, xDims[0]!] : [xDims[0]!, xDims[1]!]) as [number, number];
+  const lengths = integerInput(node, 4);
+  if (lengths?.some((length) => length !== steps)) {
+    throw new CoreError(
+      "unsupported",
+      `"${node.label}" (${node.opType}) does not run over whole sequences.`,
+      node.label,
+    );
+  }
   const [directions, hidden] = [dimsOf(r!)[0]!, dimsOf(r!)[2]!];
   const width = cell.gates * hidden;
   const rows = g.reshape(timeFirst, [steps * batch, xDims[2]!]);

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { expandOperators } from "../../../src/core/autodiff/expand.ts";
 import { buildGradients, checkDifferentiable, findUndifferentiable } from "../../../src/core/autodiff/gradient.ts";
 import { GraphBuilder } from "../../../src/core/autodiff/graph-builder.ts";
 import { TRAINING_OPSET } from "../../../src/core/autodiff/opset.ts";
@@ -70,6 +71,32 @@ test("only the paths between the wanted values and the loss are differentiated",
   assert.equal(findUndifferentiable(model, [w])[0]!.node, aside.producer);
 });
 
+test("sequences of different lengths are refused when the layer is unrolled", async () => {
+  const run = async (lengths: readonly number[]) => {
+    const model = empty();
+    const x = model.graph.addInput("x", "float32", [3, 2, 1]);
+    const weights = [1, 1].map((size, i) => model.graph.addInput(`w${i}`, "float32", [1, 1, size]));
+    const sizes = model.graph.addInitializer("lengths", tensorOf("int32", [2], lengths));
+    const node = model.graph.append({
+      opType: "RNN",
+      name: "layer",
+      inputs: [x, ...weights, undefined, sizes],
+      outputs: 1,
+      attrs: { hidden_size: { type: "int", value: 1 } },
+    });
+    model.graph.addOutput(node.outputs[0]!);
+    const one = tensorOf("float32", [1, 1, 1], [1]);
+    await resolveStatics(
+      model,
+      { x: tensorOf("float32", [3, 2, 1], [1, 2, 3, 4, 5, 6]), w0: one, w1: one },
+      openSession,
+    );
+    return expandOperators(model.graph);
+  };
+  assert.equal(await run([3, 3]), true);
+  await assert.rejects(run([2, 2]), (error) => error instanceof CoreError && error.subject === "layer");
+});
+
 test("a node without a rule is named", () => {
   const model = empty();
   const x = model.graph.addInput("x", "float32", [1, 2, 2]);
@@ -102,5 +129,9 @@ test("whole numbers, comparisons and shapes end a path", () => {
   const x = model.graph.addInput("x", "float32", [2, 2]);
   const picked = g.op("ArgMax", [x], { axis: { type: "int", value: 1 } });
   model.graph.addOutput(g.cast(picked, "float32"));
+  // Rounded down to whole numbers, the values of x are as constant as indices.
+  const whole = g.cast(x, "int64");
+  whole.dtype = undefined;
+  model.graph.addOutput(g.op("BitShift", [whole, whole], {}));
   assert.deepEqual(findUndifferentiable(model, [x]), []);
 });
