@@ -41,6 +41,7 @@ test("upload, job, events, artifacts, deletion through the generated types", asy
   });
   assert.ok(created.data && "status" in created.data);
   const job = created.data;
+  assert.ok(job.type === "quantize");
   const { effective_params } = job;
   assert.ok(effective_params.method === "weight_only");
   const blockSize: number = effective_params.block_size;

@@ -48,6 +48,7 @@ export async function runDistillJob(
     openDistillInputs(request, threads, environment, context),
   );
   const { teacher, student, reference } = inputs;
+  const nameOf = (phase: Phase) => (teacher ? phase : "train");
   const trained = await steps.run("train", "Training", () =>
     distillOffline(
       {
@@ -75,9 +76,9 @@ export async function runDistillJob(
           if (path !== undefined) context.news({ kind: "checkpoint", name: phase, path });
         },
         onProgress: ({ phase, fraction, message }) =>
-          steps.progress("train", trainedShare(phase, fraction, params.baseline), `${phase}: ${message}`),
+          steps.progress("train", trainedShare(phase, fraction, params.baseline), `${nameOf(phase)}: ${message}`),
         onEpoch: (phase, record) =>
-          context.news({ kind: "metric", data: { phase, epochs: params.training.epochs, ...record } }),
+          context.news({ kind: "metric", data: { phase: nameOf(phase), epochs: params.training.epochs, ...record } }),
       },
     ),
   );

@@ -1,6 +1,5 @@
 import {
   buildReport,
-  checkCancelled,
   type Dataset,
   dynamicPass,
   evaluateModels,
@@ -20,6 +19,7 @@ import {
   weightOnlyPass,
 } from "../../core/index.ts";
 import type { JobInputs, JobOutcome, JobRequest, LocalFile, ProducedFile, TaskNews } from "../tasks.ts";
+import { createJobSteps } from "./job-steps.ts";
 import type { QuantizeSpec } from "./spec.ts";
 
 type Params = QuantizeSpec["params"];
@@ -80,7 +80,6 @@ const METHODS: {
 
 /** Shares of the whole job that have passed when each step begins. */
 const STEP_STARTS = { load: 0, compress: 0.02, write: 0.05, evaluate: 0.3, report: 0.98 } as const;
-type Step = keyof typeof STEP_STARTS;
 
 /**
  * Compresses a model as the spec asks, writes the result to the scratch directory, and judges it against the original.
@@ -89,32 +88,24 @@ type Step = keyof typeof STEP_STARTS;
 export async function runQuantizeJob(
   request: JobRequest<QuantizeSpec>,
   environment: JobEnvironment,
-  { signal, news }: JobContext,
+  context: JobContext,
 ): Promise<JobOutcome> {
   const { spec, scratch, threads } = request;
   const source = request.models[spec.model_id]!;
   const { files, host, openSession } = environment;
-  const timingsMs: Record<string, number> = {};
-  const step = async <T>(name: Step, message: string, work: () => T | Promise<T>): Promise<T> => {
-    checkCancelled(signal);
-    news({ kind: "progress", progress: { step: name, fraction: STEP_STARTS[name], message } });
-    const start = performance.now();
-    const result = await work();
-    timingsMs[name] = performance.now() - start;
-    return result;
-  };
+  const { signal } = context;
+  const steps = createJobSteps(STEP_STARTS, context);
 
-  const original = await step("load", "Reading the model", () => files.openModel(source));
-  const { model, notes, simplified } = await step("compress", `Applying ${spec.params.method}`, () =>
+  const original = await steps.run("load", "Reading the model", () => files.openModel(source));
+  const { model, notes, simplified } = await steps.run("compress", `Applying ${spec.params.method}`, () =>
     compress(original, spec.params, host.target),
   );
-  const written = await step("write", "Writing the compressed model", () =>
+  const written = await steps.run("write", "Writing the compressed model", () =>
     files.writeModel(model, scratch, "model.onnx", { signal }),
   );
-  const evaluation = await step("evaluate", "Comparing with the original", async () => {
+  const evaluation = await steps.run("evaluate", "Comparing with the original", async () => {
     const { dataset_id } = spec.evaluation;
     const data = dataset_id === null ? undefined : request.datasets[dataset_id];
-    const share = STEP_STARTS.report - STEP_STARTS.evaluate;
     return evaluateModels({
       before: { path: source[0]!.path, bytes: files.sizeOf(source) },
       after: { path: written[0]!.path, bytes: files.sizeOf(written) },
@@ -130,13 +121,10 @@ export async function runQuantizeJob(
       readModel: (path) => files.openModel([{ name: "model.onnx", path }]),
       scratchPath: `${scratch}/optimized.onnx`,
       signal,
-      onProgress: (done, message) => {
-        const fraction = STEP_STARTS.evaluate + done * share;
-        news({ kind: "progress", progress: { step: "evaluate", fraction, message } });
-      },
+      onProgress: (done, message) => steps.progress("evaluate", done, message),
     });
   });
-  return step("report", "Writing the report", async () => {
+  return steps.run("report", "Writing the report", async () => {
     const facts = {
       before: await inspectModel(original, { openSession, source: { path: source[0]!.path }, dims: {}, signal }),
       after: await inspectModel(model, { openSession, source: { path: written[0]!.path }, dims: {}, signal }),
@@ -147,7 +135,7 @@ export async function runQuantizeJob(
       evaluation,
       models: facts,
       notes: [...simplified, ...notes],
-      timingsMs,
+      timingsMs: steps.timingsMs,
     });
     return {
       model: written,
