@@ -1,7 +1,29 @@
 import type { ModelFacts, NodeNote } from "../facts.ts";
 import { type Content, html, type Markup } from "./markup.ts";
 import type { Report } from "./report.ts";
+import {
+  bytes,
+  cosine,
+  count,
+  decibels,
+  definitions,
+  duration,
+  metricFormat,
+  percent,
+  plural,
+  ratio,
+  section,
+  significant,
+  table,
+} from "./report-parts.ts";
 import { REPORT_STYLE } from "./report-style.ts";
+import { training } from "./report-training.ts";
+
+/** What the two models are called. */
+function sidesOf({ job, metrics }: Report): { readonly before: string; readonly after: string } {
+  const isTaught = metrics.training !== null && job.params.teacher_model_id !== null;
+  return isTaught ? { before: "teacher", after: "student" } : { before: "before", after: "after" };
+}
 
 /** Rows of a node table; `report.json` has all of them. */
 const MAX_ROWS = 300;
@@ -12,7 +34,7 @@ const MAX_ROWS = 300;
  */
 export function renderReport(report: Report): string {
   const { job, metrics } = report;
-  const title = job.name || `${job.type}: ${job.params.method ?? job.id}`;
+  const title = job.name || `${job.type}: ${job.params.method ?? job.params.mode ?? job.id}`;
   return html`<!doctype html>
 <html lang="en">
 <head>
@@ -33,6 +55,7 @@ ${verdict(report)}
 <main>
 ${summary(report)}
 ${acceptance(report)}
+${training(report)}
 ${latency(report)}
 ${fidelity(report)}
 ${accuracy(report)}
@@ -73,7 +96,9 @@ function verdict({ accepted, metrics }: Report): Markup {
     : html`<p class="verdict bad">Not accepted: a limit is missed</p>`;
 }
 
-function summary({ metrics }: Report): Markup {
+function summary(report: Report): Markup {
+  const { metrics } = report;
+  const sides = sidesOf(report);
   const { size, latency, memory, coverage, accuracy, fidelity } = metrics;
   const worst = fidelity.outputs.toSorted((a, b) => (a.sqnr_db ?? Infinity) - (b.sqnr_db ?? Infinity))[0];
   const tiles: [string, Content, Content][] = [
@@ -87,17 +112,19 @@ function summary({ metrics }: Report): Markup {
     [
       "Peak memory",
       bytes(memory.after_peak_bytes),
-      `before ${bytes(memory.before_peak_bytes)}; ${bytes(memory.baseline_bytes)} of it is the runtime`,
+      `${sides.before} ${bytes(memory.before_peak_bytes)}; ${bytes(memory.baseline_bytes)} of it is the runtime`,
     ],
-    [
+  ];
+  if (!metrics.training) {
+    tiles.push([
       "Nodes compressed",
       coverage.quantized_nodes,
       `${coverage.skipped_nodes.length} left alone, ${coverage.fused_nodes} run on quantized data`,
-    ],
-  ];
+    ]);
+  }
   if (accuracy) {
     const format = metricFormat(accuracy.metric);
-    tiles.splice(2, 0, [accuracy.metric, format(accuracy.after), `${format(accuracy.before)} before`]);
+    tiles.splice(2, 0, [accuracy.metric, format(accuracy.after), `${sides.before} ${format(accuracy.before)}`]);
   }
   return html`<div class="tiles">${tiles.map(
     ([label, value, detail]) =>
@@ -121,12 +148,14 @@ function acceptance({ metrics }: Report): Content {
   );
 }
 
-function latency({ metrics, latency_samples_ms: samples }: Report): Markup {
+function latency(report: Report): Markup {
+  const { metrics, latency_samples_ms: samples } = report;
+  const sides = sidesOf(report);
   const { before, after, batch_size, threads, runs } = metrics.latency;
   const end = Math.max(...samples.before, ...samples.after, 1e-6);
   const rows = [
-    { label: "before", timing: before, times: samples.before },
-    { label: "after", timing: after, times: samples.after },
+    { label: sides.before, timing: before, times: samples.before },
+    { label: sides.after, timing: after, times: samples.after },
   ];
   return section(
     "Latency",
@@ -157,6 +186,7 @@ function strip(times: readonly number[], median: number, end: number): Markup {
 
 const DATA_KINDS: Readonly<Record<string, string>> = {
   evaluation: "the evaluation data",
+  validation: "the training data that were held out",
   calibration: "the calibration data, which the compression has seen",
   synthetic: "synthetic input: random numbers, not what the model is for",
 };
@@ -191,26 +221,28 @@ the same largest score, or of equal integers.</p>`,
   );
 }
 
-function accuracy({ metrics: { accuracy } }: Report): Content {
+function accuracy(report: Report): Content {
+  const { accuracy } = report.metrics;
   if (!accuracy) return null;
   const format = metricFormat(accuracy.metric);
   return section(
     "Accuracy against the labels",
     table(
-      ["Metric", "Before", "After", "Drop", "Samples"],
+      ["Metric", ...headings(report), "Drop", "Samples"],
       [[accuracy.metric, format(accuracy.before), format(accuracy.after), format(accuracy.drop), accuracy.samples]],
     ),
   );
 }
 
-function weights({ models: { before, after } }: Report): Markup {
+function weights(report: Report): Markup {
+  const { before, after } = report.models;
   const dtypes = new Set([...Object.keys(before.weight_bytes_by_dtype), ...Object.keys(after.weight_bytes_by_dtype)]);
   const of = (facts: ModelFacts, dtype: string) =>
     bytes(facts.weight_bytes_by_dtype[dtype as keyof ModelFacts["weight_bytes_by_dtype"]] ?? 0);
   return section(
     "Weights",
     table(
-      ["", "Before", "After"],
+      ["", ...headings(report)],
       [
         ["Parameters", count(before.parameters), count(after.parameters)],
         ["Nodes", count(before.nodes), count(after.nodes)],
@@ -221,7 +253,15 @@ function weights({ models: { before, after } }: Report): Markup {
   );
 }
 
-function coverage({ nodes, metrics: { coverage }, optimized_operators }: Report): Markup {
+/** The same, as headings of columns. */
+function headings(report: Report): string[] {
+  const { before, after } = sidesOf(report);
+  return [before, after].map((word) => word[0]!.toUpperCase() + word.slice(1));
+}
+
+function coverage({ nodes, metrics: { coverage, training }, optimized_operators }: Report): Content {
+  // Training rewrites no nodes.
+  if (training && nodes.length === 0) return null;
   const byOperator = new Map<string, { changed: number; skipped: number }>();
   for (const { op, outcome } of nodes) {
     if (outcome === "simplified") continue;
@@ -277,78 +317,8 @@ function parameters({ job }: Report): Markup {
   ]);
 }
 
-// ---- parts -----------------------------------------------------------------------------------------------------------
-
-function section(title: string, ...content: readonly Content[]): Markup {
-  return html`<section><h2>${title}</h2>${content}</section>`;
-}
-
-/** The first column are row headings; tables wider than the page scroll by themselves. */
-function table(head: readonly string[], rows: readonly (readonly Content[])[]): Markup {
-  return html`<div class="scroll"><table><thead><tr>${head.map((text) => html`<th scope="col">${text}</th>`)}</tr></thead><tbody>${rows.map(
-    ([first, ...cells]) => html`<tr><th scope="row">${first}</th>${cells.map((cell) => html`<td>${cell}</td>`)}</tr>`,
-  )}</tbody></table></div>`;
-}
-
-function definitions(entries: readonly (readonly [string, Content])[]): Markup {
-  return html`<dl>${entries.map(([term, value]) => html`<dt>${term}</dt><dd>${value}</dd>`)}</dl>`;
-}
-
 function shapes(inputs: Report["input_shapes"]): string {
   return Object.entries(inputs)
     .map(([name, dims]) => `${name} [${dims.join(", ")}]`)
     .join("; ");
-}
-
-// ---- numbers ---------------------------------------------------------------------------------------------------------
-
-/** Three significant digits, without exponents for everyday sizes. */
-function significant(value: number): string {
-  if (value === 0) return "0";
-  return Math.abs(value) >= 1e-4 && Math.abs(value) < 1e6
-    ? String(Number(value.toPrecision(3)))
-    : value.toExponential(2);
-}
-
-function count(value: number): string {
-  return value.toLocaleString("en-US");
-}
-
-function bytes(value: number): string {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  const power = Math.min(Math.max(Math.floor(Math.log10(Math.max(value, 1)) / 3), 0), units.length - 1);
-  return `${significant(value / 1000 ** power)} ${units[power]}`;
-}
-
-function duration(ms: number): string {
-  return ms >= 1000
-    ? `${significant(ms / 1000)} s`
-    : ms >= 1 || ms === 0
-      ? `${significant(ms)} ms`
-      : `${significant(ms * 1000)} µs`;
-}
-
-function percent(share: number): string {
-  return `${Number((100 * share).toFixed(2))} %`;
-}
-
-function ratio(value: number): string {
-  return `${value.toFixed(2)} ×`;
-}
-
-function decibels(value: number | null): string {
-  return value === null ? "identical" : `${value.toFixed(1)} dB`;
-}
-
-/** Many nines matter. */
-function cosine(value: number): string {
-  return value.toFixed(6);
-}
-
-function plural(value: number, noun: string): string {
-  return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
-}
-
-function metricFormat(metric: string): (value: number) => string {
-  return metric === "mse" ? significant : percent;
 }

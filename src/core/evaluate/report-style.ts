@@ -44,6 +44,11 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .strip .line { stroke: var(--line); }
 .strip .run { stroke: var(--accent); opacity: .45; }
 .strip .median { stroke: var(--ink); stroke-width: 2; }
+figure { margin: 0; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1.5rem; margin-bottom: 1rem; }
+.curve { display: block; width: 100%; height: 11rem; border-bottom: 1px solid var(--line); border-left: 1px solid var(--line); }
+.curve path { fill: none; stroke: var(--accent); stroke-width: 2; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
+.curve .baseline { stroke: var(--soft); stroke-dasharray: 5 4; }
 td:has(.strip) { width: 55%; }
 @media (max-width: 34rem) {
   dl { grid-template-columns: 1fr; gap: 0; }

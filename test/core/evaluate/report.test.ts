@@ -131,6 +131,43 @@ describe("renderReport", () => {
     assert.doesNotMatch(page, /<script|<img/);
   });
 
+  it("shows how a student was trained beside its teacher and its baseline", () => {
+    const epoch = (n: number, loss: number, validation_metric: number | null) => ({
+      ...{ epoch: n, loss, losses: { kl: loss }, validation_metric, learning_rate: 0.01, samples_per_second: 900 },
+    });
+    const training = {
+      history: [epoch(1, 2, 0.5), epoch(2, 1, 0.75), epoch(3, 0, 0.7)],
+      best_epoch: 2,
+      metric: "top1",
+      metric_samples: 1000,
+      teacher_metric: 0.99,
+      student_before_metric: 0.1,
+      student_metric: 0.76,
+      baseline_metric: 0.72,
+      baseline_history: [epoch(1, 2, 0.4)],
+      samples_per_second: 900,
+    };
+    const job = { type: "distill", params: { mode: "offline", teacher_model_id: "mdl_t" } };
+    const page = renderReport(report({ training }, [], job));
+    assertWellFormed(page);
+    assert.match(page, /<title>distill: offline/);
+    assert.match(page, /<th scope="row">top1, 1,000 samples<\/th><td>99 %<\/td><td>10 %<\/td><td>76 %<\/td><td>72 %/);
+    // Losses 2, 1, 0 over the whole width: from 4 below the top to 4 above the bottom.
+    assert.match(page, /d="M0.0 4.0L300.0 100.0L600.0 196.0"/);
+    assert.match(page, /class="baseline" d="M0 4.0L600 4.0"/);
+    assert.doesNotMatch(page, /<h2>Coverage/);
+
+    const alone = { ...training, teacher_metric: null, baseline_metric: null, baseline_history: null };
+    const plain = renderReport(report({ training: alone }, [], { ...job, params: { teacher_model_id: null } }));
+    assert.doesNotMatch(plain, /Teacher|teacher<|Baseline|class="baseline"/);
+    const unjudged = {
+      ...alone,
+      metric: null,
+      history: training.history.map((it) => ({ ...it, validation_metric: null })),
+    };
+    assert.equal(renderReport(report({ training: unjudged }, [], job)).match(/class="curve"/g)!.length, 1);
+  });
+
   it("loads nothing and runs nothing", () => {
     const page = renderReport(report());
     assert.match(page, /Content-Security-Policy" content="default-src 'none'/);
