@@ -1,4 +1,5 @@
 /** The public surface of the library. `runtime/` is not part of it: who runs models passes `openSession` in. */
+export { trainableOperators } from "./autodiff/gradient.ts";
 export type { ByteSource } from "./data/byte-source.ts";
 export { type Dataset, datasetView, openDataset } from "./data/dataset.ts";
 export { checkDatasetFits, feedsFor } from "./data/fit.ts";

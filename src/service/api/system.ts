@@ -1,7 +1,9 @@
 import type { FastifyInstance } from "fastify";
 import { stringify as toYaml } from "yaml";
 import { z } from "zod";
+import { trainableOperators } from "../../core/index.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
+import { DistillParams } from "../jobs/distill-spec.ts";
 import { Evaluation, QuantizeParams } from "../jobs/spec.ts";
 import { VERSIONS } from "../versions.ts";
 import type { ApiContext } from "./context.ts";
@@ -43,7 +45,10 @@ const Capabilities = z
         })
         .meta({ id: "Target" }),
     ),
-    trainable_operators: z.array(z.string()).meta({ description: "Empty: this version does not train." }),
+    trainable_operators: z.array(z.string()).meta({
+      description:
+        "Operators that gradients pass through. A student of others is refused; a teacher can be made of any.",
+    }),
     limits: z
       .object({
         max_upload_bytes: z.int(),
@@ -209,20 +214,23 @@ async function missingPart(part: string, check: Promise<unknown>): Promise<Field
   }
 }
 
+function methodOf(type: string, method: string, params: z.ZodType) {
+  return { type, method, params_schema: z.globalRegistry.get(params)!.id! };
+}
+
 function capabilitiesOf({ settings }: ApiContext): z.input<typeof Capabilities> {
   const { maxUploadBytes, maxQueuedJobsPerKey, jobTimeoutMs, queueTimeoutMs, inspectLimits, jobThreads } = settings;
   return {
     versions: VERSIONS,
     model_suffixes: [".onnx"],
     dataset_suffixes: [...DATASET_SUFFIXES],
-    methods: QuantizeParams.options.map((params) => ({
-      type: "quantize",
-      method: params.shape.method.value,
-      params_schema: z.globalRegistry.get(params)!.id!,
-    })),
+    methods: [
+      ...QuantizeParams.options.map((params) => methodOf("quantize", params.shape.method.value, params)),
+      ...DistillParams.options.map((params) => methodOf("distill", params.shape.mode.value, params)),
+    ],
     metrics: Evaluation.shape.metric.unwrap().unwrap().options,
     targets: Object.entries(TARGETS).map(([name, { isa, description }]) => ({ name, isa: [...isa], description })),
-    trainable_operators: [],
+    trainable_operators: [...trainableOperators()],
     limits: {
       max_upload_bytes: maxUploadBytes,
       max_files: MAX_FILES,
