@@ -9,7 +9,7 @@
  */
 import { CoreError } from "../errors.ts";
 import type { Attr, Graph, Model, Node, Value } from "../onnx/ir.ts";
-import { integersOf, isFloat } from "../onnx/tensor.ts";
+import { elementCount, isFloat } from "../onnx/tensor.ts";
 import { removeDeadCode } from "../passes/dead-code.ts";
 import { findParameters } from "../train/parameters.ts";
 
@@ -148,11 +148,11 @@ function describe(
   return { from, to, signature: `${lines.join(";")} -> ${places.get(to)}`, parameters: own.size };
 }
 
+/** Settings count with their values; vectors of floats that are not trained (running statistics, for instance) differ between repeats. */
 function constantText(value: Value): string {
   const { dtype, dims, byteLength, bytes } = value.constant!;
-  const content =
-    byteLength <= 256 ? (isFloat(dtype) || dtype === "string" ? `${bytes}` : `${integersOf(value.constant!)}`) : "";
-  return `constant ${dtype} ${dims} ${content}`;
+  const isSetting = isFloat(dtype) ? elementCount(dims) === 1 : byteLength <= 256;
+  return `constant ${dtype} ${dims} ${isSetting ? bytes : ""}`;
 }
 
 function operatorText(node: Node): string {
