@@ -63,7 +63,6 @@ export function createJobCheckpoints(deps: {
       let writes = Promise.resolve();
 
       async function store({ name, path }: CheckpointNews): Promise<void> {
-        await checkProduced({ name, path }, await realpath(root));
         const ref = await blobs.put(createReadStream(path), {
           maxBytes: Number.MAX_SAFE_INTEGER, // The disk it was written to has set the limit.
           claim: (ref) => claims.claim(ownerOf(job.id, name, ref), ref),
@@ -80,9 +79,12 @@ export function createJobCheckpoints(deps: {
       return {
         record(news) {
           writes = writes
-            .then(() => store(news))
-            .catch((error) => log.warn({ job: job.id, err: error }, "a checkpoint was not stored"))
-            .then(() => rm(news.path, { force: true }));
+            .then(async () => {
+              // Before anything is done with the file, removing it included.
+              await checkProduced(news, await realpath(root));
+              await store(news).finally(() => rm(news.path, { force: true }));
+            })
+            .catch((error) => log.warn({ job: job.id, err: error }, "a checkpoint was not stored"));
         },
         finish: () => writes,
       };

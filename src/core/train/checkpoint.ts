@@ -59,7 +59,8 @@ export function decodeCheckpoint(bytes: Uint8Array): Checkpoint {
         },
       ]) => {
         if (start + to > bytes.byteLength) throw new RangeError(`"${name}" is cut off`);
-        return [name, new Float32Array(bytes.slice(start + from, start + to).buffer)] as const;
+        // A copy that begins at an aligned address; `slice` of a Buffer would be none.
+        return [name, new Float32Array(new Uint8Array(bytes.subarray(start + from, start + to)).buffer)] as const;
       },
     );
     return { state: JSON.parse(metadata.state), arrays: Object.fromEntries(arrays) };
