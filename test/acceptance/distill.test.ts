@@ -179,7 +179,11 @@ describe("training and distillation", () => {
     assert.deepEqual(await refusalOf({ params }), ["/params/loss/kl_weight no_teacher"]);
     assert.deepEqual(
       await refusalOf({
-        params: { ...params, teacher_model_id: ids.teacher, loss: { outputs: [{ teacher: "scores", student: "logits" }] } },
+        params: {
+          ...params,
+          teacher_model_id: ids.teacher,
+          loss: { outputs: [{ teacher: "scores", student: "logits" }] },
+        },
       }),
       ["/params/loss/outputs output_mismatch"],
     );

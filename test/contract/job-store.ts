@@ -90,6 +90,21 @@ export function testJobStore(name: string, open: () => Promise<JobStore>): void 
       assert.equal((await store.transition(job.id, ["running"], "succeeded", {}, { attempt: 2 }))?.status, "succeeded");
     });
 
+    test("checkpoints are replaced as a whole, by the attempt that runs and by no other", async () => {
+      const { id } = await create();
+      const ref = (digit: string) => ({ sha256: digit.repeat(64), size_bytes: Number(digit) });
+      assert.equal(await store.setCheckpoints(id, 0, { distill: ref("1") }), false);
+      await store.transition(id, ["queued"], "running", { attempt: 1 });
+      assert.equal(await store.setCheckpoints(id, 1, { distill: ref("1") }), true);
+      assert.equal(await store.setCheckpoints(id, 1, { distill: ref("2"), baseline: ref("3") }), true);
+      assert.equal(await store.setCheckpoints(id, 2, {}), false);
+      await store.transition(id, ["running"], "queued");
+      assert.equal(await store.setCheckpoints(id, 1, {}), false);
+      assert.equal(await store.setCheckpoints("job_unknown", 1, {}), false);
+      assert.deepEqual((await store.get(id))?.checkpoints, { distill: ref("2"), baseline: ref("3") });
+      assert.equal((await eventsOf(id)).length, 3);
+    });
+
     test("how jobs ended is counted, also after they were deleted", async () => {
       assert.deepEqual(await store.totals(), { succeeded: 0, failed: 0, cancelled: 0, runSeconds: 0 });
       const [done, lost, waiting] = [await create(), await create(), await create()];
