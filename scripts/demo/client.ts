@@ -44,8 +44,8 @@ export class RequestError extends Error {
   }
 }
 
-const STREAM_RETRIES = 5;
-const STREAM_RETRY_MS = 500;
+const PATIENCE_MS = 30_000;
+const RETRY_MS = 500;
 
 export class Client {
   readonly #url: string;
@@ -94,10 +94,13 @@ export class Client {
     return (await (await this.request(`/v1/jobs/${id}`)).json()) as Job;
   }
 
-  /** Follows the job's event stream to its end, taking it up again where it broke off, and answers the finished job. */
+  /**
+   * Follows the job's event stream to its end, taking it up again where it broke off, and answers the finished job. Gives up when the
+   * service cannot be reached, or has no access to its records, for half a minute.
+   */
   async follow(id: string, onEvent: (event: JobEvent) => void): Promise<Job> {
     let last = 0;
-    for (let failures = 0; ; ) {
+    for (let deadline = Date.now() + PATIENCE_MS; ; await sleep(RETRY_MS)) {
       try {
         const response = await this.request(`/v1/jobs/${id}/events`, {
           headers: { accept: "text/event-stream", "last-event-id": String(last) },
@@ -106,12 +109,13 @@ export class Client {
           last = event.id;
           onEvent(event);
         }
+        const job = await this.job(id);
+        if (job.finished_at !== null) return job;
+        deadline = Date.now() + PATIENCE_MS;
       } catch (error) {
-        if (++failures > STREAM_RETRIES) throw error;
+        const isRefusal = error instanceof RequestError && error.status < 500;
+        if (isRefusal || Date.now() > deadline) throw error;
       }
-      const job = await this.job(id);
-      if (job.finished_at !== null) return job;
-      await sleep(STREAM_RETRY_MS);
     }
   }
 }
