@@ -3,6 +3,13 @@ import { Ajv2020 } from "ajv/dist/2020.js";
 import addFormats from "ajv-formats";
 
 /** What of an OpenAPI document the checks look at. */
+/** A body in one media type. */
+interface Media {
+  readonly schema: unknown;
+  readonly example?: unknown;
+  readonly examples?: Readonly<Record<string, { readonly value: unknown }>>;
+}
+
 export interface OpenApiDocument {
   readonly paths: Readonly<Record<string, Readonly<Record<string, OpenApiOperation>>>>;
   readonly components: {
@@ -15,7 +22,7 @@ export interface OpenApiOperation {
   readonly operationId: string;
   readonly parameters: readonly { readonly name: string; readonly in: string; readonly schema: unknown }[];
   readonly requestBody?: {
-    readonly content: Readonly<Record<string, { readonly schema: unknown; readonly example?: unknown }>>;
+    readonly content: Readonly<Record<string, Media>>;
   };
   readonly responses: Readonly<Record<string, OpenApiResponse>>;
 }
@@ -23,7 +30,7 @@ export interface OpenApiOperation {
 export interface OpenApiResponse {
   readonly $ref?: string;
   readonly headers?: Readonly<Record<string, unknown>>;
-  readonly content?: Readonly<Record<string, { readonly schema: unknown; readonly example?: unknown }>>;
+  readonly content?: Readonly<Record<string, Media>>;
 }
 
 export interface Answer {

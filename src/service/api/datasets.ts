@@ -76,7 +76,7 @@ const createDataset = defineOperation({
     "worker_crashed",
     "validation_failed",
   ],
-  examples: { "application/json": examples.createDatasetRequest },
+  examples: { "application/json": { uploaded: examples.createDatasetRequest } },
 });
 
 const listDatasets = defineOperation({

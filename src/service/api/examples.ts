@@ -78,6 +78,32 @@ export const createJobRequest = {
   name: "rec in 4 bits",
 };
 
+export const createDistillJobRequest = {
+  type: "distill",
+  params: {
+    mode: "offline",
+    teacher_model_id: modelId,
+    dataset_id: datasetId,
+    student: { derive: { width: 0.5 } },
+    loss: { temperature: 4, kl_weight: 0.9, label_weight: 0.1 },
+    training: { epochs: 10, batch_size: 128, learning_rate: 0.005 },
+    baseline: true,
+  },
+  name: "half as wide",
+};
+
+export const createTrainingJobRequest = {
+  type: "distill",
+  params: {
+    mode: "offline",
+    dataset_id: datasetId,
+    student: { model_id: modelId, init: "reinitialize" },
+    loss: { kl_weight: 0, label_weight: 1 },
+    training: { epochs: 20, augmentation: { input: "x", flip: true, shift_pixels: 4 } },
+  },
+  name: "from scratch",
+};
+
 const params = {
   method: "weight_only",
   bits: 4,

@@ -28,8 +28,8 @@ export const createJob = defineOperation({
   tag: "Jobs",
   summary: "Start a job",
   description:
-    "Compresses a model. The request is checked against the recorded facts of model and dataset at once; follow the " +
-    "job by its Location or its events.",
+    "Compresses a model, or trains one. The request is checked against the recorded facts of models and datasets at " +
+    "once; follow the job by its Location or its events.",
   access: "write",
   query: CreateJobQuery,
   headers: CreateJobHeaders,
@@ -60,7 +60,13 @@ export const createJob = defineOperation({
     "too_large",
     "unsupported_media_type",
   ],
-  examples: { "application/json": examples.createJobRequest },
+  examples: {
+    "application/json": {
+      quantize: examples.createJobRequest,
+      distill: examples.createDistillJobRequest,
+      train: examples.createTrainingJobRequest,
+    },
+  },
 });
 
 export const listJobs = defineOperation({

@@ -76,7 +76,7 @@ const createModel = defineOperation({
     },
   },
   problems: [...UPLOAD_PROBLEMS, "validation_failed"],
-  examples: { "application/json": examples.createModelRequest },
+  examples: { "application/json": { uploaded: examples.createModelRequest } },
 });
 
 const listModels = defineOperation({

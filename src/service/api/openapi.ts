@@ -172,8 +172,9 @@ function requestBody(operation: Operation, components: Components): Json | undef
   };
   if (Object.keys(types).length === 0) return undefined;
   const content = Object.entries(types).map(([type, schema]) => {
-    const example = operation.examples?.[type];
-    return [type, { schema: components.schemaOf(schema, "input"), ...(example !== undefined && { example }) }];
+    const named = Object.entries(operation.examples?.[type] ?? {}).map(([name, value]) => [name, { value }]);
+    const examples = named.length > 0 && { examples: Object.fromEntries(named) };
+    return [type, { schema: components.schemaOf(schema, "input"), ...examples }];
   });
   return { required: operation.id !== "createUpload", content: Object.fromEntries(content) };
 }

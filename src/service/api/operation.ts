@@ -26,8 +26,8 @@ export interface Operation<Params = unknown, Query = unknown, Headers = unknown,
   readonly responses: Readonly<Record<number, ResponseSpec>>;
   /** Refusals besides those that any operation may answer with. */
   readonly problems: readonly ProblemCode[];
-  /** By media type; a request body that works as it is. */
-  readonly examples?: Readonly<Record<string, unknown>>;
+  /** By media type and name; request bodies that work as they are. */
+  readonly examples?: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
 }
 
 type ObjectSchema = z.ZodObject;

@@ -135,10 +135,12 @@ test("every example is valid", () => {
   const validator = createOpenApiValidator(document);
   let examples = 0;
   const check = (pointer: string, content: OpenApiOperation["responses"][string]["content"]) => {
-    for (const [type, { example }] of Object.entries(content ?? {})) {
-      if (example === undefined) continue;
-      examples++;
-      validator.checkValue(`${pointer}/content/${type.replaceAll("/", "~1")}/schema`, example);
+    for (const [type, { example, examples: named = {} }] of Object.entries(content ?? {})) {
+      for (const value of [example, ...Object.values(named).map(({ value }) => value)]) {
+        if (value === undefined) continue;
+        examples++;
+        validator.checkValue(`${pointer}/content/${type.replaceAll("/", "~1")}/schema`, value);
+      }
     }
   };
   for (const { path, method, operation } of operations) {
@@ -148,7 +150,7 @@ test("every example is valid", () => {
       check(`${pointer}/responses/${status}`, response.content);
     }
   }
-  assert.ok(examples > 15, `${examples} examples`);
+  assert.ok(examples > 17, `${examples} examples`);
 });
 
 test("every problem code is documented", () => {
