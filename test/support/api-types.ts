@@ -187,7 +187,7 @@ export interface paths {
         put?: never;
         /**
          * Start a job
-         * @description Compresses a model. The request is checked against the recorded facts of model and dataset at once; follow the job by its Location or its events.
+         * @description Compresses a model, or trains one. The request is checked against the recorded facts of models and datasets at once; follow the job by its Location or its events.
          */
         post: operations["createJob"];
         delete?: never;
@@ -503,7 +503,7 @@ export interface components {
             methods: components["schemas"]["Method"][];
             metrics: string[];
             targets: components["schemas"]["Target"][];
-            /** @description Empty: this version does not train. */
+            /** @description Operators that gradients pass through. A student of others is refused; a teacher can be made of any. */
             trainable_operators: string[];
             limits: components["schemas"]["Limits"];
         };
@@ -2310,20 +2310,6 @@ export interface operations {
         };
         requestBody: {
             content: {
-                /**
-                 * @example {
-                 *       "uploads": [
-                 *         {
-                 *           "upload_id": "upl_0199d3b2-4e00-7b7b-8a8a-111213141516",
-                 *           "filename": "rec.onnx"
-                 *         }
-                 *       ],
-                 *       "name": "rec",
-                 *       "metadata": {
-                 *         "team": "ocr"
-                 *       }
-                 *     }
-                 */
                 "application/json": components["schemas"]["CreateModelRequest"];
                 "multipart/form-data": components["schemas"]["ModelForm"];
                 "application/octet-stream": string;
@@ -2832,17 +2818,6 @@ export interface operations {
         };
         requestBody: {
             content: {
-                /**
-                 * @example {
-                 *       "uploads": [
-                 *         {
-                 *           "upload_id": "upl_0199d3b2-4e00-7b7b-8a8a-111213141516",
-                 *           "filename": "lines.npz"
-                 *         }
-                 *       ],
-                 *       "name": "lines"
-                 *     }
-                 */
                 "application/json": components["schemas"]["CreateDatasetRequest"];
                 "multipart/form-data": components["schemas"]["DatasetForm"];
                 "application/octet-stream": string;
@@ -3409,34 +3384,6 @@ export interface operations {
         };
         requestBody: {
             content: {
-                /**
-                 * @example {
-                 *       "type": "quantize",
-                 *       "model_id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
-                 *       "params": {
-                 *         "method": "weight_only",
-                 *         "bits": 4,
-                 *         "block_size": 32,
-                 *         "format": "qdq"
-                 *       },
-                 *       "evaluation": {
-                 *         "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
-                 *         "samples": 100,
-                 *         "dims": {
-                 *           "w": 320
-                 *         },
-                 *         "latency": {
-                 *           "runs": 50,
-                 *           "threads": 1
-                 *         }
-                 *       },
-                 *       "acceptance": {
-                 *         "min_sqnr_db": 20,
-                 *         "max_size_ratio": 0.3
-                 *       },
-                 *       "name": "rec in 4 bits"
-                 *     }
-                 */
                 "application/json": components["schemas"]["CreateJobRequest"];
             };
         };
