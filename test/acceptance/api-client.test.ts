@@ -44,8 +44,8 @@ test("upload, job, events, artifacts, deletion through the generated types", asy
   assert.ok(job.type === "quantize");
   const { effective_params } = job;
   assert.ok(effective_params.method === "weight_only");
-  const blockSize: number = effective_params.block_size;
-  assert.equal(blockSize, 32);
+  const blockSize: number | undefined = effective_params.block_size;
+  assert.equal(blockSize, 128, "the default for eight bits");
 
   await startJob(api, job.id);
   await finishJob(api, job.id, { "model.onnx": bytes });

@@ -1084,11 +1084,10 @@ export interface components {
              */
             bits: 4 | 8;
             /**
-             * @description Weights that share one scale, along the reduction axis.
-             * @default 32
+             * @description Weights that share one scale, along the reduction axis. When it is not given: 32 for 4 bits, 128 for 8.
              * @enum {integer}
              */
-            block_size: 16 | 32 | 64 | 128 | 256;
+            block_size?: 16 | 32 | 64 | 128 | 256;
             /** @default false */
             symmetric: boolean;
             /**
@@ -1832,8 +1831,7 @@ export interface components {
              */
             bits?: 4 | 8;
             /**
-             * @description Weights that share one scale, along the reduction axis.
-             * @default 32
+             * @description Weights that share one scale, along the reduction axis. When it is not given: 32 for 4 bits, 128 for 8.
              * @enum {integer}
              */
             block_size?: 16 | 32 | 64 | 128 | 256;

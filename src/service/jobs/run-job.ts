@@ -20,7 +20,7 @@ import {
 } from "../../core/index.ts";
 import type { JobInputs, JobOutcome, JobRequest, LocalFile, ProducedFile, TaskNews } from "../tasks.ts";
 import { createJobSteps } from "./job-steps.ts";
-import type { QuantizeSpec } from "./spec.ts";
+import { BLOCK_SIZES, type QuantizeSpec } from "./spec.ts";
 
 type Params = QuantizeSpec["params"];
 type Target = Exclude<Params["target"], "auto">;
@@ -69,7 +69,7 @@ const METHODS: {
   weight_only: (params) =>
     weightOnlyPass({
       bits: params.bits,
-      blockSize: params.block_size,
+      blockSize: params.block_size ?? BLOCK_SIZES[params.bits],
       symmetric: params.symmetric,
       format: params.format,
       embeddings: params.embeddings,

@@ -39,14 +39,20 @@ export const DynamicParams = z
   })
   .meta({ id: "DynamicParams", title: "dynamic int8" });
 
+/** Eight bits are accurate enough to share a scale among more weights, and scales are what makes such a file larger than a quarter. */
+export const BLOCK_SIZES = { 4: 32, 8: 128 } as const;
+
 export const WeightOnlyParams = z
   .strictObject({
     method: z.literal("weight_only"),
     bits: z.union([z.literal(4), z.literal(8)]).default(4),
     block_size: z
       .union([z.literal(16), z.literal(32), z.literal(64), z.literal(128), z.literal(256)])
-      .default(32)
-      .meta({ description: "Weights that share one scale, along the reduction axis." }),
+      .optional()
+      .meta({
+        description:
+          "Weights that share one scale, along the reduction axis. When it is not given: 32 for 4 bits, 128 for 8.",
+      }),
     symmetric: z.boolean().default(false),
     algorithm: z.enum(["rtn"]).default("rtn").meta({ description: "`rtn`: round to nearest." }),
     format: z.enum(["matmulnbits", "qdq"]).default("matmulnbits").meta({
@@ -60,6 +66,7 @@ export const WeightOnlyParams = z
       .meta({ description: "Of MatMulNBits: 4 computes in int8, 1 in float32, 0 leaves it to the runtime." }),
     ...Common,
   })
+  .overwrite((params) => ({ ...params, block_size: params.block_size ?? BLOCK_SIZES[params.bits] }))
   .meta({ id: "WeightOnlyParams", title: "weight-only" });
 
 export const QuantizeParams = z
