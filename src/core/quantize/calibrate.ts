@@ -113,17 +113,23 @@ export function exposeValues(
 function findValues(model: Model, names: ReadonlySet<string>): Map<string, Value> {
   const found = new Map<string, Value>();
   for (const graph of model.graphs()) {
-    const first = graph.nodes[0];
-    for (const input of graph.owner && first ? graph.inputs : []) {
-      if (!names.has(input.name)) continue;
-      const copy = graph.insertBefore(first!, { opType: "Identity", inputs: [input], outputs: 1 });
-      found.set(input.name, copy.outputs[0]!);
-    }
-    for (const node of graph.nodes) {
-      for (const value of node.outputs) if (names.has(value.name)) found.set(value.name, value);
+    for (const value of [...graph.inputs, ...graph.nodes.flatMap(({ outputs }) => outputs)]) {
+      if (!names.has(value.name)) continue;
+      if (!graph.owner) found.set(value.name, value);
+      // A body gives out each value once at most, and none of its own inputs; a copy can always be given out.
+      else if (value.isGraphOutput || !value.producer) found.set(value.name, copyOf(value));
+      else found.set(value.name, value);
     }
   }
+  for (const { name } of model.graph.inputs) found.delete(name);
   return found;
+}
+
+function copyOf(value: Value): Value {
+  const init = { opType: "Identity", inputs: [value], outputs: 1 };
+  const { graph, producer } = value;
+  const node = producer ? graph.insertAfter(producer, init) : graph.insertBefore(graph.nodes[0]!, init);
+  return node.outputs[0]!;
 }
 
 /** How a node gives out values of its body: adds them to the outputs of the bodies, in the order of the node's own new outputs. */

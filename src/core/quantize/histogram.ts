@@ -22,10 +22,13 @@ export class Histogram {
   #min = Number.POSITIVE_INFINITY;
   #max = Number.NEGATIVE_INFINITY;
 
-  /** Counts every element of `values`; NaN and infinities are only counted as such. */
-  add(values: Float32Array): void {
-    let min = this.#min;
-    let max = this.#max;
+  /**
+   * Counts every element of `values`; NaN and infinities are only counted as such. Answers the smallest and the largest of these values, or
+   * Infinity and -Infinity when none is finite.
+   */
+  add(values: Float32Array): { readonly min: number; readonly max: number } {
+    let min = Number.POSITIVE_INFINITY;
+    let max = Number.NEGATIVE_INFINITY;
     let zeros = 0;
     let nonFinite = 0;
     for (let i = 0; i < values.length; i++) {
@@ -36,10 +39,10 @@ export class Histogram {
       nonFinite += x - x === 0 ? 0 : 1;
     }
     this.#nonFinite += nonFinite;
-    if (nonFinite === values.length) return;
+    if (nonFinite === values.length) return { min, max };
     this.#zeros += zeros;
     this.#cover(min, max);
-    if (zeros + nonFinite === values.length) return;
+    if (zeros + nonFinite === values.length) return { min, max };
     const finite = nonFinite > 0 ? values.filter((x) => x - x === 0) : values;
     const counts = this.#counts;
     const origin = this.#origin;
@@ -47,6 +50,7 @@ export class Histogram {
     const perWidth = 2 ** -this.#exponent;
     for (let i = 0; i < finite.length; i++) counts[Math.floor(finite[i]! * perWidth) + origin]!++;
     counts[origin]! -= zeros;
+    return { min, max };
   }
 
   /** Adds the counts of `other`, which stays as it is. */

@@ -1,6 +1,6 @@
 /** What calibration keeps of an activation: statistics of fixed size, never the values. */
 import { Histogram } from "./histogram.ts";
-import { entropyRange, mseRange, observedRange, percentileRange, type Range } from "./thresholds.ts";
+import { entropyRange, mseRange, observedRange, percentileRange, type Range, trimmedRange } from "./thresholds.ts";
 
 export interface Observer {
   /** Takes in one tensor: its elements in row-major order and its dims. */
@@ -21,18 +21,11 @@ export class ActivationObserver implements Observer {
   #averageMax = 0;
 
   observe(values: Float32Array): void {
-    let min = 0;
-    let max = 0;
-    for (let i = 0; i < values.length; i++) {
-      const x = values[i]!;
-      if (x < min) min = x;
-      else if (x > max) max = x;
-    }
-    this.histogram.add(values);
-    if (values.length === 0) return;
+    const { min, max } = this.histogram.add(values);
+    if (min > max) return;
     this.#batches++;
-    this.#averageMin += AVERAGING * (min - this.#averageMin);
-    this.#averageMax += AVERAGING * (max - this.#averageMax);
+    this.#averageMin += AVERAGING * (Math.min(min, 0) - this.#averageMin);
+    this.#averageMax += AVERAGING * (Math.max(max, 0) - this.#averageMax);
   }
 
   /** Exponential average of each batch's own range; without the pull towards zero that starting from zero gives. */
@@ -47,6 +40,8 @@ export interface RangeOptions {
   readonly steps: number;
   /** Share of the values that `percentile` keeps, in percent. */
   readonly percentile: number;
+  /** The function of the value that is all the rest of the graph sees of it. */
+  readonly seenAs?: ((x: number) => number) | undefined;
 }
 
 const RANGES = {
@@ -54,12 +49,13 @@ const RANGES = {
   moving_average: ({ averageRange }) => averageRange,
   percentile: ({ histogram }, { percentile }) => percentileRange(histogram, percentile),
   entropy: ({ histogram }, { steps }) => entropyRange(histogram, steps),
-  mse: ({ histogram }, { steps }) => mseRange(histogram, steps),
+  mse: ({ histogram }, { steps, seenAs }) => mseRange(histogram, steps, seenAs),
 } as const satisfies Record<CalibrationMethod, (seen: ActivationObserver, options: RangeOptions) => Range>;
 
 /** The range to quantize an activation over. It contains zero. */
 export function activationRange(seen: ActivationObserver, method: CalibrationMethod, options: RangeOptions): Range {
-  return RANGES[method](seen, options);
+  const range = RANGES[method](seen, options);
+  return options.seenAs && method !== "mse" ? trimmedRange(range, options.seenAs, options.steps) : range;
 }
 
 /** Smallest, largest and mean value of every channel along one axis; the axis may count from the end. */

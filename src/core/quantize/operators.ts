@@ -208,21 +208,32 @@ export function clipBounds(node: Node): Range | undefined {
   return min === undefined || max === undefined || min > 0 || max < 0 ? undefined : { min, max };
 }
 
-/** The positive factor of a multiplication or division by a single number: it changes the scale and leaves the codes alone. */
-export function rescaling(node: Node): { readonly input: Value; readonly factor: number } | undefined {
-  const [a, b] = node.inputs;
-  if (node.domain !== "" || !a || !b) return undefined;
-  const positive = (factor: number | undefined) => factor !== undefined && factor > 0 && Number.isFinite(factor);
-  // A constant with more axes than the other operand would change the shape of the result.
-  const fits = (constant: Value, other: Value) =>
-    constant.constant!.dims.length <= 1 || constant.constant!.dims.length <= (other.shape?.length ?? 0);
-  if (node.opType === "Mul") {
-    if (!a.constant && positive(scalarOf(b)) && fits(b, a)) return { input: a, factor: scalarOf(b)! };
-    if (!b.constant && positive(scalarOf(a)) && fits(a, b)) return { input: b, factor: scalarOf(a)! };
-  }
-  if (node.opType === "Div" && !a.constant && fits(b, a)) {
-    const divisor = scalarOf(b);
-    if (divisor !== undefined && positive(1 / divisor)) return { input: a, factor: 1 / divisor };
-  }
-  return undefined;
+/** y = factor · x + shift, the factor positive. */
+export interface Affine {
+  readonly factor: number;
+  readonly shift: number;
 }
+
+/**
+ * What a node does that combines a tensor with a single number. Multiplying changes the scale of a quantized tensor and adding moves its
+ * zero point; the codes stay as they are.
+ */
+export function affineOf(node: Node): (Affine & { readonly input: Value }) | undefined {
+  const [a, b] = node.inputs;
+  if (node.domain !== "" || node.inputs.length !== 2 || !a || !b) return undefined;
+  const [input, constant] = a.constant ? [b, a] : [a, b];
+  const number = scalarOf(constant);
+  if (number === undefined || input.constant) return undefined;
+  // A constant with more axes than the tensor would change the shape of the result.
+  const { dims } = constant.constant!;
+  if (dims.length > 1 && dims.length > (input.shape?.length ?? 0)) return undefined;
+  const affine = AFFINE[node.opType]?.(number, constant === b);
+  return affine && affine.factor > 0 && Number.isFinite(affine.factor) ? { input, ...affine } : undefined;
+}
+
+const AFFINE: Readonly<Record<string, (number: number, isSecond: boolean) => Affine | undefined>> = {
+  Mul: (factor) => ({ factor, shift: 0 }),
+  Div: (divisor, isSecond) => (isSecond ? { factor: 1 / divisor, shift: 0 } : undefined),
+  Add: (shift) => ({ factor: 1, shift }),
+  Sub: (shift, isSecond) => (isSecond ? { factor: 1, shift: -shift } : undefined),
+};

@@ -8,12 +8,14 @@
  */
 import type { Graph, Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount } from "../onnx/tensor.ts";
+import { AffineGroups } from "./affine-groups.ts";
 import {
+  type Affine,
+  affineOf,
   clipBounds,
   isFloatConstant,
   type OperatorRule,
   type Refusal,
-  rescaling,
   ruleFor,
   UNCUT,
 } from "./operators.ts";
@@ -24,6 +26,8 @@ export interface PlacementOptions {
   readonly excludeNodes?: ReadonlyMap<string, Refusal>;
   /** Operator types to leave in float. */
   readonly excludeOps?: ReadonlySet<string>;
+  /** Sums with a number, by name, that must be computed: a zero point cannot express them. */
+  readonly computedSums?: ReadonlySet<string>;
 }
 
 export interface Unit {
@@ -51,9 +55,9 @@ export interface QuantizedValue {
   readonly source: Value;
   /** Made by an integer kernel: every reader sees the dequantized value, since no other exists. */
   readonly integer: boolean;
-  /** Values of one group share a scale, times `ratio`, and a zero point. */
+  /** Values of one group have codes of one meaning: each is factor · g + shift of a common g. */
   readonly group: number;
-  readonly ratio: number;
+  readonly affine: Affine;
   /** Read by something other than a movement of the group: its range counts. */
   readonly leaf: boolean;
   readonly clip: Range;
@@ -61,10 +65,9 @@ export interface QuantizedValue {
   readonly uncut: boolean;
 }
 
-/** A quantized value read through multiplications by positive numbers: the same codes under another scale. */
-export interface Alias {
+/** A quantized value read through operations with single numbers: the same codes, under another scale and zero point. */
+export interface Alias extends Affine {
   readonly base: Value;
-  readonly factor: number;
   readonly nodes: readonly Node[];
 }
 
@@ -77,6 +80,7 @@ export interface Placement {
   readonly islands: readonly Node[];
 }
 
+const IDENTITY: Affine = { factor: 1, shift: 0 };
 const UNLIMITED: Range = { min: Number.NEGATIVE_INFINITY, max: Number.POSITIVE_INFINITY };
 
 export function placeQuantizers(model: Model, options: PlacementOptions = {}): Placement {
@@ -94,7 +98,8 @@ class Placer {
   readonly #makers = new Map<Value, Unit>();
   /** The unit a node is the heart of. */
   readonly #hearts = new Map<Node, Unit>();
-  readonly #rescalings = new Map<Value, { readonly node: Node; readonly input: Value; readonly factor: number }>();
+  /** Values that are a number times another, plus a number. */
+  readonly #affine = new Map<Value, Affine & { readonly node: Node; readonly input: Value }>();
 
   constructor(model: Model, options: PlacementOptions) {
     this.#model = model;
@@ -106,7 +111,7 @@ class Placer {
     while (this.#units.filter((unit) => unit.quantized && this.#takeBack(unit)).length > 0);
     const values = this.#values();
     const aliases = new Map<Value, Alias>();
-    for (const value of this.#rescalings.keys()) {
+    for (const value of this.#affine.keys()) {
       const alias = this.#resolve(value);
       if (alias.nodes.length > 0 && values.has(alias.base)) aliases.set(value, alias);
     }
@@ -119,9 +124,11 @@ class Placer {
     const taken = new Set<Node>();
     for (const node of graph.nodes) {
       if (taken.has(node)) continue;
-      const rescaled = rescaling(node);
-      if (rescaled) {
-        this.#rescalings.set(node.outputs[0]!, { node, ...rescaled });
+      const affine = affineOf(node);
+      // A sum that is clipped afterwards has to be computed: saturating is what an integer kernel does at its output.
+      const isComputed = this.#options.computedSums?.has(node.name) || tailOf(node.outputs[0]!).tail.length > 0;
+      if (affine && (affine.shift === 0 || !isComputed)) {
+        this.#affine.set(node.outputs[0]!, { node, ...affine });
         continue;
       }
       const rule = ruleFor(node);
@@ -217,7 +224,7 @@ class Placer {
     return unit.biasAdd ? readers.length > 0 && readers.every(isQuantizedUnit) : readers.some(isQuantizedUnit);
   }
 
-  /** Who reads a value, seen through multiplications that only change the scale. */
+  /** Who reads a value, seen through operations that only change scale or zero point. */
   #readers(value: Value): Reader[] {
     const readers: Reader[] = value.uses.flatMap(({ node, index }): Reader[] => {
       const output = node.outputs[0];
@@ -228,21 +235,27 @@ class Placer {
     return value.isGraphOutput ? [...readers, undefined] : readers;
   }
 
-  /** The value whose codes this one shares, when that is made by a quantized unit. */
+  /** The value whose codes this one shares, when that is made by a quantized unit; else the value itself. */
   #resolve(value: Value): Alias {
-    const rescaled = this.#rescalings.get(value);
-    if (!rescaled) return { base: value, factor: 1, nodes: [] };
-    const inner = this.#resolve(rescaled.input);
+    const itself: Alias = { base: value, ...IDENTITY, nodes: [] };
+    const affine = this.#affine.get(value);
+    if (!affine) return itself;
+    const inner = this.#resolve(affine.input);
     const maker = this.#makers.get(inner.base);
-    if (!maker?.quantized) return { base: value, factor: 1, nodes: [] };
-    return { base: inner.base, factor: inner.factor * rescaled.factor, nodes: [...inner.nodes, rescaled.node] };
+    if (!maker?.quantized || (affine.shift !== 0 && maker.rule.floatOutput)) return itself;
+    return {
+      base: inner.base,
+      factor: affine.factor * inner.factor,
+      shift: affine.factor * inner.shift + affine.shift,
+      nodes: [...inner.nodes, affine.node],
+    };
   }
 
   // ---- values ------------------------------------------------------------------------------------------------------
 
   #values(): Map<Value, QuantizedValue> {
     const wanted = new Map<Value, { readonly integer: boolean; readonly maker: Unit | undefined }>();
-    const groups = new ScaledGroups();
+    const groups = new AffineGroups<Value>();
     for (const unit of this.#units) {
       if (!unit.quantized) continue;
       for (const input of this.#activations(unit)) {
@@ -257,13 +270,13 @@ class Placer {
     }
     return new Map(
       [...wanted].map(([value, { integer, maker }]) => {
-        const { group, ratio } = groups.find(value);
+        const { group, ...affine } = groups.find(value);
         const entry: QuantizedValue = {
           value,
           source: integer && maker ? (maker.outputs.length > 1 ? value : maker.result) : value,
           integer,
           group,
-          ratio,
+          affine,
           leaf: this.#isLeaf(value, groups),
           clip: maker?.clip ?? UNLIMITED,
           uncut: UNCUT.has(value.producer?.opType ?? ""),
@@ -274,15 +287,15 @@ class Placer {
   }
 
   /** Movements keep the parameters of their input. A value that only feeds a Concat takes those of its output, so that nothing is rounded twice. */
-  #share(unit: Unit, groups: ScaledGroups): void {
+  #share(unit: Unit, groups: AffineGroups<Value>): void {
     for (const input of this.#activations(unit)) {
-      const { base, factor } = this.#resolve(input);
+      const { base, ...affine } = this.#resolve(input);
       const isShared = unit.rule.kind === "movement" || this.#readers(base).every((reader) => reader === unit);
-      if (isShared) for (const output of unit.outputs) groups.join(base, factor, output);
+      if (isShared) for (const output of unit.outputs) groups.join(base, affine, output);
     }
   }
 
-  #isLeaf(value: Value, groups: ScaledGroups): boolean {
+  #isLeaf(value: Value, groups: AffineGroups<Value>): boolean {
     const { group } = groups.find(value);
     return this.#readers(value).some(
       (reader) => !isQuantizedUnit(reader) || reader.outputs.every((output) => groups.find(output).group !== group),
@@ -300,7 +313,7 @@ class Placer {
         !inUnits.has(node) &&
         node.opType !== "Constant" &&
         node.inputs.some(isInteger) &&
-        !node.outputs.some((output) => this.#rescalings.has(output) && this.#resolve(output).nodes.length > 0) &&
+        !node.outputs.some((output) => this.#resolve(output).nodes.length > 0) &&
         node.outputs.some((output) => this.#readers(output).some(isQuantizedUnit)),
     );
   }
@@ -341,36 +354,4 @@ function tailOf(result: Value): { tail: Node[]; output: Value; clip: Range } {
 function onlyReader(value: Value): Node | undefined {
   const [use, other] = value.uses;
   return use && !other && !value.isGraphOutput && use.node.graph === value.graph ? use.node : undefined;
-}
-
-/** Union-find over values whose scales are in a fixed proportion. */
-class ScaledGroups {
-  readonly #parents = new Map<Value, { readonly parent: Value; readonly ratio: number }>();
-  readonly #numbers = new Map<Value, number>();
-
-  /** The group of a value and its scale in units of the group's. */
-  find(value: Value): { readonly group: number; readonly ratio: number } {
-    const { root, ratio } = this.#root(value);
-    if (!this.#numbers.has(root)) this.#numbers.set(root, this.#numbers.size);
-    return { group: this.#numbers.get(root)!, ratio };
-  }
-
-  /** From now on scale(b) = factor · scale(a). */
-  join(a: Value, factor: number, b: Value): void {
-    const from = this.#root(a);
-    const to = this.#root(b);
-    if (from.root === to.root) return;
-    // scale(to.root) · to.ratio = factor · scale(from.root) · from.ratio
-    this.#parents.set(to.root, { parent: from.root, ratio: (factor * from.ratio) / to.ratio });
-  }
-
-  #root(value: Value): { readonly root: Value; readonly ratio: number } {
-    let root = value;
-    let ratio = 1;
-    for (let up = this.#parents.get(root); up; up = this.#parents.get(root)) {
-      ratio *= up.ratio;
-      root = up.parent;
-    }
-    return { root, ratio };
-  }
 }

@@ -7,9 +7,8 @@ import type { Graph, Model, Node, Value } from "../onnx/ir.ts";
 import { arrayOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { type BiasUse, quantizeWeight, type WeightScheme } from "./channel-weights.ts";
 import { scalarOf, type WeightOperand } from "./operators.ts";
-import { type AffineParams, affineParams, codeRange } from "./params.ts";
+import { type AffineParams, codeRange } from "./params.ts";
 import type { Placement, QuantizedValue, Unit } from "./placement.ts";
-import type { Range } from "./thresholds.ts";
 
 /** Per-axis QuantizeLinear and DequantizeLinear exist since this version. */
 export const MIN_OPSET = 13;
@@ -19,53 +18,30 @@ export interface QdqScheme {
   readonly weights: WeightScheme;
 }
 
-/** What calibration has found out, by the name of the value. */
-export interface ActivationStatistics {
-  /** Of every leaf value. */
-  readonly ranges: ReadonlyMap<string, Range>;
-  /** The largest value of each channel, of values that meet weights. */
-  readonly channelMaxima: ReadonlyMap<string, Float64Array>;
-}
+/** The largest value of each channel of what weights meet, by its name; undefined where it is not known. */
+export type ChannelMaxima = (name: string) => Float64Array | undefined;
 
-/** Quantizes `model` in place. The placement was made from this very model and is of no use afterwards. */
-export function emitQdq(model: Model, placement: Placement, statistics: ActivationStatistics, scheme: QdqScheme): void {
+/**
+ * Quantizes `model` in place. `params` has scale and zero point of every quantized value and alias of the placement, which was made from
+ * this very model and is of no use afterwards.
+ */
+export function emitQdq(
+  model: Model,
+  placement: Placement,
+  params: ReadonlyMap<Value, AffineParams>,
+  channelMaxima: ChannelMaxima,
+  scheme: QdqScheme,
+): void {
   if (model.opset < MIN_OPSET) {
     throw new CoreError("internal", `Q/DQ needs operator set ${MIN_OPSET}; the model has ${model.opset}.`);
   }
-  const params = activationParams(placement, statistics.ranges, scheme);
-  new Emitter(placement, params, statistics.channelMaxima, scheme).emit();
-}
-
-/** Scale and zero point of every quantized value: groups get the smallest range that holds those of all their leaves. */
-export function activationParams(
-  placement: Placement,
-  ranges: ReadonlyMap<string, Range>,
-  { activationDType }: QdqScheme,
-): Map<Value, AffineParams> {
-  const groups = new Map<number, { min: number; max: number }>();
-  for (const { value, group, ratio, leaf, clip } of placement.values.values()) {
-    const range = groups.get(group) ?? { min: 0, max: 0 };
-    groups.set(group, range);
-    if (!leaf) continue;
-    const observed = ranges.get(value.name);
-    if (!observed) throw new CoreError("internal", "A quantized value has no range.", value.name);
-    range.min = Math.min(range.min, Math.max(observed.min, clip.min) / ratio);
-    range.max = Math.max(range.max, Math.min(observed.max, clip.max) / ratio);
-  }
-  const codes = codeRange(activationDType);
-  return new Map(
-    [...placement.values.values()].map(({ value, group, ratio }) => {
-      const { min, max } = groups.get(group)!;
-      const { scale, zeroPoint } = affineParams(min, max, codes);
-      return [value, { scale: Math.fround(scale * ratio), zeroPoint }];
-    }),
-  );
+  new Emitter(placement, params, channelMaxima, scheme).emit();
 }
 
 interface SharedWeight {
   readonly weight: Value;
   readonly operand: WeightOperand;
-  readonly readers: { readonly unit: Unit; readonly base: Value; readonly inputScale: number }[];
+  readonly readers: { readonly unit: Unit; readonly input: Value; readonly inputScale: number }[];
 }
 
 /** How far beyond the largest value seen in calibration a channel may go before products can saturate. */
@@ -77,19 +53,19 @@ type ActivationUses = Map<Node, ReadonlySet<number>>;
 class Emitter {
   readonly #placement: Placement;
   readonly #params: ReadonlyMap<Value, AffineParams>;
-  readonly #channelMaxima: ReadonlyMap<string, Float64Array>;
+  readonly #channelMaxima: ChannelMaxima;
   readonly #scheme: QdqScheme;
   readonly #activations: ActivationUses = new Map();
   /** What Q reads instead of a unit's result, and its scale in units of the result's. */
   readonly #lowered = new Map<Value, { readonly source: Value; readonly factor: number }>();
   readonly #codes = new Map<Value, Value>();
-  readonly #dequantized = new Map<Graph, Map<string, Value>>();
+  readonly #dequantized = new Map<Graph, Map<Value, Value>>();
   readonly #constants = new Map<string, Value>();
 
   constructor(
     placement: Placement,
     params: ReadonlyMap<Value, AffineParams>,
-    channelMaxima: ReadonlyMap<string, Float64Array>,
+    channelMaxima: ChannelMaxima,
     scheme: QdqScheme,
   ) {
     this.#placement = placement;
@@ -105,7 +81,7 @@ class Emitter {
     for (const { node, rule } of units) this.#activations.set(node, new Set(rule.activations(node)));
     for (const unit of units) if (unit.node.opType === "HardSigmoid") this.#lowerHardSigmoid(unit);
     for (const entry of values.values()) this.#insertPair(entry);
-    for (const [value, { base, factor }] of aliases) this.#redirect(value, values.get(base)!, factor);
+    for (const [value, { base }] of aliases) this.#redirect(value, values.get(base)!);
     for (const weight of weights) this.#quantizeWeight(weight);
     for (const node of this.#activations.keys()) this.#quantizeConstantOperands(node);
     this.#removeUnread(units);
@@ -127,41 +103,39 @@ class Emitter {
       ? read.graph.insertAfter(read.producer, init)
       : read.graph.insertBefore(read.graph.nodes[0]!, init);
     this.#codes.set(value, quantize.outputs[0]!);
-    this.#redirect(value, entry, 1);
+    this.#redirect(value, entry);
   }
 
-  /** Lets those who should read codes, or everyone if there is nothing else, read the dequantized codes of `entry` instead of `value`. */
-  #redirect(value: Value, entry: QuantizedValue, factor: number): void {
+  /** Lets those who should read codes, or everyone if there is nothing else, read `value` (an alias, maybe) from the codes of `entry`. */
+  #redirect(value: Value, entry: QuantizedValue): void {
     const codes = this.#codes.get(entry.value)!;
     for (const { node, index } of [...value.uses]) {
       if (node === codes.producer) continue;
       if (entry.integer || this.#activations.get(node)?.has(index)) {
-        node.setInput(index, this.#dequantize(entry.value, node.graph, factor));
+        node.setInput(index, this.#dequantize(value, codes, node.graph));
       }
     }
     if (!entry.integer || !value.isGraphOutput) return;
-    value.graph.replaceUses(value, this.#dequantize(entry.value, value.graph, factor));
+    value.graph.replaceUses(value, this.#dequantize(value, codes, value.graph));
     if (value === entry.source) codes.producer!.setInput(0, value);
   }
 
-  /** The dequantized value in `graph`, times `factor`; made once. */
-  #dequantize(value: Value, graph: Graph, factor: number): Value {
-    const made = this.#dequantized.get(graph) ?? new Map<string, Value>();
+  /** `value` out of its codes, in `graph`; made once. */
+  #dequantize(value: Value, codes: Value, graph: Graph): Value {
+    const made = this.#dequantized.get(graph) ?? new Map<Value, Value>();
     this.#dequantized.set(graph, made);
-    const codes = this.#codes.get(value)!;
-    const key = `${factor} ${codes.name}`;
-    const existing = made.get(key);
+    const existing = made.get(value);
     if (existing) return existing;
     const { scale, zeroPoint } = this.#params.get(value)!;
     const init = {
       opType: "DequantizeLinear",
       name: graph.model.freshName(`${value.name}_DequantizeLinear`),
-      inputs: [codes, this.#scale(codes.graph, scale * factor), this.#zeroPoint(codes.graph, zeroPoint)],
+      inputs: [codes, this.#scale(codes.graph, scale), this.#zeroPoint(codes.graph, zeroPoint)],
       outputs: [graph.model.freshName(`${value.name}_dequantized`)],
     };
     const node =
       graph === codes.graph ? graph.insertAfter(codes.producer!, init) : graph.insertBefore(graph.nodes[0]!, init);
-    made.set(key, node.outputs[0]!);
+    made.set(value, node.outputs[0]!);
     return node.outputs[0]!;
   }
 
@@ -189,10 +163,9 @@ class Emitter {
       if (!operand) continue;
       const weight = unit.node.inputs[operand.input]!;
       const input = unit.node.inputs[unit.rule.activations(unit.node)[0]!]!;
-      const { base, factor } = this.#placement.aliases.get(input) ?? { base: input, factor: 1 };
       const key = `${operand.axis} ${operand.groups} ${weight.name}`;
       const group = groups.get(key) ?? { weight, operand, readers: [] };
-      group.readers.push({ unit, base, inputScale: Math.fround(this.#params.get(base)!.scale * factor) });
+      group.readers.push({ unit, input, inputScale: this.#params.get(input)!.scale });
       groups.set(key, group);
     }
     return [...groups.values()];
@@ -200,7 +173,7 @@ class Emitter {
 
   #quantizeWeight({ weight, operand, readers }: SharedWeight): void {
     const uses = readers.map(({ unit, inputScale }): BiasUse => ({ bias: biasOf(unit)?.constant, inputScale }));
-    const limits = readers.map(({ base }) => this.#inputCodes(base));
+    const limits = readers.map(({ input }) => this.#inputCodes(input));
     const quantized = quantizeWeight(weight.constant!, operand, uses, this.#scheme.weights, largestOf(limits));
     const owner = weight.graph;
     const codes = owner.addInitializer(`${weight.name}_quantized`, quantized.codes);
@@ -219,12 +192,18 @@ class Emitter {
     });
   }
 
-  /** The largest code of each channel of an activation, with a margin for what calibration has not seen. */
-  #inputCodes(base: Value): Float64Array | undefined {
-    const maxima = this.#channelMaxima.get(base.name);
-    const { scale, zeroPoint } = this.#params.get(base)!;
-    // Padding puts the zero point where there is no value.
-    return maxima?.map((max) => Math.min(255, Math.max(zeroPoint, Math.ceil((CODE_MARGIN * max) / scale) + zeroPoint)));
+  /**
+   * The largest code of each channel of an activation, counted from the lowest, which is how kernels see signed ones too. With a margin for
+   * what calibration has not seen.
+   */
+  #inputCodes(input: Value): Float64Array | undefined {
+    const { scale, zeroPoint } = this.#params.get(input)!;
+    const { min, max } = codeRange(this.#scheme.activationDType);
+    return this.#channelMaxima(input.name)?.map((largest) => {
+      // Padding puts the zero point where there is no value.
+      const code = zeroPoint - min + Math.ceil((CODE_MARGIN * Math.max(largest, 0)) / scale);
+      return Math.min(code, max - min);
+    });
   }
 
   #dequantizeConstant(reader: Node, codes: Value, scale: Value, axis: number): Value {

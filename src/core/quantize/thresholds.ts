@@ -4,7 +4,7 @@
  *
  * - percentile: keeps the given share of the values, half of the rest cut on either side (all of it on the one side of one-sided data).
  * - MSE: the range with the least Σ count·(x − x̂)² over bins, clipping included.
- * - entropy (S. Migacz, 8-bit Inference with TensorRT, 2017): the range with the least KL(P‖Q). P is the histogram with the outliers folded
+ * - entropy (S. Migacz, 8-bit Inference with TensorRT, 2017): the range with the least KL(P‖Q), within limits. P is the histogram with the outliers folded
  *   into the outermost bins inside the range; Q is what the quantized tensor says about it: the mass that falls on one code (outliers left
  *   out) spread evenly over the non-empty bins of that code. Three points differ from the usual implementation: codes are those of the
  *   real affine grid, so one-sided data has all of them; exact zeros take no part, because every grid holds them without error; and the
@@ -53,15 +53,66 @@ function cutFrom(
   return 0;
 }
 
-/** `steps`: how many codes there are, less one. */
-export function mseRange(histogram: Histogram, steps: number): Range {
+/** `steps`: how many codes there are, less one. With `seenAs`, the error is that of this function of the values. */
+export function mseRange(histogram: Histogram, steps: number, seenAs?: (x: number) => number): Range {
   const { centres, counts } = histogram.points();
-  return search(observedRange(histogram), (min, max) => squaredError(centres, counts, min, max, steps));
+  const targets = seenAs ? centres.map(seenAs) : centres;
+  return search(observedRange(histogram), (min, max) => {
+    if (!seenAs) return squaredError(centres, counts, min, max, steps);
+    // The zero point will be rounded, and the ends with it. Where a function turns flat, ending short of that is an error in every value
+    // beyond; so the range must do with either end rounded inwards.
+    const grid = new Grid(min, max, steps, Math.ceil);
+    return errorOn(grid, centres, counts, targets, grid.values.map(seenAs));
+  });
+}
+
+/** Codes 0 … steps for [min, max], with a code for zero. */
+class Grid {
+  readonly values: Float64Array;
+  readonly #step: number;
+  readonly #lowest: number;
+
+  constructor(min: number, max: number, steps: number, round: (x: number) => number = Math.round) {
+    this.#step = (max - min) / steps;
+    this.#lowest = round(min / this.#step);
+    this.values = Float64Array.from({ length: steps + 1 }, (_, code) => (this.#lowest + code) * this.#step);
+  }
+
+  codeOf(x: number): number {
+    return Math.min(Math.max(Math.round(x / this.#step) - this.#lowest, 0), this.values.length - 1);
+  }
 }
 
 export function entropyRange(histogram: Histogram, steps: number): Range {
   const { centres, counts } = histogram.points();
-  return search(observedRange(histogram), (min, max) => divergence(centres, counts, min, max, steps));
+  const density = withoutPointMasses(counts);
+  const observed = observedRange(histogram);
+  const limit = MAX_ENTROPY_LOSS * squaredError(centres, counts, observed.min, observed.max, steps);
+  return search(observed, (min, max) =>
+    squaredError(centres, counts, min, max, steps) > limit
+      ? Number.POSITIVE_INFINITY
+      : divergence(centres, density, min, max, steps),
+  );
+}
+
+/**
+ * KL counts every value alike, however small. Where most of the data lies close to zero and the rest carries the signal (gates, what follows
+ * a swish), its range can destroy the tensor; it may cost this factor in squared error against not cutting at all.
+ */
+const MAX_ENTROPY_LOSS = 4;
+
+/** A bin that holds this many times what its neighbours do is not part of a density. */
+const POINT_MASS = 8;
+
+/**
+ * Bins that hold far more than both neighbours (values that an earlier operator has clipped to one number) are brought down to them. A code
+ * represents such a value no worse for having other values next to it, but KL would take the uneven code for lost information.
+ */
+function withoutPointMasses(counts: Float64Array): Float64Array {
+  return counts.map((count, i) => {
+    const around = ((counts[i - 1] ?? 0) + (counts[i + 1] ?? 0)) / 2;
+    return count > POINT_MASS * (around + 1) ? around + 1 : count;
+  });
 }
 
 /** Σ count·(x − x̂)² of bin centres on the affine grid over [min, max]. */
@@ -72,12 +123,21 @@ export function squaredError(
   max: number,
   steps: number,
 ): number {
-  const step = (max - min) / steps;
-  const lowest = Math.round(min / step);
+  const grid = new Grid(min, max, steps);
+  return errorOn(grid, centres, counts, centres, grid.values);
+}
+
+/** Σ count·(target − value)², where the value is that of the code that the centre gets. */
+function errorOn(
+  grid: Grid,
+  centres: Float64Array,
+  counts: Float64Array,
+  targets: Float64Array,
+  values: Float64Array,
+): number {
   let sum = 0;
   for (let i = 0; i < centres.length; i++) {
-    const code = Math.min(Math.max(Math.round(centres[i]! / step), lowest), lowest + steps);
-    const error = centres[i]! - code * step;
+    const error = targets[i]! - values[grid.codeOf(centres[i]!)]!;
     sum += counts[i]! * error * error;
   }
   return sum;
@@ -122,10 +182,28 @@ export function divergence(
   return sum / total;
 }
 
+const TRIM_STEPS = 1024;
+
+/** The part of a range outside of which `seenAs` is constant, and a code beyond, for the zero point may round inwards. */
+export function trimmedRange({ min, max }: Range, seenAs: (x: number) => number, steps: number): Range {
+  const inwards = (end: number) => {
+    let kept = end;
+    for (let i = 1; i <= TRIM_STEPS; i++) {
+      const x = end * (1 - i / TRIM_STEPS);
+      if (seenAs(x) !== seenAs(end)) break;
+      kept = x;
+    }
+    return kept;
+  };
+  const kept = { min: inwards(min), max: inwards(max) };
+  const step = (kept.max - kept.min) / steps;
+  return { min: Math.max(min, kept.min - step), max: Math.min(max, kept.max + step) };
+}
+
 const OCTAVES = 7;
-const PER_OCTAVE = 8;
+const PER_OCTAVE = 4;
 const REFINEMENTS = 16;
-const ROUNDS = 3;
+const ROUNDS = 2;
 
 /**
  * The range inside `observed` with the least `cost`: one side after the other, each over a geometric grid down to 1/128 of the observed limit

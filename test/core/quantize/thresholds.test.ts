@@ -10,6 +10,7 @@ import {
   percentileRange,
   type Range,
   squaredError,
+  trimmedRange,
 } from "../../../src/core/quantize/thresholds.ts";
 
 const STEPS = 255;
@@ -156,18 +157,18 @@ function denseDivergence(centres: Float64Array, counts: Float64Array, min: numbe
 }
 
 test("entropy keeps clean data whole and cuts an outlier off, on one-sided data too", () => {
-  const clean = normal(200_000, 5);
+  const clean = normal(500_000, 5);
   const peak = clean.reduce((max, x) => Math.max(max, x), 0);
   const cleanRange = entropyRange(histogramOf(clean), STEPS);
   assert.ok(cleanRange.max > 0.85 * peak && cleanRange.max <= peak, `clean: ${cleanRange.max} of ${peak}`);
   for (const data of [clean, clean.map((x) => Math.max(0, x))]) {
-    const range = entropyRange(histogramOf(withOutlier(data, 50)), STEPS);
-    assert.ok(range.max > 3.5 && range.max < 9, `with an outlier of 50: ${range.max}`);
+    const range = entropyRange(histogramOf(withOutlier(data, 20)), STEPS);
+    assert.ok(range.max > 3.5 && range.max < 9, `with an outlier of 20: ${range.max}`);
   }
 });
 
 test("with outliers, MSE beats minmax in the squared error, percentile and entropy halve the typical error", () => {
-  const shapes = { normal: normal(200_000, 6), relu: normal(200_000, 7).map((x) => Math.max(0, x)) };
+  const shapes = { normal: normal(500_000, 6), relu: normal(500_000, 7).map((x) => Math.max(0, x)) };
   for (const [shape, clean] of Object.entries(shapes)) {
     const values = withOutlier(clean, 20);
     const histogram = histogramOf(values);
@@ -184,6 +185,28 @@ test("with outliers, MSE beats minmax in the squared error, percentile and entro
       else assert.ok(meanAbsolute(after) < 0.5 * meanAbsolute(before), `${label}: typical error`);
     }
   }
+});
+
+test("entropy never costs more than a factor of four in squared error", () => {
+  // A gate: nearly all values close to zero, the few large ones are what matters.
+  const gate = normal(100_000, 8).map((x) => (x > 3 ? 0.9 : 1e-3 * Math.abs(x)));
+  const histogram = histogramOf(gate);
+  const before = meanSquare(errorsOf(gate, observedRange(histogram)));
+  assert.ok(meanSquare(errorsOf(gate, entropyRange(histogram, STEPS))) <= 4.2 * before);
+});
+
+test("what a function makes constant needs no range", () => {
+  const values = normal(50_000, 9).map((x) => 8 * x);
+  const histogram = histogramOf(values);
+  const swish = (x: number) => (x * Math.min(Math.max(x + 3, 0), 6)) / 6;
+  const plain = mseRange(histogram, STEPS);
+  const through = mseRange(histogram, STEPS, swish);
+  assert.ok(plain.min < -20 && through.min > -3.5 && through.min < -2, `${through.min}`);
+  const errorOf = (range: Range) =>
+    errorsOf(values, range).reduce((sum, error, i) => sum + (swish(values[i]! + error) - swish(values[i]!)) ** 2, 0);
+  assert.ok(errorOf(through) < 0.5 * errorOf(plain));
+  const trimmed = trimmedRange({ min: -20, max: 20 }, swish, STEPS);
+  assert.ok(trimmed.min < -3 && trimmed.min > -3.2 && trimmed.max === 20, `${trimmed.min}`);
 });
 
 test("all methods contain zero, stay inside what was observed, and answer constant data as it is", () => {

@@ -2,37 +2,24 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
-import { checkInvariants } from "../../../src/core/passes/pass.ts";
-import { observe } from "../../../src/core/quantize/calibrate.ts";
-import { ActivationObserver, activationRange } from "../../../src/core/quantize/observers.ts";
-import { codeRange } from "../../../src/core/quantize/params.ts";
 import { type Placement, placeQuantizers } from "../../../src/core/quantize/placement.ts";
-import { emitQdq, type QdqScheme } from "../../../src/core/quantize/qdq.ts";
+import { calibrate, quantizeStatic, type StaticOptions } from "../../../src/core/quantize/static.ts";
 import { branches, GraphMaker, loop, mlp, mobilenet, randomFeeds, resnet, transformer } from "../../support/graphs.ts";
 import { fusedOperators, openModel, runModel, sqnrDb } from "../../support/open-model.ts";
 
 type Feeds = Record<string, Tensor>;
 
-const SCHEME: QdqScheme = {
+const OPTIONS: StaticOptions = {
+  method: "minmax",
+  percentile: 99.999,
   activationDType: "uint8",
-  weights: { codes: codeRange("int8", { symmetric: true }), perChannel: true, avoidSaturation: true },
+  perChannel: true,
+  avoidSaturation: true,
 };
 
-/** Places, calibrates with minmax, and emits. */
-async function quantize(model: Model, feeds: readonly Feeds[], scheme: QdqScheme = SCHEME) {
-  const quantized = model.clone();
-  const placement = placeQuantizers(quantized);
-  const observers = new Map(
-    [...placement.values.values()]
-      .filter(({ leaf }) => leaf)
-      .map(({ value }) => [value.name, new ActivationObserver()]),
-  );
-  await observe(model, observers, streamOf(feeds), { openModel });
-  const options = { steps: 255, percentile: 100 };
-  const ranges = new Map([...observers].map(([name, seen]) => [name, activationRange(seen, "minmax", options)]));
-  emitQdq(quantized, placement, { ranges, channelMaxima: new Map() }, scheme);
-  checkInvariants(quantized, "emitQdq");
-  return quantized;
+async function quantize(model: Model, feeds: readonly Feeds[], options: Partial<StaticOptions> = {}): Promise<Model> {
+  const calibration = await calibrate(model, streamOf(feeds), { openModel });
+  return quantizeStatic(model, calibration, { ...OPTIONS, ...options }).model;
 }
 
 async function* streamOf(feeds: readonly Feeds[]): AsyncGenerator<Feeds> {
@@ -258,7 +245,7 @@ test("int8 activations, one scale for each weight", async () => {
   const feeds = feedsFor(model, 4);
   const quantized = await quantize(model, feeds, {
     activationDType: "int8",
-    weights: { ...SCHEME.weights, perChannel: false },
+    perChannel: false,
   });
   const dtypes = new Set([...quantized.graph.initializers].map(({ constant }) => constant!.dtype));
   assert.deepEqual(dtypes, new Set(["int8", "float32", "int32"]));

@@ -1,0 +1,264 @@
+/**
+ * Static int8: activations and weights in 8 bits, with ranges that calibration has found. The float model is observed once; quantized models
+ * are then made from what was seen, as often as sensitivity analysis and accuracy control need them.
+ */
+import type { QuantizePlan } from "../facts.ts";
+import type { Model, Value } from "../onnx/ir.ts";
+import { encodeModel } from "../onnx/save.ts";
+import { checkInvariants, type Note, noteOn } from "../passes/pass.ts";
+import { activationParams } from "./activation-params.ts";
+import { applyBiasShifts, type BiasShifts, type CorrectableLayer, correctableLayers } from "./bias-correction.ts";
+import { type CalibrateOptions, type Feeds, observe } from "./calibrate.ts";
+import {
+  ActivationObserver,
+  activationRange,
+  type CalibrationMethod,
+  ChannelObserver,
+  type Observer,
+} from "./observers.ts";
+import type { Affine, Refusal } from "./operators.ts";
+import { codeRange } from "./params.ts";
+import { type Placement, type PlacementOptions, placeQuantizers, type QuantizedValue, type Unit } from "./placement.ts";
+import { pointwiseFunction } from "./pointwise.ts";
+import { emitQdq } from "./qdq.ts";
+import type { Range } from "./thresholds.ts";
+
+export interface StaticOptions {
+  readonly method: CalibrationMethod;
+  /** Share of the values that `percentile` keeps, in percent. */
+  readonly percentile: number;
+  readonly activationDType: "uint8" | "int8";
+  readonly perChannel: boolean;
+  /** For processors that add pairs of 8-bit products in 16 bits. */
+  readonly avoidSaturation: boolean;
+  readonly excludeNodes?: ReadonlyMap<string, Refusal>;
+  readonly excludeOps?: ReadonlySet<string>;
+  /** Corrections that quantized layers' biases get. */
+  readonly biasShifts?: BiasShifts;
+}
+
+/** What was seen of a float model's activations, by the names of its values. */
+export interface Calibration {
+  readonly activations: ReadonlyMap<string, ActivationObserver>;
+  /** Values that are affine in an observed one, and were not observed themselves. */
+  readonly derived: ReadonlyMap<string, Affine & { readonly base: string }>;
+  /** Of values that meet weights, along the axis that the weights reduce over. */
+  readonly channels: ReadonlyMap<string, ChannelObserver>;
+  readonly batches: number;
+}
+
+/**
+ * Observes everything that some placement of quantizers in `model` may need. The model is in the form that `prepareStatic` gives it, and
+ * so are all models that are quantized with the result.
+ */
+export async function calibrate(
+  model: Model,
+  batches: AsyncIterable<Feeds>,
+  options: CalibrateOptions,
+): Promise<Calibration> {
+  const { units, aliases } = placeQuantizers(model);
+  const activations = new Map<string, ActivationObserver>();
+  const channels = new Map<string, ChannelObserver>();
+  const derived = new Map(
+    [...aliases].map(([value, { base, factor, shift }]) => [value.name, { base: base.name, factor, shift }]),
+  );
+  const nameOf = (value: Value) => derived.get(value.name)?.base ?? value.name;
+  const watch = (value: Value) => {
+    const name = nameOf(value);
+    activations.set(name, activations.get(name) ?? new ActivationObserver());
+  };
+  for (const { node, rule, outputs, quantized, reason } of units) {
+    // Units that only lost out to their neighbours may be quantized under another placement.
+    if (!quantized && !RECONSIDERED.has(reason!.code)) continue;
+    for (const index of rule.activations(node)) {
+      const input = node.inputs[index];
+      if (input && !input.constant) watch(input);
+    }
+    for (const output of outputs) if (output.name !== "") watch(output);
+    const operand = rule.weight?.(node);
+    const input = node.inputs[rule.activations(node)[0]!]!;
+    if (operand) channels.set(nameOf(input), new ChannelObserver(operand.activationAxis));
+  }
+  for (const value of aliases.keys()) watch(value);
+  const observers = new Map<string, Observer>(activations);
+  for (const [name, channel] of channels) {
+    const activation = activations.get(name);
+    observers.set(name, {
+      observe: (values, dims) => {
+        activation?.observe(values);
+        channel.observe(values, dims);
+      },
+    });
+  }
+  return { activations, derived, channels, batches: await observe(model, observers, batches, options) };
+}
+
+const RECONSIDERED: ReadonlySet<string> = new Set(["float_neighbours", "float_inputs", "float_outputs"]);
+
+export interface StaticResult {
+  readonly model: Model;
+  readonly layers: readonly CorrectableLayer[];
+  readonly notes: readonly Note[];
+}
+
+/** A quantized copy of `model`. Nothing is computed yet: weights are rounded when their bytes are asked for. */
+export function quantizeStatic(model: Model, calibration: Calibration, options: StaticOptions): StaticResult {
+  const ranges = new RangeFinder(calibration, options);
+  const codes = codeRange(options.activationDType);
+  const excludeNodes = new Map(options.excludeNodes);
+  const computedSums = new Set<string>();
+  for (;;) {
+    const copy = model.clone();
+    if (options.biasShifts) applyBiasShifts(copy, options.biasShifts);
+    const placement = placeQuantizers(copy, { ...placementOptions(options), excludeNodes, computedSums });
+    if (excludeUnseen(placement, calibration, excludeNodes)) continue;
+    const found = new Map<string, Range>();
+    for (const entry of placement.values.values()) if (entry.leaf) found.set(entry.value.name, ranges.of(entry));
+    const { params, inexpressible } = activationParams(placement, found, codes);
+    if (inexpressible.size > 0) {
+      for (const name of inexpressible) computedSums.add(name);
+      continue;
+    }
+    const notes = notesOf(placement);
+    const layers = correctableLayers(placement);
+    emitQdq(copy, placement, params, (name) => channelMaxima(name, calibration), {
+      activationDType: options.activationDType,
+      weights: {
+        codes: codeRange("int8", { symmetric: true }),
+        perChannel: options.perChannel,
+        avoidSaturation: options.avoidSaturation,
+      },
+    });
+    checkInvariants(copy, "static quantization");
+    return { model: copy, layers, notes };
+  }
+}
+
+/** What `quantizeStatic` would do, without data: which nodes, which not and why, and the size of the result. */
+export function planStatic(model: Model, options: StaticOptions): QuantizePlan {
+  const copy = model.clone();
+  const placement = placeQuantizers(copy, placementOptions(options));
+  const notes = notesOf(placement);
+  const params = new Map(
+    [...placement.values.keys(), ...placement.aliases.keys()].map((value) => [value, { scale: 1, zeroPoint: 0 }]),
+  );
+  emitQdq(copy, placement, params, () => undefined, {
+    activationDType: options.activationDType,
+    weights: { codes: codeRange("int8", { symmetric: true }), perChannel: options.perChannel, avoidSaturation: false },
+  });
+  const [before, after] = [model, copy].map(sizeOf) as [number, number];
+  return {
+    method: "static",
+    quantized_nodes: notes.filter(({ outcome }) => outcome === "changed").map(withoutOutcome),
+    skipped_nodes: notes.filter(({ outcome }) => outcome === "skipped").map(withoutOutcome),
+    size: { before_bytes: before, predicted_bytes: after, ratio: after / before },
+  };
+}
+
+function withoutOutcome({ outcome: _, ...note }: Note) {
+  return note;
+}
+
+function sizeOf(model: Model): number {
+  const { model: file, data } = encodeModel(model, { location: "model.onnx.data" });
+  return file.byteLength + (data?.byteLength ?? 0);
+}
+
+function placementOptions({ excludeNodes, excludeOps }: StaticOptions): PlacementOptions {
+  return { ...(excludeNodes && { excludeNodes }), ...(excludeOps && { excludeOps }) };
+}
+
+/** Ranges of values, found once each. */
+class RangeFinder {
+  readonly #calibration: Calibration;
+  readonly #options: StaticOptions;
+  readonly #found = new Map<string, Range>();
+
+  constructor(calibration: Calibration, options: StaticOptions) {
+    this.#calibration = calibration;
+    this.#options = options;
+  }
+
+  of({ value, uncut }: QuantizedValue): Range {
+    const known = this.#found.get(value.name);
+    if (known) return known;
+    const { method, percentile } = this.#options;
+    const { seen, factor, shift } = observationOf(value.name, this.#calibration)!;
+    const becomes = pointwiseFunction(value);
+    const { min, max } = activationRange(seen, uncut ? "minmax" : method, {
+      steps: 255,
+      percentile,
+      ...(becomes && { seenAs: (x) => becomes(factor * x + shift) }),
+    });
+    const range = { min: factor * min + shift, max: factor * max + shift };
+    this.#found.set(value.name, range);
+    return range;
+  }
+}
+
+/** What was seen of a value, or of one that it is affine in. */
+function observationOf(
+  name: string,
+  { activations, derived }: Calibration,
+): (Affine & { readonly seen: ActivationObserver }) | undefined {
+  const affine = derived.get(name) ?? { base: name, factor: 1, shift: 0 };
+  const seen = activations.get(affine.base);
+  return seen && { seen, factor: affine.factor, shift: affine.shift };
+}
+
+/** The largest value of each channel of a value that meets weights. */
+function channelMaxima(name: string, { channels, derived }: Calibration): Float64Array | undefined {
+  const { base, factor, shift } = derived.get(name) ?? { base: name, factor: 1, shift: 0 };
+  return channels.get(base)?.max.map((max) => factor * max + shift);
+}
+
+const UNSEEN: Refusal = { code: "not_reached", message: "Calibration never reached it, so its range is not known." };
+const NON_FINITE: Refusal = { code: "non_finite", message: "It computes infinities or NaN, which have no code." };
+
+/** Excludes units next to values that have no usable range; answers whether there were any. */
+function excludeUnseen(placement: Placement, calibration: Calibration, excludeNodes: Map<string, Refusal>): boolean {
+  let found = false;
+  for (const { value, leaf } of placement.values.values()) {
+    const histogram = observationOf(value.name, calibration)?.seen.histogram;
+    if (!leaf || (histogram && histogram.nonFinite === 0 && histogram.count > 0)) continue;
+    for (const { node } of unitsAround(value, placement)) {
+      excludeNodes.set(node.name, histogram?.nonFinite ? NON_FINITE : UNSEEN);
+      found = true;
+    }
+  }
+  return found;
+}
+
+/** Quantized units that make or read a value. */
+function unitsAround(value: Value, { units, aliases }: Placement): Unit[] {
+  return units.filter(
+    ({ node, rule, outputs, quantized }) =>
+      quantized &&
+      (outputs.includes(value) ||
+        rule.activations(node).some((index) => {
+          const input = node.inputs[index];
+          return input && (aliases.get(input)?.base ?? input) === value;
+        })),
+  );
+}
+
+function notesOf({ units, islands }: Placement): Note[] {
+  const notes = units
+    .filter(({ rule, quantized, reason }) => quantized || rule.kind === "compute" || !RECONSIDERED.has(reason!.code))
+    .map(({ node, quantized, reason }) =>
+      quantized
+        ? noteOn(node, "changed", "quantized", "It computes in 8 bits.")
+        : noteOn(node, "skipped", reason!.code, reason!.message),
+    );
+  return [
+    ...notes,
+    ...islands.map((node) =>
+      noteOn(
+        node,
+        "skipped",
+        "float_island",
+        `There is no 8-bit kernel for ${node.opType}: its input is turned into floats and its output back.`,
+      ),
+    ),
+  ];
+}
