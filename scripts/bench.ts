@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { glob } from "node:fs/promises";
 import { cpus } from "node:os";
 import { basename } from "node:path";
+import { ENVIRONMENT } from "../workers/environment.ts";
 
 /**
  * npm run bench [name...]
@@ -23,7 +24,11 @@ if (unknown.length > 0) {
 console.log(`${cpus()[0]?.model ?? "unknown CPU"}, ${cpus().length} cores, Node ${process.version}`);
 for (const name of wanted.length > 0 ? wanted : names) {
   console.log(`\n## ${name}`);
-  const child = spawn(process.execPath, [`bench/${name}.ts`], { cwd: ROOT, stdio: "inherit" });
+  const child = spawn(process.execPath, [`bench/${name}.ts`], {
+    cwd: ROOT,
+    env: { ...process.env, ORT_DISABLE_TELEMETRY: ENVIRONMENT.ORT_DISABLE_TELEMETRY },
+    stdio: "inherit",
+  });
   const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
   if (code !== 0) process.exitCode = 1;
 }

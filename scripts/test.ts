@@ -3,6 +3,7 @@ import { glob } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join, relative } from "node:path";
 import { run } from "node:test";
+import { ENVIRONMENT } from "../workers/environment.ts";
 
 /**
  * npm test [unit | acceptance | file...]
@@ -116,6 +117,9 @@ function indent(text: string): string {
 function report(ok: boolean, name: string, detail: string, durationMs: number): void {
   console.log(`${ok ? "ok  " : "FAIL"} ${name.padEnd(56)} ${detail.padEnd(12)} ${(durationMs / 1000).toFixed(1)} s`);
 }
+
+// Tests that run onnxruntime in their own process inherit this; see workers/environment.ts.
+process.env.ORT_DISABLE_TELEMETRY = ENVIRONMENT.ORT_DISABLE_TELEMETRY;
 
 const started = performance.now();
 const tally: Tally = { passed: 0, failed: 0, skipped: [] };

@@ -2,6 +2,7 @@ import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { CoreError } from "../src/core/errors.ts";
 import type { MeasurePeak, PeakMemory, PeakRequest } from "../src/core/evaluate/evaluate.ts";
+import { ENVIRONMENT } from "./environment.ts";
 
 /** What the child answers: the measurement, or why there is none. */
 export type PeakAnswer =
@@ -15,7 +16,7 @@ export const measurePeak: MeasurePeak = (request: PeakRequest, signal?: AbortSig
   const { promise, resolve, reject } = Promise.withResolvers<PeakMemory>();
   // Without the raised malloc thresholds of job processes: they trade memory for speed.
   const child = fork(ENTRY, [], {
-    env: { LANG: "C.UTF-8", TZ: "UTC" },
+    env: ENVIRONMENT,
     serialization: "advanced",
     stdio: ["ignore", "ignore", "ignore", "ipc"],
   });

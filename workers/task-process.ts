@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import { stripVTControlCharacters } from "node:util";
 import type { Logger } from "pino";
 import { TaskError, type TaskFailure, type TaskLimits, type TaskNews } from "../src/service/tasks.ts";
+import { ENVIRONMENT } from "./environment.ts";
 import { type Exit, failureOfExit } from "./failures.ts";
 import { kernelOomKills, MEMORY_POLL_MS, residentBytes } from "./process-memory.ts";
 import type { Reaper } from "./reaper.ts";
@@ -38,14 +39,9 @@ const LAUNCH = 'ulimit -c 0; echo 800 2> /dev/null > /proc/self/oom_score_adj; e
 
 /**
  * glibc gives every allocation over its threshold fresh pages, whose faults cost 3 to 20 times the arithmetic on large tensors;
- * raised, it keeps them. Both must be in the environment before the process starts. Nothing of ours is inherited: no secrets.
+ * raised, it keeps them. Both must be in the environment before the process starts.
  */
-const ENVIRONMENT = {
-  MALLOC_MMAP_THRESHOLD_: "1073741824",
-  MALLOC_TRIM_THRESHOLD_: "4294967296",
-  LANG: "C.UTF-8",
-  TZ: "UTC",
-};
+const ALLOCATOR = { MALLOC_MMAP_THRESHOLD_: "1073741824", MALLOC_TRIM_THRESHOLD_: "4294967296" } as const;
 
 const CANCELLED: TaskFailure = { code: "cancelled", message: "The work was cancelled before it started." };
 const NOT_STARTED: TaskFailure = { code: "internal", message: "The process that does the work did not start." };
@@ -65,7 +61,7 @@ export function startTaskProcess(options: {
   const child = fork(fileURLToPath(options.entry), [], {
     execPath: "/bin/sh",
     execArgv: ["-c", LAUNCH, process.execPath],
-    env: { ...ENVIRONMENT, TMPDIR: options.tmpDir },
+    env: { ...ENVIRONMENT, ...ALLOCATOR, TMPDIR: options.tmpDir },
     serialization: "advanced",
     stdio: ["ignore", "ignore", "pipe", "ipc"],
     detached: true, // A process group of its own: whatever the child starts dies with it.

@@ -1,4 +1,5 @@
 import { fork } from "node:child_process";
+import { ENVIRONMENT } from "../../workers/environment.ts";
 
 /**
  * Runs a model on data with known answers. onnxruntime runs in a child process, as everywhere in this project: a broken artifact may
@@ -38,7 +39,11 @@ export function runScoring<K extends keyof ScoringTasks>(
   request: ScoringTasks[K]["request"],
 ): Promise<ScoringTasks[K]["result"]> {
   return new Promise((resolve, reject) => {
-    const child = fork(ENTRY, { serialization: "advanced", stdio: ["ignore", "inherit", "inherit", "ipc"] });
+    const child = fork(ENTRY, {
+      env: ENVIRONMENT,
+      serialization: "advanced",
+      stdio: ["ignore", "inherit", "inherit", "ipc"],
+    });
     let answer: { result: ScoringTasks[K]["result"] } | undefined;
     child.once("message", (message) => {
       answer = message as { result: ScoringTasks[K]["result"] };
