@@ -2,7 +2,13 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { type ByteSource, memorySource } from "../../../src/core/data/byte-source.ts";
-import { type Batch, type BatchOptions, type Dataset, openDataset } from "../../../src/core/data/dataset.ts";
+import {
+  type Batch,
+  type BatchOptions,
+  type Dataset,
+  datasetView,
+  openDataset,
+} from "../../../src/core/data/dataset.ts";
 import { CoreError, type CoreErrorCode } from "../../../src/core/errors.ts";
 import { byteLengthOf, type DType } from "../../../src/core/onnx/dtype.ts";
 import { arrayOf, elementCount, type Tensor, tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
@@ -530,6 +536,16 @@ describe("batches", () => {
     const dataset = await openDataset(counting, { input: "x" });
     await batchesOf(dataset, { batchSize: 2, limit: 10 });
     assert.ok(read < 11_000, `${read} bytes were read for 10 samples of 1000`);
+  });
+
+  it("any samples, in any order, and views of some of them", async () => {
+    const source = await open(writeNpz({ x, labels }));
+    const view = datasetView(source, Uint32Array.of(4, 1, 3));
+    assert.deepEqual({ ...view.facts, samples: 0 }, { ...source.facts, samples: 0 });
+    assert.equal(view.facts.samples, 3);
+    assert.deepEqual(view.gather([2, 0]), source.gather([3, 4]));
+    const [first, second] = await batchesOf(view, { batchSize: 2 });
+    assert.deepEqual([first, second], [source.gather([4, 1]), source.gather([3])]);
   });
 
   it("stops when cancelled", async () => {

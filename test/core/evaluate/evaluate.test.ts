@@ -118,6 +118,22 @@ describe("evaluateModels", () => {
     assert.ok(accepted);
   });
 
+  it("compares outputs of other names when told which they are", async () => {
+    const original = write(mlp({ sizes: [FEATURES, 32, CLASSES] }));
+    const renamed = mlp({ sizes: [FEATURES, 32, CLASSES] });
+    renamed.graph.outputs[0]!.name = "scores";
+    const { dataset } = await selfLabelled(original.path);
+    const other = { before: original, after: write(renamed), data: { dataset, kind: "validation" } } as const;
+    await assert.rejects(evaluateModels(options(other)), { code: "internal", subject: "y" });
+    const { metrics } = await evaluateModels(options({ ...other, pairs: [{ before: "y", after: "scores" }] }));
+    assert.equal(metrics.fidelity.data, "validation");
+    assert.deepEqual(
+      metrics.fidelity.outputs.map(({ name, sqnr_db }) => [name, sqnr_db]),
+      [["y", null]],
+    );
+    assert.deepEqual([metrics.accuracy?.before, metrics.accuracy?.after], [1, 1]);
+  });
+
   it("measures fidelity and accuracy on labelled data as the formulas have it", async () => {
     const original = write(mlp({ sizes: [FEATURES, 32, CLASSES] }));
     const rounded = write(roundedMlp(0.2));

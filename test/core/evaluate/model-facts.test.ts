@@ -22,6 +22,16 @@ function inspectReal(name: RealModel, dims: Record<string, number> = {}): Promis
   return inspectModel(loadModel(readRealModel(name)), { openSession, source: { path: REAL_MODELS[name] }, dims });
 }
 
+test("whether a model can be trained, and what is in the way", async () => {
+  assert.deepEqual((await inspect(mlp({ sizes: [4, 2] }))).trainable, { ok: true, subject: null, message: null });
+  assert.equal((await inspectReal("ppocr-cls")).trainable.ok, true);
+  assert.deepEqual((await inspectReal("silero-16k")).trainable, {
+    ok: false,
+    subject: "/model/decoder/If_1",
+    message: 'The model cannot be trained through "/model/decoder/If_1". No gradient is known for If.',
+  });
+});
+
 // ---- known networks --------------------------------------------------------------------------------------------------
 
 test("ResNet-50 at 224: 25.6 M parameters, 4.1 G multiply-accumulates", async () => {
