@@ -7,7 +7,7 @@
  * Run it with MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296, as job children are. Every form ends in a ReduceMax,
  * so that copying the result out is not measured; its value shows that the forms agree.
  */
-import { GraphBuilder, int, ints, string } from "../src/core/autodiff/graph-builder.ts";
+import { GraphBuilder, int, ints, string } from "../src/core/onnx/graph-builder.ts";
 import { Model, type Value } from "../src/core/onnx/ir.ts";
 import { modelToBytes } from "../src/core/onnx/save.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../src/core/onnx/tensor.ts";

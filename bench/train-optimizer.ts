@@ -6,7 +6,7 @@
  *
  * Run it with MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296, as job children are.
  */
-import { GraphBuilder } from "../src/core/autodiff/graph-builder.ts";
+import { GraphBuilder } from "../src/core/onnx/graph-builder.ts";
 import { Model } from "../src/core/onnx/ir.ts";
 import { modelToBytes } from "../src/core/onnx/save.ts";
 import { type Tensor, tensorOf } from "../src/core/onnx/tensor.ts";

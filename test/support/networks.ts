@@ -1,5 +1,5 @@
 /** Networks to train in tests and benches: inference graphs as an exporter writes them, with weights drawn from a seed. */
-import { float, GraphBuilder, int, ints } from "../../src/core/autodiff/graph-builder.ts";
+import { float, GraphBuilder, int, ints } from "../../src/core/onnx/graph-builder.ts";
 import { Model, type Value } from "../../src/core/onnx/ir.ts";
 import { elementCount, tensorOf } from "../../src/core/onnx/tensor.ts";
 import { Random } from "../../src/core/random.ts";

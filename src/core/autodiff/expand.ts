@@ -2,9 +2,10 @@
  * Operators that are rewritten in terms of others before differentiation: normalisations that are a layer normalisation of reshaped
  * input, and recurrent layers, which are unrolled over time. Shapes must be known.
  */
+
+import { dimsOf, float, GraphBuilder, int, range } from "../onnx/graph-builder.ts";
 import type { Graph, Node, Value } from "../onnx/ir.ts";
 import { elementCount, integersOf } from "../onnx/tensor.ts";
-import { dimsOf, float, GraphBuilder, int, range } from "./graph-builder.ts";
 import { gru, lstm, recurrent, rnn } from "./recurrent.ts";
 
 /** One entry of the expansion table: emits the node's outputs in terms of operators that have gradient rules. */

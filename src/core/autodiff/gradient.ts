@@ -6,11 +6,14 @@
  */
 import { CoreError } from "../errors.ts";
 import { dtypeOfOnnx } from "../onnx/dtype.ts";
+import { dimsOf, type GraphBuilder, sumTo } from "../onnx/graph-builder.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { isFloat } from "../onnx/tensor.ts";
 import { EXPANSIONS } from "./expand.ts";
-import { dimsOf, type GraphBuilder, sumTo } from "./graph-builder.ts";
 import { CONSTANT_OPERATORS, GRADIENT_RULES } from "./rules.ts";
+
+/** The version of ai.onnx whose signatures the table knows; models are brought to it first. */
+export const TRAINING_OPSET = 21;
 
 /**
  * One entry of the gradient table.

@@ -9,8 +9,8 @@
  * The products X W of all time steps are one matrix product.
  */
 import { CoreError } from "../errors.ts";
+import { dimsOf, type GraphBuilder, integerInput, range } from "../onnx/graph-builder.ts";
 import type { Node, Value } from "../onnx/ir.ts";
-import { dimsOf, type GraphBuilder, integerInput, range } from "./graph-builder.ts";
 
 interface Weights {
   /** [gates·H, H] */

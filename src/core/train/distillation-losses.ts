@@ -5,8 +5,9 @@
  * An operator whose result a loss needs and whose shape is not known yet cannot be asked for its shape: functions here compute the shapes
  * of what they make from the shapes of what they are given.
  */
-import { dimsOf, type GraphBuilder, int, ints } from "../autodiff/graph-builder.ts";
+
 import { CoreError } from "../errors.ts";
+import { dimsOf, type GraphBuilder, int, ints } from "../onnx/graph-builder.ts";
 import type { Value } from "../onnx/ir.ts";
 import { elementCount } from "../onnx/tensor.ts";
 import { huberOf, klOf } from "./losses.ts";

@@ -2,8 +2,9 @@
  * Losses as ONNX operators, each a scalar: the mean over samples (and positions) unless said otherwise. Their gradients come from the
  * same table as the model's. Shapes of what they read must be known (`resolveStatics`).
  */
-import { dimsOf, type GraphBuilder, int } from "../autodiff/graph-builder.ts";
+
 import { CoreError } from "../errors.ts";
+import { dimsOf, type GraphBuilder, int } from "../onnx/graph-builder.ts";
 import type { Value } from "../onnx/ir.ts";
 import { elementCount } from "../onnx/tensor.ts";
 

@@ -1,7 +1,7 @@
 import { expandOperators } from "../autodiff/expand.ts";
 import { buildGradients } from "../autodiff/gradient.ts";
-import { dimsOf, float, GraphBuilder, int } from "../autodiff/graph-builder.ts";
 import { CoreError } from "../errors.ts";
+import { dimsOf, float, GraphBuilder, int } from "../onnx/graph-builder.ts";
 import type { Node, Value } from "../onnx/ir.ts";
 import { modelToBytes } from "../onnx/save.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";

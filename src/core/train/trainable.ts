@@ -1,7 +1,7 @@
-import { checkDifferentiable } from "../autodiff/gradient.ts";
-import { upgradeOpset } from "../autodiff/opset.ts";
+import { checkDifferentiable, TRAINING_OPSET } from "../autodiff/gradient.ts";
 import { CoreError } from "../errors.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
+import { upgradeOpset } from "../onnx/opset.ts";
 import { floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import {
   checkTrainableDType,
@@ -84,7 +84,7 @@ export function createTrainable(model: Model, options: TrainableOptions = {}): T
 function takeApart(model: Model, options: TrainableOptions) {
   const graph = model.clone();
   watchValues(graph, options.watch ?? []);
-  upgradeOpset(graph);
+  upgradeOpset(graph, TRAINING_OPSET);
   const frozen = new Set(options.frozen ?? []);
   for (const name of frozen) {
     if (![...graph.nodes()].some((node) => node.inputs.some((value) => value?.name === name && value.constant))) {

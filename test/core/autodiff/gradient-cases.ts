@@ -3,7 +3,7 @@
  * element of every input is moved on its own.
  */
 
-import { float, int, ints, string } from "../../../src/core/autodiff/graph-builder.ts";
+import { float, int, ints, string } from "../../../src/core/onnx/graph-builder.ts";
 import type { Attr } from "../../../src/core/onnx/ir.ts";
 
 /** `spread` values keep their distance from each other and from whole numbers: safe for sorting, rounding and kinks. */

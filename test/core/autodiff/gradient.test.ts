@@ -1,10 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { EXPANSIONS, expandOperators } from "../../../src/core/autodiff/expand.ts";
-import { buildGradients } from "../../../src/core/autodiff/gradient.ts";
-import { GraphBuilder } from "../../../src/core/autodiff/graph-builder.ts";
-import { TRAINING_OPSET } from "../../../src/core/autodiff/opset.ts";
+import { buildGradients, TRAINING_OPSET } from "../../../src/core/autodiff/gradient.ts";
 import { GRADIENT_RULES } from "../../../src/core/autodiff/rules.ts";
+import { GraphBuilder } from "../../../src/core/onnx/graph-builder.ts";
 import { Model, type Value } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { elementCount, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";

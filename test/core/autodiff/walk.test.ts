@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { expandOperators } from "../../../src/core/autodiff/expand.ts";
-import { buildGradients, checkDifferentiable, findUndifferentiable } from "../../../src/core/autodiff/gradient.ts";
-import { GraphBuilder } from "../../../src/core/autodiff/graph-builder.ts";
-import { TRAINING_OPSET } from "../../../src/core/autodiff/opset.ts";
+import {
+  buildGradients,
+  checkDifferentiable,
+  findUndifferentiable,
+  TRAINING_OPSET,
+} from "../../../src/core/autodiff/gradient.ts";
 import { CoreError } from "../../../src/core/errors.ts";
+import { GraphBuilder } from "../../../src/core/onnx/graph-builder.ts";
 import { type Attr, Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";

@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { buildGradients } from "../../../src/core/autodiff/gradient.ts";
-import { GraphBuilder } from "../../../src/core/autodiff/graph-builder.ts";
-import { TRAINING_OPSET } from "../../../src/core/autodiff/opset.ts";
+import { buildGradients, TRAINING_OPSET } from "../../../src/core/autodiff/gradient.ts";
 import { CoreError } from "../../../src/core/errors.ts";
+import { GraphBuilder } from "../../../src/core/onnx/graph-builder.ts";
 import { Model, type Value } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
@@ -25,6 +24,7 @@ import {
   huber,
   logitsOf,
   meanSquaredError,
+  shapedLike,
 } from "../../../src/core/train/losses.ts";
 import { resolveStatics } from "../../../src/core/train/statics.ts";
 
@@ -125,6 +125,17 @@ describe("losses against the formula in double precision", () => {
     const delta = 0.4;
     const expected = difference.map((d) => (Math.abs(d) <= delta ? (d * d) / 2 : delta * (Math.abs(d) - delta / 2)));
     near((await evaluate({ s, t }, (g, v) => huber(g, v.s!, v.t!, delta))).loss, mean(expected));
+  });
+
+  test("numbers of another shape are compared one by one, and not broadcast", async () => {
+    const inputs = { s: floats([3, 1], [1, 2, 4]), t: floats([3], [0, 2, 1]) };
+    const { loss, gradient } = await evaluate(inputs, (g, v) => meanSquaredError(g, v.s!, shapedLike(g, v.t!, v.s!)));
+    near(loss, 10 / 3);
+    assert.deepEqual(gradient, [2 / 3, 0, 2].map(Math.fround));
+    await assert.rejects(
+      evaluate({ ...inputs, t: floats([4], [0, 2, 1, 0]) }, (g, v) => shapedLike(g, v.t!, v.s!)),
+      { code: "invalid_params", subject: "s" },
+    );
   });
 
   test("binary cross-entropy, also where the logits are large", async () => {

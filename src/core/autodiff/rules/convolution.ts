@@ -7,10 +7,11 @@
  *
  * The forms are chosen by measurement (`bench/train-kernels.ts`).
  */
+
+import { dimsOf, type GraphBuilder, int, ints, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
 import type { GradientRule } from "../gradient.ts";
-import { dimsOf, type GraphBuilder, int, ints, range } from "../graph-builder.ts";
 
 /** What relates the two sides of a convolution. Every list has one entry for each spatial axis. */
 export interface ConvGeometry {

@@ -2,9 +2,10 @@
  * Elementwise operators, y = f(x). Gradients of binary and n-ary ones have the shape of y; the walk sums over broadcast axes.
  * At a kink (Relu at 0, Clip at a bound) the derivative is one of the two sides.
  */
+
+import { type GraphBuilder, int } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import type { GradientRule } from "../gradient.ts";
-import { type GraphBuilder, int } from "../graph-builder.ts";
 
 /** x and y are the operator's input and output, d is dL/dy. */
 type Unary = (g: GraphBuilder, v: { readonly x: Value; readonly y: Value; readonly d: Value }, node: Node) => Value;

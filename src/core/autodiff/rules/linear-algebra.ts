@@ -3,10 +3,10 @@
  * operands transposed for free; between stacks of matrices onnxruntime fuses the Transpose into its MatMul.
  */
 import { CoreError } from "../../errors.ts";
+import { dimsOf, type GraphBuilder, range, string, sumTo } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
 import type { GradientRule } from "../gradient.ts";
-import { dimsOf, type GraphBuilder, range, string, sumTo } from "../graph-builder.ts";
 
 const matMul: GradientRule = {
   backward: (g, node, [dy], wanted) => {

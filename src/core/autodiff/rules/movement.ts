@@ -1,8 +1,18 @@
 /** Operators that only move elements: the gradient moves back, and what was read several times is summed. */
+
+import {
+  dimsOf,
+  type GraphBuilder,
+  int,
+  integerInput,
+  normalAxes,
+  range,
+  string,
+  sumTo,
+} from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
 import type { GradientRule } from "../gradient.ts";
-import { dimsOf, type GraphBuilder, int, integerInput, normalAxes, range, string, sumTo } from "../graph-builder.ts";
 
 /** The elements stay in order: the gradient takes the input's shape. */
 const reshaped: GradientRule = {

@@ -6,9 +6,10 @@
  * Where they are given (an inference BatchNormalization), dx = r·γ·dy. Instance, group and RMS normalisation are rewritten in terms of
  * these before differentiation (`expand.ts`).
  */
+
+import { dimsOf, type GraphBuilder, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import type { GradientRule } from "../gradient.ts";
-import { dimsOf, type GraphBuilder, range } from "../graph-builder.ts";
 
 /** A vector of one number per channel, shaped to meet [N, C, …]. */
 function perChannel(g: GraphBuilder, vector: Value, rank: number): Value {

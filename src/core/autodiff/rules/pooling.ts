@@ -1,8 +1,9 @@
 /** Pooling. A window's maximum passes the gradient to where it came from; a window's mean gives equal shares. */
+
+import { dimsOf, type GraphBuilder, int, ints, range, string } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
 import type { GradientRule } from "../gradient.ts";
-import { dimsOf, type GraphBuilder, int, ints, range, string } from "../graph-builder.ts";
 import { type ConvGeometry, convInputGradient, geometryOf } from "./convolution.ts";
 
 interface Pool {

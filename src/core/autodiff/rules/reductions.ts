@@ -1,7 +1,8 @@
 /** Reductions over axes A (n elements each), and Softmax. dy is first given back the reduced axes with size 1. */
+
+import { dimsOf, type GraphBuilder, integerInput, normalAxes, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import type { GradientRule } from "../gradient.ts";
-import { dimsOf, type GraphBuilder, integerInput, normalAxes, range } from "../graph-builder.ts";
 
 interface Reduced {
   readonly x: Value;

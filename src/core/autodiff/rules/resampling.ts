@@ -3,10 +3,11 @@
  * makes of an identity matrix; onnxruntime computes it once, when the session is made, so that every interpolation mode is right by
  * construction. The gradient is dx = R₁ᵀ ⋯ Rₙᵀ dy.
  */
+
+import { constantInput, dimsOf, type GraphBuilder, integerInput, normalAxes, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { arrayOf } from "../../onnx/tensor.ts";
 import type { GradientRule } from "../gradient.ts";
-import { constantInput, dimsOf, type GraphBuilder, integerInput, normalAxes, range } from "../graph-builder.ts";
 
 /** Contracts axis `axis` of d (shape `dims`) with the rows of `matrix` [dims[axis], to]. */
 function contract(g: GraphBuilder, d: Value, dims: readonly number[], axis: number, matrix: Value): Value {

@@ -28,7 +28,7 @@ const RESULT_DTYPES: Readonly<Record<string, DType>> = {
 };
 
 /**
- * Emits nodes at the end of a graph, or before a node of it, in the operator signatures of `TRAINING_OPSET`. Constants are
+ * Emits nodes at the end of a graph, or before a node of it, in the signatures that operators have in version 21. Constants are
  * shared. Shapes are the caller's business; dtypes are kept up so that numbers in formulas become constants of the right type.
  */
 export class GraphBuilder {

@@ -1,13 +1,11 @@
 /**
- * Brings a model's ai.onnx operators to `TRAINING_OPSET`, so that rules see one signature for each operator: what older versions keep in
- * attributes are inputs, what they left to a default is written out. Models that are newer already stay as they are.
+ * Brings a model's ai.onnx operators to a newer version, so that other code sees one signature for each operator: what older versions keep
+ * in attributes are inputs, what they left to a default is written out. Models that are newer already stay as they are.
  */
 import { CoreError } from "../errors.ts";
-import type { Model, Node, Value } from "../onnx/ir.ts";
 import { GraphBuilder, int, string } from "./graph-builder.ts";
+import type { Model, Node, Value } from "./ir.ts";
 
-/** Has every operator that gradients are made of, with axes as inputs. */
-export const TRAINING_OPSET = 21;
 /** Before version 7 broadcasting needed attributes, and some operators meant something else. */
 const OLDEST_OPSET = 7;
 
@@ -110,6 +108,10 @@ const UPGRADES: Readonly<Record<string, readonly Upgrade[]>> = {
   ],
   Softmax: [{ since: 13, rewrite: coerceSoftmax }],
   LogSoftmax: [{ since: 13, rewrite: coerceSoftmax }],
+  Hardmax: [{ since: 13, rewrite: coerceSoftmax }],
+  Scatter: [
+    { since: 11, rewrite: (node, g) => g.op("ScatterElements", node.inputs, { axis: int(node.int("axis", 0)) }) },
+  ],
   Pad: [{ since: 11, rewrite: inTurn(integersToInput("pads", 1), floatToInput("value", 2)) }],
   Clip: [{ since: 11, rewrite: inTurn(floatToInput("min", 1), floatToInput("max", 2)) }],
   Slice: [
@@ -143,30 +145,35 @@ const UPGRADES: Readonly<Record<string, readonly Upgrade[]>> = {
   GroupNormalization: [{ since: 21, rewrite: spreadGroups }],
 };
 
-/** Rewrites `model` in place. Throws `unsupported` for models older than version 7. */
-export function upgradeOpset(model: Model): void {
-  const version = model.opset;
-  if (version < OLDEST_OPSET) {
+/** The first IR version whose models may use an operator set. */
+function irVersionFor(opset: number): number {
+  return opset >= 21 ? 10 : opset >= 19 ? 9 : opset >= 15 ? 8 : opset >= 12 ? 7 : 3;
+}
+
+/** Rewrites `model` in place to ai.onnx `version`. Throws `unsupported` for models older than version 7. */
+export function upgradeOpset(model: Model, version: number): void {
+  const present = model.opset;
+  if (present < OLDEST_OPSET) {
     throw new CoreError(
       "unsupported",
-      `Models of operator set ${version} cannot be trained; ${OLDEST_OPSET} is the oldest.`,
+      `The model uses operator set ${present}, in which operators mean other things; ${OLDEST_OPSET} is the oldest that can be rewritten.`,
     );
   }
-  if (version >= TRAINING_OPSET) return;
+  if (present >= version) return;
   for (const graph of model.graphs()) {
     const g = new GraphBuilder(graph);
     for (const node of [...graph.nodes]) {
       if (node.domain !== "") continue;
       for (const { since, rewrite } of UPGRADES[node.opType] ?? []) {
-        if (version >= since) continue;
+        if (present >= since || since > version) continue;
         const substitute = g.before(node, () => g.within(node.label, () => rewrite(node, g)));
         if (!substitute) continue;
-        substitute.dtype = node.outputs[0]!.dtype;
+        substitute.retype(node.outputs[0]!.dtype, node.outputs[0]!.shape);
         graph.replaceUses(node.outputs[0]!, substitute);
         graph.remove(node);
       }
     }
   }
-  model.requireOpset("", TRAINING_OPSET);
-  model.irVersion = Math.max(model.irVersion, 10);
+  model.requireOpset("", version);
+  model.irVersion = Math.max(model.irVersion, irVersionFor(version));
 }
