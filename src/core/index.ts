@@ -29,4 +29,5 @@ export type { TrainingSettings } from "./train/loop.ts";
 export { OPTIMIZERS } from "./train/optimizer.ts";
 export { type Samples, samplesOf, splitIndices } from "./train/samples.ts";
 export { SCHEDULES } from "./train/schedule.ts";
+export { checkTrainable } from "./train/trainable.ts";
 export type { ValidationMetric } from "./train/validate.ts";

@@ -1,5 +1,6 @@
 import {
   buildReport,
+  checkTrainable,
   type DistillationLoss,
   type DistillPlan,
   distillOffline,
@@ -130,15 +131,19 @@ export async function runDistillJob(
   });
 }
 
-/** Says what a job would train on what. Reads everything and derives the student, but trains nothing. */
+/**
+ * Says what a job would train on what. Reads everything and derives the student, but trains nothing.
+ * Throws as `runDistillJob` does.
+ */
 export async function planDistillJob(
   request: JobInputs<DistillSpec>,
   environment: JobEnvironment,
   context: JobContext,
 ): Promise<DistillPlan> {
-  const { training } = request.spec.params;
+  const { training, loss } = request.spec.params;
   const { teacher, student, samples, pairs, heldOut } = await openDistillInputs(request, 1, environment, context);
   const trainedOn = samples.count - heldOut;
+  checkTrainable(student, { watch: loss.hints.map((hint) => hint.student) });
   return {
     teacher_parameters: teacher ? parameterCount(teacher.model) : null,
     student_parameters: parameterCount(student),
