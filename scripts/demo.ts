@@ -4,12 +4,13 @@ import { join } from "node:path";
 import { Client, type Job, type JobEvent } from "./demo/client.ts";
 import { startStack } from "./demo/stack.ts";
 import { loadSubjects, modelBytes, type Subject } from "./demo/subjects.ts";
+import { describeTrained, type Trained, trainAndDistill } from "./demo/training.ts";
 
 /**
  * npm run demo [folder]
  *
- * Compresses three real models by every method over HTTP and prints what came of it. The compressed models and their reports stay in
- * the folder (`demo-output` unless named). Ends with exit code 1 when anything failed.
+ * Compresses three real models by every method over HTTP, then trains a network for handwritten digits and distills a small one from it,
+ * and prints what came of it. The models and their reports stay in the folder (`demo-output` unless named). Ends with exit code 1 when anything failed.
  */
 
 const METHODS = [
@@ -66,30 +67,42 @@ async function compressAll(client: Client, subjects: readonly Subject[], folder:
     say(`uploaded ${subject.title} and ${subject.samples} inputs`);
   }
 
-  const rows: Row[] = [];
-  const before = new Map<Subject, number>();
+  const done: Row[] = [];
   for (const [i, { subject, method, id }] of jobs.entries()) {
     const label = `[${i + 1}/${jobs.length}] ${subject.title}, ${method}`;
-    const started = performance.now();
     showProgress(`${label}: queued`);
     const job = await client.follow(id, (event) => showProgress(`${label}: ${describe(event)}`));
-    if (job.result === null) {
-      say(`${label}: ${job.status}${job.error ? `: ${job.error.code}: ${job.error.detail}` : ""}`);
-      rows.push({ subject, method, job, score: null });
+    const why = job.error ? `: ${job.error.code}: ${job.error.detail}` : "";
+    say(`${label}: ${job.status} after ${secondsOf(job).toFixed(1)} s${why}`);
+    done.push({ subject, method, job, score: null });
+  }
+  return takeHome(client, done, folder);
+}
+
+/** Downloads the results and gives them the task that the model is for: when all jobs are over, whose latencies it would disturb. */
+async function takeHome(client: Client, done: readonly Row[], folder: string): Promise<Row[]> {
+  const rows: Row[] = [];
+  const before = new Map<Subject, number>();
+  for (const row of done) {
+    const { subject, method, job } = row;
+    const place = join(folder, subject.name, method.replaceAll(" ", "-"));
+    if (job.result !== null) await download(client, job, place);
+    if (job.result === null || subject.score === null) {
+      rows.push(row);
       continue;
     }
-    const place = join(folder, subject.name, method.replaceAll(" ", "-"));
-    await download(client, job, place);
-    let score: Row["score"] = null;
-    if (subject.score !== null) {
-      showProgress(`${label}: counting the ${subject.score.of}`);
-      if (!before.has(subject)) before.set(subject, await subject.score.run(subject.modelPath));
-      score = [before.get(subject)!, await subject.score.run(join(place, "model.onnx"))];
-    }
-    rows.push({ subject, method, job, score });
-    say(`${label}: ${job.status} after ${((performance.now() - started) / 1000).toFixed(1)} s`);
+    showProgress(`${subject.title}, ${method}: counting the ${subject.score.of}`);
+    const original = before.get(subject) ?? (await subject.score.run(subject.modelPath));
+    before.set(subject, original);
+    rows.push({ ...row, score: [original, await subject.score.run(join(place, "model.onnx"))] });
   }
+  showProgress("");
   return rows;
+}
+
+/** How long the job ran. */
+function secondsOf({ started_at, finished_at }: Job): number {
+  return started_at && finished_at ? (Date.parse(finished_at) - Date.parse(started_at)) / 1000 : 0;
 }
 
 function describe({ type, data }: JobEvent): string {
@@ -140,9 +153,14 @@ async function main(): Promise<boolean> {
     const subjects = await loadSubjects(join(scratch, "fonts"));
     const stack = await startStack({ LOG_LEVEL: "warn" });
     let rows: Row[];
+    let trained: readonly Trained[];
     try {
       say(`modelpress runs at ${stack.url}`);
-      rows = await compressAll(new Client(stack.url), subjects, folder);
+      const client = new Client(stack.url);
+      rows = await compressAll(client, subjects, folder);
+      say("training a network for handwritten digits (MNIST), and distilling a small one from it");
+      trained = await trainAndDistill(client, (name, event) => showProgress(`${name}: ${describe(event)}`));
+      for (const { name, job } of trained) if (job.result) await download(client, job, join(folder, "digits", name));
     } catch (error) {
       console.error(stack.log().slice(-LOG_TAIL_CHARACTERS));
       throw error;
@@ -153,10 +171,11 @@ async function main(): Promise<boolean> {
       "\nCosine and SQNR: worst output against the original's, on the same inputs. Speed: median latency before / after, one thread.\n",
     );
     printTable([HEADER, ...rows.map(cellsOf)]);
+    console.log(`\n${trained.map(describeTrained).join("\n")}`);
     console.log(
       `\nModels and reports are in ${folder}. ${((performance.now() - started) / 1000).toFixed(0)} s in all.`,
     );
-    return rows.every(({ job }) => job.status === "succeeded");
+    return [...rows, ...trained].every(({ job }) => job.status === "succeeded");
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
