@@ -20,7 +20,7 @@ import {
 } from "./weights-codes.ts";
 import { type LinearLayer, linearLayer } from "./weights-linear.ts";
 import type { RewriteForm } from "./weights-rewrite.ts";
-import { matrixOf } from "./weights-slots.ts";
+import { isDepthwise, matrixOf } from "./weights-slots.ts";
 
 export interface QdqOptions {
   readonly bits: 4 | 8;
@@ -135,7 +135,9 @@ export function dequantizeAny(model: Model, weights: QuantizedWeights, options: 
       // A scale for each index of the first axis needs no matrix.
       const direct =
         form.scales.dims.length === 1 && matrix.layout === "row-major" && slot.view.dims[0] === matrix.rows;
-      return { slot, attrs, form: direct ? { ...form, codes: { ...form.codes, dims: slot.view.dims } } : form };
+      if (!direct) return { slot, attrs, form };
+      const scheme = { ...form.scheme, keepSums: isDepthwise(slot) };
+      return { slot, attrs, form: { ...form, scheme, codes: { ...form.codes, dims: slot.view.dims } } };
     });
     if (!parts.every((part) => part !== undefined)) return undefined;
     return {

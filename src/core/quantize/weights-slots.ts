@@ -111,6 +111,11 @@ function readerOutside(
   return undefined;
 }
 
+/** Whether each filter of a Conv reads one channel. */
+export function isDepthwise({ node, view }: WeightSlot): boolean {
+  return node.opType === "Conv" && view.dims[1] === 1;
+}
+
 /** The weight as a stack of matrices in the layout it is stored in, without reading it. */
 export function matrixOf({ view, depthAxes }: WeightSlot): Omit<WeightMatrix, "values"> {
   const [first, end] = depthAxes;

@@ -21,7 +21,7 @@ import {
   requireCodes,
 } from "./weights-codes.ts";
 import type { RewriteForm } from "./weights-rewrite.ts";
-import { matrixOf, type WeightSlot } from "./weights-slots.ts";
+import { isDepthwise, matrixOf, type WeightSlot } from "./weights-slots.ts";
 
 export interface StorageOptions {
   readonly bits: 4 | 8;
@@ -75,8 +75,8 @@ function planStorage(slot: WeightSlot, options: StorageOptions, opset: number): 
   const run = options.bits === 4 ? blockLength(matrix.depth, options.blockSize) : undefined;
   const packable = opset >= OPSET_INT4 || count % 2 === 0;
   // A depthwise filter has too few weights to average the error of four bits out, and is small anyway.
-  const depthwise = slot.node.opType === "Conv" && view.dims[1] === 1;
-  if (!run || !packable || depthwise || count < MIN_4BIT_ELEMENTS) return plan(channelForm(slot, options.symmetric), 8);
+  if (!run || !packable || isDepthwise(slot) || count < MIN_4BIT_ELEMENTS)
+    return plan(channelForm(slot, options.symmetric), 8);
   const blocks = matrix.depth / run;
   const rowMajor = matrix.layout === "row-major";
   const cut = rowMajor
@@ -109,7 +109,7 @@ function channelForm(slot: WeightSlot, symmetric: boolean): QuantizedForm {
   const dtype = symmetric ? "int8" : "uint8";
   return {
     matrix,
-    scheme: { dtype, blockSize: matrix.depth, symmetric },
+    scheme: { dtype, blockSize: matrix.depth, symmetric, keepSums: isDepthwise(slot) },
     layout: { layout: matrix.layout },
     codes: { dtype, dims: view.dims },
     ...paramForms(

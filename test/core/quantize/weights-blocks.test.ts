@@ -158,6 +158,34 @@ describe("quantizeBlocks", () => {
     );
   });
 
+  it("keeps the sums of rows where that is asked for, at less than a step for each element", () => {
+    fc.assert(
+      fc.property(
+        fc.nat(),
+        fc.integer({ min: 1, max: 60 }),
+        fc.constantFrom("int8" as const, "uint8" as const),
+        (seed, depth, dtype) => {
+          const matrix = randomMatrix({ batches: 1, rows: 9, depth, layout: "row-major" }, seed);
+          const scheme = { dtype, blockSize: depth, symmetric: dtype === "int8", keepSums: true } as const;
+          const made = quantizeBlocks(matrix, scheme, { layout: "row-major" });
+          const View = dtype === "int8" ? Int8Array : Uint8Array;
+          const [codes, zeroPoints] = [new View(made.codes.buffer), new View(made.zeroPoints.buffer)];
+          for (let row = 0; row < 9; row++) {
+            const scale = made.scales[row]!;
+            let error = 0;
+            for (let d = 0; d < depth; d++) {
+              const difference = at(matrix, 0, row, d) - (codes[row * depth + d]! - zeroPoints[row]!) * scale;
+              assert.ok(Math.abs(difference) < scale * 1.001, `an element is off by ${difference / scale} steps`);
+              error += difference;
+            }
+            assert.ok(Math.abs(error) <= scale * 0.501, `the sum is off by ${error / scale} steps`);
+          }
+        },
+      ),
+      { numRuns: 300 },
+    );
+  });
+
   it("refuses values that are not finite", () => {
     for (const layout of ["row-major", "column-major"] as const) {
       for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
