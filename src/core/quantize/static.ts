@@ -5,10 +5,12 @@
 import type { QuantizePlan } from "../facts.ts";
 import type { Model, Value } from "../onnx/ir.ts";
 import { encodeModel } from "../onnx/save.ts";
-import { checkInvariants, type Note, noteOn } from "../passes/pass.ts";
+import { removeDeadCode } from "../passes/dead-code.ts";
+import { checkInvariants, type Note, noteOn, runPasses } from "../passes/pass.ts";
+import { simplify } from "../passes/simplify.ts";
 import { activationParams } from "./activation-params.ts";
 import { applyBiasShifts, type BiasShifts, type CorrectableLayer, correctableLayers } from "./bias-correction.ts";
-import { type CalibrateOptions, type Feeds, observe } from "./calibrate.ts";
+import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel, observe } from "./calibrate.ts";
 import {
   ActivationObserver,
   activationRange,
@@ -21,6 +23,7 @@ import { codeRange } from "./params.ts";
 import { type Placement, type PlacementOptions, placeQuantizers, type QuantizedValue, type Unit } from "./placement.ts";
 import { pointwiseFunction } from "./pointwise.ts";
 import { emitQdq } from "./qdq.ts";
+import { staticForms } from "./static-forms.ts";
 import type { Range } from "./thresholds.ts";
 
 export interface StaticOptions {
@@ -45,6 +48,64 @@ export interface Calibration {
   /** Of values that meet weights, along the axis that the weights reduce over. */
   readonly channels: ReadonlyMap<string, ChannelObserver>;
   readonly batches: number;
+}
+
+/**
+ * A copy of `model` in the form that everything here works on: simpler, with the types of its values known, in operators that have 8-bit kernels
+ * where they have an equal one. `sample` is any valid input.
+ */
+export async function prepareStatic(
+  model: Model,
+  sample: Feeds,
+  { openModel, signal }: Pick<CalibrateOptions, "openModel" | "signal">,
+): Promise<{ readonly model: Model; readonly notes: readonly Note[] }> {
+  const evaluate = async (constants: Model) => {
+    const session = await openModel(constants);
+    try {
+      return await session.run({}, undefined, signal);
+    } finally {
+      await session.close();
+    }
+  };
+  const simple = await simplify(model, { evaluate, ...(signal && { signal }) });
+  await inferTypes(simple.model, sample, openModel, signal);
+  const { model: prepared, notes } = runPasses(simple.model, [...staticForms, removeDeadCode]);
+  return { model: prepared, notes: [...simple.notes, ...notes] };
+}
+
+/** Gives the values of the main graph the dtype and shape that onnxruntime infers, or else the dtype and rank that they have on `sample`. */
+async function inferTypes(model: Model, sample: Feeds, openModel: OpenModel, signal?: AbortSignal): Promise<void> {
+  const unknown = model.graph.nodes.flatMap(({ outputs }) =>
+    outputs.filter(({ name, shape, constant }) => name !== "" && !shape && !constant),
+  );
+  if (unknown.length === 0) return;
+  const exposed = exposeValues(
+    model,
+    unknown.map(({ name }) => name),
+  );
+  const session = await openModel(exposed.model, { optimization: "disabled" });
+  try {
+    const facts = new Map(session.outputs.map((fact) => [fact.name, fact]));
+    const left = new Map<string, Value>();
+    for (const value of unknown) {
+      const output = exposed.outputs.get(value.name)!;
+      const fact = facts.get(output);
+      // onnxruntime's binding tells an unknown rank and a scalar in the same way.
+      if (fact?.dtype && fact.shape && fact.shape.length > 0) value.retype(fact.dtype, fact.shape);
+      else if (fact?.dtype && fact.dtype !== "string") left.set(output, value);
+    }
+    if (left.size === 0) return;
+    const results = await session.run(sample, [...left.keys()], signal);
+    for (const [output, value] of left) {
+      const { dtype, dims } = results[output]!;
+      value.retype(
+        dtype,
+        dims.map(() => null),
+      );
+    }
+  } finally {
+    await session.close();
+  }
 }
 
 /**
