@@ -23,6 +23,14 @@ export interface Metrics {
     readonly samples: number;
     readonly outputs: readonly { readonly name: string; readonly sqnr_db: number | null; readonly cosine: number }[];
   };
+  readonly training: {
+    readonly metric: string | null;
+    readonly metric_samples: number;
+    readonly teacher_metric: number | null;
+    readonly student_before_metric: number | null;
+    readonly student_metric: number | null;
+    readonly baseline_metric: number | null;
+  } | null;
   readonly latency: { readonly before: { readonly p50_ms: number }; readonly speedup: number };
 }
 
