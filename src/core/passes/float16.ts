@@ -67,6 +67,7 @@ class Conversion {
   /** The same value in the other type. */
   readonly #casts = new Map<Value, Value>();
   readonly #constants = new Map<Value, Value>();
+  readonly #magnitudes = new Map<Value, Magnitudes>();
 
   constructor(model: Model, options: Float16Options, note: NoteSink) {
     this.#model = model;
@@ -131,7 +132,7 @@ class Conversion {
     }
     for (const [index, value] of node.inputs.entries()) {
       if (!value || !this.#isConstant(value) || pinnedInputs(node).includes(index)) continue;
-      const { largest, overflow } = magnitudes(value);
+      const { largest, overflow } = this.#magnitudesOf(value);
       if (overflow === Number.POSITIVE_INFINITY) continue;
       if (overflow >= MIN_SENTINEL && !WEIGHT_OPERATORS.has(node.opType)) continue;
       return {
@@ -157,6 +158,13 @@ class Conversion {
     return pairs.every(
       ([inside, outside]) => !inside || !outside || this.#isFloat32(inside) === this.#isFloat32(outside),
     );
+  }
+
+  /** Read once for each constant: the only thing that this pass must know of weights before they are written. */
+  #magnitudesOf(value: Value): Magnitudes {
+    const known = this.#magnitudes.get(value) ?? magnitudes(value);
+    this.#magnitudes.set(value, known);
+    return known;
   }
 
   // ---- types -------------------------------------------------------------------------------------------------------
@@ -250,8 +258,9 @@ class Conversion {
     const known = this.#constants.get(value);
     if (known) return known;
     const constant = value.constant!;
+    const clamped = this.#magnitudesOf(value).overflow < Number.POSITIVE_INFINITY;
     const { half } = deriveTensors({ half: { dtype: "float16", dims: constant.dims } }, () => ({
-      half: halfBytes(arrayOf(constant, "float32")),
+      half: halfBytes(arrayOf(constant, "float32"), clamped),
     }));
     const converted = value.graph.addInitializer(`${value.name}_float16`, half);
     this.#constants.set(value, converted);
@@ -274,8 +283,14 @@ function convertAttributes(node: Node, givesHalf: boolean): void {
   }
 }
 
-/** Of the finite elements of a float32 constant the largest magnitude, and the smallest that float16 cannot hold (infinity: there is none). */
-function magnitudes(value: Value): { readonly largest: number; readonly overflow: number } {
+interface Magnitudes {
+  /** Of the finite elements. */
+  readonly largest: number;
+  /** The smallest that float16 cannot hold; infinity when there is none. */
+  readonly overflow: number;
+}
+
+function magnitudes(value: Value): Magnitudes {
   const { buffer, byteOffset, length } = arrayOf(value.constant!, "float32");
   const bits = new Int32Array(buffer, byteOffset, length);
   const INFINITY_BITS = 0x7f800000;
@@ -284,8 +299,7 @@ function magnitudes(value: Value): { readonly largest: number; readonly overflow
   let overflow = INFINITY_BITS;
   for (let i = 0; i < length; i++) {
     const magnitude = bits[i]! & 0x7fffffff;
-    if (magnitude <= largest || magnitude >= INFINITY_BITS) continue;
-    largest = magnitude;
+    if (magnitude > largest && magnitude < INFINITY_BITS) largest = magnitude;
   }
   if (largest > MAX_HALF_BITS) {
     for (let i = 0; i < length; i++) {
@@ -297,12 +311,12 @@ function magnitudes(value: Value): { readonly largest: number; readonly overflow
   return { largest: a, overflow: b };
 }
 
-/** Rounded to nearest even; finite values stay finite, and parameters of formulas stay apart from zero. */
-function halfBytes(values: Float32Array): Uint8Array {
+/** Rounded to nearest even. Parameters of formulas stay apart from zero, and with `clamped` finite values stay finite. */
+function halfBytes(values: Float32Array, clamped: boolean): Uint8Array {
   const half = new Float16Array(values.length);
   half.set(values);
   const parameters = values.length <= MAX_PARAMETER_ELEMENTS;
-  for (let i = 0; i < half.length; i++) {
+  for (let i = 0; (clamped || parameters) && i < half.length; i++) {
     const value = values[i]!;
     if (Math.abs(value) > MAX_HALF && Number.isFinite(value)) half[i] = Math.sign(value) * MAX_HALF;
     else if (parameters && value !== 0 && half[i] === 0) half[i] = Math.sign(value) * MIN_HALF;
