@@ -5,7 +5,8 @@ import { CoreError, inspectModel, listLayers, openDataset } from "../src/core/in
 import { openSession, runtimeVersion } from "../src/core/runtime/session.ts";
 import { DatasetSpec } from "../src/service/api/schemas.ts";
 import { planDistillJob, runDistillJob } from "../src/service/jobs/distill-job.ts";
-import { type JobContext, type JobEnvironment, planQuantizeJob, runQuantizeJob } from "../src/service/jobs/run-job.ts";
+import type { JobContext } from "../src/service/jobs/job-steps.ts";
+import { type JobEnvironment, planQuantizeJob, runQuantizeJob } from "../src/service/jobs/run-job.ts";
 import type { JobSpec } from "../src/service/jobs/spec.ts";
 import type { JobInputs, JobOutcome, JobPlan, JobRequest, LocalFile } from "../src/service/tasks.ts";
 import { VERSIONS } from "../src/service/versions.ts";

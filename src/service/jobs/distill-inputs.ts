@@ -18,7 +18,8 @@ import {
   type ValidationMetric,
 } from "../../core/index.ts";
 import type { JobInputs, LocalFile } from "../tasks.ts";
-import type { JobContext, JobEnvironment } from "./run-job.ts";
+import type { JobContext } from "./job-steps.ts";
+import type { JobEnvironment } from "./run-job.ts";
 import type { DistillSpec } from "./spec.ts";
 import { trainingSamples } from "./training-samples.ts";
 

@@ -1,5 +1,11 @@
 import { checkCancelled } from "../../core/index.ts";
-import type { JobContext } from "./run-job.ts";
+import type { TaskNews } from "../tasks.ts";
+
+export interface JobContext {
+  /** Fires when the job is to stop. */
+  readonly signal: AbortSignal;
+  news(news: TaskNews): void;
+}
 
 /** The steps of a job, one after the other. */
 export interface JobSteps<Step extends string> {

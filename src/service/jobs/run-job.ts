@@ -18,8 +18,8 @@ import {
   simplifyPasses,
   weightOnlyPass,
 } from "../../core/index.ts";
-import type { JobInputs, JobOutcome, JobRequest, LocalFile, ProducedFile, TaskNews } from "../tasks.ts";
-import { createJobSteps } from "./job-steps.ts";
+import type { JobInputs, JobOutcome, JobRequest, LocalFile, ProducedFile } from "../tasks.ts";
+import { createJobSteps, type JobContext } from "./job-steps.ts";
 import { BLOCK_SIZES, type QuantizeSpec } from "./spec.ts";
 
 type Params = QuantizeSpec["params"];
@@ -52,11 +52,6 @@ export interface JobEnvironment {
     readonly onnxruntime: string;
     readonly versions: Readonly<Record<string, string>>;
   };
-}
-
-export interface JobContext {
-  readonly signal: AbortSignal;
-  news(news: TaskNews): void;
 }
 
 /** The pass that does what each method is named for. */
