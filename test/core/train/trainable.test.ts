@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { float, GraphBuilder, int } from "../../../src/core/onnx/graph-builder.ts";
 import { CoreError } from "../../../src/core/errors.ts";
+import { float, GraphBuilder, int } from "../../../src/core/onnx/graph-builder.ts";
 import { Model, type Value } from "../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../src/core/onnx/load.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
