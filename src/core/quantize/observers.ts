@@ -58,12 +58,13 @@ export function activationRange(seen: ActivationObserver, method: CalibrationMet
   return options.seenAs && method !== "mse" ? trimmedRange(range, options.seenAs, options.steps) : range;
 }
 
-/** Smallest, largest and mean value of every channel along one axis; the axis may count from the end. */
+/** Smallest, largest, mean and mean square value of every channel along one axis; the axis may count from the end. */
 export class ChannelObserver implements Observer {
   readonly axis: number;
   min = new Float64Array(0);
   max = new Float64Array(0);
   #sum = new Float64Array(0);
+  #squares = new Float64Array(0);
   #count = 0;
 
   constructor(axis: number) {
@@ -78,23 +79,28 @@ export class ChannelObserver implements Observer {
       this.min = new Float64Array(channels).fill(Number.POSITIVE_INFINITY);
       this.max = new Float64Array(channels).fill(Number.NEGATIVE_INFINITY);
       this.#sum = new Float64Array(channels);
+      this.#squares = new Float64Array(channels);
     } else if (channels !== this.min.length) return;
     const { min, max } = this;
     const sum = this.#sum;
+    const squares = this.#squares;
     const inner = dims.slice(axis + 1).reduce((product, dim) => product * dim, 1);
     for (let start = 0, c = 0; start < values.length; start += inner, c = (c + 1) % channels) {
       let low = min[c]!;
       let high = max[c]!;
       let total = 0;
+      let square = 0;
       for (let i = start; i < start + inner; i++) {
         const x = values[i]!;
         if (x < low) low = x;
         if (x > high) high = x;
         total += x;
+        square += x * x;
       }
       min[c] = low;
       max[c] = high;
       sum[c]! += total;
+      squares[c]! += square;
     }
     this.#count += values.length / channels;
   }
@@ -111,6 +117,11 @@ export class ChannelObserver implements Observer {
   /** Mean of every channel. */
   means(): Float64Array {
     return this.#sum.map((sum) => sum / this.#count);
+  }
+
+  /** Mean square of every channel. */
+  meanSquares(): Float64Array {
+    return this.#squares.map((sum) => sum / this.#count);
   }
 
   /** Largest magnitude in every channel. */
