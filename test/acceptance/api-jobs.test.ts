@@ -43,7 +43,7 @@ test("a job is accepted with every default filled in, and found again", async ()
   assert.equal(job.queue_position, 1);
   assert.deepEqual(job.params, { method: "weight_only", bits: 8 });
   assert.equal(job.effective_params.bits, 8);
-  assert.equal(job.effective_params.block_size, 32);
+  assert.equal(job.effective_params.block_size, 128);
   assert.deepEqual(job.effective_params.exclude_ops, []);
   assert.deepEqual(job.evaluation.latency, { runs: 50, batch_size: 1, threads: 1 });
   assert.equal(job.priority, 5);
