@@ -121,15 +121,8 @@ function shifted(tensor: Tensor, shift: Float64Array, axis: number): Tensor {
   return tensorOf("float32", tensor.dims, values);
 }
 
-/** Adds corrections to the biases of a float model, in place. */
-export function applyBiasShifts(model: Model, shifts: BiasShifts): void {
-  for (const node of [...model.graph.nodes]) {
-    const shift = shifts.get(node.name);
-    if (shift) addToBias(node, shift);
-  }
-}
-
-function addToBias(node: Node, shift: Float64Array): void {
+/** Adds a correction to the bias of a layer, in place. */
+export function shiftBias(node: Node, shift: Float64Array): void {
   // The bias of a MatMul is in the Add behind it.
   const holder = node.opType === "MatMul" ? node.outputs[0]!.uses[0]!.node : node;
   const index = node.opType === "MatMul" ? (holder.inputs[0]?.constant ? 0 : 1) : 2;

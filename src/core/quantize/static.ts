@@ -4,12 +4,12 @@
  */
 import type { QuantizePlan } from "../facts.ts";
 import type { Model, Value } from "../onnx/ir.ts";
-import { encodeModel } from "../onnx/save.ts";
+import { predictedBytes } from "../onnx/save.ts";
 import { removeDeadCode } from "../passes/dead-code.ts";
 import { checkInvariants, type Note, noteOn, runPasses } from "../passes/pass.ts";
 import { simplify } from "../passes/simplify.ts";
 import { activationParams } from "./activation-params.ts";
-import { applyBiasShifts, type BiasShifts, type CorrectableLayer, correctableLayers } from "./bias-correction.ts";
+import { type BiasShifts, type CorrectableLayer, correctableLayers, shiftBias } from "./bias-correction.ts";
 import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel, observe } from "./calibrate.ts";
 import {
   ActivationObserver,
@@ -159,6 +159,8 @@ const RECONSIDERED: ReadonlySet<string> = new Set(["float_neighbours", "float_in
 export interface StaticResult {
   readonly model: Model;
   readonly layers: readonly CorrectableLayer[];
+  /** Names of the nodes that multiply with weights or each other in 8 bits, in order. */
+  readonly computeLayers: readonly string[];
   readonly notes: readonly Note[];
 }
 
@@ -170,7 +172,6 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
   const computedSums = new Set<string>();
   for (;;) {
     const copy = model.clone();
-    if (options.biasShifts) applyBiasShifts(copy, options.biasShifts);
     const placement = placeQuantizers(copy, { ...placementOptions(options), excludeNodes, computedSums });
     if (excludeUnseen(placement, calibration, excludeNodes)) continue;
     const found = new Map<string, Range>();
@@ -180,8 +181,16 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
       for (const name of inexpressible) computedSums.add(name);
       continue;
     }
+    for (const { node, quantized } of placement.units) {
+      const shift = options.biasShifts?.get(node.name);
+      // A layer that stays in float has nothing to make up for.
+      if (quantized && shift) shiftBias(node, shift);
+    }
     const notes = notesOf(placement);
     const layers = correctableLayers(placement);
+    const computeLayers = placement.units
+      .filter(({ rule, quantized }) => quantized && rule.kind === "compute")
+      .map(({ node }) => node.name);
     emitQdq(copy, placement, params, (name) => channelMaxima(name, calibration), {
       activationDType: options.activationDType,
       weights: {
@@ -191,7 +200,7 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
       },
     });
     checkInvariants(copy, "static quantization");
-    return { model: copy, layers, notes };
+    return { model: copy, layers, computeLayers, notes };
   }
 }
 
@@ -207,7 +216,7 @@ export function planStatic(model: Model, options: StaticOptions): QuantizePlan {
     activationDType: options.activationDType,
     weights: { codes: codeRange("int8", { symmetric: true }), perChannel: options.perChannel, avoidSaturation: false },
   });
-  const [before, after] = [model, copy].map(sizeOf) as [number, number];
+  const [before, after] = [predictedBytes(model), predictedBytes(copy)];
   return {
     method: "static",
     quantized_nodes: notes.filter(({ outcome }) => outcome === "changed").map(withoutOutcome),
@@ -218,11 +227,6 @@ export function planStatic(model: Model, options: StaticOptions): QuantizePlan {
 
 function withoutOutcome({ outcome: _, ...note }: Note) {
   return note;
-}
-
-function sizeOf(model: Model): number {
-  const { model: file, data } = encodeModel(model, { location: "model.onnx.data" });
-  return file.byteLength + (data?.byteLength ?? 0);
 }
 
 function placementOptions({ excludeNodes, excludeOps }: StaticOptions): PlacementOptions {

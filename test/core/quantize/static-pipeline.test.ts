@@ -1,0 +1,127 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Model } from "../../../src/core/onnx/ir.ts";
+import { modelToBytes } from "../../../src/core/onnx/save.ts";
+import type { Tensor } from "../../../src/core/onnx/tensor.ts";
+import { scalingSites } from "../../../src/core/quantize/channel-scaling.ts";
+import { compressStatic, type PipelineOptions } from "../../../src/core/quantize/static-pipeline.ts";
+import { branches, lstm, mobilenet, randomFeeds, transformer, uniformSource } from "../../support/graphs.ts";
+import { fusedOperators, openModel, runModel, sqnrDb } from "../../support/open-model.ts";
+
+const OPTIONS: PipelineOptions = {
+  samples: 32,
+  method: "mse",
+  percentile: 99.999,
+  activationDType: "uint8",
+  perChannel: true,
+  avoidSaturation: true,
+  equalize: "auto",
+  smoothQuantAlpha: "auto",
+  biasCorrection: true,
+};
+
+function dataFor(model: Model, more: Record<string, Tensor> = {}) {
+  return {
+    async *batches(count: number) {
+      for (let i = 0; i < count; i++) yield { ...randomFeeds(model, { seed: i + 1, dims: { n: 2 } }), ...more };
+    },
+  };
+}
+
+/** Scales the channels of an encoder so that 8 bits per tensor cannot hold them. */
+function spread(model: Model): Model {
+  const uniform = uniformSource(5);
+  for (const site of scalingSites(model)) {
+    if (site.isClipped) continue;
+    site.apply(Float64Array.from({ length: site.channels }, () => 2 ** (8 * (uniform() - 0.5))));
+  }
+  return model;
+}
+
+async function heldOutSqnrDb(reference: Model, model: Model): Promise<number> {
+  const feeds = randomFeeds(reference, { seed: 1000, dims: { n: 2 } });
+  return sqnrDb(await runModel(reference, feeds), await runModel(model, feeds));
+}
+
+test("networks of several kinds, end to end", async () => {
+  for (const network of [mobilenet(), transformer(), spread(transformer())]) {
+    const result = await compressStatic(network, dataFor(network), OPTIONS, { openModel });
+    const reached = await heldOutSqnrDb(network, result.model);
+    assert.ok(reached > 30, `${reached} dB`);
+    assert.ok(result.notes.some(({ outcome }) => outcome === "changed"));
+  }
+});
+
+test("the same input gives the same bytes", async () => {
+  const network = mobilenet();
+  const run = async () => {
+    const result = await compressStatic(network.clone(), dataFor(network), OPTIONS, { openModel });
+    return Buffer.from(modelToBytes(result.model)).toString("base64");
+  };
+  assert.equal(await run(), await run());
+});
+
+test("where int8 misses a target, layers are left in float until it holds, and no more than are needed", async () => {
+  const network = spread(transformer());
+  // Without what would mend them, layers differ much in what 8 bits do to them.
+  const options: PipelineOptions = { ...OPTIONS, equalize: false, smoothQuantAlpha: null, biasCorrection: false };
+  const plain = await compressStatic(network, dataFor(network), options, { openModel });
+  const before = await heldOutSqnrDb(network, plain.model);
+  assert.ok(before < 24, `int8 alone reaches ${before} dB`);
+  const control = { target: before + 4, maxTrials: 12 };
+  const result = await compressStatic(network, dataFor(network), { ...options, control }, { openModel });
+  const layers = 2 * 8;
+  const { floatLayers, reached, trials } = result.control!;
+  assert.ok(reached);
+  assert.ok(
+    floatLayers.length > 0 && floatLayers.length < layers / 2,
+    `${floatLayers.length} of ${layers} in float, ${before} dB before`,
+  );
+  assert.ok((await heldOutSqnrDb(network, result.model)) > before + 2);
+  assert.equal(result.sensitivity.length, layers);
+  assert.ok(trials.length <= 12 && trials[0]!.floatLayers.length === 0);
+  const kept = result.notes.filter(({ code }) => code === "kept_for_accuracy").map(({ name }) => name);
+  assert.deepEqual(new Set(kept), new Set(floatLayers));
+  const operators = await fusedOperators(result.model);
+  assert.ok(
+    (operators.MatMulIntegerToFloat ?? 0) + (operators.QLinearMatMul ?? 0) + (operators.QGemm ?? 0) > layers / 2,
+  );
+});
+
+test("what cannot be quantized is a note, and the model is otherwise as it was", async () => {
+  const recurrent = lstm();
+  const result = await compressStatic(recurrent, dataFor(recurrent), OPTIONS, { openModel });
+  assert.deepEqual(
+    result.notes.filter(({ outcome }) => outcome === "changed"),
+    [],
+  );
+  assert.ok((await heldOutSqnrDb(recurrent, result.model)) > 100);
+});
+
+test("a branch that calibration never takes stays in float and says why", async () => {
+  const network = branches();
+  const always = { condition: randomFeeds(network).condition! };
+  const result = await compressStatic(network, dataFor(network, always), OPTIONS, { openModel });
+  const skipped = result.notes.filter(({ code }) => code === "not_reached");
+  // The first layer of that branch reads what the graph around it has computed.
+  assert.equal(skipped.length, 2);
+  assert.equal(result.notes.filter(({ outcome }) => outcome === "changed").length, 4);
+  assert.ok((await heldOutSqnrDb(network, result.model)) > 30);
+});
+
+test("progress names every step, and cancelling stops the work", async () => {
+  const network = mobilenet();
+  const steps: string[] = [];
+  const controller = new AbortController();
+  const work = compressStatic(network, dataFor(network), OPTIONS, {
+    openModel,
+    signal: controller.signal,
+    onProgress: (step, fraction) => {
+      steps.push(step);
+      assert.ok(fraction >= 0 && fraction <= 1);
+      if (step === "calibrate") controller.abort();
+    },
+  });
+  await assert.rejects(work, { code: "cancelled" });
+  assert.deepEqual([...new Set(steps)], ["prepare", "equalize", "calibrate"]);
+});
