@@ -1,6 +1,6 @@
-import { closeSync, constants, fstatSync, openSync, readFileSync, readSync, statSync } from "node:fs";
+import { closeSync, constants, existsSync, fstatSync, openSync, readFileSync, readSync, statSync } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { CoreError, checkCancelled } from "../src/core/errors.ts";
 import type { ExternalData } from "../src/core/onnx/external-data.ts";
 import type { Model } from "../src/core/onnx/ir.ts";
@@ -34,6 +34,13 @@ export function openModel(files: readonly LocalFile[]): Model {
     );
   }
   return loadModel(readFileSync(main.path), externalDataIn(others));
+}
+
+/** Loads the model at `path`, with its weights in `<path>.data` where that file exists: what `writeModel` and onnxruntime write. */
+export function openWrittenModel(path: string): Model {
+  const main = { name: basename(path), path };
+  const data = { name: `${main.name}.data`, path: `${path}.data` };
+  return openModel(existsSync(data.path) ? [main, data] : [main]);
 }
 
 /** External data in `files`. Each access opens the file anew: nothing has to be closed, and opening costs 20 us. */

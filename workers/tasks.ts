@@ -6,14 +6,14 @@ import { openSession, runtimeVersion } from "../src/core/runtime/session.ts";
 import { DatasetSpec } from "../src/service/api/schemas.ts";
 import { planDistillJob, runDistillJob } from "../src/service/jobs/distill-job.ts";
 import type { JobContext } from "../src/service/jobs/job-steps.ts";
-import { type JobEnvironment, planQuantizeJob, runQuantizeJob } from "../src/service/jobs/run-job.ts";
+import { type JobEnvironment, planQuantizeJob, runQuantizeJob } from "../src/service/jobs/quantize-job.ts";
 import type { JobSpec } from "../src/service/jobs/spec.ts";
 import type { JobInputs, JobOutcome, JobPlan, JobRequest, LocalFile } from "../src/service/tasks.ts";
 import { VERSIONS } from "../src/service/versions.ts";
 import { openByteSource } from "./byte-source.ts";
 import { describeHost } from "./host.ts";
 import { measurePeak } from "./measure-peak.ts";
-import { openModel, writeModel } from "./model-files.ts";
+import { openModel, openWrittenModel, writeModel } from "./model-files.ts";
 import type { TaskHandlers } from "./task-server.ts";
 
 const ENVIRONMENT: JobEnvironment = {
@@ -21,6 +21,7 @@ const ENVIRONMENT: JobEnvironment = {
   measurePeak,
   files: {
     openModel,
+    openWrittenModel,
     writeModel,
     async writeText(directory, name, mediaType, text) {
       const path = join(directory, name);

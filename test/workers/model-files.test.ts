@@ -17,7 +17,7 @@ import { printModel } from "../../src/core/onnx/print.ts";
 import { modelToBytes } from "../../src/core/onnx/save.ts";
 import { lazyTensor, type Tensor } from "../../src/core/onnx/tensor.ts";
 import { openSession } from "../../src/core/runtime/session.ts";
-import { openModel, writeModel } from "../../workers/model-files.ts";
+import { openModel, openWrittenModel, writeModel } from "../../workers/model-files.ts";
 import { readAt, writeBigModel } from "../support/big-model.ts";
 import {
   branches,
@@ -76,7 +76,9 @@ for (const [name, build] of Object.entries(NETWORKS)) {
         await outputsOf({ path: files[0]!.path }, feeds),
         await outputsOf({ bytes: modelToBytes(model) }, feeds),
       );
-      assert.equal(printModel(openModel(files), { digests: true }), printModel(model, { digests: true }));
+      for (const read of [openModel(files), openWrittenModel(files[0]!.path)]) {
+        assert.equal(printModel(read, { digests: true }), printModel(model, { digests: true }));
+      }
     });
 }
 

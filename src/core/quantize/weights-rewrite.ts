@@ -22,12 +22,6 @@ export interface Rewrite {
 export type RewriteForm = (slots: readonly WeightSlot[]) => Rewrite | undefined;
 
 /**
- * Convolutions with fewer weights stay as they are. They are depthwise filters early in a network, where nothing averages an error out: in PP-OCR
- * recognition one of 144 weights costs 4 dB in eight bits, as much as all the others.
- */
-const MIN_FILTER_ELEMENTS = 256;
-
-/**
  * Rewrites every weight in the first form that suits it, where that makes the file smaller. `formsFor` is told all weights that may be
  * rewritten. Answers whether anything was.
  */
@@ -42,11 +36,6 @@ export function rewriteWeights(
   const forms = formsFor([...found.values()].flat());
   let changed = false;
   for (const [node, slots] of found) {
-    const elements = slots.reduce((sum, { view }) => sum + elementCount(view.dims), 0);
-    if (node.opType.startsWith("Conv") && elements < MIN_FILTER_ELEMENTS) {
-      note(noteOn(node, "skipped", "small_filter", `Its ${elements} weights are few and sensitive.`));
-      continue;
-    }
     const rewrite = firstSuiting(forms, slots);
     if (!rewrite) {
       note(

@@ -19,7 +19,7 @@ import {
 } from "../../core/index.ts";
 import type { JobInputs, LocalFile } from "../tasks.ts";
 import type { JobContext } from "./job-steps.ts";
-import type { JobEnvironment } from "./run-job.ts";
+import type { JobEnvironment } from "./quantize-job.ts";
 import type { DistillSpec } from "./spec.ts";
 import { trainingSamples } from "./training-samples.ts";
 

@@ -18,7 +18,7 @@ import {
 import type { JobInputs, JobOutcome, JobRequest } from "../tasks.ts";
 import { openDistillInputs } from "./distill-inputs.ts";
 import { createJobSteps, type JobContext } from "./job-steps.ts";
-import type { JobEnvironment } from "./run-job.ts";
+import type { JobEnvironment } from "./quantize-job.ts";
 import type { DistillSpec } from "./spec.ts";
 
 type Params = DistillSpec["params"];
@@ -100,7 +100,7 @@ export async function runDistillJob(
       host,
       openSession,
       measurePeak: environment.measurePeak,
-      readModel: (path) => files.openModel([{ name: "model.onnx", path }]),
+      readModel: files.openWrittenModel,
       scratchPath: `${scratch}/optimized.onnx`,
       signal,
       onProgress: (done, message) => steps.progress("evaluate", done, message),

@@ -31,6 +31,8 @@ export interface JobEnvironment {
   readonly measurePeak: MeasurePeak;
   readonly files: {
     openModel(files: readonly LocalFile[]): Model;
+    /** The model at `path`, with its weights in `<path>.data` where there is such a file. */
+    openWrittenModel(path: string): Model;
     /** Writes a model as `name`, with its weights in `<name>.data` when they do not fit in one file. */
     writeModel(
       model: Model,
@@ -113,7 +115,7 @@ export async function runQuantizeJob(
       host,
       openSession,
       measurePeak: environment.measurePeak,
-      readModel: (path) => files.openModel([{ name: "model.onnx", path }]),
+      readModel: files.openWrittenModel,
       scratchPath: `${scratch}/optimized.onnx`,
       signal,
       onProgress: (done, message) => steps.progress("evaluate", done, message),
