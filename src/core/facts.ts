@@ -140,6 +140,68 @@ export interface TrainingMetrics {
   readonly samples_per_second: number;
 }
 
+/** What a correction was worth, on samples that it was not made from. */
+export interface CorrectionFacts {
+  readonly name: string;
+  readonly sqnr_before_db: number;
+  readonly sqnr_after_db: number;
+  /** Whether it was kept. */
+  readonly applied: boolean;
+}
+
+/** What leaving some neighbouring nodes in float does for a model that is quantized otherwise. */
+export interface SensitivityFacts {
+  readonly nodes: readonly string[];
+  /** Of the outputs, over calibration samples. */
+  readonly sqnr_db: number;
+  /** Better than with everything quantized. */
+  readonly gain_db: number;
+}
+
+/** A model that accuracy control has tried. */
+export interface TrialFacts {
+  readonly float_nodes: readonly string[];
+  /** Higher is better. */
+  readonly score: number;
+  readonly size_bytes: number;
+  /** Median latency of the original over that of this one, over a few runs in turn. */
+  readonly speedup: number;
+  readonly chosen: boolean;
+}
+
+/** What static quantization has found out on its way. */
+export interface StaticEvidence {
+  readonly calibration: {
+    readonly method: string;
+    readonly samples: number;
+    /** Activations whose ranges were taken. */
+    readonly tensors: number;
+    /** Whether the ranges were known from an earlier job. */
+    readonly cached: boolean;
+  };
+  readonly corrections: readonly CorrectionFacts[];
+  /** The most useful nodes to leave in float first; empty without accuracy control, or where it had nothing to do. */
+  readonly sensitivity: readonly SensitivityFacts[];
+  readonly control: {
+    /** What trials are scored by: a metric, or `sqnr_db`. */
+    readonly score: string;
+    /** The least score that was good enough, and the original's where it has one. */
+    readonly target: number;
+    readonly original_score: number | null;
+    readonly reached: boolean;
+    /** In the order in which they were made; the first has everything quantized. */
+    readonly trials: readonly TrialFacts[];
+  } | null;
+}
+
+/** How much of a node's output is error, given the error of everything before it. */
+export interface LayerError {
+  readonly node: string;
+  readonly op: string;
+  /** 10·log10(Σx² / Σ(x−y)²) of its output; null when identical. */
+  readonly sqnr_db: number | null;
+}
+
 export interface JobMetrics {
   readonly size: { readonly before_bytes: number; readonly after_bytes: number; readonly ratio: number };
   readonly fidelity: {

@@ -1,4 +1,4 @@
-import type { JobMetrics, ModelFacts } from "../facts.ts";
+import type { JobMetrics, LayerError, ModelFacts, StaticEvidence } from "../facts.ts";
 import type { Note } from "../passes/pass.ts";
 import type { Evaluation } from "./evaluate.ts";
 
@@ -24,6 +24,10 @@ export interface Report {
   readonly models: { readonly before: ModelFacts; readonly after: ModelFacts };
   /** Every node that a pass was meant for: what became of it, and why. */
   readonly nodes: readonly Note[];
+  /** Of static quantization. */
+  readonly quantization: StaticEvidence | null;
+  /** Of nodes whose output both models have, in order; null where there are none, or no way to look. */
+  readonly layer_errors: readonly LayerError[] | null;
   /** Shapes of the inputs of one run while measuring. */
   readonly input_shapes: Readonly<Record<string, readonly number[]>>;
   /** Every measured run, in the order they were made: before, after, before, after, … */
@@ -40,12 +44,15 @@ export interface ReportParts {
   readonly evaluation: Evaluation;
   readonly models: Report["models"];
   readonly notes: readonly Note[];
+  readonly quantization?: StaticEvidence | undefined;
+  readonly layerErrors?: readonly LayerError[] | undefined;
   /** Steps before the evaluation; its own are added. */
   readonly timingsMs: Readonly<Record<string, number>>;
 }
 
 /** Puts the report together; nothing is computed here. */
-export function buildReport({ createdAt, job, evaluation, models, notes, timingsMs }: ReportParts): Report {
+export function buildReport(parts: ReportParts): Report {
+  const { createdAt, job, evaluation, models, notes, quantization, layerErrors, timingsMs } = parts;
   const evaluated = Object.entries(evaluation.timingsMs).map(([step, ms]) => [`evaluate.${step}`, ms] as const);
   const timings = [...Object.entries(timingsMs), ...evaluated].map(([step, ms]) => [step, Math.round(ms * 10) / 10]);
   return {
@@ -57,6 +64,8 @@ export function buildReport({ createdAt, job, evaluation, models, notes, timings
     metrics: evaluation.metrics,
     models,
     nodes: notes,
+    quantization: quantization ?? null,
+    layer_errors: layerErrors ?? null,
     input_shapes: evaluation.inputShapes,
     latency_samples_ms: evaluation.latencySamplesMs,
     optimized_operators: evaluation.optimizedOperators,
