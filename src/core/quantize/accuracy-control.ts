@@ -52,6 +52,8 @@ export interface Trial {
   readonly floatLayers: readonly string[];
   /** Higher is better. */
   readonly score: number;
+  /** Latency of the float model over that of this one. */
+  readonly speedup: number;
   /** Of the model's file. */
   readonly bytes: number;
 }
@@ -59,6 +61,8 @@ export interface Trial {
 export interface ControlOptions {
   /** How good a model is; higher is better. */
   readonly score: (model: Model) => Promise<number>;
+  /** How fast a model is, for the record: nothing is decided by it. */
+  readonly speedup: (model: Model) => Promise<number>;
   readonly target: number;
   /** Models that may be scored, the fully quantized one included. */
   readonly maxTrials: number;
@@ -83,13 +87,18 @@ export async function controlAccuracy(
   build: (float: ReadonlySet<string>) => Model,
   options: ControlOptions,
 ): Promise<ControlResult> {
-  const { score, target, maxTrials, signal, onTrial } = options;
+  const { score, speedup, target, maxTrials, signal, onTrial } = options;
   const trials: Trial[] = [];
   const attempt = async (groups: readonly (readonly string[])[]): Promise<boolean> => {
     checkCancelled(signal);
     const floatLayers = groups.flat();
     const model = build(new Set(floatLayers));
-    const trial = { floatLayers, score: await score(model), bytes: predictedBytes(model) };
+    const trial = {
+      floatLayers,
+      score: await score(model),
+      speedup: await speedup(model),
+      bytes: predictedBytes(model),
+    };
     trials.push(trial);
     onTrial?.(trial, trials.length);
     return trial.score >= target;

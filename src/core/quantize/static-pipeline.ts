@@ -30,6 +30,7 @@ export interface PipelineOptions extends Omit<StaticOptions, "biasShifts"> {
 export interface AccuracyTarget {
   /** How good a model is, higher is better. Without it: the signal to noise ratio of its outputs, in dB. */
   readonly score?: (model: Model) => Promise<number>;
+  readonly speedup: (model: Model) => Promise<number>;
   readonly target: number;
   readonly maxTrials: number;
 }

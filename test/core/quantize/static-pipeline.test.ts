@@ -68,7 +68,7 @@ test("where int8 misses a target, layers are left in float until it holds, and n
   const plain = await compressStatic(network, dataFor(network), options, { openModel });
   const before = await heldOutSqnrDb(network, plain.model);
   assert.ok(before < 24, `int8 alone reaches ${before} dB`);
-  const control = { target: before + 4, maxTrials: 12 };
+  const control = { speedup: async () => 1, target: before + 4, maxTrials: 12 };
   const result = await compressStatic(network, dataFor(network), { ...options, control }, { openModel });
   const layers = 2 * 8;
   const { floatLayers, reached, trials } = result.control!;
