@@ -35,7 +35,7 @@ const nameUniquely: Pass = {
       }
       for (const node of graph.nodes) {
         if (node.name === "" || nodes.has(node.name)) {
-          node.name = model.freshName(node.name || node.opType);
+          node.name = model.freshName(node.label);
           changed = true;
         }
         nodes.add(node.name);

@@ -1,11 +1,13 @@
 /** Static quantization from the model as it came to the model as it goes: every step, and what each was worth. */
+import { CoreError } from "../errors.ts";
+import type { CorrectionFacts } from "../facts.ts";
 import type { Model } from "../onnx/ir.ts";
-import type { Note } from "../passes/pass.ts";
+import type { Note, NoteSink } from "../passes/pass.ts";
 import { type ControlResult, controlAccuracy, type LayerSensitivity, rankLayers } from "./accuracy-control.ts";
 import { correctBiases } from "./bias-correction.ts";
 import { type CalibrateOptions, type Feeds, observe } from "./calibrate.ts";
 import { scalingSites } from "./channel-scaling.ts";
-import { balanceChannels, equalizeWeights } from "./equalize.ts";
+import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equalize.ts";
 import { ChannelObserver } from "./observers.ts";
 import { OutputReference } from "./output-error.ts";
 import { type Calibration, calibrate, prepareStatic, quantizeStatic, type StaticOptions } from "./static.ts";
@@ -38,16 +40,9 @@ export interface AccuracyTarget {
 export type PipelineStep = "prepare" | "equalize" | "calibrate" | "correct" | "rank" | "control";
 
 export interface PipelineRuntime extends CalibrateOptions {
+  /** What calibration found for the same model, data and options before; it is not observed again. */
+  readonly known?: Calibration | undefined;
   readonly onProgress?: (step: PipelineStep, fraction: number, message: string) => void;
-}
-
-/** What a correction was worth, on samples it has not seen. */
-export interface CorrectionFacts {
-  readonly name: "bias_correction";
-  readonly beforeDb: number;
-  readonly afterDb: number;
-  /** Whether it was kept. */
-  readonly applied: boolean;
 }
 
 export interface PipelineResult {
@@ -56,7 +51,9 @@ export interface PipelineResult {
   readonly notes: readonly Note[];
   /** What was said while the float model was brought into form. */
   readonly prepared: readonly Note[];
+  /** What each was worth, on samples that it was not made from. */
   readonly corrections: readonly CorrectionFacts[];
+  readonly calibration: Calibration;
   /** The most useful layer to leave in float first; empty without accuracy control. */
   readonly sensitivity: readonly LayerSensitivity[];
   readonly control: ControlResult | undefined;
@@ -69,6 +66,10 @@ const CORRECTION_SAMPLES = 16;
 /** Layers, or groups of neighbours, that are ranked. */
 const MAX_RANKED = 64;
 
+/**
+ * Quantizes `model` to static int8. Everything but calibration works on few samples; calibration sees `samples` of them. Throws `CoreError`:
+ * `invalid_dataset` when there is no sample, what onnxruntime says of the model, and `cancelled`.
+ */
 export async function compressStatic(
   model: Model,
   data: CalibrationData,
@@ -78,21 +79,26 @@ export async function compressStatic(
   const progress = runtime.onProgress ?? (() => {});
   progress("prepare", 0, "Bringing the model into form");
   const few = await take(data, 2 * CORRECTION_SAMPLES);
-  const { model: float, notes: prepared } = await prepareStatic(model, few[0]!, runtime);
+  if (few.length === 0) throw new CoreError("invalid_dataset", "There are no samples to calibrate with.");
+  const { model: prepared, notes: preparedNotes } = await prepareStatic(model, few[0]!, runtime);
+  const judged = few.length > CORRECTION_SAMPLES ? few.slice(CORRECTION_SAMPLES) : few;
+  const reference = await OutputReference.of(prepared, judged, runtime);
+  const trial: Trial = { few: few.slice(0, CORRECTION_SAMPLES), reference, options, runtime };
 
   progress("equalize", 0, "Looking at channels");
-  const scaled = await scaleChannels(float, data, options, runtime);
+  const scaled = await scaleChannels(prepared, data, trial);
+  const float = scaled.model;
 
-  const calibration = await calibrate(float, data.batches(options.samples), {
-    ...runtime,
-    onBatch: (done) => progress("calibrate", done / options.samples, `${done} of ${options.samples} samples`),
-  });
+  const calibration =
+    runtime.known ??
+    (await calibrate(float, data.batches(options.samples), {
+      ...runtime,
+      onBatch: (done) => progress("calibrate", done / options.samples, `${done} of ${options.samples} samples`),
+    }));
 
   progress("correct", 0, "Correcting biases");
-  const judged = few.length > CORRECTION_SAMPLES ? few.slice(CORRECTION_SAMPLES) : few;
-  const reference = await OutputReference.of(float, judged, runtime);
-  const { biasShifts, facts } = await chooseBiases(float, calibration, few, reference, options, runtime);
-  const corrected: StaticOptions = { ...options, ...(biasShifts && { biasShifts }) };
+  const biases = await chooseBiases(float, calibration, trial);
+  const corrected: StaticOptions = { ...options, ...(biases?.shifts && { biasShifts: biases.shifts }) };
 
   const { control } = options;
   const build = (layers: ReadonlySet<string>) => quantizeStatic(float, calibration, withFloatLayers(corrected, layers));
@@ -117,8 +123,9 @@ export async function compressStatic(
   return {
     model: result.model,
     notes: result.notes,
-    prepared: [...prepared, ...scaled],
-    corrections: facts ? [facts] : [],
+    prepared: [...preparedNotes, ...scaled.notes],
+    corrections: [...scaled.facts, ...(biases ? [biases.facts] : [])],
+    calibration,
     sensitivity,
     control: controlled,
   };
@@ -130,63 +137,107 @@ async function take(data: CalibrationData, count: number): Promise<Feeds[]> {
   return feeds;
 }
 
-/** Scales channels of `float` in place. */
-async function scaleChannels(
-  float: Model,
-  data: CalibrationData,
-  { equalize, smoothQuantAlpha, perChannel, samples }: PipelineOptions,
-  runtime: PipelineRuntime,
-): Promise<Note[]> {
+/** What a correction is tried with. */
+interface Trial {
+  readonly few: readonly Feeds[];
+  /** Of other samples. */
+  readonly reference: OutputReference;
+  readonly options: PipelineOptions;
+  readonly runtime: PipelineRuntime;
+}
+
+/**
+ * Scales channels between layers, and then between normalizations and layers. Where it was left to us, each is kept only if a model that is
+ * calibrated on few samples becomes better by it.
+ */
+async function scaleChannels(float: Model, data: CalibrationData, trial: Trial) {
+  const { equalize, smoothQuantAlpha, perChannel, samples } = trial.options;
   const notes: Note[] = [];
-  if (equalize === true) equalizeWeights(float);
-  if (equalize !== "auto" && smoothQuantAlpha === null) return notes;
+  const facts: CorrectionFacts[] = [];
+  const statistics = await observeChannels(
+    float,
+    data.batches(Math.min(samples, CHANNEL_SAMPLES)),
+    equalize === "auto" || smoothQuantAlpha !== null,
+    trial.runtime,
+  );
+  const balance = (options: Omit<BalanceOptions, "perChannel">) => (model: Model, note: NoteSink) =>
+    balanceChannels(model, statistics, { ...options, perChannel }, note);
+  const corrections = [
+    {
+      name: "equalization",
+      wanted: equalize,
+      apply: equalize === true ? equalizeWeights : balance({ layers: true, normalizations: undefined }),
+    },
+    {
+      name: "smooth_quant",
+      wanted: smoothQuantAlpha ?? false,
+      apply: balance({ layers: false, normalizations: smoothQuantAlpha ?? undefined }),
+    },
+  ];
+  let model = float;
+  let sqnrDb: number | undefined;
+  for (const { name, wanted, apply } of corrections) {
+    if (wanted === false) continue;
+    const candidate = model.clone();
+    const said: Note[] = [];
+    if (!apply(candidate, (note) => said.push(note))) continue;
+    sqnrDb ??= await trialSqnrDb(model, trial);
+    const reached = await trialSqnrDb(candidate, trial);
+    const applied = wanted !== "auto" || reached > sqnrDb;
+    facts.push({ name, sqnr_before_db: sqnrDb, sqnr_after_db: reached, applied });
+    if (!applied) continue;
+    model = candidate;
+    sqnrDb = reached;
+    notes.push(...said);
+  }
+  return { model, notes, facts };
+}
+
+/** Statistics of all channels that could be scaled, by the names of values. */
+async function observeChannels(
+  float: Model,
+  batches: AsyncIterable<Feeds>,
+  wanted: boolean,
+  runtime: PipelineRuntime,
+): Promise<(name: string) => ChannelObserver | undefined> {
   const observers = new Map<string, ChannelObserver>();
-  for (const { producer, producerOperand, consumers } of scalingSites(float)) {
+  for (const { producer, producerOperand, consumers } of wanted ? scalingSites(float) : []) {
     for (const { input, operand } of consumers) observers.set(input.name, new ChannelObserver(operand.activationAxis));
     if (!producerOperand) continue;
     const input = producer.inputs[0]!;
     observers.set(input.name, new ChannelObserver(producerOperand.activationAxis));
   }
-  if (observers.size === 0) return notes;
-  await observe(float, observers, data.batches(Math.min(samples, CHANNEL_SAMPLES)), runtime);
-  const options = {
-    perChannel,
-    layers: equalize === "auto",
-    normalizations: smoothQuantAlpha ?? undefined,
-  };
-  balanceChannels(
-    float,
-    (name) => observers.get(name),
-    options,
-    (note) => notes.push(note),
-  );
-  return notes;
+  if (observers.size > 0) await observe(float, observers, batches, runtime);
+  return (name) => observers.get(name);
+}
+
+/** How good `float` is when it is quantized with what few samples show. */
+async function trialSqnrDb(float: Model, { few, reference, options, runtime }: Trial): Promise<number> {
+  const calibration = await calibrate(float, each(few), runtime);
+  return reference.sqnrDb(quantizeStatic(float, calibration, options).model);
+}
+
+async function* each<T>(items: readonly T[]): AsyncGenerator<T> {
+  yield* items;
 }
 
 /** Corrects biases, and keeps the corrections if outputs for other samples become better by them. */
-async function chooseBiases(
-  float: Model,
-  calibration: Calibration,
-  samples: readonly Feeds[],
-  reference: OutputReference,
-  options: PipelineOptions,
-  runtime: PipelineRuntime,
-) {
-  if (!options.biasCorrection) return { biasShifts: undefined, facts: undefined };
+async function chooseBiases(float: Model, calibration: Calibration, { few, reference, options, runtime }: Trial) {
+  if (!options.biasCorrection) return undefined;
   const plain = quantizeStatic(float, calibration, options);
-  const biasShifts = await correctBiases(
-    float,
-    plain.model,
-    plain.layers,
-    samples.slice(0, CORRECTION_SAMPLES),
-    runtime,
-  );
+  if (plain.layers.length === 0) return undefined;
+  const biasShifts = await correctBiases(float, plain.model, plain.layers, few, runtime);
   const corrected = quantizeStatic(float, calibration, { ...options, biasShifts });
-  const beforeDb = await reference.sqnrDb(plain.model);
-  const afterDb = await reference.sqnrDb(corrected.model);
-  const applied = afterDb > beforeDb;
-  const facts: CorrectionFacts = { name: "bias_correction", beforeDb, afterDb, applied };
-  return { biasShifts: applied ? biasShifts : undefined, facts };
+  const before = await reference.sqnrDb(plain.model);
+  const after = await reference.sqnrDb(corrected.model);
+  const applied = after > before;
+  const facts: CorrectionFacts = {
+    name: "bias_correction",
+    sqnr_before_db: before,
+    sqnr_after_db: after,
+    applied,
+  };
+  return { shifts: applied ? biasShifts : undefined, facts };
 }
 
 function withFloatLayers(options: StaticOptions, layers: ReadonlySet<string>): StaticOptions {
