@@ -32,7 +32,7 @@ const MAX_ROWS = 300;
  * The report as one page that needs nothing else: no scripts, no network, no fonts. All text of users and models is escaped, and the page
  * forbids itself to load anything.
  */
-export function renderReport(report: Report): string {
+export async function renderReport(report: Report): Promise<string> {
   const { job, metrics } = report;
   const title = job.name || `${job.type}: ${job.params.method ?? job.params.mode ?? job.id}`;
   return html`<!doctype html>

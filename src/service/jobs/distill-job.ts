@@ -122,7 +122,7 @@ export async function runDistillJob(
       model: written,
       reports: [
         await files.writeText(scratch, "report.json", "application/json", `${JSON.stringify(report, null, 2)}\n`),
-        await files.writeText(scratch, "report.html", "text/html; charset=utf-8", renderReport(report)),
+        await files.writeText(scratch, "report.html", "text/html; charset=utf-8", await renderReport(report)),
       ],
       facts: after,
       metrics,

@@ -138,7 +138,7 @@ export async function runQuantizeJob(
       model: written,
       reports: [
         await files.writeText(scratch, "report.json", "application/json", `${JSON.stringify(report, null, 2)}\n`),
-        await files.writeText(scratch, "report.html", "text/html; charset=utf-8", renderReport(report)),
+        await files.writeText(scratch, "report.html", "text/html; charset=utf-8", await renderReport(report)),
       ],
       facts: facts.after,
       metrics: evaluation.metrics,

@@ -74,8 +74,8 @@ describe("renderReport", () => {
     assert.deepEqual(open, []);
   }
 
-  it("shows what was measured", () => {
-    const page = renderReport(
+  it("shows what was measured", async () => {
+    const page = await renderReport(
       report(
         {
           accuracy: { metric: "top1", before: 0.9912, after: 0.99, drop: 0.0012, samples: 1000 },
@@ -101,8 +101,8 @@ describe("renderReport", () => {
     assert.match(page, /synthetic input/);
   });
 
-  it("says when a limit is missed", () => {
-    const page = renderReport(
+  it("says when a limit is missed", async () => {
+    const page = await renderReport(
       report({ acceptance: [{ name: "max_metric_drop", limit: 0.01, value: null, ok: false }] }),
     );
     assertWellFormed(page);
@@ -110,9 +110,9 @@ describe("renderReport", () => {
     assert.match(page, /not measured/);
   });
 
-  it("escapes everything that comes from users and models", () => {
+  it("escapes everything that comes from users and models", async () => {
     const evil = `"><script>alert(1)</script><img src=x onerror='alert(1)'>`;
-    const page = renderReport(
+    const page = await renderReport(
       report(
         {
           fidelity: { samples: 1, data: "evaluation", outputs: [outputFixture({ name: evil })] },
@@ -131,7 +131,7 @@ describe("renderReport", () => {
     assert.doesNotMatch(page, /<script|<img/);
   });
 
-  it("shows how a student was trained beside its teacher and its baseline", () => {
+  it("shows how a student was trained beside its teacher and its baseline", async () => {
     const epoch = (n: number, loss: number, validation_metric: number | null) => ({
       ...{ epoch: n, loss, losses: { kl: loss }, validation_metric, learning_rate: 0.01, samples_per_second: 900 },
     });
@@ -148,7 +148,7 @@ describe("renderReport", () => {
       samples_per_second: 900,
     };
     const job = { type: "distill", params: { mode: "offline", teacher_model_id: "mdl_t" } };
-    const page = renderReport(report({ training }, [], job));
+    const page = await renderReport(report({ training }, [], job));
     assertWellFormed(page);
     assert.match(page, /<title>distill: offline/);
     assert.match(page, /<th scope="row">top1, 1,000 samples<\/th><td>99 %<\/td><td>10 %<\/td><td>76 %<\/td><td>72 %/);
@@ -158,26 +158,26 @@ describe("renderReport", () => {
     assert.doesNotMatch(page, /<h2>Coverage/);
 
     const alone = { ...training, teacher_metric: null, baseline_metric: null, baseline_history: null };
-    const plain = renderReport(report({ training: alone }, [], { ...job, params: { teacher_model_id: null } }));
+    const plain = await renderReport(report({ training: alone }, [], { ...job, params: { teacher_model_id: null } }));
     assert.doesNotMatch(plain, /Teacher|teacher<|Baseline|class="baseline"/);
     const unjudged = {
       ...alone,
       metric: null,
       history: training.history.map((it) => ({ ...it, validation_metric: null })),
     };
-    assert.equal(renderReport(report({ training: unjudged }, [], job)).match(/class="curve"/g)!.length, 1);
+    assert.equal((await renderReport(report({ training: unjudged }, [], job))).match(/class="curve"/g)!.length, 1);
   });
 
-  it("loads nothing and runs nothing", () => {
-    const page = renderReport(report());
+  it("loads nothing and runs nothing", async () => {
+    const page = await renderReport(report());
     assert.match(page, /Content-Security-Policy" content="default-src 'none'/);
     assert.doesNotMatch(page, /\s(src|href|on\w+|style)=|url\(|@import|<script|<link/);
   });
 
-  it("keeps the page short when many nodes share a reason", () => {
+  it("keeps the page short when many nodes share a reason", async () => {
     const notes = Array.from({ length: 5000 }, (_, i) => skipped(i));
     const skipped_nodes = notes.map(({ outcome: _, ...note }) => note);
-    const page = renderReport(
+    const page = await renderReport(
       report({ coverage: { quantized_nodes: 0, skipped_nodes, fused_nodes: 0, float_islands: [] } }, notes),
     );
     assert.match(page, /5,000 nodes/);
