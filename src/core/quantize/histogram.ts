@@ -11,6 +11,18 @@
 const MIN_BINS = 2048;
 const MAX_BINS = 2 * MIN_BINS;
 
+/** All that a histogram knows. The width of its bins follows from `min` and `max`. */
+export interface HistogramState {
+  readonly zeros: number;
+  readonly nonFinite: number;
+  readonly min: number;
+  readonly max: number;
+  /** Number k of the first bin that holds values. */
+  readonly firstBin: number;
+  /** From that bin to the last one that holds values. */
+  readonly counts: Float64Array;
+}
+
 export class Histogram {
   /** counts[k + origin] of bin k; there are no bins below zero (origin 0) until there is a value below zero. */
   #counts = new Float64Array(0);
@@ -59,6 +71,39 @@ export class Histogram {
     this.#zeros += other.#zeros;
     this.#cover(other.#min, other.#max);
     addCoarsened(other.#counts, other.#origin, this.#counts, this.#origin, this.#exponent - other.#exponent);
+  }
+
+  get state(): HistogramState {
+    const first = this.#counts.findIndex((count) => count > 0);
+    const last = this.#counts.findLastIndex((count) => count > 0);
+    return {
+      zeros: this.#zeros,
+      nonFinite: this.#nonFinite,
+      min: this.#min,
+      max: this.#max,
+      firstBin: first < 0 ? 0 : first - this.#origin,
+      counts: first < 0 ? new Float64Array(0) : this.#counts.slice(first, last + 1),
+    };
+  }
+
+  /** The histogram that has this state. Throws `RangeError` when there is no histogram that has. */
+  static of({ zeros, nonFinite, min, max, firstBin, counts }: HistogramState): Histogram {
+    const histogram = new Histogram();
+    histogram.#zeros = zeros;
+    histogram.#nonFinite = nonFinite;
+    const isEmpty = min === Number.POSITIVE_INFINITY && max === Number.NEGATIVE_INFINITY;
+    if (!isEmpty && !(Number.isFinite(min) && Number.isFinite(max) && min <= max)) {
+      throw new RangeError("The range of a histogram is none");
+    }
+    histogram.#cover(min, max);
+    const perWidth = 2 ** -histogram.#exponent;
+    const isInside =
+      firstBin >= Math.floor(min * perWidth) && firstBin + counts.length - 1 <= Math.floor(max * perWidth);
+    if (counts.length > 0 && !(histogram.#counts.length > 0 && isInside)) {
+      throw new RangeError("A histogram has bins outside of its range");
+    }
+    histogram.#counts.set(counts, firstBin + histogram.#origin);
+    return histogram;
   }
 
   /** Finite values counted, zeros included. */

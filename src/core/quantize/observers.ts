@@ -1,5 +1,5 @@
 /** What calibration keeps of an activation: statistics of fixed size, never the values. */
-import { Histogram } from "./histogram.ts";
+import { Histogram, type HistogramState } from "./histogram.ts";
 import { entropyRange, mseRange, observedRange, percentileRange, type Range, trimmedRange } from "./thresholds.ts";
 
 export interface Observer {
@@ -13,12 +13,37 @@ export type CalibrationMethod = (typeof CALIBRATION_METHODS)[number];
 /** Weight of the newest batch in the moving average. */
 const AVERAGING = 0.1;
 
-/** The distribution of a tensor's values. */
+export interface ActivationState {
+  readonly histogram: HistogramState;
+  readonly batches: number;
+  /** Of each batch's own range: what `averageRange` is made from. */
+  readonly averageMin: number;
+  readonly averageMax: number;
+}
+
+/** The distribution of a tensor's values: what every calibration method needs, so that the method can be chosen afterwards. */
 export class ActivationObserver implements Observer {
-  readonly histogram = new Histogram();
-  #batches = 0;
-  #averageMin = 0;
-  #averageMax = 0;
+  readonly histogram: Histogram;
+  #batches: number;
+  #averageMin: number;
+  #averageMax: number;
+
+  /** Goes on from `state`. Throws `RangeError` when it is none. */
+  constructor(state?: ActivationState) {
+    this.histogram = state ? Histogram.of(state.histogram) : new Histogram();
+    this.#batches = state?.batches ?? 0;
+    this.#averageMin = state?.averageMin ?? 0;
+    this.#averageMax = state?.averageMax ?? 0;
+  }
+
+  get state(): ActivationState {
+    return {
+      histogram: this.histogram.state,
+      batches: this.#batches,
+      averageMin: this.#averageMin,
+      averageMax: this.#averageMax,
+    };
+  }
 
   observe(values: Float32Array): void {
     const { min, max } = this.histogram.add(values);
@@ -58,6 +83,16 @@ export function activationRange(seen: ActivationObserver, method: CalibrationMet
   return options.seenAs && method !== "mse" ? trimmedRange(range, options.seenAs, options.steps) : range;
 }
 
+/** Arrays have an element for each channel. */
+export interface ChannelState {
+  readonly min: Float64Array<ArrayBuffer>;
+  readonly max: Float64Array<ArrayBuffer>;
+  readonly sum: Float64Array<ArrayBuffer>;
+  readonly squares: Float64Array<ArrayBuffer>;
+  /** Values seen in each channel. */
+  readonly count: number;
+}
+
 /** Smallest, largest, mean and mean square value of every channel along one axis; the axis may count from the end. */
 export class ChannelObserver implements Observer {
   readonly axis: number;
@@ -67,8 +102,19 @@ export class ChannelObserver implements Observer {
   #squares = new Float64Array(0);
   #count = 0;
 
-  constructor(axis: number) {
+  /** Goes on from `state`. */
+  constructor(axis: number, state?: ChannelState) {
     this.axis = axis;
+    if (!state) return;
+    this.min = state.min;
+    this.max = state.max;
+    this.#sum = state.sum;
+    this.#squares = state.squares;
+    this.#count = state.count;
+  }
+
+  get state(): ChannelState {
+    return { min: this.min, max: this.max, sum: this.#sum, squares: this.#squares, count: this.#count };
   }
 
   observe(values: Float32Array, dims: readonly number[]): void {
