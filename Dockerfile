@@ -12,7 +12,7 @@ RUN cd node_modules/onnxruntime-node/bin/napi-v6 \
  && rm -rf ./* \
  && mkdir linux \
  && mv /tmp/runtime "linux/$(node -p process.arch)"
-RUN node -e 'require("onnxruntime-node")'
+RUN node -e 'require("onnxruntime-node"); require("sharp")'
 
 FROM node:24-slim
 ENV NODE_ENV=production HOST=0.0.0.0 PORT=8080 DATA_DIR=/data
