@@ -59,6 +59,7 @@ const LAYERS: readonly Layer[] = [
       "src/core/runtime/latency.ts",
       "src/core/runtime/fusion-audit.ts",
       "src/core/train/trainable.ts",
+      "src/core/quantize/calibrate.ts",
     ],
     types: ["src/core/runtime/", "src/core/passes/pass.ts"],
     packages: [],

@@ -1,14 +1,16 @@
-import type { Dataset } from "../data/dataset.ts";
+import type { Batch, Dataset } from "../data/dataset.ts";
 import { checkDatasetFits } from "../data/fit.ts";
 import { CoreError, checkCancelled } from "../errors.ts";
-import type { JobMetrics } from "../facts.ts";
+import type { JobMetrics, LayerError } from "../facts.ts";
 import type { Model } from "../onnx/ir.ts";
+import { modelToBytes } from "../onnx/save.ts";
 import type { Note } from "../passes/pass.ts";
 import { auditFusion, type FusionAudit } from "../runtime/fusion-audit.ts";
 import { type Latency, measureLatency } from "../runtime/latency.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { type AcceptanceLimits, checkAcceptance } from "./acceptance.ts";
 import { type Comparison, compare, type Feeds, type Inputs, type OutputPair, openPair } from "./comparison.ts";
+import { measureLayerErrors } from "./layer-errors.ts";
 import type { MetricName } from "./metrics.ts";
 import { findSyntheticInputs } from "./synthetic.ts";
 
@@ -64,7 +66,12 @@ export interface EvaluateOptions {
   };
   readonly openSession: OpenSession;
   readonly measurePeak: MeasurePeak;
-  /** Reads a model that onnxruntime has written; its weights are in `<path>.data` when that exists. */
+  /**
+   * The original as the method got it: what its values are named, those of the compressed model that mean the same are named. Without it
+   * there are no errors of layers.
+   */
+  readonly layerReference?: Model | undefined;
+  /** Reads a model that a job or onnxruntime has written; its weights are in `<path>.data` when that exists. */
   readonly readModel: (path: string) => Model;
   /** A path that may be written to, as may `<path>.data`; the caller removes both. */
   readonly scratchPath: string;
@@ -81,6 +88,8 @@ export interface Evaluation {
   readonly latencySamplesMs: Latency["samplesMs"];
   /** Operators of the graph that onnxruntime makes of the compressed model. */
   readonly optimizedOperators: Readonly<Record<string, number>>;
+  /** Of layers that both models have; null where there are none, and for models that are too large to look inside. */
+  readonly layerErrors: readonly LayerError[] | null;
   readonly timingsMs: Readonly<Record<string, number>>;
 }
 
@@ -92,13 +101,18 @@ const PEAK_RUNS = 2;
 /** Larger models have their memory measured one after the other. */
 const MAX_PARALLEL_BYTES = 256 * 2 ** 20;
 
+/** Larger models are not looked into: that takes a copy of each. */
+const MAX_LAYERED_BYTES = 256 * 2 ** 20;
+/** Samples that errors of layers are taken from; the whole of a first batch that is larger. */
+const LAYER_SAMPLES = 8;
+
 /** Where each phase ends, as a fraction of the whole. */
-const PROGRESS = { fidelity: 0.5, latency: 0.8, memory: 0.95, fusion: 1 } as const;
+const PROGRESS = { fidelity: 0.45, latency: 0.75, memory: 0.87, layers: 0.97, fusion: 1 } as const;
 
 /**
  * Holds a compressed model against the original: fidelity on the same inputs, a metric where there are labels, latency in turns, peak
- * memory in a process each, and what onnxruntime made of the quantized nodes. Both models run at the batch size that latency is asked
- * for, since dynamic quantization depends on what shares a batch.
+ * memory in a process each, the error of each layer, and what onnxruntime made of the quantized nodes. Both models run at the batch
+ * size that latency is asked for, since dynamic quantization depends on what shares a batch.
  *
  * Throws `invalid_dataset` when the data cannot feed the original, `invalid_params` when a metric has no labels or no synthetic input is found,
  * `internal` when the compressed model does not run: that is never the user's fault.
@@ -160,7 +174,9 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
       const [before, after] = await Promise.all([first, peak(options.after.path, feeds.after)]);
       return { before, after };
     });
-    onProgress?.(PROGRESS.memory, "fused kernels");
+    onProgress?.(PROGRESS.memory, "error of each layer");
+    const layerErrors = await timed("layers", () => layerErrorsOf(options, inputs));
+    onProgress?.(PROGRESS.layers, "fused kernels");
     const fusion = await timed("fusion", () =>
       auditFusion({ ...options, modelPath: options.after.path, modelBytes: options.after.bytes }),
     );
@@ -174,6 +190,7 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
       inputShapes: Object.fromEntries(Object.entries(feeds.before).map(([name, { dims }]) => [name, dims])),
       latencySamplesMs: latency.samplesMs,
       optimizedOperators: fusion.operators,
+      layerErrors,
       timingsMs,
     };
   } finally {
@@ -208,6 +225,30 @@ async function inputsOf(options: EvaluateOptions, original: Session): Promise<In
       for (let run = 0; run < runs; run++) yield { feeds: synthetic.feeds(run, batchSize), count: batchSize };
     },
   };
+}
+
+async function layerErrorsOf(options: EvaluateOptions, inputs: Inputs): Promise<readonly LayerError[] | null> {
+  const { before, after, layerReference, readModel, openSession, threads, signal, onProgress } = options;
+  if (!layerReference || Math.max(before.bytes, after.bytes) > MAX_LAYERED_BYTES) return null;
+  return measureLayerErrors({
+    reference: layerReference,
+    compressed: readModel(after.path),
+    batches: firstSamples(inputs, LAYER_SAMPLES),
+    openModel: (model, options) => openSession({ bytes: modelToBytes(model) }, options),
+    threads,
+    signal,
+    onProgress: (fraction) =>
+      onProgress?.(PROGRESS.memory + fraction * (PROGRESS.layers - PROGRESS.memory), "error of each layer"),
+  });
+}
+
+async function* firstSamples(inputs: Inputs, most: number): AsyncIterable<Batch> {
+  let samples = 0;
+  for await (const batch of inputs.batches()) {
+    yield batch;
+    samples += batch.count;
+    if (samples >= most) return;
+  }
 }
 
 function metricsOf(

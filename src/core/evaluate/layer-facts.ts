@@ -69,6 +69,11 @@ export function listLayers(model: Model): LayerFacts[] {
   return layers;
 }
 
+/** Whether a node multiplies with a weight or looks rows up in one. */
+export function isLayer(node: Node): boolean {
+  return LAYERS[node.opType]?.some((operand) => weightBehind(node, operand) !== undefined) ?? false;
+}
+
 interface Found {
   readonly value: Value;
   readonly tensor: Tensor;

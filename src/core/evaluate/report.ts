@@ -26,7 +26,7 @@ export interface Report {
   readonly nodes: readonly Note[];
   /** Of static quantization. */
   readonly quantization: StaticEvidence | null;
-  /** Of nodes whose output both models have, in order; null where there are none, or no way to look. */
+  /** Of layers that both models have, in order; null where there are none, and for models that are too large to look inside. */
   readonly layer_errors: readonly LayerError[] | null;
   /** Shapes of the inputs of one run while measuring. */
   readonly input_shapes: Readonly<Record<string, readonly number[]>>;
@@ -45,14 +45,13 @@ export interface ReportParts {
   readonly models: Report["models"];
   readonly notes: readonly Note[];
   readonly quantization?: StaticEvidence | undefined;
-  readonly layerErrors?: readonly LayerError[] | undefined;
   /** Steps before the evaluation; its own are added. */
   readonly timingsMs: Readonly<Record<string, number>>;
 }
 
 /** Puts the report together; nothing is computed here. */
 export function buildReport(parts: ReportParts): Report {
-  const { createdAt, job, evaluation, models, notes, quantization, layerErrors, timingsMs } = parts;
+  const { createdAt, job, evaluation, models, notes, quantization, timingsMs } = parts;
   const evaluated = Object.entries(evaluation.timingsMs).map(([step, ms]) => [`evaluate.${step}`, ms] as const);
   const timings = [...Object.entries(timingsMs), ...evaluated].map(([step, ms]) => [step, Math.round(ms * 10) / 10]);
   return {
@@ -65,7 +64,7 @@ export function buildReport(parts: ReportParts): Report {
     models,
     nodes: notes,
     quantization: quantization ?? null,
-    layer_errors: layerErrors ?? null,
+    layer_errors: evaluation.layerErrors,
     input_shapes: evaluation.inputShapes,
     latency_samples_ms: evaluation.latencySamplesMs,
     optimized_operators: evaluation.optimizedOperators,

@@ -47,6 +47,8 @@ export interface PipelineRuntime extends CalibrateOptions {
 
 export interface PipelineResult {
   readonly model: Model;
+  /** What was quantized: the model in form, with its channels scaled. Values of `model` mean what those of the same name do here. */
+  readonly float: Model;
   /** Why nodes are, or are not, quantized. */
   readonly notes: readonly Note[];
   /** What was said while the float model was brought into form. */
@@ -122,6 +124,7 @@ export async function compressStatic(
   const result = build(new Set(controlled?.floatLayers));
   return {
     model: result.model,
+    float,
     notes: result.notes,
     prepared: [...preparedNotes, ...scaled.notes],
     corrections: [...scaled.facts, ...(biases ? [biases.facts] : [])],

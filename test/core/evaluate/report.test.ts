@@ -19,6 +19,7 @@ function report(
     inputShapes: { x: [1, 4] },
     latencySamplesMs: { before: [20, 21.5, 19], after: [10, 9.5, 11] },
     optimizedOperators: { MatMulNBits: 2, Relu: 1 },
+    layerErrors: null,
     timingsMs: { fidelity: 12.3456 },
   };
   return buildReport({

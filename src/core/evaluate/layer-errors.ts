@@ -1,0 +1,195 @@
+/**
+ * Where in a model the error arises: values inside the original and the compressed model, side by side, on a few samples.
+ */
+import type { Batch } from "../data/dataset.ts";
+import { feedsFor } from "../data/fit.ts";
+import { CoreError, checkCancelled } from "../errors.ts";
+import type { LayerError } from "../facts.ts";
+import type { Model, Node, Value } from "../onnx/ir.ts";
+import { isFloat, type Tensor } from "../onnx/tensor.ts";
+import { exposeValues, type OpenModel } from "../quantize/calibrate.ts";
+import type { Session } from "../runtime/session.ts";
+import { FidelityMeter } from "./fidelity.ts";
+import { isLayer } from "./layer-facts.ts";
+
+export interface LayerErrorOptions {
+  /**
+   * The original as the method got it, after simplification: a value of the compressed model that has the name of one of these means the
+   * same. (Of the file that was uploaded that is not true: a BatchNormalization that is folded away changes what the Conv before it gives.)
+   */
+  readonly reference: Model;
+  readonly compressed: Model;
+  readonly batches: AsyncIterable<Batch>;
+  readonly openModel: OpenModel;
+  readonly threads: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: (fraction: number) => void;
+}
+
+/** More layers than this are looked at only in part, evenly spread. */
+const MAX_LAYERS = 512;
+/** Bytes of values that one run of one model may give out, going by what they had in the run before. */
+const MAX_TAP_BYTES = 64 * 2 ** 20;
+/** Values of a run whose sizes are not known yet. */
+const FIRST_TAPS = 16;
+
+/** A layer, and what its result is called in each model. */
+interface Point {
+  readonly node: Node;
+  readonly before: string;
+  readonly after: string;
+}
+
+/**
+ * The signal to noise ratio of every layer's result, in the order of the nodes; layers without a counterpart are left out. Null when no
+ * layer has one, or when onnxruntime does not take a model that gives out its inner values.
+ *
+ * Operators whose results are given out are not fused with what follows them, so an integer kernel may be computed as the float
+ * operators that it stands for: the rounding is the same, the saturation of the kernel's own sums is not seen.
+ */
+export async function measureLayerErrors(options: LayerErrorOptions): Promise<readonly LayerError[] | null> {
+  try {
+    return await compareLayers(options);
+  } catch (error) {
+    // What this shows is extra: a job whose result is good does not fail over it.
+    if (!(error instanceof CoreError) || error.code === "cancelled") throw error;
+    return null;
+  }
+}
+
+async function compareLayers(options: LayerErrorOptions): Promise<readonly LayerError[] | null> {
+  const { reference, compressed, threads, openModel, signal, onProgress } = options;
+  const points = spread(findPoints(reference, compressed), MAX_LAYERS);
+  if (points.length === 0) return null;
+  const names = { before: points.map(({ before }) => before), after: points.map(({ after }) => after) };
+  const taps = { before: exposeValues(reference, names.before), after: exposeValues(compressed, names.after) };
+  const meters = new Map(
+    points.map((point) => [point, new FidelityMeter({ name: "", dtype: null, shape: null }, false)]),
+  );
+  const compared = new Set<Point>();
+  const sizes = new Map<Point, number>();
+  const before = await openModel(taps.before.model, { threads });
+  try {
+    const after = await openModel(taps.after.model, { threads });
+    try {
+      for await (const { feeds } of options.batches) {
+        const given = { before: feedsFor(before.inputs, feeds), after: feedsFor(after.inputs, feeds) };
+        let done = 0;
+        for (const group of groupsOf(points, sizes)) {
+          checkCancelled(signal);
+          const original = await readTaps(before, given.before, taps.before.outputs, group, "before", signal);
+          const candidate = await readTaps(after, given.after, taps.after.outputs, group, "after", signal);
+          for (const point of group) {
+            const [x, y] = [original.get(point), candidate.get(point)];
+            sizes.set(point, (x?.byteLength ?? 0) + (y?.byteLength ?? 0));
+            // Nothing comes from a branch that was not taken.
+            if (!x || !y || x.byteLength === 0 || !isFloat(x.dtype) || !isFloat(y.dtype)) continue;
+            meters.get(point)!.add(x, y);
+            compared.add(point);
+          }
+          done += group.length;
+          onProgress?.(done / points.length);
+        }
+      }
+    } finally {
+      await after.close();
+    }
+  } finally {
+    await before.close();
+  }
+  const errors = points.flatMap((point): LayerError[] => {
+    if (!compared.has(point)) return [];
+    const { sqnr_db, shape_mismatches } = meters.get(point)!.result();
+    return shape_mismatches > 0 ? [] : [{ node: point.node.label, op: point.node.opType, sqnr_db }];
+  });
+  return errors.length > 0 ? errors : null;
+}
+
+async function readTaps(
+  session: Session,
+  feeds: Readonly<Record<string, Tensor>>,
+  outputs: ReadonlyMap<string, string>,
+  points: readonly Point[],
+  side: "before" | "after",
+  signal: AbortSignal | undefined,
+): Promise<Map<Point, Tensor | undefined>> {
+  const nameOf = (point: Point) => outputs.get(point[side]);
+  const wanted = points.map(nameOf).filter((name) => name !== undefined);
+  const results = wanted.length > 0 ? await session.run(feeds, [...new Set(wanted)], signal) : {};
+  return new Map(points.map((point) => [point, results[nameOf(point) ?? ""]]));
+}
+
+/** Points in groups that fit into one run. */
+function groupsOf(points: readonly Point[], sizes: ReadonlyMap<Point, number>): Point[][] {
+  const groups: Point[][] = [];
+  let room = 0;
+  for (const point of points) {
+    const size = sizes.get(point) ?? MAX_TAP_BYTES / FIRST_TAPS;
+    if (groups.length === 0 || size > room) {
+      groups.push([]);
+      room = MAX_TAP_BYTES;
+    }
+    groups.at(-1)!.push(point);
+    room -= size;
+  }
+  return groups;
+}
+
+function spread<T>(items: readonly T[], most: number): readonly T[] {
+  if (items.length <= most) return items;
+  return Array.from({ length: most }, (_, i) => items[Math.floor((i * items.length) / most)]!);
+}
+
+/** Every layer whose result can be found in both models. */
+function findPoints(reference: Model, compressed: Model): Point[] {
+  const before = resultsByName(reference);
+  const after = resultsByName(compressed);
+  const points: Point[] = [];
+  for (const node of reference.nodes()) {
+    if (!isLayer(node) && node.opType !== "MatMul") continue;
+    const output = node.outputs[0]!;
+    if (before.get(output.name) !== output) continue;
+    const results = resultsOf(output).filter(({ name }) => before.has(name));
+    // What others read out of codes comes first: rounding the result is part of the error.
+    const coded = results.find(({ name }) => after.get(dequantized(name))?.producer?.opType === "DequantizeLinear");
+    const plain = results.find(({ name }) => after.has(name));
+    if (coded) points.push({ node, before: coded.name, after: dequantized(coded.name) });
+    else if (plain) points.push({ node, before: plain.name, after: plain.name });
+  }
+  return points;
+}
+
+/** How static quantization calls what it makes of the codes of a value (`quantize/qdq.ts`). */
+function dequantized(name: string): string {
+  return `${name}_dequantized`;
+}
+
+/** Operators that a method can make part of the layer before them (a bias, a range), when nothing else reads its result. */
+const ABSORBED: ReadonlySet<string> = new Set(["Add", "Sub", "Relu", "Clip"]);
+
+/** The output of a layer, then what becomes of it by operators with constants that no one else sees. */
+function resultsOf(output: Value): Value[] {
+  const results = [output];
+  for (let value = output; ; value = results.at(-1)!) {
+    const [use, other] = value.uses;
+    if (!use || other || value.isGraphOutput || use.node.graph !== value.graph) return results;
+    const { node } = use;
+    if (!ABSORBED.has(node.opType) || node.domain !== "") return results;
+    if (node.inputs.some((input) => input && input !== value && !input.constant)) return results;
+    results.push(node.outputs[0]!);
+  }
+}
+
+/** Results of nodes whose name no other value of the model has, in whichever body. */
+function resultsByName(model: Model): Map<string, Value> {
+  const found = new Map<string, Value>();
+  const taken = new Set<string>();
+  for (const graph of model.graphs()) {
+    for (const value of [...graph.inputs, ...graph.initializers, ...graph.nodes.flatMap(({ outputs }) => outputs)]) {
+      if (taken.has(value.name)) found.delete(value.name);
+      else if (value.producer && !value.constant && value.name !== "") found.set(value.name, value);
+      taken.add(value.name);
+    }
+  }
+  return found;
+}

@@ -1,0 +1,156 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { Batch } from "../../../src/core/data/dataset.ts";
+import { CoreError } from "../../../src/core/errors.ts";
+import { measureLayerErrors } from "../../../src/core/evaluate/layer-errors.ts";
+import type { LayerError } from "../../../src/core/facts.ts";
+import type { Model } from "../../../src/core/onnx/ir.ts";
+import { floatsOf, type Tensor } from "../../../src/core/onnx/tensor.ts";
+import { float16Pass } from "../../../src/core/passes/float16.ts";
+import { type Pass, runPasses } from "../../../src/core/passes/pass.ts";
+import { simplifyPasses } from "../../../src/core/passes/simplify.ts";
+import { dynamicPass } from "../../../src/core/quantize/dynamic.ts";
+import { compressStatic, type PipelineOptions } from "../../../src/core/quantize/static-pipeline.ts";
+import { weightOnlyPass } from "../../../src/core/quantize/weight-only.ts";
+import { compress, computedValue } from "../../support/compressed.ts";
+import { branches, cnn, GraphMaker, mobilenet, randomFeeds, transformer } from "../../support/graphs.ts";
+import { openModel } from "../../support/open-model.ts";
+
+const SAMPLES = 3;
+const exclude = { nodes: [], ops: [] };
+
+function samplesOf(model: Model): Record<string, Tensor>[] {
+  return Array.from({ length: SAMPLES }, (_, i) => randomFeeds(model, { seed: i + 1, dims: { n: 1 } }));
+}
+
+async function* batchesFor(model: Model): AsyncGenerator<Batch> {
+  for (const feeds of samplesOf(model)) yield { feeds, count: 1 };
+}
+
+function measure(reference: Model, compressed: Model): Promise<readonly LayerError[] | null> {
+  return measureLayerErrors({ reference, compressed, batches: batchesFor(reference), openModel, threads: 1 });
+}
+
+/** A model in the form in which methods get it. */
+const simple = (model: Model) => runPasses(model, simplifyPasses()).model;
+
+/** x [n, 2] through two matrices, the second with `corner` at its upper left. */
+function twoLayers(corner: number): Model {
+  const make = new GraphMaker();
+  const x = make.input("x", ["n", 2]);
+  const inner = make.op("MatMul", [x, make.floats("w1", [2, 2], [1, 2, 3, 4])]);
+  make.output(make.op("MatMul", [inner, make.floats("w2", [2, 2], [corner, 0, 0, 1])]), "y", ["n", 2]);
+  return make.model;
+}
+
+const NETWORKS: Readonly<Record<string, { readonly model: Model; readonly layers: number }>> = {
+  // Two convolutions and two products; a product of each head's queries and keys, and of scores and values, is a layer too.
+  cnn: { model: simple(cnn()), layers: 4 },
+  mobilenet: { model: simple(mobilenet()), layers: 11 },
+  transformer: { model: simple(transformer()), layers: 17 },
+};
+
+const PASSES: Readonly<Record<string, { readonly pass: Pass; readonly minDb: number; readonly maxDb: number }>> = {
+  float16: { pass: float16Pass({ keepIo: true, exclude }), minDb: 55, maxDb: 80 },
+  dynamic: { pass: dynamicPass({ perChannel: true, pairSafe: true, exclude }), minDb: 20, maxDb: 60 },
+  "4 bits": {
+    pass: weightOnlyPass({
+      ...{ bits: 4, blockSize: 32, symmetric: false, format: "matmulnbits", embeddings: true, accuracyLevel: 0 },
+      exclude,
+    }),
+    minDb: 10,
+    maxDb: 60,
+  },
+};
+
+const STATIC: PipelineOptions = {
+  ...{ samples: SAMPLES, method: "mse", percentile: 99.999, activationDType: "uint8", perChannel: true },
+  ...{ avoidSaturation: true, equalize: "auto", smoothQuantAlpha: "auto", biasCorrection: true },
+};
+
+describe("measureLayerErrors", () => {
+  it("is the ratio of signal to error of a layer's result, whatever comes after", async () => {
+    const [reference, compressed] = [twoLayers(2), twoLayers(2.25)];
+    let signal = 0;
+    let noise = 0;
+    for (const feeds of samplesOf(reference)) {
+      const x = floatsOf(await computedValue(reference, reference.graph.outputs[0]!, feeds));
+      const y = floatsOf(await computedValue(compressed, compressed.graph.outputs[0]!, feeds));
+      x.forEach((value, i) => {
+        signal += value ** 2;
+        noise += (value - y[i]!) ** 2;
+      });
+    }
+    const [first, second, ...others] = (await measure(reference, compressed))!;
+    assert.deepEqual(first, { node: "matmul_node", op: "MatMul", sqnr_db: null });
+    assert.equal(second!.node, "matmul_node_1");
+    assert.ok(Math.abs(second!.sqnr_db! - 10 * Math.log10(signal / noise)) < 1e-9);
+    assert.deepEqual(others, []);
+  });
+
+  for (const [method, { pass, minDb, maxDb }] of Object.entries(PASSES)) {
+    it(`finds every layer again after ${method}`, async () => {
+      for (const [network, { model, layers }] of Object.entries(NETWORKS)) {
+        const errors = (await measure(model, compress(model, pass).model))!;
+        assert.equal(errors.length, layers, network);
+        for (const { node, sqnr_db } of errors) {
+          // The first layers may be left as they were.
+          assert.ok(sqnr_db === null || (sqnr_db > minDb && sqnr_db < maxDb), `${network} ${node}: ${sqnr_db} dB`);
+        }
+        assert.ok(errors.some(({ sqnr_db }) => sqnr_db !== null));
+      }
+    });
+  }
+
+  it("compares static int8 with the float model whose channels it has scaled, in codes", async () => {
+    for (const [network, { model, layers }] of Object.entries(NETWORKS)) {
+      const data = {
+        async *batches() {
+          yield* samplesOf(model);
+        },
+      };
+      const result = await compressStatic(model, data, STATIC, { openModel });
+      const errors = (await measure(result.float, compress(result.model).model))!;
+      assert.equal(errors.length, layers, network);
+      for (const { node, sqnr_db } of errors) {
+        assert.ok(sqnr_db === null || (sqnr_db > 28 && sqnr_db < 60), `${network} ${node}: ${sqnr_db} dB`);
+      }
+    }
+  });
+
+  it("looks into branches, and leaves out those that were not taken", async () => {
+    const errors = (await measure(branches(), branches()))!;
+    assert.deepEqual(
+      errors.map(({ op, sqnr_db }) => [op, sqnr_db]),
+      Array.from({ length: 3 }, () => ["MatMul", null]),
+    );
+  });
+
+  it("leaves out what has another shape, and says nothing when nothing is left", async () => {
+    const make = new GraphMaker();
+    const x = make.input("x", ["n", 2]);
+    const wide = make.op("MatMul", [x, make.weight("w", [2, 3], 1)]);
+    make.output(make.op("MatMul", [wide, make.weight("w2", [3, 2], 1)]), "y", ["n", 2]);
+    const errors = (await measure(twoLayers(2), make.model))!;
+    assert.deepEqual(
+      errors.map(({ node }) => node),
+      ["matmul_node_1"],
+    );
+    const other = new GraphMaker();
+    other.output(other.op("Relu", [other.input("x", ["n", 2])]), "z", ["n", 2]);
+    assert.equal(await measure(twoLayers(2), other.model), null);
+  });
+
+  it("does not fail a job, and can be stopped", async () => {
+    const options = { reference: twoLayers(1), compressed: twoLayers(1), threads: 1 };
+    const refused = async () => {
+      throw new CoreError("invalid_model", "onnxruntime does not like it.");
+    };
+    const batches = () => batchesFor(options.reference);
+    assert.equal(await measureLayerErrors({ ...options, batches: batches(), openModel: refused }), null);
+    const signal = AbortSignal.abort();
+    await assert.rejects(measureLayerErrors({ ...options, batches: batches(), openModel, signal }), {
+      code: "cancelled",
+    });
+  });
+});
