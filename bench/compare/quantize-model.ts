@@ -1,0 +1,82 @@
+/**
+ * This project's side of the comparison of quantizers, as one whole process, with the defaults that jobs have.
+ *
+ *   node bench/compare/quantize-model.ts METHOD DIRECTORY OUTPUT
+ *
+ * METHOD is a key of METHODS. DIRECTORY has model.onnx and calibration.npz; OUTPUT is the file to write.
+ */
+import { readFileSync } from "node:fs";
+import { cpus } from "node:os";
+import { basename, dirname, join } from "node:path";
+import { memorySource } from "../../src/core/data/byte-source.ts";
+import { openDataset } from "../../src/core/data/dataset.ts";
+import type { Model } from "../../src/core/onnx/ir.ts";
+import { removeDeadCode } from "../../src/core/passes/dead-code.ts";
+import { type Pass, runPasses } from "../../src/core/passes/pass.ts";
+import { simplifyPasses } from "../../src/core/passes/simplify.ts";
+import { dynamicPass } from "../../src/core/quantize/dynamic.ts";
+import type { CodeBits } from "../../src/core/quantize/packing.ts";
+import { type CalibrationData, compressStatic, type PipelineOptions } from "../../src/core/quantize/static-pipeline.ts";
+import { weightOnlyPass } from "../../src/core/quantize/weight-only.ts";
+import { openModel } from "../../test/support/open-model.ts";
+import { describeHost } from "../../workers/host.ts";
+import { openModel as readModel, writeModel } from "../../workers/model-files.ts";
+
+const avoidSaturation = describeHost().target === "x64-avx2";
+const exclude = { nodes: [], ops: [] };
+
+const STATIC: Omit<PipelineOptions, "samples"> = {
+  method: "mse",
+  percentile: 99.999,
+  activationDType: "uint8",
+  perChannel: true,
+  avoidSaturation,
+  equalize: "auto",
+  smoothQuantAlpha: "auto",
+  biasCorrection: true,
+};
+
+type Compress = (model: Model, directory: string) => Promise<Model> | Model;
+
+const METHODS: Readonly<Record<string, Compress>> = {
+  static: async (model, directory) => {
+    const { data, samples } = await calibrationData(join(directory, "calibration.npz"));
+    return (await compressStatic(model, data, { ...STATIC, samples }, { openModel, threads: cpus().length })).model;
+  },
+  dynamic: byPass(dynamicPass({ perChannel: true, pairSafe: avoidSaturation, exclude })),
+  "weights-4": weightsIn(4, 32),
+  "weights-8": weightsIn(8, 32),
+};
+
+function byPass(pass: Pass): Compress {
+  return (model) => runPasses(model, [...simplifyPasses(), pass, removeDeadCode]).model;
+}
+
+function weightsIn(bits: CodeBits, blockSize: number): Compress {
+  return byPass(
+    weightOnlyPass({
+      bits,
+      blockSize,
+      symmetric: false,
+      format: "matmulnbits",
+      embeddings: true,
+      accuracyLevel: 4,
+      exclude,
+    }),
+  );
+}
+
+async function calibrationData(path: string): Promise<{ readonly data: CalibrationData; readonly samples: number }> {
+  const dataset = await openDataset(memorySource(readFileSync(path)));
+  const data: CalibrationData = {
+    async *batches(count) {
+      for await (const { feeds } of dataset.batches({ batchSize: 1, limit: count })) yield feeds;
+    },
+  };
+  return { data, samples: dataset.facts.samples };
+}
+
+const [method, directory, output] = process.argv.slice(2) as [string, string, string];
+const model = readModel([{ name: "model.onnx", path: join(directory, "model.onnx") }]);
+const compressed = await METHODS[method]!(model, directory);
+await writeModel(compressed, dirname(output), basename(output), { signal: new AbortController().signal });

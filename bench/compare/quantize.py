@@ -1,0 +1,115 @@
+"""The side of onnxruntime's Python tools in the comparison of quantizers.
+
+    python bench/compare/quantize.py METHOD DIRECTORY OUTPUT
+    python bench/compare/quantize.py run COMMAND...
+
+METHOD is a key of METHODS. DIRECTORY has model.onnx and calibration.npz; OUTPUT is the file to write. `run` runs a command and prints, as
+JSON, what it took: seconds of wall and of processor time, and the peak of its resident memory in bytes.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+
+
+def run(command):
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    wall = time.perf_counter() - started
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(json.dumps({"wallS": wall, "cpuS": used.ru_utime + used.ru_stime, "peakBytes": used.ru_maxrss * 1024}))
+
+
+def has_vnni():
+    with open("/proc/cpuinfo") as info:
+        return any("vnni" in line for line in info if line.startswith("flags"))
+
+
+def preprocess(directory, output):
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = output + ".prepared"
+    quant_pre_process(directory + "/model.onnx", prepared, auto_merge=True)
+    return prepared
+
+
+def static(**settings):
+    def quantize(directory, output):
+        import numpy as np
+        from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+        class Reader(CalibrationDataReader):
+            def __init__(self):
+                arrays = dict(np.load(directory + "/calibration.npz"))
+                samples = len(next(iter(arrays.values())))
+                self.feeds = iter([{name: array[i : i + 1] for name, array in arrays.items()} for i in range(samples)])
+
+            def get_next(self):
+                return next(self.feeds, None)
+
+        quantize_static(preprocess(directory, output), output, Reader(), **settings)
+
+    return quantize
+
+
+def best(method):
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+
+    return static(
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        reduce_range=not has_vnni(),
+        calibrate_method=CalibrationMethod[method],
+    )
+
+
+def dynamic(is_best):
+    def quantize(directory, output):
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        settings = {}
+        if is_best:
+            # Convolutions would become ConvInteger, which is several times slower than float.
+            settings = {
+                "op_types_to_quantize": ["MatMul", "Gemm", "Gather", "LSTM", "Attention", "EmbedLayerNormalization"],
+                "weight_type": QuantType.QInt8,
+                "per_channel": True,
+                "reduce_range": not has_vnni(),
+            }
+        quantize_dynamic(preprocess(directory, output), output, **settings)
+
+    return quantize
+
+
+def weight_only(bits):
+    def quantize(directory, output):
+        import onnx
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+        model = onnx.load(directory + "/model.onnx")
+        quantizer = MatMulNBitsQuantizer(model, bits=bits, block_size=32, is_symmetric=False, accuracy_level=4)
+        quantizer.process()
+        quantizer.model.save_model_to_file(output)
+
+    return quantize
+
+
+METHODS = {
+    "static-default": lambda: static(),
+    "static-minmax": lambda: best("MinMax"),
+    "static-percentile": lambda: best("Percentile"),
+    "static-entropy": lambda: best("Entropy"),
+    "dynamic-default": lambda: dynamic(False),
+    "dynamic-best": lambda: dynamic(True),
+    "weights-4": lambda: weight_only(4),
+    "weights-8": lambda: weight_only(8),
+}
+
+if sys.argv[1] == "run":
+    run(sys.argv[2:])
+else:
+    method, directory, output = sys.argv[1:]
+    METHODS[method]()(directory, output)
