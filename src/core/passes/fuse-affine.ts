@@ -38,6 +38,8 @@ interface Layer {
   readonly channels: number;
   /** Axes of the output; channels are on axis 1. */
   readonly rank: number;
+  /** Elements of the weight that lie next to each other and belong to one output channel. */
+  readonly run: number;
   /** The output channel of element `index` of the weight. */
   channelOf(index: number): number;
 }
@@ -62,6 +64,7 @@ const LAYERS: Readonly<Record<string, (node: Node) => Layer | undefined>> = {
       node,
       channels: dims[0]!,
       rank: dims.length,
+      run: perChannel,
       channelOf: (index) => Math.floor(index / perChannel),
     };
   },
@@ -76,6 +79,7 @@ const LAYERS: Readonly<Record<string, (node: Node) => Layer | undefined>> = {
       node,
       channels: perGroup * group,
       rank: dims.length,
+      run: kernel,
       channelOf(index) {
         const row = Math.floor(index / kernel);
         return Math.floor(row / perGroup / inputsPerGroup) * perGroup + (row % perGroup);
@@ -91,6 +95,7 @@ const LAYERS: Readonly<Record<string, (node: Node) => Layer | undefined>> = {
       node,
       channels: transposed ? rows : columns,
       rank: 2,
+      run: transposed ? columns : 1,
       channelOf: (index) => (transposed ? Math.floor(index / columns) : index % columns),
     };
   },
@@ -194,7 +199,7 @@ function fuseNext(layer: Layer, opset: number, note: NoteSink): boolean {
   const beta = node.float("beta", 1);
   const newBias = Float32Array.from(oldBias, (b, c) => affine.scale[c]! * beta * b + affine.shift[c]!);
   const newWeight = changesWeight ? scaled(weight.constant!, affine.scale, layer) : weight.constant!;
-  if (![newBias, arrayOf(newWeight, "float32")].every((array) => array.every(Number.isFinite))) {
+  if (![newBias, arrayOf(newWeight, "float32")].every(isAllFinite)) {
     return skip("not_finite", "Folded into the layer before it, its parameters would leave the range of float32.");
   }
   if (!node.graph.canReplace(follower.outputs[0]!, output)) return false;
@@ -212,9 +217,17 @@ function fuseNext(layer: Layer, opset: number, note: NoteSink): boolean {
 
 function scaled(weight: Tensor, scale: Float64Array, layer: Layer): Tensor {
   const values = arrayOf(weight, "float32");
-  return tensorOf(
-    "float32",
-    weight.dims,
-    values.map((value, index) => value * scale[layer.channelOf(index)]!),
-  );
+  const products = new Float32Array(values.length);
+  for (let start = 0; start < values.length; start += layer.run) {
+    const factor = scale[layer.channelOf(start)]!;
+    for (let i = start; i < start + layer.run; i++) products[i] = values[i]! * factor;
+  }
+  return tensorOf("float32", weight.dims, products);
+}
+
+function isAllFinite(values: Float32Array): boolean {
+  // Zero times a number is zero unless that is infinite or NaN, which then stays in the sum.
+  let zero = 0;
+  for (let i = 0; i < values.length; i++) zero += 0 * values[i]!;
+  return zero === 0;
 }
