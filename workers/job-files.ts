@@ -66,11 +66,11 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
   return {
     async fetchInputs(spec, directory) {
       const resources = resourcesOf(spec);
-      const models: Record<string, readonly LocalFile[]> = {};
+      const models: Record<string, JobInputs["models"][string]> = {};
       for (const id of resources.models) {
         const model = await catalog.models.get(id);
         if (model === undefined) throw missing(id);
-        models[id] = await fetch(model.files, join(directory, id));
+        models[id] = { files: await fetch(model.files, join(directory, id)), facts: model.facts };
       }
       const datasets: Record<string, { file: LocalFile; spec: unknown }> = {};
       for (const id of resources.datasets) {

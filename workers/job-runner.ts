@@ -5,6 +5,7 @@ import { isTerminal, jobError } from "../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../src/service/jobs/job-store.ts";
 import type { JobOutcome, TaskFailure, TaskLimits, TaskNews, TaskRunner } from "../src/service/tasks.ts";
 import { failureOfError } from "./failures.ts";
+import type { JobCache } from "./job-cache.ts";
 import type { JobCheckpoints } from "./job-checkpoints.ts";
 import type { JobFiles, Published } from "./job-files.ts";
 import { createNewsRecorder } from "./news-recorder.ts";
@@ -13,6 +14,7 @@ export interface JobRunnerOptions {
   readonly jobs: JobStore;
   readonly files: JobFiles;
   readonly checkpoints: JobCheckpoints;
+  readonly cache: JobCache;
   readonly tasks: TaskRunner;
   readonly limits: TaskLimits;
   readonly threads: number;
@@ -49,7 +51,7 @@ interface Run {
 type Ending = { readonly outcome: JobOutcome; readonly published: Published } | { readonly failure: TaskFailure };
 
 export function createJobRunner(options: JobRunnerOptions): JobRunner {
-  const { jobs, files, checkpoints, tasks, log } = options;
+  const { jobs, files, checkpoints, cache, tasks, log } = options;
   const runs = new Map<string, Run>();
 
   /** Marks a job as running here. Undefined when there is nothing to run: it has ended, or ends now. */
@@ -79,6 +81,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     const scratch = join(directory, "work");
     const news = createNewsRecorder(jobs, job.id, log);
     const saved = checkpoints.recorder(job, scratch);
+    const cached: Promise<void>[] = [];
     try {
       await mkdir(scratch, { recursive: true });
       const start = performance.now();
@@ -90,8 +93,13 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
         scratch,
         threads: options.threads,
         checkpoints: await checkpoints.fetch(job, join(directory, "checkpoints")),
+        cached: await cache.fetch(job, join(directory, "cached")),
       };
-      const onNews = (it: TaskNews) => (it.kind === "checkpoint" ? saved.record(it) : news.record(it));
+      const onNews = (it: TaskNews) => {
+        if (it.kind === "checkpoint") saved.record(it);
+        else if (it.kind === "cache") cached.push(cache.store(job, scratch, it));
+        else news.record(it);
+      };
       const outcome = await tasks.run("run_job", request, { limits: options.limits, signal, onNews });
       return { outcome, published: await files.publish(job, outcome, scratch, signal) };
     } catch (error) {
@@ -106,6 +114,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     } finally {
       await news.finish();
       await saved.finish();
+      await Promise.all(cached);
       await rm(directory, { recursive: true, force: true });
     }
   }

@@ -1,5 +1,6 @@
 import { closeSync, constants, existsSync, fstatSync, openSync, readFileSync, readSync, statSync } from "node:fs";
-import { type FileHandle, open, rm } from "node:fs/promises";
+import { type FileHandle, mkdtemp, open, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { CoreError, checkCancelled } from "../src/core/errors.ts";
 import type { ExternalData } from "../src/core/onnx/external-data.ts";
@@ -7,6 +8,7 @@ import type { Model } from "../src/core/onnx/ir.ts";
 import { LIMITS } from "../src/core/onnx/limits.ts";
 import { loadModel } from "../src/core/onnx/load.ts";
 import { type EncodedFile, encodeModel, type SaveOptions } from "../src/core/onnx/save.ts";
+import { openSession, type Session, type SessionOptions } from "../src/core/runtime/session.ts";
 import type { LocalFile, ProducedFile } from "../src/service/tasks.ts";
 
 /**
@@ -41,6 +43,17 @@ export function openWrittenModel(path: string): Model {
   const main = { name: basename(path), path };
   const data = { name: `${main.name}.data`, path: `${path}.data` };
   return openModel(existsSync(data.path) ? [main, data] : [main]);
+}
+
+/** Loads a model that has no file, by way of one that is gone when it is loaded: so that its size does not matter. */
+export async function openTemporary(model: Model, options?: SessionOptions): Promise<Session> {
+  const directory = await mkdtemp(join(tmpdir(), "model-"));
+  try {
+    const [main] = await writeModel(model, directory, "model.onnx");
+    return await openSession({ path: main!.path }, options);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
 }
 
 /** External data in `files`. Each access opens the file anew: nothing has to be closed, and opening costs 20 us. */

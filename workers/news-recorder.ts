@@ -9,7 +9,7 @@ const MAX_ENTRIES = 2_000;
 
 /** Records what a child says, in its order: every log line and metric up to a limit, progress at most once in 250 ms. */
 export interface NewsRecorder {
-  record(news: Exclude<TaskNews, { kind: "checkpoint" }>): void;
+  record(news: Exclude<TaskNews, { kind: "checkpoint" | "cache" }>): void;
   /** Resolves when all that was said is recorded; nothing is recorded after that. */
   finish(): Promise<void>;
 }

@@ -5,24 +5,31 @@ import { CoreError, inspectModel, listLayers, openDataset } from "../src/core/in
 import { openSession, runtimeVersion } from "../src/core/runtime/session.ts";
 import { DatasetSpec } from "../src/service/api/schemas.ts";
 import { planDistillJob, runDistillJob } from "../src/service/jobs/distill-job.ts";
+import type { JobEnvironment } from "../src/service/jobs/job-environment.ts";
 import type { JobContext } from "../src/service/jobs/job-steps.ts";
-import { type JobEnvironment, planQuantizeJob, runQuantizeJob } from "../src/service/jobs/quantize-job.ts";
+import { planQuantizeJob, runQuantizeJob } from "../src/service/jobs/quantize-job.ts";
 import type { JobSpec } from "../src/service/jobs/spec.ts";
 import type { JobInputs, JobOutcome, JobPlan, JobRequest, LocalFile } from "../src/service/tasks.ts";
 import { VERSIONS } from "../src/service/versions.ts";
 import { openByteSource } from "./byte-source.ts";
 import { describeHost } from "./host.ts";
 import { measurePeak } from "./measure-peak.ts";
-import { openModel, openWrittenModel, writeModel } from "./model-files.ts";
+import { openModel, openTemporary, openWrittenModel, writeModel } from "./model-files.ts";
 import type { TaskHandlers } from "./task-server.ts";
 
 const ENVIRONMENT: JobEnvironment = {
   openSession,
+  openTemporary,
   measurePeak,
   files: {
     openModel,
     openWrittenModel,
     writeModel,
+    async writeBytes(directory, name, bytes) {
+      const path = join(directory, name);
+      await writeFile(path, bytes);
+      return path;
+    },
     async writeText(directory, name, mediaType, text) {
       const path = join(directory, name);
       await writeFile(path, text);
@@ -56,7 +63,10 @@ interface JobKind<S extends JobSpec> {
 
 const JOBS: { readonly [T in JobSpec["type"]]: JobKind<Extract<JobSpec, { type: T }>> } = {
   quantize: {
-    plan: async (request, environment) => ({ type: "quantize", ...planQuantizeJob(request, environment) }),
+    plan: async (request, environment, context) => ({
+      type: "quantize",
+      ...(await planQuantizeJob(request, environment, context)),
+    }),
     run: runQuantizeJob,
   },
   distill: {

@@ -10,6 +10,7 @@ import { startReconciler } from "../src/service/jobs/reconciler.ts";
 import { createRedisJobStore } from "../src/service/jobs/redis-job-store.ts";
 import { startWebhooks } from "../src/service/jobs/webhooks.ts";
 import { closeRedis, openRedis } from "../src/service/redis.ts";
+import { createJobCache } from "./job-cache.ts";
 import { createJobCheckpoints } from "./job-checkpoints.ts";
 import { createJobFiles } from "./job-files.ts";
 import { createJobRunner } from "./job-runner.ts";
@@ -54,6 +55,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     jobs,
     files: createJobFiles({ blobs, claims, catalog: createCatalog(redis, claims) }),
     checkpoints: createJobCheckpoints({ blobs, claims, jobs, log }),
+    cache: createJobCache({ redis, blobs, claims, log }),
     tasks,
     limits: { timeoutMs: config.jobTimeoutMs, memoryBytes: config.jobMemoryBytes },
     threads: config.jobThreads,

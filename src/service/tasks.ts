@@ -8,7 +8,7 @@ import type { JobSpec } from "./jobs/spec.ts";
  * A child runs one task and exits. It sees local files only: no Redis, no blob store, no secrets.
  */
 
-/** A file on the local disk; for a model the first is the `.onnx` and the rest its external data, named by `location`. */
+/** A file on the local disk. */
 export interface LocalFile {
   readonly name: string;
   readonly path: string;
@@ -16,8 +16,11 @@ export interface LocalFile {
 
 export interface JobInputs<S extends JobSpec = JobSpec> {
   readonly spec: S;
-  /** Models by id, for the ids that the spec names. */
-  readonly models: Readonly<Record<string, readonly LocalFile[]>>;
+  /**
+   * Models by id, for the ids that the spec names. Of the files the first is the `.onnx` and the rest its external data, named by `location`; the
+   * facts are those found when the model was stored.
+   */
+  readonly models: Readonly<Record<string, { readonly files: readonly LocalFile[]; readonly facts: ModelFacts }>>;
   /** Datasets by id, for the ids that the spec names. */
   readonly datasets: Readonly<Record<string, { readonly file: LocalFile; readonly spec: unknown }>>;
 }
@@ -29,6 +32,8 @@ export interface JobRequest<S extends JobSpec = JobSpec> extends JobInputs<S> {
   readonly threads: number;
   /** The newest checkpoint of each name that earlier attempts have told of. */
   readonly checkpoints: Readonly<Record<string, LocalFile>>;
+  /** What earlier jobs have found out that this one needs as well, by name (`cacheKeys`). */
+  readonly cached: Readonly<Record<string, LocalFile>>;
 }
 
 /** A file the job made, in its scratch directory. */
@@ -69,7 +74,9 @@ export type TaskNews =
   | { readonly kind: "log"; readonly level: "info" | "warn"; readonly message: string }
   | { readonly kind: "metric"; readonly data: Readonly<Record<string, unknown>> }
   /** A file in the scratch directory from which the work can go on. It is removed when it is stored. */
-  | { readonly kind: "checkpoint"; readonly name: string; readonly path: string };
+  | { readonly kind: "checkpoint"; readonly name: string; readonly path: string }
+  /** A file in the scratch directory that later jobs may have as `cached`. */
+  | { readonly kind: "cache"; readonly name: string; readonly path: string };
 
 export interface TaskFailure {
   readonly code: ProblemCode;

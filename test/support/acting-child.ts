@@ -109,7 +109,7 @@ serveTask({
     context.news({ kind: "progress", progress: { step: name, fraction: 0.5, message: argument } });
     const facts = isRetry && when === "first" ? factsSaying("") : await act(name, argument, context);
     const file = { name: "model.onnx", path: join(scratch, "model.onnx"), media_type: "application/octet-stream" };
-    writeFileSync(file.path, `${readFileSync(models[spec.model_id]![0]!.path, "utf8")} compressed`);
+    writeFileSync(file.path, `${readFileSync(models[spec.model_id]!.files[0]!.path, "utf8")} compressed`);
     const report = { name: "report.json", path: join(scratch, "report.json"), media_type: "application/json" };
     writeFileSync(report.path, JSON.stringify({ job_id }));
     return { model: [file], reports: [report], facts, metrics: emptyMetrics(), accepted: true };

@@ -76,10 +76,10 @@ test("inputs keep the names that the model uses, folders included", async () => 
   models.push({ id: "mdl_a", files: parts } as unknown as ModelRecord);
   const inputs = await files.fetchInputs(queuedJob().spec, join(directory, "in"));
   assert.deepEqual(
-    inputs.models.mdl_a!.map(({ name }) => name),
+    inputs.models.mdl_a!.files.map(({ name }) => name),
     ["model.onnx", "data/w.bin"],
   );
-  assert.equal(await readFile(inputs.models.mdl_a![1]!.path, "utf8"), "weights");
+  assert.equal(await readFile(inputs.models.mdl_a!.files[1]!.path, "utf8"), "weights");
   await assert.rejects(files.fetchInputs(queuedJob({ model_id: "mdl_b" }).spec, directory), { code: "not_found" });
 });
 

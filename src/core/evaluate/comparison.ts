@@ -5,7 +5,7 @@ import type { JobMetrics, OutputFidelity } from "../facts.ts";
 import type { Tensor } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { FidelityMeter } from "./fidelity.ts";
-import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor } from "./metrics.ts";
+import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor, scoreOf } from "./metrics.ts";
 
 export type Feeds = Readonly<Record<string, Tensor>>;
 
@@ -176,7 +176,7 @@ function accuracyMeter(asked: MetricName | null, outputs: Feeds, labels: Tensor)
       metric,
       before: before.value,
       after: after.value,
-      drop: METRICS[metric].drop(before.value, after.value),
+      drop: scoreOf(metric, before.value) - scoreOf(metric, after.value),
       samples,
     }),
   };

@@ -10,8 +10,7 @@ interface Metric {
   fits(output: Tensor, labels: Tensor): boolean;
   /** What each position adds to the mean, and how many positions there are. */
   score(output: Tensor, labels: Tensor): { readonly sum: number; readonly positions: number };
-  /** How much worse `after` is than `before`; positive is worse. */
-  drop(before: number, after: number): number;
+  readonly better: "higher" | "lower";
   /** What the labels must be like, for a message. */
   readonly wants: string;
 }
@@ -30,7 +29,7 @@ export const METRICS: Readonly<Record<MetricName, Metric>> = {
       for (let i = 0; i < y.length; i++) sum += (y[i]! - target[i]!) ** 2;
       return { sum, positions: y.length };
     },
-    drop: (before, after) => after - before,
+    better: "lower",
     wants: "numbers in the shape of an output",
   },
 };
@@ -67,9 +66,14 @@ function topK(k: number): Metric {
       }
       return { sum: hits, positions: classes.length };
     },
-    drop: (before, after) => before - after,
+    better: "higher",
     wants: "integer classes, one for each row of scores",
   };
+}
+
+/** A metric as a number of which more is better: errors are negated. */
+export function scoreOf(metric: MetricName, value: number): number {
+  return METRICS[metric].better === "lower" ? -value : value;
 }
 
 /** A metric over all batches: for each model one of these. */

@@ -27,6 +27,11 @@ export function noteOn(node: Node, outcome: Note["outcome"], code: string, messa
   return { outcome, name: node.label, op: node.opType, code, message };
 }
 
+/** What a note says when it is about something that happened before the method that was asked for. */
+export function asSimplified(note: Note): Note {
+  return { ...note, outcome: "simplified" };
+}
+
 /** Nodes that a job leaves alone: by name (by label, where they have none) and by operator. */
 export interface Exclusions {
   readonly nodes: readonly string[];

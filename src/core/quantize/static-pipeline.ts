@@ -214,10 +214,15 @@ async function observeChannels(
   return (name) => observers.get(name);
 }
 
-/** How good `float` is when it is quantized with what few samples show. */
+/**
+ * How good `float` is when all of it is quantized with what few samples show: the same for every way to find ranges, so that what is
+ * decided by it, and with it a calibration, serves them all.
+ */
 async function trialSqnrDb(float: Model, { few, reference, options, runtime }: Trial): Promise<number> {
+  const { activationDType, perChannel, avoidSaturation, percentile } = options;
   const calibration = await calibrate(float, each(few), runtime);
-  return reference.sqnrDb(quantizeStatic(float, calibration, options).model);
+  const trial: StaticOptions = { method: "mse", percentile, activationDType, perChannel, avoidSaturation };
+  return reference.sqnrDb(quantizeStatic(float, calibration, trial).model);
 }
 
 async function* each<T>(items: readonly T[]): AsyncGenerator<T> {

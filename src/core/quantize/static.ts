@@ -2,9 +2,7 @@
  * Static int8: activations and weights in 8 bits, with ranges that calibration has found. The float model is observed once; quantized models
  * are then made from what was seen, as often as sensitivity analysis and accuracy control need them.
  */
-import type { QuantizePlan } from "../facts.ts";
 import type { Model, Value } from "../onnx/ir.ts";
-import { predictedBytes } from "../onnx/save.ts";
 import { removeDeadCode } from "../passes/dead-code.ts";
 import { checkInvariants, type Note, noteOn, runPasses } from "../passes/pass.ts";
 import { simplify } from "../passes/simplify.ts";
@@ -204,8 +202,8 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
   }
 }
 
-/** What `quantizeStatic` would do, without data: which nodes, which not and why, and the size of the result. */
-export function planStatic(model: Model, options: StaticOptions): QuantizePlan {
+/** What `quantizeStatic` would do, without data: a model of the same nodes and size, and why nodes are, or are not, quantized. */
+export function planStatic(model: Model, options: StaticOptions): Pick<StaticResult, "model" | "notes"> {
   const copy = model.clone();
   const placement = placeQuantizers(copy, placementOptions(options));
   const notes = notesOf(placement);
@@ -216,17 +214,7 @@ export function planStatic(model: Model, options: StaticOptions): QuantizePlan {
     activationDType: options.activationDType,
     weights: { codes: codeRange("int8", { symmetric: true }), perChannel: options.perChannel, avoidSaturation: false },
   });
-  const [before, after] = [predictedBytes(model), predictedBytes(copy)];
-  return {
-    method: "static",
-    quantized_nodes: notes.filter(({ outcome }) => outcome === "changed").map(withoutOutcome),
-    skipped_nodes: notes.filter(({ outcome }) => outcome === "skipped").map(withoutOutcome),
-    size: { before_bytes: before, predicted_bytes: after, ratio: after / before },
-  };
-}
-
-function withoutOutcome({ outcome: _, ...note }: Note) {
-  return note;
+  return { model: copy, notes };
 }
 
 function placementOptions({ excludeNodes, excludeOps }: StaticOptions): PlacementOptions {

@@ -57,7 +57,7 @@ export function createInspector({ blobs, tasks, settings, stopping }: ApiContext
         ]),
         (local) => ({
           spec,
-          models: Object.fromEntries(models.map(({ id }) => [id, local[id]!])),
+          models: Object.fromEntries(models.map(({ id, facts }) => [id, { files: local[id]!, facts }])),
           datasets: Object.fromEntries(
             datasets.map((dataset) => [dataset.id, { file: local[dataset.id]![0]!, spec: dataset.spec }]),
           ),

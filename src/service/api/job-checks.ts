@@ -3,6 +3,7 @@ import type { DatasetRecord, ModelRecord } from "../catalog.ts";
 import type { FieldError } from "../errors.ts";
 import { referencesIn } from "../jobs/resources.ts";
 import type { DistillSpec, JobSpec, QuantizeSpec } from "../jobs/spec.ts";
+import { isStatic, type StaticSpec, splitSamples } from "../jobs/static-samples.ts";
 import { checkDistillation } from "./distill-checks.ts";
 import { pointerOf } from "./operation.ts";
 
@@ -24,10 +25,26 @@ export function checkJob(spec: JobSpec, stored: StoredResources): readonly Field
   return spec.type === "quantize" ? checkQuantization(spec, stored) : checkDistill(spec, stored);
 }
 
-function checkQuantization(spec: QuantizeSpec, { models, datasets }: StoredResources): FieldError[] {
+function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldError[] {
+  const model = stored.models.get(spec.model_id)!;
   const { dataset_id } = spec.evaluation;
-  const data = dataset_id === null ? undefined : datasets.get(dataset_id);
-  return checkEvaluation(spec, models.get(spec.model_id)!, data, "it needs evaluation.dataset_id");
+  const own = dataset_id === null ? undefined : stored.datasets.get(dataset_id);
+  const why = "it needs evaluation.dataset_id";
+  if (!isStatic(spec)) return checkEvaluation(spec, model, own, why);
+  const calibration = stored.datasets.get(spec.params.dataset_id)!;
+  const problems = checkCalibration(spec, model, calibration);
+  if (problems.length > 0) return problems;
+  // Without data of its own a job is judged on the samples that nothing was chosen by.
+  const { batchSize } = checkDatasetFits(calibration.facts, model.facts.inputs);
+  const [from, to] = splitSamples(spec, calibration.facts.samples, batchSize ?? 1).unseen;
+  return checkEvaluation(spec, model, own ?? (to > from ? calibration : undefined), why);
+}
+
+function checkCalibration({ params }: StaticSpec, model: ModelRecord, data: DatasetRecord): FieldError[] {
+  const misfits = checkInputs(model, data, "/params/dataset_id");
+  if (params.max_metric_drop === null || data.facts.has_labels) return misfits;
+  const message = `Dataset ${data.id} has no labels to measure a metric with; min_sqnr_db needs none.`;
+  return [...misfits, problem("/params/max_metric_drop", "no_labels", message)];
 }
 
 function checkDistill(spec: DistillSpec, { models, datasets }: StoredResources): FieldError[] {

@@ -5,6 +5,7 @@ import { trainableOperators } from "../../core/index.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
 import { DistillParams } from "../jobs/distill-spec.ts";
 import { Evaluation, QuantizeParams } from "../jobs/spec.ts";
+import { TARGETS } from "../jobs/targets.ts";
 import { VERSIONS } from "../versions.ts";
 import type { ApiContext } from "./context.ts";
 import { DATASET_SUFFIXES } from "./datasets.ts";
@@ -65,21 +66,7 @@ const Capabilities = z
   })
   .meta({ id: "Capabilities" });
 
-type TargetName = z.output<typeof QuantizeParams>["target"];
-
-const TARGETS = {
-  auto: { isa: [], description: "The machine that the worker runs on." },
-  "x64-vnni": {
-    isa: ["avx512_vnni", "avx_vnni"],
-    description: "x86-64 with 8-bit dot products: int8 does not saturate.",
-  },
-  "x64-avx2": {
-    isa: ["avx2"],
-    description: "x86-64 without them: 8-bit weights keep one bit free where sums could saturate.",
-  },
-  arm64: { isa: ["neon", "dotprod"], description: "64-bit Arm." },
-  portable: { isa: [], description: "Anything that onnxruntime runs on." },
-} as const satisfies Record<TargetName, { isa: readonly string[]; description: string }>;
+const AUTO = { isa: [], description: "The machine that the worker runs on." };
 
 const getHealth = defineOperation({
   id: "getHealth",
@@ -229,7 +216,11 @@ function capabilitiesOf({ settings }: ApiContext): z.input<typeof Capabilities> 
       ...DistillParams.options.map((params) => methodOf("distill", params.shape.mode.value, params)),
     ],
     metrics: Evaluation.shape.metric.unwrap().unwrap().options,
-    targets: Object.entries(TARGETS).map(([name, { isa, description }]) => ({ name, isa: [...isa], description })),
+    targets: [["auto", AUTO] as const, ...Object.entries(TARGETS)].map(([name, { isa, description }]) => ({
+      name,
+      isa: [...isa],
+      description,
+    })),
     trainable_operators: [...trainableOperators()],
     limits: {
       max_upload_bytes: maxUploadBytes,

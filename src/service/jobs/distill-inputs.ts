@@ -5,7 +5,6 @@ import {
   datasetView,
   defaultMetric,
   deriveStudent,
-  inspectModel,
   METRICS,
   type MetricName,
   type Model,
@@ -18,8 +17,8 @@ import {
   type ValidationMetric,
 } from "../../core/index.ts";
 import type { JobInputs, LocalFile } from "../tasks.ts";
+import type { JobEnvironment } from "./job-environment.ts";
 import type { JobContext } from "./job-steps.ts";
-import type { JobEnvironment } from "./quantize-job.ts";
 import type { DistillSpec } from "./spec.ts";
 import { trainingSamples } from "./training-samples.ts";
 
@@ -57,19 +56,17 @@ export async function openDistillInputs(
   { signal, news }: JobContext,
 ): Promise<DistillInputs> {
   const { params, evaluation: judging } = request.spec;
-  const open = async (id: string): Promise<StoredModel> => {
+  const open = (id: string): StoredModel => {
     const stored = request.models[id]!;
-    const model = files.openModel(stored);
-    const source = { path: stored[0]!.path };
-    return { files: stored, model, facts: await inspectModel(model, { openSession, source, dims: {}, signal }) };
+    return { ...stored, model: files.openModel(stored.files) };
   };
   const openData = async (id: string): Promise<Dataset> => {
     const { file, spec } = request.datasets[id]!;
     return files.openDataset(file, spec);
   };
 
-  const teacher = params.teacher_model_id === null ? undefined : await open(params.teacher_model_id);
-  const uploaded = "model_id" in params.student ? await open(params.student.model_id) : undefined;
+  const teacher = params.teacher_model_id === null ? undefined : open(params.teacher_model_id);
+  const uploaded = "model_id" in params.student ? open(params.student.model_id) : undefined;
   const reference = teacher ?? uploaded;
   if (!reference) throw new CoreError("invalid_params", "There is no teacher to derive a student from.", "student");
   const inputs = Map.groupBy(
@@ -134,7 +131,7 @@ function labelMetric(
   const metric = METRICS[name];
   return {
     name,
-    better: name === "mse" ? "lower" : "higher",
+    better: metric.better,
     score(outputs, targets) {
       const [scores, truth] = [outputs[output]!, targets.labels!];
       if (!metric.fits(scores, truth)) {

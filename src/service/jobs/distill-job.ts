@@ -17,8 +17,8 @@ import {
 } from "../../core/index.ts";
 import type { JobInputs, JobOutcome, JobRequest } from "../tasks.ts";
 import { openDistillInputs } from "./distill-inputs.ts";
+import type { JobEnvironment } from "./job-environment.ts";
 import { createJobSteps, type JobContext } from "./job-steps.ts";
-import type { JobEnvironment } from "./quantize-job.ts";
 import type { DistillSpec } from "./spec.ts";
 
 type Params = DistillSpec["params"];

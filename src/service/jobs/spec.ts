@@ -39,6 +39,70 @@ export const DynamicParams = z
   })
   .meta({ id: "DynamicParams", title: "dynamic int8" });
 
+export const StaticParams = z
+  .strictObject({
+    method: z.literal("static"),
+    dataset_id: z
+      .string()
+      .meta({ description: "Samples of what the model will see: the ranges of activations are taken from them." }),
+    samples: z.int().min(1).max(100_000).default(128).meta({ description: "How many of them, drawn by the seed." }),
+    calibration: z
+      .enum(["minmax", "moving_average", "percentile", "entropy", "mse"])
+      .default("mse")
+      .meta({
+        description:
+          "How the range of an activation follows from its values: all of them, a moving average of each sample's range, " +
+          "a share of the values, the least loss of information, or the least squared error.",
+      }),
+    percentile: z
+      .number()
+      .gt(50)
+      .max(100)
+      .default(99.999)
+      .meta({ description: "Share of the values that `percentile` keeps." }),
+    activation_dtype: z.enum(["auto", "uint8", "int8"]).default("auto").meta({
+      description: "`auto` is what the target computes fastest with: uint8 on x64.",
+    }),
+    per_channel: z
+      .boolean()
+      .default(true)
+      .meta({ description: "One scale for each output channel of a weight instead of one for each weight." }),
+    rounding: z.enum(["nearest"]).default("nearest"),
+    equalize: z
+      .union([z.literal("auto"), z.boolean()])
+      .default("auto")
+      .meta({
+        description:
+          "Scale channels between layers against each other. `auto`: where it is measured to help; true: everywhere, by the weights alone.",
+      }),
+    smooth_quant_alpha: z
+      .union([z.literal("auto"), z.number().min(0).max(1)])
+      .nullable()
+      .default("auto")
+      .meta({
+        description:
+          "Move outliers of activations into the weights behind a normalization. `auto`: where and as far as it is measured to help.",
+      }),
+    bias_correction: z
+      .boolean()
+      .default(true)
+      .meta({ description: "Make up for the mean error of each layer, if it is measured to help." }),
+    max_metric_drop: z.number().min(0).max(1e6).nullable().default(null).meta({
+      description:
+        "Keep layers in float until the metric of `evaluation` drops no further, on labelled samples of the dataset that calibration has not seen.",
+    }),
+    min_sqnr_db: z.number().min(-100).max(200).nullable().default(null).meta({
+      description: "The same without labels: until the signal to noise ratio of the outputs is this good.",
+    }),
+    max_trials: z.int().min(1).max(200).default(24).meta({ description: "Models that may be tried for that." }),
+    ...Common,
+  })
+  .refine(({ max_metric_drop, min_sqnr_db }) => max_metric_drop === null || min_sqnr_db === null, {
+    path: ["min_sqnr_db"],
+    error: "cannot be set together with max_metric_drop",
+  })
+  .meta({ id: "StaticParams", title: "static int8" });
+
 /** Eight bits are accurate enough to share a scale among more weights, and scales are what makes such a file larger than a quarter. */
 export const BLOCK_SIZES = { 4: 32, 8: 128 } as const;
 
@@ -70,7 +134,7 @@ export const WeightOnlyParams = z
   .meta({ id: "WeightOnlyParams", title: "weight-only" });
 
 export const QuantizeParams = z
-  .discriminatedUnion("method", [Float16Params, DynamicParams, WeightOnlyParams])
+  .discriminatedUnion("method", [Float16Params, DynamicParams, StaticParams, WeightOnlyParams])
   .meta({ id: "QuantizeParams" });
 
 export const Latency = z

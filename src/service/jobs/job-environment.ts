@@ -1,0 +1,53 @@
+import type { Dataset, MeasurePeak, Model, Note, OpenModel, OpenSession, StaticEvidence } from "../../core/index.ts";
+import type { LocalFile, ProducedFile } from "../tasks.ts";
+import type { TargetName } from "./targets.ts";
+
+/** What a job needs of the machine it runs on. */
+export interface JobEnvironment {
+  readonly openSession: OpenSession;
+  /** Loads a model that has no file, by way of one that is gone afterwards. */
+  readonly openTemporary: OpenModel;
+  readonly measurePeak: MeasurePeak;
+  readonly files: {
+    openModel(files: readonly LocalFile[]): Model;
+    /** The model at `path`, with its weights in `<path>.data` where there is such a file. */
+    openWrittenModel(path: string): Model;
+    /** Writes a model as `name`, with its weights in `<name>.data` when they do not fit in one file. */
+    writeModel(
+      model: Model,
+      directory: string,
+      name: string,
+      options: { readonly signal: AbortSignal },
+    ): Promise<readonly ProducedFile[]>;
+    /** Answers where they are. */
+    writeBytes(directory: string, name: string, bytes: Uint8Array): Promise<string>;
+    writeText(directory: string, name: string, mediaType: string, text: string): Promise<ProducedFile>;
+    /** Undefined when the last one of that name is still there, waiting to be stored. */
+    writeCheckpoint(directory: string, name: string, bytes: Uint8Array): Promise<string | undefined>;
+    readBytes(file: LocalFile): Uint8Array;
+    openDataset(file: LocalFile, spec: unknown): Promise<Dataset>;
+    sizeOf(files: readonly LocalFile[]): number;
+  };
+  readonly host: {
+    readonly cpu: string;
+    readonly isa: readonly string[];
+    readonly target: TargetName;
+    readonly onnxruntime: string;
+    readonly versions: Readonly<Record<string, string>>;
+  };
+}
+
+/** A compressed model, and what was found out on the way to it. */
+export interface Compressed {
+  /** Its weights are computed when they are written. */
+  readonly model: Model;
+  /** What the method said about nodes: this is the coverage. */
+  readonly notes: readonly Note[];
+  /** What was said while the model was made simpler, before. */
+  readonly simplified: readonly Note[];
+  /** The model just before: its values have the names that they have in the result. */
+  readonly reference: Model;
+  readonly evidence?: StaticEvidence;
+  /** Samples that may judge the result because nothing was chosen by them. */
+  readonly unseen?: Dataset | undefined;
+}

@@ -1,0 +1,215 @@
+import {
+  type AccuracyTarget,
+  asSimplified,
+  type Calibration,
+  CoreError,
+  type CorrectionFacts,
+  calibrationFromBytes,
+  calibrationToBytes,
+  compressStatic,
+  type MetricName,
+  type Model,
+  measureSpeedup,
+  type Note,
+  type PipelineOptions,
+  type PipelineResult,
+  planStatic,
+  prepareStatic,
+  type Session,
+  type StaticEvidence,
+  scoreModel,
+  scoreOf,
+} from "../../core/index.ts";
+import type { JobInputs, JobRequest } from "../tasks.ts";
+import type { Compressed, JobEnvironment } from "./job-environment.ts";
+import type { JobContext, JobSteps } from "./job-steps.ts";
+import { CALIBRATION } from "./static-cache.ts";
+import { openSamples, type StaticParams, type StaticSamples, type StaticSpec } from "./static-samples.ts";
+import { TARGETS, type TargetName } from "./targets.ts";
+
+/** What is reported of outputs that are exactly the same. */
+const MAX_DB = 200;
+
+/**
+ * Quantizes to static int8 with samples of the job's dataset. Ranges that an earlier job has found are used again.
+ * Throws `CoreError` as `compressStatic` does, and `invalid_dataset` when data and model, or labels and metric, do not fit.
+ */
+export async function compressStaticJob(
+  request: JobRequest<StaticSpec>,
+  original: Model,
+  environment: JobEnvironment,
+  { signal, news }: JobContext,
+  steps: JobSteps<string>,
+): Promise<Compressed> {
+  const { spec, scratch, threads, models, cached } = request;
+  const { params } = spec;
+  const { files, host, openTemporary: openModel } = environment;
+  const { files: source, facts } = models[spec.model_id]!;
+  const samples = await openSamples(request, facts, environment);
+  const known = cached[CALIBRATION] && readCalibration(files.readBytes(cached[CALIBRATION]), news);
+  const control = await accuracyTarget(spec, samples, source[0]!.path, environment, signal);
+  try {
+    const result = await compressStatic(
+      original,
+      { batches: (count) => samples.feeds(count) },
+      { ...pipelineOptions(params, host.target, samples.runs), control: control?.target },
+      {
+        openModel,
+        threads,
+        signal,
+        known,
+        onProgress: (step, fraction, message) => steps.progress(step, fraction, message),
+      },
+    );
+    if (!known) {
+      const path = await files.writeBytes(scratch, `${CALIBRATION}.cache`, calibrationToBytes(result.calibration));
+      news({ kind: "cache", name: CALIBRATION, path });
+    }
+    return {
+      model: result.model,
+      notes: result.notes,
+      simplified: result.prepared.map(asSimplified),
+      reference: result.float,
+      evidence: evidenceOf(params, result, samples, known !== undefined, control),
+      unseen: samples.unseen,
+    };
+  } finally {
+    await control?.close();
+  }
+}
+
+/** Which nodes would be quantized, which not and why. The model runs once, for the types of its values. */
+export async function planStaticJob(
+  request: JobInputs<StaticSpec>,
+  original: Model,
+  environment: JobEnvironment,
+  { signal }: JobContext,
+): Promise<{ readonly model: Model; readonly notes: readonly Note[] }> {
+  const { spec } = request;
+  const samples = await openSamples(request, request.models[spec.model_id]!.facts, environment);
+  const prepared = await prepareStatic(original, await samples.first(), {
+    openModel: environment.openTemporary,
+    signal,
+  });
+  return planStatic(prepared.model, pipelineOptions(spec.params, environment.host.target, 1));
+}
+
+/** Ranges that cannot be read are found anew. */
+function readCalibration(bytes: Uint8Array, news: JobContext["news"]): Calibration | undefined {
+  try {
+    return calibrationFromBytes(bytes);
+  } catch (error) {
+    if (!(error instanceof CoreError)) throw error;
+    news({ kind: "log", level: "warn", message: `Ranges of an earlier job are not used. ${error.message}` });
+    return undefined;
+  }
+}
+
+function pipelineOptions(params: StaticParams, host: TargetName, samples: number): PipelineOptions {
+  const target = params.target === "auto" ? host : params.target;
+  const excluded = { code: "excluded", message: "It is excluded by the job." };
+  return {
+    samples,
+    method: params.calibration,
+    percentile: params.percentile,
+    activationDType: params.activation_dtype === "auto" ? TARGETS[target].activations : params.activation_dtype,
+    perChannel: params.per_channel,
+    avoidSaturation: TARGETS[target].saturates,
+    equalize: params.equalize,
+    smoothQuantAlpha: params.smooth_quant_alpha,
+    biasCorrection: params.bias_correction,
+    excludeNodes: new Map(params.exclude_nodes.map((name) => [name, excluded])),
+    excludeOps: new Set(params.exclude_ops),
+  };
+}
+
+interface Control {
+  readonly target: AccuracyTarget;
+  /** What is scored: a metric, or `sqnr_db`. */
+  readonly score: string;
+  readonly originalScore: number | null;
+  close(): Promise<void>;
+}
+
+/** What accuracy control is to hold, if anything. Keeps the original model loaded, to measure against. */
+async function accuracyTarget(
+  spec: StaticSpec,
+  samples: StaticSamples,
+  originalPath: string,
+  { openSession, openTemporary }: JobEnvironment,
+  signal: AbortSignal,
+): Promise<Control | undefined> {
+  const { max_metric_drop: maxDrop, min_sqnr_db: minSqnrDb, max_trials: maxTrials } = spec.params;
+  if (maxDrop === null && minSqnrDb === null) return undefined;
+  const { threads } = spec.evaluation.latency;
+  const feeds = await samples.first();
+  const original = await openSession({ path: originalPath }, { threads });
+  const using = async <T>(model: Model, use: (session: Session) => Promise<T>): Promise<T> => {
+    const session = await openTemporary(model, { threads });
+    try {
+      return await use(session);
+    } finally {
+      await session.close();
+    }
+  };
+  const speedup = (model: Model) => using(model, (session) => measureSpeedup(original, session, feeds, signal));
+  const control = { speedup, maxTrials };
+  const close = () => original.close();
+  if (maxDrop === null) {
+    return { target: { ...control, target: minSqnrDb! }, score: "sqnr_db", originalScore: null, close };
+  }
+  try {
+    const scored = (session: Session, metric: MetricName | null) =>
+      scoreModel(session, samples.scored.batches({ batchSize: samples.batchSize, signal }), metric, signal);
+    const { metric, value } = await scored(original, spec.evaluation.metric);
+    const score = async (model: Model) =>
+      scoreOf(metric, (await using(model, (session) => scored(session, metric))).value);
+    const originalScore = scoreOf(metric, value);
+    return { target: { ...control, score, target: originalScore - maxDrop }, score: metric, originalScore, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+function evidenceOf(
+  params: StaticParams,
+  { calibration, corrections, sensitivity, control: found }: PipelineResult,
+  { calibrated }: StaticSamples,
+  cached: boolean,
+  control: Control | undefined,
+): StaticEvidence {
+  const chosen = found?.floatLayers.toSorted().join("\n");
+  return {
+    calibration: {
+      method: params.calibration,
+      samples: calibrated,
+      tensors: calibration.activations.size,
+      cached,
+    },
+    corrections: corrections.map(
+      (it): CorrectionFacts => ({
+        ...it,
+        sqnr_before_db: Math.min(it.sqnr_before_db, MAX_DB),
+        sqnr_after_db: Math.min(it.sqnr_after_db, MAX_DB),
+      }),
+    ),
+    sensitivity: sensitivity.map(({ names, sqnrDb, gainDb }) => ({ nodes: names, sqnr_db: sqnrDb, gain_db: gainDb })),
+    control:
+      found && control
+        ? {
+            score: control.score,
+            target: control.target.target,
+            original_score: control.originalScore,
+            reached: found.reached,
+            trials: found.trials.map(({ floatLayers, score, speedup, bytes }) => ({
+              float_nodes: floatLayers,
+              score,
+              size_bytes: bytes,
+              speedup,
+              chosen: floatLayers.toSorted().join("\n") === chosen,
+            })),
+          }
+        : null,
+  };
+}

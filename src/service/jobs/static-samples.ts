@@ -1,0 +1,96 @@
+import {
+  checkDatasetFits,
+  type Dataset,
+  datasetView,
+  type Feeds,
+  feedsFor,
+  type ModelFacts,
+  Random,
+} from "../../core/index.ts";
+import type { JobInputs } from "../tasks.ts";
+import type { JobEnvironment } from "./job-environment.ts";
+import type { QuantizeSpec } from "./spec.ts";
+
+export type StaticParams = Extract<QuantizeSpec["params"], { method: "static" }>;
+export type StaticSpec = QuantizeSpec & { readonly params: StaticParams };
+
+export function isStatic(spec: QuantizeSpec): spec is StaticSpec {
+  return spec.params.method === "static";
+}
+
+/** With fewer labelled samples than this besides those for calibration, candidates are scored on all there are. */
+const MIN_SCORED_SAMPLES = 100;
+
+/** Places in the shuffled order of a dataset: from the first to before the second. */
+type Span = readonly [number, number];
+
+/**
+ * Which of `total` samples serve what: calibration, then candidates of accuracy control, then the judgement of the result. A model that
+ * takes `batchSize` samples at a time gets no fewer.
+ */
+export function splitSamples(
+  { params, evaluation }: StaticSpec,
+  total: number,
+  batchSize: number,
+): { readonly calibrating: Span; readonly scored: Span; readonly unseen: Span } {
+  const whole = (count: number) => count - (count % batchSize);
+  const calibrated = whole(Math.min(params.samples + batchSize - 1, total));
+  const left = total - calibrated;
+  const wanted = whole(evaluation.samples + batchSize - 1);
+  const from = left < MIN_SCORED_SAMPLES ? 0 : calibrated;
+  const scored = whole(Math.min(wanted, total - from));
+  const isScored = params.max_metric_drop !== null;
+  return {
+    calibrating: [0, calibrated],
+    scored: [from, from + scored],
+    unseen: [isScored ? Math.max(calibrated, from + scored) : calibrated, total],
+  };
+}
+
+export interface StaticSamples {
+  /** How many samples there are to calibrate with, and how many runs of the model that is. */
+  readonly calibrated: number;
+  readonly runs: number;
+  /** Of each run: 1, or as many as the model takes at a time. */
+  readonly batchSize: number;
+  /** Inputs of the first `runs` of them. */
+  feeds(runs: number): AsyncGenerator<Feeds>;
+  /** Those of the first run. */
+  first(): Promise<Feeds>;
+  /** For candidates of accuracy control. */
+  readonly scored: Dataset;
+  /** Those that nothing is chosen by, if any are left. */
+  readonly unseen: Dataset | undefined;
+}
+
+/** Opens the dataset of a job, in the order of its seed. Throws `invalid_dataset` when it does not fit the model. */
+export async function openSamples(
+  { spec, datasets }: JobInputs<StaticSpec>,
+  { inputs }: ModelFacts,
+  { files }: JobEnvironment,
+): Promise<StaticSamples> {
+  const { file, spec: reading } = datasets[spec.params.dataset_id]!;
+  const dataset = await files.openDataset(file, reading);
+  const batchSize = checkDatasetFits(dataset.facts, inputs).batchSize ?? 1;
+  const total = dataset.facts.samples;
+  const order = new Random(spec.params.seed, "calibration").permutation(total);
+  const spans = splitSamples(spec, total, batchSize);
+  const view = ([start, end]: Span) => datasetView(dataset, order.subarray(start, end));
+  const calibrating = view(spans.calibrating);
+  async function* feeds(runs: number): AsyncGenerator<Feeds> {
+    for await (const batch of calibrating.batches({ batchSize, limit: runs * batchSize })) {
+      yield feedsFor(inputs, batch.feeds);
+    }
+  }
+  const calibrated = calibrating.facts.samples;
+  const [start, end] = spans.unseen;
+  return {
+    calibrated,
+    runs: calibrated / batchSize,
+    batchSize,
+    feeds,
+    first: async () => (await feeds(1).next()).value!,
+    scored: view(spans.scored),
+    unseen: end - start < batchSize ? undefined : view(spans.unseen),
+  };
+}

@@ -1,0 +1,71 @@
+import { createReadStream } from "node:fs";
+import { mkdir, realpath, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Redis } from "ioredis";
+import type { Logger } from "pino";
+import type { BlobRef, BlobStore } from "../src/service/blobs/blob-store.ts";
+import type { BlobClaims } from "../src/service/blobs/claims.ts";
+import type { JobRecord } from "../src/service/jobs/job-store.ts";
+import { cacheKeys } from "../src/service/jobs/static-cache.ts";
+import { fromRedis, KEY_PREFIX } from "../src/service/redis.ts";
+import type { LocalFile, TaskNews } from "../src/service/tasks.ts";
+import { checkProduced } from "./job-files.ts";
+
+type CacheNews = Extract<TaskNews, { kind: "cache" }>;
+
+/** What jobs have found out that others would find out again, kept for a day. Whatever goes wrong here, the work is only done again. */
+export interface JobCache {
+  /** Brings what there is for a job into `directory`, by name. */
+  fetch(job: JobRecord, directory: string): Promise<Readonly<Record<string, LocalFile>>>;
+  /** Stores a file that the child of a job has made below `root`. Never rejects. */
+  store(job: JobRecord, root: string, news: CacheNews): Promise<void>;
+}
+
+/** Shorter than unsettled claims last: the claims on what is kept here are never settled, and sweeping them away is how it ends. */
+const KEPT_SECONDS = 23 * 60 * 60;
+
+export function createJobCache(deps: { redis: Redis; blobs: BlobStore; claims: BlobClaims; log: Logger }): JobCache {
+  const { redis, blobs, claims, log } = deps;
+  const entryOf = (key: string) => `${KEY_PREFIX}:cache:${key}`;
+
+  async function find(key: string): Promise<BlobRef | undefined> {
+    const text = await fromRedis(redis.get(entryOf(key)));
+    return text === null ? undefined : (JSON.parse(text) as BlobRef);
+  }
+
+  return {
+    async fetch({ id, spec }, directory) {
+      await mkdir(directory, { recursive: true });
+      const found: Record<string, LocalFile> = {};
+      for (const [name, key] of Object.entries(cacheKeys(spec))) {
+        const path = join(directory, name);
+        try {
+          const ref = await find(key);
+          if (ref === undefined) continue;
+          await blobs.materialize(ref, path);
+          found[name] = { name, path };
+        } catch (error) {
+          log.warn({ job: id, err: error }, "what an earlier job has found out is lost");
+        }
+      }
+      return found;
+    },
+
+    async store({ id, spec }, root, { name, path }) {
+      try {
+        // Before anything is done with the file, removing it included.
+        await checkProduced({ name, path }, await realpath(root));
+        const key = cacheKeys(spec)[name];
+        if (key === undefined) return;
+        const ref = await blobs.put(createReadStream(path), {
+          maxBytes: Number.MAX_SAFE_INTEGER, // The disk it was written to has set the limit.
+          claim: (ref) => claims.claim(`cache:${key}`, ref),
+        });
+        await fromRedis(redis.set(entryOf(key), JSON.stringify(ref), "EX", KEPT_SECONDS));
+        await rm(path, { force: true });
+      } catch (error) {
+        log.warn({ job: id, err: error }, "what a job has found out is not kept for others");
+      }
+    },
+  };
+}
