@@ -27,15 +27,21 @@ def has_vnni():
         return any("vnni" in line for line in info if line.startswith("flags"))
 
 
-def preprocess(directory, output):
+def preprocess(directory, output, opset=None):
+    import onnx
+    import onnx.version_converter
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    prepared = output + ".prepared"
-    quant_pre_process(directory + "/model.onnx", prepared, auto_merge=True)
+    source, prepared = directory + "/model.onnx", output + ".prepared"
+    model = onnx.load(source)
+    if opset and next(it.version for it in model.opset_import if it.domain in ("", "ai.onnx")) < opset:
+        source = output + ".upgraded"
+        onnx.save(onnx.version_converter.convert_version(model, opset), source)
+    quant_pre_process(source, prepared, auto_merge=True)
     return prepared
 
 
-def static(**settings):
+def static(opset=None, **settings):
     def quantize(directory, output):
         import numpy as np
         from onnxruntime.quantization import CalibrationDataReader, quantize_static
@@ -49,7 +55,7 @@ def static(**settings):
             def get_next(self):
                 return next(self.feeds, None)
 
-        quantize_static(preprocess(directory, output), output, Reader(), **settings)
+        quantize_static(preprocess(directory, output, opset), output, Reader(), **settings)
 
     return quantize
 
@@ -58,6 +64,8 @@ def best(method):
     from onnxruntime.quantization import CalibrationMethod, QuantType
 
     return static(
+        # Below, a scale for each channel makes a model that is not valid.
+        opset=13,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=True,

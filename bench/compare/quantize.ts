@@ -8,7 +8,8 @@
  * PYTHON is an interpreter that has onnxruntime, onnx and numpy, which are needed here and nowhere else. Models and data are made once and
  * kept in bench-quantize of the temporary directory.
  *
- * speed: median latency of the float model, one sample on one thread, over that of the quantized one. SQNR: over all float outputs.
+ * speed: median latency of the float model, one sample on one thread, over that of the quantized one. It is processor time of that thread: the
+ * same as wall time on an idle machine, and hardly disturbed by others on a busy one. SQNR: over all float outputs.
  * same: how often the answer (largest class, pixel above a half) is that of the float model. time, cpu, peak: of the whole process,
  * Python included where it is one.
  */
@@ -82,13 +83,16 @@ for (const name of nets.split(",")) {
   });
   const model = join(directory, "model.onnx");
   const judged = await judge([model, ...artifacts.map(({ path }) => path)], join(directory, "held-out.npz"), net);
-  const [float, ...others] = judged;
-  console.log(`\n${name}: float ${float!.p50Ms.toFixed(2)} ms, ${megabytes(statSync(model).size)} MB`);
+  const float = judged[0];
+  if (!float) throw new Error(`${model} cannot be loaded.`);
+  console.log(`\n${name}: float ${float.p50Ms.toFixed(2)} ms, ${megabytes(statSync(model).size)} MB`);
   console.log(`${"".padEnd(26)}   speed  SQNR dB    same    size   time s    cpu s  peak MB`);
   artifacts.forEach(({ row, path, cost }, i) => {
-    const { p50Ms, sqnrDb, same } = others[i]!;
+    const judgement = judged[i + 1];
+    if (!judgement) return;
+    const { p50Ms, sqnrDb, same } = judgement;
     const cells = [
-      `${(float!.p50Ms / p50Ms).toFixed(2)}x`.padStart(7),
+      `${(float.p50Ms / p50Ms).toFixed(2)}x`.padStart(7),
       sqnrDb.toFixed(1).padStart(8),
       `${(100 * same).toFixed(1)}%`.padStart(7),
       `${((100 * statSync(path).size) / statSync(model).size).toFixed(1)}%`.padStart(7),
@@ -139,21 +143,33 @@ function quantize(row: string, directory: string, output: string): Cost | undefi
   }
 }
 
-/** Runs all models over the held-out samples, in turns. The first one is what the others are held against. */
-async function judge(paths: readonly string[], data: string, net: QuantizeNet): Promise<Judgement[]> {
-  const sessions: Session[] = [];
-  for (const path of paths) sessions.push(await openSession({ path }));
+/**
+ * Runs all models over the held-out samples, in turns. The first one is what the others are held against. Those that onnxruntime refuses are
+ * named and have no judgement.
+ */
+async function judge(paths: readonly string[], data: string, net: QuantizeNet): Promise<(Judgement | undefined)[]> {
+  const opened: (Session | undefined)[] = [];
+  for (const path of paths) {
+    try {
+      opened.push(await openSession({ path }));
+    } catch (error) {
+      console.log(`${path}: ${(error as Error).message.slice(0, 200)}`);
+      opened.push(undefined);
+    }
+  }
+  const sessions = opened.filter((session) => session !== undefined);
   const dataset = await openDataset(memorySource(readFileSync(data)));
   const samples = await Array.fromAsync(dataset.batches({ batchSize: 1 }));
-  const times: number[][] = paths.map(() => []);
-  const scores = paths.map(() => ({ signal: 0, noise: 0, same: 0, answers: 0 }));
+  const times: number[][] = sessions.map(() => []);
+  const scores = sessions.map(() => ({ signal: 0, noise: 0, same: 0, answers: 0 }));
   for (let run = 0; run < Math.max(Number(runs) + WARM_UP, samples.length); run++) {
     const { feeds } = samples[run % samples.length]!;
     const results: Record<string, Tensor>[] = [];
     for (const [i, session] of sessions.entries()) {
-      const start = performance.now();
+      const before = process.threadCpuUsage();
       results.push(await session.run(feeds));
-      if (run >= WARM_UP) times[i]!.push(performance.now() - start);
+      const { user, system } = process.threadCpuUsage(before);
+      if (run >= WARM_UP) times[i]!.push((user + system) / 1000);
     }
     if (run >= samples.length) continue;
     results.forEach((outputs, i) => {
@@ -161,11 +177,12 @@ async function judge(paths: readonly string[], data: string, net: QuantizeNet): 
     });
   }
   for (const session of sessions) await session.close();
-  return scores.map(({ signal, noise, same, answers }, i) => ({
+  const judgements = scores.map(({ signal, noise, same, answers }, i) => ({
     p50Ms: timingOf(times[i]!).p50_ms,
     sqnrDb: 10 * Math.log10(signal / noise),
     same: same / answers,
   }));
+  return opened.map((session) => (session ? judgements.shift() : undefined));
 }
 
 interface Score {
