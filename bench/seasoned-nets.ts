@@ -13,6 +13,8 @@ type Feeds = Readonly<Record<string, Tensor>>;
 
 const CLASSES = 1000;
 const IMAGE_SIZE = 224;
+/** MobileNet's. Channels that are nearly dead are not blown up, as trained ones would not be. */
+const EPSILON = 1e-2;
 
 /** Adds layers with normal weights to a graph. */
 class Builder {
@@ -43,7 +45,12 @@ class Builder {
     x: Value,
     [from, to]: readonly [number, number],
     kernel: number,
-    { stride = 1, group = 1, gain = 1 }: { stride?: number; group?: number; gain?: number } = {},
+    {
+      stride = 1,
+      group = 1,
+      gain = 1,
+      shift = 0,
+    }: { stride?: number; group?: number; gain?: number; shift?: number } = {},
   ): Value {
     const { make } = this;
     const dims = [to, from / group, kernel, kernel];
@@ -56,10 +63,10 @@ class Builder {
       group,
     });
     const gamma = make.constant("bn.weight", this.logNormal(to, gain, 0.35));
-    const beta = this.normal("bn.bias", [to], 0.3 * gain);
+    const beta = this.normal("bn.bias", [to], 0.3 * gain, shift);
     const zeros = make.constant("bn.running_mean", tensorOf("float32", [to], new Float32Array(to)));
     const ones = make.constant("bn.running_var", tensorOf("float32", [to], new Float32Array(to).fill(1)));
-    return make.op("BatchNormalization", [y, gamma, beta, zeros, ones]);
+    return make.op("BatchNormalization", [y, gamma, beta, zeros, ones], { epsilon: { type: "float", value: EPSILON } });
   }
 
   relu(x: Value): Value {
@@ -138,23 +145,28 @@ const STAGES = [
   [6, 320, 1, 1],
 ] as const;
 
+/** Most units are open: 35 layers of noise would otherwise bury what tells two images apart. */
+const SHIFT = 0.7;
+
 export function mobileNetV2(): Model {
   const net = new Builder();
   const { make } = net;
-  let x = net.relu6(net.conv(make.input("x", ["n", 3, IMAGE_SIZE, IMAGE_SIZE]), [3, 32], 3, { stride: 2 }));
+  let x = net.relu6(
+    net.conv(make.input("x", ["n", 3, IMAGE_SIZE, IMAGE_SIZE]), [3, 32], 3, { stride: 2, shift: SHIFT }),
+  );
   let channels = 32;
   for (const [expansion, outputs, blocks, firstStride] of STAGES) {
     for (let block = 0; block < blocks; block++) {
       const stride = block === 0 ? firstStride : 1;
       const hidden = expansion * channels;
-      let y = expansion === 1 ? x : net.relu6(net.conv(x, [channels, hidden], 1));
-      y = net.relu6(net.conv(y, [hidden, hidden], 3, { stride, group: hidden }));
-      y = net.conv(y, [hidden, outputs], 1, { gain: 0.7 });
+      let y = expansion === 1 ? x : net.relu6(net.conv(x, [channels, hidden], 1, { shift: SHIFT }));
+      y = net.relu6(net.conv(y, [hidden, hidden], 3, { stride, group: hidden, shift: SHIFT }));
+      y = net.conv(y, [hidden, outputs], 1, { gain: 0.35 });
       x = stride === 1 && channels === outputs ? make.op("Add", [x, y]) : y;
       channels = outputs;
     }
   }
-  return net.classify(net.relu6(net.conv(x, [channels, 1280], 1)), 1280);
+  return net.classify(net.relu6(net.conv(x, [channels, 1280], 1, { shift: SHIFT })), 1280);
 }
 
 export interface EncoderShape {
