@@ -62,7 +62,7 @@ const LAYERS: readonly Layer[] = [
       "src/core/quantize/calibrate.ts",
     ],
     types: ["src/core/runtime/", "src/core/passes/pass.ts"],
-    packages: [],
+    packages: ["@observablehq/plot", "linkedom"],
   },
   {
     of: "src/core/index.ts",

@@ -13,6 +13,7 @@ export { defaultMetric, METRICS, type MetricName, scoreOf } from "./evaluate/met
 export { inspectModel } from "./evaluate/model-facts.ts";
 export { buildReport } from "./evaluate/report.ts";
 export { renderReport } from "./evaluate/report-html.ts";
+export { REPORT_POLICY } from "./evaluate/report-script.ts";
 export { measureSpeedup, scoreModel } from "./evaluate/score.ts";
 export type * from "./facts.ts";
 export { byteLengthOf, DTYPES, type DType } from "./onnx/dtype.ts";

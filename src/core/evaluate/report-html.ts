@@ -1,6 +1,9 @@
-import type { ModelFacts, NodeNote } from "../facts.ts";
+import type { ModelFacts } from "../facts.ts";
 import { type Content, html, type Markup } from "./markup.ts";
 import type { Report } from "./report.ts";
+import { latencyChart, sizeChart } from "./report-charts.ts";
+import { layerErrors } from "./report-layers.ts";
+import { nodeSection } from "./report-nodes.ts";
 import {
   bytes,
   cosine,
@@ -13,26 +16,23 @@ import {
   plural,
   ratio,
   section,
+  shortened,
+  sidesOf,
   significant,
   table,
 } from "./report-parts.ts";
+import { type DrawChart, loadCharts } from "./report-plots.ts";
+import { REPORT_POLICY, REPORT_SCRIPT } from "./report-script.ts";
+import { staticEvidence } from "./report-static.ts";
 import { REPORT_STYLE } from "./report-style.ts";
 import { training } from "./report-training.ts";
 
-/** What the two models are called. */
-function sidesOf({ job, metrics }: Report): { readonly before: string; readonly after: string } {
-  const isTaught = metrics.training !== null && job.params.teacher_model_id !== null;
-  return isTaught ? { before: "teacher", after: "student" } : { before: "before", after: "after" };
-}
-
-/** Rows of a node table; `report.json` has all of them. */
-const MAX_ROWS = 300;
-
 /**
- * The report as one page that needs nothing else: no scripts, no network, no fonts. All text of users and models is escaped, and the page
- * forbids itself to load anything.
+ * The report as one page that needs nothing else: no network, no fonts, and a script only to sort tables. All text of users and models is
+ * escaped, and the page forbids itself to load anything.
  */
 export async function renderReport(report: Report): Promise<string> {
+  const draw = await loadCharts();
   const { job, metrics } = report;
   const title = job.name || `${job.type}: ${job.params.method ?? job.params.mode ?? job.id}`;
   return html`<!doctype html>
@@ -40,7 +40,7 @@ export async function renderReport(report: Report): Promise<string> {
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="${REPORT_POLICY}">
 <meta name="color-scheme" content="light dark">
 <title>${title} – modelpress report</title>
 <style>${REPORT_STYLE}</style>
@@ -55,12 +55,14 @@ ${verdict(report)}
 <main>
 ${summary(report)}
 ${acceptance(report)}
-${training(report)}
-${latency(report)}
-${fidelity(report)}
+${training(report, draw)}
+${sizeAndSpeed(report, draw)}
 ${accuracy(report)}
+${fidelity(report)}
+${layerErrors(report, draw)}
+${staticEvidence(report, draw)}
+${nodeSection(report)}
 ${weights(report)}
-${coverage(report)}
 ${section("What was asked for", parameters(report))}
 ${section(
   "Where it was measured",
@@ -82,6 +84,7 @@ ${section(
   ),
 )}
 </main>
+<script>${REPORT_SCRIPT}</script>
 </body>
 </html>
 `.text;
@@ -148,40 +151,27 @@ function acceptance({ metrics }: Report): Content {
   );
 }
 
-function latency(report: Report): Markup {
-  const { metrics, latency_samples_ms: samples } = report;
+function sizeAndSpeed(report: Report, draw: DrawChart): Markup {
   const sides = sidesOf(report);
-  const { before, after, batch_size, threads, runs } = metrics.latency;
-  const end = Math.max(...samples.before, ...samples.after, 1e-6);
+  const { before, after, batch_size, threads, runs } = report.metrics.latency;
   const rows = [
-    { label: sides.before, timing: before, times: samples.before },
-    { label: sides.after, timing: after, times: samples.after },
-  ];
+    [sides.before, before],
+    [sides.after, after],
+  ] as const;
   return section(
-    "Latency",
-    html`<p class="muted">${plural(runs, "run")} of each model in turns, batch ${batch_size}, ${plural(threads, "thread")}. Each mark is a
-run, the tall one the median; from 0 to ${duration(end)}.</p>`,
+    "Size and latency",
+    html`<div class="charts">${sizeChart(report, draw)}${latencyChart(report, draw)}</div>
+<p class="muted">${plural(runs, "run")} of each model in turns, batch ${batch_size}, ${plural(threads, "thread")}.</p>`,
     table(
-      ["", "Spread", "Median", "90 %", "Mean"],
-      rows.map(({ label, timing, times }) => [
+      ["Latency", "Median", "90 %", "Mean"],
+      rows.map(([label, { p50_ms, p90_ms, mean_ms }]) => [
         label,
-        strip(times, timing.p50_ms, end),
-        duration(timing.p50_ms),
-        duration(timing.p90_ms),
-        duration(timing.mean_ms),
+        duration(p50_ms),
+        duration(p90_ms),
+        duration(mean_ms),
       ]),
     ),
   );
-}
-
-const STRIP_WIDTH = 1000;
-
-/** Times as marks along a line from 0 to `end`. */
-function strip(times: readonly number[], median: number, end: number): Markup {
-  const x = (ms: number) => Math.round((ms / end) * (STRIP_WIDTH - 4)) + 2;
-  const marks = times.map((ms) => `M${x(ms)} 7v10`).join("");
-  return html`<svg class="strip" viewBox="0 0 ${STRIP_WIDTH} 24" preserveAspectRatio="none" role="img" aria-label="${duration(median)} median">
-<path class="line" d="M0 12H${STRIP_WIDTH}"/><path class="run" d="${marks}"/><path class="median" d="M${x(median)} 0v24"/></svg>`;
 }
 
 const DATA_KINDS: Readonly<Record<string, string>> = {
@@ -259,46 +249,8 @@ function headings(report: Report): string[] {
   return [before, after].map((word) => word[0]!.toUpperCase() + word.slice(1));
 }
 
-function coverage({ nodes, metrics: { coverage, training }, optimized_operators }: Report): Content {
-  // Training rewrites no nodes.
-  if (training && nodes.length === 0) return null;
-  const byOperator = new Map<string, { changed: number; skipped: number }>();
-  for (const { op, outcome } of nodes) {
-    if (outcome === "simplified") continue;
-    const row = byOperator.get(op) ?? { changed: 0, skipped: 0 };
-    row[outcome]++;
-    byOperator.set(op, row);
-  }
-  const operators = [...byOperator].sort(([a], [b]) => (a < b ? -1 : 1));
-  return section(
-    "Coverage",
-    operators.length > 0
-      ? table(
-          ["Operator", "Compressed", "Left alone"],
-          operators.map(([op, { changed, skipped }]) => [html`<code>${op}</code>`, changed, skipped]),
-        )
-      : html`<p>No node was looked at.</p>`,
-    noteGroups("Left alone", coverage.skipped_nodes),
-    noteGroups("Run in float all the same", coverage.float_islands),
-    html`<details><summary>Operators that onnxruntime runs</summary>${table(
-      ["Operator", "Nodes"],
-      Object.entries(optimized_operators).map(([op, nodes]) => [html`<code>${op}</code>`, nodes]),
-    )}</details>`,
-  );
-}
-
-/** Nodes by the reason they share. */
-function noteGroups(title: string, notes: readonly NodeNote[]): Content {
-  const groups = Map.groupBy(notes, ({ code }) => code);
-  return [...groups].map(([code, group]) => {
-    const shown = group.slice(0, MAX_ROWS);
-    return html`<details><summary>${title}: ${plural(group.length, "node")}, <code>${code}</code></summary>
-${table(
-  ["Node", "Operator", "Why"],
-  shown.map(({ name, op, message }) => [html`<code>${name}</code>`, html`<code>${op}</code>`, message]),
-)}${group.length > shown.length ? html`<p class="muted">${group.length - shown.length} more are in report.json.</p>` : null}</details>`;
-  });
-}
+/** Characters of a parameter that are shown: lists of nodes can be long. */
+const MAX_PARAMETER = 2000;
 
 function parameters({ job }: Report): Markup {
   const groups = [
@@ -311,7 +263,7 @@ function parameters({ job }: Report): Markup {
     ...groups.flatMap(([prefix, values]) =>
       Object.entries(values).map(([key, value]): [string, Content] => [
         prefix + key,
-        html`<code>${typeof value === "string" ? value : JSON.stringify(value)}</code>`,
+        html`<code>${shortened(typeof value === "string" ? value : JSON.stringify(value), MAX_PARAMETER)}</code>`,
       ]),
     ),
   ]);

@@ -1,4 +1,5 @@
 import { type Content, html, type Markup } from "./markup.ts";
+import type { Report } from "./report.ts";
 
 /** What the sections of the report are made of. */
 
@@ -19,6 +20,24 @@ export function definitions(entries: readonly (readonly [string, Content])[]): M
   return html`<dl>${entries.map(([term, value]) => html`<dt>${term}</dt><dd>${value}</dd>`)}</dl>`;
 }
 
+/** Rows to be opened. */
+export function details(summary: Content, ...content: readonly Content[]): Markup {
+  return html`<details><summary>${summary}</summary>${content}</details>`;
+}
+
+/** What the two models are called. */
+export function sidesOf({ job, metrics }: Report): { readonly before: string; readonly after: string } {
+  const isTaught = metrics.training !== null && job.params.teacher_model_id !== null;
+  return isTaught ? { before: "teacher", after: "student" } : { before: "before", after: "after" };
+}
+
+/** The start and the end of a text that is longer than `most`: names of nodes differ at the end. */
+export function shortened(text: string, most: number): string {
+  if (text.length <= most) return text;
+  const end = Math.ceil((most - 1) * 0.65);
+  return `${text.slice(0, most - 1 - end)}…${text.slice(-end)}`;
+}
+
 // ---- numbers ---------------------------------------------------------------------------------------------------------
 
 /** Three significant digits, without exponents for everyday sizes. */
@@ -33,10 +52,17 @@ export function count(value: number): string {
   return value.toLocaleString("en-US");
 }
 
+const BYTE_UNITS = ["B", "kB", "MB", "GB", "TB"] as const;
+
+/** The unit in which a number of bytes has one to three digits before the point, and how many bytes it is. */
+export function byteUnit(value: number): { readonly unit: string; readonly factor: number } {
+  const power = Math.min(Math.max(Math.floor(Math.log10(Math.max(value, 1)) / 3), 0), BYTE_UNITS.length - 1);
+  return { unit: BYTE_UNITS[power]!, factor: 1000 ** power };
+}
+
 export function bytes(value: number): string {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  const power = Math.min(Math.max(Math.floor(Math.log10(Math.max(value, 1)) / 3), 0), units.length - 1);
-  return `${significant(value / 1000 ** power)} ${units[power]}`;
+  const { unit, factor } = byteUnit(value);
+  return `${significant(value / factor)} ${unit}`;
 }
 
 export function duration(ms: number): string {

@@ -1,61 +1,130 @@
 import type { EpochFacts, TrainingMetrics } from "../facts.ts";
 import { type Content, html, type Markup } from "./markup.ts";
 import type { Report } from "./report.ts";
-import { bytes, count, duration, metricFormat, plural, section, significant, table } from "./report-parts.ts";
+import { bytes, count, details, duration, metricFormat, plural, section, significant, table } from "./report-parts.ts";
+import type { DrawChart } from "./report-plots.ts";
 
 /** How training went: curves, and teacher, student before, student after and baseline side by side. Nothing for other jobs. */
-export function training(report: Report): Content {
+export function training(report: Report, draw: DrawChart): Content {
   const { training, environment } = report.metrics;
   if (!training) return null;
-  const { history, best_epoch, samples_per_second } = training;
+  const { history, best_epoch, samples_per_second, metric, teacher_metric } = training;
+  const format = metricFormat(metric ?? "");
   return section(
     "Training",
     html`<p class="muted">${plural(history.length, "epoch")} at ${significant(samples_per_second)} samples a second on
 ${environment.cpu}; the weights are those of epoch ${best_epoch}.${
-      training.baseline_history ? " Dashed: the same student from the same start, trained on the labels alone." : ""
+      training.baseline_history ? " Baseline: the same student from the same start, trained on the labels alone." : ""
     }</p>`,
-    html`<div class="curves">${curve("Loss", training, ({ loss }) => loss, significant)}${curve(
-      `Validation ${training.metric ?? ""}`,
+    comparison(report, training),
+    html`<div class="charts">${curve(
+      "Training loss of each epoch",
+      training,
+      ({ loss }) => loss,
+      { unit: "loss", format: significant },
+      draw,
+    )}${curve(
+      `Validation ${metric ?? ""} of each epoch`,
       training,
       ({ validation_metric }) => validation_metric,
-      metricFormat(training.metric ?? ""),
+      { unit: format(0.5) === "50 %" ? "%" : (metric ?? ""), format, teacher: teacher_metric },
+      draw,
     )}</div>`,
-    comparison(report, training),
+    epochs(training),
   );
 }
 
-const WIDTH = 600;
-const HEIGHT = 200;
+/** From here on a loss is drawn on a scale of powers of ten. */
+const LOG_RANGE = 30;
 
-/** A number of each epoch as a line; nothing when there are no numbers. A single epoch is a level line. */
+/** A number of each epoch as a line; nothing when there are no numbers. */
 function curve(
   title: string,
-  { history, baseline_history }: TrainingMetrics,
+  { history, baseline_history, best_epoch }: TrainingMetrics,
   numberOf: (record: EpochFacts) => number | null,
-  format: (value: number) => string,
+  options: { readonly unit: string; readonly format: (value: number) => string; readonly teacher?: number | null },
+  draw: DrawChart,
 ): Content {
-  const series = [history, baseline_history ?? []].map((records) =>
-    records.map(numberOf).filter((value) => value !== null),
-  ) as [number[], number[]];
-  const all = series.flat();
-  if (all.length === 0) return null;
-  const [low, high] = [Math.min(...all), Math.max(...all)];
-  const epochs = Math.max(series[0].length, series[1].length);
-  const x = (epoch: number) => ((WIDTH * epoch) / Math.max(1, epochs - 1)).toFixed(1);
-  // A margin keeps lines at the edges whole.
-  const y = (value: number) => (HEIGHT - 4 - ((HEIGHT - 8) * (value - low)) / (high - low || 1)).toFixed(1);
-  const path = (values: readonly number[]) => {
-    const points = values.length === 1 ? [values[0]!, values[0]!] : values;
-    const step = values.length === 1 ? WIDTH : undefined;
-    return points
-      .map((value, i) => `${i === 0 ? "M" : "L"}${step === undefined ? x(i) : i * step} ${y(value)}`)
-      .join("");
-  };
-  const [own, baseline] = series;
-  return html`<figure><figcaption class="muted">${title}: ${format(own[0]!)} → ${format(own.at(-1)!)},
-between ${format(low)} and ${format(high)}</figcaption>
-<svg class="curve" viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" role="img" aria-label="${title} of each epoch">
-${baseline.length > 0 ? html`<path class="baseline" d="${path(baseline)}"/>` : null}<path d="${path(own)}"/></svg></figure>`;
+  const pointsOf = (records: readonly EpochFacts[]) =>
+    records.flatMap((record) => {
+      const value = numberOf(record);
+      return value === null || !Number.isFinite(value) ? [] : [{ epoch: record.epoch, value }];
+    });
+  const own = pointsOf(history);
+  const baseline = pointsOf(baseline_history ?? []);
+  if (own.length === 0) return null;
+  const { unit, format, teacher = null } = options;
+  const best = own.filter(({ epoch }) => epoch === best_epoch);
+  const values = [...own, ...baseline].map(({ value }) => value);
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const isLog = low > 0 && high > LOG_RANGE * low;
+  const isShare = unit === "%";
+  const at = ({ value }: { readonly value: number }) => (isShare ? 100 * value : value);
+  return draw({
+    title,
+    alternative: `${format(own[0]!.value)} in epoch ${own[0]!.epoch}, ${format(own.at(-1)!.value)} in epoch ${own.at(-1)!.epoch}; between ${format(low)} and ${format(high)}`,
+    span: "half",
+    legend: [
+      ["line", "student"],
+      ...(baseline.length > 0 ? [["line baseline", "baseline"] as const] : []),
+      ...(teacher !== null ? [["line teacher", "teacher"] as const] : []),
+      ["dot", "the epoch that was kept"],
+    ],
+    draw: ({ plot }) => ({
+      height: 230,
+      x: {
+        label: "epoch",
+        labelArrow: "none",
+        ticks: 6,
+        tickFormat: (epoch) => (Number.isInteger(epoch) ? String(epoch) : ""),
+      },
+      y: {
+        label: isShare ? "%" : unit,
+        labelArrow: "none",
+        grid: true,
+        ticks: 5,
+        nice: true,
+        ...(isLog && { type: "log", tickFormat: "~g" }),
+      },
+      marks: [
+        teacher === null
+          ? null
+          : plot.ruleY([{ value: teacher }], { y: at, stroke: "var(--good)", strokeDasharray: "2 3" }),
+        plot.line(baseline, { x: "epoch", y: at, stroke: "var(--before)", strokeWidth: 2, strokeDasharray: "5 4" }),
+        plot.line(own, { x: "epoch", y: at, stroke: "var(--after)", strokeWidth: 2 }),
+        // A line of one point is nothing to see.
+        plot.dot(own.length === 1 ? own : best, { x: "epoch", y: at, r: 4, fill: "var(--after)" }),
+        plot.dot(baseline.length === 1 ? baseline : [], { x: "epoch", y: at, r: 4, stroke: "var(--before)" }),
+      ],
+    }),
+  });
+}
+
+function epochs({ history, baseline_history, metric }: TrainingMetrics): Markup {
+  const format = metricFormat(metric ?? "");
+  const baseline = new Map(baseline_history?.map((record) => [record.epoch, record]));
+  const numbers = (record: EpochFacts | undefined): Content[] => [
+    record ? significant(record.loss) : "",
+    record?.validation_metric == null ? "–" : format(record.validation_metric),
+  ];
+  return details(
+    `All ${plural(history.length, "epoch")} in numbers`,
+    table(
+      [
+        "Epoch",
+        "Loss",
+        "Validation",
+        ...(baseline_history ? ["Baseline loss", "Baseline validation"] : []),
+        "Learning rate",
+      ],
+      history.map((record) => [
+        record.epoch,
+        ...numbers(record),
+        ...(baseline_history ? numbers(baseline.get(record.epoch)) : []),
+        significant(record.learning_rate),
+      ]),
+    ),
+  );
 }
 
 /** Columns of the comparison: which of the two models it is, and what the metric is there. */

@@ -1,43 +1,11 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { describe, it } from "node:test";
-import type { Evaluation } from "../../../src/core/evaluate/evaluate.ts";
 import { html } from "../../../src/core/evaluate/markup.ts";
-import { buildReport, type Report } from "../../../src/core/evaluate/report.ts";
 import { renderReport } from "../../../src/core/evaluate/report-html.ts";
-import type { JobMetrics } from "../../../src/core/facts.ts";
 import type { Note } from "../../../src/core/passes/pass.ts";
-import { metricsFixture, modelFactsFixture, outputFixture } from "../../support/metrics.ts";
-
-function report(
-  metrics: Partial<JobMetrics> = {},
-  notes: readonly Note[] = [],
-  job: Partial<Report["job"]> = {},
-): Report {
-  const evaluation: Evaluation = {
-    metrics: metricsFixture(metrics),
-    accepted: metrics.acceptance?.every(({ ok }) => ok) ?? true,
-    inputShapes: { x: [1, 4] },
-    latencySamplesMs: { before: [20, 21.5, 19], after: [10, 9.5, 11] },
-    optimizedOperators: { MatMulNBits: 2, Relu: 1 },
-    layerErrors: null,
-    timingsMs: { fidelity: 12.3456 },
-  };
-  return buildReport({
-    createdAt: new Date(Date.UTC(2026, 0, 2, 3, 4, 5)),
-    job: {
-      id: "job_1",
-      type: "quantize",
-      params: { method: "weight_only", bits: 4 },
-      evaluation: { samples: 16 },
-      acceptance: {},
-      ...job,
-    },
-    evaluation,
-    models: { before: modelFactsFixture(), after: modelFactsFixture({ weight_bytes_by_dtype: { uint8: 2_600_000 } }) },
-    notes,
-    timingsMs: { compress: 250 },
-  });
-}
+import { outputFixture } from "../../support/metrics.ts";
+import { nodeName, type ReportFixture, reportFixture, staticReportFixture } from "../../support/report-fixtures.ts";
 
 const skipped = (i: number): Note => ({
   outcome: "skipped",
@@ -49,7 +17,7 @@ const skipped = (i: number): Note => ({
 
 describe("buildReport", () => {
   it("survives JSON unchanged, with every step's time", () => {
-    const made = report();
+    const made = reportFixture();
     assert.deepEqual(JSON.parse(JSON.stringify(made)), made);
     assert.deepEqual(made.timings_ms, { compress: 250, "evaluate.fidelity": 12.3 });
     assert.equal(made.created_at, "2026-01-02T03:04:05.000Z");
@@ -64,28 +32,31 @@ describe("html", () => {
 });
 
 describe("renderReport", () => {
-  /** Tags that open must close in the right order; void elements and the doctype stand alone. */
-  function assertWellFormed(page: string): void {
+  const page = async (parts: ReportFixture = {}) => assertWellFormed(await renderReport(reportFixture(parts)));
+
+  /** Tags that open must close in the right order, script and style apart; void elements and the doctype stand alone. */
+  function assertWellFormed(html: string): string {
     const open: string[] = [];
-    for (const [, slash, name, attributes] of page.matchAll(/<(\/?)([a-z][a-z0-9]*)([^<>]*)>/g)) {
+    const markup = html.replace(/(<(script|style)>).*?(<\/\2>)/gs, "$1$3");
+    for (const [, slash, name, attributes] of markup.matchAll(/<(\/?)([a-z][a-zA-Z0-9]*)((?:[^<>"]|"[^"]*")*)>/g)) {
       if (slash) assert.equal(open.pop(), name);
-      else if (!["meta", "br", "path"].includes(name!)) open.push(name!);
-      assert.match(attributes!, /^(\s+[a-zA-Z-]+="[^"<>]*")*\s*\/?$/);
+      else if (!["meta", "br", "input"].includes(name!) && !attributes!.endsWith("/")) open.push(name!);
+      assert.match(attributes!, /^(\s+[a-zA-Z0-9-]+(="[^"<>]*")?)*\s*\/?$/);
     }
     assert.deepEqual(open, []);
+    return html;
   }
 
+  const charts = (html: string) => [...html.matchAll(/<figcaption>(.*?)<\/figcaption>/g)].map(([, title]) => title);
+
   it("shows what was measured", async () => {
-    const page = await renderReport(
-      report(
-        {
-          accuracy: { metric: "top1", before: 0.9912, after: 0.99, drop: 0.0012, samples: 1000 },
-          acceptance: [{ name: "min_speedup", limit: 1.5, value: 2, ok: true }],
-        },
-        [{ ...skipped(1), outcome: "changed" }, skipped(2)],
-      ),
-    );
-    assertWellFormed(page);
+    const html = await page({
+      metrics: {
+        accuracy: { metric: "top1", before: 0.9912, after: 0.99, drop: 0.0012, samples: 1000 },
+        acceptance: [{ name: "min_speedup", limit: 1.5, value: 2, ok: true }],
+      },
+      notes: [{ ...skipped(1), outcome: "changed" }, skipped(2)],
+    });
     for (const text of [
       "27 %",
       "10 MB → 2.7 MB",
@@ -96,40 +67,120 @@ describe("renderReport", () => {
       "Accepted",
       "min_speedup",
     ]) {
-      assert.ok(page.includes(text), text);
+      assert.ok(html.includes(text), text);
     }
-    assert.match(page, /<title>quantize: weight_only/);
-    assert.match(page, /synthetic input/);
+    assert.match(html, /<title>quantize: weight_only/);
+    assert.match(html, /synthetic input/);
+    assert.deepEqual(charts(html), ["Size, by what the weights are stored as", "Time of each run"]);
   });
 
   it("says when a limit is missed", async () => {
-    const page = await renderReport(
-      report({ acceptance: [{ name: "max_metric_drop", limit: 0.01, value: null, ok: false }] }),
-    );
-    assertWellFormed(page);
-    assert.match(page, /Not accepted/);
-    assert.match(page, /not measured/);
+    const html = await page({
+      metrics: { acceptance: [{ name: "max_metric_drop", limit: 0.01, value: null, ok: false }] },
+    });
+    assert.match(html, /Not accepted/);
+    assert.match(html, /not measured/);
+  });
+
+  it("draws the same numbers to the same bytes, each chart twice: for a wide page and for a phone", async () => {
+    const html = await page({ layerErrors: [{ node: "a", op: "Conv", sqnr_db: 30 }] });
+    assert.equal(html, await page({ layerErrors: [{ node: "a", op: "Conv", sqnr_db: 30 }] }));
+    for (const kind of ["wide", "narrow"]) {
+      assert.equal(
+        html.match(new RegExp(`<svg class="plot ${kind}" role="img" aria-label="[^"]+"`, "g"))?.length,
+        3,
+        kind,
+      );
+    }
+    assert.equal(html.match(/<svg /g)!.length, 6);
+  });
+
+  it("draws every run, and says how many did not fit", async () => {
+    const times = Array.from({ length: 40 }, (_, i) => 20 + i / 100);
+    const html = await page({ samplesMs: { before: [...times, 900], after: times } });
+    assert.match(html, /1 run took longer than is shown, up to 900 ms\./);
+    const [, ticks] = /<g stroke-opacity="0.6">(.*?)<\/g>/s.exec(html)!;
+    assert.equal(ticks!.match(/<line /g)!.length, 80);
+  });
+
+  it("shows what a static job has found out", async () => {
+    const html = assertWellFormed(await renderReport(staticReportFixture(52)));
+    assert.deepEqual(charts(html), [
+      "Size, by what the weights are stored as",
+      "Time of each run",
+      "Signal to noise ratio of each layer&#39;s result",
+      "The 25 groups that gain most from staying in float",
+      "Score and size of every model that was tried",
+    ]);
+    // 52 layers: the line, 51 dots, one without an error, three rings.
+    const layers = /aria-label="52 layers from.*?<\/svg>/s.exec(html)![0];
+    assert.equal(layers.match(/<circle /g)!.length, 51 + 1 + 3);
+    assert.match(html, /<td>\+13\.2 dB<\/td><td><b class="good">yes<\/b>/);
+    assert.match(html, /All 34 groups in numbers/);
+    assert.match(html, /At least 70\.88 % was wanted, and\s+<b class="good">was reached/);
+    assert.match(html, /aria-label="chosen: 71\.\d+ % at 5\.81 MB, 1\.77 × as fast as the original; wanted 70\.88 %"/);
+  });
+
+  it("shows a static job without accuracy control, without an error and without corrections", async () => {
+    const html = await page({
+      layerErrors: [{ node: "a", op: "Conv", sqnr_db: null }],
+      quantization: {
+        calibration: { method: "minmax", samples: 1, tensors: 1, cached: true },
+        ...{ corrections: [], sensitivity: [], control: null },
+      },
+    });
+    assert.match(html, /All 1 layers? give what they gave before/);
+    assert.match(html, /known from an earlier job/);
+    assert.match(html, /No correction was tried/);
+    assert.doesNotMatch(html, /Sensitivity|Accuracy against size/);
+  });
+
+  it("draws trials that are all alike, and scores that are not finite", async () => {
+    const trial = { float_nodes: [], score: 20, size_bytes: 1000, speedup: 1, chosen: false };
+    const html = await page({
+      quantization: {
+        calibration: { method: "minmax", samples: 1, tensors: 1, cached: false },
+        ...{ corrections: [], sensitivity: [{ nodes: ["a"], sqnr_db: 1, gain_db: 0 }] },
+        control: {
+          ...{ score: "sqnr_db", target: 20, original_score: null, reached: false },
+          trials: [trial, trial, { ...trial, score: Number.POSITIVE_INFINITY }],
+        },
+      },
+    });
+    assert.doesNotMatch(html, /NaN/);
   });
 
   it("escapes everything that comes from users and models", async () => {
-    const evil = `"><script>alert(1)</script><img src=x onerror='alert(1)'>`;
-    const page = await renderReport(
-      report(
-        {
-          fidelity: { samples: 1, data: "evaluation", outputs: [outputFixture({ name: evil })] },
-          coverage: {
-            quantized_nodes: 0,
-            skipped_nodes: [{ name: evil, op: evil, code: evil, message: evil }],
-            fused_nodes: 0,
-            float_islands: [{ name: evil, op: evil, code: evil, message: evil }],
-          },
-        },
-        [{ ...skipped(1), op: evil }],
-        { name: evil, id: evil, params: { [evil]: evil, list: [evil] } },
+    const evil = `"><script>alert(1)</script><img src=x onerror='alert(1)'>&lt;b&gt;`;
+    const fixture = staticReportFixture(4);
+    const quantization = JSON.parse(
+      JSON.stringify(fixture.quantization).replaceAll(
+        /"(\/features[^"]*|[a-z_]*correction|entropy|top1)"/g,
+        JSON.stringify(evil),
       ),
     );
-    assertWellFormed(page);
-    assert.doesNotMatch(page, /<script|<img/);
+    const html = await page({
+      metrics: {
+        fidelity: { samples: 1, data: "evaluation", outputs: [outputFixture({ name: evil })] },
+        coverage: {
+          quantized_nodes: 0,
+          skipped_nodes: [{ name: evil, op: evil, code: evil, message: evil }],
+          fused_nodes: 0,
+          float_islands: [{ name: evil, op: evil, code: evil, message: evil }],
+        },
+      },
+      notes: [{ ...skipped(1), op: evil }],
+      job: { name: evil, id: evil, params: { [evil]: evil, list: [evil] } },
+      layerErrors: [
+        { node: evil, op: evil, sqnr_db: 3 },
+        { node: evil, op: evil, sqnr_db: null },
+      ],
+      quantization,
+    });
+    assert.doesNotMatch(html, /<img|alert\(1\)<\/script/);
+    assert.equal(html.match(/<script/g)!.length, 1);
+    assert.ok(html.includes("&amp;lt;b&amp;gt;"), "What looks like an escape is shown as it is.");
+    assert.doesNotMatch(html, /&lt;b&gt;/);
   });
 
   it("shows how a student was trained beside its teacher and its baseline", async () => {
@@ -149,40 +200,65 @@ describe("renderReport", () => {
       samples_per_second: 900,
     };
     const job = { type: "distill", params: { mode: "offline", teacher_model_id: "mdl_t" } };
-    const page = await renderReport(report({ training }, [], job));
-    assertWellFormed(page);
-    assert.match(page, /<title>distill: offline/);
-    assert.match(page, /<th scope="row">top1, 1,000 samples<\/th><td>99 %<\/td><td>10 %<\/td><td>76 %<\/td><td>72 %/);
-    // Losses 2, 1, 0 over the whole width: from 4 below the top to 4 above the bottom.
-    assert.match(page, /d="M0.0 4.0L300.0 100.0L600.0 196.0"/);
-    assert.match(page, /class="baseline" d="M0 4.0L600 4.0"/);
-    assert.doesNotMatch(page, /<h2>Coverage/);
+    const html = await page({ metrics: { training }, job });
+    assert.match(html, /<title>distill: offline/);
+    assert.match(html, /<th scope="row">top1, 1,000 samples<\/th><td>99 %<\/td><td>10 %<\/td><td>76 %<\/td><td>72 %/);
+    const curves = ["Training loss of each epoch", "Validation top1 of each epoch"];
+    assert.deepEqual(charts(html).slice(0, 2), curves);
+    assert.match(html, /aria-label="2 in epoch 1, 0 in epoch 3; between 0 and 2"/);
+    assert.match(html, /aria-label="50 % in epoch 1, 70 % in epoch 3; between 40 % and 75 %"/);
+    // Losses 2, 1, 0 over three epochs: evenly down, from the left end of the axes to the right one.
+    const loss = /aria-label="2 in epoch 1.*?<\/svg>/s.exec(html)![0];
+    const [, points] = /<g [^>]*stroke="var\(--after\)"[^>]*><path d="M([^"]*)"/.exec(loss)!;
+    const [[x0, y0], [x1, y1], [x2, y2]] = points!.split("L").map((point) => point.split(",").map(Number)) as [
+      number[],
+      number[],
+      number[],
+    ];
+    assert.ok(Math.abs(x1! - x0! - (x2! - x1!)) < 0.02 && x0! < x1!);
+    assert.ok(Math.abs(y1! - y0! - (y2! - y1!)) < 0.02 && y0! < y1!);
+    assert.match(html, /All 3 epochs in numbers/);
+    assert.doesNotMatch(html, /<h2>What stayed float/);
 
     const alone = { ...training, teacher_metric: null, baseline_metric: null, baseline_history: null };
-    const plain = await renderReport(report({ training: alone }, [], { ...job, params: { teacher_model_id: null } }));
-    assert.doesNotMatch(plain, /Teacher|teacher<|Baseline|class="baseline"/);
+    const plain = await page({ metrics: { training: alone }, job: { ...job, params: { teacher_model_id: null } } });
+    assert.doesNotMatch(plain, /Teacher|teacher<|Baseline|class="line baseline"/);
     const unjudged = {
       ...alone,
       metric: null,
       history: training.history.map((it) => ({ ...it, validation_metric: null })),
     };
-    assert.equal((await renderReport(report({ training: unjudged }, [], job))).match(/class="curve"/g)!.length, 1);
+    assert.deepEqual(charts(await page({ metrics: { training: unjudged }, job })).slice(0, 2), [
+      curves[0],
+      "Size, by what the weights are stored as",
+    ]);
   });
 
-  it("loads nothing and runs nothing", async () => {
-    const page = await renderReport(report());
-    assert.match(page, /Content-Security-Policy" content="default-src 'none'/);
-    assert.doesNotMatch(page, /\s(src|href|on\w+|style)=|url\(|@import|<script|<link/);
-  });
-
-  it("keeps the page short when many nodes share a reason", async () => {
-    const notes = Array.from({ length: 5000 }, (_, i) => skipped(i));
-    const skipped_nodes = notes.map(({ outcome: _, ...note }) => note);
-    const page = await renderReport(
-      report({ coverage: { quantized_nodes: 0, skipped_nodes, fused_nodes: 0, float_islands: [] } }, notes),
+  it("loads nothing, and runs the one script that its policy names", async () => {
+    const html = await page();
+    const [, policy] = /Content-Security-Policy" content="([^"]*)"/.exec(html)!;
+    const [, script] = /<script>(.*?)<\/script>/s.exec(html)!;
+    const hash = createHash("sha256").update(script!).digest("base64");
+    assert.equal(
+      policy!.replaceAll("&#39;", "'"),
+      `default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${hash}'`,
     );
-    assert.match(page, /5,000 nodes/);
-    assert.match(page, /4700 more are in report.json/);
-    assert.ok(page.length < 100_000);
+    assert.doesNotMatch(html.replace(script!, ""), /\s(src|href|on\w+|style)=|url\(|@import|<link/);
+  });
+
+  it("keeps the page short for models with thousands of nodes and names without end", async () => {
+    const notes = Array.from({ length: 5000 }, (_, i) => ({ ...skipped(i), name: `${nodeName(i)}${"x".repeat(400)}` }));
+    const skipped_nodes = notes.map(({ outcome: _, ...note }) => note);
+    const started = performance.now();
+    const html = await page({
+      metrics: { coverage: { quantized_nodes: 0, skipped_nodes, fused_nodes: 0, float_islands: [] } },
+      notes,
+      layerErrors: notes.slice(0, 512).map(({ name, op }, i) => ({ node: name, op, sqnr_db: 20 + (i % 7) })),
+      job: { params: { method: "static", exclude_nodes: notes.map(({ name }) => name) } },
+    });
+    assert.ok(performance.now() - started < 20_000);
+    assert.match(html, /5,000 nodes/);
+    assert.match(html, /4,000 more are in report.json/);
+    assert.ok(html.length < 1_000_000, `${html.length} characters`);
   });
 });

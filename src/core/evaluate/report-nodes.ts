@@ -1,0 +1,127 @@
+import type { NodeNote } from "../facts.ts";
+import { type Content, html, type Markup } from "./markup.ts";
+import type { Report } from "./report.ts";
+import { count, decibels, details, plural, section, shortened, table } from "./report-parts.ts";
+
+/** What became of every node, and why; above all, what stayed float. */
+
+/** Rows of the table of nodes; `report.json` has all of them. */
+const MAX_ROWS = 1000;
+
+type Outcome = "float" | "slow" | "changed" | "simplified";
+
+/** In the order in which a reader wants them: first what is left to ask about. */
+const OUTCOMES: Readonly<Record<Outcome, { readonly label: string; readonly choice: string }>> = {
+  float: { label: "left alone", choice: "left as they were" },
+  slow: { label: "runs in float", choice: "compressed, and run in float all the same" },
+  changed: { label: "compressed", choice: "compressed" },
+  simplified: { label: "simplified", choice: "simplified before" },
+};
+
+interface Row extends NodeNote {
+  readonly outcome: Outcome;
+}
+
+export function nodeSection({ nodes, metrics, layer_errors, optimized_operators }: Report): Content {
+  const { coverage, training } = metrics;
+  // Training rewrites no nodes.
+  if (training && nodes.length === 0) return null;
+  const skipped = new Set(coverage.skipped_nodes.map(keyOf));
+  const rows: Row[] = [
+    ...coverage.skipped_nodes.map((note) => ({ ...note, outcome: "float" as const })),
+    ...coverage.float_islands.map((note) => ({ ...note, outcome: "slow" as const })),
+    ...nodes
+      .filter((note) => note.outcome !== "skipped" || !skipped.has(keyOf(note)))
+      .map((note) => ({ ...note, outcome: note.outcome === "skipped" ? ("float" as const) : note.outcome })),
+  ];
+  const order = Object.keys(OUTCOMES);
+  rows.sort((a, b) => order.indexOf(a.outcome) - order.indexOf(b.outcome));
+  return section(
+    "What stayed float, and why",
+    reasons(rows.filter(({ outcome }) => outcome === "float" || outcome === "slow")),
+    operators(rows),
+    rows.length > 0 ? nodeTable(rows, new Map(layer_errors?.map(({ node, sqnr_db }) => [node, sqnr_db]))) : null,
+    details(
+      "Operators that onnxruntime runs",
+      table(
+        ["Operator", "Nodes"],
+        Object.entries(optimized_operators).map(([op, nodes]) => [html`<code>${shortened(op, 80)}</code>`, nodes]),
+      ),
+    ),
+  );
+}
+
+function keyOf({ name, op, code }: NodeNote): string {
+  return `${code} ${op} ${name}`;
+}
+
+/** Every reason once, with how many nodes share it. */
+function reasons(rows: readonly Row[]): Content {
+  if (rows.length === 0) return html`<p>Every node that was looked at was compressed.</p>`;
+  const groups = [...Map.groupBy(rows, ({ outcome, code }) => `${outcome} ${code}`).values()];
+  groups.sort((a, b) => b.length - a.length);
+  return table(
+    ["Reason", "Nodes", "For example"],
+    groups.slice(0, MAX_REASONS).map((group) => {
+      const { code, message, name, outcome } = group[0]!;
+      return [
+        html`<code>${shortened(code, 60)}</code>`,
+        plural(group.length, "node"),
+        html`<code>${shortened(name, 60)}</code>: ${shortened(message, 240)}${outcome === "slow" ? " (found in the graph that runs)" : null}`,
+      ];
+    }),
+  );
+}
+
+const MAX_REASONS = 40;
+
+function operators(rows: readonly Row[]): Content {
+  const byOperator = new Map<string, { changed: number; float: number }>();
+  for (const { op, outcome } of rows) {
+    if (outcome !== "changed" && outcome !== "float") continue;
+    const row = byOperator.get(op) ?? { changed: 0, float: 0 };
+    row[outcome]++;
+    byOperator.set(op, row);
+  }
+  if (byOperator.size === 0) return null;
+  return details(
+    `By operator: ${plural(byOperator.size, "operator")}`,
+    table(
+      ["Operator", "Compressed", "Left alone"],
+      [...byOperator]
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([op, { changed, float }]) => [html`<code>${shortened(op, 80)}</code>`, changed, float]),
+    ),
+  );
+}
+
+function nodeTable(rows: readonly Row[], ratios: ReadonlyMap<string, number | null>): Markup {
+  const shown = rows.slice(0, MAX_ROWS);
+  const present = (Object.keys(OUTCOMES) as Outcome[]).filter((outcome) => rows.some((row) => row.outcome === outcome));
+  const ratioCell = (name: string) => {
+    const db = ratios.get(name);
+    if (db === undefined) return html`<td></td>`;
+    return html`<td data-key="${db ?? 999}">${decibels(db)}</td>`;
+  };
+  return html`<div class="controls" hidden><label>Find <input type="search" placeholder="node, operator, reason"></label>
+<label>Show <select><option value="">all nodes</option>${present.map(
+    (outcome) => html`<option value="${outcome}">${OUTCOMES[outcome].choice}</option>`,
+  )}</select></label> <output></output></div>
+<div class="scroll tall"><table class="sortable"><thead><tr>${[
+    "Node",
+    "Operator",
+    "Outcome",
+    "SQNR",
+    "Reason",
+    "Why",
+  ].map((text) => html`<th scope="col">${text}</th>`)}</tr></thead><tbody>${shown.map(
+    ({ name, op, outcome, code, message }) =>
+      html`<tr data-outcome="${outcome}"><th scope="row"><code>${shortened(name, 120)}</code></th><td><code>${shortened(op, 60)}</code></td><td>${
+        OUTCOMES[outcome].label
+      }</td>${ratioCell(name)}<td><code>${shortened(code, 60)}</code></td><td class="prose">${shortened(message, 240)}</td></tr>`,
+  )}</tbody></table></div>${
+    rows.length > shown.length
+      ? html`<p class="muted">${count(rows.length - shown.length)} more are in report.json.</p>`
+      : null
+  }`;
+}
