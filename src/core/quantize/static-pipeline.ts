@@ -5,10 +5,9 @@ import type { Model } from "../onnx/ir.ts";
 import type { Note, NoteSink } from "../passes/pass.ts";
 import { type ControlResult, controlAccuracy, type LayerSensitivity, rankLayers } from "./accuracy-control.ts";
 import { correctBiases } from "./bias-correction.ts";
-import { type CalibrateOptions, type Feeds, observe } from "./calibrate.ts";
+import type { CalibrateOptions, Feeds } from "./calibrate.ts";
 import { scalingSites } from "./channel-scaling.ts";
 import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equalize.ts";
-import { ChannelObserver } from "./observers.ts";
 import { OutputReference } from "./output-error.ts";
 import { type Calibration, calibrate, prepareStatic, quantizeStatic, type StaticOptions } from "./static.ts";
 
@@ -61,10 +60,10 @@ export interface PipelineResult {
   readonly control: ControlResult | undefined;
 }
 
-/** Samples that channel statistics are taken from. */
-const CHANNEL_SAMPLES = 32;
-/** Samples that biases are corrected with, and as many that the result is judged by. */
-const CORRECTION_SAMPLES = 16;
+/** Batches that corrections are found and tried with. */
+const TRIAL_BATCHES = 16;
+/** Batches, other ones, that they are judged by: with and without a correction on the same samples, so that few tell. */
+const JUDGED_BATCHES = 8;
 /** Layers, or groups of neighbours, that are ranked. */
 const MAX_RANKED = 64;
 
@@ -80,23 +79,33 @@ export async function compressStatic(
 ): Promise<PipelineResult> {
   const progress = runtime.onProgress ?? (() => {});
   progress("prepare", 0, "Bringing the model into form");
-  const few = await take(data, 2 * CORRECTION_SAMPLES);
+  const few = await take(data, TRIAL_BATCHES + JUDGED_BATCHES);
   if (few.length === 0) throw new CoreError("invalid_dataset", "There are no samples to calibrate with.");
   const { model: prepared, notes: preparedNotes } = await prepareStatic(model, few[0]!, runtime);
-  const judged = few.length > CORRECTION_SAMPLES ? few.slice(CORRECTION_SAMPLES) : few;
+  const judged = few.length > TRIAL_BATCHES ? few.slice(TRIAL_BATCHES) : few;
   const reference = await OutputReference.of(prepared, judged, runtime);
-  const trial: Trial = { few: few.slice(0, CORRECTION_SAMPLES), reference, options, runtime };
+  const trial: Trial = { few: few.slice(0, TRIAL_BATCHES), reference, options, runtime };
 
   progress("equalize", 0, "Looking at channels");
-  const scaled = await scaleChannels(prepared, data, trial);
+  const scaled = await scaleChannels(prepared, trial);
   const float = scaled.model;
 
+  // What the trials have seen of this very model is not looked at again.
+  const earlier = scaled.calibration && options.samples > few.length ? scaled.calibration : undefined;
+  const seen = earlier ? trial.few.length : 0;
   const calibration =
     runtime.known ??
-    (await calibrate(float, data.batches(options.samples), {
-      ...runtime,
-      onBatch: (done) => progress("calibrate", done / options.samples, `${done} of ${options.samples} samples`),
-    }));
+    (await calibrate(
+      float,
+      skip(data.batches(options.samples), seen),
+      {
+        ...runtime,
+        onBatch: (done) => {
+          progress("calibrate", (seen + done) / options.samples, `${seen + done} of ${options.samples} samples`);
+        },
+      },
+      earlier,
+    ));
 
   progress("correct", 0, "Correcting biases");
   const biases = await chooseBiases(float, calibration, trial);
@@ -140,6 +149,11 @@ async function take(data: CalibrationData, count: number): Promise<Feeds[]> {
   return feeds;
 }
 
+async function* skip(batches: AsyncIterable<Feeds>, count: number): AsyncGenerator<Feeds> {
+  let index = 0;
+  for await (const batch of batches) if (index++ >= count) yield batch;
+}
+
 /** What a correction is tried with. */
 interface Trial {
   readonly few: readonly Feeds[];
@@ -151,20 +165,18 @@ interface Trial {
 
 /**
  * Scales channels between layers, and then between normalizations and layers. Where it was left to us, each is kept only if a model that is
- * calibrated on few samples becomes better by it.
+ * calibrated on few samples becomes better by it. Also answers what those samples have shown of the model, if it was looked at.
  */
-async function scaleChannels(float: Model, data: CalibrationData, trial: Trial) {
-  const { equalize, smoothQuantAlpha, perChannel, samples } = trial.options;
+async function scaleChannels(float: Model, trial: Trial) {
+  const { equalize, smoothQuantAlpha, perChannel } = trial.options;
   const notes: Note[] = [];
   const facts: CorrectionFacts[] = [];
-  const statistics = await observeChannels(
-    float,
-    data.batches(Math.min(samples, CHANNEL_SAMPLES)),
-    equalize === "auto" || smoothQuantAlpha !== null,
-    trial.runtime,
-  );
+  const { few, runtime } = trial;
+  const wanted = (equalize === "auto" || smoothQuantAlpha !== null) && scalingSites(float).length > 0;
+  let calibration = wanted ? await calibrate(float, each(few), runtime) : undefined;
+  const channels = calibration?.channels;
   const balance = (options: Omit<BalanceOptions, "perChannel">) => (model: Model, note: NoteSink) =>
-    balanceChannels(model, statistics, { ...options, perChannel }, note);
+    balanceChannels(model, (name) => channels?.get(name), { ...options, perChannel }, note);
   const corrections = [
     {
       name: "equalization",
@@ -184,43 +196,27 @@ async function scaleChannels(float: Model, data: CalibrationData, trial: Trial) 
     const candidate = model.clone();
     const said: Note[] = [];
     if (!apply(candidate, (note) => said.push(note))) continue;
-    sqnrDb ??= await trialSqnrDb(model, trial);
-    const reached = await trialSqnrDb(candidate, trial);
+    calibration ??= await calibrate(model, each(few), runtime);
+    sqnrDb ??= await trialSqnrDb(model, calibration, trial);
+    const other = await calibrate(candidate, each(few), runtime);
+    const reached = await trialSqnrDb(candidate, other, trial);
     const applied = wanted !== "auto" || reached > sqnrDb;
     facts.push({ name, sqnr_before_db: sqnrDb, sqnr_after_db: reached, applied });
     if (!applied) continue;
     model = candidate;
+    calibration = other;
     sqnrDb = reached;
     notes.push(...said);
   }
-  return { model, notes, facts };
-}
-
-/** Statistics of all channels that could be scaled, by the names of values. */
-async function observeChannels(
-  float: Model,
-  batches: AsyncIterable<Feeds>,
-  wanted: boolean,
-  runtime: PipelineRuntime,
-): Promise<(name: string) => ChannelObserver | undefined> {
-  const observers = new Map<string, ChannelObserver>();
-  for (const { producer, producerOperand, consumers } of wanted ? scalingSites(float) : []) {
-    for (const { input, operand } of consumers) observers.set(input.name, new ChannelObserver(operand.activationAxis));
-    if (!producerOperand) continue;
-    const input = producer.inputs[0]!;
-    observers.set(input.name, new ChannelObserver(producerOperand.activationAxis));
-  }
-  if (observers.size > 0) await observe(float, observers, batches, runtime);
-  return (name) => observers.get(name);
+  return { model, calibration, notes, facts };
 }
 
 /**
  * How good `float` is when all of it is quantized with what few samples show: the same for every way to find ranges, so that what is
  * decided by it, and with it a calibration, serves them all.
  */
-async function trialSqnrDb(float: Model, { few, reference, options, runtime }: Trial): Promise<number> {
+async function trialSqnrDb(float: Model, calibration: Calibration, { reference, options }: Trial): Promise<number> {
   const { activationDType, perChannel, avoidSaturation, percentile } = options;
-  const calibration = await calibrate(float, each(few), runtime);
   const trial: StaticOptions = { method: "mse", percentile, activationDType, perChannel, avoidSaturation };
   return reference.sqnrDb(quantizeStatic(float, calibration, trial).model);
 }

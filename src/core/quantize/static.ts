@@ -108,15 +108,17 @@ async function inferTypes(model: Model, sample: Feeds, openModel: OpenModel, sig
 
 /**
  * Observes everything that some placement of quantizers in `model` may need. The model is in the form that `prepareStatic` gives it, and
- * so are all models that are quantized with the result.
+ * so are all models that are quantized with the result. What an `earlier` calibration of the same model has seen counts too; that one is
+ * spent.
  */
 export async function calibrate(
   model: Model,
   batches: AsyncIterable<Feeds>,
   options: CalibrateOptions,
+  earlier?: Calibration,
 ): Promise<Calibration> {
   const { units, aliases } = placeQuantizers(model);
-  const activations = new Map<string, ActivationObserver>();
+  const activations = new Map(earlier?.activations);
   const channels = new Map<string, ChannelObserver>();
   const derived = new Map(
     [...aliases].map(([value, { base, factor, shift }]) => [value.name, { base: base.name, factor, shift }]),
@@ -136,7 +138,10 @@ export async function calibrate(
     for (const output of outputs) if (output.name !== "") watch(output);
     const operand = rule.weight?.(node);
     const input = node.inputs[rule.activations(node)[0]!]!;
-    if (operand) channels.set(nameOf(input), new ChannelObserver(operand.activationAxis));
+    if (operand) {
+      const name = nameOf(input);
+      channels.set(name, earlier?.channels.get(name) ?? new ChannelObserver(operand.activationAxis));
+    }
   }
   for (const value of aliases.keys()) watch(value);
   const observers = new Map<string, Observer>(activations);
@@ -149,7 +154,8 @@ export async function calibrate(
       },
     });
   }
-  return { activations, derived, channels, batches: await observe(model, observers, batches, options) };
+  const count = await observe(model, observers, batches, options);
+  return { activations, derived, channels, batches: (earlier?.batches ?? 0) + count };
 }
 
 const RECONSIDERED: ReadonlySet<string> = new Set(["float_neighbours", "float_inputs", "float_outputs"]);
@@ -164,7 +170,7 @@ export interface StaticResult {
 
 /** A quantized copy of `model`. Nothing is computed yet: weights are rounded when their bytes are asked for. */
 export function quantizeStatic(model: Model, calibration: Calibration, options: StaticOptions): StaticResult {
-  const ranges = new RangeFinder(calibration, options);
+  const ranges = rangesOf(calibration, options);
   const codes = codeRange(options.activationDType);
   const excludeNodes = new Map(options.excludeNodes);
   const computedSums = new Set<string>();
@@ -221,13 +227,27 @@ function placementOptions({ excludeNodes, excludeOps }: StaticOptions): Placemen
   return { ...(excludeNodes && { excludeNodes }), ...(excludeOps && { excludeOps }) };
 }
 
+type RangeMethod = Pick<StaticOptions, "method" | "percentile">;
+
+const RANGE_FINDERS = new WeakMap<Calibration, Map<string, RangeFinder>>();
+
+/** Searching for ranges takes as long as running the model a few times, so all models made from one calibration share what was found. */
+function rangesOf(calibration: Calibration, { method, percentile }: RangeMethod): RangeFinder {
+  const finders = RANGE_FINDERS.get(calibration) ?? new Map<string, RangeFinder>();
+  RANGE_FINDERS.set(calibration, finders);
+  const key = `${method} ${percentile}`;
+  const finder = finders.get(key) ?? new RangeFinder(calibration, { method, percentile });
+  finders.set(key, finder);
+  return finder;
+}
+
 /** Ranges of values, found once each. */
 class RangeFinder {
   readonly #calibration: Calibration;
-  readonly #options: StaticOptions;
+  readonly #options: RangeMethod;
   readonly #found = new Map<string, Range>();
 
-  constructor(calibration: Calibration, options: StaticOptions) {
+  constructor(calibration: Calibration, options: RangeMethod) {
     this.#calibration = calibration;
     this.#options = options;
   }
