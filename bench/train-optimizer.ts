@@ -11,6 +11,7 @@ import { Model } from "../src/core/onnx/ir.ts";
 import { modelToBytes } from "../src/core/onnx/save.ts";
 import { type Tensor, tensorOf } from "../src/core/onnx/tensor.ts";
 import { openSession } from "../src/core/runtime/session.ts";
+import { allocateParameters, type ParameterArrays } from "../src/core/train/adam-kernel.ts";
 import { applyUpdate, OPTIMIZERS } from "../src/core/train/optimizer.ts";
 
 const [size = "10000000", threads = "2", rounds = "10"] = process.argv.slice(2);
@@ -50,12 +51,16 @@ function updateInLoop(step: number): void {
   }
 }
 
+const [own] = allocateParameters([n]) as [ParameterArrays];
+for (const [to, i] of [[own.data, 0] as const, [own.slots[0], 2] as const, [own.slots[1], 3] as const]) {
+  to.set(arrays[i]!);
+}
 const kernel: number[] = [];
 const loop: number[] = [];
 const graph: number[] = [];
 for (let step = 1; step <= Number(rounds); step++) {
   let started = performance.now();
-  applyUpdate(OPTIMIZERS.adamw, arrays[0]!, arrays[1]!, [arrays[2]!, arrays[3]!], {
+  applyUpdate(OPTIMIZERS.adamw, own.data, arrays[1]!, own.slots, {
     learningRate,
     weightDecay,
     step,

@@ -14,7 +14,6 @@ const [name, steps, threads] = process.argv.slice(2) as [string, string, string]
 const net = NETS[name]!;
 const { graph, batch } = await netStep(net);
 const session = await openSession({ bytes: graph.model }, { threads: Number(threads) });
-const slots = graph.parameters.map(({ data }) => [new Float32Array(data.length), new Float32Array(data.length)]);
 const times: number[] = [];
 let updateMs = 0;
 let cpu = process.cpuUsage();
@@ -23,8 +22,8 @@ for (let i = 0; i < Number(steps) + 3; i++) {
   const started = performance.now();
   const results = await session.run({ ...graph.feeds, ...batchFeeds(batch) });
   const ran = performance.now();
-  for (const [k, { data }] of graph.parameters.entries()) {
-    applyUpdate(OPTIMIZERS.adamw, data, floatsOf(results[graph.gradients[k]!]!), slots[k]!, {
+  for (const [k, { data, slots }] of graph.parameters.entries()) {
+    applyUpdate(OPTIMIZERS.adamw, data, floatsOf(results[graph.gradients[k]!]!), slots, {
       learningRate: 1e-3,
       weightDecay: 0.01,
       gradientScale: 1,

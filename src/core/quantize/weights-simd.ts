@@ -1,100 +1,50 @@
 /**
  * The inner loops over weights, in WebAssembly with 128-bit vectors: several times the speed of the same loops over typed arrays
- * (`bench/quantize-weights.ts`). The module is put together here from its instructions, so there is nothing to build.
+ * (`bench/quantize-weights.ts`).
  *
  * Arithmetic is float32 division and round-half-even, exactly that of QuantizeLinear. Addresses and lengths are in bytes. `…Rows` kernels
  * work on blocks of floats that lie one after the other, `…Columns` kernels on a matrix whose columns are the blocks. Blocks of the first
  * and rows of the second are whole numbers of 16 floats.
  */
 
-type Code = number | readonly Code[];
+import {
+  ADD,
+  advance,
+  advanceBelow,
+  assembleKernels,
+  type Code,
+  createMemory,
+  DIV,
+  F32,
+  I32,
+  I32_ADD,
+  I32_LT_U,
+  i32,
+  type Kernel,
+  kernel,
+  type Local,
+  load,
+  loop,
+  PAGE_BYTES,
+  SPLAT,
+  SUB,
+  store,
+  unsigned,
+  V128,
+  vector,
+  type WasmMemory,
+} from "../wasm-assembler.ts";
 
-const I32 = 0x7f;
-const F32 = 0x7d;
-const V128 = 0x7b;
-
-function unsigned(n: number): number[] {
-  const bytes: number[] = [];
-  for (; n > 127; n >>>= 7) bytes.push((n & 127) | 128);
-  return [...bytes, n];
-}
-
-function vector(op: number, ...immediates: number[]): Code {
-  return [0xfd, unsigned(op), immediates];
-}
-
-/** Signed LEB128 of a number that is not negative: the sign bit of the last byte must stay clear. */
-function signed(n: number): number[] {
-  const bytes = unsigned(n);
-  const last = bytes.at(-1)!;
-  return last < 64 ? bytes : [...bytes.slice(0, -1), last | 128, 0];
-}
-
-const i32 = (n: number): Code => [0x41, signed(n)];
-const I32_ADD = 0x6a;
-const I32_LT_U = 0x49;
 const F32_ADD = 0x92;
 const f32Load = (offset: number): Code => [0x2a, 2, unsigned(offset)];
 const f32Store = (offset: number): Code => [0x38, 2, unsigned(offset)];
-const load = (offset: number): Code => vector(0, 2, ...unsigned(offset));
-const store: Code = vector(11, 2, 0);
 const ZERO: Code = vector(12, ...new Array<number>(16).fill(0));
 const shuffle = (...lanes: number[]): Code => vector(13, ...lanes);
-const SPLAT: Code = vector(19);
 const FIRST_LANE: Code = vector(31, 0);
 const NEAREST: Code = vector(0x6a);
-const ADD: Code = vector(0xe4);
-const SUB: Code = vector(0xe5);
-const DIV: Code = vector(0xe7);
 const MIN: Code = vector(0xea);
 const MAX: Code = vector(0xeb);
 const TRUNCATE: Code = vector(0xf8);
-
-/** Runs `body` until the comparison that ends it is false. */
-const loop = (...body: Code[]): Code => [0x03, 0x40, body, 0x0d, 0, 0x0b];
-
-interface Local {
-  readonly get: Code;
-  readonly set: Code;
-  /** Sets and leaves the value on the stack. */
-  readonly tee: Code;
-}
-
-interface Kernel {
-  readonly params: readonly number[];
-  readonly locals: readonly number[];
-  readonly code: Code;
-}
-
-/** `vectors`: how many unnamed vector locals `build` gets besides. */
-function kernel<P extends Record<string, number>, L extends Record<string, number>>(
-  params: P,
-  locals: L,
-  build: (local: { readonly [K in keyof P | keyof L]: Local }, vectors: readonly Local[]) => Code,
-  vectors = 0,
-): Kernel {
-  const names = [...Object.keys(params), ...Object.keys(locals)];
-  const localAt = (i: number): Local => ({ get: [0x20, i], set: [0x21, i], tee: [0x22, i] });
-  const named = Object.fromEntries(names.map((name, i) => [name, localAt(i)]));
-  const unnamed = Array.from({ length: vectors }, (_, i) => localAt(names.length + i));
-  return {
-    params: Object.values(params),
-    locals: [...Object.values(locals), ...unnamed.map(() => V128)],
-    code: build(named as unknown as { [K in keyof P | keyof L]: Local }, unnamed),
-  };
-}
-
-/** local += bytes */
-const advance = (local: Local, bytes: Code): Code => [local.get, bytes, I32_ADD, local.set];
-/** local += bytes, and whether it is still below `end`. */
-const advanceBelow = (local: Local, bytes: Code, end: Local): Code => [
-  local.get,
-  bytes,
-  I32_ADD,
-  local.tee,
-  end.get,
-  I32_LT_U,
-];
 
 /** Lanes 2, 3, 0, 1 and lanes 1, 0, 3, 2 of a vector of four. */
 const SWAP_HALVES = shuffle(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
@@ -307,69 +257,13 @@ export interface WeightKernels extends Functions {
   readonly buffer: ArrayBuffer;
 }
 
-function flat(code: Code): number[] {
-  return typeof code === "number" ? [code] : code.flatMap(flat);
-}
-
-const sized = (bytes: number[]): number[] => [...unsigned(bytes.length), ...bytes];
-const section = (id: number, items: number[][]): number[] => [
-  id,
-  ...sized([...unsigned(items.length), ...items.flat()]),
-];
-const nameOf = (text: string): number[] => sized([...new TextEncoder().encode(text)]);
-
-/** The binary module: types, one imported memory, functions, exports, code (sections 1, 2, 3, 7, 10). */
-function assemble(kernels: Readonly<Record<string, Kernel>>): Uint8Array {
-  const all = Object.entries(kernels);
-  return Uint8Array.from([
-    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...section(
-      1,
-      all.map(([, { params }]) => [0x60, params.length, ...params, 0]),
-    ),
-    ...section(2, [[...nameOf("host"), ...nameOf("memory"), 0x02, 0x00, 1]]),
-    ...section(
-      3,
-      all.map((_, i) => [i]),
-    ),
-    ...section(
-      7,
-      all.map(([name], i) => [...nameOf(name), 0x00, i]),
-    ),
-    ...section(
-      10,
-      all.map(([, { locals, code }]) =>
-        sized([...unsigned(locals.length), ...locals.flatMap((type) => [1, type]), ...flat(code), 0x0b]),
-      ),
-    ),
-  ]);
-}
-
-interface WasmMemory {
-  readonly buffer: ArrayBuffer;
-  grow(pages: number): void;
-}
-
-/** What is used of it: the types that come with Node leave it out. */
-declare const WebAssembly: {
-  readonly Memory: new (size: { readonly initial: number }) => WasmMemory;
-  readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (
-    module: object,
-    imports: { readonly host: { readonly memory: WasmMemory } },
-  ) => { readonly exports: Functions };
-};
-
 let shared: { readonly memory: WasmMemory; readonly exports: Functions } | undefined;
-
-const PAGE_BYTES = 65536;
 
 /** The kernels with at least `bytes` of memory. There is one memory: whoever asks owns it until the next one does. */
 export function weightKernels(bytes: number): WeightKernels {
   if (!shared) {
-    const memory = new WebAssembly.Memory({ initial: 1 });
-    const module = new WebAssembly.Module(assemble(KERNELS));
-    shared = { memory, exports: new WebAssembly.Instance(module, { host: { memory } }).exports };
+    const memory = createMemory(PAGE_BYTES);
+    shared = { memory, exports: assembleKernels<Functions>(KERNELS)(memory) };
   }
   const { memory, exports } = shared;
   const missing = bytes - memory.buffer.byteLength;

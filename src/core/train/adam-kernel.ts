@@ -1,144 +1,152 @@
 /**
  * Adam's update in WebAssembly with vectors of four floats: several times the speed of a loop over typed arrays, whose arithmetic is in
- * double precision (`bench/train-optimizer.ts`). The module is put together here from its instructions, so there is nothing to build.
+ * double precision (`bench/train-optimizer.ts`). Parameters and their state live in the kernel's own memory, where it updates them in
+ * place; only gradients are copied in, a piece at a time.
  */
+import { CoreError } from "../errors.ts";
+import {
+  ADD,
+  advance,
+  advanceBelow,
+  assembleKernels,
+  createMemory,
+  DIV,
+  F32,
+  I32,
+  i32,
+  kernel,
+  load,
+  loop,
+  MUL,
+  SPLAT,
+  SQRT,
+  SUB,
+  store,
+  V128,
+} from "../wasm-assembler.ts";
+import type { Floats } from "./parameters.ts";
 
-type Code = number | readonly Code[];
-
-const I32 = 0x7f;
-const F32 = 0x7d;
-const V128 = 0x7b;
-const SIMD = 0xfd;
-/** SIMD opcodes above 127 take two bytes. */
-const vector = (op: number): Code => (op > 127 ? [SIMD, op, 1] : [SIMD, op]);
-const SPLAT = vector(0x13);
-const [ADD, SUB, MUL, DIV, SQRT] = [0xe4, 0xe5, 0xe6, 0xe7, 0xe3].map(vector) as [Code, Code, Code, Code, Code];
-/** Alignment 2^4, offset 0. */
-const LOAD: Code = [vector(0), 4, 0];
-const STORE: Code = [vector(0x0b), 4, 0];
-
-const get = (local: number): Code => [0x20, local];
-const set = (local: number): Code => [0x21, local];
-const tee = (local: number): Code => [0x22, local];
-
-/** Addresses of the four arrays and the end of the first, in bytes. */
-const POINTERS = { p: 0, g: 1, m: 2, v: 3, end: 4 } as const;
 /** What every element is multiplied by or added to. */
-const SCALARS = [
-  "scale",
-  "coupled",
-  "beta1",
-  "rest1",
-  "beta2",
-  "rest2",
-  "rate",
-  "correction",
-  "epsilon",
-  "kept",
-] as const;
-type Scalar = (typeof SCALARS)[number];
-export type AdamScalars = Readonly<Record<Scalar, number>>;
+export interface AdamScalars {
+  readonly scale: number;
+  readonly coupled: number;
+  readonly beta1: number;
+  readonly rest1: number;
+  readonly beta2: number;
+  readonly rest2: number;
+  readonly rate: number;
+  readonly correction: number;
+  readonly epsilon: number;
+  readonly kept: number;
+}
 
-const FIRST_VECTOR = 5 + SCALARS.length;
-/** Each scalar spread over a vector, then four vectors of the element. */
-const spread = (name: Scalar): Code => get(FIRST_VECTOR + SCALARS.indexOf(name));
-const [P, G, M, V] = [0, 1, 2, 3].map((i) => FIRST_VECTOR + SCALARS.length + i) as [number, number, number, number];
+const SCALARS = [
+  ...(["scale", "coupled", "beta1", "rest1", "beta2", "rest2", "rate", "correction", "epsilon", "kept"] as const),
+] satisfies (keyof AdamScalars)[];
+
+const scalarTypes = Object.fromEntries(SCALARS.map((name) => [name, F32])) as Record<keyof AdamScalars, number>;
 
 /**
+ * Over four arrays, until p reaches `end`:
  * g ← scale·g + coupled·p;  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  p ← kept·p − rate·m / (correction·√v + ε)
  */
-const BODY: Code = [
-  SCALARS.map((_, i) => [get(5 + i), SPLAT, set(FIRST_VECTOR + i)]),
-  [0x03, 0x40],
-  [get(POINTERS.p), LOAD, set(P)],
-  [get(POINTERS.g), LOAD, spread("scale"), MUL, get(P), spread("coupled"), MUL, ADD, set(G)],
-  [get(POINTERS.m), get(POINTERS.m), LOAD, spread("beta1"), MUL, get(G), spread("rest1"), MUL, ADD, tee(M), STORE],
-  [get(POINTERS.v), get(POINTERS.v), LOAD, spread("beta2"), MUL],
-  [get(G), get(G), MUL, spread("rest2"), MUL, ADD, tee(V), STORE],
-  [get(POINTERS.p), get(P), spread("kept"), MUL],
-  [get(M), spread("rate"), MUL, get(V), SQRT, spread("correction"), MUL, spread("epsilon"), ADD, DIV, SUB, STORE],
-  (["g", "m", "v", "p"] as const).map((name) => [get(POINTERS[name]), [0x41, 16], 0x6a, set(POINTERS[name])]),
-  // Again while p < end.
-  [get(POINTERS.p), get(POINTERS.end), 0x49, 0x0d, 0],
-  0x0b,
-];
+const adam = kernel(
+  { p: I32, g: I32, m: I32, v: I32, end: I32, ...scalarTypes },
+  { param: V128, gradient: V128, mean: V128, square: V128 },
+  (local, vectors) => {
+    const { p, g, m, v, end, param, gradient, mean, square } = local;
+    const spread = (name: keyof AdamScalars) => vectors[SCALARS.indexOf(name)]!;
+    const times = (name: keyof AdamScalars) => [spread(name).get, MUL];
+    return [
+      SCALARS.map((name) => [local[name].get, SPLAT, spread(name).set]),
+      loop(
+        [p.get, load(0), param.set],
+        [g.get, load(0), times("scale"), param.get, times("coupled"), ADD, gradient.set],
+        [m.get, m.get, load(0), times("beta1"), gradient.get, times("rest1"), ADD, mean.tee, store],
+        [v.get, v.get, load(0), times("beta2"), gradient.get, gradient.get, MUL, times("rest2"), ADD],
+        [square.tee, store],
+        [p.get, param.get, times("kept"), mean.get, times("rate")],
+        [square.get, SQRT, times("correction"), spread("epsilon").get, ADD, DIV, SUB, store],
+        [g, m, v].map((pointer) => advance(pointer, i32(16))),
+        advanceBelow(p, i32(16), end),
+      ),
+    ];
+  },
+  SCALARS.length,
+);
 
-function flatten(code: Code): number[] {
-  return typeof code === "number" ? [code] : code.flatMap(flatten);
+interface Functions {
+  readonly adam: (...addressesAndScalars: number[]) => void;
 }
 
-/** Unsigned LEB128. */
-function unsigned(n: number): number[] {
-  return n > 127 ? [(n & 127) | 128, ...unsigned(n >>> 7)] : [n];
+interface Arena extends Functions {
+  /** Where a piece of the gradient goes. */
+  readonly gradient: Float32Array;
 }
 
-const sized = (bytes: readonly number[]): number[] => [...unsigned(bytes.length), ...bytes];
-const text = (name: string): number[] => sized([...new TextEncoder().encode(name)]);
-const section = (id: number, ...content: number[]): number[] => [id, ...sized(content)];
+let instantiate: ReturnType<typeof assembleKernels<Functions>> | undefined;
 
-function assemble(): Uint8Array<ArrayBuffer> {
-  const parameters = [...Array(5).fill(I32), ...SCALARS.map(() => F32)];
-  const locals = [1, SCALARS.length + 4, V128];
-  return Uint8Array.from([
-    ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...section(1, 1, 0x60, ...sized(parameters), 0),
-    ...section(2, 1, ...text("host"), ...text("memory"), 2, 0, 1),
-    ...section(3, 1, 0),
-    ...section(7, 1, ...text("adam"), 0, 0),
-    ...section(10, 1, ...sized([...locals, ...flatten(BODY), 0x0b])),
-  ]);
+/** The kernel that works on a memory, by the memory's buffer. */
+const arenas = new WeakMap<ArrayBufferLike, Arena>();
+
+/** Elements of the gradient that are copied in together: they fit into a first-level cache with what they meet. */
+const PIECE = 4096;
+/** Elements are in whole vectors. What comes after the end of an array is computed along, and never read. */
+const padded = (length: number) => Math.ceil(length / 4) * 4;
+
+/** A parameter's values and the two arrays of state that an optimizer may keep for it, zeros all. */
+export interface ParameterArrays {
+  readonly data: Floats;
+  readonly slots: readonly [Floats, Floats];
 }
 
-interface WasmMemory {
-  readonly buffer: ArrayBuffer;
+/** No more in one memory, unless it is one parameter. */
+const MAX_ARENA_BYTES = 2 ** 31;
+
+/**
+ * Arrays for parameters of these lengths, where `updateAdam` can work on them. What is not written to takes up no memory: state that no
+ * optimizer uses. Throws `limit_exceeded` for a parameter of more than 2³⁰ bytes.
+ */
+export function allocateParameters(lengths: readonly number[]): readonly ParameterArrays[] {
+  const allocated: ParameterArrays[] = [];
+  while (allocated.length < lengths.length) {
+    const rest = lengths.slice(allocated.length).map((length) => 3 * padded(length) * 4);
+    let bytes = PIECE * 4;
+    let count = 0;
+    while (count < rest.length && (count === 0 || bytes + rest[count]! <= MAX_ARENA_BYTES)) bytes += rest[count++]!;
+    allocated.push(...allocateArena(lengths.slice(allocated.length, allocated.length + count), bytes));
+  }
+  return allocated;
 }
 
-/** The part of WebAssembly that is used here; Node's types leave it to the DOM's. */
-declare const WebAssembly: {
-  readonly Memory: new (size: { readonly initial: number }) => WasmMemory;
-  readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (
-    module: object,
-    imports: { readonly host: { readonly memory: WasmMemory } },
-  ) => { readonly exports: { readonly adam: (...args: number[]) => void } };
-};
-
-/** Elements that are copied in, updated and copied out together: four arrays of them fit into a second-level cache. */
-const CHUNK = 16384;
-const PAGES = (4 * CHUNK * 4) / 65536;
-
-let kernel: { readonly arrays: readonly Float32Array[]; readonly adam: (...args: number[]) => void } | undefined;
-
-function loadKernel() {
-  const memory = new WebAssembly.Memory({ initial: PAGES });
-  const { adam } = new WebAssembly.Instance(new WebAssembly.Module(assemble()), { host: { memory } }).exports;
-  const arrays = [0, 1, 2, 3].map((i) => new Float32Array(memory.buffer, i * CHUNK * 4, CHUNK));
-  return { arrays, adam };
+function allocateArena(lengths: readonly number[], bytes: number): readonly ParameterArrays[] {
+  if (bytes > 3 * 2 ** 30 + PIECE * 4) {
+    throw new CoreError("limit_exceeded", `A tensor of ${lengths[0]} elements is too large to be trained.`);
+  }
+  const memory = createMemory(bytes);
+  instantiate ??= assembleKernels<Functions>({ adam });
+  const { buffer } = memory;
+  arenas.set(buffer, { ...instantiate(memory), gradient: new Float32Array(buffer, 0, PIECE) });
+  let at = PIECE * 4;
+  const take = (length: number): Floats => {
+    const array = new Float32Array(buffer, at, length);
+    at += padded(length) * 4;
+    return array;
+  };
+  return lengths.map((length) => ({ data: take(length), slots: [take(length), take(length)] }));
 }
 
-/** Updates p, m and v in place, in float32 arithmetic: the same on every machine. */
-export function updateAdam(
-  p: Float32Array,
-  g: Float32Array,
-  m: Float32Array,
-  v: Float32Array,
-  scalars: AdamScalars,
-): void {
-  kernel ??= loadKernel();
-  const { arrays, adam } = kernel;
+/** Updates p, m and v in place, in float32 arithmetic: the same on every machine. They are one parameter's arrays, of `allocateParameters`. */
+export function updateAdam(p: Floats, g: Float32Array, m: Floats, v: Floats, scalars: AdamScalars): void {
+  const arena = arenas.get(p.buffer);
+  if (!arena || m.buffer !== p.buffer || v.buffer !== p.buffer) {
+    throw new CoreError("internal", "The optimizer was given arrays that are not its own.");
+  }
   const values = SCALARS.map((name) => scalars[name]);
-  const [pChunk, gChunk, mChunk, vChunk] = arrays as [Float32Array, Float32Array, Float32Array, Float32Array];
-  for (let start = 0; start < p.length; start += CHUNK) {
-    const end = Math.min(start + CHUNK, p.length);
-    pChunk.set(p.subarray(start, end));
-    gChunk.set(g.subarray(start, end));
-    mChunk.set(m.subarray(start, end));
-    vChunk.set(v.subarray(start, end));
-    // Whole vectors: up to three elements after the end are computed and not read.
-    const bytes = Math.ceil((end - start) / 4) * 16;
-    adam(0, CHUNK * 4, CHUNK * 8, CHUNK * 12, bytes, ...values);
-    p.set(pChunk.subarray(0, end - start), start);
-    m.set(mChunk.subarray(0, end - start), start);
-    v.set(vChunk.subarray(0, end - start), start);
+  for (let start = 0; start < p.length; start += PIECE) {
+    const end = Math.min(start + PIECE, p.length);
+    arena.gradient.set(g.subarray(start, end));
+    const [from, to] = [4 * start, 4 * padded(end)];
+    arena.adam(p.byteOffset + from, 0, m.byteOffset + from, v.byteOffset + from, p.byteOffset + to, ...values);
   }
 }

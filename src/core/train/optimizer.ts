@@ -34,7 +34,7 @@ export function slotCount(spec: OptimizerSpec): number {
   return 2;
 }
 
-/** Moves one parameter along its gradient. `slots` start as zeros. */
+/** Moves one parameter along its gradient. `parameter` and `slots` are of `allocateParameters`; `slots` start as zeros. */
 export function applyUpdate(
   spec: OptimizerSpec,
   parameter: Floats,

@@ -2,6 +2,7 @@ import { CoreError } from "../errors.ts";
 import type { Model, Node, Use, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, isFloat, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
+import { allocateParameters, type ParameterArrays } from "./adam-kernel.ts";
 
 /** Values that change in place. */
 export type Floats = Float32Array<ArrayBuffer>;
@@ -16,6 +17,8 @@ export interface Parameter {
   readonly dims: readonly number[];
   /** The current values. The optimizer writes here, and sessions read it without a copy. */
   readonly data: Floats;
+  /** Room for the optimizer's state. */
+  readonly slots: ParameterArrays["slots"];
   /** How many inputs one output sums over, and how many outputs one input reaches; for weights. */
   readonly fan: { readonly in: number; readonly out: number };
   /** Whether what the layer makes goes into a rectifier. */
@@ -109,18 +112,22 @@ export function checkTrainableDType({ name, constant }: Value): void {
   throw new CoreError("unsupported", `Only float32 weights can be trained; "${name}" is ${constant!.dtype}.`, name);
 }
 
-/** The parameter that a float32 constant holds. */
-export function parameterOf(value: Value, role: ParameterRole): Parameter {
-  const constant = value.constant!;
-  const use = firstUse(value);
-  return {
-    name: value.name,
-    role,
-    dims: constant.dims,
-    data: new Float32Array(floatsOf(constant)),
-    fan: fanOf(constant.dims, use),
-    rectified: use !== undefined && isRectified(use.node),
-  };
+/** The parameters that float32 constants hold. */
+export function parametersOf(found: ReturnType<typeof findParameters>): readonly Parameter[] {
+  const arrays = allocateParameters(found.map(({ value }) => elementCount(value.constant!.dims)));
+  return found.map(({ value, role }, i) => {
+    const constant = value.constant!;
+    const use = firstUse(value);
+    arrays[i]!.data.set(floatsOf(constant));
+    return {
+      name: value.name,
+      role,
+      dims: constant.dims,
+      ...arrays[i]!,
+      fan: fanOf(constant.dims, use),
+      rectified: use !== undefined && isRectified(use.node),
+    };
+  });
 }
 
 /** The first use that is not a mere change of shape. */

@@ -50,8 +50,8 @@ export class RunState {
   ) {
     this.parameters = parameters;
     this.statistics = statistics;
-    const slots = slotCount(options.optimizer);
-    this.slots = parameters.map(({ data }) => Array.from({ length: slots }, () => new Float32Array(data.length)));
+    this.slots = parameters.map(({ slots }) => slots.slice(0, slotCount(options.optimizer)));
+    for (const slot of this.slots.flat()) slot.fill(0);
     this.averages = options.averaged ? parameters.map(({ data }) => data.slice()) : undefined;
     this.position = {
       epoch: 0,

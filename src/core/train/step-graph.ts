@@ -7,7 +7,8 @@ import { modelToBytes } from "../onnx/save.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
 import type { OpenSession } from "../runtime/session.ts";
-import { type Floats, liveTensor, type Parameter } from "./parameters.ts";
+import { allocateParameters, type ParameterArrays } from "./adam-kernel.ts";
+import { liveTensor, type Parameter } from "./parameters.ts";
 import { resolveStatics } from "./statics.ts";
 import type { RunningStatistics, TrainableModel } from "./trainable.ts";
 
@@ -172,14 +173,15 @@ function contextOf(g: GraphBuilder, own: Parameter[], feeds: Record<string, Tens
     target: (name) => find(targetName(name), "target"),
     parameter: (base, dims, fanIn) => {
       const value = graph.addInput(graph.model.freshName(`loss/${base}`), "float32", dims);
-      const data = new Float32Array(elementCount(dims));
+      const [arrays] = allocateParameters([elementCount(dims)]) as [ParameterArrays];
+      const { data } = arrays;
       new Random(seed, `initial ${value.name}`).fillNormal(data);
       for (let i = 0; i < data.length; i++) data[i]! /= Math.sqrt(fanIn);
       const parameter: Parameter = {
         name: value.name,
         role: "weight",
         dims,
-        data: data as Floats,
+        ...arrays,
         fan: { in: fanIn, out: 1 },
         rectified: false,
       };

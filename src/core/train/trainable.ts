@@ -9,7 +9,7 @@ import {
   findParameters,
   liveTensor,
   type Parameter,
-  parameterOf,
+  parametersOf,
   reinitialize,
 } from "./parameters.ts";
 
@@ -59,7 +59,7 @@ export function checkTrainable(model: Model, options: TrainableOptions = {}): vo
 /** Takes `model` apart for training; the model itself is left alone. Throws as `checkTrainable` does. */
 export function createTrainable(model: Model, options: TrainableOptions = {}): TrainableModel {
   const { graph, values, statisticNodes } = takeApart(model, options);
-  const parameters = values.map(({ value, role }) => parameterOf(value, role));
+  const parameters = parametersOf(values);
   const statistics = statisticNodes.map((node) => statisticsOf(node));
   if (options.reinitializeSeed !== undefined) {
     for (const parameter of parameters) reinitialize(parameter, options.reinitializeSeed);

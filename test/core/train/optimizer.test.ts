@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { allocateParameters, type ParameterArrays } from "../../../src/core/train/adam-kernel.ts";
 import {
   applyUpdate,
   moveAverage,
@@ -7,6 +8,7 @@ import {
   type OptimizerSpec,
   slotCount,
 } from "../../../src/core/train/optimizer.ts";
+import type { Floats } from "../../../src/core/train/parameters.ts";
 
 const START = [0.5, -1.25, 3];
 const GRADIENTS = [
@@ -17,8 +19,8 @@ const GRADIENTS = [
 const UPDATE = { learningRate: 0.05, weightDecay: 0.1, gradientScale: 0.5 };
 
 function run(spec: OptimizerSpec, update = UPDATE): number[] {
-  const parameter = Float32Array.from(START);
-  const slots = Array.from({ length: slotCount(spec) }, () => new Float32Array(START.length));
+  const [{ data: parameter, slots }] = allocateParameters([START.length]) as [ParameterArrays];
+  parameter.set(START);
   GRADIENTS.forEach((gradient, i) => {
     applyUpdate(spec, parameter, Float32Array.from(gradient), slots, { ...update, step: i + 1 });
   });
@@ -77,33 +79,49 @@ describe("optimizers follow their definitions", () => {
   }
 
   test("Adam's first step is the learning rate, whatever the gradient's size", () => {
-    const parameter = Float32Array.from([1, 1]);
-    const slots = [new Float32Array(2), new Float32Array(2)];
+    const [{ data: parameter, slots }] = allocateParameters([2]) as [ParameterArrays];
+    parameter.fill(1);
     const update = { learningRate: 0.01, weightDecay: 0, gradientScale: 1, step: 1 };
     applyUpdate(OPTIMIZERS.adam, parameter, Float32Array.from([1e-3, -1e3]), slots, update);
     close([...parameter], [0.99, 1.01]);
   });
 });
 
-test("Adam updates every element, whatever the length", () => {
+test("Adam updates every element of a parameter, whatever the length, and none of its neighbours'", () => {
   const spec = OPTIMIZERS.adamw;
   const update = { learningRate: 0.01, weightDecay: 0.1, gradientScale: 1, step: 3 };
   const values = (n: number, phase: number) => Float32Array.from({ length: n }, (_, i) => Math.sin(i + phase));
-  for (const n of [1, 3, 4, 5, 16383, 16384, 16385, 40001]) {
-    const [p, m] = [values(n, 0), values(n, 2)];
-    const v = values(n, 3).map(Math.abs);
+  for (const n of [1, 3, 4, 5, 4095, 4096, 4097, 40001]) {
+    const all = allocateParameters([7, n, 7]);
+    const neighbours = [all[0]!, all[2]!].flatMap(({ data, slots }) => [data, ...slots]);
+    for (const array of neighbours) array.fill(1);
+    const { data: p, slots } = all[1]!;
+    const [m, v] = slots;
+    p.set(values(n, 0));
+    m.set(values(n, 2));
+    v.set(values(n, 3).map(Math.abs));
     const gradient = values(n, 1);
     const expected = [...p].map((x, i) => {
       const first = 0.9 * m[i]! + 0.1 * gradient[i]!;
       const second = 0.999 * v[i]! + 0.001 * gradient[i]! ** 2;
       return 0.999 * x - (0.01 * first) / (1 - 0.9 ** 3) / (Math.sqrt(second / (1 - 0.999 ** 3)) + 1e-8);
     });
-    applyUpdate(spec, p, gradient, [m, v], update);
+    applyUpdate(spec, p, gradient, slots, update);
+    assert.ok(
+      neighbours.every((array) => array.every((x) => x === 1)),
+      `neighbours, length ${n}`,
+    );
     assert.ok(
       [...p].every((x, i) => Math.abs(x - expected[i]!) < 1e-6),
       `length ${n}`,
     );
   }
+});
+
+test("arrays that the kernel cannot see are refused", () => {
+  const [p, g, m, v] = [0, 1, 2, 3].map(() => new Float32Array(4)) as [Floats, Floats, Floats, Floats];
+  const update = { learningRate: 0.01, weightDecay: 0, gradientScale: 1, step: 1 };
+  assert.throws(() => applyUpdate(OPTIMIZERS.adam, p, g, [m, v], update), { code: "internal" });
 });
 
 test("a moving average", () => {
