@@ -102,7 +102,15 @@ export async function distillOffline(spec: OfflineDistillation, hooks: Distillat
     const before = await judgeStudent(judge, trainable);
     const run = async (phase: Phase, own: TrainableModel, ownLoss: DistillationLoss): Promise<TrainingResult> =>
       train(
-        { trainable: own, objective: distillationObjective(ownLoss, pairs), training, validation, metric, moreTargets },
+        {
+          trainable: own,
+          objective: distillationObjective(ownLoss, pairs),
+          training,
+          validation,
+          metric,
+          // On labels alone, and judged by them, a student has no use for the teacher.
+          moreTargets: phase === "baseline" && !metric.readsComputedTargets ? undefined : moreTargets,
+        },
         settings,
         {
           openSession,
