@@ -14,7 +14,7 @@ export { inspectModel } from "./evaluate/model-facts.ts";
 export { buildReport } from "./evaluate/report.ts";
 export { renderReport } from "./evaluate/report-html.ts";
 export { REPORT_POLICY } from "./evaluate/report-script.ts";
-export { measureSpeedup, scoreModel } from "./evaluate/score.ts";
+export { measureSpeedup, scoreFidelity, scoreModel } from "./evaluate/score.ts";
 export type * from "./facts.ts";
 export { byteLengthOf, DTYPES, type DType } from "./onnx/dtype.ts";
 export type { Model } from "./onnx/ir.ts";

@@ -4,6 +4,7 @@ import { CoreError, checkCancelled } from "../errors.ts";
 import { measureLatency } from "../runtime/latency.ts";
 import type { Session } from "../runtime/session.ts";
 import type { Feeds } from "./comparison.ts";
+import { FidelityMeter } from "./fidelity.ts";
 import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor } from "./metrics.ts";
 
 /**
@@ -38,6 +39,27 @@ export async function scoreModel(
   }
   if (!metric || !meter) throw new CoreError("invalid_dataset", "There are no samples.");
   return { metric, value: meter.value };
+}
+
+/** What is said of outputs that are exactly the same, in dB. */
+const EXACT_DB = 200;
+
+/** The signal to noise ratio of the output that is worst, in dB, 200 at the most; outputs are compared over all batches. */
+export async function scoreFidelity(
+  before: Session,
+  after: Session,
+  batches: AsyncIterable<Batch>,
+  signal?: AbortSignal,
+): Promise<number> {
+  const outputs = before.outputs.filter(({ dtype }) => dtype !== null);
+  const meters = outputs.map((output) => new FidelityMeter(output, outputs.length === 1));
+  for await (const { feeds } of batches) {
+    checkCancelled(signal);
+    const expected = await before.run(feedsFor(before.inputs, feeds), undefined, signal);
+    const actual = await after.run(feedsFor(after.inputs, feeds), undefined, signal);
+    for (const [i, { name }] of outputs.entries()) meters[i]!.add(expected[name]!, actual[name]!);
+  }
+  return Math.min(EXACT_DB, ...meters.map((meter) => meter.result().sqnr_db ?? EXACT_DB));
 }
 
 /** Measured runs of each model: enough to tell twice as fast from as fast. */

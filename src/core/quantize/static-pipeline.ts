@@ -29,8 +29,8 @@ export interface PipelineOptions extends Omit<StaticOptions, "biasShifts"> {
 }
 
 export interface AccuracyTarget {
-  /** How good a model is, higher is better. Without it: the signal to noise ratio of its outputs, in dB. */
-  readonly score?: (model: Model) => Promise<number>;
+  /** How good a model is; higher is better. */
+  readonly score: (model: Model) => Promise<number>;
   readonly speedup: (model: Model) => Promise<number>;
   readonly target: number;
   readonly maxTrials: number;
@@ -125,7 +125,6 @@ export async function compressStatic(
   const controlled =
     control &&
     (await controlAccuracy(rank, (names) => build(names).model, {
-      score: sqnrDb,
       ...control,
       signal: runtime.signal,
       onTrial: (_, count) => progress("control", count / control.maxTrials, `${count} models tried`),

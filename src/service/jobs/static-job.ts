@@ -17,6 +17,7 @@ import {
   prepareStatic,
   type Session,
   type StaticEvidence,
+  scoreFidelity,
   scoreModel,
   scoreOf,
 } from "../../core/index.ts";
@@ -153,19 +154,20 @@ async function accuracyTarget(
     }
   };
   const speedup = (model: Model) => using(model, (session) => measureSpeedup(original, session, feeds, signal));
-  const control = { speedup, maxTrials };
   const close = () => original.close();
+  const batches = () => samples.scored.batches({ batchSize: samples.batchSize, signal });
   if (maxDrop === null) {
-    return { target: { ...control, target: minSqnrDb! }, score: "sqnr_db", originalScore: null, close };
+    const score = (model: Model) => using(model, (session) => scoreFidelity(original, session, batches(), signal));
+    return { target: { score, speedup, target: minSqnrDb!, maxTrials }, score: "sqnr_db", originalScore: null, close };
   }
   try {
-    const scored = (session: Session, metric: MetricName | null) =>
-      scoreModel(session, samples.scored.batches({ batchSize: samples.batchSize, signal }), metric, signal);
+    const scored = (session: Session, metric: MetricName | null) => scoreModel(session, batches(), metric, signal);
     const { metric, value } = await scored(original, spec.evaluation.metric);
-    const score = async (model: Model) =>
-      scoreOf(metric, (await using(model, (session) => scored(session, metric))).value);
+    const score = (model: Model) =>
+      using(model, async (session) => scoreOf(metric, (await scored(session, metric)).value));
     const originalScore = scoreOf(metric, value);
-    return { target: { ...control, score, target: originalScore - maxDrop }, score: metric, originalScore, close };
+    const target = originalScore - maxDrop;
+    return { target: { score, speedup, target, maxTrials }, score: metric, originalScore, close };
   } catch (error) {
     await close();
     throw error;

@@ -39,7 +39,7 @@ export function splitSamples(
   const wanted = whole(evaluation.samples + batchSize - 1);
   const from = left < MIN_SCORED_SAMPLES ? 0 : calibrated;
   const scored = whole(Math.min(wanted, total - from));
-  const isScored = params.max_metric_drop !== null;
+  const isScored = params.max_metric_drop !== null || params.min_sqnr_db !== null;
   return {
     calibrating: [0, calibrated],
     scored: [from, from + scored],

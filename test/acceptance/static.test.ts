@@ -1,0 +1,192 @@
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import type { Job } from "../../scripts/demo/client.ts";
+import { type Stack, startStack } from "../../scripts/demo/stack.ts";
+import type { Report } from "../../src/core/evaluate/report.ts";
+import { loadModel } from "../../src/core/onnx/load.ts";
+import { modelToBytes } from "../../src/core/onnx/save.ts";
+import { tensorOf } from "../../src/core/onnx/tensor.ts";
+import { runPasses } from "../../src/core/passes/pass.ts";
+import { simplifyPasses } from "../../src/core/passes/simplify.ts";
+import { scalingSites } from "../../src/core/quantize/channel-scaling.ts";
+import { writeNpz } from "../support/dataset-writers.ts";
+import { uniformSource } from "../support/graphs.ts";
+import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
+import { mnistFile, NETWORKS } from "../support/mnist.ts";
+
+/** Static int8 of a network that was trained here, over HTTP, with the service as `npm start` runs it. */
+
+const TEST_SAMPLES = 1000;
+
+let stack: Stack;
+let jobs: LiveJobs;
+const ids: Record<"training" | "test" | "unlabelled" | "cnn" | "uneven" | "mlp", string> = {
+  ...{ training: "", test: "", unlabelled: "", cnn: "", uneven: "", mlp: "" },
+};
+
+before(async () => {
+  stack = await startStack({ LOG_LEVEL: "warn" });
+  jobs = await openLiveJobs(stack);
+  const { client } = jobs;
+  const upload = async (file: Uint8Array<ArrayBuffer>, name: string) =>
+    (await client.uploadDataset(file, `${name}.npz`, name)).id;
+  ids.training = await upload(mnistFile("training", 3000), "training");
+  ids.test = await upload(mnistFile("test", TEST_SAMPLES), "test");
+  ids.unlabelled = await upload(mnistFile("training", 300, { labels: false }), "unlabelled");
+  const untrained = await client.uploadModel(NETWORKS.cnn([16, 32], 64), "untrained");
+  const job = await succeeded(
+    await client.createJob({
+      type: "distill",
+      params: {
+        mode: "offline",
+        dataset_id: ids.training,
+        student: { model_id: untrained.id },
+        loss: { kl_weight: 0, label_weight: 1 },
+        training: { epochs: 4, batch_size: 64 },
+      },
+      evaluation: { latency: { runs: 1 } },
+    }),
+  );
+  ids.cnn = job.result!.model_id;
+  const trained = new Uint8Array(await (await client.request(`/v1/models/${ids.cnn}/content`)).arrayBuffer());
+  ids.uneven = (await client.uploadModel(uneven(trained), "uneven")).id;
+});
+after(() => stack?.close());
+
+/** The same network with the channels between its layers scaled by up to 2^±5, which changes nothing but what 8 bits can do for it. */
+function uneven(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  const { model } = runPasses(loadModel(bytes), simplifyPasses());
+  const uniform = uniformSource(7);
+  const sites = scalingSites(model);
+  assert.ok(sites.length >= 3, `${sites.length} sites`);
+  for (const site of sites)
+    site.apply(Float64Array.from({ length: site.channels }, () => 2 ** (10 * (uniform() - 0.5))));
+  return new Uint8Array(modelToBytes(model));
+}
+
+const submission = (model: "cnn" | "uneven", params: object, evaluation: object = {}) => ({
+  type: "quantize",
+  model_id: ids[model],
+  params: { method: "static", dataset_id: ids.training, ...params },
+  evaluation: { dataset_id: ids.test, samples: TEST_SAMPLES, latency: { runs: 5 }, ...evaluation },
+});
+
+async function quantized(...[model, params, evaluation]: Parameters<typeof submission>): Promise<Job> {
+  return succeeded(await jobs.client.createJob(submission(model, params, evaluation)));
+}
+
+async function succeeded({ id }: Job): Promise<Job> {
+  const job = await jobs.ended(id, 120_000);
+  assert.equal(job.status, "succeeded", JSON.stringify(job.error));
+  return job;
+}
+
+const reportOf = async ({ id }: Job) =>
+  (await (await jobs.client.request(`/v1/jobs/${id}/artifacts/report.json`)).json()) as Report;
+
+/** Without anything that mends channels of different size. */
+const BARE = { per_channel: false, equalize: false, smooth_quant_alpha: null, bias_correction: false };
+
+describe("static int8", () => {
+  test("a trained classifier keeps its accuracy in a quarter of its size, and every layer computes in 8 bits", async () => {
+    const answer = await jobs.client.request("/v1/jobs?validate_only=true", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(submission("cnn", {})),
+    });
+    const plan = (await answer.json()) as { quantized_nodes: { op: string }[]; size: { predicted_bytes: number } };
+    const job = await quantized("cnn", {});
+    const { metrics, models, quantization } = await reportOf(job);
+    const layers = (models.before.operators.Conv ?? 0) + (models.before.operators.Gemm ?? 0);
+    assert.equal(plan.quantized_nodes.filter(({ op }) => op === "Conv" || op === "Gemm").length, layers);
+    assert.ok(Math.abs(plan.size.predicted_bytes / metrics.size.after_bytes - 1) < 0.02, JSON.stringify(metrics.size));
+    assert.ok(metrics.size.ratio < 0.3, `${metrics.size.ratio}`);
+    assert.ok(metrics.accuracy!.before > 0.93 && metrics.accuracy!.drop <= 0.005, JSON.stringify(metrics.accuracy));
+    assert.equal(metrics.coverage.quantized_nodes, plan.quantized_nodes.length);
+    assert.ok(metrics.coverage.fused_nodes >= layers, JSON.stringify(metrics.coverage));
+    assert.deepEqual(metrics.coverage.float_islands, []);
+    assert.equal(quantization!.calibration.samples, 128);
+    assert.equal(quantization!.control, null);
+    assert.ok(quantization!.corrections.some(({ name }) => name === "bias_correction"));
+  });
+
+  test("ranges are found once for all ways to choose them, and do not change what comes out", async () => {
+    const params = { samples: 64, seed: 3 };
+    const [first, again, other] = [
+      await quantized("cnn", params),
+      await quantized("cnn", params),
+      await quantized("cnn", { ...params, calibration: "minmax" }),
+    ];
+    const cached = await Promise.all(
+      [first, again, other].map(async (job) => (await reportOf(job)).quantization!.calibration.cached),
+    );
+    assert.deepEqual(cached, [false, true, true]);
+    assert.equal(first.result!.model_id, again.result!.model_id);
+    assert.notEqual(first.result!.model_id, other.result!.model_id);
+  });
+
+  test("where 8 bits miss the limit, layers stay in float until it holds on samples that nothing was chosen by", async () => {
+    const plain = await reportOf(await quantized("uneven", BARE));
+    assert.ok(plain.metrics.accuracy!.drop > 0.02, `it drops by ${plain.metrics.accuracy!.drop} only`);
+    const held = await reportOf(await quantized("uneven", { ...BARE, max_metric_drop: 0.005 }, { samples: 1000 }));
+    const { control, sensitivity } = held.quantization!;
+    assert.ok(control!.reached && control!.score === "top1");
+    const chosen = control!.trials.filter(({ chosen }) => chosen);
+    assert.equal(chosen.length, 1);
+    assert.ok(chosen[0]!.float_nodes.length >= 1 && chosen[0]!.score >= control!.target);
+    assert.ok(sensitivity.length > 1 && sensitivity[0]!.gain_db >= sensitivity.at(-1)!.gain_db);
+    assert.ok(held.metrics.accuracy!.drop <= 0.015, JSON.stringify(held.metrics.accuracy));
+    assert.ok(held.metrics.size.ratio < 0.8, `${held.metrics.size.ratio}`);
+    const kept = held.nodes.filter(({ code }) => code === "kept_for_accuracy").map(({ name }) => name);
+    assert.deepEqual(kept.sort(), [...chosen[0]!.float_nodes].sort());
+  });
+
+  test("without labels the same holds for the signal to noise ratio", async () => {
+    const params = { dataset_id: ids.unlabelled, calibration: "minmax" };
+    const plain = await reportOf(await quantized("cnn", params));
+    const before = plain.metrics.fidelity.outputs[0]!.sqnr_db!;
+    const held = await reportOf(await quantized("cnn", { ...params, min_sqnr_db: before + 3 }));
+    const { reached, score, trials } = held.quantization!.control!;
+    assert.ok(reached && score === "sqnr_db" && trials.length > 1, JSON.stringify(trials));
+    const after = held.metrics.fidelity.outputs[0]!.sqnr_db!;
+    // The target holds on a few samples of the dataset, these are others.
+    assert.ok(after > before + 2 && held.metrics.size.ratio < 0.9, `${before} -> ${after} dB`);
+  });
+
+  test("equalisation makes up for uneven channels, and says what it gained", async () => {
+    const { metrics, quantization } = await reportOf(await quantized("uneven", { per_channel: false }));
+    assert.ok(metrics.accuracy!.drop <= 0.01, JSON.stringify(metrics.accuracy));
+    const equalization = quantization!.corrections.find(({ name }) => name === "equalization")!;
+    assert.ok(equalization.applied);
+    assert.ok(equalization.sqnr_after_db > equalization.sqnr_before_db + 6, JSON.stringify(equalization));
+  });
+
+  test("without data of its own, the job is judged on samples of the dataset that it has not used", async () => {
+    const { metrics } = await reportOf(await quantized("cnn", { dataset_id: ids.unlabelled }, { dataset_id: null }));
+    assert.equal(metrics.fidelity.data, "calibration");
+    assert.equal(metrics.fidelity.samples, 300 - 128);
+  });
+
+  test("what cannot be is refused when the job is posted", async () => {
+    const refused = async (params: object) => {
+      const response = await fetch(`${stack.url}/v1/jobs`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(submission("cnn", params)),
+      });
+      assert.equal(response.status, 422);
+      const { errors } = (await response.json()) as { errors: { pointer: string; code: string }[] };
+      return errors.map(({ pointer, code }) => `${pointer} ${code}`);
+    };
+    assert.deepEqual(await refused({ dataset_id: undefined }), ["/params/dataset_id invalid_type"]);
+    assert.deepEqual(await refused({ dataset_id: "dst_nothing" }), ["/params/dataset_id unknown_dataset"]);
+    assert.deepEqual(await refused({ dataset_id: ids.unlabelled, max_metric_drop: 0.1 }), [
+      "/params/max_metric_drop no_labels",
+    ]);
+    assert.deepEqual(await refused({ max_metric_drop: 0.1, min_sqnr_db: 20 }), ["/params/min_sqnr_db custom"]);
+    assert.deepEqual(await refused({ rounding: "adaround" }), ["/params/rounding invalid_value"]);
+    const pairs = writeNpz({ pair: tensorOf("float32", [4, 2], new Float32Array(8)) });
+    const { id } = await jobs.client.uploadDataset(new Uint8Array(pairs), "pairs.npz", "pairs");
+    assert.deepEqual(await refused({ dataset_id: id }), ["/params/dataset_id dataset_mismatch"]);
+  });
+});
