@@ -260,7 +260,10 @@ test("artifacts and the report of a finished job; both go with it", async () => 
   assert.ok(report.body.equals(html));
   assert.match(report.headers.get("content-type")!, /^text\/html/);
   assert.match(report.headers.get("content-disposition")!, /^inline/);
-  assert.match(report.headers.get("content-security-policy")!, /^sandbox allow-scripts; default-src 'none'; .*script-src 'sha256-/);
+  assert.match(
+    report.headers.get("content-security-policy")!,
+    /^sandbox allow-scripts; default-src 'none'; .*script-src 'sha256-/,
+  );
   assert.equal(report.headers.get("x-content-type-options"), "nosniff");
   for (const name of ["other", "..%2Freport.json", "%2e%2e%2freport.json", "report.json%00"]) {
     assert.equal((await api.call("GET", `${path}/artifacts/${name}`)).status, 404, name);

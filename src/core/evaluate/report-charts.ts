@@ -105,7 +105,8 @@ export function latencyChart(report: Report, draw: DrawChart): Markup {
       ["median", "median"],
     ],
     draw: ({ plot }) => ({
-      height: 170,
+      height: 150,
+      marginTop: 6,
       marginLeft: 66,
       x: {
         label: `time (${factor === 1 ? "ms" : "µs"})`,
@@ -114,7 +115,13 @@ export function latencyChart(report: Report, draw: DrawChart): Markup {
         grid: true,
         ticks: 5,
       },
-      y: { label: null, domain: SIDES.map((side) => names[side]), tickSize: 0, padding: 0.45 },
+      y: {
+        label: null,
+        domain: SIDES.map((side) => names[side]),
+        tickFormat: (name: string) => `${name}\n${boxes.find(({ side }) => side === name)!.label}`,
+        tickSize: 0,
+        padding: 0.4,
+      },
       color: { type: "identity" },
       marks: [
         plot.barX(boxes, { x1: "from", x2: "to", y: "side", fill: "var(--box)" }),
@@ -123,7 +130,6 @@ export function latencyChart(report: Report, draw: DrawChart): Markup {
           { x: ({ ms }) => ms * factor, y: "side", stroke: "colour", strokeOpacity: 0.6, inset: 3 },
         ),
         plot.tickX(boxes, { x: "median", y: "side", stroke: "var(--ink)", strokeWidth: 2.5, inset: -3 }),
-        plot.text(boxes, { x: "median", y: "side", text: "label", dy: -31, fontWeight: 600 }),
       ],
     }),
     note:

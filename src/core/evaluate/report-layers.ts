@@ -2,7 +2,7 @@ import type { LayerError } from "../facts.ts";
 import { type Content, html } from "./markup.ts";
 import type { Report } from "./report.ts";
 import { decibels, details, plural, section, shortened, table } from "./report-parts.ts";
-import type { DrawChart } from "./report-plots.ts";
+import { countingTicks, type DrawChart } from "./report-plots.ts";
 
 /** Layers that are pointed out. */
 const WORST = 3;
@@ -37,13 +37,14 @@ export function layerErrors({ layer_errors: errors, job }: Report, draw: DrawCha
             ["ring", "one of the worst"],
             ...(same.length > 0 ? [["hollow", "no error"] as const] : []),
           ],
-          draw: ({ plot }) => ({
+          draw: ({ plot, width }) => ({
             height: 260,
             x: {
               label: "layer, in the order of the model",
               labelArrow: "none",
               domain: [0.5, points.length + 0.5],
-              ...AXIS,
+              ticks: countingTicks(points.length, width > 500 ? 16 : 8),
+              tickFormat: String,
             },
             y: { label: "SQNR (dB)", labelArrow: "none", domain: [low - margin, top], grid: true, ticks: 6 },
             marks: [
@@ -75,8 +76,6 @@ export function layerErrors({ layer_errors: errors, job }: Report, draw: DrawCha
 }
 
 type Point = LayerError & { readonly at: number; readonly sqnr_db: number };
-
-const AXIS = { ticks: 8, tickFormat: (at: number) => (Number.isInteger(at) ? String(at) : "") } as const;
 
 const toDb = ({ sqnr_db }: Point) => sqnr_db;
 const tip = ({ node, op, sqnr_db }: LayerError) => `${shortened(node, 80)} (${op}): ${decibels(sqnr_db)}`;

@@ -71,6 +71,13 @@ function legendOf({ legend }: Chart): Content {
   return html`<ul class="legend">${legend.map(([mark, meaning]) => html`<li><i class="${mark}"></i>${meaning}</li>`)}</ul>`;
 }
 
+/** Some `most` of the numbers from 1 to `count`, at even distances. */
+export function countingTicks(count: number, most: number): number[] {
+  const step = [1, 2, 5].flatMap((digit) => [1, 10, 100, 1000].map((power) => digit * power)).sort((a, b) => a - b);
+  const chosen = step.find((candidate) => count / candidate <= most) ?? count;
+  return Array.from({ length: Math.floor(count / chosen) }, (_, i) => (i + 1) * chosen);
+}
+
 /** Attributes that say where something is. */
 const PLACES = ["d", "transform", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "width", "height"] as const;
 

@@ -71,10 +71,10 @@ quantized, over calibration samples.</p>`,
         const gains = bars.map(({ gain_db }) => gain_db);
         const [low, high] = [Math.min(0, ...gains), Math.max(0, ...gains)];
         return {
-          height: 46 + 34 * bars.length,
+          height: 46 + 36 * bars.length,
           marginTop: 4,
           marginLeft: 14,
-          marginRight: 58,
+          marginRight: 72,
           x: {
             label: "gain (dB)",
             labelArrow: "none",
@@ -84,7 +84,7 @@ quantized, over calibration samples.</p>`,
           },
           y: { axis: null, domain: bars.map(({ row }) => row), padding: 0 },
           marks: [
-            plot.barX(bars, { x: "gain_db", y: "row", insetTop: 17, insetBottom: 9, fill: "var(--after)" }),
+            plot.barX(bars, { x: "gain_db", y: "row", insetTop: 18, insetBottom: 10, fill: "var(--after)" }),
             plot.ruleX([0]),
             plot.text(bars, {
               x: 0,
@@ -92,7 +92,7 @@ quantized, over calibration samples.</p>`,
               text: ({ nodes }) => groupName(nodes, Math.floor(width / 9)),
               textAnchor: "start",
               dx: 4,
-              dy: -7,
+              dy: -10,
             }),
             plot.text(bars, {
               x: ({ gain_db }) => Math.max(0, gain_db),

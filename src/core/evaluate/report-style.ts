@@ -29,7 +29,7 @@ code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere; }
 .bad { color: var(--bad); }
 .verdict { display: inline-block; margin-top: .75rem; padding: .25rem .75rem; border: 1px solid currentColor; border-radius: 99px; font-weight: 600; }
 main > section { margin-top: 2.25rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(10rem, 100%), 1fr)); gap: .75rem; margin-top: 1.5rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(9rem, 100%), 1fr)); gap: .75rem; margin-top: 1.5rem; }
 .tile { padding: .9rem 1rem; background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }
 .tile h2 { margin: 0; color: var(--soft); font-size: .85rem; font-weight: 600; }
 .figure { margin: .1rem 0; font-size: 1.6rem; font-weight: 650; line-height: 1.25; }
@@ -83,6 +83,7 @@ input, select { max-width: 100%; padding: .3rem .5rem; background: var(--card); 
 .tall thead th { position: sticky; top: 0; background: var(--card); z-index: 1; }
 .tall tbody tr:last-child > * { border-bottom: 0; }
 .sortable { min-width: 50rem; }
+.sortable td code { white-space: nowrap; }
 th button { padding: 0; border: 0; background: none; cursor: pointer; font-weight: inherit; }
 th button::after { content: " ↕"; opacity: .45; }
 [aria-sort=ascending] button::after { content: " ↑"; opacity: 1; }

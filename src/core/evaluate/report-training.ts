@@ -2,7 +2,7 @@ import type { EpochFacts, TrainingMetrics } from "../facts.ts";
 import { type Content, html, type Markup } from "./markup.ts";
 import type { Report } from "./report.ts";
 import { bytes, count, details, duration, metricFormat, plural, section, significant, table } from "./report-parts.ts";
-import type { DrawChart } from "./report-plots.ts";
+import { countingTicks, type DrawChart } from "./report-plots.ts";
 
 /** How training went: curves, and teacher, student before, student after and baseline side by side. Nothing for other jobs. */
 export function training(report: Report, draw: DrawChart): Content {
@@ -75,8 +75,8 @@ function curve(
       x: {
         label: "epoch",
         labelArrow: "none",
-        ticks: 6,
-        tickFormat: (epoch) => (Number.isInteger(epoch) ? String(epoch) : ""),
+        ticks: countingTicks(Math.max(...[...own, ...baseline].map(({ epoch }) => epoch)), 8),
+        tickFormat: String,
       },
       y: {
         label: isShare ? "%" : unit,

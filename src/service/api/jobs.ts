@@ -190,6 +190,8 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     const found = await artifact(params.job_id, "report.html");
     // It names what the uploaded model contains: it may look as it likes and sort its tables, in an origin of its own, but reach nothing.
     reply.header("content-security-policy", `sandbox allow-scripts; ${REPORT_POLICY}`);
+    // Browsers complain when such an origin is to have a process by its name.
+    reply.removeHeader("origin-agent-cluster");
     const look = { filename: found.name, mediaType: "text/html; charset=utf-8", inline: true };
     return sendDownload(request, reply, blobDownload(blobs, found, look));
   });
