@@ -1,9 +1,9 @@
 import { readFileSync, statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { CoreError, inspectModel, listLayers, openDataset } from "../src/core/index.ts";
+import { CoreError, type DatasetOptions, inspectModel, listLayers, openDataset } from "../src/core/index.ts";
 import { openSession, runtimeVersion } from "../src/core/runtime/session.ts";
-import { DatasetSpec } from "../src/service/api/schemas.ts";
+import { DatasetSpec } from "../src/service/api/dataset-spec.ts";
 import { planDistillJob, runDistillJob } from "../src/service/jobs/distill-job.ts";
 import type { JobEnvironment } from "../src/service/jobs/job-environment.ts";
 import type { JobContext } from "../src/service/jobs/job-steps.ts";
@@ -11,8 +11,9 @@ import { planQuantizeJob, runQuantizeJob } from "../src/service/jobs/quantize-jo
 import type { JobSpec } from "../src/service/jobs/spec.ts";
 import type { JobInputs, JobOutcome, JobPlan, JobRequest, LocalFile } from "../src/service/tasks.ts";
 import { VERSIONS } from "../src/service/versions.ts";
-import { openByteSource } from "./byte-source.ts";
+import { openByteSource, openScratch } from "./byte-source.ts";
 import { describeHost } from "./host.ts";
+import { imageDecoder } from "./image-decoder.ts";
 import { measurePeak } from "./measure-peak.ts";
 import { openModel, openTemporary, openWrittenModel, writeModel } from "./model-files.ts";
 import type { TaskHandlers } from "./task-server.ts";
@@ -98,6 +99,6 @@ function mainFile([file]: readonly LocalFile[]): string {
 }
 
 /** A spec is stored as it was checked when the dataset was uploaded. */
-function datasetOptions(spec: unknown): { readonly input?: string | undefined } {
-  return spec === null ? {} : DatasetSpec.parse(spec);
+function datasetOptions(spec: unknown): DatasetOptions {
+  return { spec: spec === null ? undefined : DatasetSpec.parse(spec), imageDecoder, openScratch };
 }

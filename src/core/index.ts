@@ -1,8 +1,10 @@
 /** The public surface of the library. `runtime/` is not part of it: who runs models passes `openSession` in. */
 export { trainableOperators } from "./autodiff/gradient.ts";
-export type { ByteSource } from "./data/byte-source.ts";
-export { type Dataset, datasetView, openDataset } from "./data/dataset.ts";
+export type { ByteSource, ScratchBytes } from "./data/byte-source.ts";
+export { type Dataset, type DatasetOptions, datasetView, openDataset } from "./data/dataset.ts";
 export { checkDatasetFits, feedsFor } from "./data/fit.ts";
+export type { ImageDecoder } from "./data/images.ts";
+export { type DatasetSpec, TABLE_DTYPES } from "./data/spec.ts";
 export { type DistillationLoss, pairOutputs } from "./distill/objective.ts";
 export { distillOffline, type OfflineResult, type Phase } from "./distill/offline.ts";
 export { type Derivation, deriveStudent, parameterCount } from "./distill/student.ts";

@@ -60,19 +60,64 @@ test("raw bytes, with the name that tells the format", async () => {
 });
 
 test("what no reader is for is refused before it is read, what cannot be read with the reason", async () => {
-  for (const name of ["data.csv", "data.npz.exe", "data", ".npz", "images.tar.gz"]) {
+  for (const name of ["data.xlsx", "data.npz.exe", "data", ".npz", "images.tar.gz"]) {
     const refused = await upload({ [name]: randomBytes(100) });
     assert.equal(refused.status, 415, name);
     assert.equal(refused.json.code, "unsupported_media_type");
   }
-  const pickle = await upload({ "d.npy": Buffer.from("pickle") });
+  const pickle = await upload({ "d.npy": Buffer.from("pickle") }, { spec: '{"input":"x"}' });
   assert.equal(pickle.status, 422);
   assert.equal(pickle.json.code, "invalid_dataset");
   const two = await upload({ "a.npz": randomBytes(10), "b.npz": randomBytes(10) });
   assert.equal(two.status, 422);
-  const spec = await upload({ "a.npy": randomBytes(10) }, { spec: '{"input":"x","axis":1}' });
-  assert.deepEqual(
-    spec.json.errors.map((error: { pointer: string }) => error.pointer),
-    ["/spec/axis"],
-  );
+});
+
+test("a spec that is missing, not needed, of another kind or wrong is refused with what to send", async () => {
+  const images = '{"kind":"images","input":"x","size":[2,2]';
+  const cases: [file: string, spec: string | undefined, pointer: string, message: RegExp][] = [
+    ["a.npy", undefined, "/spec", /a \.npy file needs a spec, such as \{"input":"x"\}/],
+    [
+      "a.zip",
+      undefined,
+      "/spec",
+      /a \.zip file needs a spec, such as \{"kind":"images","input":"x","size":\[224,224\]\}/,
+    ],
+    ["a.csv", undefined, "/spec", /a \.csv file needs a spec, such as \{"kind":"csv"/],
+    ["a.jsonl", `${images}}`, "/spec", /needs a spec of kind "jsonl", such as .*; this one is of kind "images"/],
+    ["a.npz", '{"input":"x"}', "/spec", /a \.npz file needs no spec/],
+    ["a.npy", '{"input":"x","axis":1}', "/spec/kind", /must be "images" \(for \.zip\), "csv", "jsonl", or "array"/],
+    ["a.npy", '{"kind":"array","input":"x","axis":1}', "/spec/axis", /no such field/],
+    ["a.zip", "{", "/spec", /must be JSON/],
+    ["a.zip", `${images},"mean":[0.5]}`, "/spec/mean", /one number for each channel, 3/],
+    ["a.zip", `${images},"dtype":"uint8","scale":1}`, "/spec/scale", /not for dtype uint8/],
+    ["a.zip", `${images},"pad_value":1}`, "/spec/pad_value", /only for resize "pad"/],
+    ["a.zip", `${images},"resize":"crop","shorter_side":1}`, "/spec/shorter_side", /not be less than/],
+    ["a.zip", `${images},"std":[1,0,1]}`, "/spec/std/1", /expected number to be >0/],
+    ["a.csv", '{"kind":"csv","inputs":{}}', "/spec/inputs", /must name a model input/],
+    ["a.csv", '{"kind":"csv","inputs":{"x":{},"y":{}}}', "/spec/inputs/y/columns", /only one input/],
+    ["a.csv", '{"kind":"csv","inputs":{"x":{"dtype":"object"}}}', "/spec/inputs/x/dtype", /expected one of/],
+  ];
+  for (const [file, spec, pointer, message] of cases) {
+    const refused = await upload({ [file]: randomBytes(10) }, spec === undefined ? {} : { spec });
+    assert.equal(refused.status, 422, `${file} ${spec}`);
+    assert.equal(refused.json.code, "validation_failed");
+    assert.deepEqual(
+      refused.json.errors.map((error: { pointer: string }) => error.pointer),
+      [pointer],
+    );
+    assert.match(refused.json.detail, message);
+  }
+});
+
+test("a raw body has its spec in the query", async () => {
+  const headers = { "content-type": "application/octet-stream" };
+  const query = (spec: string) => `/v1/datasets?name=rows.csv&spec=${encodeURIComponent(spec)}`;
+  const spec = '{"kind":"csv","inputs":{"x":{}}}';
+  const created = await api.call("POST", query(spec), { body: randomBytes(50), headers });
+  assert.equal(created.status, 201);
+  await api.call("DELETE", `/v1/datasets/${created.json.id}`);
+  const refused = await api.call("POST", query('{"kind":"csv"}'), { body: randomBytes(50), headers });
+  assert.equal(refused.json.errors[0].pointer, "/spec/inputs");
+  const misplaced = await api.call("POST", query(spec), { body: formOf({ "a.csv": randomBytes(10) }) });
+  assert.equal(misplaced.json.errors[0].pointer, "#/query/spec");
 });

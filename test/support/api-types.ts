@@ -91,7 +91,7 @@ export interface paths {
         put?: never;
         /**
          * Upload a dataset
-         * @description `.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. `.npy`: one array, for the input that `spec.input` names. Arrays of objects are refused. The same file again answers 200 with the dataset that is there already.
+         * @description `.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. The other formats need a `spec`, which says what feeds which input: `.npy` (one array), `.zip` (images, in a folder for each class), `.csv` and `.jsonl` (a row or line for each sample). Arrays of objects are refused. The same file with the same spec answers 200 with the dataset that is there already.
          */
         post: operations["createDataset"];
         delete?: never;
@@ -462,6 +462,16 @@ export interface components {
             /** Format: int64 */
             samples: number;
         };
+        /** @description For `.npy`: the array has no name, and is for this model input. The kind may be left out. */
+        ArraySpec: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "array";
+            /** @description The model input. */
+            input: string;
+        };
         Artifact: {
             name: string;
             media_type: string;
@@ -582,6 +592,41 @@ export interface components {
             /** @default null */
             webhook?: components["schemas"]["WebhookTarget"] | null;
         };
+        CsvColumns: {
+            /** @description In this order. Unless given: all columns that no other input and not the labels take, in the order of the file. */
+            columns?: (string | number)[];
+            /**
+             * @default float32
+             * @enum {string}
+             */
+            dtype?: "bool" | "int8" | "uint8" | "int16" | "uint16" | "int32" | "uint32" | "int64" | "uint64" | "float16" | "float32" | "float64";
+            /** @description Of one sample; one axis of all its numbers unless given. */
+            shape?: number[];
+        };
+        /** @description For `.csv`: a row is a sample. */
+        CsvSpec: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "csv";
+            /**
+             * @description Whether the first row has the names of the columns.
+             * @default true
+             */
+            header?: boolean;
+            /**
+             * @default ,
+             * @enum {string}
+             */
+            delimiter?: "," | ";" | "\t" | "|";
+            /** @description By model input. Columns are given by name, or by number from 0. */
+            inputs: {
+                [key: string]: components["schemas"]["CsvColumns"];
+            };
+            /** @description Column of the labels: class numbers, class names (their sorted list becomes `classes`), or numbers. */
+            labels?: string | number;
+        };
         /** @description As onnxruntime names it; more may be added. Now: float32, uint8, int8, uint16, int16, int32, int64, string, bool, float16, float64, uint32, uint64, complex64, complex128, bfloat16, float8e4m3fn, float8e4m3fnuz, float8e5m2, float8e5m2fnuz, uint4, int4, float4e2m1, float8e8m0, uint2, int2. */
         DType: string;
         Dataset: {
@@ -625,11 +670,8 @@ export interface components {
             /** @description Null on the last page. */
             next_cursor: string | null;
         };
-        /** @description What the file itself does not say. */
-        DatasetSpec: {
-            /** @description The model input that an `.npy` file is for. */
-            input?: string;
-        };
+        /** @description What the file itself does not say. `.npz` and `.safetensors` say it all and take none. */
+        DatasetSpec: components["schemas"]["ArraySpec"] | components["schemas"]["ImagesSpec"] | components["schemas"]["CsvSpec"] | components["schemas"]["JsonlSpec"];
         /** @description How the student is made from the teacher, with its weights. */
         Derivation: components["schemas"]["DeriveLayers"] | components["schemas"]["DeriveWidth"] | components["schemas"]["DeriveRank"];
         /** @description Share of the repeated blocks. */
@@ -1007,7 +1049,103 @@ export interface components {
              */
             seed: number;
         };
-        EffectiveQuantizeParams: components["schemas"]["EffectiveFloat16Params"] | components["schemas"]["EffectiveDynamicParams"] | components["schemas"]["EffectiveWeightOnlyParams"];
+        EffectiveQuantizeParams: components["schemas"]["EffectiveFloat16Params"] | components["schemas"]["EffectiveDynamicParams"] | components["schemas"]["EffectiveStaticParams"] | components["schemas"]["EffectiveWeightOnlyParams"];
+        /** static int8 */
+        EffectiveStaticParams: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "static";
+            /** @description Samples of what the model will see: the ranges of activations are taken from them. */
+            dataset_id: string;
+            /**
+             * Format: int64
+             * @description How many of them, drawn by the seed.
+             * @default 128
+             */
+            samples: number;
+            /**
+             * @description How the range of an activation follows from its values: all of them, a moving average of each sample's range, a share of the values, the least loss of information, or the least squared error.
+             * @default mse
+             * @enum {string}
+             */
+            calibration: "minmax" | "moving_average" | "percentile" | "entropy" | "mse";
+            /**
+             * @description Share of the values that `percentile` keeps.
+             * @default 99.999
+             */
+            percentile: number;
+            /**
+             * @description `auto` is what the target computes fastest with: uint8 on x64.
+             * @default auto
+             * @enum {string}
+             */
+            activation_dtype: "auto" | "uint8" | "int8";
+            /**
+             * @description One scale for each output channel of a weight instead of one for each weight.
+             * @default true
+             */
+            per_channel: boolean;
+            /**
+             * @default nearest
+             * @enum {string}
+             */
+            rounding: "nearest";
+            /**
+             * @description Scale channels between layers against each other. `auto`: where it is measured to help; true: everywhere, by the weights alone.
+             * @default auto
+             */
+            equalize: "auto" | boolean;
+            /**
+             * @description Move outliers of activations into the weights behind a normalization. `auto`: where and as far as it is measured to help.
+             * @default auto
+             */
+            smooth_quant_alpha: ("auto" | number) | null;
+            /**
+             * @description Make up for the mean error of each layer, if it is measured to help.
+             * @default true
+             */
+            bias_correction: boolean;
+            /**
+             * @description Keep layers in float until the metric of `evaluation` drops no further, on labelled samples of the dataset that calibration has not seen.
+             * @default null
+             */
+            max_metric_drop: number | null;
+            /**
+             * @description The same without labels: until the signal to noise ratio of the outputs is this good.
+             * @default null
+             */
+            min_sqnr_db: number | null;
+            /**
+             * Format: int64
+             * @description Models that may be tried for that.
+             * @default 24
+             */
+            max_trials: number;
+            /**
+             * @description Names of nodes to leave alone.
+             * @default []
+             */
+            exclude_nodes: string[];
+            /**
+             * @description Operator types to leave alone.
+             * @default []
+             */
+            exclude_ops: string[];
+            /**
+             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @default auto
+             * @enum {string}
+             */
+            target: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed: number;
+        };
         EffectiveTraining: {
             /**
              * Format: int64
@@ -1247,6 +1385,60 @@ export interface components {
              */
             heads?: number;
         };
+        /** @description For a `.zip` of images: what becomes of an image. */
+        ImagesSpec: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "images";
+            /** @description The model input that takes the images. */
+            input: string;
+            /** @description Height and width that every image is brought to. */
+            size: [
+                number,
+                number
+            ];
+            /**
+             * @default NCHW
+             * @enum {string}
+             */
+            layout?: "NCHW" | "NHWC";
+            /**
+             * @description Order of the channels; gray has one.
+             * @default rgb
+             * @enum {string}
+             */
+            color?: "rgb" | "bgr" | "gray";
+            /**
+             * @description `stretch`: to `size`, whatever the proportions. `crop`: to the smallest size that covers `size`, then its center. `pad`: to the largest size that fits, centered, with `pad_value` around. Always bilinear with antialiasing, as Pillow and torchvision do it.
+             * @default stretch
+             * @enum {string}
+             */
+            resize?: "stretch" | "crop" | "pad";
+            /**
+             * Format: int64
+             * @description Only with `crop`: what the shorter side is scaled to before, as in resize 256, crop 224.
+             */
+            shorter_side?: number;
+            /**
+             * Format: int64
+             * @description Only with `pad`; 0 (black) unless given.
+             */
+            pad_value?: number;
+            /**
+             * @description `float32`: value = (pixel · `scale` − `mean`) / `std`. `uint8`: the pixels, 0 to 255.
+             * @default float32
+             * @enum {string}
+             */
+            dtype?: "float32" | "uint8";
+            /** @description 1/255 unless given. */
+            scale?: number;
+            /** @description One for each channel, in the order of `color`; 0 unless given. */
+            mean?: number[];
+            /** @description One for each channel, in the order of `color`; 1 unless given. */
+            std?: number[];
+        };
         Job: components["schemas"]["QuantizeJob"] | components["schemas"]["DistillJob"];
         /** @description What a webhook says; ask for the job to know more. */
         JobEnded: {
@@ -1345,6 +1537,31 @@ export interface components {
         JobStatus: "queued" | "running" | "cancelling" | "succeeded" | "failed" | "cancelled";
         /** @enum {string} */
         JobType: "quantize" | "distill";
+        JsonlColumns: {
+            /** @description In this order. Unless given: all columns that no other input and not the labels take, in the order of the file. */
+            columns?: string[];
+            /**
+             * @default float32
+             * @enum {string}
+             */
+            dtype?: "bool" | "int8" | "uint8" | "int16" | "uint16" | "int32" | "uint32" | "int64" | "uint64" | "float16" | "float32" | "float64";
+            /** @description Of one sample; one axis of all its numbers unless given. */
+            shape?: number[];
+        };
+        /** @description For `.jsonl`: a line is a sample, a JSON object. */
+        JsonlSpec: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "jsonl";
+            /** @description By model input. A column is a field of the objects: a number, or, when it is the input's only one, nested lists of numbers. */
+            inputs: {
+                [key: string]: components["schemas"]["JsonlColumns"];
+            };
+            /** @description Column of the labels: class numbers, class names (their sorted list becomes `classes`), or numbers. */
+            labels?: string;
+        };
         /** @description Measured in one run, interleaved A B A B, after warm-up. */
         LatencyMetrics: {
             before: components["schemas"]["Timing"];
@@ -1660,7 +1877,7 @@ export interface components {
             /** @description With every default filled in. */
             effective_params: components["schemas"]["EffectiveQuantizeParams"];
         };
-        QuantizeParams: components["schemas"]["Float16Params"] | components["schemas"]["DynamicParams"] | components["schemas"]["WeightOnlyParams"];
+        QuantizeParams: components["schemas"]["Float16Params"] | components["schemas"]["DynamicParams"] | components["schemas"]["StaticParams"] | components["schemas"]["WeightOnlyParams"];
         QuantizePlan: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -1687,6 +1904,102 @@ export interface components {
             /** Format: int64 */
             after_bytes: number;
             ratio: number;
+        };
+        /** static int8 */
+        StaticParams: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "static";
+            /** @description Samples of what the model will see: the ranges of activations are taken from them. */
+            dataset_id: string;
+            /**
+             * Format: int64
+             * @description How many of them, drawn by the seed.
+             * @default 128
+             */
+            samples?: number;
+            /**
+             * @description How the range of an activation follows from its values: all of them, a moving average of each sample's range, a share of the values, the least loss of information, or the least squared error.
+             * @default mse
+             * @enum {string}
+             */
+            calibration?: "minmax" | "moving_average" | "percentile" | "entropy" | "mse";
+            /**
+             * @description Share of the values that `percentile` keeps.
+             * @default 99.999
+             */
+            percentile?: number;
+            /**
+             * @description `auto` is what the target computes fastest with: uint8 on x64.
+             * @default auto
+             * @enum {string}
+             */
+            activation_dtype?: "auto" | "uint8" | "int8";
+            /**
+             * @description One scale for each output channel of a weight instead of one for each weight.
+             * @default true
+             */
+            per_channel?: boolean;
+            /**
+             * @default nearest
+             * @enum {string}
+             */
+            rounding?: "nearest";
+            /**
+             * @description Scale channels between layers against each other. `auto`: where it is measured to help; true: everywhere, by the weights alone.
+             * @default auto
+             */
+            equalize?: "auto" | boolean;
+            /**
+             * @description Move outliers of activations into the weights behind a normalization. `auto`: where and as far as it is measured to help.
+             * @default auto
+             */
+            smooth_quant_alpha?: ("auto" | number) | null;
+            /**
+             * @description Make up for the mean error of each layer, if it is measured to help.
+             * @default true
+             */
+            bias_correction?: boolean;
+            /**
+             * @description Keep layers in float until the metric of `evaluation` drops no further, on labelled samples of the dataset that calibration has not seen.
+             * @default null
+             */
+            max_metric_drop?: number | null;
+            /**
+             * @description The same without labels: until the signal to noise ratio of the outputs is this good.
+             * @default null
+             */
+            min_sqnr_db?: number | null;
+            /**
+             * Format: int64
+             * @description Models that may be tried for that.
+             * @default 24
+             */
+            max_trials?: number;
+            /**
+             * @description Names of nodes to leave alone.
+             * @default []
+             */
+            exclude_nodes?: string[];
+            /**
+             * @description Operator types to leave alone.
+             * @default []
+             */
+            exclude_ops?: string[];
+            /**
+             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @default auto
+             * @enum {string}
+             */
+            target?: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed?: number;
         };
         StoredFile: {
             name: string;
@@ -2809,6 +3122,8 @@ export interface operations {
             query?: {
                 /** @description File name of a raw body; its suffix tells the format. */
                 name?: string;
+                /** @description The `spec` of a raw body, which has no place for it: JSON, as in `DatasetSpec`. */
+                spec?: string;
             };
             header?: never;
             path?: never;

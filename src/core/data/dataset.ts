@@ -2,11 +2,17 @@ import { CoreError, checkCancelled } from "../errors.ts";
 import type { DatasetFacts } from "../facts.ts";
 import type { Tensor } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
-import type { ByteSource } from "./byte-source.ts";
+import { type ByteSource, memoryScratch, type ScratchBytes } from "./byte-source.ts";
+import { readCsv } from "./csv.ts";
+import { type ImageDecoder, readImages } from "./images.ts";
+import { readJsonl } from "./jsonl.ts";
+import { LIMITS } from "./limits.ts";
 import { isNpy, readNpy } from "./npy.ts";
-import { isNpz, readNpz } from "./npz.ts";
+import { readNpz } from "./npz.ts";
 import { isSafetensors, readSafetensors } from "./safetensors.ts";
-import { SampleArray, type StoredArray } from "./sample-array.ts";
+import { type Contents, SampleArray, type StoredArray } from "./sample-array.ts";
+import type { ArraySpec, DatasetSpec } from "./spec.ts";
+import { isZip } from "./zip.ts";
 
 /** The array that holds the labels, in every format. */
 const LABELS = "labels";
@@ -34,7 +40,9 @@ export interface BatchOptions {
 export interface Dataset {
   readonly facts: DatasetFacts;
   batches(options: BatchOptions): AsyncIterable<Batch>;
-  /** Any samples, in any order, read now. */
+  /** Makes samples ready for `gather`: what has to be decoded is decoded now, and once. Throws `invalid_dataset` for one that is damaged. */
+  prepare(indices: ArrayLike<number>, signal?: AbortSignal): Promise<void>;
+  /** Any samples that are ready, in any order, read now. */
   gather(indices: ArrayLike<number>): Batch;
 }
 
@@ -42,6 +50,11 @@ export interface Dataset {
 export function datasetView(dataset: Dataset, indices: Uint32Array): Dataset {
   return {
     facts: { ...dataset.facts, samples: indices.length },
+    prepare: (own, signal) =>
+      dataset.prepare(
+        Uint32Array.from(own, (i) => indices[i]!),
+        signal,
+      ),
     gather: (own) => dataset.gather(Uint32Array.from(own, (i) => indices[i]!)),
     batches(options) {
       return batchesOf(this, options);
@@ -50,36 +63,62 @@ export function datasetView(dataset: Dataset, indices: Uint32Array): Dataset {
 }
 
 export interface DatasetOptions {
-  /** The model input that a .npy file feeds: unlike the other formats it names nothing. */
-  readonly input?: string | undefined;
-  /** Also check what costs a pass over the data (checksums of members read in place): once, when the file arrives. */
+  /** What the file does not say itself: which formats it is, too, unless it is of arrays. */
+  readonly spec?: DatasetSpec | undefined;
+  /** Also check what costs a pass over the data (checksums of members read in place, images): once, when the file arrives. */
   readonly verify?: boolean | undefined;
+  /** Needed for images. */
+  readonly imageDecoder?: ImageDecoder | undefined;
+  /** Where decoded samples are kept; in memory unless given. */
+  readonly openScratch?: (() => ScratchBytes) | undefined;
 }
 
 /**
- * Opens a .npy, .npz or .safetensors file, told apart by their first bytes. Reads headers, unpacks what is compressed, and checks that all
- * arrays have the same number of samples. Throws `invalid_dataset` with the array at fault, or `limit_exceeded`.
+ * Opens a file of arrays (.npy, .npz or .safetensors, told apart by their first bytes), of images (.zip) or of rows (.csv, .jsonl), as
+ * `spec.kind` says. Reads headers, unpacks what is compressed, reads tables once, and checks that all arrays have the same number of samples.
+ * Throws `invalid_dataset` with the array, file or column at fault, or `limit_exceeded`.
  */
 export async function openDataset(source: ByteSource, options: DatasetOptions = {}): Promise<Dataset> {
-  return datasetOf(await readArrays(source, options));
+  return datasetOf(await readContents(source, options));
 }
 
-async function readArrays(source: ByteSource, { input, verify }: DatasetOptions): Promise<readonly StoredArray[]> {
+async function readContents(source: ByteSource, options: DatasetOptions): Promise<Contents> {
+  const { spec, imageDecoder, verify = false, openScratch = () => memoryScratch(LIMITS.memoryBytes) } = options;
+  switch (spec?.kind) {
+    case "images":
+      if (!imageDecoder) throw new CoreError("unsupported", "Images cannot be decoded here.");
+      return readImages(source, spec, { decoder: imageDecoder, openScratch, verify });
+    case "csv":
+      return readCsv(source, spec, openScratch);
+    case "jsonl":
+      return readJsonl(source, spec, openScratch);
+    default:
+      return { arrays: await readArrays(source, spec, verify) };
+  }
+}
+
+async function readArrays(
+  source: ByteSource,
+  spec: ArraySpec | undefined,
+  verify: boolean,
+): Promise<readonly StoredArray[]> {
   if (isNpy(source)) {
-    if (input === undefined) {
+    if (!spec) {
       throw new CoreError("invalid_dataset", "A .npy file names no input: say which one it feeds (`input`).");
     }
-    return [readNpy(source, input)];
+    return [readNpy(source, spec.input)];
   }
-  if (isNpz(source)) return readNpz(source, verify ?? false);
+  if (isZip(source)) return readNpz(source, verify);
   if (isSafetensors(source)) return readSafetensors(source);
   throw new CoreError("invalid_dataset", "The file is none of the formats that can be read: .npz, .npy, .safetensors.");
 }
 
-/** A dataset of stored arrays, one of which may be the labels. */
-export function datasetOf(stored: readonly StoredArray[]): Dataset {
-  const fields = stored.filter(({ name }) => name !== LABELS);
-  const labels = stored.find(({ name }) => name === LABELS);
+/** A dataset of what a file holds; without labels of their own, the array called `labels` has them. */
+function datasetOf(contents: Contents): Dataset {
+  const { arrays } = contents;
+  const fields = contents.labels ? arrays : arrays.filter(({ name }) => name !== LABELS);
+  const labels = contents.labels ? { name: LABELS, ...contents.labels } : arrays.find(({ name }) => name === LABELS);
+  const stored = labels ? [...fields, labels] : fields;
   if (fields.length === 0) throw new CoreError("invalid_dataset", "The dataset has no arrays.");
   const samples = countSamples(stored);
   if (labels?.dims.length === 0) {
@@ -89,6 +128,7 @@ export function datasetOf(stored: readonly StoredArray[]): Dataset {
     samples,
     fields.map((array) => new SampleArray(array)),
     labels && new SampleArray(labels),
+    contents,
   );
 }
 
@@ -114,20 +154,31 @@ class ArrayDataset implements Dataset {
   readonly facts: DatasetFacts;
   readonly #fields: readonly SampleArray[];
   readonly #labels: SampleArray | undefined;
+  readonly #prepare: Contents["prepare"];
 
-  constructor(samples: number, fields: readonly SampleArray[], labels: SampleArray | undefined) {
+  constructor(
+    samples: number,
+    fields: readonly SampleArray[],
+    labels: SampleArray | undefined,
+    { classes, prepare }: Pick<Contents, "classes" | "prepare">,
+  ) {
     this.#fields = fields;
     this.#labels = labels;
+    this.#prepare = prepare;
     this.facts = {
       samples,
       fields: fields.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
       has_labels: labels !== undefined,
-      classes: null,
+      classes: classes ?? null,
     };
   }
 
   batches(options: BatchOptions): AsyncIterable<Batch> {
     return batchesOf(this, options);
+  }
+
+  async prepare(indices: ArrayLike<number>, signal?: AbortSignal): Promise<void> {
+    await this.#prepare?.(indices, signal);
   }
 
   gather(indices: ArrayLike<number>): Batch {
@@ -149,6 +200,8 @@ async function* batchesOf(
   for (let start = 0; start < end; start += batchSize) {
     checkCancelled(signal);
     const count = Math.min(batchSize, end - start);
-    yield dataset.gather(order?.subarray(start, start + count) ?? Array.from({ length: count }, (_, i) => start + i));
+    const indices = order?.subarray(start, start + count) ?? Uint32Array.from({ length: count }, (_, i) => start + i);
+    await dataset.prepare(indices, signal);
+    yield dataset.gather(indices);
   }
 }

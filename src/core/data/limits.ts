@@ -11,6 +11,19 @@ export const LIMITS = {
   safetensorsHeaderBytes: 1024 * 1024,
   /** Data that has to be unpacked or rearranged in memory, over all arrays; what is read in place has no limit. */
   memoryBytes: 2 ** 31,
+  /** Decoded samples that a job keeps on disk: images, and the rows of tables. */
+  scratchBytes: 2 ** 35,
+  images: 2 ** 18,
+  /** Of one image: compressed, and pixels before it is resized, a little more than the largest phone cameras make. */
+  imageFileBytes: 64 * 1024 * 1024,
+  imagePixels: 2 ** 26,
+  /** Images that are decoded when the file arrives; of further ones the header is read, and damage is found by the job that comes to it. */
+  verifiedImages: 8192,
+  /** One line of a table; all of it is in memory at once. */
+  lineBytes: 16 * 1024 * 1024,
+  rows: 2 ** 27,
+  /** Distinct labels that are text. */
+  classes: 65_536,
   /** A compressed archive may grow this many times, */
   inflationRatio: 100,
   /** unless it stays below this many bytes. */

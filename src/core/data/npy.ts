@@ -2,7 +2,7 @@ import { CoreError } from "../errors.ts";
 import { byteLengthOf, DTYPES, type DType } from "../onnx/dtype.ts";
 import { type ByteSource, memorySource, sliceSource } from "./byte-source.ts";
 import { checkDims, LIMITS } from "./limits.ts";
-import type { StoredArray } from "./sample-array.ts";
+import { bigEndian, type StoredArray } from "./sample-array.ts";
 
 /** NumPy's type codes (kind and bytes) for the dtypes that a dataset may hold. Everything else, objects above all, is refused. */
 const TYPE_CODES: Readonly<Record<string, DType>> = {
@@ -70,7 +70,7 @@ export function readNpy(source: ByteSource, name: string): StoredArray {
     dtype,
     dims: header.shape,
     source: header.fortranOrder ? toRowMajor(data, dtype, header.shape, name) : data,
-    bigEndian: order === ">",
+    encoding: order === ">" ? bigEndian(dtype) : undefined,
   };
 }
 

@@ -70,7 +70,6 @@ export function readSafetensors(source: ByteSource): StoredArray[] {
     dtype,
     dims,
     source: sliceSource(source, dataStart + begin, end - begin),
-    bigEndian: false,
   }));
 }
 

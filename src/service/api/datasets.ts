@@ -4,25 +4,25 @@ import { type CatalogFile, type DatasetRecord, newId } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
 import type { ApiContext } from "./context.ts";
+import { DATASET_FORMATS, DatasetSpec, specMismatch } from "./dataset-spec.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
 import * as examples from "./examples.ts";
 import type { Inspector } from "./inspector.ts";
 import { defineOperation, isJson, route } from "./operation.ts";
 import type { FinishedUploads } from "./resumable-uploads.ts";
+import { CreateDatasetRequest, Dataset, DatasetPage, DatasetParams, Metadata, Name, PageQuery } from "./schemas.ts";
 import {
-  CreateDatasetRequest,
-  Dataset,
-  DatasetPage,
-  DatasetParams,
-  DatasetSpec,
-  Metadata,
-  Name,
-  PageQuery,
-} from "./schemas.ts";
-import { checkFieldNames, type Intake, parseField, parseJsonField, takeUpload, withClaims } from "./upload-intake.ts";
+  checkFieldNames,
+  type Intake,
+  invalidField,
+  parseField,
+  parseJsonField,
+  takeUpload,
+  withClaims,
+} from "./upload-intake.ts";
 
 /** What can be read, by the suffix of the file's name. */
-export const DATASET_SUFFIXES = [".npz", ".npy", ".safetensors"] as const;
+export const DATASET_SUFFIXES = Object.keys(DATASET_FORMATS);
 
 const createDataset = defineOperation({
   id: "createDataset",
@@ -32,11 +32,17 @@ const createDataset = defineOperation({
   summary: "Upload a dataset",
   description:
     "`.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. " +
-    "`.npy`: one array, for the input that `spec.input` names. Arrays of objects are refused. The same file again " +
-    "answers 200 with the dataset that is there already.",
+    "The other formats need a `spec`, which says what feeds which input: `.npy` (one array), `.zip` (images, in a " +
+    "folder for each class), `.csv` and `.jsonl` (a row or line for each sample). Arrays of objects are refused. " +
+    "The same file with the same spec answers 200 with the dataset that is there already.",
   access: "write",
   query: z.strictObject({
     name: Name.optional().meta({ description: "File name of a raw body; its suffix tells the format." }),
+    spec: z
+      .string()
+      .max(8192)
+      .optional()
+      .meta({ description: "The `spec` of a raw body, which has no place for it: JSON, as in `DatasetSpec`." }),
   }),
   body: CreateDatasetRequest,
   streams: {
@@ -76,7 +82,7 @@ const createDataset = defineOperation({
     "worker_crashed",
     "validation_failed",
   ],
-  examples: { "application/json": { uploaded: examples.createDatasetRequest } },
+  examples: { "application/json": examples.createDatasetRequests },
 });
 
 const listDatasets = defineOperation({
@@ -159,6 +165,8 @@ export function registerDatasets(
   const { catalog, jobs, blobs } = context;
 
   route(app, createDataset, async ({ query, body }, request, reply) => {
+    const isRaw = !isJson(request) && !request.isMultipart();
+    if (query.spec !== undefined && !isRaw) throw invalidField("#/query/spec", "misplaced", "goes into the body");
     const { record, created } = isJson(request)
       ? await finishedUploads.use(body.uploads, (take) =>
           add(request, async (id) => ({
@@ -169,7 +177,10 @@ export function registerDatasets(
           })),
         )
       : await add(request, async (id) =>
-          formOf(await takeUpload(context, request, id, { rawName: query.name ?? "dataset", checkName: suffixOf })),
+          formOf(
+            await takeUpload(context, request, id, { rawName: query.name ?? "dataset", checkName: suffixOf }),
+            query.spec === undefined ? {} : { spec: query.spec },
+          ),
         );
     if (created) reply.code(201).header("location", `/v1/datasets/${record.id}`);
     return datasetOf(record);
@@ -179,23 +190,25 @@ export function registerDatasets(
   function add(request: FastifyRequest, take: (id: string) => Promise<TakenDataset>) {
     const id = newId("dst");
     return withClaims(context, request, id, async () => {
-      const { files, name, spec = null, metadata } = await take(id);
+      const { files, name, spec, metadata } = await take(id);
       const file = onlyFile(files);
       const suffix = suffixOf(file.name);
-      const identity = sha256Of(canonicalJson([file.sha256, suffix, spec]));
+      const mismatch = specMismatch(suffix, spec);
+      if (mismatch !== undefined) throw invalidField("/spec", "spec_mismatch", mismatch);
+      const identity = sha256Of(canonicalJson([file.sha256, suffix, spec ?? null]));
       const same = await catalog.datasets.find(identity);
       if (same !== undefined) {
         await context.claims.release(id);
         return { record: same, created: false };
       }
-      const facts = await inspector.dataset(file, spec);
+      const facts = await inspector.dataset(file, spec ?? null);
       return catalog.datasets.add({
         id,
         identity,
         name: name ?? file.name.slice(0, -suffix.length).slice(0, 200),
         created_at: new Date().toISOString(),
         file,
-        spec,
+        spec: spec ?? null,
         facts,
         metadata: metadata ?? {},
       });
@@ -238,7 +251,9 @@ interface TakenDataset {
   readonly metadata: Readonly<Record<string, string>> | undefined;
 }
 
-function formOf({ files, fields }: Intake): TakenDataset {
+/** `raw` has the fields of a body without any. */
+function formOf({ files, fields: sent }: Intake, raw: Intake["fields"]): TakenDataset {
+  const fields = { ...raw, ...sent };
   checkFieldNames(fields, ["name", "spec", "metadata"]);
   return {
     files,

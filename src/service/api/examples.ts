@@ -64,9 +64,35 @@ export const dataset = {
   metadata: {},
 };
 
-export const createDatasetRequest = {
-  uploads: [{ upload_id: "upl_0199d3b2-4e00-7b7b-8a8a-111213141516", filename: "lines.npz" }],
-  name: "lines",
+const uploadOf = (filename: string) => ({
+  uploads: [{ upload_id: "upl_0199d3b2-4e00-7b7b-8a8a-111213141516", filename }],
+});
+
+/** By format. */
+export const createDatasetRequests = {
+  arrays: { ...uploadOf("lines.npz"), name: "lines" },
+  images: {
+    ...uploadOf("photos.zip"),
+    spec: {
+      ...{ kind: "images", input: "pixels", size: [224, 224], resize: "crop", shorter_side: 256 },
+      ...{ mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] },
+    },
+  },
+  csv: {
+    ...uploadOf("digits.csv"),
+    spec: { kind: "csv", inputs: { x: { shape: [1, 28, 28] } }, labels: "label" },
+  },
+  jsonl: {
+    ...uploadOf("sentences.jsonl"),
+    spec: {
+      kind: "jsonl",
+      inputs: {
+        input_ids: { columns: ["input_ids"], dtype: "int64" },
+        attention_mask: { columns: ["attention_mask"], dtype: "int64" },
+      },
+      labels: "label",
+    },
+  },
 };
 
 export const createJobRequest = {

@@ -309,7 +309,7 @@ function addDiscriminator({ discriminator, options }: z.core.$ZodDiscriminatedUn
     const name = z.globalRegistry.get(option)?.id;
     if (name === undefined) throw new Error("The members of a union must be named.");
     const values = option._zod.propValues?.[discriminator] ?? new Set();
-    for (const value of values) mapping[String(value)] = PREFIX + name;
+    for (const value of values) if (value !== undefined) mapping[String(value)] = PREFIX + name;
   }
   jsonSchema.discriminator = { propertyName: discriminator, mapping };
 }

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { DTYPES } from "../../core/index.ts";
+import { DatasetSpec } from "./dataset-spec.ts";
 
 /** The wire forms that several resources share, and those of models and datasets. */
 
@@ -147,12 +148,6 @@ export const CreateModelRequest = z
     metadata: Metadata.default({}),
   })
   .meta({ id: "CreateModelRequest", description: "A model from finished resumable uploads, which are used up by it." });
-
-export const DatasetSpec = z
-  .strictObject({
-    input: z.string().min(1).max(1024).optional().meta({ description: "The model input that an `.npy` file is for." }),
-  })
-  .meta({ id: "DatasetSpec", description: "What the file itself does not say." });
 
 export const CreateDatasetRequest = z
   .strictObject({

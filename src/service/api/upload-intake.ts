@@ -223,7 +223,8 @@ export function checkFieldNames(fields: Readonly<Record<string, string>>, known:
   throw new ServiceError("validation_failed", errors.map(({ message }) => message).join(" "), { fields: errors });
 }
 
-function invalidField(pointer: string, code: string, message: string): ServiceError {
+/** A refusal of one field: `message` goes on from its pointer. */
+export function invalidField(pointer: string, code: string, message: string): ServiceError {
   const field = { pointer, code, message: `${pointer}: ${message}.` };
   return new ServiceError("validation_failed", field.message, { fields: [field] });
 }

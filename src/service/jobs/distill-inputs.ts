@@ -76,7 +76,7 @@ export async function openDistillInputs(
   const feeds = [...inputs.values()].map(([input]) => input!);
 
   const training = await openData(params.dataset_id);
-  const samples = trainingSamples(training, feeds);
+  const samples = await trainingSamples(training, feeds, { signal });
   const student =
     "model_id" in params.student
       ? uploaded!.model
@@ -102,7 +102,7 @@ export async function openDistillInputs(
     student,
     samples,
     heldOut: heldOut?.facts.samples ?? 0,
-    evaluation: limited && trainingSamples(limited, feeds),
+    evaluation: limited && (await trainingSamples(limited, feeds, { signal })),
     judgedBy: limited ? { dataset: limited, kind: "evaluation" } : heldOut && { dataset: heldOut, kind: "validation" },
     metric: labelMetric(judging.metric, samples.gather([0]).targets.labels, pairs[0]!.student),
     pairs,

@@ -16,14 +16,17 @@ const MAX_RESIDENT_BYTES = 256 * 2 ** 20;
 
 /**
  * Samples for training: what `inputs` take, and the target `labels` where the dataset has any. Every input must have an axis for the
- * samples of a batch. Small datasets are read and converted once.
+ * samples of a batch. Images are all decoded now; small datasets are read and converted once.
  */
-export function trainingSamples(
+export async function trainingSamples(
   dataset: Dataset,
   inputs: readonly ValueFacts[],
-  maxResidentBytes: number = MAX_RESIDENT_BYTES,
-): Samples {
+  options: { readonly maxResidentBytes?: number; readonly signal?: AbortSignal } = {},
+): Promise<Samples> {
+  const { maxResidentBytes = MAX_RESIDENT_BYTES, signal } = options;
   const { samples: count, fields } = dataset.facts;
+  const all = Uint32Array.from({ length: count }, (_, i) => i);
+  await dataset.prepare(all, signal);
   const gather: Samples["gather"] = (indices) => {
     const { feeds, labels } = dataset.gather(indices);
     return { feeds: feedsFor(inputs, feeds), targets: labels ? { labels: computable(labels) } : {} };
@@ -39,7 +42,7 @@ export function trainingSamples(
     0,
   );
   if (bytes > maxResidentBytes) return { count, gather };
-  const { feeds, targets } = gather(Uint32Array.from({ length: count }, (_, i) => i));
+  const { feeds, targets } = gather(all);
   return samplesOf(feeds, targets);
 }
 

@@ -14,7 +14,8 @@ import { byteLengthOf, type DType } from "../../../src/core/onnx/dtype.ts";
 import { arrayOf, elementCount, type Tensor, tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { type NpyOptions, writeNpy, writeNpz, writeSafetensors, writeZip } from "../../support/dataset-writers.ts";
 
-const open = (bytes: Uint8Array, input = "x", verify = true) => openDataset(memorySource(bytes), { input, verify });
+const open = (bytes: Uint8Array, input = "x", verify = true) =>
+  openDataset(memorySource(bytes), { spec: { kind: "array", input }, verify });
 
 async function batchesOf(dataset: Dataset, options: Partial<BatchOptions> = {}): Promise<Batch[]> {
   return Array.fromAsync(dataset.batches({ batchSize: dataset.facts.samples, ...options }));
@@ -533,7 +534,7 @@ describe("batches", () => {
         return bytes.subarray(offset, offset + length);
       },
     };
-    const dataset = await openDataset(counting, { input: "x" });
+    const dataset = await openDataset(counting, { spec: { kind: "array", input: "x" } });
     await batchesOf(dataset, { batchSize: 2, limit: 10 });
     assert.ok(read < 11_000, `${read} bytes were read for 10 samples of 1000`);
   });

@@ -22,8 +22,8 @@ async function dataset() {
 const INPUTS = [{ name: "x", dtype: "float32", shape: ["n", 3] }] as const;
 
 test("kept in memory or read each time, batches are the same: converted, in the order asked for", async () => {
-  const kept = trainingSamples(await dataset(), INPUTS);
-  const read = trainingSamples(await dataset(), INPUTS, 0);
+  const kept = await trainingSamples(await dataset(), INPUTS);
+  const read = await trainingSamples(await dataset(), INPUTS, { maxResidentBytes: 0 });
   for (const samples of [kept, read]) {
     assert.equal(samples.count, COUNT);
     const batch = samples.gather(Uint32Array.of(5, 0, 5));
@@ -40,11 +40,12 @@ test("a dataset over the limit is never read as a whole", async () => {
   const watched = {
     facts: source.facts satisfies DatasetFacts,
     batches: source.batches.bind(source),
+    prepare: source.prepare.bind(source),
     gather(indices: ArrayLike<number>) {
       most = Math.max(most, indices.length);
       return source.gather(indices);
     },
   };
-  trainingSamples(watched, INPUTS, 10).gather([1, 2]);
+  (await trainingSamples(watched, INPUTS, { maxResidentBytes: 10 })).gather([1, 2]);
   assert.equal(most, 2);
 });
