@@ -28,10 +28,14 @@ export interface LayerErrorOptions {
 
 /** More layers than this are looked at only in part, evenly spread. */
 const MAX_LAYERS = 512;
-/** Bytes of values that one run of one model may give out, going by what they had in the run before. */
+/** Bytes of values that a run of both models may give out. */
 const MAX_TAP_BYTES = 64 * 2 ** 20;
-/** Values of a run whose sizes are not known yet. */
-const FIRST_TAPS = 16;
+/** Values of the first run, whose sizes are not known yet. */
+const FIRST_TAPS = 4;
+/** So large at least is a value taken to be whose size is not known. */
+const MIN_SIZE = 4 * 2 ** 20;
+/** Runs of each model: when one batch takes many, there are fewer batches. */
+const MAX_RUNS = 16;
 
 /** A layer, and what its result is called in each model. */
 interface Point {
@@ -72,11 +76,13 @@ async function compareLayers(options: LayerErrorOptions): Promise<readonly Layer
   try {
     const after = await openModel(taps.after.model, { threads });
     try {
+      let runs = 0;
       for await (const { feeds } of options.batches) {
         const given = { before: feedsFor(before.inputs, feeds), after: feedsFor(after.inputs, feeds) };
-        let done = 0;
-        for (const group of groupsOf(points, sizes)) {
+        const runsBefore = runs;
+        for (let done = 0; done < points.length; runs++) {
           checkCancelled(signal);
+          const group = nextGroup(points, done, sizes);
           const original = await readTaps(before, given.before, taps.before.outputs, group, "before", signal);
           const candidate = await readTaps(after, given.after, taps.after.outputs, group, "after", signal);
           for (const point of group) {
@@ -88,8 +94,9 @@ async function compareLayers(options: LayerErrorOptions): Promise<readonly Layer
             compared.add(point);
           }
           done += group.length;
-          onProgress?.(done / points.length);
+          onProgress?.(Math.min(1, (runs + 1) / MAX_RUNS));
         }
+        if (runs + runs - runsBefore > MAX_RUNS) break;
       }
     } finally {
       await after.close();
@@ -119,20 +126,15 @@ async function readTaps(
   return new Map(points.map((point) => [point, results[nameOf(point) ?? ""]]));
 }
 
-/** Points in groups that fit into one run. */
-function groupsOf(points: readonly Point[], sizes: ReadonlyMap<Point, number>): Point[][] {
-  const groups: Point[][] = [];
-  let room = 0;
-  for (const point of points) {
-    const size = sizes.get(point) ?? MAX_TAP_BYTES / FIRST_TAPS;
-    if (groups.length === 0 || size > room) {
-      groups.push([]);
-      room = MAX_TAP_BYTES;
-    }
-    groups.at(-1)!.push(point);
-    room -= size;
+/** The points from `start` on that fit into one run. What is not known is taken to be as large as what came before it. */
+function nextGroup(points: readonly Point[], start: number, sizes: ReadonlyMap<Point, number>): Point[] {
+  const sizeBefore = start > 0 ? sizes.get(points[start - 1]!)! : MAX_TAP_BYTES / FIRST_TAPS;
+  let end = start;
+  for (let room = MAX_TAP_BYTES; end < points.length; end++) {
+    room -= sizes.get(points[end]!) ?? Math.max(sizeBefore, MIN_SIZE);
+    if (room < 0 && end > start) break;
   }
-  return groups;
+  return points.slice(start, end);
 }
 
 function spread<T>(items: readonly T[], most: number): readonly T[] {
