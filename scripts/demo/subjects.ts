@@ -18,6 +18,8 @@ export interface Subject {
   /** An .npz file of inputs. */
   readonly dataset: Uint8Array;
   readonly samples: number;
+  /** An .npz file of other inputs, for methods that look at the data. */
+  readonly calibration: Uint8Array;
   readonly score: { readonly of: string; run(modelPath: string): Promise<number> } | null;
 }
 
@@ -25,11 +27,14 @@ const SEED = 1;
 /** Lines that are read and counted, and how many of them the job is given to measure on. */
 const LINES = 150;
 const LINES_IN_DATASET = 32;
+const CALIBRATION_LINES = 64;
 const LINE_WIDTH = 320;
 const PAGES = 8;
+const CALIBRATION_PAGES = 16;
 const PAGE_SIZE = 320;
 const LINES_ON_PAGE = 5;
 const SOUND_SECONDS = 20;
+const CALIBRATION_SECONDS = 10;
 const SPEECH_THRESHOLD = 0.5;
 
 const require = createRequire(import.meta.url);
@@ -55,6 +60,7 @@ async function recognition(): Promise<Subject> {
     modelPath: join(OCR_ASSETS, "ch_PP-OCRv4_rec_infer.onnx"),
     dataset: writeNpz({ x: firstOf(input, LINES_IN_DATASET) }),
     samples: LINES_IN_DATASET,
+    calibration: writeNpz({ x: firstOf(await calibrationLines(), CALIBRATION_LINES) }),
     score: {
       of: "characters read right",
       async run(model) {
@@ -65,19 +71,32 @@ async function recognition(): Promise<Subject> {
   };
 }
 
-async function detection(): Promise<Subject> {
-  const random = new Random(SEED, "pages");
-  const lines = await drawTextLines(PAGES * LINES_ON_PAGE, random, PAGE_SIZE);
-  const pages = Array.from({ length: PAGES }, (_, i) =>
+async function calibrationLines(): Promise<Planes> {
+  const lines = await drawTextLines(CALIBRATION_LINES, new Random(SEED, "calibration lines"), LINE_WIDTH);
+  return recognitionInput(
+    lines.map(({ picture }) => picture),
+    LINE_WIDTH,
+  );
+}
+
+/** Pages of text, as an .npz file. */
+async function drawPages(count: number, random: Random): Promise<Uint8Array> {
+  const lines = await drawTextLines(count * LINES_ON_PAGE, random, PAGE_SIZE);
+  const pages = Array.from({ length: count }, (_, i) =>
     pageOf(lines.slice(i * LINES_ON_PAGE, (i + 1) * LINES_ON_PAGE), PAGE_SIZE, random),
   );
-  const input = detectionInput(pages);
+  const { dims, data } = detectionInput(pages);
+  return writeNpz({ x: tensorOf("float32", dims, data) });
+}
+
+async function detection(): Promise<Subject> {
   return {
     name: "ocr-detection",
     title: "PP-OCRv4 detection",
     modelPath: join(OCR_ASSETS, "ch_PP-OCRv4_det_infer.onnx"),
-    dataset: writeNpz({ x: tensorOf("float32", input.dims, input.data) }),
+    dataset: await drawPages(PAGES, new Random(SEED, "pages")),
     samples: PAGES,
+    calibration: await drawPages(CALIBRATION_PAGES, new Random(SEED, "calibration pages")),
     score: null,
   };
 }
@@ -85,18 +104,15 @@ async function detection(): Promise<Subject> {
 async function voiceActivity(): Promise<Subject> {
   const modelPath = join(VAD_WEIGHTS, "silero_vad_16k_op15.onnx");
   const { samples, voiced } = speak(SOUND_SECONDS, new Random(SEED, "sound"));
-  const { probabilities, windows, states } = await runScoring("hear_speech", { model: modelPath, samples });
-  const count = probabilities.length;
+  const { dataset, count } = await hear(modelPath, samples);
+  const other = speak(CALIBRATION_SECONDS, new Random(SEED, "calibration sound"));
   return {
     name: "voice-activity",
     title: "silero VAD",
     modelPath,
-    dataset: writeNpz({
-      input: tensorOf("float32", [count, windows.length / count], windows),
-      state: tensorOf("float32", [count, 2, 1, 128], states),
-      sr: tensorOf("int64", [], [16_000]),
-    }),
+    dataset,
     samples: count,
+    calibration: (await hear(modelPath, other.samples)).dataset,
     score: {
       of: "moments told right",
       async run(model) {
@@ -109,6 +125,18 @@ async function voiceActivity(): Promise<Subject> {
       },
     },
   };
+}
+
+/** What the model is fed, window by window, while it listens: the state is what it has made of the windows before. */
+async function hear(model: string, samples: Float32Array) {
+  const { probabilities, windows, states } = await runScoring("hear_speech", { model, samples });
+  const count = probabilities.length;
+  const dataset = writeNpz({
+    input: tensorOf("float32", [count, windows.length / count], windows),
+    state: tensorOf("float32", [count, 2, 1, 128], states),
+    sr: tensorOf("int64", [], [16_000]),
+  });
+  return { dataset, count };
 }
 
 function firstOf({ dims: [count, ...dims], data }: Planes, samples: number): Tensor {
