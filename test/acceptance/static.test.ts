@@ -2,17 +2,10 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import type { Job } from "../../scripts/demo/client.ts";
 import { type Stack, startStack } from "../../scripts/demo/stack.ts";
-import type { Report } from "../../src/core/evaluate/report.ts";
-import { loadModel } from "../../src/core/onnx/load.ts";
-import { modelToBytes } from "../../src/core/onnx/save.ts";
-import { tensorOf } from "../../src/core/onnx/tensor.ts";
-import { runPasses } from "../../src/core/passes/pass.ts";
-import { simplifyPasses } from "../../src/core/passes/simplify.ts";
-import { scalingSites } from "../../src/core/quantize/channel-scaling.ts";
 import { writeNpz } from "../support/dataset-writers.ts";
-import { uniformSource } from "../support/graphs.ts";
 import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
 import { mnistFile, NETWORKS } from "../support/mnist.ts";
+import { type Report, uneven } from "../support/uneven.ts";
 
 /** Static int8 of a network that was trained here, over HTTP, with the service as `npm start` runs it. */
 
@@ -52,17 +45,6 @@ before(async () => {
   ids.uneven = (await client.uploadModel(uneven(trained), "uneven")).id;
 });
 after(() => stack?.close());
-
-/** The same network with the channels between its layers scaled by up to 2^±5, which changes nothing but what 8 bits can do for it. */
-function uneven(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
-  const { model } = runPasses(loadModel(bytes), simplifyPasses());
-  const uniform = uniformSource(7);
-  const sites = scalingSites(model);
-  assert.ok(sites.length >= 3, `${sites.length} sites`);
-  for (const site of sites)
-    site.apply(Float64Array.from({ length: site.channels }, () => 2 ** (10 * (uniform() - 0.5))));
-  return new Uint8Array(modelToBytes(model));
-}
 
 const submission = (model: "cnn" | "uneven", params: object, evaluation: object = {}) => ({
   type: "quantize",
@@ -185,7 +167,8 @@ describe("static int8", () => {
     ]);
     assert.deepEqual(await refused({ max_metric_drop: 0.1, min_sqnr_db: 20 }), ["/params/min_sqnr_db custom"]);
     assert.deepEqual(await refused({ rounding: "adaround" }), ["/params/rounding invalid_value"]);
-    const pairs = writeNpz({ pair: tensorOf("float32", [4, 2], new Float32Array(8)) });
+    const bytes = new Uint8Array(32);
+    const pairs = writeNpz({ pair: { dtype: "float32", dims: [4, 2], byteLength: bytes.byteLength, bytes } });
     const { id } = await jobs.client.uploadDataset(new Uint8Array(pairs), "pairs.npz", "pairs");
     assert.deepEqual(await refused({ dataset_id: id }), ["/params/dataset_id dataset_mismatch"]);
   });

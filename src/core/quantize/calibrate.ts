@@ -112,7 +112,12 @@ export function exposeValues(
 /** Outputs of nodes, and inputs of bodies, by name. */
 function findValues(model: Model, names: ReadonlySet<string>): Map<string, Value> {
   const found = new Map<string, Value>();
+  // onnxruntime refuses silero VAD, whose Ifs have Ifs inside, when values of any body are given out: there it is the main graph only.
+  const isNested = [...model.graphs()].some(
+    ({ owner }) => owner?.opType === "If" && owner.graph.owner?.opType === "If",
+  );
   for (const graph of model.graphs()) {
+    if (isNested && graph.owner) continue;
     for (const value of [...graph.inputs, ...graph.nodes.flatMap(({ outputs }) => outputs)]) {
       if (!names.has(value.name)) continue;
       if (!graph.owner) found.set(value.name, value);

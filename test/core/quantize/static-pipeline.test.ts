@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Model } from "../../../src/core/onnx/ir.ts";
+import { loadModel } from "../../../src/core/onnx/load.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
-import type { Tensor } from "../../../src/core/onnx/tensor.ts";
+import { type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { scalingSites } from "../../../src/core/quantize/channel-scaling.ts";
 import { compressStatic, type PipelineOptions } from "../../../src/core/quantize/static-pipeline.ts";
 import { branches, lstm, mobilenet, randomFeeds, transformer, uniformSource } from "../../support/graphs.ts";
 import { fusedOperators, openModel, runModel, sqnrDb } from "../../support/open-model.ts";
+import { readRealModel } from "../../support/real-models.ts";
 
 const OPTIONS: PipelineOptions = {
   samples: 32,
@@ -129,4 +131,26 @@ test("progress names every step, and cancelling stops the work", async () => {
   });
   await assert.rejects(work, { code: "cancelled" });
   assert.deepEqual([...new Set(steps)], ["prepare", "equalize", "calibrate"]);
+});
+
+test("a real model of If in If: what lies in bodies stays in float, and it computes nearly the same", async () => {
+  const model = loadModel(readRealModel("silero-16k"));
+  const feeds = {
+    input: tensorOf(
+      "float32",
+      [1, 576],
+      Float32Array.from({ length: 576 }, (_, i) => 0.3 * Math.sin(i / 7)),
+    ),
+    state: tensorOf("float32", [2, 1, 128], new Float32Array(256)),
+    sr: tensorOf("int64", [], BigInt64Array.of(16_000n)),
+  };
+  const data = {
+    async *batches(count: number) {
+      for (let i = 0; i < Math.min(count, 4); i++) yield feeds;
+    },
+  };
+  const result = await compressStatic(model, data, OPTIONS, { openModel });
+  assert.ok(result.notes.some(({ outcome }) => outcome === "changed"));
+  const reached = sqnrDb(await runModel(model, feeds), await runModel(result.model, feeds));
+  assert.ok(reached > 15, `${reached} dB`);
 });
