@@ -1,13 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import {
-  defaultMetric,
-  MetricMeter,
-  type MetricName,
-  outputFor,
-  scoreOf,
-} from "../../../src/core/evaluate/metrics.ts";
+import { defaultMetric, MetricMeter, type MetricName, outputFor, scoreOf } from "../../../src/core/evaluate/metrics.ts";
 import { type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 
 function measure(name: MetricName, ...batches: (readonly [Tensor, Tensor])[]): number {
