@@ -90,10 +90,16 @@ test("every operation, with parameters, headers and bodies that fit, nearly fit,
 });
 
 test("valid job requests are accepted as they are, and their effective params are what the document says", async () => {
+  const labelled = formOf({ "d.npz": Buffer.from("labels") });
+  const datasetId = (await api.call("POST", "/v1/datasets", { body: labelled })).json.id;
   const params = arbitraryFor({ $ref: "#/components/schemas/QuantizeParams" }, api.document);
   const acceptance = arbitraryFor({ $ref: "#/components/schemas/AcceptanceLimits" }, api.document);
   await fc.assert(
-    fc.asyncProperty(params, acceptance, fc.integer({ min: 1, max: 10 }), async (params, acceptance, priority) => {
+    fc.asyncProperty(params, acceptance, fc.integer({ min: 1, max: 10 }), async (drawn, acceptance, priority) => {
+      const params = { ...(drawn as Record<string, unknown>) };
+      if ("dataset_id" in params) params.dataset_id = datasetId;
+      // The one rule between fields that the document has in words only.
+      if (typeof params.max_metric_drop === "number") delete params.min_sqnr_db;
       const { max_metric_drop: _needsLabels, ...limits } = acceptance as Record<string, number>;
       const body = JSON.stringify({ type: "quantize", model_id: modelId, params, acceptance: limits, priority });
       const { status, json } = await api.call("POST", "/v1/jobs", {
@@ -101,14 +107,14 @@ test("valid job requests are accepted as they are, and their effective params ar
         headers: { "content-type": "application/json" },
       });
       assert.equal(status, 202, JSON.stringify(json));
-      for (const [name, value] of Object.entries(params as object))
-        assert.deepEqual(json.effective_params[name], value);
+      for (const [name, value] of Object.entries(params)) assert.deepEqual(json.effective_params[name], value);
       api.validator.checkValue("/components/schemas/EffectiveQuantizeParams", json.effective_params);
       await api.call("POST", `/v1/jobs/${json.id}/cancel`);
       assert.equal((await api.call("DELETE", `/v1/jobs/${json.id}`)).status, 204);
     }),
     { numRuns: 150 },
   );
+  await api.call("DELETE", `/v1/datasets/${datasetId}`);
 });
 
 test("any bytes as multipart are refused with 4xx, and nothing is left", async () => {
