@@ -7,7 +7,7 @@
  * Run it with MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296, as job children are. Every form ends in a ReduceMax,
  * so that copying the result out is not measured; its value shows that the forms agree.
  */
-import { GraphBuilder, int, ints, string } from "../src/core/onnx/graph-builder.ts";
+import { float, GraphBuilder, int, ints, string } from "../src/core/onnx/graph-builder.ts";
 import { Model, type Value } from "../src/core/onnx/ir.ts";
 import { modelToBytes } from "../src/core/onnx/save.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../src/core/onnx/tensor.ts";
@@ -71,7 +71,46 @@ const twice = (g: GraphBuilder, value: Value) =>
     nearest_mode: string("floor"),
   });
 
+/** The weight gradient of a linear layer, xᵀ·dy. */
+function linearWeights(rows: number, k: number, n: number): Group {
+  // In three dimensions: onnxruntime would take a Transpose of two back into the product.
+  const turned = (g: GraphBuilder, value: Value, width: number) =>
+    g.reshape(g.transpose(g.reshape(value, [rows, width, 1]), [1, 0, 2]), [width, rows]);
+  return {
+    inputs: { x: [rows, k], dy: [rows, n] },
+    forms: {
+      "Gemm, left operand transposed": (g, { x, dy }) => g.gemm(x!, dy!, { transA: true }),
+      "x transposed, product": (g, { x, dy }) => g.matMul(turned(g, x!, k), dy!),
+      "dy transposed, product, transposed": (g, { x, dy }) => g.transpose(g.matMul(turned(g, dy!, n), x!), [1, 0]),
+    },
+  };
+}
+
 const GROUPS: Readonly<Record<string, Group>> = {
+  "linear-784-512": linearWeights(128, 784, 512),
+  "linear-256-1024": linearWeights(4096, 256, 1024),
+  "linear-1024-256": linearWeights(4096, 1024, 256),
+  gelu: {
+    inputs: { x: [4096, 1024], dy: [4096, 1024] },
+    forms: {
+      "gradients of the parts": (g, { x, dy }) => {
+        const s = g.div(x!, Math.SQRT2);
+        const sum = g.add(g.op("Erf", [s]), 1);
+        const y = g.mul(g.mul(x!, sum), 0.5);
+        const half = g.mul(dy!, 0.5);
+        const slope = g.mul(g.exp(g.neg(g.square(s))), 2 / Math.sqrt(Math.PI));
+        const dx = g.add(g.mul(half, sum), g.div(g.mul(g.mul(half, x!), slope), Math.SQRT2));
+        return g.add(dx, g.meanAll(y));
+      },
+      "Gelu, gradient from x": (g, { x, dy }) => {
+        const s = g.mul(x!, Math.SQRT1_2);
+        const half = { alpha: float(0.5), beta: float(0.5) };
+        const cdf = g.op("HardSigmoid", [g.op("Erf", [s])], half);
+        const density = g.exp(g.sub(-0.5 * Math.log(2 * Math.PI), g.mul(s, s)));
+        return g.add(g.mul(dy!, g.add(cdf, g.mul(x!, density))), g.meanAll(g.op("Gelu", [x])));
+      },
+    },
+  },
   "weights-1": weightGradient(128, 1, 28, 32),
   "weights-16": weightGradient(64, 16, 28, 32),
   "weights-64": weightGradient(32, 64, 28, 64),

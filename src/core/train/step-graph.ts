@@ -1,4 +1,5 @@
 import { expandOperators } from "../autodiff/expand.ts";
+import { fuseOperators } from "../autodiff/fuse.ts";
 import { buildGradients } from "../autodiff/gradient.ts";
 import { CoreError } from "../errors.ts";
 import { dimsOf, float, GraphBuilder, int } from "../onnx/graph-builder.ts";
@@ -95,6 +96,7 @@ export async function buildStepGraph(trainable: TrainableModel, options: StepGra
   const { graph } = model;
   const feeds: Record<string, Tensor> = { ...trainable.feeds, ...options.batch.feeds };
   await resolveStatics(model, feeds, openSession);
+  fuseOperators(graph);
   if (expandOperators(graph)) await resolveStatics(model, feeds, openSession);
 
   const g = new GraphBuilder(graph);

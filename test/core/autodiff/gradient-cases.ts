@@ -218,6 +218,14 @@ export const GRADIENT_CASES: readonly GradientCase[] = [
       attrs: { transA: int(transA!), transB: int(transB!), alpha: float(0.5), beta: float(2) },
     })),
   ),
+  // As linear layers are: the weights' gradient transposes the narrower of its operands.
+  ...[0, 1].flatMap((transB) =>
+    [2, 6].map((n) => ({
+      op: "Gemm",
+      inputs: [x(3, 4), transB ? x(n, 4) : x(4, n), x(n)],
+      attrs: { transB: int(transB) },
+    })),
+  ),
   ...[
     ["ij,jk->ik", [2, 3], [3, 4]],
     ["bhid,bhjd->bhij", [2, 2, 3, 2], [2, 2, 2, 2]],

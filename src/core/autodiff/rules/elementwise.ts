@@ -3,7 +3,7 @@
  * At a kink (Relu at 0, Clip at a bound) the derivative is one of the two sides.
  */
 
-import { type GraphBuilder, int } from "../../onnx/graph-builder.ts";
+import { float, type GraphBuilder, int } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import type { GradientRule } from "../gradient.ts";
 
@@ -67,8 +67,7 @@ function exponentOf(value: Value): number | undefined {
   return dtype === "float64" ? view.getFloat64(0, true) : undefined;
 }
 
-const SQRT_HALF = Math.SQRT1_2;
-const INV_SQRT_2PI = 1 / Math.sqrt(2 * Math.PI);
+const LOG_INV_SQRT_2PI = -0.5 * Math.log(2 * Math.PI);
 
 /** Φ(x) + x·φ(x) for the exact form; for the tanh form u = √(2/π)(x + 0.044715x³): ½(1 + tanh u) + ½x(1 − tanh² u)u'. */
 const gelu = unary((g, { x, d }, node) => {
@@ -80,8 +79,10 @@ const gelu = unary((g, { x, d }, node) => {
     const half = g.mul(g.add(t, 1), 0.5);
     return g.mul(d, g.add(half, g.mul(g.mul(g.mul(x, 0.5), g.sub(1, g.square(t))), slope)));
   }
-  const cdf = g.mul(g.add(g.op("Erf", [g.mul(x, SQRT_HALF)]), 1), 0.5);
-  const density = g.mul(g.exp(g.mul(g.square(x), -0.5)), INV_SQRT_2PI);
+  const s = g.mul(x, Math.SQRT1_2);
+  // One pass each: ½erf + ½, whose bounds are never met, and φ(x) with its factor inside the exponential.
+  const cdf = g.op("HardSigmoid", [g.op("Erf", [s])], { alpha: float(0.5), beta: float(0.5) });
+  const density = g.exp(g.sub(LOG_INV_SQRT_2PI, g.mul(s, s)));
   return g.mul(d, g.add(cdf, g.mul(x, density)));
 });
 

@@ -1,6 +1,6 @@
 /**
- * Y = A·B:  dA = dY·Bᵀ,  dB = Aᵀ·dY.  With a matrix B (every linear layer) both are one Gemm over all rows of A, and Gemm reads its
- * operands transposed for free; between stacks of matrices onnxruntime fuses the Transpose into its MatMul.
+ * Y = A·B:  dA = dY·Bᵀ,  dB = Aᵀ·dY.  With a matrix B (every linear layer) both are one product over all rows of A; Gemm reads its right
+ * operand transposed for free. Between stacks of matrices onnxruntime fuses the Transpose into its MatMul.
  */
 import { CoreError } from "../../errors.ts";
 import { dimsOf, type GraphBuilder, range, string, sumTo } from "../../onnx/graph-builder.ts";
@@ -25,7 +25,7 @@ const matMul: GradientRule = {
       const d = as(dy!, yDims, [rows, n]);
       return [
         wanted[0] ? as(g.gemm(d, as(b, bDims, [k, n]), { transB: true }), [rows, k], aDims) : undefined,
-        wanted[1] ? as(g.gemm(as(a, aDims, [rows, k]), d, { transA: true }), [k, n], bDims) : undefined,
+        wanted[1] ? as(transposedProduct(g, as(a, aDims, [rows, k]), d, { rows, k, n }), [k, n], bDims) : undefined,
       ];
     }
     const stack = yDims.slice(0, yDims.length - (aDims.length === 1 ? 1 : 2));
@@ -41,6 +41,22 @@ const matMul: GradientRule = {
     ];
   },
 };
+
+/**
+ * Aᵀ·B of A [rows, k] and B [rows, n]. A product that reads its left operand transposed is a tenth slower than one of an operand that was
+ * transposed before (`bench/train-kernels.ts`), so the narrower of the two is, in three dimensions: a Transpose of two would be taken back
+ * into the product.
+ */
+function transposedProduct(
+  g: GraphBuilder,
+  a: Value,
+  b: Value,
+  { rows, k, n }: { readonly rows: number; readonly k: number; readonly n: number },
+): Value {
+  const turned = (value: Value, width: number) =>
+    g.reshape(g.transpose(g.reshape(value, [rows, width, 1]), [1, 0, 2]), [width, rows]);
+  return k <= n ? g.matMul(turned(a, k), b) : g.transpose(g.matMul(turned(b, n), a), [1, 0]);
+}
 
 /** The matrices of a stack, each transposed. */
 function transposed(g: GraphBuilder, value: Value, rank: number): Value {
@@ -58,8 +74,14 @@ const gemm: GradientRule = {
     const d = dy!;
     const forA = () =>
       transA ? g.gemm(b, d, { alpha, transA: transB, transB: true }) : g.gemm(d, b, { alpha, transB: !transB });
-    const forB = () =>
-      transB ? g.gemm(d, a, { alpha, transA: true, transB: transA }) : g.gemm(a, d, { alpha, transA: !transA });
+    const forB = () => {
+      if (alpha === 1 && !transA) {
+        const [rows, k] = dimsOf(a) as readonly [number, number];
+        const n = dimsOf(node.outputs[0]!).at(-1)!;
+        return transB ? transposedProduct(g, d, a, { rows, k: n, n: k }) : transposedProduct(g, a, d, { rows, k, n });
+      }
+      return transB ? g.gemm(d, a, { alpha, transA: true, transB: transA }) : g.gemm(a, d, { alpha, transA: !transA });
+    };
     const forC = () => {
       const sum = sumTo(g, d, dimsOf(node.outputs[0]!), dimsOf(c!));
       return beta === 1 ? sum : g.mul(sum, beta);
