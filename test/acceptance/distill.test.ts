@@ -133,7 +133,11 @@ describe("training and distillation", () => {
     ]);
     const report = await (await jobs.client.request(`/v1/jobs/${id}/report`)).text();
     assert.match(report, /<th scope="col">Teacher<\/th><th scope="col">Student before<\/th>/);
-    assert.equal(report.match(/class="baseline"/g)?.length, 2);
+    assert.equal(
+      report.match(/class="line baseline"/g)?.length,
+      2,
+      "a dashed line beside the student's, in both charts",
+    );
   });
 
   test("a student derived from its teacher, and a teacher that cannot be trained itself", async () => {
