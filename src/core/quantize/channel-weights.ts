@@ -90,54 +90,86 @@ function compute(
   scheme: WeightScheme,
   inputCodes: ArrayLike<number> | undefined,
 ): Record<string, Uint8Array> {
-  const values = arrayOf(weight, "float32");
-  const rows = new RowLayout(weight.dims, layout);
-  const { codes, perChannel } = scheme;
-  const scales = new Float32Array(rows.channels);
-  const floors = smallestScales(rows.channels, uses);
-  const row = new Float32Array(rows.length);
-  for (let c = 0; c < rows.channels; c++) {
-    rows.gather(values, c, row);
-    let largest = 0;
-    for (const w of row) largest = Math.max(largest, Math.abs(w));
-    scales[c] = usableScale(largest / codes.max, floors[c]!);
-  }
-  if (!perChannel) scales.fill(scales.reduce((a, b) => Math.max(a, b), 0));
-
-  const out = new Int8Array(values.length);
-  const rowCodes = new Int8Array(rows.length);
-  // A product that is alone in its sum (depthwise kernels) has no partner to saturate with.
-  const pairs = scheme.avoidSaturation && !rows.isDepthwise ? new PairLimits(rows, inputCodes) : undefined;
-  const quantizeRow = (c: number, scale: number) => {
-    for (let k = 0; k < row.length; k++) {
-      rowCodes[k] = Math.min(Math.max(roundHalfEven(Math.fround(row[k]! / scale)), codes.min), codes.max);
-    }
-    return pairs?.pullIn(rowCodes, c) ?? false;
-  };
-  if (pairs) {
-    for (let c = 0; c < rows.channels; c++) {
-      rows.gather(values, c, row);
-      if (quantizeRow(c, scales[c]!)) scales[c] = bestScale(scales[c]!, row, rowCodes, (s) => quantizeRow(c, s));
-    }
-    if (!perChannel) scales.fill(scales.reduce((a, b) => Math.max(a, b), 0));
-  }
-  for (let c = 0; c < rows.channels; c++) {
-    rows.gather(values, c, row);
-    quantizeRow(c, scales[c]!);
-    rows.scatter(rowCodes, c, out);
-  }
-  const result: Record<string, Uint8Array> = {
-    codes: new Uint8Array(out.buffer),
-    scale: bytesOf(perChannel ? scales : scales.subarray(0, 1)),
-  };
+  const floors = smallestScales(weight.dims[layout.axis]!, uses);
+  const { codes, scales } = rounded(weight, layout, floors, scheme, inputCodes);
+  const bytesOfScales = (all: Float32Array) => bytesOf(scheme.perChannel ? all : all.subarray(0, 1));
+  const result: Record<string, Uint8Array> = { codes: bytesOf(codes), scale: bytesOfScales(scales) };
   uses.forEach(({ bias, inputScale }, i) => {
     if (!bias) return;
     const biases = arrayOf(bias, "float32");
     const biasScales = scales.map((scale) => scale * inputScale);
     result[`bias${i}`] = bytesOf(Int32Array.from(biases, (b, c) => roundHalfEven(b / biasScales[c]!)));
-    result[`biasScale${i}`] = bytesOf(perChannel ? biasScales : biasScales.subarray(0, 1));
+    result[`biasScale${i}`] = bytesOfScales(biasScales);
   });
   return result;
+}
+
+interface Rounded {
+  readonly codes: Int8Array;
+  /** One for each channel, also where all are the same. */
+  readonly scales: Float32Array;
+}
+
+/**
+ * What was rounded last, by weight: several models are made of one float model, which differ in biases and in which layers are quantized, and
+ * a model that is written asks for the scales of a weight before it asks for its codes.
+ */
+const ROUNDED = new Map<Tensor, { readonly key: string; readonly result: Rounded }>();
+const MAX_ROUNDED_BYTES = 2 ** 27;
+let roundedBytes = 0;
+
+function rounded(
+  weight: Tensor,
+  layout: WeightLayout,
+  floors: Float64Array,
+  scheme: WeightScheme,
+  inputCodes: ArrayLike<number> | undefined,
+): Rounded {
+  const limits = inputCodes && scheme.avoidSaturation ? Array.from(inputCodes).join() : "";
+  const key = JSON.stringify([layout.axis, layout.inputAxis, layout.groups, scheme, floors.join(), limits]);
+  const known = ROUNDED.get(weight);
+  if (known?.key === key) return known.result;
+  const result = round(weight, layout, floors, scheme, inputCodes);
+  if (known) roundedBytes -= known.result.codes.length;
+  ROUNDED.delete(weight);
+  for (const [oldest, { result: old }] of ROUNDED) {
+    if (roundedBytes + result.codes.length <= MAX_ROUNDED_BYTES) break;
+    ROUNDED.delete(oldest);
+    roundedBytes -= old.codes.length;
+  }
+  if (roundedBytes + result.codes.length <= MAX_ROUNDED_BYTES) {
+    ROUNDED.set(weight, { key, result });
+    roundedBytes += result.codes.length;
+  }
+  return result;
+}
+
+function round(
+  weight: Tensor,
+  layout: WeightLayout,
+  floors: Float64Array,
+  { codes: range, perChannel, avoidSaturation }: WeightScheme,
+  inputCodes: ArrayLike<number> | undefined,
+): Rounded {
+  const values = arrayOf(weight, "float32");
+  const rows = new RowLayout(weight.dims, layout);
+  const codes = new Int8Array(values.length);
+  const scales = new Float32Array(rows.channels);
+  // A product that is alone in its sum (depthwise kernels) has no partner to saturate with.
+  const pairs = avoidSaturation && !rows.isDepthwise ? new PairLimits(rows, inputCodes) : undefined;
+  const rounder = new RowRounder(rows.length, range, pairs);
+  const passes = perChannel ? 1 : 2;
+  for (let pass = 0; pass < passes; pass++) {
+    const isLast = pass === passes - 1;
+    for (let c = 0; c < rows.channels; c++) {
+      rows.gather(values, c, rounder.row);
+      if (pass === 0) scales[c] = rounder.bestScale(c, (largest) => usableScale(largest / range.max, floors[c]!));
+      else rounder.round(c, scales[c]!);
+      if (isLast) rows.scatter(rounder.codes, c, codes);
+    }
+    if (!perChannel) scales.fill(scales.reduce((a, b) => Math.max(a, b), 0));
+  }
+  return { codes, scales };
 }
 
 /** Scales below which some bias would not fit an int32. */
@@ -159,28 +191,96 @@ function usableScale(scale: number, floor: number): number {
 const SCALE_STEP = 1.06;
 const MAX_SCALE_FACTOR = 2.1;
 
-/** The scale, from `smallest` to about twice as much, that leaves the least squared error once unsafe pairs have been pulled in. */
-function bestScale(
-  smallest: number,
-  row: Float32Array,
-  rowCodes: Int8Array,
-  quantizeRow: (scale: number) => boolean,
-): number {
-  let best = smallest;
-  let least = Number.POSITIVE_INFINITY;
-  for (let factor = 1; factor < MAX_SCALE_FACTOR; factor *= SCALE_STEP) {
-    const scale = Math.fround(smallest * factor);
-    const isPulledIn = quantizeRow(scale);
-    let sum = 0;
-    for (let k = 0; k < row.length; k++) sum += (row[k]! - rowCodes[k]! * scale) ** 2;
-    if (sum < least) {
-      least = sum;
-      best = scale;
-    }
-    // From here on all pairs are safe, and rounding only becomes coarser.
-    if (!isPulledIn) break;
+/** Rounds the weights of one output channel at a time. */
+class RowRounder {
+  readonly row: Float32Array;
+  readonly codes: Int8Array;
+  readonly #range: CodeRange;
+  readonly #limits: PairLimits | undefined;
+  /** Where pairs are that are unsafe at the smallest scale, and the codes of one that is tried. */
+  readonly #unsafe: Int32Array;
+  readonly #pair = new Int8Array(2);
+
+  constructor(length: number, range: CodeRange, limits: PairLimits | undefined) {
+    this.row = new Float32Array(length);
+    this.codes = new Int8Array(length);
+    this.#range = range;
+    this.#limits = limits;
+    this.#unsafe = new Int32Array(length >> 1);
   }
-  return best;
+
+  /** Codes for one scale, all pairs safe. */
+  round(channel: number, scale: number): void {
+    const { row, codes } = this;
+    const { min, max } = this.#range;
+    for (let k = 0; k < row.length; k++) {
+      codes[k] = Math.min(Math.max(roundHalfEven(Math.fround(row[k]! / scale)), min), max);
+    }
+    if (!this.#limits) return;
+    for (let k = 0; k + 1 < codes.length; k += 2) this.#limits.pullIn(codes, k, channel, k);
+  }
+
+  /**
+   * Leaves the codes for the best scale, and answers it: the one that `fitting` says for the largest weight, or, if pairs are unsafe there, up
+   * to twice that one, whichever leaves the least squared error once they have been pulled in.
+   */
+  bestScale(channel: number, fitting: (largest: number) => number): number {
+    const { row } = this;
+    let largest = 0;
+    for (let k = 0; k < row.length; k++) largest = Math.max(largest, Math.abs(row[k]!));
+    const smallest = Math.fround(fitting(largest));
+    const unsafe = this.#findUnsafe(channel, smallest);
+    let best = smallest;
+    let least = Number.POSITIVE_INFINITY;
+    for (let factor = 1; unsafe > 0 && factor < MAX_SCALE_FACTOR; factor *= SCALE_STEP) {
+      const scale = Math.fround(smallest * factor);
+      // Codes shrink as the scale grows: pairs that are safe at the smallest stay so, and are rounded with an error of s²/12 on average.
+      const { error, pulled } = this.#errorOfUnsafe(unsafe, channel, scale);
+      const total = error + ((row.length - 2 * unsafe) * scale * scale) / 12;
+      if (total < least) {
+        least = total;
+        best = scale;
+      }
+      if (pulled === 0) break;
+    }
+    this.round(channel, best);
+    return best;
+  }
+
+  /** Notes where pairs are unsafe at `scale`; answers how many there are. */
+  #findUnsafe(channel: number, scale: number): number {
+    const { row } = this;
+    if (!this.#limits) return 0;
+    let count = 0;
+    for (let k = 0; k + 1 < row.length; k += 2) {
+      // Most pairs are far from it, and seen to be so without a division.
+      const [first, second] = [row[k]!, row[k + 1]!];
+      if (first * second <= 0 || Math.abs(first) + Math.abs(second) < MIN_UNSAFE_CODES * scale) continue;
+      if (this.#roundPair(k, channel, scale)) this.#unsafe[count++] = k;
+    }
+    return count;
+  }
+
+  #errorOfUnsafe(count: number, channel: number, scale: number): { readonly error: number; readonly pulled: number } {
+    let error = 0;
+    let pulled = 0;
+    for (let i = 0; i < count; i++) {
+      const k = this.#unsafe[i]!;
+      if (this.#roundPair(k, channel, scale)) pulled++;
+      error += (this.row[k]! - this.#pair[0]! * scale) ** 2 + (this.row[k + 1]! - this.#pair[1]! * scale) ** 2;
+    }
+    return { error, pulled };
+  }
+
+  /** Whether the pair at `k` had to be pulled in. */
+  #roundPair(k: number, channel: number, scale: number): boolean {
+    const { min, max } = this.#range;
+    for (let i = 0; i < 2; i++) {
+      const code = roundHalfEven(Math.fround(this.row[k + i]! / scale));
+      this.#pair[i] = Math.min(Math.max(code, min), max);
+    }
+    return this.#limits!.pullIn(this.#pair, 0, channel, k);
+  }
 }
 
 /** The weights of one output channel, in the order in which kernels reduce over them. */
@@ -226,6 +326,8 @@ class RowLayout {
 
 const MAX_PAIR = 2 ** 15 - 1;
 const MAX_CODE = 255;
+/** Less than what the codes of an unsafe pair add up to, before rounding. */
+const MIN_UNSAFE_CODES = Math.floor(MAX_PAIR / MAX_CODE) - 1;
 
 class PairLimits {
   readonly #rows: RowLayout;
@@ -236,27 +338,23 @@ class PairLimits {
     this.#inputCodes = inputCodes;
   }
 
-  /** Moves the codes of unsafe pairs towards zero until they are safe; answers whether there were any. */
-  pullIn(codes: Int8Array, c: number): boolean {
-    let found = false;
-    for (let k = 0; k + 1 < codes.length; k += 2) {
-      const first = codes[k]!;
-      const second = codes[k + 1]!;
-      // Products of different signs cannot reach the limit, nor can a single one.
-      if (first * second <= 0 || (Math.abs(first) + Math.abs(second)) * MAX_CODE <= MAX_PAIR) continue;
-      const a = this.#largestCode(c, k);
-      const b = this.#largestCode(c, k + 1);
-      const excess = Math.abs(first) * a + Math.abs(second) * b - MAX_PAIR;
-      if (excess <= 0) continue;
-      found = true;
-      const sign = Math.sign(first);
-      // The shortest way back to the line a·|first| + b·|second| = limit, in whole codes.
-      const less = Math.min(Math.ceil((excess * a) / (a * a + b * b)), Math.abs(first));
-      const rest = Math.max(0, Math.ceil((excess - less * a) / b));
-      codes[k] = first - sign * less;
-      codes[k + 1] = second - sign * rest;
-    }
-    return found;
+  /** Moves the pair at `codes[at]`, products `k` and `k + 1` of output channel `c`, towards zero until it is safe; answers whether it was not. */
+  pullIn(codes: Int8Array, at: number, c: number, k: number): boolean {
+    const first = codes[at]!;
+    const second = codes[at + 1]!;
+    // Products of different signs cannot reach the limit, nor can a single one.
+    if (first * second <= 0 || (Math.abs(first) + Math.abs(second)) * MAX_CODE <= MAX_PAIR) return false;
+    const a = this.#largestCode(c, k);
+    const b = this.#largestCode(c, k + 1);
+    const excess = Math.abs(first) * a + Math.abs(second) * b - MAX_PAIR;
+    if (excess <= 0) return false;
+    const sign = Math.sign(first);
+    // The shortest way back to the line a·|first| + b·|second| = limit, in whole codes.
+    const less = Math.min(Math.ceil((excess * a) / (a * a + b * b)), Math.abs(first));
+    const rest = Math.max(0, Math.ceil((excess - less * a) / b));
+    codes[at] = first - sign * less;
+    codes[at + 1] = second - sign * rest;
+    return true;
   }
 
   #largestCode(c: number, k: number): number {
@@ -264,6 +362,6 @@ class PairLimits {
   }
 }
 
-function bytesOf(array: Float32Array | Int32Array): Uint8Array {
+function bytesOf(array: Float32Array | Int32Array | Int8Array): Uint8Array {
   return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 }
