@@ -86,7 +86,7 @@ async function recognition(folder: string): Promise<Subject> {
     judge(outputs, float) {
       const [read, reference] = [readAll(outputs), readAll(float)];
       const against = (expected: readonly string[]) =>
-        100 * characterAccuracy(expected.map((text, i) => ({ expected: text, read: read[i]! })));
+        100 * characterAccuracy(read.map((text, i) => ({ expected: expected[i]!, read: text })));
       return { characters: against(lines.map(({ text }) => text)), "as float": against(reference) };
     },
   };

@@ -197,6 +197,25 @@ describe("training and distillation", () => {
     );
   });
 
+  test("a hint that names a value that is not there is refused when the job is posted", async () => {
+    const hint = { teacher: "nothing", student: "logits", kind: "mse", weight: 1 };
+    const params = {
+      mode: "offline",
+      dataset_id: ids.training,
+      teacher_model_id: ids.teacher,
+      student: { model_id: ids.mlp },
+      loss: { hints: [hint] },
+    };
+    await assert.rejects(
+      jobs.client.request("/v1/jobs", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ type: "distill", params }),
+      }),
+      /422 \(invalid_params: The teacher has no value "nothing"/,
+    );
+  });
+
   test("a plan says what would be trained on what, and stores nothing", async () => {
     const response = await jobs.client.request("/v1/jobs?validate_only=true", {
       method: "POST",

@@ -3,6 +3,7 @@ import type { Model } from "../onnx/ir.ts";
 import { elementCount, floatsOf, type Tensor } from "../onnx/tensor.ts";
 import { type TrainingHooks, type TrainingResult, type TrainingSettings, train } from "../train/loop.ts";
 import { type Samples, splitSamples } from "../train/samples.ts";
+import { buildStepGraph } from "../train/step-graph.ts";
 import { createTrainable, exportTrained, type TrainableModel } from "../train/trainable.ts";
 import { createValidator, type ValidationMetric } from "../train/validate.ts";
 import {
@@ -153,6 +154,30 @@ export async function distillOffline(spec: OfflineDistillation, hooks: Distillat
     };
   } finally {
     await teacher?.close();
+  }
+}
+
+/**
+ * Throws `invalid_params`, with the name, where a hint names a value that teacher or student does not have, or pairs values whose shapes
+ * cannot be compared: the step of a small batch is built, and not run.
+ */
+export async function checkHints(
+  { teacher, student, loss, samples }: Pick<OfflineDistillation, "student" | "loss" | "samples"> & { teacher: Model },
+  options: { readonly openSession: DistillationHooks["openSession"]; readonly threads: number },
+): Promise<void> {
+  const pairs = pairOutputs(teacher.graph.outputs, student.graph.outputs, loss.outputs);
+  const trainable = createTrainable(student, { watch: loss.hints.map((hint) => hint.student) });
+  const opened = await openTeacher(teacher, teacherValues(loss, pairs), options);
+  try {
+    const { feeds, targets } = samples.gather(Uint32Array.from({ length: Math.min(2, samples.count) }, (_, i) => i));
+    await buildStepGraph(trainable, {
+      batch: { feeds, targets: { ...targets, ...(await opened.run(feeds)) } },
+      objective: distillationObjective(loss, pairs),
+      seed: 0,
+      openSession: options.openSession,
+    });
+  } finally {
+    await opened.close();
   }
 }
 

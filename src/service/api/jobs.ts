@@ -97,7 +97,10 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     const { name, metadata, priority, webhook, ...spec } = body;
     if (webhook !== null) checkWebhook(webhook);
     const { models, datasets } = await resolve(spec);
-    if (query.validate_only === "true") return inspector.plan(spec, [...models.values()], [...datasets.values()]);
+    const plan = () => inspector.plan(spec, [...models.values()], [...datasets.values()]);
+    if (query.validate_only === "true") return plan();
+    // Facts do not hold the values that hints name: a job with hints is planned before it is accepted.
+    if (spec.type === "distill" && spec.params.loss.hints.length > 0) await plan();
     const caller = request.caller!.name;
     const key = headers["idempotency-key"];
     const job = await submit(

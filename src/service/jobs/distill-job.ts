@@ -1,5 +1,6 @@
 import {
   buildReport,
+  checkHints,
   checkTrainable,
   type DistillationLoss,
   type DistillPlan,
@@ -143,7 +144,10 @@ export async function planDistillJob(
   const { training, loss } = request.spec.params;
   const { teacher, student, samples, pairs, heldOut } = await openDistillInputs(request, 1, environment, context);
   const trainedOn = samples.count - heldOut;
-  checkTrainable(student, { watch: loss.hints.map((hint) => hint.student) });
+  if (teacher && loss.hints.length > 0) {
+    const learned = { teacher: teacher.model, student, loss: lossOf(request.spec.params), samples };
+    await checkHints(learned, { openSession: environment.openSession, threads: 1 });
+  } else checkTrainable(student);
   return {
     teacher_parameters: teacher ? parameterCount(teacher.model) : null,
     student_parameters: parameterCount(student),

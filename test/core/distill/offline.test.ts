@@ -1,7 +1,12 @@
 import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
 import { DISTILLATION_LOSS, type DistillationLoss } from "../../../src/core/distill/objective.ts";
-import { type DistillationHooks, distillOffline, type OfflineDistillation } from "../../../src/core/distill/offline.ts";
+import {
+  checkHints,
+  type DistillationHooks,
+  distillOffline,
+  type OfflineDistillation,
+} from "../../../src/core/distill/offline.ts";
 import { openTeacher, teacherOutputs } from "../../../src/core/distill/teacher.ts";
 import { CoreError } from "../../../src/core/errors.ts";
 import { METRICS } from "../../../src/core/evaluate/metrics.ts";
@@ -199,6 +204,22 @@ describe("offline distillation", () => {
       model.graph.outputs.map(({ name }) => name),
     ];
     assert.deepEqual(structure(trained), structure(student));
+  });
+
+  test("hints are checked without training: names, and shapes that can be compared", async () => {
+    const student = network(2, 9);
+    const first = (model: Model, opType: string) =>
+      model.graph.nodes.find((node) => node.opType === opType)!.outputs[0]!.name;
+    const check = (hint: { teacher: string; student: string }) =>
+      checkHints(
+        { teacher, student, samples, loss: { ...DISTILLATION_LOSS, hints: [{ ...hint, kind: "mse", weight: 1 }] } },
+        { openSession, threads: 1 },
+      );
+    const fits = { teacher: first(teacher, "Relu"), student: first(student, "Relu") };
+    await check(fits);
+    await assert.rejects(check({ ...fits, teacher: "nothing" }), refused(/teacher has no value "nothing"/));
+    await assert.rejects(check({ ...fits, student: "nothing" }), refused(/no value "nothing"/));
+    await assert.rejects(check({ ...fits, teacher: "logits" }), refused(/cannot pair/));
   });
 
   test("a run that was interrupted in the baseline ends in the same bytes", async () => {
