@@ -8,44 +8,21 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { DISTILLATION_LOSS } from "../src/core/distill/objective.ts";
 import { distillOffline } from "../src/core/distill/offline.ts";
-import { METRICS } from "../src/core/evaluate/metrics.ts";
 import type { Model } from "../src/core/onnx/ir.ts";
 import { loadModel } from "../src/core/onnx/load.ts";
 import { modelToBytes } from "../src/core/onnx/save.ts";
 import { openSession } from "../src/core/runtime/session.ts";
-import { type TrainingSettings, train } from "../src/core/train/loop.ts";
+import { train } from "../src/core/train/loop.ts";
 import { crossEntropy } from "../src/core/train/losses.ts";
-import { OPTIMIZERS } from "../src/core/train/optimizer.ts";
 import { splitSamples } from "../src/core/train/samples.ts";
-import { SCHEDULES } from "../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../src/core/train/trainable.ts";
-import type { ValidationMetric } from "../src/core/train/validate.ts";
 import { cnn, NetworkBuilder } from "../test/support/networks.ts";
-import { BLACK, mnist } from "./mnist.ts";
+import { mnist, mnistSettings, SHIFTED, TOP1 } from "./mnist.ts";
 
 const [path, seeds = "1,2,3", epochs = "6", count = "60000", threads = "2"] = process.argv.slice(2);
 if (!path) throw new Error("Where is the teacher kept? node bench/distill-mnist.ts TEACHER.onnx");
 
-const top1: ValidationMetric = {
-  name: "top1",
-  better: "higher",
-  score: (outputs, targets) => METRICS.top1.score(outputs.logits!, targets.labels!),
-};
-const settings: TrainingSettings = {
-  epochs: Number(epochs),
-  batchSize: 128,
-  optimizer: OPTIMIZERS.adamw,
-  learningRate: 0.005,
-  schedule: SCHEDULES.onecycle,
-  warmupSteps: 0,
-  weightDecay: 0.01,
-  gradientClip: null,
-  averageDecay: null,
-  augmentation: null,
-  patience: null,
-  seed: 1,
-  threads: Number(threads),
-};
+const settings = mnistSettings({ epochs: Number(epochs), threads: Number(threads) });
 const samples = mnist("training", Number(count));
 const test = mnist("test");
 
@@ -68,13 +45,13 @@ async function trainTeacher(): Promise<Model> {
       trainable,
       training,
       validation,
-      metric: top1,
+      metric: TOP1,
       objective: ({ g, value, target }) => [
         { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
       ],
     },
     // Shifted images teach it what the students, which see the images as they are, can only learn from it.
-    { ...settings, augmentation: { input: "x", flip: false, shiftPixels: 2, cutoutPixels: 0, fill: BLACK } },
+    { ...settings, augmentation: SHIFTED },
     { openSession, onEpoch: (record) => console.log(`teacher ${JSON.stringify(record)}`) },
   );
   return exportTrained(trainable, result.values);
@@ -100,7 +77,7 @@ for (const seed of seeds.split(",").map(Number)) {
       samples,
       validationSplit: 0.05,
       evaluation: test,
-      metric: top1,
+      metric: TOP1,
       baseline: true,
     },
     { openSession },

@@ -7,39 +7,15 @@
 import { DISTILLATION_LOSS } from "../src/core/distill/objective.ts";
 import { distillOffline } from "../src/core/distill/offline.ts";
 import { type Derivation, deriveStudent, parameterCount } from "../src/core/distill/student.ts";
-import { METRICS } from "../src/core/evaluate/metrics.ts";
 import type { Model } from "../src/core/onnx/ir.ts";
 import { openSession } from "../src/core/runtime/session.ts";
-import type { TrainingSettings } from "../src/core/train/loop.ts";
-import { OPTIMIZERS } from "../src/core/train/optimizer.ts";
-import { SCHEDULES } from "../src/core/train/schedule.ts";
-import type { ValidationMetric } from "../src/core/train/validate.ts";
 import { NetworkBuilder } from "../test/support/networks.ts";
-import { mnist } from "./mnist.ts";
+import { mnist, mnistSettings, TOP1 } from "./mnist.ts";
 
 const [count = "60000", epochs = "3", threads = "2"] = process.argv.slice(2);
 const samples = mnist("training", Number(count));
 const evaluation = mnist("test");
-const metric: ValidationMetric = {
-  name: "top1",
-  better: "higher",
-  score: (outputs, targets) => METRICS.top1.score(outputs.logits!, targets.labels!),
-};
-const training: TrainingSettings = {
-  epochs: Number(epochs),
-  batchSize: 128,
-  optimizer: OPTIMIZERS.adamw,
-  learningRate: 0.005,
-  schedule: SCHEDULES.onecycle,
-  warmupSteps: 0,
-  weightDecay: 0.01,
-  gradientClip: null,
-  averageDecay: null,
-  augmentation: null,
-  patience: null,
-  seed: 1,
-  threads: Number(threads),
-};
+const training = mnistSettings({ epochs: Number(epochs), threads: Number(threads) });
 
 function residualNetwork(): Model {
   const width = 32;
@@ -52,7 +28,7 @@ function residualNetwork(): Model {
   return net.output(net.linear(net.globalAverage(net.maxPool(x)), width, 10), ["n", 10]);
 }
 
-const common = { training, samples, validationSplit: 0.05, evaluation, metric, baseline: false } as const;
+const common = { training, samples, validationSplit: 0.05, evaluation, metric: TOP1, baseline: false } as const;
 const labels = { ...DISTILLATION_LOSS, klWeight: 0, labelWeight: 1 };
 const start = residualNetwork();
 const taught = await distillOffline(

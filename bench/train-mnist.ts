@@ -12,12 +12,10 @@ import { modelToBytes } from "../src/core/onnx/save.ts";
 import { openSession } from "../src/core/runtime/session.ts";
 import { train } from "../src/core/train/loop.ts";
 import { crossEntropy } from "../src/core/train/losses.ts";
-import { OPTIMIZERS } from "../src/core/train/optimizer.ts";
 import { splitSamples } from "../src/core/train/samples.ts";
-import { SCHEDULES } from "../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../src/core/train/trainable.ts";
 import { cnn, mlp } from "../test/support/networks.ts";
-import { BLACK, mnist } from "./mnist.ts";
+import { mnist, mnistSettings, SHIFTED, TOP1 } from "./mnist.ts";
 
 const [kind = "cnn", epochs = "6", samples = "60000", threads = "2"] = process.argv.slice(2);
 const model = kind === "mlp" ? mlp([784, 512, 256, 10]) : cnn([16, 32], 64);
@@ -33,30 +31,12 @@ const result = await train(
     trainable,
     training,
     validation,
-    metric: {
-      name: "top1",
-      better: "higher",
-      score: (outputs, targets) => METRICS.top1.score(outputs.logits!, targets.labels!),
-    },
+    metric: TOP1,
     objective: ({ g, value, target }) => [
       { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
     ],
   },
-  {
-    epochs: Number(epochs),
-    batchSize: 128,
-    optimizer: OPTIMIZERS.adamw,
-    learningRate: 0.005,
-    schedule: SCHEDULES.onecycle,
-    warmupSteps: 0,
-    weightDecay: 0.01,
-    gradientClip: null,
-    averageDecay: null,
-    augmentation: kind === "cnn" ? { input: "x", flip: false, shiftPixels: 2, cutoutPixels: 0, fill: BLACK } : null,
-    patience: null,
-    seed: 1,
-    threads: Number(threads),
-  },
+  mnistSettings({ epochs: Number(epochs), threads: Number(threads), augmentation: kind === "cnn" ? SHIFTED : null }),
   {
     openSession,
     onEpoch: (record) => console.log(JSON.stringify(record)),

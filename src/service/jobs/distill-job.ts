@@ -1,17 +1,13 @@
 import {
-  buildReport,
   checkHints,
   checkTrainable,
   type DistillationLoss,
   type DistillPlan,
   distillOffline,
-  evaluateModels,
-  inspectModel,
   type OfflineResult,
   OPTIMIZERS,
   type Phase,
   parameterCount,
-  renderReport,
   SCHEDULES,
   type TrainingMetrics,
   type TrainingSettings,
@@ -19,6 +15,7 @@ import {
 import type { JobInputs, JobOutcome, JobRequest } from "../tasks.ts";
 import { openDistillInputs } from "./distill-inputs.ts";
 import type { JobEnvironment } from "./job-environment.ts";
+import { judgeResult } from "./job-result.ts";
 import { createJobSteps, type JobContext } from "./job-steps.ts";
 import type { DistillSpec } from "./spec.ts";
 
@@ -42,7 +39,7 @@ export async function runDistillJob(
 ): Promise<JobOutcome> {
   const { spec, scratch, threads } = request;
   const { params } = spec;
-  const { files, host, openSession } = environment;
+  const { files, openSession } = environment;
   const { signal } = context;
   const steps = createJobSteps(STEP_STARTS, context);
 
@@ -87,49 +84,23 @@ export async function runDistillJob(
   const written = await steps.run("write", "Writing the student", () =>
     files.writeModel(trained.student, scratch, "model.onnx", { signal }),
   );
-  const evaluation = await steps.run("evaluate", teacher ? "Comparing with the teacher" : "Comparing with before", () =>
-    evaluateModels({
-      before: { path: reference.files[0]!.path, bytes: files.sizeOf(reference.files) },
-      after: { path: written[0]!.path, bytes: files.sizeOf(written) },
+  return judgeResult(
+    request,
+    {
+      original: reference,
+      model: trained.student,
+      written,
+      notes: [],
+      simplified: [],
       data: inputs.judgedBy,
       pairs: inputs.pairs.map((pair) => ({ before: pair.teacher, after: pair.student })),
-      spec: spec.evaluation,
-      acceptance: spec.acceptance,
-      notes: [],
-      seed: params.seed,
-      threads,
-      host,
-      openSession,
-      measurePeak: environment.measurePeak,
-      readModel: files.openWrittenModel,
-      scratchPath: `${scratch}/optimized.onnx`,
-      signal,
-      onProgress: (done, message) => steps.progress("evaluate", done, message),
-    }),
+      training: trainingMetrics(trained),
+    },
+    teacher ? "Comparing with the teacher" : "Comparing with before",
+    environment,
+    context,
+    steps,
   );
-  return steps.run("report", "Writing the report", async () => {
-    const source = { path: written[0]!.path };
-    const after = await inspectModel(trained.student, { openSession, source, dims: {}, signal });
-    const metrics = { ...evaluation.metrics, training: trainingMetrics(trained) };
-    const report = buildReport({
-      createdAt: new Date(),
-      job: { id: request.job_id, ...spec },
-      evaluation: { ...evaluation, metrics },
-      models: { before: reference.facts, after },
-      notes: [],
-      timingsMs: steps.timingsMs,
-    });
-    return {
-      model: written,
-      reports: [
-        await files.writeText(scratch, "report.json", "application/json", `${JSON.stringify(report, null, 2)}\n`),
-        await files.writeText(scratch, "report.html", "text/html; charset=utf-8", await renderReport(report)),
-      ],
-      facts: after,
-      metrics,
-      accepted: evaluation.accepted,
-    };
-  });
 }
 
 /**

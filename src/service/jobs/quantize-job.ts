@@ -1,23 +1,21 @@
 import {
   asSimplified,
-  buildReport,
+  type Dataset,
   dynamicPass,
-  evaluateModels,
   float16Pass,
-  inspectModel,
   type Model,
   type Note,
   type Pass,
   predictedBytes,
   type QuantizePlan,
   removeDeadCode,
-  renderReport,
   runPasses,
   simplifyPasses,
   weightOnlyPass,
 } from "../../core/index.ts";
 import type { JobInputs, JobOutcome, JobRequest } from "../tasks.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
+import { judgeResult, type MadeModel } from "./job-result.ts";
 import { createJobSteps, type JobContext } from "./job-steps.ts";
 import { BLOCK_SIZES, type QuantizeSpec } from "./spec.ts";
 import { compressStaticJob, planStaticJob } from "./static-job.ts";
@@ -62,9 +60,9 @@ export async function runQuantizeJob(
   environment: JobEnvironment,
   context: JobContext,
 ): Promise<JobOutcome> {
-  const { spec, scratch, threads } = request;
+  const { spec, scratch } = request;
   const source = request.models[spec.model_id]!;
-  const { files, host, openSession } = environment;
+  const { files, host } = environment;
   const { signal } = context;
   const steps = createJobSteps<string>(isStatic(spec) ? STATIC_STEPS : PASS_STEPS, context);
 
@@ -78,53 +76,35 @@ export async function runQuantizeJob(
   const written = await steps.run("write", "Writing the compressed model", () =>
     files.writeModel(model, scratch, "model.onnx", { signal }),
   );
-  const evaluation = await steps.run("evaluate", "Comparing with the original", async () => {
-    const { dataset_id } = spec.evaluation;
-    const own = dataset_id === null ? undefined : request.datasets[dataset_id];
-    const data = own
-      ? { dataset: await files.openDataset(own.file, own.spec), kind: "evaluation" as const }
-      : compressed.unseen && { dataset: compressed.unseen, kind: "calibration" as const };
-    return evaluateModels({
-      before: { path: source.files[0]!.path, bytes: files.sizeOf(source.files) },
-      after: { path: written[0]!.path, bytes: files.sizeOf(written) },
-      data,
-      spec: spec.evaluation,
-      acceptance: spec.acceptance,
+  return judgeResult(
+    request,
+    {
+      original: source,
+      model,
+      written,
       notes,
-      seed: spec.params.seed,
-      threads,
-      host,
-      openSession,
-      measurePeak: environment.measurePeak,
+      simplified,
+      evidence,
+      data: await judgedBy(request, compressed.unseen, environment),
       layerReference: compressed.reference,
-      readModel: files.openWrittenModel,
-      scratchPath: `${scratch}/optimized.onnx`,
-      signal,
-      onProgress: (done, message) => steps.progress("evaluate", done, message),
-    });
-  });
-  return steps.run("report", "Writing the report", async () => {
-    const after = await inspectModel(model, { openSession, source: { path: written[0]!.path }, dims: {}, signal });
-    const report = buildReport({
-      createdAt: new Date(),
-      job: { id: request.job_id, ...spec },
-      evaluation,
-      models: { before: source.facts, after },
-      notes: [...simplified, ...notes],
-      quantization: evidence,
-      timingsMs: steps.timingsMs,
-    });
-    return {
-      model: written,
-      reports: [
-        await files.writeText(scratch, "report.json", "application/json", `${JSON.stringify(report, null, 2)}\n`),
-        await files.writeText(scratch, "report.html", "text/html; charset=utf-8", await renderReport(report)),
-      ],
-      facts: after,
-      metrics: evaluation.metrics,
-      accepted: evaluation.accepted,
-    };
-  });
+    },
+    "Comparing with the original",
+    environment,
+    context,
+    steps,
+  );
+}
+
+/** Held-out data: the job's own, or else samples that nothing was chosen by. */
+async function judgedBy(
+  { spec, datasets }: JobRequest<QuantizeSpec>,
+  unseen: Dataset | undefined,
+  { files }: JobEnvironment,
+): Promise<MadeModel["data"]> {
+  const { dataset_id } = spec.evaluation;
+  if (dataset_id === null) return unseen && { dataset: unseen, kind: "calibration" };
+  const { file, spec: reading } = datasets[dataset_id]!;
+  return { dataset: await files.openDataset(file, reading), kind: "evaluation" };
 }
 
 /** Says what a job would do to each node, and how large the result would be. Nothing is computed. */

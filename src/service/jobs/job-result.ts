@@ -1,0 +1,89 @@
+import {
+  buildReport,
+  evaluateModels,
+  inspectModel,
+  type Model,
+  type ModelFacts,
+  type Note,
+  renderReport,
+  type StaticEvidence,
+  type TrainingMetrics,
+} from "../../core/index.ts";
+import type { JobOutcome, JobRequest, LocalFile, ProducedFile } from "../tasks.ts";
+import type { JobEnvironment } from "./job-environment.ts";
+import type { JobContext, JobSteps } from "./job-steps.ts";
+
+type Judgement = Parameters<typeof evaluateModels>[0];
+
+/** What a job has made, and what it is to be held against. */
+export interface MadeModel {
+  readonly original: { readonly files: readonly LocalFile[]; readonly facts: ModelFacts };
+  readonly model: Model;
+  readonly written: readonly ProducedFile[];
+  /** What was said of nodes: the coverage, and what was done before. */
+  readonly notes: readonly Note[];
+  readonly simplified: readonly Note[];
+  readonly data: Judgement["data"];
+  readonly pairs?: Judgement["pairs"];
+  readonly layerReference?: Judgement["layerReference"];
+  readonly evidence?: StaticEvidence | undefined;
+  readonly training?: TrainingMetrics;
+}
+
+/** The last two steps of every job: `evaluate`, with this message, and `report`. */
+export async function judgeResult(
+  request: JobRequest,
+  made: MadeModel,
+  message: string,
+  environment: JobEnvironment,
+  { signal }: JobContext,
+  steps: JobSteps<"evaluate" | "report">,
+): Promise<JobOutcome> {
+  const { spec, scratch, threads } = request;
+  const { files, host, openSession, measurePeak } = environment;
+  const { original, model, written } = made;
+  const measured = await steps.run("evaluate", message, () =>
+    evaluateModels({
+      before: { path: original.files[0]!.path, bytes: files.sizeOf(original.files) },
+      after: { path: written[0]!.path, bytes: files.sizeOf(written) },
+      data: made.data,
+      pairs: made.pairs,
+      spec: spec.evaluation,
+      acceptance: spec.acceptance,
+      notes: made.notes,
+      seed: spec.params.seed,
+      threads,
+      host,
+      openSession,
+      measurePeak,
+      layerReference: made.layerReference,
+      readModel: files.openWrittenModel,
+      scratchPath: `${scratch}/optimized.onnx`,
+      signal,
+      onProgress: (done, message) => steps.progress("evaluate", done, message),
+    }),
+  );
+  return steps.run("report", "Writing the report", async () => {
+    const after = await inspectModel(model, { openSession, source: { path: written[0]!.path }, dims: {}, signal });
+    const metrics = { ...measured.metrics, training: made.training ?? null };
+    const report = buildReport({
+      createdAt: new Date(),
+      job: { id: request.job_id, ...spec },
+      evaluation: { ...measured, metrics },
+      models: { before: original.facts, after },
+      notes: [...made.simplified, ...made.notes],
+      quantization: made.evidence,
+      timingsMs: steps.timingsMs,
+    });
+    return {
+      model: written,
+      reports: [
+        await files.writeText(scratch, "report.json", "application/json", `${JSON.stringify(report, null, 2)}\n`),
+        await files.writeText(scratch, "report.html", "text/html; charset=utf-8", await renderReport(report)),
+      ],
+      facts: after,
+      metrics,
+      accepted: measured.accepted,
+    };
+  });
+}
