@@ -26,7 +26,8 @@ const DISK_FULL = new Set(["ENOSPC", "EDQUOT"]);
 export function failureOfError(error: unknown): TaskFailure {
   if (error instanceof CoreError || error instanceof TaskError) {
     const { code, message, subject } = error;
-    return { code, message, ...(subject !== undefined && { subject }) };
+    const fields = error instanceof TaskError ? error.fields : undefined;
+    return { code, message, ...(subject !== undefined && { subject }), ...(fields && { fields }) };
   }
   if (error instanceof ServiceError) return { code: error.code, message: error.message };
   const text = error instanceof Error ? error.message : String(error);

@@ -50,6 +50,11 @@ export interface FieldError {
   readonly message: string;
 }
 
+/** The pointer to what is at `path` below `prefix`. */
+export function pointerOf(prefix: string, path: readonly PropertyKey[]): string {
+  return prefix + path.map((key) => `/${String(key).replaceAll("~", "~0").replaceAll("/", "~1")}`).join("");
+}
+
 export class ServiceError extends Error {
   override readonly name = "ServiceError";
   readonly code: ProblemCode;

@@ -1,5 +1,5 @@
 import type { DatasetFacts, DistillPlan, JobMetrics, LayerFacts, ModelFacts, QuantizePlan } from "../core/index.ts";
-import type { ProblemCode } from "./errors.ts";
+import type { FieldError, ProblemCode } from "./errors.ts";
 import type { Progress } from "./jobs/job.ts";
 import type { JobSpec } from "./jobs/spec.ts";
 
@@ -82,6 +82,8 @@ export interface TaskFailure {
   readonly code: ProblemCode;
   readonly message: string;
   readonly subject?: string;
+  /** The fields of the request that are at fault, where that is known. */
+  readonly fields?: readonly FieldError[];
 }
 
 export interface TaskLimits {
@@ -105,10 +107,12 @@ export class TaskError extends Error implements TaskFailure {
   override readonly name = "TaskError";
   readonly code: ProblemCode;
   readonly subject?: string;
+  readonly fields?: readonly FieldError[];
 
   constructor(failure: TaskFailure, options?: ErrorOptions) {
     super(failure.message, options);
     this.code = failure.code;
     if (failure.subject !== undefined) this.subject = failure.subject;
+    if (failure.fields !== undefined) this.fields = failure.fields;
   }
 }

@@ -40,6 +40,10 @@ test("an error keeps its code, message and subject; what is not a refusal is int
     [new CoreError("unsupported", "m", "s"), { code: "unsupported", message: "m", subject: "s" }],
     [new CoreError("non_finite", "m"), { code: "non_finite", message: "m" }],
     [new TaskError({ code: "timeout", message: "m" }), { code: "timeout", message: "m" }],
+    [
+      new TaskError({ code: "invalid_params", message: "m", fields: [{ pointer: "/p", code: "c", message: "f" }] }),
+      { code: "invalid_params", message: "m", fields: [{ pointer: "/p", code: "c", message: "f" }] },
+    ],
     [new ServiceError("not_found", "m"), { code: "not_found", message: "m" }],
     [
       new RangeError("Array buffer allocation failed"),

@@ -1,5 +1,5 @@
 /** What a student is asked to learn: the parts of the loss, as a job names them, and how they read student and teacher. */
-import { CoreError } from "../errors.ts";
+import { CoreError, located } from "../errors.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import type { Value } from "../onnx/ir.ts";
 import {
@@ -142,13 +142,13 @@ export function distillationObjective(loss: DistillationLoss, pairs: ReturnType<
         terms.push({ name, weight, value: OUTPUT_LOSSES[loss.outputLoss](context, s, t, loss) });
       }
     }
-    for (const spec of loss.hints) {
+    for (const [i, spec] of loss.hints.entries()) {
       if (spec.weight === 0) continue;
       const [s, t] = [value(spec.student), target(hintTarget(spec.teacher))];
       terms.push({
         name: `${spec.kind} ${spec.student}`,
         weight: spec.weight,
-        value: HINTS[spec.kind](context, s, t, spec),
+        value: located(["hints", i], () => HINTS[spec.kind](context, s, t, spec)),
       });
     }
     return terms;

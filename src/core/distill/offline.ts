@@ -158,14 +158,24 @@ export async function distillOffline(spec: OfflineDistillation, hooks: Distillat
 }
 
 /**
- * Throws `invalid_params`, with the name, where a hint names a value that teacher or student does not have, or pairs values whose shapes
- * cannot be compared: the step of a small batch is built, and not run.
+ * Throws `invalid_params`, with the name and its path in the loss, where a hint names a value that teacher or student does not have, or
+ * pairs values whose shapes cannot be compared: the step of a small batch is built, and not run.
  */
 export async function checkHints(
   { teacher, student, loss, samples }: Pick<OfflineDistillation, "student" | "loss" | "samples"> & { teacher: Model },
   options: { readonly openSession: DistillationHooks["openSession"]; readonly threads: number },
 ): Promise<void> {
   const pairs = pairOutputs(teacher.graph.outputs, student.graph.outputs, loss.outputs);
+  for (const [whose, model] of Object.entries({ teacher, student })) {
+    const known = new Set(model.graph.nodes.flatMap(({ outputs }) => outputs.map(({ name }) => name)));
+    for (const [i, hint] of loss.hints.entries()) {
+      const name = hint[whose as "teacher" | "student"];
+      if (known.has(name)) continue;
+      throw new CoreError("invalid_params", `The ${whose} has no value "${name}".`, name, {
+        path: ["hints", i, whose],
+      });
+    }
+  }
   const trainable = createTrainable(student, { watch: loss.hints.map((hint) => hint.student) });
   const opened = await openTeacher(teacher, teacherValues(loss, pairs), options);
   try {

@@ -1,11 +1,10 @@
 import { CoreError, checkDatasetFits, type ModelFacts } from "../../core/index.ts";
 import type { DatasetRecord, ModelRecord } from "../catalog.ts";
-import type { FieldError } from "../errors.ts";
+import { type FieldError, pointerOf } from "../errors.ts";
 import { referencesIn } from "../jobs/resources.ts";
 import type { DistillSpec, JobSpec, QuantizeSpec } from "../jobs/spec.ts";
 import { isStatic, type StaticSpec, splitSamples } from "../jobs/static-samples.ts";
 import { checkDistillation } from "./distill-checks.ts";
-import { pointerOf } from "./operation.ts";
 
 /** What is recorded of the models and datasets that a spec names, by id; what does not exist is not there. */
 export interface StoredResources {

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { z } from "zod";
-import { type FieldError, type ProblemCode, ServiceError } from "../errors.ts";
+import { type FieldError, type ProblemCode, pointerOf, ServiceError } from "../errors.ts";
 
 /**
  * One operation of the API as data: the route, the validation of requests and the OpenAPI document all come from it, so
@@ -148,10 +148,6 @@ export function fieldErrorsOf(error: z.ZodError, prefix: string): FieldError[] {
       return { pointer: at, code: "unrecognized_key", message: sentence(at, "there is no such field") };
     });
   });
-}
-
-export function pointerOf(prefix: string, path: readonly PropertyKey[]): string {
-  return prefix + path.map((key) => `/${String(key).replaceAll("~", "~0").replaceAll("/", "~1")}`).join("");
 }
 
 function sentence(pointer: string, message: string): string {

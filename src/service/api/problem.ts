@@ -66,7 +66,8 @@ function refusalOf(error: FastifyError | Error): Refusal {
     };
   }
   if ((error instanceof TaskError || error instanceof CoreError) && error.code !== "internal") {
-    return { code: error.code, detail: error.message, subject: error.subject };
+    const fields = error instanceof TaskError ? error.fields : undefined;
+    return { code: error.code, detail: error.message, subject: error.subject, fields };
   }
   if ("statusCode" in error && error.statusCode !== undefined && error.statusCode < 500) {
     return { code: FRAMEWORK_CODES[error.code] ?? "invalid_request", detail: error.message };

@@ -1,4 +1,5 @@
 import {
+  CoreError,
   checkHints,
   checkTrainable,
   type DistillationLoss,
@@ -12,7 +13,8 @@ import {
   type TrainingMetrics,
   type TrainingSettings,
 } from "../../core/index.ts";
-import type { JobInputs, JobOutcome, JobRequest } from "../tasks.ts";
+import { pointerOf } from "../errors.ts";
+import { type JobInputs, type JobOutcome, type JobRequest, TaskError } from "../tasks.ts";
 import { openDistillInputs } from "./distill-inputs.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import { judgeResult } from "./job-result.ts";
@@ -117,7 +119,7 @@ export async function planDistillJob(
   const trainedOn = samples.count - heldOut;
   if (teacher && loss.hints.length > 0) {
     const learned = { teacher: teacher.model, student, loss: lossOf(request.spec.params), samples };
-    await checkHints(learned, { openSession: environment.openSession, threads: 1 });
+    await checkHints(learned, { openSession: environment.openSession, threads: 1 }).catch(refuseHint);
   } else checkTrainable(student);
   return {
     teacher_parameters: teacher ? parameterCount(teacher.model) : null,
@@ -127,6 +129,14 @@ export async function planDistillJob(
     validation_samples: heldOut,
     steps: training.epochs * Math.floor(trainedOn / Math.min(training.batch_size, trainedOn)),
   };
+}
+
+/** Says which field of the job a refusal of hints is about. */
+function refuseHint(error: unknown): never {
+  if (!(error instanceof CoreError) || error.path.length === 0) throw error;
+  const { code, message, subject, path } = error;
+  const field = { pointer: pointerOf("/params/loss", path), code: "invalid_hint", message };
+  throw new TaskError({ code, message, ...(subject !== undefined && { subject }), fields: [field] }, { cause: error });
 }
 
 function lossOf({ loss }: Params): DistillationLoss {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
-import { DISTILLATION_LOSS, type DistillationLoss } from "../../../src/core/distill/objective.ts";
+import { DISTILLATION_LOSS, type DistillationLoss, type HintSpec } from "../../../src/core/distill/objective.ts";
 import {
   checkHints,
   type DistillationHooks,
@@ -210,16 +210,22 @@ describe("offline distillation", () => {
     const student = network(2, 9);
     const first = (model: Model, opType: string) =>
       model.graph.nodes.find((node) => node.opType === opType)!.outputs[0]!.name;
-    const check = (hint: { teacher: string; student: string }) =>
-      checkHints(
-        { teacher, student, samples, loss: { ...DISTILLATION_LOSS, hints: [{ ...hint, kind: "mse", weight: 1 }] } },
-        { openSession, threads: 1 },
-      );
+    const check = (...pairs: { teacher: string; student: string }[]) => {
+      const hints = pairs.map((pair): HintSpec => ({ ...pair, kind: "mse", weight: 1 }));
+      const loss = { ...DISTILLATION_LOSS, hints };
+      return checkHints({ teacher, student, samples, loss }, { openSession, threads: 1 });
+    };
     const fits = { teacher: first(teacher, "Relu"), student: first(student, "Relu") };
     await check(fits);
-    await assert.rejects(check({ ...fits, teacher: "nothing" }), refused(/teacher has no value "nothing"/));
-    await assert.rejects(check({ ...fits, student: "nothing" }), refused(/no value "nothing"/));
-    await assert.rejects(check({ ...fits, teacher: "logits" }), refused(/cannot pair/));
+    for (const [hint, message, at] of [
+      [{ ...fits, teacher: "nothing" }, /teacher has no value "nothing"/, ["hints", 1, "teacher"]],
+      [{ ...fits, student: "nothing" }, /student has no value "nothing"/, ["hints", 1, "student"]],
+      [{ ...fits, teacher: "logits" }, /cannot pair/, ["hints", 1]],
+    ] as const) {
+      const error = await check(fits, hint).catch((thrown) => thrown);
+      assert.ok(refused(message)(error), String(error));
+      assert.deepEqual(error.path, at);
+    }
   });
 
   test("a run that was interrupted in the baseline ends in the same bytes", async () => {
