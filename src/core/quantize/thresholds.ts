@@ -55,31 +55,69 @@ function cutFrom(
 
 /** `steps`: how many codes there are, less one. With `seenAs`, the error is that of this function of the values. */
 export function mseRange(histogram: Histogram, steps: number, seenAs?: (x: number) => number): Range {
-  const { centres, counts } = histogram.points();
-  const targets = seenAs ? centres.map(seenAs) : centres;
-  return search(observedRange(histogram), (min, max) => {
-    if (!seenAs) return squaredError(centres, counts, min, max, steps);
-    // The zero point will be rounded, and the ends with it. Where a function turns flat, ending short of that is an error in every value
-    // beyond; so the range must do with either end rounded inwards.
-    const grid = new Grid(min, max, steps, Math.ceil);
-    return errorOn(grid, centres, counts, targets, grid.values.map(seenAs));
-  });
+  const sums = new ErrorSums(histogram, seenAs);
+  return search(observedRange(histogram), (min, max) => sums.squaredError(min, max, steps));
 }
 
-/** Codes 0 … steps for [min, max], with a code for zero. */
-class Grid {
-  readonly values: Float64Array;
-  readonly #step: number;
-  readonly #lowest: number;
+/**
+ * What is lost to rounding the values of a histogram, all of a bin taken to lie at its centre x. It is told by sums over all bins below each:
+ * of the count n, of n·t and of n·t², where t = x or what x is seen as. The bins that get one code are neighbours, and their share of
+ * Σ n·(t − t̂)² is Σnt² − 2·t̂·Σnt + t̂²·Σn.
+ */
+export class ErrorSums {
+  readonly #width: number;
+  /** Number of the first bin. */
+  readonly #first: number;
+  readonly #counts: Float64Array;
+  readonly #targets: Float64Array;
+  readonly #squares: Float64Array;
+  readonly #seenAs: ((x: number) => number) | undefined;
 
-  constructor(min: number, max: number, steps: number, round: (x: number) => number = Math.round) {
-    this.#step = (max - min) / steps;
-    this.#lowest = round(min / this.#step);
-    this.values = Float64Array.from({ length: steps + 1 }, (_, code) => (this.#lowest + code) * this.#step);
+  constructor(histogram: Histogram, seenAs?: (x: number) => number) {
+    const { width, centres, counts } = histogram.points();
+    const binOf = (centre: number) => Math.round(centre / width - 0.5);
+    this.#width = width;
+    this.#first = counts.length > 0 ? binOf(centres[0]!) : 0;
+    this.#seenAs = seenAs;
+    const bins = counts.length > 0 ? binOf(centres.at(-1)!) + 1 - this.#first : 0;
+    this.#counts = new Float64Array(bins + 1);
+    this.#targets = new Float64Array(bins + 1);
+    this.#squares = new Float64Array(bins + 1);
+    for (let bin = 0, i = 0; bin < bins; bin++) {
+      const isFilled = binOf(centres[i]!) === bin + this.#first;
+      const count = isFilled ? counts[i]! : 0;
+      const target = isFilled ? (seenAs?.(centres[i]!) ?? centres[i]!) : 0;
+      if (isFilled) i++;
+      this.#counts[bin + 1] = this.#counts[bin]! + count;
+      this.#targets[bin + 1] = this.#targets[bin]! + count * target;
+      this.#squares[bin + 1] = this.#squares[bin]! + count * target * target;
+    }
   }
 
-  codeOf(x: number): number {
-    return Math.min(Math.max(Math.round(x / this.#step) - this.#lowest, 0), this.values.length - 1);
+  /** Σ n·(t − t̂)² on the affine grid of `steps` + 1 codes over [min, max], which has a code for zero. */
+  squaredError(min: number, max: number, steps: number): number {
+    const step = (max - min) / steps;
+    // The zero point will be rounded, and the ends with it. Where a function turns flat, ending short of that is an error in every value
+    // beyond; so the range must do with either end rounded inwards.
+    const lowest = this.#seenAs ? Math.ceil(min / step) : Math.round(min / step);
+    const bins = this.#counts.length - 1;
+    const perStep = step / this.#width;
+    let sum = 0;
+    for (let code = 0, start = 0; code <= steps && start < bins; code++) {
+      // Bins whose centres lie below the middle between this code and the next; the last code has all that are left.
+      const below = Math.ceil((lowest + code + 0.5) * perStep - 0.5) - this.#first;
+      const end = code === steps ? bins : Math.min(Math.max(below, start), bins);
+      if (end === start) continue;
+      const count = this.#counts[end]! - this.#counts[start]!;
+      if (count > 0) {
+        const value = (lowest + code) * step;
+        const seen = this.#seenAs ? this.#seenAs(value) : value;
+        const targets = this.#targets[end]! - this.#targets[start]!;
+        sum += this.#squares[end]! - this.#squares[start]! - seen * (2 * targets - seen * count);
+      }
+      start = end;
+    }
+    return sum;
   }
 }
 
@@ -87,9 +125,10 @@ export function entropyRange(histogram: Histogram, steps: number): Range {
   const { centres, counts } = histogram.points();
   const density = withoutPointMasses(counts);
   const observed = observedRange(histogram);
-  const limit = MAX_ENTROPY_LOSS * squaredError(centres, counts, observed.min, observed.max, steps);
+  const sums = new ErrorSums(histogram);
+  const limit = MAX_ENTROPY_LOSS * sums.squaredError(observed.min, observed.max, steps);
   return search(observed, (min, max) =>
-    squaredError(centres, counts, min, max, steps) > limit
+    sums.squaredError(min, max, steps) > limit
       ? Number.POSITIVE_INFINITY
       : divergence(centres, density, min, max, steps),
   );
@@ -113,34 +152,6 @@ function withoutPointMasses(counts: Float64Array): Float64Array {
     const around = ((counts[i - 1] ?? 0) + (counts[i + 1] ?? 0)) / 2;
     return count > POINT_MASS * (around + 1) ? around + 1 : count;
   });
-}
-
-/** Σ count·(x − x̂)² of bin centres on the affine grid over [min, max]. */
-export function squaredError(
-  centres: Float64Array,
-  counts: Float64Array,
-  min: number,
-  max: number,
-  steps: number,
-): number {
-  const grid = new Grid(min, max, steps);
-  return errorOn(grid, centres, counts, centres, grid.values);
-}
-
-/** Σ count·(target − value)², where the value is that of the code that the centre gets. */
-function errorOn(
-  grid: Grid,
-  centres: Float64Array,
-  counts: Float64Array,
-  targets: Float64Array,
-  values: Float64Array,
-): number {
-  let sum = 0;
-  for (let i = 0; i < centres.length; i++) {
-    const error = targets[i]! - values[grid.codeOf(centres[i]!)]!;
-    sum += counts[i]! * error * error;
-  }
-  return sum;
 }
 
 /** KL(P‖Q) in nats, as described at the top; infinite when no value lies inside [min, max]. */

@@ -4,12 +4,12 @@ import fc from "fast-check";
 import { Histogram } from "../../../src/core/quantize/histogram.ts";
 import {
   divergence,
+  ErrorSums,
   entropyRange,
   mseRange,
   observedRange,
   percentileRange,
   type Range,
-  squaredError,
   trimmedRange,
 } from "../../../src/core/quantize/thresholds.ts";
 
@@ -85,11 +85,34 @@ test("percentile cuts one-sided data on its one side only, and counts the zeros"
 
 test("MSE: the cost over bins is the cost over values up to the width of a bin", () => {
   const values = normal(50_000, 3);
-  const { centres, counts } = histogramOf(values).points();
+  const sums = new ErrorSums(histogramOf(values));
   for (const range of [observedRange(histogramOf(values)), { min: -2, max: 2.5 }]) {
     const exact = meanSquare(errorsOf(values, range)) * values.length;
-    const binned = squaredError(centres, counts, range.min, range.max, 255);
+    const binned = sums.squaredError(range.min, range.max, STEPS);
     assert.ok(Math.abs(binned / exact - 1) < 0.02, `${binned} against ${exact}`);
+  }
+});
+
+test("MSE: the cost from sums is the cost summed bin by bin, also as a function sees the values", () => {
+  const histogram = histogramOf(withOutlier(normal(20_000, 5), 9));
+  const { centres, counts } = histogram.points();
+  const swish = (x: number) => x / (1 + Math.exp(-x));
+  for (const [seenAs, round] of [
+    [undefined, Math.round],
+    [swish, Math.ceil],
+  ] as const) {
+    const sums = new ErrorSums(histogram, seenAs);
+    const see = seenAs ?? ((x: number) => x);
+    for (const { min, max } of [observedRange(histogram), { min: -2, max: 2.5 }, { min: 0, max: 0.3 }]) {
+      const step = (max - min) / STEPS;
+      const lowest = round(min / step);
+      const expected = centres.reduce((sum, x, i) => {
+        const code = Math.min(Math.max(Math.round(x / step), lowest), lowest + STEPS);
+        return sum + counts[i]! * (see(x) - see(code * step)) ** 2;
+      }, 0);
+      const actual = sums.squaredError(min, max, STEPS);
+      assert.ok(Math.abs(actual / expected - 1) < 1e-9, `${actual} against ${expected}`);
+    }
   }
 });
 
