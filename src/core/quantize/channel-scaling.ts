@@ -37,11 +37,11 @@ export interface ScalingSite {
   apply(scales: ArrayLike<number>): void;
 }
 
-/** A parameter of a node whose elements belong to channels. */
+/** A parameter of a node whose elements belong to channels: those along `axis`, or, for a layer's weight, the input channels it meets. */
 interface ChannelParameter {
   readonly node: Node;
   readonly input: number;
-  readonly channelOf: (element: number) => number;
+  readonly axis: number | WeightOperand;
 }
 
 interface Producer {
@@ -78,10 +78,10 @@ function siteOf(producer: Producer): ScalingSite | undefined {
     consumers,
     isClipped: clips.length > 0,
     apply(scales) {
-      for (const parameter of parameters) scaleParameter(parameter, (c) => 1 / scales[c]!);
+      const inverse = Float64Array.from(scales, (scale) => 1 / scale);
+      for (const parameter of parameters) scaleParameter(parameter, inverse);
       for (const { node: layer, operand } of consumers) {
-        const channelOf = inputChannels(layer, operand);
-        scaleParameter({ node: layer, input: operand.input, channelOf }, (c) => scales[c]!);
+        scaleParameter({ node: layer, input: operand.input, axis: operand }, scales);
       }
       for (const clip of clips) {
         clip.setInput(2, clip.graph.addInitializer(`${clip.label}_limit`, tensorOf("float32", [], [1])));
@@ -92,23 +92,14 @@ function siteOf(producer: Producer): ScalingSite | undefined {
 
 // ---- producers -----------------------------------------------------------------------------------------------------
 
-/** The channel of each element of a tensor, which lie along `axis`. */
-function along(dims: readonly number[], axis: number): (element: number) => number {
-  const at = axis < 0 ? axis + dims.length : axis;
-  const inner = elementCount(dims.slice(at + 1));
-  const channels = dims[at]!;
-  return (element) => Math.floor(element / inner) % channels;
-}
-
 function layer(node: Node): Producer | undefined {
   const operand = ruleFor(node)?.weight?.(node);
   const weight = operand && node.inputs[operand.input]?.constant;
   if (!operand || !weight || ruleFor(node)!.refuse?.(node)) return undefined;
-  const parameters: ChannelParameter[] = [{ node, input: operand.input, channelOf: along(weight.dims, operand.axis) }];
+  const parameters: ChannelParameter[] = [{ node, input: operand.input, axis: operand.axis }];
   let output = node.outputs[0]!;
   const channels = weight.dims[operand.axis]!;
-  const bias = node.inputs[2]?.constant;
-  if (bias) parameters.push({ node, input: 2, channelOf: along(bias.dims, -1) });
+  if (node.inputs[2]?.constant) parameters.push({ node, input: 2, axis: -1 });
   const add = node.opType === "MatMul" ? vectorOperand(output.uses[0]?.node, "Add", output, channels) : undefined;
   if (add && output.uses.length === 1 && !output.isGraphOutput) {
     parameters.push(add);
@@ -130,7 +121,7 @@ function vectorOperand(
   const size = constant && elementCount(constant.dims);
   if (!constant || node.inputs[1 - input] !== other || constant.dims.at(-1) !== size) return undefined;
   return size !== undefined && size > 1 && (channels === undefined || size === channels)
-    ? { node, input, channelOf: (element) => element }
+    ? { node, input, axis: -1 }
     : undefined;
 }
 
@@ -151,9 +142,7 @@ const PRODUCERS: Readonly<Record<string, (node: Node) => Producer | undefined>> 
       channels: gain!.constant!.dims[0]!,
       channelAxis: -1,
       operand: undefined,
-      parameters: [1, 2].flatMap((input) =>
-        node.inputs[input] ? [{ node, input, channelOf: (element: number) => element }] : [],
-      ),
+      parameters: [1, 2].flatMap((input) => (node.inputs[input] ? [{ node, input, axis: -1 }] : [])),
     };
   },
   /** The gain of a normalization that is written out, with its shift behind it. */
@@ -224,28 +213,27 @@ function inputCount(node: Node, operand: WeightOperand): number {
   return (node.inputs[operand.input]?.constant?.dims[operand.inputAxis] ?? 0) * operand.groups;
 }
 
-/** Calls `visit` with every weight of a layer, the output channel it belongs to and the input channel, over all groups, that it meets. */
-export function visitWeight(
-  node: Node,
-  operand: WeightOperand,
-  visit: (weight: number, output: number, input: number) => void,
+/**
+ * Calls `visit` with every pair of an output channel and an input channel (over all groups) that a layer's weight of `dims` joins: the weights
+ * of the pair, one for each position of the window, lie from `start` on.
+ */
+export function visitPairs(
+  dims: readonly number[],
+  { axis, inputAxis, groups }: WeightOperand,
+  visit: (output: number, input: number, start: number, window: number) => void,
 ): void {
-  const tensor = node.inputs[operand.input]!.constant!;
-  const outputOf = along(tensor.dims, operand.axis);
-  const inputOf = inputChannels(node, operand);
-  arrayOf(tensor, "float32").forEach((weight, i) => {
-    visit(weight, outputOf(i), inputOf(i));
-  });
-}
-
-/** The input channel, over all groups, that each element of a layer's weight meets. */
-function inputChannels(node: Node, operand: WeightOperand): (element: number) => number {
-  const { dims } = node.inputs[operand.input]!.constant!;
-  const local = along(dims, operand.inputAxis);
-  if (operand.groups === 1) return local;
-  const outputOf = along(dims, operand.axis);
-  const perGroup = dims[operand.axis]! / operand.groups;
-  return (element) => Math.floor(outputOf(element) / perGroup) * dims[operand.inputAxis]! + local(element);
+  const outputs = dims[axis]!;
+  const inputs = dims[inputAxis]!;
+  const window = elementCount(dims) / outputs / inputs;
+  const perGroup = outputs / groups;
+  const [outer, inner] = axis < inputAxis ? [outputs, inputs] : [inputs, outputs];
+  for (let i = 0, start = 0; i < outer; i++) {
+    for (let j = 0; j < inner; j++, start += window) {
+      const output = axis < inputAxis ? i : j;
+      const input = axis < inputAxis ? j : i;
+      visit(output, groups === 1 ? input : Math.floor(output / perGroup) * inputs + input, start, window);
+    }
+  }
 }
 
 // ---- parameters ----------------------------------------------------------------------------------------------------
@@ -255,12 +243,23 @@ function isOwn(value: Value | undefined): boolean {
   return isFloatConstant(value) && value!.uses.length === 1 && !value!.isGraphOutput;
 }
 
-function scaleParameter({ node, input, channelOf }: ChannelParameter, factor: (channel: number) => number): void {
+function scaleParameter({ node, input, axis }: ChannelParameter, factors: ArrayLike<number>): void {
   const value = node.inputs[input]!;
   const unscaled = value.constant!;
+  const { dims } = unscaled;
   // Not computed before it is needed: a large model would be held twice.
-  const scaled = lazyTensor("float32", unscaled.dims, () => {
-    const result = arrayOf(unscaled, "float32").map((x, i) => x * factor(channelOf(i)));
+  const scaled = lazyTensor("float32", dims, () => {
+    const result = arrayOf(unscaled, "float32").slice();
+    const scale = (channel: number, start: number, count: number) => {
+      for (let i = start; i < start + count; i++) result[i]! *= factors[channel]!;
+    };
+    if (typeof axis === "object") visitPairs(dims, axis, (_, channel, start, window) => scale(channel, start, window));
+    else {
+      const inner = elementCount(dims.slice(axis < 0 ? axis + dims.length + 1 : axis + 1));
+      for (let start = 0, c = 0; start < result.length; start += inner, c = (c + 1) % factors.length) {
+        scale(c, start, inner);
+      }
+    }
     return new Uint8Array(result.buffer, result.byteOffset, result.byteLength);
   });
   node.setInput(input, value.graph.addInitializer(`${value.name}_scaled`, scaled));

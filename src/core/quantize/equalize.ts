@@ -17,9 +17,9 @@
  * weight has one scale, what rounding the producer's weight leaves in x_c, Δ_p²/12 · Σ E[z²], comes on top of Δ²/12.
  */
 import type { Model, Node } from "../onnx/ir.ts";
-import { elementCount } from "../onnx/tensor.ts";
+import { arrayOf, elementCount } from "../onnx/tensor.ts";
 import { type NoteSink, noteOn } from "../passes/pass.ts";
-import { type ScalingSite, scalingSites, visitWeight } from "./channel-scaling.ts";
+import { type ScalingSite, scalingSites, visitPairs } from "./channel-scaling.ts";
 import type { ChannelObserver } from "./observers.ts";
 import type { WeightOperand } from "./operators.ts";
 
@@ -78,13 +78,9 @@ class MagnitudeMatrix {
     this.#outputs = dims[operand.axis]!;
     this.#inputsPerGroup = dims[operand.inputAxis]!;
     this.#outputsPerGroup = this.#outputs / operand.groups;
-    this.#largest = new Float64Array(this.#outputs * this.#inputsPerGroup);
     this.#rowScales = new Float64Array(this.#outputs).fill(1);
     this.#columnScales = new Float64Array(this.#inputsPerGroup * operand.groups).fill(1);
-    visitWeight(node, operand, (weight, output, input) => {
-      const at = output * this.#inputsPerGroup + (input % this.#inputsPerGroup);
-      this.#largest[at] = Math.max(this.#largest[at]!, Math.abs(weight));
-    });
+    this.#largest = weightStatistics(node, operand).largest;
   }
 
   rows(): Float64Array {
@@ -238,17 +234,24 @@ function inputPower(node: Node, operand: WeightOperand, meanSquares: Float64Arra
 }
 
 function weightStatistics(node: Node, operand: WeightOperand): WeightStatistics {
-  const { dims } = node.inputs[operand.input]!.constant!;
-  const outputs = dims[operand.axis]!;
-  const inputs = dims[operand.inputAxis]!;
+  const weight = node.inputs[operand.input]!.constant!;
+  const values = arrayOf(weight, "float32");
+  const outputs = weight.dims[operand.axis]!;
+  const inputs = weight.dims[operand.inputAxis]!;
   const largest = new Float64Array(outputs * inputs);
   const energy = new Float64Array(inputs * operand.groups);
-  visitWeight(node, operand, (weight, output, input) => {
-    const at = output * inputs + (input % inputs);
-    largest[at] = Math.max(largest[at]!, Math.abs(weight));
-    energy[input]! += weight * weight;
+  visitPairs(weight.dims, operand, (output, input, start, window) => {
+    let most = 0;
+    let squares = 0;
+    for (let i = start; i < start + window; i++) {
+      const x = Math.abs(values[i]!);
+      if (x > most) most = x;
+      squares += x * x;
+    }
+    largest[output * inputs + (input % inputs)] = most;
+    energy[input]! += squares;
   });
-  return { largest, outputs, inputs, groups: operand.groups, energy, window: elementCount(dims) / outputs / inputs };
+  return { largest, outputs, inputs, groups: operand.groups, energy, window: values.length / outputs / inputs };
 }
 
 function chooseScales(
@@ -309,11 +312,16 @@ function expectedError(of: Expectation, scales: Float64Array): number {
       power[Math.floor(c / inputs)]! += (window * square) / scales[c]! ** 2;
     });
     const steps = new Float64Array(outputs);
-    matrix.forEach((magnitude, at) => {
-      const o = Math.floor(at / inputs);
-      const c = Math.floor(o / (outputs / groups)) * inputs + (at % inputs);
-      steps[o] = Math.max(steps[o]!, (magnitude * scales[c]!) / WEIGHT_STEPS);
-    });
+    for (let o = 0; o < outputs; o++) {
+      const row = o * inputs;
+      const first = Math.floor(o / (outputs / groups)) * inputs;
+      let most = 0;
+      for (let c = 0; c < inputs; c++) {
+        const scaled = matrix[row + c]! * scales[first + c]!;
+        if (scaled > most) most = scaled;
+      }
+      steps[o] = most / WEIGHT_STEPS;
+    }
     const whole = steps.reduce((a, b) => Math.max(a, b), 0);
     steps.forEach((step, o) => {
       error += (of.perChannel ? step : whole) ** 2 * power[Math.floor(o / (outputs / groups))]!;
