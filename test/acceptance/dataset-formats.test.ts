@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import type { Job } from "../../scripts/demo/client.ts";
 import { type Stack, startStack } from "../../scripts/demo/stack.ts";
 import { type Caller, createCaller, formOf } from "../support/calls.ts";
 import { writeZip } from "../support/dataset-writers.ts";
@@ -53,12 +52,6 @@ async function sendInPieces(filename: string, bytes: Uint8Array, spec: string) {
   return api.call("POST", "/v1/datasets", { headers: json, body: JSON.stringify({ uploads, spec: JSON.parse(spec) }) });
 }
 
-async function succeeded(id: string): Promise<Job> {
-  const job = await jobs.ended(id, 120_000);
-  assert.equal(job.status, "succeeded", JSON.stringify(job.error));
-  return job;
-}
-
 const train = async (dataset_id: string, model_id: string) => {
   const { id } = await jobs.client.createJob({
     type: "distill",
@@ -68,7 +61,7 @@ const train = async (dataset_id: string, model_id: string) => {
       training: { epochs: 3, batch_size: 32 },
     },
   });
-  const job = await succeeded(id);
+  const job = await jobs.succeeded({ id });
   const model = job.result!.artifacts.find(({ name }) => name === "model.onnx") as unknown as { sha256: string };
   return { modelId: job.result!.model_id, sha256: model.sha256 };
 };
@@ -115,7 +108,7 @@ test("images, rows and lines are judged as the same arrays are", async () => {
       },
       evaluation: { dataset_id: dataset.id, samples: 10 * PER_CLASS, metric: "top1", latency: { runs: 3 } },
     });
-    const { accuracy, fidelity } = (await succeeded(id)).result!.metrics as unknown as {
+    const { accuracy, fidelity } = (await jobs.succeeded({ id })).result!.metrics as unknown as {
       accuracy: { metric: string; before: number; after: number; samples: number };
       fidelity: { outputs: unknown };
     };

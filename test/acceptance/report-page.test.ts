@@ -5,11 +5,10 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import type { Browser } from "puppeteer-core";
 import sharp from "sharp";
-import type { Job } from "../../scripts/demo/client.ts";
 import { type Stack, startStack } from "../../scripts/demo/stack.ts";
 import { browserPath, contrasts, type Look, openBrowser, openPage } from "../support/browser.ts";
 import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
-import { mnistFile, NETWORKS } from "../support/mnist.ts";
+import { NETWORKS } from "../support/mnist.ts";
 
 /** Reports of real jobs, looked at in a real browser, as they come from the service. */
 
@@ -33,26 +32,18 @@ describe("the report in a browser", { skip }, () => {
   let pictures: string;
   const reports: Record<string, string> = {};
 
-  const ended = async ({ id }: Job): Promise<Job> => {
-    const job = await jobs.ended(id, 180_000);
-    assert.equal(job.status, "succeeded", JSON.stringify(job.error));
-    return job;
-  };
-
   before(async () => {
     browser = await openBrowser();
     pictures = await mkdtemp(join(tmpdir(), "report-page-"));
     stack = await startStack({ LOG_LEVEL: "warn" });
     jobs = await openLiveJobs(stack);
     const { client } = jobs;
-    const upload = async (part: "training" | "test", count: number) =>
-      (await client.uploadDataset(mnistFile(part, count), `${part}.npz`, part)).id;
-    const [training, held] = [await upload("training", 1000), await upload("test", 300)];
+    const [training, held] = [await jobs.uploadDigits("training", 1000), await jobs.uploadDigits("test", 300)];
     const cnn = (await client.uploadModel(NETWORKS.cnn([4, 8], 32), "cnn")).id;
     const mlp = (await client.uploadModel(NETWORKS.mlp(16), "mlp")).id;
     const evaluation = { dataset_id: held, samples: 300, latency: { runs: 20 } };
     const distill = async (params: object) =>
-      ended(
+      jobs.succeeded(
         await client.createJob({
           type: "distill",
           params: { mode: "offline", dataset_id: training, ...params },
@@ -60,7 +51,7 @@ describe("the report in a browser", { skip }, () => {
         }),
       );
     const quantize = async (model_id: string, params: object) =>
-      ended(await client.createJob({ type: "quantize", model_id, params, evaluation }));
+      jobs.succeeded(await client.createJob({ type: "quantize", model_id, params, evaluation }));
 
     const teacher = await distill({
       student: { model_id: cnn, init: "reinitialize" },

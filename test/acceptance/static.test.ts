@@ -4,7 +4,7 @@ import type { Job } from "../../scripts/demo/client.ts";
 import { type Stack, startStack } from "../../scripts/demo/stack.ts";
 import { writeNpz } from "../support/dataset-writers.ts";
 import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
-import { mnistFile, NETWORKS } from "../support/mnist.ts";
+import { NETWORKS } from "../support/mnist.ts";
 import { type Report, uneven } from "../support/uneven.ts";
 
 /** Static int8 of a network that was trained here, over HTTP, with the service as `npm start` runs it. */
@@ -21,13 +21,11 @@ before(async () => {
   stack = await startStack({ LOG_LEVEL: "warn" });
   jobs = await openLiveJobs(stack);
   const { client } = jobs;
-  const upload = async (file: Uint8Array<ArrayBuffer>, name: string) =>
-    (await client.uploadDataset(file, `${name}.npz`, name)).id;
-  ids.training = await upload(mnistFile("training", 3000), "training");
-  ids.test = await upload(mnistFile("test", TEST_SAMPLES), "test");
-  ids.unlabelled = await upload(mnistFile("training", 300, { labels: false }), "unlabelled");
+  ids.training = await jobs.uploadDigits("training", 3000);
+  ids.test = await jobs.uploadDigits("test", TEST_SAMPLES);
+  ids.unlabelled = await jobs.uploadDigits("training", 300, { labels: false });
   const untrained = await client.uploadModel(NETWORKS.cnn([16, 32], 64), "untrained");
-  const job = await succeeded(
+  const job = await jobs.succeeded(
     await client.createJob({
       type: "distill",
       params: {
@@ -54,13 +52,7 @@ const submission = (model: "cnn" | "uneven", params: object, evaluation: object 
 });
 
 async function quantized(...[model, params, evaluation]: Parameters<typeof submission>): Promise<Job> {
-  return succeeded(await jobs.client.createJob(submission(model, params, evaluation)));
-}
-
-async function succeeded({ id }: Job): Promise<Job> {
-  const job = await jobs.ended(id, 120_000);
-  assert.equal(job.status, "succeeded", JSON.stringify(job.error));
-  return job;
+  return jobs.succeeded(await jobs.client.createJob(submission(model, params, evaluation)));
 }
 
 const reportOf = async ({ id }: Job) =>

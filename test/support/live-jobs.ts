@@ -1,7 +1,9 @@
+import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, type Job, type JobEvent } from "../../scripts/demo/client.ts";
 import type { Stack } from "../../scripts/demo/stack.ts";
 import { hungryModel, slowModel } from "./elastic-models.ts";
+import { mnistFile } from "./mnist.ts";
 import { descendants } from "./processes.ts";
 
 /** Jobs on a running stack that take as long as a test needs, over HTTP. */
@@ -18,6 +20,10 @@ export interface LiveJobs {
   cancel(id: string): Promise<Job>;
   /** The job once it has ended. Throws when that takes too long. */
   ended(id: string, withinMs?: number): Promise<Job>;
+  /** The job once it has succeeded. */
+  succeeded(job: { readonly id: string }): Promise<Job>;
+  /** Uploads the first images of a part of MNIST, and answers the id of the dataset. */
+  uploadDigits(...digits: Parameters<typeof mnistFile>): Promise<string>;
 }
 
 export async function openLiveJobs(stack: Stack): Promise<LiveJobs> {
@@ -34,6 +40,16 @@ export async function openLiveJobs(stack: Stack): Promise<LiveJobs> {
       params: { method: "weight_only", bits: 8, format: "qdq" },
       evaluation: { samples: 1, dims, latency: { runs: 1 } },
     });
+
+  const ended = (id: string, withinMs = 60_000) =>
+    until(
+      `the job ${id} has ended`,
+      async () => {
+        const job = await client.job(id).catch(() => undefined); // 503 while Redis is away, no answer while the API is.
+        return job !== undefined && job.finished_at !== null && job;
+      },
+      withinMs,
+    );
 
   return {
     client,
@@ -52,15 +68,16 @@ export async function openLiveJobs(stack: Stack): Promise<LiveJobs> {
     },
     statuses: async (id) => (await events(id)).filter(({ type }) => type === "status").map(({ data }) => data.status),
     cancel: async (id) => (await (await client.request(`/v1/jobs/${id}/cancel`, { method: "POST" })).json()) as Job,
-    ended: (id, withinMs = 60_000) =>
-      until(
-        `the job ${id} has ended`,
-        async () => {
-          const job = await client.job(id).catch(() => undefined); // 503 while Redis is away, no answer while the API is.
-          return job !== undefined && job.finished_at !== null && job;
-        },
-        withinMs,
-      ),
+    ended,
+    async succeeded({ id }) {
+      const job = await ended(id, 180_000);
+      assert.equal(job.status, "succeeded", JSON.stringify(job.error));
+      return job;
+    },
+    async uploadDigits(...digits) {
+      const [part] = digits;
+      return (await client.uploadDataset(mnistFile(...digits), `${part}.npz`, part)).id;
+    },
   };
 }
 
