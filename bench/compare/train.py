@@ -1,8 +1,8 @@
 """The PyTorch side of the training comparison: the networks of bench/train-nets.ts, one random batch, cross-entropy, AdamW.
 
-    python bench/compare/train.py NET STEPS THREADS
+    python bench/compare/train.py NET SECONDS THREADS
 
-Prints samples per second of full steps (forward, backward, update), by the median step and by processor time, as JSON.
+Prints samples per second of full steps (forward, backward, update), by the median step, by the fastest one and by processor time, as JSON.
 """
 
 import json
@@ -100,7 +100,7 @@ NETS = {
 }
 
 
-def main(name, steps, threads):
+def main(name, seconds, threads):
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     build, batch, inputs = NETS[name]
@@ -109,21 +109,24 @@ def main(name, steps, threads):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def step():
+        start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(model(x), labels).backward()
         optimizer.step()
+        return (time.perf_counter() - start) * 1000
 
-    times = []
-    for i in range(steps + 3):
-        if i == 3:
-            cpu = time.process_time()
-        start = time.perf_counter()
-        step()
-        if i >= 3:
-            times.append((time.perf_counter() - start) * 1000)
-    cpu_ms = (time.process_time() - cpu) * 1000 / steps
-    median = sorted(times)[len(times) // 2]
-    print(json.dumps({"median": 1000 * batch / median, "cpu": 1000 * batch / cpu_ms}))
+    def steps(limit):
+        times, end = [], time.perf_counter() + limit
+        while len(times) < 3 or time.perf_counter() < end:
+            times.append(step())
+        return times
+
+    steps(seconds / 3)
+    cpu = time.process_time()
+    times = sorted(steps(seconds))
+    cpu_ms = (time.process_time() - cpu) * 1000 / len(times)
+    ms = {"median": times[len(times) // 2], "fastest": times[0], "cpu": cpu_ms}
+    print(json.dumps({name: 1000 * batch / value for name, value in ms.items()}))
 
 
-main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
