@@ -37,8 +37,8 @@ export interface DistillInputs {
   readonly student: Model;
   /** Those held out are among them. */
   readonly samples: Samples;
-  /** How many are. */
-  readonly heldOut: number;
+  /** How many samples of the dataset are learned from, and how many are held out. */
+  readonly counts: { readonly training: number; readonly validation: number };
   /** For the final numbers; undefined: the samples that are held out. */
   readonly evaluation: Samples | undefined;
   /** The same samples, or those held out, for the evaluation; undefined when there are neither. */
@@ -48,12 +48,16 @@ export interface DistillInputs {
   readonly pairs: readonly { readonly teacher: string; readonly student: string }[];
 }
 
-/** Reads models and data, and makes the student where it is to be derived from the teacher. */
+/**
+ * Reads models and data, and makes the student where it is to be derived from the teacher. Of each dataset no more than `maxSamples` are
+ * read: a plan needs few, and reading can mean decoding images.
+ */
 export async function openDistillInputs(
   request: JobInputs<DistillSpec>,
   threads: number,
   { files, openSession }: JobEnvironment,
   { signal, news }: JobContext,
+  maxSamples = Number.POSITIVE_INFINITY,
 ): Promise<DistillInputs> {
   const { params, evaluation: judging } = request.spec;
   const open = (id: string): StoredModel => {
@@ -76,7 +80,9 @@ export async function openDistillInputs(
   const feeds = [...inputs.values()].map(([input]) => input!);
 
   const training = await openData(params.dataset_id);
-  const samples = await trainingSamples(training, feeds, { signal });
+  const first = (dataset: Dataset, count: number) =>
+    datasetView(dataset, firstIndices(Math.min(dataset.facts.samples, count, maxSamples)));
+  const samples = await trainingSamples(first(training, training.facts.samples), feeds, { signal });
   const student =
     "model_id" in params.student
       ? uploaded!.model
@@ -95,13 +101,14 @@ export async function openDistillInputs(
   const pairs = pairOutputs(reference.model.graph.outputs, student.graph.outputs, params.loss.outputs ?? undefined);
   const own = judging.dataset_id === null ? undefined : await openData(judging.dataset_id);
   const heldOut = validationView(training, params);
-  const limited = own && datasetView(own, firstIndices(Math.min(own.facts.samples, judging.samples)));
+  const validation = heldOut?.facts.samples ?? 0;
+  const limited = own && first(own, judging.samples);
   return {
     teacher,
     reference,
     student,
     samples,
-    heldOut: heldOut?.facts.samples ?? 0,
+    counts: { training: training.facts.samples - validation, validation },
     evaluation: limited && (await trainingSamples(limited, feeds, { signal })),
     judgedBy: limited ? { dataset: limited, kind: "evaluation" } : heldOut && { dataset: heldOut, kind: "validation" },
     metric: labelMetric(judging.metric, samples.gather([0]).targets.labels, pairs[0]!.student),

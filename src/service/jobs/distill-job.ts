@@ -105,8 +105,11 @@ export async function runDistillJob(
   );
 }
 
+/** Samples of a dataset that a plan reads: enough to derive a student from, and to run every model once. */
+const PLANNED_SAMPLES = 64;
+
 /**
- * Says what a job would train on what. Reads everything and derives the student, but trains nothing.
+ * Says what a job would train on what. Reads the models and some samples and derives the student, but trains nothing.
  * Throws as `runDistillJob` does.
  */
 export async function planDistillJob(
@@ -115,8 +118,8 @@ export async function planDistillJob(
   context: JobContext,
 ): Promise<DistillPlan> {
   const { training, loss } = request.spec.params;
-  const { teacher, student, samples, pairs, heldOut } = await openDistillInputs(request, 1, environment, context);
-  const trainedOn = samples.count - heldOut;
+  const inputs = await openDistillInputs(request, 1, environment, context, PLANNED_SAMPLES);
+  const { teacher, student, samples, pairs, counts } = inputs;
   if (teacher && loss.hints.length > 0) {
     const learned = { teacher: teacher.model, student, loss: lossOf(request.spec.params), samples };
     await checkHints(learned, { openSession: environment.openSession, threads: 1 }).catch(refuseHint);
@@ -125,9 +128,9 @@ export async function planDistillJob(
     teacher_parameters: teacher ? parameterCount(teacher.model) : null,
     student_parameters: parameterCount(student),
     outputs: pairs,
-    training_samples: trainedOn,
-    validation_samples: heldOut,
-    steps: training.epochs * Math.floor(trainedOn / Math.min(training.batch_size, trainedOn)),
+    training_samples: counts.training,
+    validation_samples: counts.validation,
+    steps: training.epochs * Math.floor(counts.training / Math.min(training.batch_size, counts.training)),
   };
 }
 
