@@ -9,8 +9,8 @@
 import { predictedBytes } from "../src/core/onnx/save.ts";
 import { floatsOf, isFloat } from "../src/core/onnx/tensor.ts";
 import type { Feeds } from "../src/core/quantize/calibrate.ts";
+import type { Calibration } from "../src/core/quantize/calibration.ts";
 import { CALIBRATION_METHODS, type CalibrationMethod } from "../src/core/quantize/observers.ts";
-import type { Calibration } from "../src/core/quantize/static.ts";
 import { compressStatic, type PipelineOptions } from "../src/core/quantize/static-pipeline.ts";
 import type { Session } from "../src/core/runtime/session.ts";
 import { openModel } from "../test/support/open-model.ts";

@@ -37,22 +37,47 @@ export async function observe(
   batches: AsyncIterable<Feeds>,
   options: CalibrateOptions,
 ): Promise<number> {
-  const { openModel, threads, signal, onBatch, maxTapBytes = MAX_TAP_BYTES } = options;
-  const tapped = exposeValues(model, [...observers.keys()]);
-  const session = await openModel(tapped.model, threads === undefined ? {} : { threads });
-  try {
-    const sizes = new Map<string, number>();
-    const inputs = [...observers.keys()].filter((name) => model.graph.inputs.some((input) => input.name === name));
+  await using tapped = new TappedModel(model, observers.keys(), options);
+  return await tapped.observe(observers, batches);
+}
+
+/** A model that also gives out the values that are named. It is loaded when it first runs, and stays so until it is closed. */
+export class TappedModel {
+  /** With the values among its outputs. */
+  readonly #model: Model;
+  /** The model's own outputs, and what they are called in `#model`. */
+  readonly #outputs: readonly (readonly [name: string, output: string])[];
+  readonly #taps: ReadonlyMap<string, string>;
+  readonly #inputs: ReadonlySet<string>;
+  readonly #options: CalibrateOptions;
+  /** The largest size that each value has had, in bytes. */
+  readonly #sizes = new Map<string, number>();
+  #session: Session | undefined;
+
+  constructor(model: Model, names: Iterable<string>, options: CalibrateOptions) {
+    const tapped = exposeValues(model, [...names]);
+    this.#model = tapped.model;
+    this.#taps = tapped.outputs;
+    this.#outputs = model.graph.outputs.map(({ name }, i) => [name, tapped.model.graph.outputs[i]!.name]);
+    this.#inputs = new Set(model.graph.inputs.map(({ name }) => name));
+    this.#options = options;
+  }
+
+  /** Shows values of every run to their observers, as `observe` does. */
+  async observe(observers: ReadonlyMap<string, Observer>, batches: AsyncIterable<Feeds>): Promise<number> {
+    const { onBatch, maxTapBytes = MAX_TAP_BYTES } = this.#options;
+    const names = [...observers.keys()];
+    const inputs = names.filter((name) => this.#inputs.has(name));
+    const taps = names.filter((name) => this.#taps.has(name));
     let count = 0;
     for await (const feeds of batches) {
       for (const name of inputs) show(observers.get(name)!, feeds[name]);
-      for (const names of runsFor([...tapped.outputs.keys()], sizes, maxTapBytes)) {
-        checkCancelled(signal);
-        const outputs = names.map((name) => tapped.outputs.get(name)!);
-        const results = await session.run(feeds, outputs, signal);
-        for (const name of names) {
-          const tensor = results[tapped.outputs.get(name)!];
-          sizes.set(name, Math.max(tensor?.byteLength ?? 0, sizes.get(name) ?? 0));
+      for (const group of runsFor(taps, this.#sizes, maxTapBytes)) {
+        const outputs = group.map((name) => this.#taps.get(name)!);
+        const results = await this.#run(feeds, outputs);
+        for (const [i, name] of group.entries()) {
+          const tensor = results[outputs[i]!];
+          this.#sizes.set(name, Math.max(tensor?.byteLength ?? 0, this.#sizes.get(name) ?? 0));
           show(observers.get(name)!, tensor);
         }
       }
@@ -60,8 +85,33 @@ export async function observe(
       onBatch?.(count);
     }
     return count;
-  } finally {
-    await session.close();
+  }
+
+  /** What the model itself gives out. */
+  async run(feeds: Feeds): Promise<Record<string, Tensor>> {
+    const results = await this.#run(
+      feeds,
+      this.#outputs.map(([, output]) => output),
+    );
+    return Object.fromEntries(this.#outputs.map(([name, output]) => [name, results[output]!]));
+  }
+
+  async #run(feeds: Feeds, outputs: readonly string[]): Promise<Record<string, Tensor>> {
+    const { openModel, threads, signal } = this.#options;
+    checkCancelled(signal);
+    this.#session ??= await openModel(this.#model, threads === undefined ? {} : { threads });
+    return await this.#session.run(feeds, outputs, signal);
+  }
+
+  /** Frees the memory of the loaded model; another run loads it again. */
+  async close(): Promise<void> {
+    const session = this.#session;
+    this.#session = undefined;
+    await session?.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 }
 

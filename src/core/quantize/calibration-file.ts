@@ -10,8 +10,8 @@
  *     n channels, each:     s name, z axis, n count, n channels, f32 min and max, f64 sums and squares of each
  */
 import { CoreError } from "../errors.ts";
+import type { Calibration } from "./calibration.ts";
 import { ActivationObserver, type ActivationState, ChannelObserver } from "./observers.ts";
-import type { Calibration } from "./static.ts";
 
 const MAGIC = "mpcal";
 const VERSION = 1;

@@ -31,6 +31,8 @@ export interface ScalingSite {
   readonly producerOperand: WeightOperand | undefined;
   readonly channels: number;
   readonly consumers: readonly ChannelConsumer[];
+  /** Everything whose channels are divided by the scales, from the producer's output to what the consumers read. */
+  readonly values: readonly Value[];
   /** There is a Clip(0, m) on the way: the scales must be the largest value of each channel, or more. */
   readonly isClipped: boolean;
   /** Divides the channels by `scales` and multiplies the weights that meet them. */
@@ -66,7 +68,7 @@ export function scalingSites(model: Model): ScalingSite[] {
 function siteOf(producer: Producer): ScalingSite | undefined {
   const readers = readersOf(producer);
   if (!readers || !producer.parameters.every(({ node, input }) => isOwn(node.inputs[input]))) return undefined;
-  const { consumers, clips } = readers;
+  const { consumers, clips, values } = readers;
   // A layer may read the channels along two paths, but its weights can be scaled once only.
   const layers = new Set(consumers.map(({ node }) => node));
   if (layers.size !== consumers.length || producer.parameters.some(({ node }) => layers.has(node))) return undefined;
@@ -76,6 +78,7 @@ function siteOf(producer: Producer): ScalingSite | undefined {
     producerOperand,
     channels,
     consumers,
+    values: [...new Set([node.outputs[0]!, ...values])],
     isClipped: clips.length > 0,
     apply(scales) {
       const inverse = Float64Array.from(scales, (scale) => 1 / scale);
@@ -172,12 +175,12 @@ const HOMOGENEOUS: ReadonlySet<string> = new Set([
   "Identity",
 ]);
 
-/** The layers that read the producer's channels, and the limits on the way; undefined when something else reads them. */
+/** The layers that read the producer's channels, the limits and the values on the way; undefined when something else reads them. */
 function readersOf({
   output,
   channels,
   channelAxis,
-}: Producer): { consumers: ChannelConsumer[]; clips: Node[] } | undefined {
+}: Producer): { consumers: ChannelConsumer[]; clips: Node[]; values: Iterable<Value> } | undefined {
   const reached = new Map<Value, number>([[output, channelAxis]]);
   const gated: Node[] = [];
   const consumers: ChannelConsumer[] = [];
@@ -206,7 +209,7 @@ function readersOf({
   }
   // A product of two scaled tensors would be scaled twice.
   const isGate = ({ inputs }: Node) => inputs.filter((input) => reached.has(input!)).length === 1;
-  return gated.every(isGate) ? { consumers, clips } : undefined;
+  return gated.every(isGate) ? { consumers, clips, values: reached.keys() } : undefined;
 }
 
 function inputCount(node: Node, operand: WeightOperand): number {

@@ -31,8 +31,8 @@ const MAX_SCALE = 1e4;
 const MAX_SWEEPS = 30;
 const CONVERGED = 1e-3;
 
-/** Equalises the weights of all layers that can be, in place and without data. Answers whether any channel was scaled. */
-export function equalizeWeights(model: Model): boolean {
+/** Equalises the weights of all layers that can be, in place and without data. Answers the names of values whose channels were scaled. */
+export function equalizeWeights(model: Model): Set<string> {
   const sites = scalingSites(model).filter(({ producerOperand, isClipped }) => producerOperand && !isClipped);
   const magnitudes = new Map<Node, MagnitudeMatrix>();
   const matrixOf = (node: Node, operand: WeightOperand): MagnitudeMatrix => {
@@ -61,7 +61,7 @@ export function equalizeWeights(model: Model): boolean {
   sites.forEach((site, i) => {
     site.apply(total[i]!);
   });
-  return sites.length > 0;
+  return new Set(sites.flatMap(({ values }) => values.map(({ name }) => name)));
 }
 
 /** The largest |weight| between each output channel and each input channel, and the scales they have been given. */
@@ -142,15 +142,15 @@ const MIN_GAIN_DB = 3;
 
 /**
  * Scales channels wherever that is expected to help, in place. `statistics` are those of the values that layers read, by name; sites of which
- * nothing is known stay as they are.
+ * nothing is known stay as they are. Answers the names of values whose channels were scaled.
  */
 export function balanceChannels(
   model: Model,
   statistics: (name: string) => ChannelObserver | undefined,
   options: BalanceOptions,
   note: NoteSink,
-): boolean {
-  let changed = false;
+): Set<string> {
+  const changed = new Set<string>();
   for (const site of scalingSites(model)) {
     const wanted = site.producerOperand ? options.layers && "auto" : options.normalizations;
     if (wanted === undefined || wanted === false) continue;
@@ -159,7 +159,7 @@ export function balanceChannels(
     const { scales, gainDb } = chooseScales(expectation, wanted, site.isClipped);
     if (wanted === "auto" && gainDb < MIN_GAIN_DB) continue;
     site.apply(scales);
-    changed = true;
+    for (const { name } of site.values) changed.add(name);
     note(
       noteOn(
         site.producer,

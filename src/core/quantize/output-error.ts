@@ -11,7 +11,8 @@ export class OutputReference {
   readonly #outputs: readonly Readonly<Record<string, Tensor>>[];
   readonly #options: OutputRunOptions;
 
-  private constructor(
+  /** `outputs`: what the float model gives out for each of the samples. */
+  constructor(
     samples: readonly Feeds[],
     outputs: readonly Readonly<Record<string, Tensor>>[],
     options: OutputRunOptions,
@@ -19,10 +20,6 @@ export class OutputReference {
     this.#samples = samples;
     this.#outputs = outputs;
     this.#options = options;
-  }
-
-  static async of(model: Model, samples: readonly Feeds[], options: OutputRunOptions): Promise<OutputReference> {
-    return new OutputReference(samples, await runAll(model, samples, options), options);
   }
 
   /**

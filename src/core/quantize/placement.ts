@@ -80,6 +80,9 @@ export interface Placement {
   readonly islands: readonly Node[];
 }
 
+/** Why units are in float that only lost out to their neighbours: under another placement they may be quantized. */
+export const RECONSIDERED: ReadonlySet<string> = new Set(["float_neighbours", "float_inputs", "float_outputs"]);
+
 const IDENTITY: Affine = { factor: 1, shift: 0 };
 const UNLIMITED: Range = { min: Number.NEGATIVE_INFINITY, max: Number.POSITIVE_INFINITY };
 

@@ -2,14 +2,16 @@
 import { CoreError } from "../errors.ts";
 import type { CorrectionFacts } from "../facts.ts";
 import type { Model } from "../onnx/ir.ts";
+import type { Tensor } from "../onnx/tensor.ts";
 import type { Note, NoteSink } from "../passes/pass.ts";
 import { type ControlResult, controlAccuracy, type LayerSensitivity, rankLayers } from "./accuracy-control.ts";
 import { correctBiases } from "./bias-correction.ts";
 import type { CalibrateOptions, Feeds } from "./calibrate.ts";
+import { type Calibration, Calibrator } from "./calibration.ts";
 import { scalingSites } from "./channel-scaling.ts";
 import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equalize.ts";
 import { OutputReference } from "./output-error.ts";
-import { type Calibration, calibrate, prepareStatic, quantizeStatic, type StaticOptions } from "./static.ts";
+import { prepareStatic, quantizeStatic, type StaticOptions } from "./static.ts";
 
 /** Samples for calibration, in feeds that the model takes; the same ones in the same order every time. */
 export interface CalibrationData {
@@ -83,29 +85,30 @@ export async function compressStatic(
   if (few.length === 0) throw new CoreError("invalid_dataset", "There are no samples to calibrate with.");
   const { model: prepared, notes: preparedNotes } = await prepareStatic(model, few[0]!, runtime);
   const judged = few.length > TRIAL_BATCHES ? few.slice(TRIAL_BATCHES) : few;
-  const reference = await OutputReference.of(prepared, judged, runtime);
-  const trial: Trial = { few: few.slice(0, TRIAL_BATCHES), reference, options, runtime };
+  await using loaded = new AsyncDisposableStack();
+  const original = loaded.use(Calibrator.of(prepared, runtime));
+  const outputs: Record<string, Tensor>[] = [];
+  for (const feeds of judged) outputs.push(await original.run(feeds));
+  const reference = new OutputReference(judged, outputs, runtime);
+  const trial: Trial = {
+    few: few.slice(0, Math.min(TRIAL_BATCHES, options.samples)),
+    reference,
+    options,
+    runtime,
+    loaded,
+  };
 
   progress("equalize", 0, "Looking at channels");
-  const scaled = await scaleChannels(prepared, trial);
-  const float = scaled.model;
+  const { calibrator, ...scaled } = await scaleChannels(original, trial);
+  const float = calibrator.model;
 
-  // What the trials have seen of this very model is not looked at again.
-  const earlier = scaled.calibration && options.samples > few.length ? scaled.calibration : undefined;
-  const seen = earlier ? trial.few.length : 0;
+  // What the trials have seen is not looked at again.
+  const seen = calibrator.calibration.batches;
+  const report = (done: number) =>
+    progress("calibrate", (seen + done) / options.samples, `${seen + done} of ${options.samples} samples`);
   const calibration =
-    runtime.known ??
-    (await calibrate(
-      float,
-      skip(data.batches(options.samples), seen),
-      {
-        ...runtime,
-        onBatch: (done) => {
-          progress("calibrate", (seen + done) / options.samples, `${seen + done} of ${options.samples} samples`);
-        },
-      },
-      earlier,
-    ));
+    runtime.known ?? (await calibrator.observe(counted(skip(data.batches(options.samples), seen), report)));
+  await calibrator.close();
 
   progress("correct", 0, "Correcting biases");
   const biases = await chooseBiases(float, calibration, trial);
@@ -153,6 +156,15 @@ async function* skip(batches: AsyncIterable<Feeds>, count: number): AsyncGenerat
   for await (const batch of batches) if (index++ >= count) yield batch;
 }
 
+/** Calls `report` with the number of batches that have been used. */
+async function* counted(batches: AsyncIterable<Feeds>, report: (count: number) => void): AsyncGenerator<Feeds> {
+  let count = 0;
+  for await (const batch of batches) {
+    yield batch;
+    report(++count);
+  }
+}
+
 /** What a correction is tried with. */
 interface Trial {
   readonly few: readonly Feeds[];
@@ -160,22 +172,25 @@ interface Trial {
   readonly reference: OutputReference;
   readonly options: PipelineOptions;
   readonly runtime: PipelineRuntime;
+  /** Closes at the end what is still loaded. */
+  readonly loaded: AsyncDisposableStack;
 }
 
 /**
  * Scales channels between layers, and then between normalizations and layers. Where it was left to us, each is kept only if a model that is
- * calibrated on few samples becomes better by it. Also answers what those samples have shown of the model, if it was looked at.
+ * calibrated on few samples becomes better by it. The calibrator of what came out of it has seen those samples, unless there was nothing to try.
  */
-async function scaleChannels(float: Model, trial: Trial) {
-  const { equalize, smoothQuantAlpha, perChannel } = trial.options;
+async function scaleChannels(original: Calibrator, trial: Trial) {
+  const { few, options, loaded } = trial;
+  const { equalize, smoothQuantAlpha, perChannel } = options;
   const notes: Note[] = [];
   const facts: CorrectionFacts[] = [];
-  const { few, runtime } = trial;
-  const wanted = (equalize === "auto" || smoothQuantAlpha !== null) && scalingSites(float).length > 0;
-  let calibration = wanted ? await calibrate(float, each(few), runtime) : undefined;
-  const channels = calibration?.channels;
-  const balance = (options: Omit<BalanceOptions, "perChannel">) => (model: Model, note: NoteSink) =>
-    balanceChannels(model, (name) => channels?.get(name), { ...options, perChannel }, note);
+  let calibrator = original;
+  const isWanted = equalize !== false || smoothQuantAlpha !== null;
+  if (!isWanted || scalingSites(original.model).length === 0) return { calibrator, notes, facts };
+  const { channels } = await original.observe(each(few));
+  const balance = (of: Omit<BalanceOptions, "perChannel">) => (model: Model, note: NoteSink) =>
+    balanceChannels(model, (name) => channels.get(name), { ...of, perChannel }, note);
   const corrections = [
     {
       name: "equalization",
@@ -188,36 +203,40 @@ async function scaleChannels(float: Model, trial: Trial) {
       apply: balance({ layers: false, normalizations: smoothQuantAlpha ?? undefined }),
     },
   ];
-  let model = float;
   let sqnrDb: number | undefined;
   for (const { name, wanted, apply } of corrections) {
     if (wanted === false) continue;
-    const candidate = model.clone();
+    const candidate = calibrator.model.clone();
     const said: Note[] = [];
-    if (!apply(candidate, (note) => said.push(note))) continue;
-    calibration ??= await calibrate(model, each(few), runtime);
-    sqnrDb ??= await trialSqnrDb(model, calibration, trial);
-    const other = await calibrate(candidate, each(few), runtime);
-    const reached = await trialSqnrDb(candidate, other, trial);
+    const changed = apply(candidate, (note) => said.push(note));
+    if (changed.size === 0) continue;
+    sqnrDb ??= await trialSqnrDb(calibrator, trial);
+    // One float model is loaded at a time.
+    await calibrator.close();
+    const other = loaded.use(calibrator.forked(candidate, changed));
+    await other.observe(each(few), changed);
+    const reached = await trialSqnrDb(other, trial);
     const applied = wanted !== "auto" || reached > sqnrDb;
     facts.push({ name, sqnr_before_db: sqnrDb, sqnr_after_db: reached, applied });
-    if (!applied) continue;
-    model = candidate;
-    calibration = other;
+    if (!applied) {
+      await other.close();
+      continue;
+    }
+    calibrator = other;
     sqnrDb = reached;
     notes.push(...said);
   }
-  return { model, calibration, notes, facts };
+  return { calibrator, notes, facts };
 }
 
 /**
- * How good `float` is when all of it is quantized with what few samples show: the same for every way to find ranges, so that what is
+ * How good a model is when all of it is quantized with what few samples show: the same for every way to find ranges, so that what is
  * decided by it, and with it a calibration, serves them all.
  */
-async function trialSqnrDb(float: Model, calibration: Calibration, { reference, options }: Trial): Promise<number> {
+async function trialSqnrDb({ model, calibration }: Calibrator, { reference, options }: Trial): Promise<number> {
   const { activationDType, perChannel, avoidSaturation, percentile } = options;
   const trial: StaticOptions = { method: "mse", percentile, activationDType, perChannel, avoidSaturation };
-  return reference.sqnrDb(quantizeStatic(float, calibration, trial).model);
+  return reference.sqnrDb(quantizeStatic(model, calibration, trial).model);
 }
 
 async function* each<T>(items: readonly T[]): AsyncGenerator<T> {

@@ -8,17 +8,19 @@ import { checkInvariants, type Note, noteOn, runPasses } from "../passes/pass.ts
 import { simplify } from "../passes/simplify.ts";
 import { activationParams } from "./activation-params.ts";
 import { type BiasShifts, type CorrectableLayer, correctableLayers, shiftBias } from "./bias-correction.ts";
-import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel, observe } from "./calibrate.ts";
-import {
-  ActivationObserver,
-  activationRange,
-  type CalibrationMethod,
-  ChannelObserver,
-  type Observer,
-} from "./observers.ts";
+import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel } from "./calibrate.ts";
+import type { Calibration } from "./calibration.ts";
+import { type ActivationObserver, activationRange, type CalibrationMethod } from "./observers.ts";
 import type { Affine, Refusal } from "./operators.ts";
 import { codeRange } from "./params.ts";
-import { type Placement, type PlacementOptions, placeQuantizers, type QuantizedValue, type Unit } from "./placement.ts";
+import {
+  type Placement,
+  type PlacementOptions,
+  placeQuantizers,
+  type QuantizedValue,
+  RECONSIDERED,
+  type Unit,
+} from "./placement.ts";
 import { pointwiseFunction } from "./pointwise.ts";
 import { emitQdq } from "./qdq.ts";
 import { staticForms } from "./static-forms.ts";
@@ -36,16 +38,6 @@ export interface StaticOptions {
   readonly excludeOps?: ReadonlySet<string>;
   /** Corrections that quantized layers' biases get. */
   readonly biasShifts?: BiasShifts;
-}
-
-/** What was seen of a float model's activations, by the names of its values. */
-export interface Calibration {
-  readonly activations: ReadonlyMap<string, ActivationObserver>;
-  /** Values that are affine in an observed one, and were not observed themselves. */
-  readonly derived: ReadonlyMap<string, Affine & { readonly base: string }>;
-  /** Of values that meet weights, along the axis that the weights reduce over. */
-  readonly channels: ReadonlyMap<string, ChannelObserver>;
-  readonly batches: number;
 }
 
 /**
@@ -105,60 +97,6 @@ async function inferTypes(model: Model, sample: Feeds, openModel: OpenModel, sig
     await session.close();
   }
 }
-
-/**
- * Observes everything that some placement of quantizers in `model` may need. The model is in the form that `prepareStatic` gives it, and
- * so are all models that are quantized with the result. What an `earlier` calibration of the same model has seen counts too; that one is
- * spent.
- */
-export async function calibrate(
-  model: Model,
-  batches: AsyncIterable<Feeds>,
-  options: CalibrateOptions,
-  earlier?: Calibration,
-): Promise<Calibration> {
-  const { units, aliases } = placeQuantizers(model);
-  const activations = new Map(earlier?.activations);
-  const channels = new Map<string, ChannelObserver>();
-  const derived = new Map(
-    [...aliases].map(([value, { base, factor, shift }]) => [value.name, { base: base.name, factor, shift }]),
-  );
-  const nameOf = (value: Value) => derived.get(value.name)?.base ?? value.name;
-  const watch = (value: Value) => {
-    const name = nameOf(value);
-    activations.set(name, activations.get(name) ?? new ActivationObserver());
-  };
-  for (const { node, rule, outputs, quantized, reason } of units) {
-    // Units that only lost out to their neighbours may be quantized under another placement.
-    if (!quantized && !RECONSIDERED.has(reason!.code)) continue;
-    for (const index of rule.activations(node)) {
-      const input = node.inputs[index];
-      if (input && !input.constant) watch(input);
-    }
-    for (const output of outputs) if (output.name !== "") watch(output);
-    const operand = rule.weight?.(node);
-    const input = node.inputs[rule.activations(node)[0]!]!;
-    if (operand) {
-      const name = nameOf(input);
-      channels.set(name, earlier?.channels.get(name) ?? new ChannelObserver(operand.activationAxis));
-    }
-  }
-  for (const value of aliases.keys()) watch(value);
-  const observers = new Map<string, Observer>(activations);
-  for (const [name, channel] of channels) {
-    const activation = activations.get(name);
-    observers.set(name, {
-      observe: (values, dims) => {
-        activation?.observe(values);
-        channel.observe(values, dims);
-      },
-    });
-  }
-  const count = await observe(model, observers, batches, options);
-  return { activations, derived, channels, batches: (earlier?.batches ?? 0) + count };
-}
-
-const RECONSIDERED: ReadonlySet<string> = new Set(["float_neighbours", "float_inputs", "float_outputs"]);
 
 export interface StaticResult {
   readonly model: Model;

@@ -3,7 +3,8 @@ import { test } from "node:test";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { arrayOf, floatsOf, type Tensor } from "../../../src/core/onnx/tensor.ts";
 import { correctBiases, shiftBias } from "../../../src/core/quantize/bias-correction.ts";
-import { calibrate, prepareStatic, quantizeStatic, type StaticOptions } from "../../../src/core/quantize/static.ts";
+import { calibrate } from "../../../src/core/quantize/calibration.ts";
+import { prepareStatic, quantizeStatic, type StaticOptions } from "../../../src/core/quantize/static.ts";
 import { GraphMaker, randomFeeds, transformer } from "../../support/graphs.ts";
 import { openModel, runModel, sqnrDb } from "../../support/open-model.ts";
 

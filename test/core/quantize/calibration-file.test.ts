@@ -4,9 +4,10 @@ import fc from "fast-check";
 import { CoreError } from "../../../src/core/errors.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import type { Tensor } from "../../../src/core/onnx/tensor.ts";
+import { type Calibration, calibrate } from "../../../src/core/quantize/calibration.ts";
 import { calibrationFromBytes, calibrationToBytes } from "../../../src/core/quantize/calibration-file.ts";
 import { ActivationObserver, CALIBRATION_METHODS, ChannelObserver } from "../../../src/core/quantize/observers.ts";
-import { type Calibration, calibrate, prepareStatic, quantizeStatic } from "../../../src/core/quantize/static.ts";
+import { prepareStatic, quantizeStatic } from "../../../src/core/quantize/static.ts";
 import { mobilenet, randomFeeds } from "../../support/graphs.ts";
 import { openModel } from "../../support/open-model.ts";
 

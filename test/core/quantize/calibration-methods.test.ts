@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { type Calibration, calibrate } from "../../../src/core/quantize/calibration.ts";
 import { CALIBRATION_METHODS, type CalibrationMethod } from "../../../src/core/quantize/observers.ts";
-import { type Calibration, calibrate, prepareStatic, quantizeStatic } from "../../../src/core/quantize/static.ts";
+import { prepareStatic, quantizeStatic } from "../../../src/core/quantize/static.ts";
 import { mobilenet, randomFeeds, uniformSource } from "../../support/graphs.ts";
 import { openModel, runModel, sqnrDb } from "../../support/open-model.ts";
 

@@ -3,10 +3,11 @@ import { test } from "node:test";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { arrayOf, floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { observe } from "../../../src/core/quantize/calibrate.ts";
+import { calibrate } from "../../../src/core/quantize/calibration.ts";
 import { scalingSites } from "../../../src/core/quantize/channel-scaling.ts";
 import { type BalanceOptions, balanceChannels, equalizeWeights } from "../../../src/core/quantize/equalize.ts";
 import { ChannelObserver } from "../../../src/core/quantize/observers.ts";
-import { calibrate, prepareStatic, quantizeStatic, type StaticOptions } from "../../../src/core/quantize/static.ts";
+import { prepareStatic, quantizeStatic, type StaticOptions } from "../../../src/core/quantize/static.ts";
 import { GraphMaker, mobilenet, randomFeeds, resnet, transformer, uniformSource } from "../../support/graphs.ts";
 import { openModel, runModel, sqnrDb } from "../../support/open-model.ts";
 

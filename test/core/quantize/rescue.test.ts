@@ -3,9 +3,10 @@ import { test } from "node:test";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { correctBiases } from "../../../src/core/quantize/bias-correction.ts";
+import { calibrate } from "../../../src/core/quantize/calibration.ts";
 import { scalingSites } from "../../../src/core/quantize/channel-scaling.ts";
 import { equalizeWeights } from "../../../src/core/quantize/equalize.ts";
-import { calibrate, prepareStatic, quantizeStatic, type StaticOptions } from "../../../src/core/quantize/static.ts";
+import { prepareStatic, quantizeStatic, type StaticOptions } from "../../../src/core/quantize/static.ts";
 import { GraphMaker, uniformSource } from "../../support/graphs.ts";
 import { openModel } from "../../support/open-model.ts";
 

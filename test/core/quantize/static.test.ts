@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { calibrate } from "../../../src/core/quantize/calibration.ts";
 import { type Placement, placeQuantizers } from "../../../src/core/quantize/placement.ts";
-import { calibrate, quantizeStatic, type StaticOptions } from "../../../src/core/quantize/static.ts";
+import { quantizeStatic, type StaticOptions } from "../../../src/core/quantize/static.ts";
 import { branches, GraphMaker, loop, mlp, mobilenet, randomFeeds, resnet, transformer } from "../../support/graphs.ts";
 import { fusedOperators, openModel, runModel, sqnrDb } from "../../support/open-model.ts";
 
