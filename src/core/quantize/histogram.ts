@@ -8,8 +8,12 @@
  *
  * Exact zeros are counted apart: every affine grid represents them without error, and after ReLU they are most of the data.
  */
+import { countBins, type Extent, extentOf } from "./activation-simd.ts";
+
 const MIN_BINS = 2048;
 const MAX_BINS = 2 * MIN_BINS;
+/** Fewer values are sooner counted than a table of counters is set up. */
+const MIN_VECTORIZED = 2 ** 13;
 
 /** All that a histogram knows. The width of its bins follows from `min` and `max`. */
 export interface HistogramState {
@@ -39,17 +43,7 @@ export class Histogram {
    * Infinity and -Infinity when none is finite.
    */
   add(values: Float32Array): { readonly min: number; readonly max: number } {
-    let min = Number.POSITIVE_INFINITY;
-    let max = Number.NEGATIVE_INFINITY;
-    let zeros = 0;
-    let nonFinite = 0;
-    for (let i = 0; i < values.length; i++) {
-      const x = values[i]!;
-      if (x < min && x !== Number.NEGATIVE_INFINITY) min = x;
-      if (x > max && x !== Number.POSITIVE_INFINITY) max = x;
-      zeros += x === 0 ? 1 : 0;
-      nonFinite += x - x === 0 ? 0 : 1;
-    }
+    const { min, max, zeros, nonFinite } = rangeOf(values);
     this.#nonFinite += nonFinite;
     if (nonFinite === values.length) return { min, max };
     this.#zeros += zeros;
@@ -60,7 +54,9 @@ export class Histogram {
     const origin = this.#origin;
     // Scaling by a power of two is exact, so floor finds the bin without rounding.
     const perWidth = 2 ** -this.#exponent;
-    for (let i = 0; i < finite.length; i++) counts[Math.floor(finite[i]! * perWidth) + origin]!++;
+    const isSimple = finite.length >= MIN_VECTORIZED && perWidth >= 1 && perWidth <= 2 ** 127;
+    const counted = isSimple ? countBins(finite, perWidth, counts, origin) : 0;
+    for (let i = counted; i < finite.length; i++) counts[Math.floor(finite[i]! * perWidth) + origin]!++;
     counts[origin]! -= zeros;
     return { min, max };
   }
@@ -153,6 +149,27 @@ export class Histogram {
     this.#origin = origin;
     this.#exponent = exponent;
   }
+}
+
+/** The smallest and the largest finite value, and how many are zero, and not finite. */
+function rangeOf(values: Float32Array): Extent {
+  const extent = { min: Number.POSITIVE_INFINITY, max: Number.NEGATIVE_INFINITY, zeros: 0, nonFinite: 0 };
+  let seen = 0;
+  if (values.length >= MIN_VECTORIZED) {
+    const whole = { ...extent };
+    seen = extentOf(values, whole);
+    // The extremes of vectors are void then.
+    if (whole.nonFinite > 0) seen = 0;
+    else Object.assign(extent, whole);
+  }
+  for (let i = seen; i < values.length; i++) {
+    const x = values[i]!;
+    if (x < extent.min && x !== Number.NEGATIVE_INFINITY) extent.min = x;
+    if (x > extent.max && x !== Number.POSITIVE_INFINITY) extent.max = x;
+    extent.zeros += x === 0 ? 1 : 0;
+    extent.nonFinite += x - x === 0 ? 0 : 1;
+  }
+  return extent;
 }
 
 /** Adds counts of narrow bins to those of bins 2^shift times as wide. */

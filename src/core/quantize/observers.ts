@@ -1,4 +1,5 @@
 /** What calibration keeps of an activation: statistics of fixed size, never the values. */
+import { addMomentsOf, addMomentsOfRows, hasWholeVectors, type Moments } from "./activation-simd.ts";
 import { Histogram, type HistogramState } from "./histogram.ts";
 import { entropyRange, mseRange, observedRange, percentileRange, type Range, trimmedRange } from "./thresholds.ts";
 
@@ -83,6 +84,9 @@ export function activationRange(seen: ActivationObserver, method: CalibrationMet
   return options.seenAs && method !== "mse" ? trimmedRange(range, options.seenAs, options.steps) : range;
 }
 
+/** Shorter runs of values are sooner summed than copied. */
+const MIN_VECTORIZED = 64;
+
 /** Arrays have an element for each channel. */
 export interface ChannelState {
   readonly min: Float64Array<ArrayBuffer>;
@@ -127,26 +131,15 @@ export class ChannelObserver implements Observer {
       this.#sum = new Float64Array(channels);
       this.#squares = new Float64Array(channels);
     } else if (channels !== this.min.length) return;
-    const { min, max } = this;
-    const sum = this.#sum;
-    const squares = this.#squares;
+    const moments = this.state;
     const inner = dims.slice(axis + 1).reduce((product, dim) => product * dim, 1);
-    for (let start = 0, c = 0; start < values.length; start += inner, c = (c + 1) % channels) {
-      let low = min[c]!;
-      let high = max[c]!;
-      let total = 0;
-      let square = 0;
-      for (let i = start; i < start + inner; i++) {
-        const x = values[i]!;
-        if (x < low) low = x;
-        if (x > high) high = x;
-        total += x;
-        square += x * x;
+    if (inner === 1 && channels >= MIN_VECTORIZED && hasWholeVectors(channels)) addMomentsOfRows(values, moments);
+    else {
+      const whole = inner < MIN_VECTORIZED ? 0 : inner - (inner % 4);
+      for (let start = 0, c = 0; start < values.length; start += inner, c = (c + 1) % channels) {
+        if (whole > 0) addMomentsOf(values, start, start + whole, moments, c);
+        addMoments(values, start + whole, start + inner, moments, c);
       }
-      min[c] = low;
-      max[c] = high;
-      sum[c]! += total;
-      squares[c]! += square;
     }
     this.#count += values.length / channels;
   }
@@ -174,4 +167,23 @@ export class ChannelObserver implements Observer {
   magnitudes(): Float64Array {
     return this.max.map((max, c) => Math.max(max, -this.min[c]!));
   }
+}
+
+/** Takes the values from `start` to `end` into the moments of channel `c`. */
+function addMoments(values: Float32Array, start: number, end: number, { min, max, sum, squares }: Moments, c: number) {
+  let low = min[c]!;
+  let high = max[c]!;
+  let total = 0;
+  let square = 0;
+  for (let i = start; i < end; i++) {
+    const x = values[i]!;
+    if (x < low) low = x;
+    if (x > high) high = x;
+    total += x;
+    square += x * x;
+  }
+  min[c] = low;
+  max[c] = high;
+  sum[c]! += total;
+  squares[c]! += square;
 }
