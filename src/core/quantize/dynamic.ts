@@ -35,6 +35,8 @@ export interface DynamicOptions {
   readonly exclude: Exclusions;
 }
 
+type KernelOptions = Pick<DynamicOptions, "perChannel" | "pairSafe">;
+
 const DOMAIN = "com.microsoft";
 
 /** About what a node and the headers of its tensors take up in the file. */
@@ -68,7 +70,7 @@ function formsOf(
 }
 
 /** How a weight is quantized for a kernel that multiplies uint8 with int8. */
-function schemeOf(options: DynamicOptions, depth: number): QuantizedForm["scheme"] {
+function schemeOf(options: KernelOptions, depth: number): QuantizedForm["scheme"] {
   const { perChannel, pairSafe } = options;
   return { dtype: "int8", blockSize: depth, symmetric: true, perTensor: !perChannel, pairSafe };
 }
@@ -123,7 +125,7 @@ function dynamicMatMul(
 }
 
 /** LSTM in the default layout: W and R become [directions, inputs, 4 · hidden], with scales and zero points [directions, 4 · hidden]. */
-function dynamicLstm(model: Model, weights: QuantizedWeights, options: DynamicOptions): RewriteForm {
+export function dynamicLstm(model: Model, weights: QuantizedWeights, options: KernelOptions): RewriteForm {
   return (slots) => {
     const [w, r] = slots;
     const node = w?.node;

@@ -47,6 +47,12 @@ interface SharedWeight {
 /** How far beyond the largest value seen in calibration a channel may go before products can saturate. */
 const CODE_MARGIN = 1.1;
 
+/**
+ * Names of what pairs add. There are hundreds of them, each named several times: with long names, and names for the nodes, a small network is a
+ * tenth larger.
+ */
+const NAMES = { codes: "q", dequantized: "d", scale: "s", zeroPoint: "z" } as const;
+
 /** Inputs of nodes that read integers. */
 type ActivationUses = Map<Node, ReadonlySet<number>>;
 
@@ -95,9 +101,8 @@ class Emitter {
     const { scale, zeroPoint } = this.#params.get(value)!;
     const init = {
       opType: "QuantizeLinear",
-      name: read.graph.model.freshName(`${value.name}_QuantizeLinear`),
       inputs: [read, this.#scale(read.graph, scale * factor), this.#zeroPoint(read.graph, zeroPoint)],
-      outputs: [read.graph.model.freshName(`${value.name}_quantized`)],
+      outputs: [read.graph.model.freshName(NAMES.codes)],
     };
     const quantize = read.producer
       ? read.graph.insertAfter(read.producer, init)
@@ -129,9 +134,8 @@ class Emitter {
     const { scale, zeroPoint } = this.#params.get(value)!;
     const init = {
       opType: "DequantizeLinear",
-      name: graph.model.freshName(`${value.name}_DequantizeLinear`),
       inputs: [codes, this.#scale(codes.graph, scale), this.#zeroPoint(codes.graph, zeroPoint)],
-      outputs: [graph.model.freshName(`${value.name}_dequantized`)],
+      outputs: [graph.model.freshName(NAMES.dequantized)],
     };
     const node =
       graph === codes.graph ? graph.insertAfter(codes.producer!, init) : graph.insertBefore(graph.nodes[0]!, init);
@@ -171,24 +175,29 @@ class Emitter {
     return [...groups.values()];
   }
 
+  /**
+   * The bias stays as it is where the output is quantized: onnxruntime rounds it to the int32 that the kernel takes, at load, for which the scale of
+   * the weight has been chosen. A kernel that gives out float takes codes only.
+   */
   #quantizeWeight({ weight, operand, readers }: SharedWeight): void {
     const uses = readers.map(({ unit, inputScale }): BiasUse => ({ bias: biasOf(unit)?.constant, inputScale }));
     const limits = readers.map(({ input }) => this.#inputCodes(input));
     const quantized = quantizeWeight(weight.constant!, operand, uses, this.#scheme.weights, largestOf(limits));
     const owner = weight.graph;
-    const codes = owner.addInitializer(`${weight.name}_quantized`, quantized.codes);
+    const codes = owner.addInitializer(`${weight.name}_q`, quantized.codes);
     const scale = owner.addInitializer(`${weight.name}_scale`, quantized.scale);
     readers.forEach(({ unit }, i) => {
       const { node, rule } = unit;
       node.setInput(operand.input, this.#dequantizeConstant(node, codes, scale, operand.axis));
+      if (this.#placement.values.get(unit.outputs[0]!)?.integer) return;
       const bias = quantized.biases[i];
       if (bias && rule.bias !== undefined) {
         const name = biasOf(unit)!.name;
-        const biasCodes = owner.addInitializer(`${name}_quantized`, bias.codes);
+        const biasCodes = owner.addInitializer(`${name}_q`, bias.codes);
         const biasScale = owner.addInitializer(`${name}_scale`, bias.scale);
         node.setInput(rule.bias, this.#dequantizeConstant(node, biasCodes, biasScale, 0));
       }
-      if (unit.biasAdd && !this.#placement.values.get(unit.outputs[0]!)?.integer) subtractNegatedBias(unit);
+      if (unit.biasAdd) subtractNegatedBias(unit);
     });
   }
 
@@ -210,14 +219,13 @@ class Emitter {
     const tensor = codes.constant!;
     const zeroPoint = this.#constant(
       codes.graph,
-      "zero",
+      NAMES.zeroPoint,
       tensorOf(tensor.dtype as "int8" | "int32", scale.constant!.dims, new Array(scale.constant!.dims[0] ?? 1).fill(0)),
     );
     return reader.graph.insertBefore(reader, {
       opType: "DequantizeLinear",
-      name: codes.graph.model.freshName(`${codes.name}_DequantizeLinear`),
       inputs: [codes, scale, zeroPoint],
-      outputs: [reader.graph.model.freshName(`${codes.name}_dequantized`)],
+      outputs: [reader.graph.model.freshName(NAMES.dequantized)],
       attrs: scale.constant!.dims.length > 0 ? { axis: { type: "int", value: axis } } : {},
     }).outputs[0]!;
   }
@@ -233,29 +241,28 @@ class Emitter {
       const zeroPoint = this.#scheme.activationDType === "uint8" && number < 0 ? max : 0;
       const { graph } = input!;
       const codes = graph.addInitializer(
-        `${input!.name}_quantized`,
+        `${input!.name}_q`,
         tensorOf(this.#scheme.activationDType, input!.constant!.dims, [code]),
       );
       const dequantize = node.graph.insertBefore(node, {
         opType: "DequantizeLinear",
-        name: graph.model.freshName(`${codes.name}_DequantizeLinear`),
         inputs: [
           codes,
           this.#scale(graph, number === 0 ? 1 : number / (code - zeroPoint)),
           this.#zeroPoint(graph, zeroPoint),
         ],
-        outputs: [graph.model.freshName(`${codes.name}_dequantized`)],
+        outputs: [graph.model.freshName(NAMES.dequantized)],
       });
       node.setInput(index, dequantize.outputs[0]!);
     });
   }
 
   #scale(graph: Graph, scale: number): Value {
-    return this.#constant(graph, "scale", scalar(scale));
+    return this.#constant(graph, NAMES.scale, scalar(scale));
   }
 
   #zeroPoint(graph: Graph, zeroPoint: number): Value {
-    return this.#constant(graph, "zero_point", tensorOf(this.#scheme.activationDType, [], [zeroPoint]));
+    return this.#constant(graph, NAMES.zeroPoint, tensorOf(this.#scheme.activationDType, [], [zeroPoint]));
   }
 
   /** An initializer of the main graph or a body; equal ones are made once. */

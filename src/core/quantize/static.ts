@@ -24,6 +24,7 @@ import {
 import { pointwiseFunction } from "./pointwise.ts";
 import { emitQdq } from "./qdq.ts";
 import { staticForms } from "./static-forms.ts";
+import { storeFloatWeights } from "./static-storage.ts";
 import type { Range } from "./thresholds.ts";
 
 export interface StaticOptions {
@@ -128,7 +129,7 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
       // A layer that stays in float has nothing to make up for.
       if (quantized && shift) shiftBias(node, shift);
     }
-    const notes = notesOf(placement);
+    const placed = notesOf(placement);
     const layers = correctableLayers(placement);
     const computeLayers = placement.units
       .filter(({ rule, quantized }) => quantized && rule.kind === "compute")
@@ -141,6 +142,7 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
         avoidSaturation: options.avoidSaturation,
       },
     });
+    const notes = storeFloatWeights(copy, placed, { ...options, excludeNodes });
     checkInvariants(copy, "static quantization");
     return { model: copy, layers, computeLayers, notes };
   }
@@ -150,7 +152,7 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
 export function planStatic(model: Model, options: StaticOptions): Pick<StaticResult, "model" | "notes"> {
   const copy = model.clone();
   const placement = placeQuantizers(copy, placementOptions(options));
-  const notes = notesOf(placement);
+  const placed = notesOf(placement);
   const params = new Map(
     [...placement.values.keys(), ...placement.aliases.keys()].map((value) => [value, { scale: 1, zeroPoint: 0 }]),
   );
@@ -158,7 +160,7 @@ export function planStatic(model: Model, options: StaticOptions): Pick<StaticRes
     activationDType: options.activationDType,
     weights: { codes: codeRange("int8", { symmetric: true }), perChannel: options.perChannel, avoidSaturation: false },
   });
-  return { model: copy, notes };
+  return { model: copy, notes: storeFloatWeights(copy, placed, options) };
 }
 
 function placementOptions({ excludeNodes, excludeOps }: StaticOptions): PlacementOptions {
