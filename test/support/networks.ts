@@ -160,20 +160,34 @@ export function resNet18(options: { size: number; classes: number; width?: numbe
   return net.output(net.linear(net.globalAverage(x), from, classes), ["n", classes]);
 }
 
+interface EncoderShape {
+  readonly layers: number;
+  readonly width: number;
+  readonly heads: number;
+  readonly length: number;
+  readonly classes: number;
+}
+
 /** A transformer encoder (pre-norm, GELU) over tokens, with a class for each sequence from the mean of its states. */
-export function transformer(options: {
-  layers: number;
-  width: number;
-  heads: number;
-  length: number;
-  vocabulary: number;
-  classes: number;
-  seed?: number;
-}): Model {
-  const { layers, width, heads, length, vocabulary, classes, seed = 0 } = options;
+export function transformer(options: EncoderShape & { vocabulary: number; seed?: number }): Model {
+  const { width, length, vocabulary, seed = 0 } = options;
   const net = new NetworkBuilder(seed);
+  const tokens = net.input(["n", length], "tokens", "int64");
+  return encode(net, net.embedding(tokens, vocabulary, width), options);
+}
+
+/** The same encoder over images of 28x28 pixels, cut into `length` bands. */
+export function imageTransformer(options: EncoderShape & { seed?: number }): Model {
+  const { width, length, seed = 0 } = options;
+  const net = new NetworkBuilder(seed);
+  const pixels = 784 / length;
+  const bands = net.g.reshape(net.input(["n", 1, 28, 28]), [0, length, pixels]);
+  return encode(net, net.linear(bands, pixels, width, true), options);
+}
+
+function encode(net: NetworkBuilder, states: Value, { layers, width, heads, length, classes }: EncoderShape): Model {
   const { g } = net;
-  let x = net.positions(net.embedding(net.input(["n", length], "tokens", "int64"), vocabulary, width), length, width);
+  let x = net.positions(states, length, width);
   const head = width / heads;
   const split = (value: Value, perm: readonly number[]) =>
     g.transpose(g.reshape(value, [0, length, heads, head]), perm);
