@@ -14,7 +14,7 @@ import { naturalImages } from "./natural-images.ts";
 import { type EncoderShape, encoder, mobileNetV2, resNet, season } from "./seasoned-nets.ts";
 
 export interface QuantizeNet {
-  /** Samples to calibrate with. */
+  /** Samples to calibrate with, and as many others to judge by. */
   readonly samples: number;
   model(): Promise<Model>;
   /** Inputs by name, stacked: [count, …]. Other seeds give other samples. */
@@ -29,11 +29,11 @@ const SEASONING_SAMPLES = 16;
 const SEASONING_SEED = 77;
 
 export const NETS: Readonly<Record<string, QuantizeNet>> = {
-  resnet18: imageNet(() => resNet([2, 2, 2, 2], false)),
-  resnet50: imageNet(() => resNet([3, 4, 6, 3], true)),
-  mobilenetv2: imageNet(mobileNetV2),
-  encoder: tagger({ layers: 4, width: 384, heads: 6, length: 128, vocabulary: 8000, norm: "before" }),
-  "bert-base": tagger({ layers: 12, width: 768, heads: 12, length: 128, vocabulary: 30522, norm: "after" }),
+  resnet18: imageNet(() => resNet([2, 2, 2, 2], false), 32),
+  resnet50: imageNet(() => resNet([3, 4, 6, 3], true), 16),
+  mobilenetv2: imageNet(mobileNetV2, 32),
+  encoder: tagger({ layers: 4, width: 384, heads: 6, length: 128, vocabulary: 8000, norm: "before" }, 32),
+  "bert-base": tagger({ layers: 12, width: 768, heads: 12, length: 128, vocabulary: 30522, norm: "after" }, 16),
   "ppocr-rec": ocr("ppocr-rec", 32, "argmax", async (count, seed) =>
     recognitionInput(await crops(count, seed, 320), 320),
   ),
@@ -46,14 +46,14 @@ export const NETS: Readonly<Record<string, QuantizeNet>> = {
   ),
 };
 
-function imageNet(build: () => Model): QuantizeNet {
+function imageNet(build: () => Model, samples: number): QuantizeNet {
   const data = async (count: number, seed: number) => ({ x: naturalImages(count, IMAGE_SIZE, seed) });
-  return seasoned(build, data, 32);
+  return seasoned(build, data, samples);
 }
 
-function tagger(shape: EncoderShape): QuantizeNet {
+function tagger(shape: EncoderShape, samples: number): QuantizeNet {
   const data = async (count: number, seed: number) => sentences(count, shape, seed);
-  return seasoned(() => encoder(shape), data, 32);
+  return seasoned(() => encoder(shape), data, samples);
 }
 
 function seasoned(build: () => Model, data: QuantizeNet["data"], samples: number): QuantizeNet {

@@ -1,6 +1,6 @@
 /**
- * Networks without trained weights that behave as trained ones do when they are quantized: BatchNormalization has seen the data, so that
- * activations neither die nor blow up with depth; channels differ in size; the classifier's answers are centred, or the same class would
+ * Networks without trained weights that behave as trained ones do when they are quantized: filters are smooth; BatchNormalization has seen the
+ * data, so that activations neither die nor blow up with depth; channels differ in size; the classifier's answers are centred, or the same class would
  * win for every input; and in encoders a few channels are large, as those of BERT are.
  */
 import type { Model, Node, Value } from "../src/core/onnx/ir.ts";
@@ -15,6 +15,11 @@ const CLASSES = 1000;
 const IMAGE_SIZE = 224;
 /** MobileNet's. Channels that are nearly dead are not blown up, as trained ones would not be. */
 const EPSILON = 1e-2;
+/**
+ * Share of the power of filters that is smooth. Trained filters are mostly smooth; white ones suppress what natural pictures are made of, and
+ * normalization then blows up what is left, noise included.
+ */
+const SMOOTH = 0.8;
 
 /** Adds layers with normal weights to a graph. */
 class Builder {
@@ -40,6 +45,27 @@ class Builder {
     return tensorOf("float32", [length], data);
   }
 
+  /** Filters [to, from, size, size], each channel of them in part a bump and in part noise. */
+  filters(dims: readonly [number, number, number, number], deviation: number): Value {
+    const [to, from, size] = dims;
+    const area = size * size;
+    const data = new Float32Array(elementCount(dims));
+    this.#random.fillNormal(data);
+    const heights = new Float32Array(to * from);
+    this.#random.fillNormal(heights);
+    const bump = Array.from({ length: area }, (_, i) => {
+      const distance = (Math.floor(i / size) - (size - 1) / 2) ** 2 + ((i % size) - (size - 1) / 2) ** 2;
+      return Math.exp((-4 * distance) / area);
+    });
+    const length = Math.hypot(...bump) / size;
+    const smooth = size > 1 ? SMOOTH : 0;
+    for (let i = 0; i < data.length; i++) {
+      const height = (heights[Math.floor(i / area)]! * bump[i % area]!) / length;
+      data[i] = deviation * (Math.sqrt(smooth) * height + Math.sqrt(1 - smooth) * data[i]!);
+    }
+    return this.make.constant("conv.weight", tensorOf("float32", dims, data));
+  }
+
   /** A convolution and its normalization, whose statistics `season` fills in. */
   conv(
     x: Value,
@@ -53,8 +79,8 @@ class Builder {
     }: { stride?: number; group?: number; gain?: number; shift?: number } = {},
   ): Value {
     const { make } = this;
-    const dims = [to, from / group, kernel, kernel];
-    const weight = this.normal("conv.weight", dims, Math.sqrt(2 / (elementCount(dims) / to)));
+    const dims = [to, from / group, kernel, kernel] as const;
+    const weight = this.filters(dims, Math.sqrt(2 / (elementCount(dims) / to)));
     const pad = Math.floor(kernel / 2);
     const y = make.op("Conv", [x, weight], {
       kernel_shape: [kernel, kernel],
@@ -145,8 +171,10 @@ const STAGES = [
   [6, 320, 1, 1],
 ] as const;
 
-/** Most units are open: 35 layers of noise would otherwise bury what tells two images apart. */
-const SHIFT = 0.7;
+/** Somewhat more than half of the units are open: layers of noise would otherwise bury what tells two images apart. */
+const SHIFT = 0.3;
+/** Of what a block adds to its input. Networks that are mostly sums of small parts do not amplify disturbances. */
+const BLOCK_GAIN = 0.12;
 
 export function mobileNetV2(): Model {
   const net = new Builder();
@@ -161,8 +189,9 @@ export function mobileNetV2(): Model {
       const hidden = expansion * channels;
       let y = expansion === 1 ? x : net.relu6(net.conv(x, [channels, hidden], 1, { shift: SHIFT }));
       y = net.relu6(net.conv(y, [hidden, hidden], 3, { stride, group: hidden, shift: SHIFT }));
-      y = net.conv(y, [hidden, outputs], 1, { gain: 0.35 });
-      x = stride === 1 && channels === outputs ? make.op("Add", [x, y]) : y;
+      const adds = stride === 1 && channels === outputs;
+      y = net.conv(y, [hidden, outputs], 1, { gain: adds ? BLOCK_GAIN : 0.35 });
+      x = adds ? make.op("Add", [x, y]) : y;
       channels = outputs;
     }
   }

@@ -16,9 +16,8 @@ import { type Pass, runPasses } from "../../src/core/passes/pass.ts";
 import { simplifyPasses } from "../../src/core/passes/simplify.ts";
 import { dynamicPass } from "../../src/core/quantize/dynamic.ts";
 import type { CodeBits } from "../../src/core/quantize/packing.ts";
-import { type CalibrationData, compressStatic, type PipelineOptions } from "../../src/core/quantize/static-pipeline.ts";
+import type { CalibrationData, PipelineOptions } from "../../src/core/quantize/static-pipeline.ts";
 import { weightOnlyPass } from "../../src/core/quantize/weight-only.ts";
-import { openModel } from "../../test/support/open-model.ts";
 import { describeHost } from "../../workers/host.ts";
 import { openModel as readModel, writeModel } from "../../workers/model-files.ts";
 
@@ -40,12 +39,15 @@ type Compress = (model: Model, directory: string) => Promise<Model> | Model;
 
 const METHODS: Readonly<Record<string, Compress>> = {
   static: async (model, directory) => {
+    // Nothing else needs the runtime.
+    const { compressStatic } = await import("../../src/core/quantize/static-pipeline.ts");
+    const { openModel } = await import("../../test/support/open-model.ts");
     const { data, samples } = await calibrationData(join(directory, "calibration.npz"));
     return (await compressStatic(model, data, { ...STATIC, samples }, { openModel, threads: cpus().length })).model;
   },
   dynamic: byPass(dynamicPass({ perChannel: true, pairSafe: avoidSaturation, exclude })),
   "weights-4": weightsIn(4, 32),
-  "weights-8": weightsIn(8, 32),
+  "weights-8": weightsIn(8, 128),
 };
 
 function byPass(pass: Pass): Compress {

@@ -92,13 +92,13 @@ def dynamic(is_best):
     return quantize
 
 
-def weight_only(bits):
+def weight_only(bits, block_size):
     def quantize(directory, output):
         import onnx
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
         model = onnx.load(directory + "/model.onnx")
-        quantizer = MatMulNBitsQuantizer(model, bits=bits, block_size=32, is_symmetric=False, accuracy_level=4)
+        quantizer = MatMulNBitsQuantizer(model, bits=bits, block_size=block_size, is_symmetric=False, accuracy_level=4)
         quantizer.process()
         quantizer.model.save_model_to_file(output)
 
@@ -112,8 +112,8 @@ METHODS = {
     "static-entropy": lambda: best("Entropy"),
     "dynamic-default": lambda: dynamic(False),
     "dynamic-best": lambda: dynamic(True),
-    "weights-4": lambda: weight_only(4),
-    "weights-8": lambda: weight_only(8),
+    "weights-4": lambda: weight_only(4, 32),
+    "weights-8": lambda: weight_only(8, 128),
 }
 
 if sys.argv[1] == "run":
