@@ -5,6 +5,10 @@
  * disappear in the saturation of the quantizer. All units start quantized; then those that cannot pay are taken back until nothing
  * changes: a pointwise unit must have a quantized convolution chain before it and a quantized consumer behind it, a movement must have
  * one of them. What is left has no pair of Q/DQ that does not feed or follow an integer kernel.
+ *
+ * A product of two activations, as attention has them, must have quantized convolution chains on both sides. Its operands would be rounded for it
+ * alone: on x64 with AVX2 a layer of attention is then as fast as with the product in float up to 128 tokens, and 7 % faster with 512,
+ * while the shares of Softmax, most of them below one step of 8 bits, cost a transformer of four layers 2 dB.
  */
 import type { Graph, Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount } from "../onnx/tensor.ts";
@@ -184,8 +188,14 @@ class Placer {
       unit.reason = { code, message };
       return true;
     };
-    if (unit.rule.kind === "compute") return false;
     const inputs = this.#activations(unit);
+    if (unit.rule.kind === "compute") {
+      if (unit.rule.weight?.(unit.node) || inputs.every((value) => this.#isChained(value))) return false;
+      return refuse(
+        "float_operands",
+        "Both its operands are computed in float, and 8 bits gain nothing in a product of them.",
+      );
+    }
     const readers = unit.outputs.flatMap((value) => this.#readers(value));
     const hasQuantizedReader = readers.some(isQuantizedUnit);
     if (unit.rule.kind === "movement") {

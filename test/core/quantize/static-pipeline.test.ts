@@ -77,7 +77,7 @@ test("where int8 misses a target, layers are left in float until it holds, and n
     maxTrials: 12,
   };
   const result = await compressStatic(network, dataFor(network), { ...options, control }, { openModel });
-  const layers = 2 * 8;
+  const layers = 2 * 6;
   const { floatLayers, reached, trials } = result.control!;
   assert.ok(reached);
   assert.ok(

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { calibrate } from "../../../src/core/quantize/calibration.ts";
-import { type Placement, placeQuantizers } from "../../../src/core/quantize/placement.ts";
+import { placeQuantizers } from "../../../src/core/quantize/placement.ts";
 import { quantizeStatic, type StaticOptions } from "../../../src/core/quantize/static.ts";
 import { branches, GraphMaker, loop, mlp, mobilenet, randomFeeds, resnet, transformer } from "../../support/graphs.ts";
 import { fusedOperators, openModel, runModel, sqnrDb } from "../../support/open-model.ts";
@@ -29,10 +29,6 @@ async function* streamOf(feeds: readonly Feeds[]): AsyncGenerator<Feeds> {
 
 function feedsFor(model: Model, count: number, dims: Record<string, number> = {}): Feeds[] {
   return Array.from({ length: count }, (_, i) => randomFeeds(model, { seed: i + 1, dims }));
-}
-
-function floatUnits(placement: Placement): string[] {
-  return placement.units.filter(({ quantized }) => !quantized).map(({ node }) => node.opType);
 }
 
 const NETWORKS: Readonly<Record<string, { model: Model; minSqnrDb: number; fused: Record<string, number> }>> = {
@@ -76,18 +72,38 @@ for (const [name, { model, minSqnrDb, fused }] of Object.entries(NETWORKS)) {
   });
 }
 
-test("transformer: products are integer, what stands between them is float", async () => {
+test("transformer: products with weights are integer; those of attention, and what stands between, are float", async () => {
   const model = transformer();
   const feeds = feedsFor(model, 4, { n: 2 });
-  assert.deepEqual(new Set(floatUnits(placeQuantizers(model.clone()))), new Set(["Gather", "Add", "Mul"]));
+  const placement = placeQuantizers(model.clone());
+  const products = placement.units.filter(({ node }) => node.opType === "MatMul");
+  assert.deepEqual(
+    products
+      .filter(({ quantized }) => !quantized)
+      .map(({ node, reason }) => [!!node.inputs[1]!.constant, reason!.code]),
+    new Array(4).fill([false, "float_operands"]),
+  );
   const quantized = await quantize(model, feeds);
   const operators = await fusedOperators(quantized);
-  for (const float of ["MatMul", "Gemm", "FusedMatMul", "DequantizeLinear"]) assert.equal(operators[float], undefined);
-  // In each layer: query, key, value; scores; context; and three dense layers. Scores stay float for Softmax.
-  assert.equal((operators.MatMulIntegerToFloat ?? 0) + (operators.QLinearMatMul ?? 0) + (operators.QGemm ?? 0), 2 * 8);
+  for (const float of ["Gemm", "DequantizeLinear", "QLinearMatMul"]) assert.equal(operators[float], undefined);
+  // In each layer: query, key, value, and three dense layers; scores and context.
+  assert.equal((operators.MatMulIntegerToFloat ?? 0) + (operators.QGemm ?? 0), 2 * 6);
+  assert.equal((operators.MatMul ?? 0) + (operators.FusedMatMul ?? 0), 2 * 2);
+  // Query, key and value read the same codes.
+  assert.equal(operators.QuantizeLinear, 2 * 4);
   assert.equal(operators.Softmax, 2);
   const reached = sqnrDb(await runModel(model, feeds[0]!), await runModel(quantized, feeds[0]!));
   assert.ok(reached >= 30, `${reached} dB`);
+});
+
+test("a product of two chains of convolutions is integer", async () => {
+  const make = new GraphMaker();
+  const x = make.input("x", [2, 8, 6, 6]);
+  const [a, b] = [make.conv(x, [8, 8], 3), make.conv(x, [8, 8], 3)];
+  make.output(make.op("MatMul", [a, b]), "y");
+  const feeds = feedsFor(make.model, 4);
+  const operators = await fusedOperators(await quantize(make.model, feeds));
+  assert.deepEqual([operators.QLinearConv, operators.MatMulIntegerToFloat, operators.MatMul], [2, 1, undefined]);
 });
 
 test("kernels compute what the Q/DQ graph says, even where products are largest", async () => {
