@@ -108,6 +108,9 @@ interface Rounded {
   readonly codes: Int8Array;
   /** One for each channel, also where all are the same. */
   readonly scales: Float32Array;
+  /** For each channel, the smallest scale that its weights fit, and the smallest that was allowed. */
+  readonly fitting: Float64Array;
+  readonly smallest: Float64Array;
 }
 
 /**
@@ -126,9 +129,12 @@ function rounded(
   inputCodes: ArrayLike<number> | undefined,
 ): Rounded {
   const limits = inputCodes && scheme.avoidSaturation ? Array.from(inputCodes).join() : "";
-  const key = JSON.stringify([layout.axis, layout.inputAxis, layout.groups, scheme, floors.join(), limits]);
+  const key = JSON.stringify([layout.axis, layout.inputAxis, layout.groups, scheme, limits]);
   const known = ROUNDED.get(weight);
-  if (known?.key === key) return known.result;
+  // Other floors, which other biases have, make no difference where the weights need a larger scale anyway.
+  const isSame = ({ fitting, smallest }: Rounded) =>
+    fitting.every((scale, c) => usableScale(scale, floors[c]!) === smallest[c]);
+  if (known?.key === key && isSame(known.result)) return known.result;
   const result = round(weight, layout, floors, scheme, inputCodes);
   if (known) roundedBytes -= known.result.codes.length;
   ROUNDED.delete(weight);
@@ -158,18 +164,25 @@ function round(
   // A product that is alone in its sum (depthwise kernels) has no partner to saturate with.
   const pairs = avoidSaturation && !rows.isDepthwise ? new PairLimits(rows, inputCodes) : undefined;
   const rounder = new RowRounder(rows.length, range, pairs);
+  const fitting = new Float64Array(rows.channels);
+  const smallest = new Float64Array(rows.channels);
+  const smallestScale = (c: number, largest: number) => {
+    fitting[c] = largest / range.max;
+    smallest[c] = usableScale(fitting[c]!, floors[c]!);
+    return smallest[c]!;
+  };
   const passes = perChannel ? 1 : 2;
   for (let pass = 0; pass < passes; pass++) {
     const isLast = pass === passes - 1;
     for (let c = 0; c < rows.channels; c++) {
       rows.gather(values, c, rounder.row);
-      if (pass === 0) scales[c] = rounder.bestScale(c, (largest) => usableScale(largest / range.max, floors[c]!));
+      if (pass === 0) scales[c] = rounder.bestScale(c, (largest) => smallestScale(c, largest));
       else rounder.round(c, scales[c]!);
       if (isLast) rows.scatter(rounder.codes, c, codes);
     }
     if (!perChannel) scales.fill(scales.reduce((a, b) => Math.max(a, b), 0));
   }
-  return { codes, scales };
+  return { codes, scales, fitting, smallest };
 }
 
 /** Scales below which some bias would not fit an int32. */

@@ -80,6 +80,18 @@ test("a bias that would not fit an int32 raises the scale of its channel, and of
   assert.equal(arrayOf(codes, "int8")[1], 127);
 });
 
+test("a weight is rounded again when another bias needs another scale, and only then", () => {
+  const weight = tensorOf("float32", [2, 1], [1e-6, 1e-6]);
+  const scalesFor = (first: number) => {
+    const bias = tensorOf("float32", [2], [first, 0.001]);
+    return [...arrayOf(quantizeWeight(weight, CONV, [{ bias, inputScale: 1e-4 }], EXACT).scale, "float32")];
+  };
+  const plain = scalesFor(0.001);
+  assert.deepEqual(scalesFor(0.002), plain);
+  assert.ok(scalesFor(300)[0]! > 1000 * plain[0]!);
+  assert.deepEqual(scalesFor(0.001), plain);
+});
+
 test("a channel of zeros keeps its bias exact, and zeros without a bias have a harmless scale", () => {
   const weight = tensorOf("float32", [2, 2], [0, 0, 0, 0]);
   const bias = tensorOf("float32", [2], [0.7, 0]);
