@@ -8,8 +8,6 @@
 import { readFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { basename, dirname, join } from "node:path";
-import { memorySource } from "../../src/core/data/byte-source.ts";
-import { openDataset } from "../../src/core/data/dataset.ts";
 import type { Model } from "../../src/core/onnx/ir.ts";
 import { removeDeadCode } from "../../src/core/passes/dead-code.ts";
 import { type Pass, runPasses } from "../../src/core/passes/pass.ts";
@@ -39,7 +37,7 @@ type Compress = (model: Model, directory: string) => Promise<Model> | Model;
 
 const METHODS: Readonly<Record<string, Compress>> = {
   static: async (model, directory) => {
-    // Nothing else needs the runtime.
+    // The other methods need neither runtime nor data, and are spared the time to load them.
     const { compressStatic } = await import("../../src/core/quantize/static-pipeline.ts");
     const { openModel } = await import("../../test/support/open-model.ts");
     const { data, samples } = await calibrationData(join(directory, "calibration.npz"));
@@ -69,6 +67,8 @@ function weightsIn(bits: CodeBits, blockSize: number): Compress {
 }
 
 async function calibrationData(path: string): Promise<{ readonly data: CalibrationData; readonly samples: number }> {
+  const { memorySource } = await import("../../src/core/data/byte-source.ts");
+  const { openDataset } = await import("../../src/core/data/dataset.ts");
   const dataset = await openDataset(memorySource(readFileSync(path)));
   const data: CalibrationData = {
     async *batches(count) {
