@@ -246,6 +246,8 @@ export interface JobMetrics {
     readonly value: number | null;
     readonly ok: boolean;
   }[];
+  /** What no limit was set for and has to be known all the same; `value` is the ratio that the message is about. */
+  readonly warnings: readonly { readonly code: string; readonly message: string; readonly value: number }[];
   readonly environment: {
     readonly onnxruntime: string;
     readonly cpu: string;

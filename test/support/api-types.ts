@@ -1497,6 +1497,7 @@ export interface components {
             coverage: components["schemas"]["CoverageMetrics"];
             training: components["schemas"]["TrainingMetrics"] | null;
             acceptance: components["schemas"]["AcceptanceCheck"][];
+            warnings: components["schemas"]["ResultWarning"][];
             environment: components["schemas"]["MeasurementEnvironment"];
         };
         JobPage: {
@@ -1897,6 +1898,13 @@ export interface components {
              * @description Live worker processes.
              */
             workers: number;
+        };
+        /** @description What was not asked about and should be known. `value`: the speedup, or the ratio of sizes. */
+        ResultWarning: {
+            /** @enum {string} */
+            code: "slower_than_original" | "larger_than_original";
+            message: string;
+            value: number;
         };
         SizeMetrics: {
             /** Format: int64 */
@@ -3982,6 +3990,7 @@ export interface operations {
                      *               "ok": true
                      *             }
                      *           ],
+                     *           "warnings": [],
                      *           "environment": {
                      *             "onnxruntime": "1.30.0",
                      *             "cpu": "AMD EPYC",

@@ -69,6 +69,7 @@ export function emptyMetrics(): JobMetrics {
     coverage: { quantized_nodes: 0, skipped_nodes: [], fused_nodes: 0, float_islands: [] },
     training: null,
     acceptance: [],
+    warnings: [],
     environment: { onnxruntime: "", cpu: "", isa: [], threads: 1, seed: 0, versions: {} },
   };
 }

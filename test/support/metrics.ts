@@ -34,6 +34,7 @@ export function metricsFixture(part: Partial<JobMetrics> = {}): JobMetrics {
     coverage: { quantized_nodes: 0, skipped_nodes: [], fused_nodes: 0, float_islands: [] },
     training: null,
     acceptance: [],
+    warnings: [],
     environment: { onnxruntime: "1.30.0", cpu: "A processor", isa: ["avx2"], threads: 1, seed: 0, versions: {} },
     ...part,
   };

@@ -13,6 +13,7 @@ import { type Comparison, compare, type Feeds, type Inputs, type OutputPair, ope
 import { measureLayerErrors } from "./layer-errors.ts";
 import type { MetricName } from "./metrics.ts";
 import { findSyntheticInputs } from "./synthetic.ts";
+import { warningsOf } from "./warnings.ts";
 
 /** One model to run in a process of its own. */
 export interface PeakRequest {
@@ -262,19 +263,21 @@ function metricsOf(
   const { spec, host, notes } = options;
   const { threads } = spec.latency;
   const size = { before_bytes: options.before.bytes, after_bytes: options.after.bytes };
+  const sizes = { ...size, ratio: size.after_bytes / size.before_bytes };
+  const speeds = {
+    before: latency.before,
+    after: latency.after,
+    speedup: latency.speedup,
+    batch_size: inputs.batchSize,
+    threads,
+    runs: latency.runs,
+    cpu: host.cpu,
+  };
   return {
-    size: { ...size, ratio: size.after_bytes / size.before_bytes },
+    size: sizes,
     fidelity: { samples: inputs.samples, data: inputs.kind, outputs: comparison.outputs },
     accuracy: comparison.accuracy,
-    latency: {
-      before: latency.before,
-      after: latency.after,
-      speedup: latency.speedup,
-      batch_size: inputs.batchSize,
-      threads,
-      runs: latency.runs,
-      cpu: host.cpu,
-    },
+    latency: speeds,
     memory: {
       before_peak_bytes: memory.before.peakBytes,
       after_peak_bytes: memory.after.peakBytes,
@@ -289,6 +292,7 @@ function metricsOf(
       float_islands: fusion.floatIslands,
     },
     training: null,
+    warnings: warningsOf({ size: sizes, latency: speeds }, latency.samplesMs),
     environment: {
       onnxruntime: host.onnxruntime,
       cpu: host.cpu,

@@ -51,6 +51,7 @@ export async function renderReport(report: Report): Promise<string> {
 <h1>${title}</h1>
 <p class="muted"><code>${job.id}</code> · ${report.created_at.replace("T", " ").replace(/\..*$/, " UTC")}</p>
 ${verdict(report)}
+${warnings(report)}
 </header>
 <main>
 ${summary(report)}
@@ -97,6 +98,10 @@ function verdict({ accepted, metrics }: Report): Markup {
   return accepted
     ? html`<p class="verdict good">Accepted: every limit is kept</p>`
     : html`<p class="verdict bad">Not accepted: a limit is missed</p>`;
+}
+
+function warnings({ metrics }: Report): Content {
+  return metrics.warnings.map(({ message }) => html`<p class="verdict bad">${message}</p>`);
 }
 
 function summary(report: Report): Markup {

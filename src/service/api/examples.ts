@@ -237,6 +237,7 @@ export const finishedJob = {
         { name: "min_sqnr_db", limit: 20, value: 24.1, ok: true },
         { name: "max_size_ratio", limit: 0.3, value: 0.2, ok: true },
       ],
+      warnings: [],
       environment: {
         onnxruntime: "1.30.0",
         cpu: "AMD EPYC",

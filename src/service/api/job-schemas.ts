@@ -188,6 +188,18 @@ export const JobMetricsSchema = z
         .object({ name: z.string(), limit: z.number(), value: z.number().nullable(), ok: z.boolean() })
         .meta({ id: "AcceptanceCheck" }),
     ),
+    warnings: z.array(
+      z
+        .object({
+          code: z.enum(["slower_than_original", "larger_than_original"]),
+          message: z.string(),
+          value: z.number(),
+        })
+        .meta({
+          id: "ResultWarning",
+          description: "What was not asked about and should be known. `value`: the speedup, or the ratio of sizes.",
+        }),
+    ),
     environment: z
       .object({
         onnxruntime: z.string(),

@@ -49,6 +49,13 @@ describe("renderReport", () => {
 
   const charts = (html: string) => [...html.matchAll(/<figcaption>(.*?)<\/figcaption>/g)].map(([, title]) => title);
 
+  it("says at the top that a result is slower", async () => {
+    const message = "It takes 1.25 times the time of the original here.";
+    const html = await page({ metrics: { warnings: [{ code: "slower_than_original", message, value: 0.8 }] } });
+    assert.ok(html.indexOf(message) < html.indexOf("<main>"));
+    assert.ok(!(await page()).includes("times the time"));
+  });
+
   it("shows what was measured", async () => {
     const html = await page({
       metrics: {

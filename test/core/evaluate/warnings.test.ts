@@ -1,0 +1,35 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { warningsOf } from "../../../src/core/evaluate/warnings.ts";
+import { metricsFixture } from "../../support/metrics.ts";
+
+const { size, latency } = metricsFixture();
+const rounds = (slower: number, of = 50) => ({
+  before: new Array<number>(of).fill(10),
+  after: Array.from({ length: of }, (_, i) => (i < slower ? 12 : 9)),
+});
+
+function codes(speedup: number, ratio: number, slowerRounds: number): string[] {
+  const measured = { size: { ...size, ratio }, latency: { ...latency, speedup } };
+  return warningsOf(measured, rounds(slowerRounds)).map(({ code }) => code);
+}
+
+test("a result that is slower, or larger, is said to be", () => {
+  const measured = { size: { ...size, ratio: 1.25 }, latency: { ...latency, speedup: 0.8 } };
+  assert.deepEqual(warningsOf(measured, rounds(50)), [
+    {
+      code: "slower_than_original",
+      message: "It takes 1.25 times the time of the original here, and was slower in 50 of 50 rounds.",
+      value: 0.8,
+    },
+    { code: "larger_than_original", message: "Its files are 1.25 times as large as the original's.", value: 1.25 },
+  ]);
+});
+
+test("a faster, smaller one gets no warning, nor does one that only chance has made slower", () => {
+  assert.deepEqual(codes(2, 0.25, 0), []);
+  assert.deepEqual(codes(0.99, 1, 30), []);
+  assert.deepEqual(codes(0.99, 1, 34), ["slower_than_original"]);
+  // Medians and rounds must agree.
+  assert.deepEqual(codes(1.01, 1, 40), []);
+});
