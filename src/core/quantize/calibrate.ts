@@ -3,8 +3,10 @@
  * are let go before the next run, and the model runs as often for each batch as it takes to keep the tensors of one run within a budget.
  */
 import { checkCancelled } from "../errors.ts";
+import type { DType } from "../onnx/dtype.ts";
 import type { Graph, Model, Node, Value } from "../onnx/ir.ts";
-import { floatsOf, isFloat, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import { floatsOf, isFloat, type Tensor, tensor } from "../onnx/tensor.ts";
+import { type DTypes, inferDTypes } from "../passes/value-dtypes.ts";
 import type { Session, SessionOptions } from "../runtime/session.ts";
 import type { Observer } from "./observers.ts";
 
@@ -76,9 +78,9 @@ export class TappedModel {
         const outputs = group.map((name) => this.#taps.get(name)!);
         const results = await this.#run(feeds, outputs);
         for (const [i, name] of group.entries()) {
-          const tensor = results[outputs[i]!];
-          this.#sizes.set(name, Math.max(tensor?.byteLength ?? 0, this.#sizes.get(name) ?? 0));
-          show(observers.get(name)!, tensor);
+          const result = results[outputs[i]!];
+          this.#sizes.set(name, Math.max(result?.byteLength ?? 0, this.#sizes.get(name) ?? 0));
+          show(observers.get(name)!, result);
         }
       }
       count++;
@@ -115,8 +117,8 @@ export class TappedModel {
   }
 }
 
-function show(observer: Observer, tensor: Tensor | undefined): void {
-  if (tensor && isFloat(tensor.dtype)) observer.observe(floatsOf(tensor), tensor.dims);
+function show(observer: Observer, value: Tensor | undefined): void {
+  if (value && isFloat(value.dtype)) observer.observe(floatsOf(value), value.dims);
 }
 
 /** Names in groups, each within the budget going by the largest size each value has had. */
@@ -145,8 +147,9 @@ export function exposeValues(
 ): { readonly model: Model; readonly outputs: ReadonlyMap<string, string> } {
   const copy = model.clone();
   const found = findValues(copy, new Set(names));
+  const types = inferDTypes(copy);
   // Innermost bodies first, so that what one level gives out is there for the next.
-  for (const body of [...copy.graphs()].reverse()) if (body.owner) raise(body.owner, body, found);
+  for (const body of [...copy.graphs()].reverse()) if (body.owner) raise(body.owner, body, found, types);
   const outputs = new Map<string, string>();
   for (const [name, value] of found) {
     if (!copy.graph.outputs.includes(value)) {
@@ -162,12 +165,7 @@ export function exposeValues(
 /** Outputs of nodes, and inputs of bodies, by name. */
 function findValues(model: Model, names: ReadonlySet<string>): Map<string, Value> {
   const found = new Map<string, Value>();
-  // onnxruntime refuses silero VAD, whose Ifs have Ifs inside, when values of any body are given out: there it is the main graph only.
-  const isNested = [...model.graphs()].some(
-    ({ owner }) => owner?.opType === "If" && owner.graph.owner?.opType === "If",
-  );
   for (const graph of model.graphs()) {
-    if (isNested && graph.owner) continue;
     for (const value of [...graph.inputs, ...graph.nodes.flatMap(({ outputs }) => outputs)]) {
       if (!names.has(value.name)) continue;
       if (!graph.owner) found.set(value.name, value);
@@ -187,56 +185,32 @@ function copyOf(value: Value): Value {
   return node.outputs[0]!;
 }
 
-/** How a node gives out values of its body: adds them to the outputs of the bodies, in the order of the node's own new outputs. */
-const GIVES_OUT: Readonly<Record<string, (owner: Node, body: Graph, values: readonly Value[]) => void>> = {
-  If: (owner, body, values) => {
-    for (const value of values) {
-      for (const branch of owner.bodies()) {
-        branch.addOutput(branch === body ? value : branch.addInitializer("untaken", tensorOf("float32", [0], [])));
-      }
+type GiveOut = (owner: Node, body: Graph, value: Value, dtype: DType | undefined) => boolean;
+
+/** How a node gives out a value of one of its bodies, by one more output of them; answers whether it can. */
+const GIVES_OUT: Readonly<Record<string, GiveOut>> = {
+  If: (owner, body, value, dtype) => {
+    // Branches must agree in type: where it is not known, or has no empty tensor here, nothing can stand for the value in the others.
+    if (dtype === undefined || dtype === "string") return false;
+    for (const branch of owner.bodies()) {
+      branch.addOutput(
+        branch === body ? value : branch.addInitializer("untaken", tensor(dtype, [0], new Uint8Array(0))),
+      );
     }
+    return true;
   },
-  Loop: (_, body, values) => {
-    for (const value of values) body.addOutput(value);
+  Loop: (_, body, value) => {
+    body.addOutput(value);
+    return true;
   },
 };
 
-/**
- * Replaces `owner` by a node that also gives out those of the `found` values that are made in `body`, and puts its outputs in their place.
- * Values that cannot be given out (those of a Scan) are dropped.
- */
-function raise(owner: Node, body: Graph, found: Map<string, Value>): void {
-  const inside = [...found].filter(([, value]) => value.graph === body);
-  if (inside.length === 0) return;
-  const giveOut = GIVES_OUT[owner.opType];
-  if (!giveOut) {
-    for (const [name] of inside) found.delete(name);
-    return;
+/** Gives `owner` further outputs for those of the `found` values that are made in `body`; those that cannot be given out are dropped. */
+function raise(owner: Node, body: Graph, found: Map<string, Value>, types: DTypes): void {
+  for (const [name, value] of [...found]) {
+    if (value.graph !== body) continue;
+    const dtype = types.get(value) ?? value.dtype;
+    if (GIVES_OUT[owner.opType]?.(owner, body, value, dtype)) found.set(name, owner.addOutput(name, dtype));
+    else found.delete(name);
   }
-  giveOut(
-    owner,
-    body,
-    inside.map(([, value]) => value),
-  );
-  const { graph } = owner;
-  const attrs = Object.fromEntries(owner.attrs);
-  // The bodies move to the new node: the old one must not take their uses with it when it goes.
-  for (const name of Object.keys(attrs)) owner.setAttr(name, undefined);
-  const wider = graph.insertBefore(owner, {
-    opType: owner.opType,
-    name: owner.name,
-    inputs: owner.inputs,
-    outputs: owner.outputs.length + inside.length,
-    attrs,
-  });
-  owner.outputs.forEach((value, i) => {
-    const replacement = wider.outputs[i]!;
-    replacement.retype(value.dtype, value.shape);
-    for (const [name, other] of found) if (other === value) found.set(name, replacement);
-    graph.replaceUses(value, replacement);
-  });
-  inside.forEach(([name], i) => {
-    found.set(name, wider.outputs[owner.outputs.length + i]!);
-  });
-  graph.remove(owner);
 }

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Model } from "../../../src/core/onnx/ir.ts";
-import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
-import { type Feeds, observe } from "../../../src/core/quantize/calibrate.ts";
+import { arrayOf, floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { checkInvariants } from "../../../src/core/passes/pass.ts";
+import { exposeValues, type Feeds, observe } from "../../../src/core/quantize/calibrate.ts";
 import {
   ActivationObserver,
   activationRange,
@@ -139,6 +140,40 @@ test("values of an If inside a Loop come out through both", async () => {
     assert.ok(Math.abs(value - (i < 8 ? expected[i]! : -expected[i - 8]!)) < 1e-6);
   });
   assert.equal(observers.get("y_of_if")!.values.length, 16);
+});
+
+test("values of Ifs in Ifs come out through all of them, integers too", async () => {
+  const make = new GraphMaker();
+  const x = make.input("x", [2, 4]);
+  const condition = make.input("condition", [], "bool");
+  const body = make.body();
+  const deep = (opType: string, name: string) => {
+    const inner = body.body();
+    inner.output(inner.op("Neg", [inner.op(opType, [x])]), name);
+    return inner.graph;
+  };
+  const y = body.op("If", [condition], { then_branch: deep("Exp", "then_y"), else_branch: deep("Abs", "else_y") });
+  y.name = "y_of_inner_if";
+  // The result of the inner If is that of the branch too: it must stay so when that If gives out more.
+  body.output(y, "y_of_outer_if");
+  const sizes = body.op("Shape", [x]);
+  const other = make.body();
+  other.output(other.op("Identity", [x]), "x_again");
+  make.output(make.op("If", [condition], { then_branch: body.graph, else_branch: other.graph }), "y", [2, 4]);
+  const exp = [...make.model.nodes()].find(({ opType }) => opType === "Exp")!.outputs[0]!;
+  const { model, outputs } = exposeValues(make.model, [exp.name, y.name, sizes.name]);
+  checkInvariants(model, "giving out values");
+  const feeds: Feeds = { ...randomFeeds(make.model), condition: tensorOf("bool", [], [1]) };
+  const results = await runModel(model, feeds);
+  const expected = [...floatsOf(feeds.x!)].map((value) => Math.exp(value));
+  const close = (name: string, sign: number) =>
+    floatsOf(results[name]!).forEach((value, i) => {
+      assert.ok(Math.abs(value - sign * expected[i]!) < 1e-5);
+    });
+  close(outputs.get(exp.name)!, 1);
+  close(outputs.get(y.name)!, -1);
+  close("y", -1);
+  assert.deepEqual([...arrayOf(results[outputs.get(sizes.name)!]!, "int64")], [2n, 4n]);
 });
 
 test("cancelling stops between runs", async () => {

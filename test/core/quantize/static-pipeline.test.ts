@@ -139,8 +139,8 @@ test("progress names every step, and cancelling stops the work", async () => {
   assert.deepEqual([...new Set(steps)], ["prepare", "equalize", "calibrate"]);
 });
 
-test("a real model of If in If: what lies in bodies stays in float, and it computes nearly the same", async () => {
-  const model = loadModel(readRealModel("silero-16k"));
+test("a real model of If in If: layers in the body that runs are quantized, and it computes nearly the same", async () => {
+  const model = loadModel(readRealModel("silero-vad"));
   const feeds = {
     input: tensorOf(
       "float32",
@@ -156,7 +156,11 @@ test("a real model of If in If: what lies in bodies stays in float, and it compu
     },
   };
   const result = await compressStatic(model, data, OPTIONS, { openModel });
-  assert.ok(result.notes.some(({ outcome }) => outcome === "changed"));
+  const quantized = result.notes.filter(({ code }) => code === "quantized").map(({ name }) => name);
+  const layers = [...result.float.nodes()].filter(({ opType, name }) => opType === "Conv" && quantized.includes(name));
+  // One branch is for each of two sampling rates; the other one never runs.
+  assert.equal(layers.length, 6);
+  assert.ok(layers.every(({ graph }) => graph.owner?.opType === "If"));
   const reached = sqnrDb(await runModel(model, feeds), await runModel(result.model, feeds));
-  assert.ok(reached > 15, `${reached} dB`);
+  assert.ok(reached > 12, `${reached} dB`);
 });
