@@ -53,10 +53,12 @@ export class TappedModel {
   readonly #inputs: ReadonlySet<string>;
   readonly #options: CalibrateOptions;
   /** The largest size that each value has had, in bytes. */
-  readonly #sizes = new Map<string, number>();
+  readonly #sizes: Map<string, number>;
   #session: Session | undefined;
 
-  constructor(model: Model, names: Iterable<string>, options: CalibrateOptions) {
+  /** `like`: a model that has run, whose values have the same sizes. */
+  constructor(model: Model, names: Iterable<string>, options: CalibrateOptions, like?: TappedModel) {
+    this.#sizes = new Map(like ? like.#sizes : []);
     const tapped = exposeValues(model, [...names]);
     this.#model = tapped.model;
     this.#taps = tapped.outputs;

@@ -36,14 +36,14 @@ export class Calibrator {
   readonly #tapped: TappedModel;
   #batches: number;
 
-  private constructor(model: Model, seen: Calibration, options: CalibrateOptions) {
+  private constructor(model: Model, seen: Calibration, options: CalibrateOptions, like?: TappedModel) {
     this.model = model;
     this.#options = options;
     this.#activations = seen.activations;
     this.#derived = seen.derived;
     this.#channels = seen.channels;
     this.#batches = seen.batches;
-    this.#tapped = new TappedModel(model, seen.activations.keys(), options);
+    this.#tapped = new TappedModel(model, seen.activations.keys(), options, like);
   }
 
   /** Of a model in the form that `prepareStatic` gives it, of which nothing was seen. */
@@ -63,7 +63,7 @@ export class Calibrator {
       [...this.#channels].map(([name, seen]) => [name, changed.has(name) ? new ChannelObserver(seen.axis) : seen]),
     );
     const seen = { activations, channels, derived: this.#derived, batches: this.#batches };
-    return new Calibrator(model, seen, this.#options);
+    return new Calibrator(model, seen, this.#options, this.#tapped);
   }
 
   /** What has been seen. It is no longer valid when more is. */

@@ -39,7 +39,7 @@ export interface ScalingSite {
   apply(scales: ArrayLike<number>): void;
 }
 
-/** A parameter of a node whose elements belong to channels: those along `axis`, or, for a layer's weight, the input channels it meets. */
+/** A parameter of a node whose elements belong to channels: those along `axis`, or, for the weight of a grouped layer, the input channels it meets. */
 interface ChannelParameter {
   readonly node: Node;
   readonly input: number;
@@ -84,7 +84,8 @@ function siteOf(producer: Producer): ScalingSite | undefined {
       const inverse = Float64Array.from(scales, (scale) => 1 / scale);
       for (const parameter of parameters) scaleParameter(parameter, inverse);
       for (const { node: layer, operand } of consumers) {
-        scaleParameter({ node: layer, input: operand.input, axis: operand }, scales);
+        const axis = operand.groups === 1 ? operand.inputAxis : operand;
+        scaleParameter({ node: layer, input: operand.input, axis }, scales);
       }
       for (const clip of clips) {
         clip.setInput(2, clip.graph.addInitializer(`${clip.label}_limit`, tensorOf("float32", [], [1])));
