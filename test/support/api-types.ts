@@ -1229,11 +1229,22 @@ export interface components {
             /** @default false */
             symmetric: boolean;
             /**
-             * @description `rtn`: round to nearest.
+             * @description `rtn` rounds each weight to the nearest code. `gptq` lets the weights of a layer make up for each other's rounding, for inputs like those of a dataset: slower, and in 4 bits much more accurate.
              * @default rtn
              * @enum {string}
              */
-            algorithm: "rtn";
+            algorithm: "rtn" | "gptq";
+            /**
+             * @description Samples of what the model will see, for `gptq`.
+             * @default null
+             */
+            dataset_id: string | null;
+            /**
+             * Format: int64
+             * @description How many of them, drawn by the seed.
+             * @default 128
+             */
+            samples: number;
             /**
              * @description `matmulnbits`: onnxruntime's own operators, fastest on onnxruntime. `qdq`: plain ONNX `DequantizeLinear`, which also covers Conv.
              * @default matmulnbits
@@ -2159,11 +2170,22 @@ export interface components {
             /** @default false */
             symmetric?: boolean;
             /**
-             * @description `rtn`: round to nearest.
+             * @description `rtn` rounds each weight to the nearest code. `gptq` lets the weights of a layer make up for each other's rounding, for inputs like those of a dataset: slower, and in 4 bits much more accurate.
              * @default rtn
              * @enum {string}
              */
-            algorithm?: "rtn";
+            algorithm?: "rtn" | "gptq";
+            /**
+             * @description Samples of what the model will see, for `gptq`.
+             * @default null
+             */
+            dataset_id?: string | null;
+            /**
+             * Format: int64
+             * @description How many of them, drawn by the seed.
+             * @default 128
+             */
+            samples?: number;
             /**
              * @description `matmulnbits`: onnxruntime's own operators, fastest on onnxruntime. `qdq`: plain ONNX `DequantizeLinear`, which also covers Conv.
              * @default matmulnbits
@@ -3635,6 +3657,8 @@ export interface operations {
                      *             "block_size": 32,
                      *             "symmetric": false,
                      *             "algorithm": "rtn",
+                     *             "dataset_id": null,
+                     *             "samples": 128,
                      *             "format": "qdq",
                      *             "embeddings": true,
                      *             "accuracy_level": 4,
@@ -3775,6 +3799,8 @@ export interface operations {
                      *         "block_size": 32,
                      *         "symmetric": false,
                      *         "algorithm": "rtn",
+                     *         "dataset_id": null,
+                     *         "samples": 128,
                      *         "format": "qdq",
                      *         "embeddings": true,
                      *         "accuracy_level": 4,
@@ -3867,6 +3893,8 @@ export interface operations {
                      *         "block_size": 32,
                      *         "symmetric": false,
                      *         "algorithm": "rtn",
+                     *         "dataset_id": null,
+                     *         "samples": 128,
                      *         "format": "qdq",
                      *         "embeddings": true,
                      *         "accuracy_level": 4,
@@ -4089,6 +4117,8 @@ export interface operations {
                      *         "block_size": 32,
                      *         "symmetric": false,
                      *         "algorithm": "rtn",
+                     *         "dataset_id": null,
+                     *         "samples": 128,
                      *         "format": "qdq",
                      *         "embeddings": true,
                      *         "accuracy_level": 4,
@@ -4183,6 +4213,8 @@ export interface operations {
                      *         "block_size": 32,
                      *         "symmetric": false,
                      *         "algorithm": "rtn",
+                     *         "dataset_id": null,
+                     *         "samples": 128,
                      *         "format": "qdq",
                      *         "embeddings": true,
                      *         "accuracy_level": 4,

@@ -36,15 +36,24 @@ export interface WeightOnlyOptions {
   readonly exclude: Exclusions;
 }
 
-/** Stores weights in few bits; every node that holds one is noted with the form it got, or with the reason why it got none. */
-export function weightOnlyPass(options: WeightOnlyOptions): Pass {
+/**
+ * Stores weights in few bits; every node that holds one is noted with the form it got, or with the reason why it got none. `weights` takes
+ * the weights of one model: the pass is run once.
+ */
+export function weightOnlyPass(options: WeightOnlyOptions, weights = new QuantizedWeights()): Pass {
   return {
     name: "weight_only",
     run: (model, note) => {
       const views = new WeightViews();
       const { embeddings, exclude } = options;
       const ops = embeddings ? exclude.ops : [...exclude.ops, "Gather"];
-      return rewriteWeights(model, views, { ...exclude, ops }, (slots) => formsOf(model, views, options, slots), note);
+      return rewriteWeights(
+        model,
+        views,
+        { ...exclude, ops },
+        (slots) => formsOf(model, views, weights, options, slots),
+        note,
+      );
     },
   };
 }
@@ -52,10 +61,10 @@ export function weightOnlyPass(options: WeightOnlyOptions): Pass {
 function formsOf(
   model: Model,
   views: WeightViews,
+  weights: QuantizedWeights,
   options: WeightOnlyOptions,
   slots: readonly WeightSlot[],
 ): RewriteForm[] {
-  const weights = new QuantizedWeights();
   const { bits, blockSize, symmetric } = options;
   const plain = { bits: bits === 8 ? 8 : 4, blockSize, symmetric } as const;
   if (options.format === "qdq") {

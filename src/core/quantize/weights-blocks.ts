@@ -151,7 +151,7 @@ function restoreSums({ values, depth }: WeightMatrix, result: QuantizedBlocks, r
 }
 
 /** The rule that makes a scale and zero point out of the range of a block. */
-function blockRule(scheme: BlockScheme, codes: CodeRange): (lo: number, hi: number) => AffineParams {
+export function blockRule(scheme: BlockScheme, codes: CodeRange): (lo: number, hi: number) => AffineParams {
   const { symmetric, scaleDType = "float32" } = scheme;
   // Two values of one sign that add up to `reach` have codes that add up to at most reach / scale + 1 once rounded: 127 + 1.
   if (scheme.pairSafe) return affineRule({ min: -127, max: 127 }, { symmetric: true, scaleDType });

@@ -136,6 +136,8 @@ const params = {
   block_size: 32,
   symmetric: false,
   algorithm: "rtn",
+  dataset_id: null,
+  samples: 128,
   format: "qdq",
   embeddings: true,
   accuracy_level: 4,

@@ -1,9 +1,9 @@
 import { CoreError, checkDatasetFits, type ModelFacts } from "../../core/index.ts";
 import type { DatasetRecord, ModelRecord } from "../catalog.ts";
 import { type FieldError, pointerOf } from "../errors.ts";
+import { type CalibratedSpec, isGptq, isStatic, splitSamples } from "../jobs/calibration-samples.ts";
 import { referencesIn } from "../jobs/resources.ts";
 import type { DistillSpec, JobSpec, QuantizeSpec } from "../jobs/spec.ts";
-import { isStatic, type StaticSpec, splitSamples } from "../jobs/static-samples.ts";
 import { checkDistillation } from "./distill-checks.ts";
 
 /** What is recorded of the models and datasets that a spec names, by id; what does not exist is not there. */
@@ -29,7 +29,7 @@ function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldEr
   const { dataset_id } = spec.evaluation;
   const own = dataset_id === null ? undefined : stored.datasets.get(dataset_id);
   const why = "it needs evaluation.dataset_id";
-  if (!isStatic(spec)) return checkEvaluation(spec, model, own, why);
+  if (!isStatic(spec) && !isGptq(spec)) return checkEvaluation(spec, model, own, why);
   const calibration = stored.datasets.get(spec.params.dataset_id)!;
   const problems = checkCalibration(spec, model, calibration);
   if (problems.length > 0) return problems;
@@ -39,9 +39,9 @@ function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldEr
   return checkEvaluation(spec, model, own ?? (to > from ? calibration : undefined), why);
 }
 
-function checkCalibration({ params }: StaticSpec, model: ModelRecord, data: DatasetRecord): FieldError[] {
+function checkCalibration({ params }: CalibratedSpec, model: ModelRecord, data: DatasetRecord): FieldError[] {
   const misfits = checkInputs(model, data, "/params/dataset_id");
-  if (params.max_metric_drop === null || data.facts.has_labels) return misfits;
+  if (params.method !== "static" || params.max_metric_drop === null || data.facts.has_labels) return misfits;
   const message = `Dataset ${data.id} has no labels to measure a metric with; min_sqnr_db needs none.`;
   return [...misfits, problem("/params/max_metric_drop", "no_labels", message)];
 }

@@ -14,12 +14,13 @@ import {
   weightOnlyPass,
 } from "../../core/index.ts";
 import type { JobInputs, JobOutcome, JobRequest } from "../tasks.ts";
+import { isGptq, isStatic, type StaticParams } from "./calibration-samples.ts";
+import { compressGptqJob, weightOptions } from "./gptq-job.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import { judgeResult, type MadeModel } from "./job-result.ts";
 import { createJobSteps, type JobContext } from "./job-steps.ts";
-import { BLOCK_SIZES, type QuantizeSpec } from "./spec.ts";
+import type { QuantizeSpec } from "./spec.ts";
 import { compressStaticJob, planStaticJob } from "./static-job.ts";
-import { isStatic, type StaticParams } from "./static-samples.ts";
 import { TARGETS, type TargetName } from "./targets.ts";
 
 type Params = QuantizeSpec["params"];
@@ -32,16 +33,7 @@ const PASSES: {
   float16: (params) => float16Pass({ keepIo: params.keep_io, exclude: exclusions(params) }),
   dynamic: (params, target) =>
     dynamicPass({ perChannel: params.per_channel, pairSafe: TARGETS[target].saturates, exclude: exclusions(params) }),
-  weight_only: (params) =>
-    weightOnlyPass({
-      bits: params.bits,
-      blockSize: params.block_size ?? BLOCK_SIZES[params.bits],
-      symmetric: params.symmetric,
-      format: params.format,
-      embeddings: params.embeddings,
-      accuracyLevel: params.accuracy_level,
-      exclude: exclusions(params),
-    }),
+  weight_only: (params) => weightOnlyPass(weightOptions(params)),
 };
 
 /** Shares of the whole job that have passed when each step begins. */
@@ -50,6 +42,8 @@ const STATIC_STEPS = {
   ...{ load: 0, prepare: 0.01, equalize: 0.05, calibrate: 0.15, correct: 0.35 },
   ...{ rank: 0.4, control: 0.5, write: 0.6, evaluate: 0.62, report: 0.98 },
 } as const;
+
+const GPTQ_STEPS = { load: 0, round: 0.02, write: 0.5, evaluate: 0.55, report: 0.98 } as const;
 
 /**
  * Compresses a model as the spec asks, writes the result to the scratch directory, and judges it against the original.
@@ -64,14 +58,17 @@ export async function runQuantizeJob(
   const source = request.models[spec.model_id]!;
   const { files, host } = environment;
   const { signal } = context;
-  const steps = createJobSteps<string>(isStatic(spec) ? STATIC_STEPS : PASS_STEPS, context);
+  const starts = isStatic(spec) ? STATIC_STEPS : isGptq(spec) ? GPTQ_STEPS : PASS_STEPS;
+  const steps = createJobSteps<string>(starts, context);
 
   const original = await steps.run("load", "Reading the model", () => files.openModel(source.files));
   const compressed = isStatic(spec)
     ? await compressStaticJob({ ...request, spec }, original, environment, context, steps)
-    : await steps.run("compress", `Applying ${spec.params.method}`, () =>
-        applyPasses(original, spec.params as PassParams, host.target),
-      );
+    : isGptq(spec)
+      ? await compressGptqJob({ ...request, spec }, original, environment, context, steps)
+      : await steps.run("compress", `Applying ${spec.params.method}`, () =>
+          applyPasses(original, spec.params as PassParams, host.target),
+        );
   const { model, notes, simplified, evidence } = compressed;
   const written = await steps.run("write", "Writing the compressed model", () =>
     files.writeModel(model, scratch, "model.onnx", { signal }),
@@ -142,6 +139,9 @@ function applyPasses(original: Model, params: PassParams, host: TargetName): Com
   return { model, notes, simplified: simple.notes.map(asSimplified), reference: simple.model };
 }
 
-function exclusions(params: Params): { readonly nodes: readonly string[]; readonly ops: readonly string[] } {
+function exclusions(params: Pick<Params, "exclude_nodes" | "exclude_ops">): {
+  readonly nodes: readonly string[];
+  readonly ops: readonly string[];
+} {
   return { nodes: params.exclude_nodes, ops: params.exclude_ops };
 }

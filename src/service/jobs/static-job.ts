@@ -22,10 +22,10 @@ import {
   scoreOf,
 } from "../../core/index.ts";
 import type { JobInputs, JobRequest } from "../tasks.ts";
+import { type CalibrationSamples, openSamples, type StaticParams, type StaticSpec } from "./calibration-samples.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";
 import { CALIBRATION } from "./static-cache.ts";
-import { openSamples, type StaticParams, type StaticSamples, type StaticSpec } from "./static-samples.ts";
 import { TARGETS, type TargetName } from "./targets.ts";
 
 /** What is reported of outputs that are exactly the same. */
@@ -135,7 +135,7 @@ interface Control {
 /** What accuracy control is to hold, if anything. Keeps the original model loaded, to measure against. */
 async function accuracyTarget(
   spec: StaticSpec,
-  samples: StaticSamples,
+  samples: CalibrationSamples,
   originalPath: string,
   { openSession, openTemporary }: JobEnvironment,
   signal: AbortSignal,
@@ -177,7 +177,7 @@ async function accuracyTarget(
 function evidenceOf(
   params: StaticParams,
   { calibration, corrections, sensitivity, control: found }: PipelineResult,
-  { calibrated }: StaticSamples,
+  { calibrated }: CalibrationSamples,
   cached: boolean,
   control: Control | undefined,
 ): StaticEvidence {

@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { CreateJobRequest } from "../../../src/service/api/job-schemas.ts";
+import { type StaticSpec, splitSamples } from "../../../src/service/jobs/calibration-samples.ts";
 import type { JobSpec } from "../../../src/service/jobs/spec.ts";
 import { cacheKeys } from "../../../src/service/jobs/static-cache.ts";
-import { type StaticSpec, splitSamples } from "../../../src/service/jobs/static-samples.ts";
 
 const specWith = (params: object, evaluation: object = {}) =>
   CreateJobRequest.parse({

@@ -7,7 +7,7 @@ import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
 import { NETWORKS } from "../support/mnist.ts";
 import { type Report, uneven } from "../support/uneven.ts";
 
-/** Static int8 of a network that was trained here, over HTTP, with the service as `npm start` runs it. */
+/** Quantization that looks at samples, of a network that was trained here, over HTTP, with the service as `npm start` runs it. */
 
 const TEST_SAMPLES = 1000;
 
@@ -163,5 +163,48 @@ describe("static int8", () => {
     const pairs = writeNpz({ pair: { dtype: "float32", dims: [4, 2], byteLength: bytes.byteLength, bytes } });
     const { id } = await jobs.client.uploadDataset(new Uint8Array(pairs), "pairs.npz", "pairs");
     assert.deepEqual(await refused({ dataset_id: id }), ["/params/dataset_id dataset_mismatch"]);
+  });
+});
+
+describe("weights in 4 bits by GPTQ", () => {
+  const weights = (params: object = {}) => ({ method: "weight_only", format: "qdq", block_size: 128, ...params });
+  const gptq = (params: object = {}) => weights({ algorithm: "gptq", ...params });
+  const nearest = weights({ dataset_id: null });
+
+  test("nearer to the float model than the nearest codes, in a file of the same size, layer by layer", async () => {
+    const [before, after] = [
+      await reportOf(await quantized("cnn", nearest)),
+      await reportOf(await quantized("cnn", gptq())),
+    ];
+    const sqnrOf = ({ metrics }: Report) => metrics.fidelity.outputs[0]!.sqnr_db!;
+    assert.ok(sqnrOf(after) > sqnrOf(before) + 2, `${sqnrOf(before)} -> ${sqnrOf(after)} dB`);
+    assert.ok(after.metrics.accuracy!.drop <= 0.005, JSON.stringify(after.metrics.accuracy));
+    assert.equal(after.metrics.size.after_bytes, before.metrics.size.after_bytes);
+    const rounded = after.nodes.filter(({ code }) => code === "gptq");
+    assert.ok(rounded.length >= 3, JSON.stringify(after.nodes));
+    assert.deepEqual(after.metrics.coverage.quantized_nodes, before.metrics.coverage.quantized_nodes);
+  });
+
+  test("without data of its own, the job is judged on samples that nothing was rounded by", async () => {
+    const params = gptq({ dataset_id: ids.unlabelled, samples: 100 });
+    const { metrics } = await reportOf(await quantized("cnn", params, { dataset_id: null }));
+    assert.equal(metrics.fidelity.data, "calibration");
+    assert.equal(metrics.fidelity.samples, 200);
+  });
+
+  test("needs samples, and rtn takes none", async () => {
+    for (const params of [gptq({ dataset_id: null }), weights({ algorithm: "rtn" })]) {
+      const response = await fetch(`${stack.url}/v1/jobs`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(submission("cnn", params)),
+      });
+      assert.equal(response.status, 422);
+      const { errors } = (await response.json()) as { errors: { pointer: string }[] };
+      assert.deepEqual(
+        errors.map(({ pointer }) => pointer),
+        ["/params/dataset_id"],
+      );
+    }
   });
 });

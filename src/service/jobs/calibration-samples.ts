@@ -11,11 +11,23 @@ import type { JobInputs } from "../tasks.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import type { QuantizeSpec } from "./spec.ts";
 
-export type StaticParams = Extract<QuantizeSpec["params"], { method: "static" }>;
+type Params<M extends QuantizeSpec["params"]["method"]> = Extract<QuantizeSpec["params"], { method: M }>;
+
+export type StaticParams = Params<"static">;
 export type StaticSpec = QuantizeSpec & { readonly params: StaticParams };
+
+export type GptqParams = Params<"weight_only"> & { readonly dataset_id: string };
+export type GptqSpec = QuantizeSpec & { readonly params: GptqParams };
+
+/** Jobs that look at samples of what the model will see. */
+export type CalibratedSpec = StaticSpec | GptqSpec;
 
 export function isStatic(spec: QuantizeSpec): spec is StaticSpec {
   return spec.params.method === "static";
+}
+
+export function isGptq(spec: QuantizeSpec): spec is GptqSpec {
+  return spec.params.method === "weight_only" && spec.params.algorithm === "gptq";
 }
 
 /** With fewer labelled samples than this besides those for calibration, candidates are scored on all there are. */
@@ -29,17 +41,18 @@ type Span = readonly [number, number];
  * takes `batchSize` samples at a time gets no fewer.
  */
 export function splitSamples(
-  { params, evaluation }: StaticSpec,
+  spec: CalibratedSpec,
   total: number,
   batchSize: number,
 ): { readonly calibrating: Span; readonly scored: Span; readonly unseen: Span } {
+  const { params, evaluation } = spec;
   const whole = (count: number) => count - (count % batchSize);
   const calibrated = whole(Math.min(params.samples + batchSize - 1, total));
   const left = total - calibrated;
   const wanted = whole(evaluation.samples + batchSize - 1);
   const from = left < MIN_SCORED_SAMPLES ? 0 : calibrated;
   const scored = whole(Math.min(wanted, total - from));
-  const isScored = params.max_metric_drop !== null || params.min_sqnr_db !== null;
+  const isScored = isStatic(spec) && (spec.params.max_metric_drop !== null || spec.params.min_sqnr_db !== null);
   return {
     calibrating: [0, calibrated],
     scored: [from, from + scored],
@@ -47,7 +60,7 @@ export function splitSamples(
   };
 }
 
-export interface StaticSamples {
+export interface CalibrationSamples {
   /** How many samples there are to calibrate with, and how many runs of the model that is. */
   readonly calibrated: number;
   readonly runs: number;
@@ -65,10 +78,10 @@ export interface StaticSamples {
 
 /** Opens the dataset of a job, in the order of its seed. Throws `invalid_dataset` when it does not fit the model. */
 export async function openSamples(
-  { spec, datasets }: JobInputs<StaticSpec>,
+  { spec, datasets }: JobInputs<CalibratedSpec>,
   { inputs }: ModelFacts,
   { files }: JobEnvironment,
-): Promise<StaticSamples> {
+): Promise<CalibrationSamples> {
   const { file, spec: reading } = datasets[spec.params.dataset_id]!;
   const dataset = await files.openDataset(file, reading);
   const batchSize = checkDatasetFits(dataset.facts, inputs).batchSize ?? 1;
