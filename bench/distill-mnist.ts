@@ -19,7 +19,7 @@ import { createTrainable, exportTrained } from "../src/core/train/trainable.ts";
 import { cnn, NetworkBuilder } from "../test/support/networks.ts";
 import { mnist, mnistSettings, SHIFTED, TOP1 } from "./mnist.ts";
 
-const [path, seeds = "1,2,3", epochs = "6", count = "60000", threads = "2"] = process.argv.slice(2);
+const [path, seeds = "1,2,3", epochs = "12", count = "60000", threads = "2"] = process.argv.slice(2);
 if (!path) throw new Error("Where is the teacher kept? node bench/distill-mnist.ts TEACHER.onnx");
 
 const settings = mnistSettings({ epochs: Number(epochs), threads: Number(threads) });

@@ -3,6 +3,7 @@ import type { Model } from "../onnx/ir.ts";
 import { elementCount } from "../onnx/tensor.ts";
 import { findParameters } from "../train/parameters.ts";
 import type { Samples } from "../train/samples.ts";
+import { estimateStatistics } from "../train/statistics.ts";
 import { type BlockRun, dropLayers } from "./drop-layers.ts";
 import { type FactorizedLayer, type FactorizeOptions, factorizeLayers } from "./factorize.ts";
 import { type ChannelFamily, slimWidth } from "./slim.ts";
@@ -23,7 +24,7 @@ export interface DerivedStudent {
 }
 
 export interface DeriveOptions extends Pick<FactorizeOptions, "openSession" | "threads" | "signal"> {
-  /** Samples to see shapes by, and to judge layers by; some hundreds are enough. */
+  /** Samples to see shapes and statistics by, and to judge layers by; some hundreds are enough. */
   readonly samples: Samples;
 }
 
@@ -31,7 +32,7 @@ const CALIBRATION_SAMPLES = 512;
 const CALIBRATION_BATCH = 32;
 
 /**
- * Makes a smaller model that starts from the teacher's weights. Throws `invalid_params` for a share outside (0, 1), `unsupported` where the
+ * Makes a smaller model that starts from the teacher's weights, with the statistics of its own activations. Throws `invalid_params` for a share outside (0, 1), `unsupported` where the
  * teacher has nothing of the kind.
  */
 export async function deriveStudent(
@@ -48,10 +49,8 @@ export async function deriveStudent(
     );
   }
   const derived = await derive(teacher, derivation, options);
-  return {
-    ...derived,
-    parameters: { teacher: parameterCount(teacher), student: parameterCount(derived.model) },
-  };
+  const model = await estimateStatistics(derived.model, calibrationBatches(options.samples), options);
+  return { ...derived, model, parameters: { teacher: parameterCount(teacher), student: parameterCount(model) } };
 }
 
 async function derive(teacher: Model, derivation: Derivation, options: DeriveOptions) {

@@ -2,8 +2,8 @@ import { expandOperators } from "../autodiff/expand.ts";
 import { fuseOperators } from "../autodiff/fuse.ts";
 import { buildGradients } from "../autodiff/gradient.ts";
 import { CoreError } from "../errors.ts";
-import { dimsOf, float, GraphBuilder, int } from "../onnx/graph-builder.ts";
-import type { Node, Value } from "../onnx/ir.ts";
+import { dimsOf, GraphBuilder, int } from "../onnx/graph-builder.ts";
+import type { Value } from "../onnx/ir.ts";
 import { modelToBytes } from "../onnx/save.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
@@ -11,6 +11,7 @@ import type { OpenSession } from "../runtime/session.ts";
 import { allocateParameters, type ParameterArrays } from "./adam-kernel.ts";
 import { liveTensor, type Parameter } from "./parameters.ts";
 import { resolveStatics } from "./statics.ts";
+import { useBatchStatistics } from "./statistics.ts";
 import type { RunningStatistics, TrainableModel } from "./trainable.ts";
 
 /** One part of the loss: `weight` · `value`, where value is a scalar. */
@@ -221,17 +222,4 @@ export function drawMask({ input, dims, ratio }: DropoutMask, seed: number, step
   const data = new Float32Array(elementCount(dims));
   for (let i = 0; i < data.length; i++) data[i] = random.uint32() < threshold ? 0 : kept;
   return tensorOf("float32", dims, data);
-}
-
-/** With momentum 0 the second and third output are the statistics of this very batch. */
-function useBatchStatistics(nodes: readonly Node[], statistics: readonly RunningStatistics[]) {
-  return nodes.flatMap((node) => {
-    if (node.opType !== "BatchNormalization" || node.domain !== "") return [];
-    const running = statistics.find(({ meanName }) => node.inputs[3]?.name === meanName);
-    if (!running) return [];
-    node.setAttr("training_mode", int(1));
-    node.setAttr("momentum", float(0));
-    while (node.outputs.length < 3) node.addOutput(`${node.outputs[0]!.name}_statistics`, "float32");
-    return [{ running, node }];
-  });
 }

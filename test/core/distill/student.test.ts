@@ -12,6 +12,7 @@ import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { checkInvariants } from "../../../src/core/passes/pass.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
+import { estimateStatistics } from "../../../src/core/train/statistics.ts";
 import { createTrainable } from "../../../src/core/train/trainable.ts";
 import { halves, NetworkBuilder, resNet18, transformer } from "../../support/networks.ts";
 
@@ -259,6 +260,38 @@ test("shapes are cut into the shortest runs of equal size", () => {
   assert.equal(text([2, 6, 32], [2, 6, 4, 8]), "0>0 1>1 2>2,3");
   assert.equal(text([4, 6], [6, 4]), "0,1>0,1");
   assert.equal(text([1, 3, 1], [3]), "1>0");
+});
+
+test("a student normalises by what it sees itself, not by what its teacher saw", async () => {
+  const net = new NetworkBuilder(3);
+  let x = net.relu(net.batchNorm(net.conv(net.input(["n", 1, 8, 8]), 1, 8), 8));
+  x = net.relu(net.batchNorm(net.conv(x, 8, 8), 8));
+  const teacher = net.output(net.linear(net.globalAverage(x), 8, 4), ["n", 4]);
+  const samples = halves(64, 2);
+  const { model } = await deriveStudent(teacher, { width: 0.5 }, { ...options, samples });
+
+  // The mean over two batches of 32 of the mean and the variance of each channel that the first convolution makes.
+  const probe = model.clone();
+  const made = probe.graph.nodes.find(({ opType }) => opType === "Conv")!.outputs[0]!;
+  for (const value of [...probe.graph.outputs]) probe.graph.removeOutput(value);
+  probe.graph.addOutput(made);
+  const expected = { mean: [0, 0, 0, 0], variance: [0, 0, 0, 0] };
+  for (const start of [0, 32]) {
+    const values = await outputs(probe, samples.gather(Array.from({ length: 32 }, (_, i) => start + i)).feeds);
+    for (let channel = 0; channel < 4; channel++) {
+      const own = values.filter((_, i) => Math.floor(i / 64) % 4 === channel);
+      const mean = own.reduce((sum, value) => sum + value, 0) / own.length;
+      expected.mean[channel]! += mean / 2;
+      expected.variance[channel]! += own.reduce((sum, value) => sum + (value - mean) ** 2, 0) / own.length / 2;
+    }
+  }
+  const [, , , mean, variance] = model.graph.nodes.find(({ opType }) => opType === "BatchNormalization")!.inputs;
+  for (const [value, wanted] of [[mean, expected.mean] as const, [variance, expected.variance] as const]) {
+    for (const [i, own] of floatsOf(value!.constant!).entries()) assert.ok(Math.abs(own - wanted[i]!) < 1e-5, `${own}`);
+  }
+
+  const plain = encoder(2);
+  assert.equal(await estimateStatistics(plain, [{ tokens }], options), plain, "nothing to estimate");
 });
 
 test("a share must be between 0 and 1", async () => {
