@@ -10,6 +10,7 @@ import { activationParams } from "./activation-params.ts";
 import { type BiasShifts, type CorrectableLayer, correctableLayers, shiftBias } from "./bias-correction.ts";
 import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel } from "./calibrate.ts";
 import type { Calibration } from "./calibration.ts";
+import { placedRegions } from "./kernel-cost.ts";
 import { type ActivationObserver, activationRange, type CalibrationMethod } from "./observers.ts";
 import type { Affine, Refusal } from "./operators.ts";
 import { codeRange } from "./params.ts";
@@ -35,6 +36,8 @@ export interface StaticOptions {
   readonly perChannel: boolean;
   /** For processors that add pairs of 8-bit products in 16 bits. */
   readonly avoidSaturation: boolean;
+  /** Leave in float what is predicted to be slower in 8 bits. */
+  readonly floatWhereSlower?: boolean;
   readonly excludeNodes?: ReadonlyMap<string, Refusal>;
   readonly excludeOps?: ReadonlySet<string>;
   /** Corrections that quantized layers' biases get. */
@@ -117,6 +120,7 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
     const copy = model.clone();
     const placement = placeQuantizers(copy, { ...placementOptions(options), excludeNodes, computedSums });
     if (excludeUnseen(placement, calibration, excludeNodes)) continue;
+    if (options.floatWhereSlower && excludeSlower(placement, calibration, excludeNodes)) continue;
     const found = new Map<string, Range>();
     for (const entry of placement.values.values()) if (entry.leaf) found.set(entry.value.name, ranges.of(entry));
     const { params, inexpressible } = activationParams(placement, found, codes);
@@ -240,6 +244,20 @@ function excludeUnseen(placement: Placement, calibration: Calibration, excludeNo
     }
   }
   return found;
+}
+
+/** Excludes regions that 8 bits are predicted to slow down; answers whether there were any. */
+function excludeSlower(placement: Placement, calibration: Calibration, excludeNodes: Map<string, Refusal>): boolean {
+  const elementsOf = ({ name }: Value) => {
+    const count = observationOf(name, calibration)?.seen.histogram.count;
+    return count && count / calibration.batches;
+  };
+  const slower = placedRegions(placement, elementsOf).filter(({ floatUs, int8Us }) => int8Us > floatUs);
+  for (const { units, floatUs, int8Us } of slower) {
+    const message = `Where it is, 8 bits are predicted to take ${(int8Us / floatUs).toFixed(1)} times as long as float.`;
+    for (const { node } of units) excludeNodes.set(node.name, { code: "slower", message });
+  }
+  return slower.length > 0;
 }
 
 /** Quantized units that make or read a value. */
