@@ -20,6 +20,13 @@ const METHODS = [
   { name: "dynamic int8", params: () => ({ method: "dynamic" }) },
   { name: "weight-only 8 bit", params: () => ({ method: "weight_only", bits: 8, format: "qdq" }) },
   { name: "weight-only 4 bit", params: () => ({ method: "weight_only", bits: 4, format: "qdq" }) },
+  {
+    name: "4 bit by GPTQ",
+    params: (calibration: string) => ({
+      ...{ method: "weight_only", bits: 4, format: "qdq" },
+      ...{ algorithm: "gptq", dataset_id: calibration },
+    }),
+  },
 ] as const;
 
 const EVALUATION = { samples: 32, latency: { runs: 30, batch_size: 1, threads: 1 } } as const;
