@@ -1,10 +1,10 @@
 """The side of onnxruntime's Python tools in the comparison of quantizers.
 
     python bench/compare/quantize.py METHOD DIRECTORY OUTPUT
-    python bench/compare/quantize.py run COMMAND...
+    python bench/compare/quantize.py run SECONDS COMMAND...
 
-METHOD is a key of METHODS. DIRECTORY has model.onnx and calibration.npz; OUTPUT is the file to write. `run` runs a command and prints, as
-JSON, what it took: seconds of wall and of processor time, and the peak of its resident memory in bytes.
+METHOD is a key of METHODS. DIRECTORY has model.onnx and calibration.npz; OUTPUT is the file to write. `run` runs a command, for
+SECONDS at most, and prints, as JSON, what it took: seconds of wall and of processor time, and the peak of its resident memory in bytes.
 """
 
 import json
@@ -14,9 +14,9 @@ import sys
 import time
 
 
-def run(command):
+def run(seconds, *command):
     started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    subprocess.run(command, check=True, stdout=sys.stderr, timeout=float(seconds))
     wall = time.perf_counter() - started
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(json.dumps({"wallS": wall, "cpuS": used.ru_utime + used.ru_stime, "peakBytes": used.ru_maxrss * 1024}))
@@ -117,7 +117,7 @@ METHODS = {
 }
 
 if sys.argv[1] == "run":
-    run(sys.argv[2:])
+    run(*sys.argv[2:])
 else:
     method, directory, output = sys.argv[1:]
     METHODS[method]()(directory, output)
