@@ -5,7 +5,8 @@ import { CoreError } from "../../../src/core/errors.ts";
 import { measureLayerErrors } from "../../../src/core/evaluate/layer-errors.ts";
 import type { LayerError } from "../../../src/core/facts.ts";
 import type { Model } from "../../../src/core/onnx/ir.ts";
-import { floatsOf, type Tensor } from "../../../src/core/onnx/tensor.ts";
+import { loadModel } from "../../../src/core/onnx/load.ts";
+import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { float16Pass } from "../../../src/core/passes/float16.ts";
 import { type Pass, runPasses } from "../../../src/core/passes/pass.ts";
 import { simplifyPasses } from "../../../src/core/passes/simplify.ts";
@@ -15,6 +16,7 @@ import { weightOnlyPass } from "../../../src/core/quantize/weight-only.ts";
 import { compress, computedValue } from "../../support/compressed.ts";
 import { branches, cnn, GraphMaker, mobilenet, randomFeeds, transformer } from "../../support/graphs.ts";
 import { openModel } from "../../support/open-model.ts";
+import { readRealModel } from "../../support/real-models.ts";
 
 const SAMPLES = 3;
 const exclude = { nodes: [], ops: [] };
@@ -124,6 +126,27 @@ describe("measureLayerErrors", () => {
       errors.map(({ op, sqnr_db }) => [op, sqnr_db]),
       Array.from({ length: 3 }, () => ["MatMul", null]),
     );
+  });
+
+  it("looks into branches of branches of a real model in float16", async () => {
+    const reference = simple(loadModel(readRealModel("silero-vad")));
+    const { model: compressed } = runPasses(reference, [PASSES.float16!.pass]);
+    const feeds = {
+      input: tensorOf(
+        "float32",
+        [1, 576],
+        Float32Array.from({ length: 576 }, (_, i) => 0.3 * Math.sin(i / 7)),
+      ),
+      state: tensorOf("float32", [2, 1, 128], new Float32Array(256)),
+      sr: tensorOf("int64", [], BigInt64Array.of(16_000n)),
+    };
+    const batches = async function* () {
+      yield { feeds, count: 1 };
+    };
+    const errors = await measureLayerErrors({ reference, compressed, batches: batches(), openModel, threads: 1 });
+    const convolutions = errors!.filter(({ op }) => op === "Conv");
+    assert.equal(convolutions.length, 6);
+    for (const { sqnr_db } of convolutions) assert.ok(sqnr_db! > 30, `${sqnr_db} dB`);
   });
 
   it("leaves out what has another shape, and says nothing when nothing is left", async () => {
