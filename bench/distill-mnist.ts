@@ -1,7 +1,7 @@
 /**
  * Distillation on MNIST: a CNN teacher (trained first, or read from the file when it is there) and a student of at most 5 % of its
  * parameters, trained on labels alone and with the teacher, from the same start, on the same images, for several seeds. Accuracies are of
- * the 10,000 test images, which nothing was chosen by.
+ * the 10,000 test images; the number of epochs was chosen on training images.
  *
  *   node bench/distill-mnist.ts TEACHER.onnx [seed,seed,...] [epochs] [samples] [threads]
  */
