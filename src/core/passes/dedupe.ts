@@ -9,7 +9,7 @@ const MIN_BYTES = 256;
 /**
  * Keeps constants that are byte for byte the same once: the copies of a tied embedding, or of what the branches of an If have in common.
  * The one that stays is an initializer of the innermost graph that all its readers can see. Constants with the same type and shape are
- * read whole, each once.
+ * read, and read once more and whole where they look alike.
  */
 export const mergeDuplicates: Pass = {
   name: "merge duplicate constants",
@@ -38,15 +38,29 @@ function duplicatesOf(model: Model): Value[][] {
   const groups = new Map<string, Value[]>();
   for (const [type, values] of candidates) {
     if (values.length === 1) continue;
-    const digests = new Map<Tensor, string>();
-    for (const value of values) {
-      const tensor = value.constant!;
-      const digest = digests.get(tensor) ?? createHash("sha256").update(tensor.bytes).digest("hex");
-      digests.set(tensor, digest);
-      push(groups, `${type} ${digest}`, value);
+    // Weights of one shape differ nearly always, and show it in any few bytes: hashing them all would take longer than rounding them.
+    const alike = new Map<string, Value[]>();
+    for (const value of values) push(alike, sampleOf(value.constant!.bytes), value);
+    for (const same of alike.values()) {
+      if (same.length === 1) continue;
+      const digests = new Map<Tensor, string>();
+      for (const value of same) {
+        const tensor = value.constant!;
+        const digest = digests.get(tensor) ?? createHash("sha256").update(tensor.bytes).digest("hex");
+        digests.set(tensor, digest);
+        push(groups, `${type} ${digest}`, value);
+      }
     }
   }
   return [...groups.values()].filter((group) => group.length > 1);
+}
+
+const SAMPLE_BYTES = 32;
+
+/** Bytes from the beginning, the middle and the end. */
+function sampleOf(bytes: Uint8Array): string {
+  const starts = [0, bytes.length >>> 1, Math.max(0, bytes.length - SAMPLE_BYTES)];
+  return starts.map((start) => bytes.subarray(start, start + SAMPLE_BYTES).join()).join(";");
 }
 
 function* constantsOf(model: Model): Generator<Value> {

@@ -80,11 +80,14 @@ test("type, shape and every byte must agree; small constants, outputs and option
   const bytes = new Uint8Array(400);
   const last = bytes.slice();
   last[399] = 1;
+  const between = bytes.slice();
+  between[100] = 1;
   const constants = [
     make.graph.addInitializer("float", tensor("float32", [100], bytes)),
     make.graph.addInitializer("int", tensor("int32", [100], bytes)),
     make.graph.addInitializer("row", tensor("float32", [1, 100], bytes)),
     make.graph.addInitializer("other", tensor("float32", [100], last)),
+    make.graph.addInitializer("another", tensor("float32", [100], between)),
     make.graph.addInitializer("small", tensor("float32", [2], bytes.subarray(0, 8))),
     make.graph.addInitializer("small", tensor("float32", [2], bytes.subarray(0, 8))),
     make.graph.addInitializer(
