@@ -27,7 +27,7 @@ export { float16Pass } from "./passes/float16.ts";
 export { asSimplified, type Note, type Pass, runPasses } from "./passes/pass.ts";
 export { simplifyPasses } from "./passes/simplify.ts";
 export type { Feeds, OpenModel } from "./quantize/calibrate.ts";
-export type { Calibration } from "./quantize/calibration.ts";
+export { type Calibration, calibrate } from "./quantize/calibration.ts";
 export { calibrationFromBytes, calibrationToBytes } from "./quantize/calibration-file.ts";
 export { dynamicPass } from "./quantize/dynamic.ts";
 export { gptqWeights } from "./quantize/gptq-weights.ts";

@@ -1108,6 +1108,11 @@ export interface components {
              */
             bias_correction: boolean;
             /**
+             * @description Leave in float what measured costs of kernels predict to be slower in 8 bits (small layers, depthwise convolutions); its weights are still stored in 8 bits. Costs are known for `x64-avx2`; elsewhere all that can is computed in 8 bits.
+             * @default true
+             */
+            float_where_slower: boolean;
+            /**
              * @description Keep layers in float until the metric of `evaluation` drops no further, on labelled samples of the dataset that calibration has not seen.
              * @default null
              */
@@ -1981,6 +1986,11 @@ export interface components {
              * @default true
              */
             bias_correction?: boolean;
+            /**
+             * @description Leave in float what measured costs of kernels predict to be slower in 8 bits (small layers, depthwise convolutions); its weights are still stored in 8 bits. Costs are known for `x64-avx2`; elsewhere all that can is computed in 8 bits.
+             * @default true
+             */
+            float_where_slower?: boolean;
             /**
              * @description Keep layers in float until the metric of `evaluation` drops no further, on labelled samples of the dataset that calibration has not seen.
              * @default null

@@ -152,10 +152,22 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
   }
 }
 
-/** What `quantizeStatic` would do, without data: a model of the same nodes and size, and why nodes are, or are not, quantized. */
-export function planStatic(model: Model, options: StaticOptions): Pick<StaticResult, "model" | "notes"> {
-  const copy = model.clone();
-  const placement = placeQuantizers(copy, placementOptions(options));
+/**
+ * What `quantizeStatic` would do, without data: a model of the same nodes and size, and why nodes are, or are not, quantized. `seen` is of at
+ * least one sample, and needed for `floatWhereSlower` only.
+ */
+export function planStatic(
+  model: Model,
+  options: StaticOptions,
+  seen?: Calibration,
+): Pick<StaticResult, "model" | "notes"> {
+  const excludeNodes = new Map(options.excludeNodes);
+  let copy: Model;
+  let placement: Placement;
+  do {
+    copy = model.clone();
+    placement = placeQuantizers(copy, { ...placementOptions(options), excludeNodes });
+  } while (seen && options.floatWhereSlower && excludeSlower(placement, seen, excludeNodes));
   const placed = notesOf(placement);
   const params = new Map(
     [...placement.values.keys(), ...placement.aliases.keys()].map((value) => [value, { scale: 1, zeroPoint: 0 }]),
@@ -164,7 +176,7 @@ export function planStatic(model: Model, options: StaticOptions): Pick<StaticRes
     activationDType: options.activationDType,
     weights: { codes: codeRange("int8", { symmetric: true }), perChannel: options.perChannel, avoidSaturation: false },
   });
-  return { model: copy, notes: storeFloatWeights(copy, placed, options) };
+  return { model: copy, notes: storeFloatWeights(copy, placed, { ...options, excludeNodes }) };
 }
 
 function placementOptions({ excludeNodes, excludeOps }: StaticOptions): PlacementOptions {

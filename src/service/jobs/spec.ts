@@ -87,6 +87,14 @@ export const StaticParams = z
       .boolean()
       .default(true)
       .meta({ description: "Make up for the mean error of each layer, if it is measured to help." }),
+    float_where_slower: z
+      .boolean()
+      .default(true)
+      .meta({
+        description:
+          "Leave in float what measured costs of kernels predict to be slower in 8 bits (small layers, depthwise convolutions); its weights are still " +
+          "stored in 8 bits. Costs are known for `x64-avx2`; elsewhere all that can is computed in 8 bits.",
+      }),
     max_metric_drop: z.number().min(0).max(1e6).nullable().default(null).meta({
       description:
         "Keep layers in float until the metric of `evaluation` drops no further, on labelled samples of the dataset that calibration has not seen.",

@@ -4,6 +4,7 @@ import {
   type Calibration,
   CoreError,
   type CorrectionFacts,
+  calibrate,
   calibrationFromBytes,
   calibrationToBytes,
   compressStatic,
@@ -79,7 +80,7 @@ export async function compressStaticJob(
   }
 }
 
-/** Which nodes would be quantized, which not and why. The model runs once, for the types of its values. */
+/** Which nodes would be quantized, which not and why. The model runs twice, for the types of its values and for their sizes. */
 export async function planStaticJob(
   request: JobInputs<StaticSpec>,
   original: Model,
@@ -88,11 +89,17 @@ export async function planStaticJob(
 ): Promise<{ readonly model: Model; readonly notes: readonly Note[] }> {
   const { spec } = request;
   const samples = await openSamples(request, request.models[spec.model_id]!.facts, environment);
-  const prepared = await prepareStatic(original, await samples.first(), {
-    openModel: environment.openTemporary,
-    signal,
-  });
-  return planStatic(prepared.model, pipelineOptions(spec.params, environment.host.target, 1));
+  const sample = await samples.first();
+  const runtime = { openModel: environment.openTemporary, signal };
+  const { model } = await prepareStatic(original, sample, runtime);
+  const options = pipelineOptions(spec.params, environment.host.target, 1);
+  // What kernels cost depends on how many elements values have.
+  const seen = options.floatWhereSlower ? await calibrate(model, onlyOne(sample), runtime) : undefined;
+  return planStatic(model, options, seen);
+}
+
+async function* onlyOne<T>(item: T): AsyncGenerator<T> {
+  yield item;
 }
 
 /** Ranges that cannot be read are found anew. */
@@ -116,6 +123,7 @@ function pipelineOptions(params: StaticParams, host: TargetName, samples: number
     activationDType: params.activation_dtype === "auto" ? TARGETS[target].activations : params.activation_dtype,
     perChannel: params.per_channel,
     avoidSaturation: TARGETS[target].saturates,
+    floatWhereSlower: params.float_where_slower && TARGETS[target].costsKnown,
     equalize: params.equalize,
     smoothQuantAlpha: params.smooth_quant_alpha,
     biasCorrection: params.bias_correction,

@@ -5,7 +5,7 @@ import type { Tensor } from "../../../src/core/onnx/tensor.ts";
 import { calibrate } from "../../../src/core/quantize/calibration.ts";
 import { placedRegions } from "../../../src/core/quantize/kernel-cost.ts";
 import { placeQuantizers } from "../../../src/core/quantize/placement.ts";
-import { quantizeStatic, type StaticOptions } from "../../../src/core/quantize/static.ts";
+import { planStatic, quantizeStatic, type StaticOptions } from "../../../src/core/quantize/static.ts";
 import { GraphMaker, randomFeeds } from "../../support/graphs.ts";
 import { fusedOperators, openModel, runModel, sqnrDb } from "../../support/open-model.ts";
 
@@ -71,4 +71,7 @@ test("what is predicted to be slower in 8 bits stays in float, stored in 8 bits,
     [["Conv", "stored_codes"]],
   );
   assert.ok(sqnrDb(await runModel(model, feeds[0]!), await runModel(mixed, feeds[0]!)) > 28);
+  // A plan knows as much from one sample.
+  const seen = await calibrate(model, streamOf(feeds.slice(0, 1)), { openModel });
+  assert.deepEqual(planStatic(model, { ...OPTIONS, floatWhereSlower: true }, seen).notes, notes);
 });
