@@ -25,18 +25,18 @@ import { type Judgement, judge } from "./judge.ts";
 type Quantizer = { readonly python: string } | { readonly ours: string; readonly against: string };
 
 const ROWS: Readonly<Record<string, Quantizer>> = {
-  "tool static, default": { python: "static-default" },
-  "tool static, minmax": { python: "static-minmax" },
-  "tool static, percentile": { python: "static-percentile" },
-  "tool static, entropy": { python: "static-entropy" },
-  "modelpress static": { ours: "static", against: "tool static, default" },
-  "tool dynamic, default": { python: "dynamic-default" },
-  "tool dynamic, best": { python: "dynamic-best" },
-  "modelpress dynamic": { ours: "dynamic", against: "tool dynamic, default" },
-  "tool weights, 4 bit": { python: "weights-4" },
-  "modelpress weights, 4 bit": { ours: "weights-4", against: "tool weights, 4 bit" },
-  "tool weights, 8 bit": { python: "weights-8" },
-  "modelpress weights, 8 bit": { ours: "weights-8", against: "tool weights, 8 bit" },
+  "tool static default": { python: "static-default" },
+  "tool static minmax": { python: "static-minmax" },
+  "tool static percentile": { python: "static-percentile" },
+  "tool static entropy": { python: "static-entropy" },
+  "modelpress static": { ours: "static", against: "tool static default" },
+  "tool dynamic default": { python: "dynamic-default" },
+  "tool dynamic best": { python: "dynamic-best" },
+  "modelpress dynamic": { ours: "dynamic", against: "tool dynamic default" },
+  "tool weights 4 bit": { python: "weights-4" },
+  "modelpress weights 4 bit": { ours: "weights-4", against: "tool weights 4 bit" },
+  "tool weights 8 bit": { python: "weights-8" },
+  "modelpress weights 8 bit": { ours: "weights-8", against: "tool weights 8 bit" },
 };
 
 const HELD_OUT_SEED = 2;
