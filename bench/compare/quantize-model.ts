@@ -15,7 +15,8 @@ import { simplifyPasses } from "../../src/core/passes/simplify.ts";
 import { dynamicPass } from "../../src/core/quantize/dynamic.ts";
 import type { CodeBits } from "../../src/core/quantize/packing.ts";
 import type { CalibrationData, PipelineOptions } from "../../src/core/quantize/static-pipeline.ts";
-import { weightOnlyPass } from "../../src/core/quantize/weight-only.ts";
+import { type WeightOnlyOptions, weightOnlyPass } from "../../src/core/quantize/weight-only.ts";
+import { QuantizedWeights } from "../../src/core/quantize/weights-codes.ts";
 import { describeHost } from "../../workers/host.ts";
 import { openModel as readModel, writeModel } from "../../workers/model-files.ts";
 
@@ -31,6 +32,7 @@ const STATIC: Omit<PipelineOptions, "samples"> = {
   equalize: "auto",
   smoothQuantAlpha: "auto",
   biasCorrection: true,
+  floatWhereSlower: avoidSaturation,
 };
 
 type Compress = (model: Model, directory: string) => Promise<Model> | Model;
@@ -45,6 +47,18 @@ const METHODS: Readonly<Record<string, Compress>> = {
   },
   dynamic: byPass(dynamicPass({ perChannel: true, pairSafe: avoidSaturation, exclude })),
   "weights-4": weightsIn(4, 32),
+  "weights-4-gptq": async (model, directory) => {
+    const { gptqWeights } = await import("../../src/core/quantize/gptq-weights.ts");
+    const { openModel } = await import("../../test/support/open-model.ts");
+    const { data, samples } = await calibrationData(join(directory, "calibration.npz"));
+    const options = weightOptions(4, 32);
+    const simple = runPasses(model, simplifyPasses()).model;
+    const { weights } = await gptqWeights(simple, options, () => data.batches(samples), {
+      openModel,
+      threads: cpus().length,
+    });
+    return runPasses(simple, [weightOnlyPass(options, new QuantizedWeights(weights)), removeDeadCode]).model;
+  },
   "weights-8": weightsIn(8, 128),
 };
 
@@ -53,17 +67,11 @@ function byPass(pass: Pass): Compress {
 }
 
 function weightsIn(bits: CodeBits, blockSize: number): Compress {
-  return byPass(
-    weightOnlyPass({
-      bits,
-      blockSize,
-      symmetric: false,
-      format: "matmulnbits",
-      embeddings: true,
-      accuracyLevel: 4,
-      exclude,
-    }),
-  );
+  return byPass(weightOnlyPass(weightOptions(bits, blockSize)));
+}
+
+function weightOptions(bits: CodeBits, blockSize: number): WeightOnlyOptions {
+  return { bits, blockSize, symmetric: false, format: "matmulnbits", embeddings: true, accuracyLevel: 4, exclude };
 }
 
 async function calibrationData(path: string): Promise<{ readonly data: CalibrationData; readonly samples: number }> {

@@ -43,21 +43,27 @@ def preprocess(directory, output, opset=None):
 
 def static(opset=None, **settings):
     def quantize(directory, output):
-        import numpy as np
-        from onnxruntime.quantization import CalibrationDataReader, quantize_static
+        from onnxruntime.quantization import quantize_static
 
-        class Reader(CalibrationDataReader):
-            def __init__(self):
-                arrays = dict(np.load(directory + "/calibration.npz"))
-                samples = len(next(iter(arrays.values())))
-                self.feeds = iter([{name: array[i : i + 1] for name, array in arrays.items()} for i in range(samples)])
-
-            def get_next(self):
-                return next(self.feeds, None)
-
-        quantize_static(preprocess(directory, output, opset), output, Reader(), **settings)
+        quantize_static(preprocess(directory, output, opset), output, reader(directory), **settings)
 
     return quantize
+
+
+def reader(directory):
+    import numpy as np
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            arrays = dict(np.load(directory + "/calibration.npz"))
+            samples = len(next(iter(arrays.values())))
+            self.feeds = iter([{name: array[i : i + 1] for name, array in arrays.items()} for i in range(samples)])
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    return Reader()
 
 
 def best(method):
@@ -105,6 +111,19 @@ def weight_only(bits, block_size):
     return quantize
 
 
+def gptq(directory, output):
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import GPTQWeightOnlyQuantConfig, MatMulNBitsQuantizer
+
+    model = onnx.load(directory + "/model.onnx")
+    config = GPTQWeightOnlyQuantConfig(calibration_data_reader=reader(directory))
+    quantizer = MatMulNBitsQuantizer(
+        model, bits=4, block_size=32, is_symmetric=False, accuracy_level=4, algo_config=config
+    )
+    quantizer.process()
+    quantizer.model.save_model_to_file(output)
+
+
 METHODS = {
     "static-default": lambda: static(),
     "static-minmax": lambda: best("MinMax"),
@@ -113,6 +132,7 @@ METHODS = {
     "dynamic-default": lambda: dynamic(False),
     "dynamic-best": lambda: dynamic(True),
     "weights-4": lambda: weight_only(4, 32),
+    "weights-4-gptq": lambda: gptq,
     "weights-8": lambda: weight_only(8, 128),
 }
 
