@@ -5,7 +5,7 @@ import {
   type BlockScheme,
   type Layout,
   quantizeBlocks,
-} from "../src/core/quantize/weights-blocks.ts";
+} from "../src/core/quantize/weights/blocks.ts";
 
 const ROWS = 4096;
 const DEPTH = 4096;

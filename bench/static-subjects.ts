@@ -20,7 +20,7 @@ import type { Model } from "../src/core/onnx/ir.ts";
 import { loadModel } from "../src/core/onnx/load.ts";
 import { modelToBytes } from "../src/core/onnx/save.ts";
 import { floatsOf, type Tensor, tensorOf } from "../src/core/onnx/tensor.ts";
-import type { Feeds } from "../src/core/quantize/calibrate.ts";
+import type { Feeds } from "../src/core/quantize/calibration/calibrate.ts";
 import { Random } from "../src/core/random.ts";
 import { openSession, type Session } from "../src/core/runtime/session.ts";
 import { train } from "../src/core/train/loop.ts";

@@ -13,6 +13,9 @@ const ROOT = new URL("..", import.meta.url).pathname;
 /** Core files that all of core may import. */
 const SHARED = ["src/core/errors.ts", "src/core/facts.ts", "src/core/random.ts", "src/core/wasm-assembler.ts"];
 
+/** What codes are, and how they are packed. */
+const ARITHMETIC = ["src/core/quantize/params.ts", "src/core/quantize/packing.ts"];
+
 interface Layer {
   /** A folder or a file; the first row that fits a file is its layer. */
   readonly of: string;
@@ -29,6 +32,17 @@ const LAYERS: readonly Layer[] = [
   { of: "src/core/passes/", may: [...SHARED, "src/core/onnx/"], packages: [] },
   { of: "src/core/autodiff/", may: [...SHARED, "src/core/onnx/"], packages: [] },
   { of: "src/core/data/", may: [...SHARED, "src/core/onnx/"], packages: ["csv-parse", "yauzl"] },
+  {
+    of: "src/core/quantize/calibration/",
+    may: [...SHARED, "src/core/onnx/", "src/core/passes/"],
+    types: ["src/core/runtime/"],
+    packages: [],
+  },
+  {
+    of: "src/core/quantize/weights/",
+    may: [...SHARED, ...["onnx/", "passes/", "quantize/calibration/"].map((it) => `src/core/${it}`), ...ARITHMETIC],
+    packages: [],
+  },
   {
     of: "src/core/quantize/",
     may: [...SHARED, "src/core/onnx/", "src/core/passes/"],
@@ -59,7 +73,7 @@ const LAYERS: readonly Layer[] = [
       "src/core/runtime/latency.ts",
       "src/core/runtime/fusion-audit.ts",
       "src/core/train/trainable.ts",
-      "src/core/quantize/calibrate.ts",
+      "src/core/quantize/calibration/calibrate.ts",
     ],
     types: ["src/core/runtime/", "src/core/passes/pass.ts"],
     packages: ["@observablehq/plot", "linkedom"],

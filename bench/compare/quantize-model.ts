@@ -12,11 +12,11 @@ import type { Model } from "../../src/core/onnx/ir.ts";
 import { removeDeadCode } from "../../src/core/passes/dead-code.ts";
 import { type Pass, runPasses } from "../../src/core/passes/pass.ts";
 import { simplifyPasses } from "../../src/core/passes/simplify.ts";
-import { dynamicPass } from "../../src/core/quantize/dynamic.ts";
 import type { CodeBits } from "../../src/core/quantize/packing.ts";
-import type { CalibrationData, PipelineOptions } from "../../src/core/quantize/static-pipeline.ts";
-import { type WeightOnlyOptions, weightOnlyPass } from "../../src/core/quantize/weight-only.ts";
-import { QuantizedWeights } from "../../src/core/quantize/weights-codes.ts";
+import type { CalibrationData, PipelineOptions } from "../../src/core/quantize/static/pipeline.ts";
+import { QuantizedWeights } from "../../src/core/quantize/weights/codes.ts";
+import { dynamicPass } from "../../src/core/quantize/weights/dynamic.ts";
+import { type WeightOnlyOptions, weightOnlyPass } from "../../src/core/quantize/weights/weight-only.ts";
 import { describeHost } from "../../workers/host.ts";
 import { openModel as readModel, writeModel } from "../../workers/model-files.ts";
 
@@ -40,7 +40,7 @@ type Compress = (model: Model, directory: string) => Promise<Model> | Model;
 const METHODS: Readonly<Record<string, Compress>> = {
   static: async (model, directory) => {
     // The other methods need neither runtime nor data, and are spared the time to load them.
-    const { compressStatic } = await import("../../src/core/quantize/static-pipeline.ts");
+    const { compressStatic } = await import("../../src/core/quantize/static/pipeline.ts");
     const { openModel } = await import("../../test/support/open-model.ts");
     const { data, samples } = await calibrationData(join(directory, "calibration.npz"));
     return (await compressStatic(model, data, { ...STATIC, samples }, { openModel, threads: cpus().length })).model;
@@ -48,7 +48,7 @@ const METHODS: Readonly<Record<string, Compress>> = {
   dynamic: byPass(dynamicPass({ perChannel: true, pairSafe: avoidSaturation, exclude })),
   "weights-4": weightsIn(4, 32),
   "weights-4-gptq": async (model, directory) => {
-    const { gptqWeights } = await import("../../src/core/quantize/gptq-weights.ts");
+    const { gptqWeights } = await import("../../src/core/quantize/weights/gptq-weights.ts");
     const { openModel } = await import("../../test/support/open-model.ts");
     const { data, samples } = await calibrationData(join(directory, "calibration.npz"));
     const options = weightOptions(4, 32);

@@ -3,8 +3,8 @@
  * memory that this process has held, both in bytes, as JSON.
  */
 import { readFileSync } from "node:fs";
-import { calibrate } from "../../src/core/quantize/calibration.ts";
-import { prepareStatic } from "../../src/core/quantize/static.ts";
+import { calibrate } from "../../src/core/quantize/static/calibration.ts";
+import { prepareStatic } from "../../src/core/quantize/static/quantize-static.ts";
 import { mobilenet, randomFeeds } from "./graphs.ts";
 import { openModel } from "./open-model.ts";
 

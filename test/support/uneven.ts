@@ -2,7 +2,7 @@ import { loadModel } from "../../src/core/onnx/load.ts";
 import { modelToBytes } from "../../src/core/onnx/save.ts";
 import { runPasses } from "../../src/core/passes/pass.ts";
 import { simplifyPasses } from "../../src/core/passes/simplify.ts";
-import { scalingSites } from "../../src/core/quantize/channel-scaling.ts";
+import { scalingSites } from "../../src/core/quantize/static/channel-scaling.ts";
 import { uniformSource } from "./graphs.ts";
 
 export type { Report } from "../../src/core/evaluate/report.ts";

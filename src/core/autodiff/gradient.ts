@@ -10,28 +10,11 @@ import { dimsOf, type GraphBuilder, sumTo } from "../onnx/graph-builder.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { isFloat } from "../onnx/tensor.ts";
 import { EXPANSIONS } from "./expand.ts";
+import type { GradientRule } from "./rules/gradient-rule.ts";
 import { CONSTANT_OPERATORS, GRADIENT_RULES } from "./rules.ts";
 
 /** The version of ai.onnx whose signatures the table knows; models are brought to it first. */
 export const TRAINING_OPSET = 21;
-
-/**
- * One entry of the gradient table.
- * `backward` emits dL/d(input i) for each wanted input from `dy[j]` = dL/d(output j), undefined where an output does not reach the loss;
- * at least one dy is defined. It answers undefined where no gradient flows.
- */
-export interface GradientRule {
-  readonly backward: (
-    g: GraphBuilder,
-    node: Node,
-    dy: readonly (Value | undefined)[],
-    wanted: readonly boolean[],
-  ) => readonly (Value | undefined)[];
-  /** Answers have the shape of the node's output; the walk sums them down to the shape of the input. */
-  readonly broadcasts?: boolean;
-  /** Why the gradient of this very node is not known, judged by its attributes and inputs alone. */
-  readonly refuses?: (node: Node) => string | undefined;
-}
 
 /**
  * Emits dL/dv for each of `wanted` behind the nodes of the graph. `loss` has one element. Shapes, and integer inputs such as axes, must

@@ -1,7 +1,8 @@
 /** The gradient table: one entry for each operator, by family. An operator is trainable by being here, or in `expand.ts`. */
-import type { GradientRule } from "./gradient.ts";
+
 import { CONVOLUTION } from "./rules/convolution.ts";
 import { ELEMENTWISE } from "./rules/elementwise.ts";
+import type { GradientRule } from "./rules/gradient-rule.ts";
 import { LINEAR_ALGEBRA } from "./rules/linear-algebra.ts";
 import { MOVEMENT } from "./rules/movement.ts";
 import { NORMALIZATION } from "./rules/normalization.ts";

@@ -7,7 +7,7 @@ import { CoreError, checkCancelled } from "../errors.ts";
 import type { LayerError } from "../facts.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { isFloat, type Tensor } from "../onnx/tensor.ts";
-import { exposeValues, type OpenModel } from "../quantize/calibrate.ts";
+import { exposeValues, type OpenModel } from "../quantize/calibration/calibrate.ts";
 import type { Session } from "../runtime/session.ts";
 import { FidelityMeter } from "./fidelity.ts";
 import { isLayer } from "./layer-facts.ts";

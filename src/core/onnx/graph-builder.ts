@@ -1,7 +1,7 @@
 import { CoreError } from "../errors.ts";
-import type { DType } from "../onnx/dtype.ts";
-import type { Attr, Graph, Node, Value } from "../onnx/ir.ts";
-import { type ArrayDType, integersOf, isFloat, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import type { DType } from "./dtype.ts";
+import type { Attr, Graph, Node, Value } from "./ir.ts";
+import { type ArrayDType, integersOf, isFloat, type Tensor, tensorOf } from "./tensor.ts";
 
 export const int = (value: number): Attr => ({ type: "int", value });
 export const ints = (value: readonly number[]): Attr => ({ type: "ints", value });

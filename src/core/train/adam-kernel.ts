@@ -24,7 +24,9 @@ import {
   store,
   V128,
 } from "../wasm-assembler.ts";
-import type { Floats } from "./parameters.ts";
+
+/** Values that change in place. */
+export type Floats = Float32Array<ArrayBuffer>;
 
 /** What every element is multiplied by or added to. */
 export interface AdamScalars {

@@ -5,8 +5,9 @@
  *   Adam   g ← g + λp;  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;  p ← p − η·(m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)      (Kingma and Ba 2015)
  *   AdamW  as Adam, but p ← p(1 − ηλ) first instead of adding λp to g                                        (Loshchilov and Hutter 2019)
  */
+
+import type { Floats } from "./adam-kernel.ts";
 import { updateAdam } from "./adam-kernel.ts";
-import type { Floats } from "./parameters.ts";
 
 export type OptimizerSpec =
   | { readonly kind: "sgd"; readonly momentum: number; readonly nesterov: boolean }

@@ -2,10 +2,7 @@ import { CoreError } from "../errors.ts";
 import type { Model, Node, Use, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, isFloat, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
-import { allocateParameters, type ParameterArrays } from "./adam-kernel.ts";
-
-/** Values that change in place. */
-export type Floats = Float32Array<ArrayBuffer>;
+import { allocateParameters, type Floats, type ParameterArrays } from "./adam-kernel.ts";
 
 /** What a parameter does in its layer; settles how it starts and whether it decays. */
 export type ParameterRole = "weight" | "bias" | "scale" | "slope" | "embedding";

@@ -1,7 +1,8 @@
 import { CoreError } from "../errors.ts";
+import type { Floats } from "./adam-kernel.ts";
 import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from "./checkpoint.ts";
 import { moveAverage, type OptimizerSpec, slotCount } from "./optimizer.ts";
-import type { Floats, Parameter } from "./parameters.ts";
+import type { Parameter } from "./parameters.ts";
 import type { RunningStatistics, TrainedValues } from "./trainable.ts";
 
 /** One epoch in the history of a run; the fields go to the user as they are. */

@@ -3,9 +3,9 @@ import { CoreError } from "../errors.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { upgradeOpset } from "../onnx/opset.ts";
 import { floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import type { Floats } from "./adam-kernel.ts";
 import {
   checkTrainableDType,
-  type Floats,
   findParameters,
   liveTensor,
   type Parameter,

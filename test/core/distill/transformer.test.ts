@@ -9,7 +9,7 @@ import { loadModel } from "../../../src/core/onnx/load.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { runPasses } from "../../../src/core/passes/pass.ts";
-import { dynamicPass } from "../../../src/core/quantize/dynamic.ts";
+import { dynamicPass } from "../../../src/core/quantize/weights/dynamic.ts";
 import { Random } from "../../../src/core/random.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { type TrainingSettings, train } from "../../../src/core/train/loop.ts";

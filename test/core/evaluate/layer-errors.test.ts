@@ -10,9 +10,9 @@ import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.t
 import { float16Pass } from "../../../src/core/passes/float16.ts";
 import { type Pass, runPasses } from "../../../src/core/passes/pass.ts";
 import { simplifyPasses } from "../../../src/core/passes/simplify.ts";
-import { dynamicPass } from "../../../src/core/quantize/dynamic.ts";
-import { compressStatic, type PipelineOptions } from "../../../src/core/quantize/static-pipeline.ts";
-import { weightOnlyPass } from "../../../src/core/quantize/weight-only.ts";
+import { compressStatic, type PipelineOptions } from "../../../src/core/quantize/static/pipeline.ts";
+import { dynamicPass } from "../../../src/core/quantize/weights/dynamic.ts";
+import { weightOnlyPass } from "../../../src/core/quantize/weights/weight-only.ts";
 import { compress, computedValue } from "../../support/compressed.ts";
 import { branches, cnn, GraphMaker, mobilenet, randomFeeds, transformer } from "../../support/graphs.ts";
 import { openModel } from "../../support/open-model.ts";

@@ -6,7 +6,7 @@ import type { Model } from "../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../src/core/onnx/load.ts";
 import { runPasses } from "../../../src/core/passes/pass.ts";
 import { simplifyPasses } from "../../../src/core/passes/simplify.ts";
-import { weightOnlyPass } from "../../../src/core/quantize/weight-only.ts";
+import { weightOnlyPass } from "../../../src/core/quantize/weights/weight-only.ts";
 import { readRealModel } from "../../support/real-models.ts";
 
 const parametersOf = (model: Model) => weightsOf(model).reduce((sum, { parameters }) => sum + parameters, 0);

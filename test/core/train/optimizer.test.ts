@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import type { Floats } from "../../../src/core/train/adam-kernel.ts";
 import { allocateParameters, type ParameterArrays } from "../../../src/core/train/adam-kernel.ts";
 import {
   applyUpdate,
@@ -8,7 +9,6 @@ import {
   type OptimizerSpec,
   slotCount,
 } from "../../../src/core/train/optimizer.ts";
-import type { Floats } from "../../../src/core/train/parameters.ts";
 
 const START = [0.5, -1.25, 3];
 const GRADIENTS = [

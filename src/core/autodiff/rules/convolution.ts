@@ -11,7 +11,7 @@
 import { dimsOf, type GraphBuilder, int, ints, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
-import type { GradientRule } from "../gradient.ts";
+import type { GradientRule } from "./gradient-rule.ts";
 
 /** What relates the two sides of a convolution. Every list has one entry for each spatial axis. */
 export interface ConvGeometry {

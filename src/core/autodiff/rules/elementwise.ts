@@ -5,7 +5,7 @@
 
 import { float, type GraphBuilder, int } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
-import type { GradientRule } from "../gradient.ts";
+import type { GradientRule } from "./gradient-rule.ts";
 
 /** x and y are the operator's input and output, d is dL/dy. */
 type Unary = (g: GraphBuilder, v: { readonly x: Value; readonly y: Value; readonly d: Value }, node: Node) => Value;

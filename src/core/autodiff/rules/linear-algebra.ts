@@ -6,7 +6,7 @@ import { CoreError } from "../../errors.ts";
 import { dimsOf, type GraphBuilder, range, string, sumTo } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
-import type { GradientRule } from "../gradient.ts";
+import type { GradientRule } from "./gradient-rule.ts";
 
 const matMul: GradientRule = {
   backward: (g, node, [dy], wanted) => {

@@ -12,7 +12,7 @@ import {
 } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
-import type { GradientRule } from "../gradient.ts";
+import type { GradientRule } from "./gradient-rule.ts";
 
 /** The elements stay in order: the gradient takes the input's shape. */
 const reshaped: GradientRule = {

@@ -9,7 +9,7 @@
 
 import { dimsOf, type GraphBuilder, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
-import type { GradientRule } from "../gradient.ts";
+import type { GradientRule } from "./gradient-rule.ts";
 
 /** A vector of one number per channel, shaped to meet [N, C, …]. */
 function perChannel(g: GraphBuilder, vector: Value, rank: number): Value {

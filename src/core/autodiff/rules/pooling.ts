@@ -3,8 +3,8 @@
 import { dimsOf, type GraphBuilder, int, ints, range, string } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
-import type { GradientRule } from "../gradient.ts";
 import { type ConvGeometry, convInputGradient, geometryOf } from "./convolution.ts";
+import type { GradientRule } from "./gradient-rule.ts";
 
 interface Pool {
   readonly x: readonly number[];

@@ -2,7 +2,7 @@
 
 import { dimsOf, type GraphBuilder, integerInput, normalAxes, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
-import type { GradientRule } from "../gradient.ts";
+import type { GradientRule } from "./gradient-rule.ts";
 
 interface Reduced {
   readonly x: Value;

@@ -7,7 +7,7 @@
 import { constantInput, dimsOf, type GraphBuilder, integerInput, normalAxes, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { arrayOf } from "../../onnx/tensor.ts";
-import type { GradientRule } from "../gradient.ts";
+import type { GradientRule } from "./gradient-rule.ts";
 
 /** Contracts axis `axis` of d (shape `dims`) with the rows of `matrix` [dims[axis], to]. */
 function contract(g: GraphBuilder, d: Value, dims: readonly number[], axis: number, matrix: Value): Value {

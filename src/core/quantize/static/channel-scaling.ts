@@ -1,0 +1,270 @@
+/**
+ * Where the channels of a tensor can be scaled against each other without changing what the model computes.
+ *
+ * A layer's output x_c = (W₁ z + b)_c, divided by s_c, and the weights that meet channel c multiplied by it:
+ *
+ *     W₂ · f(W₁ z + b) = (W₂ diag(s)) · f(diag(1/s) (W₁ z + b))        for s > 0 and f(a·x) = a·f(x)
+ *
+ * f may be any sequence of operators that treat channels alike and are positively homogeneous: Relu, pooling, a product with a gate that comes
+ * from elsewhere. All readers must be layers with weights of their own. A normalization with gain and shift is as good a producer as a layer.
+ *
+ * Clip(0, m), the Relu6 of mobile networks, is not homogeneous: channel c would have to be clipped at m / s_c. One limit does for all channels
+ * when each is scaled by the largest value it takes: a channel that reaches m is then clipped where it was, and one that stays below m at
+ * the largest value that was ever seen of it.
+ */
+import type { Model, Node, Value } from "../../onnx/ir.ts";
+import { arrayOf, elementCount, lazyTensor, tensorOf } from "../../onnx/tensor.ts";
+import { clipBounds, isFloatConstant, ruleFor, type WeightOperand } from "./operators.ts";
+
+/** A layer that reads the channels. */
+export interface ChannelConsumer {
+  readonly node: Node;
+  readonly operand: WeightOperand;
+  /** What it reads. */
+  readonly input: Value;
+}
+
+export interface ScalingSite {
+  /** The node whose channels are scaled: a layer, or the gain of a normalization. */
+  readonly producer: Node;
+  /** The producer's weight; undefined for a normalization. */
+  readonly producerOperand: WeightOperand | undefined;
+  readonly channels: number;
+  readonly consumers: readonly ChannelConsumer[];
+  /** Everything whose channels are divided by the scales, from the producer's output to what the consumers read. */
+  readonly values: readonly Value[];
+  /** There is a Clip(0, m) on the way: the scales must be the largest value of each channel, or more. */
+  readonly isClipped: boolean;
+  /** Divides the channels by `scales` and multiplies the weights that meet them. */
+  apply(scales: ArrayLike<number>): void;
+}
+
+/** A parameter of a node whose elements belong to channels: those along `axis`, or, for the weight of a grouped layer, the input channels it meets. */
+interface ChannelParameter {
+  readonly node: Node;
+  readonly input: number;
+  readonly axis: number | WeightOperand;
+}
+
+interface Producer {
+  readonly node: Node;
+  readonly output: Value;
+  readonly channels: number;
+  /** 1, or -1 for the last. */
+  readonly channelAxis: number;
+  readonly operand: WeightOperand | undefined;
+  readonly parameters: readonly ChannelParameter[];
+}
+
+/** All sites of the model, in the order of their producers. Applying one leaves the others valid. */
+export function scalingSites(model: Model): ScalingSite[] {
+  return [...model.nodes()].flatMap((node) => {
+    const producer = node.domain === "" ? PRODUCERS[node.opType]?.(node) : undefined;
+    const site = producer && siteOf(producer);
+    return site ? [site] : [];
+  });
+}
+
+function siteOf(producer: Producer): ScalingSite | undefined {
+  const readers = readersOf(producer);
+  if (!readers || !producer.parameters.every(({ node, input }) => isOwn(node.inputs[input]))) return undefined;
+  const { consumers, clips, values } = readers;
+  // A layer may read the channels along two paths, but its weights can be scaled once only.
+  const layers = new Set(consumers.map(({ node }) => node));
+  if (layers.size !== consumers.length || producer.parameters.some(({ node }) => layers.has(node))) return undefined;
+  const { node, channels, operand: producerOperand, parameters } = producer;
+  return {
+    producer: node,
+    producerOperand,
+    channels,
+    consumers,
+    values: [...new Set([node.outputs[0]!, ...values])],
+    isClipped: clips.length > 0,
+    apply(scales) {
+      const inverse = Float64Array.from(scales, (scale) => 1 / scale);
+      for (const parameter of parameters) scaleParameter(parameter, inverse);
+      for (const { node: layer, operand } of consumers) {
+        const axis = operand.groups === 1 ? operand.inputAxis : operand;
+        scaleParameter({ node: layer, input: operand.input, axis }, scales);
+      }
+      for (const clip of clips) {
+        clip.setInput(2, clip.graph.addInitializer(`${clip.label}_limit`, tensorOf("float32", [], [1])));
+      }
+    },
+  };
+}
+
+// ---- producers -----------------------------------------------------------------------------------------------------
+
+function layer(node: Node): Producer | undefined {
+  const operand = ruleFor(node)?.weight?.(node);
+  const weight = operand && node.inputs[operand.input]?.constant;
+  if (!operand || !weight || ruleFor(node)!.refuse?.(node)) return undefined;
+  const parameters: ChannelParameter[] = [{ node, input: operand.input, axis: operand.axis }];
+  let output = node.outputs[0]!;
+  const channels = weight.dims[operand.axis]!;
+  if (node.inputs[2]?.constant) parameters.push({ node, input: 2, axis: -1 });
+  const add = node.opType === "MatMul" ? vectorOperand(output.uses[0]?.node, "Add", output, channels) : undefined;
+  if (add && output.uses.length === 1 && !output.isGraphOutput) {
+    parameters.push(add);
+    output = add.node.outputs[0]!;
+  }
+  return { node, output, channels, channelAxis: operand.activationAxis, operand, parameters };
+}
+
+/** The constant operand of `opType`, with one element for each of the last axis' channels, when the other operand is `other`. */
+function vectorOperand(
+  node: Node | undefined,
+  opType: string,
+  other: Value | undefined,
+  channels?: number,
+): ChannelParameter | undefined {
+  if (node?.opType !== opType || node.domain !== "") return undefined;
+  const input = node.inputs[0] === other ? 1 : 0;
+  const constant = isFloatConstant(node.inputs[input]) ? node.inputs[input]!.constant! : undefined;
+  const size = constant && elementCount(constant.dims);
+  if (!constant || node.inputs[1 - input] !== other || constant.dims.at(-1) !== size) return undefined;
+  return size !== undefined && size > 1 && (channels === undefined || size === channels)
+    ? { node, input, axis: -1 }
+    : undefined;
+}
+
+const PRODUCERS: Readonly<Record<string, (node: Node) => Producer | undefined>> = {
+  Conv: layer,
+  Gemm: layer,
+  MatMul: layer,
+  LayerNormalization(node) {
+    const [, gain, shift] = node.inputs;
+    const axis = node.int("axis", -1);
+    if (!isFloatConstant(gain) || (shift && !isFloatConstant(shift)) || gain!.constant!.dims.length !== 1)
+      return undefined;
+    if (axis !== -1 && axis !== (node.inputs[0]?.shape?.length ?? 0) - 1) return undefined;
+    if (node.outputs.slice(1).some((value) => value.uses.length > 0)) return undefined;
+    return {
+      node,
+      output: node.outputs[0]!,
+      channels: gain!.constant!.dims[0]!,
+      channelAxis: -1,
+      operand: undefined,
+      parameters: [1, 2].flatMap((input) => (node.inputs[input] ? [{ node, input, axis: -1 }] : [])),
+    };
+  },
+  /** The gain of a normalization that is written out, with its shift behind it. */
+  Mul(node) {
+    const gain = vectorOperand(node, "Mul", node.inputs[node.inputs[0]?.constant ? 1 : 0]);
+    if (!gain) return undefined;
+    const channels = elementCount(node.inputs[gain.input]!.constant!.dims);
+    let output = node.outputs[0]!;
+    const next = output.uses.length === 1 && !output.isGraphOutput ? output.uses[0]!.node : undefined;
+    const shift = vectorOperand(next, "Add", output, channels);
+    if (shift) output = shift.node.outputs[0]!;
+    const parameters = shift ? [gain, shift] : [gain];
+    return { node, output, channels, channelAxis: -1, operand: undefined, parameters };
+  },
+};
+
+// ---- consumers -----------------------------------------------------------------------------------------------------
+
+/** Operators that scale their output when their input is scaled, channel by channel. */
+const HOMOGENEOUS: ReadonlySet<string> = new Set([
+  "Relu",
+  "LeakyRelu",
+  "MaxPool",
+  "AveragePool",
+  "GlobalAveragePool",
+  "Resize",
+  "Identity",
+]);
+
+/** The layers that read the producer's channels, the limits and the values on the way; undefined when something else reads them. */
+function readersOf({
+  output,
+  channels,
+  channelAxis,
+}: Producer): { consumers: ChannelConsumer[]; clips: Node[]; values: Iterable<Value> } | undefined {
+  const reached = new Map<Value, number>([[output, channelAxis]]);
+  const gated: Node[] = [];
+  const consumers: ChannelConsumer[] = [];
+  const clips: Node[] = [];
+  for (const [value, axis] of reached) {
+    if (value.isGraphOutput || value.uses.length === 0) return undefined;
+    for (const { node, index } of value.uses) {
+      if (node.graph !== output.graph || node.domain !== "") return undefined;
+      const operand = ruleFor(node)?.weight?.(node);
+      if (operand) {
+        if (index !== 0 || operand.activationAxis !== axis || !isOwn(node.inputs[operand.input])) return undefined;
+        if (inputCount(node, operand) !== channels) return undefined;
+        consumers.push({ node, operand, input: value });
+      } else if (HOMOGENEOUS.has(node.opType) && index === 0 && node.outputs.length === 1) {
+        reached.set(node.outputs[0]!, axis);
+      } else if (node.opType === "Flatten" && value.producer?.opType === "GlobalAveragePool") {
+        reached.set(node.outputs[0]!, -1);
+      } else if (node.opType === "Mul" && node.inputs.every((input) => input && !input.constant)) {
+        gated.push(node);
+        reached.set(node.outputs[0]!, axis);
+      } else if (node.opType === "Clip" && index === 0 && clipBounds(node)?.min === 0) {
+        clips.push(node);
+        reached.set(node.outputs[0]!, axis);
+      } else return undefined;
+    }
+  }
+  // A product of two scaled tensors would be scaled twice.
+  const isGate = ({ inputs }: Node) => inputs.filter((input) => reached.has(input!)).length === 1;
+  return gated.every(isGate) ? { consumers, clips, values: reached.keys() } : undefined;
+}
+
+function inputCount(node: Node, operand: WeightOperand): number {
+  return (node.inputs[operand.input]?.constant?.dims[operand.inputAxis] ?? 0) * operand.groups;
+}
+
+/**
+ * Calls `visit` with every pair of an output channel and an input channel (over all groups) that a layer's weight of `dims` joins: the weights
+ * of the pair, one for each position of the window, lie from `start` on.
+ */
+export function visitPairs(
+  dims: readonly number[],
+  { axis, inputAxis, groups }: WeightOperand,
+  visit: (output: number, input: number, start: number, window: number) => void,
+): void {
+  const outputs = dims[axis]!;
+  const inputs = dims[inputAxis]!;
+  const window = elementCount(dims) / outputs / inputs;
+  const perGroup = outputs / groups;
+  const [outer, inner] = axis < inputAxis ? [outputs, inputs] : [inputs, outputs];
+  for (let i = 0, start = 0; i < outer; i++) {
+    for (let j = 0; j < inner; j++, start += window) {
+      const output = axis < inputAxis ? i : j;
+      const input = axis < inputAxis ? j : i;
+      visit(output, groups === 1 ? input : Math.floor(output / perGroup) * inputs + input, start, window);
+    }
+  }
+}
+
+// ---- parameters ----------------------------------------------------------------------------------------------------
+
+/** A float32 constant that nothing else reads. */
+function isOwn(value: Value | undefined): boolean {
+  return isFloatConstant(value) && value!.uses.length === 1 && !value!.isGraphOutput;
+}
+
+function scaleParameter({ node, input, axis }: ChannelParameter, factors: ArrayLike<number>): void {
+  const value = node.inputs[input]!;
+  const unscaled = value.constant!;
+  const { dims } = unscaled;
+  // Not computed before it is needed: a large model would be held twice.
+  const scaled = lazyTensor("float32", dims, () => {
+    const result = arrayOf(unscaled, "float32").slice();
+    const scale = (channel: number, start: number, count: number) => {
+      for (let i = start; i < start + count; i++) result[i]! *= factors[channel]!;
+    };
+    if (typeof axis === "object") visitPairs(dims, axis, (_, channel, start, window) => scale(channel, start, window));
+    else {
+      const inner = elementCount(dims.slice(axis < 0 ? axis + dims.length + 1 : axis + 1));
+      for (let start = 0, c = 0; start < result.length; start += inner, c = (c + 1) % factors.length) {
+        scale(c, start, inner);
+      }
+    }
+    return new Uint8Array(result.buffer, result.byteOffset, result.byteLength);
+  });
+  node.setInput(input, value.graph.addInitializer(`${value.name}_scaled`, scaled));
+}

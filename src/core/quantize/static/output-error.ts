@@ -1,0 +1,75 @@
+/** How far the outputs of a quantized model are from those of the float model, on a few samples whose float outputs are kept. */
+import { checkCancelled } from "../../errors.ts";
+import type { Model } from "../../onnx/ir.ts";
+import { floatsOf, isFloat, type Tensor } from "../../onnx/tensor.ts";
+import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
+
+export type OutputRunOptions = Pick<CalibrateOptions, "openModel" | "threads" | "signal">;
+
+export class OutputReference {
+  readonly #samples: readonly Feeds[];
+  readonly #outputs: readonly Readonly<Record<string, Tensor>>[];
+  readonly #options: OutputRunOptions;
+
+  /** `outputs`: what the float model gives out for each of the samples. */
+  constructor(
+    samples: readonly Feeds[],
+    outputs: readonly Readonly<Record<string, Tensor>>[],
+    options: OutputRunOptions,
+  ) {
+    this.#samples = samples;
+    this.#outputs = outputs;
+    this.#options = options;
+  }
+
+  /**
+   * 10·log10 of signal over noise, of the output that is worst: outputs of different size count alike. Integer outputs have no say; a model
+   * without a float output, and one that is exact, has the answer Infinity.
+   */
+  async sqnrDb(model: Model): Promise<number> {
+    const signal = new Map<string, number>();
+    const noise = new Map<string, number>();
+    const results = await runAll(model, this.#samples, this.#options);
+    results.forEach((outputs, i) => {
+      for (const [name, expected] of Object.entries(this.#outputs[i]!)) {
+        if (!isFloat(expected.dtype)) continue;
+        const [x, y] = [floatsOf(expected), floatsOf(outputs[name]!)];
+        let s = 0;
+        let n = 0;
+        for (let k = 0; k < x.length; k++) {
+          // Infinities, which masks use, are no signal.
+          if (x[k]! - x[k]! !== 0) continue;
+          s += x[k]! * x[k]!;
+          n += (x[k]! - y[k]!) ** 2;
+        }
+        signal.set(name, (signal.get(name) ?? 0) + s);
+        noise.set(name, (noise.get(name) ?? 0) + n);
+      }
+    });
+    let worst = Number.POSITIVE_INFINITY;
+    for (const [name, n] of noise) {
+      const ratio = n === 0 ? Number.POSITIVE_INFINITY : signal.get(name)! / n;
+      // NaN: the quantized model gives out something that is no number.
+      worst = Number.isNaN(ratio) ? 0 : Math.min(worst, ratio);
+    }
+    return 10 * Math.log10(worst);
+  }
+}
+
+async function runAll(
+  model: Model,
+  samples: readonly Feeds[],
+  { openModel, threads, signal }: OutputRunOptions,
+): Promise<Record<string, Tensor>[]> {
+  const session = await openModel(model, threads === undefined ? {} : { threads });
+  try {
+    const outputs: Record<string, Tensor>[] = [];
+    for (const feeds of samples) {
+      checkCancelled(signal);
+      outputs.push(await session.run(feeds, undefined, signal));
+    }
+    return outputs;
+  } finally {
+    await session.close();
+  }
+}

@@ -1,0 +1,273 @@
+/** Static quantization from the model as it came to the model as it goes: every step, and what each was worth. */
+import { CoreError } from "../../errors.ts";
+import type { CorrectionFacts } from "../../facts.ts";
+import type { Model } from "../../onnx/ir.ts";
+import type { Tensor } from "../../onnx/tensor.ts";
+import type { Note, NoteSink } from "../../passes/pass.ts";
+import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
+import { type ControlResult, controlAccuracy, type LayerSensitivity, rankLayers } from "./accuracy-control.ts";
+import { correctBiases } from "./bias-correction.ts";
+import { type Calibration, Calibrator } from "./calibration.ts";
+import { scalingSites } from "./channel-scaling.ts";
+import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equalize.ts";
+import { OutputReference } from "./output-error.ts";
+import { prepareStatic, quantizeStatic, type StaticOptions } from "./quantize-static.ts";
+
+/** Samples for calibration, in feeds that the model takes; the same ones in the same order every time. */
+export interface CalibrationData {
+  batches(count: number): AsyncIterable<Feeds>;
+}
+
+export interface PipelineOptions extends Omit<StaticOptions, "biasShifts"> {
+  /** Samples to calibrate with. */
+  readonly samples: number;
+  /** Scale channels between layers: where it is expected to help, by weights alone and everywhere, or not. */
+  readonly equalize: "auto" | boolean;
+  /** Scale channels between normalizations and layers: where it is expected to help, with this α, or not. */
+  readonly smoothQuantAlpha: "auto" | number | null;
+  readonly biasCorrection: boolean;
+  /** Leave layers in float until this holds. */
+  readonly control?: AccuracyTarget | undefined;
+}
+
+export interface AccuracyTarget {
+  /** How good a model is; higher is better. */
+  readonly score: (model: Model) => Promise<number>;
+  readonly speedup: (model: Model) => Promise<number>;
+  readonly target: number;
+  readonly maxTrials: number;
+}
+
+export type PipelineStep = "prepare" | "equalize" | "calibrate" | "correct" | "rank" | "control";
+
+export interface PipelineRuntime extends CalibrateOptions {
+  /** What calibration found for the same model, data and options before; it is not observed again. */
+  readonly known?: Calibration | undefined;
+  readonly onProgress?: (step: PipelineStep, fraction: number, message: string) => void;
+}
+
+export interface PipelineResult {
+  readonly model: Model;
+  /** What was quantized: the model in form, with its channels scaled. Values of `model` mean what those of the same name do here. */
+  readonly float: Model;
+  /** Why nodes are, or are not, quantized. */
+  readonly notes: readonly Note[];
+  /** What was said while the float model was brought into form. */
+  readonly prepared: readonly Note[];
+  /** What each was worth, on samples that it was not made from. */
+  readonly corrections: readonly CorrectionFacts[];
+  readonly calibration: Calibration;
+  /** The most useful layer to leave in float first; empty without accuracy control. */
+  readonly sensitivity: readonly LayerSensitivity[];
+  readonly control: ControlResult | undefined;
+}
+
+/** Batches that corrections are found and tried with. */
+const TRIAL_BATCHES = 16;
+/** Batches, other ones, that they are judged by: with and without a correction on the same samples, so that few tell. */
+const JUDGED_BATCHES = 8;
+/** Layers, or groups of neighbours, that are ranked. */
+const MAX_RANKED = 64;
+
+/**
+ * Quantizes `model` to static int8. Everything but calibration works on few samples; calibration sees `samples` of them. Throws `CoreError`:
+ * `invalid_dataset` when there is no sample, what onnxruntime says of the model, and `cancelled`.
+ */
+export async function compressStatic(
+  model: Model,
+  data: CalibrationData,
+  options: PipelineOptions,
+  runtime: PipelineRuntime,
+): Promise<PipelineResult> {
+  const progress = runtime.onProgress ?? (() => {});
+  progress("prepare", 0, "Bringing the model into form");
+  const few = await take(data, TRIAL_BATCHES + JUDGED_BATCHES);
+  if (few.length === 0) throw new CoreError("invalid_dataset", "There are no samples to calibrate with.");
+  const { model: prepared, notes: preparedNotes } = await prepareStatic(model, few[0]!, runtime);
+  const judged = few.length > TRIAL_BATCHES ? few.slice(TRIAL_BATCHES) : few;
+  await using loaded = new AsyncDisposableStack();
+  const original = loaded.use(Calibrator.of(prepared, runtime));
+  const outputs: Record<string, Tensor>[] = [];
+  for (const feeds of judged) outputs.push(await original.run(feeds));
+  const reference = new OutputReference(judged, outputs, runtime);
+  const trial: Trial = {
+    few: few.slice(0, Math.min(TRIAL_BATCHES, options.samples)),
+    reference,
+    options,
+    runtime,
+    loaded,
+  };
+
+  progress("equalize", 0, "Looking at channels");
+  const { calibrator, ...scaled } = await scaleChannels(original, trial);
+  const float = calibrator.model;
+
+  // What the trials have seen is not looked at again.
+  const seen = calibrator.calibration.batches;
+  const report = (done: number) =>
+    progress("calibrate", (seen + done) / options.samples, `${seen + done} of ${options.samples} samples`);
+  const calibration =
+    runtime.known ?? (await calibrator.observe(counted(skip(data.batches(options.samples), seen), report)));
+  await calibrator.close();
+
+  progress("correct", 0, "Correcting biases");
+  const biases = await chooseBiases(float, calibration, trial);
+  const corrected: StaticOptions = { ...options, ...(biases?.shifts && { biasShifts: biases.shifts }) };
+
+  const { control } = options;
+  const build = (layers: ReadonlySet<string>) => quantizeStatic(float, calibration, withFloatLayers(corrected, layers));
+  const sqnrDb = (candidate: Model) => reference.sqnrDb(candidate);
+  let sensitivity: LayerSensitivity[] = [];
+  const rank = async () => {
+    sensitivity = await rankLayers(build(new Set()).computeLayers, (names) => build(names).model, sqnrDb, MAX_RANKED, {
+      signal: runtime.signal,
+      onTrial: (done, of) => progress("rank", done / of, `${done} of ${of} layers`),
+    });
+    return sensitivity.map(({ names }) => names);
+  };
+  const controlled =
+    control &&
+    (await controlAccuracy(rank, (names) => build(names).model, {
+      ...control,
+      signal: runtime.signal,
+      onTrial: (_, count) => progress("control", count / control.maxTrials, `${count} models tried`),
+    }));
+  const result = build(new Set(controlled?.floatLayers));
+  return {
+    model: result.model,
+    float,
+    notes: result.notes,
+    prepared: [...preparedNotes, ...scaled.notes],
+    corrections: [...scaled.facts, ...(biases ? [biases.facts] : [])],
+    calibration,
+    sensitivity,
+    control: controlled,
+  };
+}
+
+async function take(data: CalibrationData, count: number): Promise<Feeds[]> {
+  const feeds: Feeds[] = [];
+  for await (const batch of data.batches(count)) feeds.push(batch);
+  return feeds;
+}
+
+async function* skip(batches: AsyncIterable<Feeds>, count: number): AsyncGenerator<Feeds> {
+  let index = 0;
+  for await (const batch of batches) if (index++ >= count) yield batch;
+}
+
+/** Calls `report` with the number of batches that have been used. */
+async function* counted(batches: AsyncIterable<Feeds>, report: (count: number) => void): AsyncGenerator<Feeds> {
+  let count = 0;
+  for await (const batch of batches) {
+    yield batch;
+    report(++count);
+  }
+}
+
+/** What a correction is tried with. */
+interface Trial {
+  readonly few: readonly Feeds[];
+  /** Of other samples. */
+  readonly reference: OutputReference;
+  readonly options: PipelineOptions;
+  readonly runtime: PipelineRuntime;
+  /** Closes at the end what is still loaded. */
+  readonly loaded: AsyncDisposableStack;
+}
+
+/**
+ * Scales channels between layers, and then between normalizations and layers. Where it was left to us, each is kept only if a model that is
+ * calibrated on few samples becomes better by it. The calibrator of what came out of it has seen those samples, unless there was nothing to try.
+ */
+async function scaleChannels(original: Calibrator, trial: Trial) {
+  const { few, options, loaded } = trial;
+  const { equalize, smoothQuantAlpha, perChannel } = options;
+  const notes: Note[] = [];
+  const facts: CorrectionFacts[] = [];
+  let calibrator = original;
+  const isWanted = equalize !== false || smoothQuantAlpha !== null;
+  if (!isWanted || scalingSites(original.model).length === 0) return { calibrator, notes, facts };
+  const { channels } = await original.observe(each(few));
+  const balance = (of: Omit<BalanceOptions, "perChannel">) => (model: Model, note: NoteSink) =>
+    balanceChannels(model, (name) => channels.get(name), { ...of, perChannel }, note);
+  const corrections = [
+    {
+      name: "equalization",
+      wanted: equalize,
+      apply: equalize === true ? equalizeWeights : balance({ layers: true, normalizations: undefined }),
+    },
+    {
+      name: "smooth_quant",
+      wanted: smoothQuantAlpha ?? false,
+      apply: balance({ layers: false, normalizations: smoothQuantAlpha ?? undefined }),
+    },
+  ];
+  let sqnrDb: number | undefined;
+  for (const { name, wanted, apply } of corrections) {
+    if (wanted === false) continue;
+    const candidate = calibrator.model.clone();
+    const said: Note[] = [];
+    const changed = apply(candidate, (note) => said.push(note));
+    if (changed.size === 0) continue;
+    sqnrDb ??= await trialSqnrDb(calibrator, trial);
+    // One float model is loaded at a time.
+    await calibrator.close();
+    const other = loaded.use(calibrator.forked(candidate, changed));
+    await other.observe(each(few), changed);
+    const reached = await trialSqnrDb(other, trial);
+    const applied = wanted !== "auto" || reached > sqnrDb;
+    facts.push({ name, sqnr_before_db: sqnrDb, sqnr_after_db: reached, applied });
+    if (!applied) {
+      await other.close();
+      continue;
+    }
+    calibrator = other;
+    sqnrDb = reached;
+    notes.push(...said);
+  }
+  return { calibrator, notes, facts };
+}
+
+/**
+ * How good a model is when all of it is quantized with what few samples show: the same for every way to find ranges, so that what is
+ * decided by it, and with it a calibration, serves them all.
+ */
+async function trialSqnrDb({ model, calibration }: Calibrator, { reference, options }: Trial): Promise<number> {
+  const { activationDType, perChannel, avoidSaturation, percentile } = options;
+  const trial: StaticOptions = { method: "mse", percentile, activationDType, perChannel, avoidSaturation };
+  return reference.sqnrDb(quantizeStatic(model, calibration, trial).model);
+}
+
+async function* each<T>(items: readonly T[]): AsyncGenerator<T> {
+  yield* items;
+}
+
+/** Corrects biases, and keeps the corrections if outputs for other samples become better by them. */
+async function chooseBiases(float: Model, calibration: Calibration, { few, reference, options, runtime }: Trial) {
+  if (!options.biasCorrection) return undefined;
+  const plain = quantizeStatic(float, calibration, options);
+  if (plain.layers.length === 0) return undefined;
+  const biasShifts = await correctBiases(float, plain.model, plain.layers, few, runtime);
+  const corrected = quantizeStatic(float, calibration, { ...options, biasShifts });
+  const before = await reference.sqnrDb(plain.model);
+  const after = await reference.sqnrDb(corrected.model);
+  const applied = after > before;
+  const facts: CorrectionFacts = {
+    name: "bias_correction",
+    sqnr_before_db: before,
+    sqnr_after_db: after,
+    applied,
+  };
+  return { shifts: applied ? biasShifts : undefined, facts };
+}
+
+function withFloatLayers(options: StaticOptions, layers: ReadonlySet<string>): StaticOptions {
+  const kept = [...layers].map((name) => [name, KEPT] as const);
+  return { ...options, excludeNodes: new Map([...(options.excludeNodes ?? []), ...kept]) };
+}
+
+const KEPT = {
+  code: "kept_for_accuracy",
+  message: "It stays in float so that the model is as accurate as it has to be.",
+};

@@ -1,0 +1,348 @@
+/**
+ * Writes a placement into the graph as pairs of QuantizeLinear and DequantizeLinear: the float model with rounding in it, in standard
+ * operators, which onnxruntime turns into integer kernels when it loads the model.
+ */
+import { CoreError } from "../../errors.ts";
+import type { Graph, Model, Node, Value } from "../../onnx/ir.ts";
+import { arrayOf, type Tensor, tensorOf } from "../../onnx/tensor.ts";
+import { type AffineParams, codeRange } from "../params.ts";
+import { type BiasUse, quantizeWeight, type WeightScheme } from "./channel-weights.ts";
+import { scalarOf, type WeightOperand } from "./operators.ts";
+import type { Placement, QuantizedValue, Unit } from "./placement.ts";
+
+/** Per-axis QuantizeLinear and DequantizeLinear exist since this version. */
+export const MIN_OPSET = 13;
+
+export interface QdqScheme {
+  readonly activationDType: "uint8" | "int8";
+  readonly weights: WeightScheme;
+}
+
+/** The largest value of each channel of what weights meet, by its name; undefined where it is not known. */
+export type ChannelMaxima = (name: string) => Float64Array | undefined;
+
+/**
+ * Quantizes `model` in place. `params` has scale and zero point of every quantized value and alias of the placement, which was made from
+ * this very model and is of no use afterwards.
+ */
+export function emitQdq(
+  model: Model,
+  placement: Placement,
+  params: ReadonlyMap<Value, AffineParams>,
+  channelMaxima: ChannelMaxima,
+  scheme: QdqScheme,
+): void {
+  if (model.opset < MIN_OPSET) {
+    throw new CoreError("internal", `Q/DQ needs operator set ${MIN_OPSET}; the model has ${model.opset}.`);
+  }
+  new Emitter(placement, params, channelMaxima, scheme).emit();
+}
+
+interface SharedWeight {
+  readonly weight: Value;
+  readonly operand: WeightOperand;
+  readonly readers: { readonly unit: Unit; readonly input: Value; readonly inputScale: number }[];
+}
+
+/** How far beyond the largest value seen in calibration a channel may go before products can saturate. */
+const CODE_MARGIN = 1.1;
+
+/**
+ * Names of what pairs add. There are hundreds of them, each named several times: with long names, and names for the nodes, a small network is a
+ * tenth larger.
+ */
+const NAMES = { codes: "q", dequantized: "d", scale: "s", zeroPoint: "z" } as const;
+
+/** Inputs of nodes that read integers. */
+type ActivationUses = Map<Node, ReadonlySet<number>>;
+
+class Emitter {
+  readonly #placement: Placement;
+  readonly #params: ReadonlyMap<Value, AffineParams>;
+  readonly #channelMaxima: ChannelMaxima;
+  readonly #scheme: QdqScheme;
+  readonly #activations: ActivationUses = new Map();
+  /** What Q reads instead of a unit's result, and its scale in units of the result's. */
+  readonly #lowered = new Map<Value, { readonly source: Value; readonly factor: number }>();
+  readonly #codes = new Map<Value, Value>();
+  readonly #dequantized = new Map<Graph, Map<Value, Value>>();
+  readonly #constants = new Map<string, Value>();
+
+  constructor(
+    placement: Placement,
+    params: ReadonlyMap<Value, AffineParams>,
+    channelMaxima: ChannelMaxima,
+    scheme: QdqScheme,
+  ) {
+    this.#placement = placement;
+    this.#params = params;
+    this.#channelMaxima = channelMaxima;
+    this.#scheme = scheme;
+  }
+
+  emit(): void {
+    const { values, aliases } = this.#placement;
+    const units = this.#placement.units.filter((unit) => unit.quantized);
+    const weights = this.#weights(units);
+    for (const { node, rule } of units) this.#activations.set(node, new Set(rule.activations(node)));
+    for (const unit of units) if (unit.node.opType === "HardSigmoid") this.#lowerHardSigmoid(unit);
+    for (const entry of values.values()) this.#insertPair(entry);
+    for (const [value, { base }] of aliases) this.#redirect(value, values.get(base)!);
+    for (const weight of weights) this.#quantizeWeight(weight);
+    for (const node of this.#activations.keys()) this.#quantizeConstantOperands(node);
+    this.#removeUnread(units);
+  }
+
+  // ---- activations -------------------------------------------------------------------------------------------------
+
+  #insertPair(entry: QuantizedValue): void {
+    const { value, source } = entry;
+    const { source: read, factor } = this.#lowered.get(source) ?? { source, factor: 1 };
+    const { scale, zeroPoint } = this.#params.get(value)!;
+    const init = {
+      opType: "QuantizeLinear",
+      inputs: [read, this.#scale(read.graph, scale * factor), this.#zeroPoint(read.graph, zeroPoint)],
+      outputs: [read.graph.model.freshName(NAMES.codes)],
+    };
+    const quantize = read.producer
+      ? read.graph.insertAfter(read.producer, init)
+      : read.graph.insertBefore(read.graph.nodes[0]!, init);
+    this.#codes.set(value, quantize.outputs[0]!);
+    this.#redirect(value, entry);
+  }
+
+  /** Lets those who should read codes, or everyone if there is nothing else, read `value` (an alias, maybe) from the codes of `entry`. */
+  #redirect(value: Value, entry: QuantizedValue): void {
+    const codes = this.#codes.get(entry.value)!;
+    for (const { node, index } of [...value.uses]) {
+      if (node === codes.producer) continue;
+      if (entry.integer || this.#activations.get(node)?.has(index)) {
+        node.setInput(index, this.#dequantize(value, codes, node.graph));
+      }
+    }
+    if (!entry.integer || !value.isGraphOutput) return;
+    value.graph.replaceUses(value, this.#dequantize(value, codes, value.graph));
+    if (value === entry.source) codes.producer!.setInput(0, value);
+  }
+
+  /** `value` out of its codes, in `graph`; made once. */
+  #dequantize(value: Value, codes: Value, graph: Graph): Value {
+    const made = this.#dequantized.get(graph) ?? new Map<Value, Value>();
+    this.#dequantized.set(graph, made);
+    const existing = made.get(value);
+    if (existing) return existing;
+    const { scale, zeroPoint } = this.#params.get(value)!;
+    const init = {
+      opType: "DequantizeLinear",
+      inputs: [codes, this.#scale(codes.graph, scale), this.#zeroPoint(codes.graph, zeroPoint)],
+      outputs: [graph.model.freshName(NAMES.dequantized)],
+    };
+    const node =
+      graph === codes.graph ? graph.insertAfter(codes.producer!, init) : graph.insertBefore(graph.nodes[0]!, init);
+    made.set(value, node.outputs[0]!);
+    return node.outputs[0]!;
+  }
+
+  /** max(0, min(1, α·x + β)) is α times the sum x + β/α when that saturates at 0 and 1/α. */
+  #lowerHardSigmoid({ node, result }: Unit): void {
+    const alpha = node.float("alpha", 0.2);
+    const shift = node.graph.addInitializer(`${node.label}_shift`, scalar(node.float("beta", 0.5) / alpha));
+    const add = node.graph.insertBefore(node, {
+      opType: "Add",
+      name: node.name,
+      inputs: [node.inputs[0], shift],
+      outputs: [node.graph.model.freshName(`${result.name}_shifted`)],
+    });
+    this.#activations.set(add, new Set([0]));
+    this.#lowered.set(result, { source: add.outputs[0]!, factor: 1 / alpha });
+  }
+
+  // ---- constants ---------------------------------------------------------------------------------------------------
+
+  /** Weights, each with the units that read it along the same axis and so share its codes. */
+  #weights(units: readonly Unit[]): SharedWeight[] {
+    const groups = new Map<string, SharedWeight>();
+    for (const unit of units) {
+      const operand = unit.rule.weight?.(unit.node);
+      if (!operand) continue;
+      const weight = unit.node.inputs[operand.input]!;
+      const input = unit.node.inputs[unit.rule.activations(unit.node)[0]!]!;
+      const key = `${operand.axis} ${operand.groups} ${weight.name}`;
+      const group = groups.get(key) ?? { weight, operand, readers: [] };
+      group.readers.push({ unit, input, inputScale: this.#params.get(input)!.scale });
+      groups.set(key, group);
+    }
+    return [...groups.values()];
+  }
+
+  /**
+   * The bias stays as it is where the output is quantized: onnxruntime rounds it to the int32 that the kernel takes, at load, for which the scale of
+   * the weight has been chosen. A kernel that gives out float takes codes only.
+   */
+  #quantizeWeight({ weight, operand, readers }: SharedWeight): void {
+    const uses = readers.map(({ unit, inputScale }): BiasUse => ({ bias: biasOf(unit)?.constant, inputScale }));
+    const limits = readers.map(({ input }) => this.#inputCodes(input));
+    const quantized = quantizeWeight(weight.constant!, operand, uses, this.#scheme.weights, largestOf(limits));
+    const owner = weight.graph;
+    const codes = owner.addInitializer(`${weight.name}_q`, quantized.codes);
+    const scale = owner.addInitializer(`${weight.name}_scale`, quantized.scale);
+    readers.forEach(({ unit }, i) => {
+      const { node, rule } = unit;
+      node.setInput(operand.input, this.#dequantizeConstant(node, codes, scale, operand.axis));
+      if (this.#placement.values.get(unit.outputs[0]!)?.integer) return;
+      const bias = quantized.biases[i];
+      if (bias && rule.bias !== undefined) {
+        const name = biasOf(unit)!.name;
+        const biasCodes = owner.addInitializer(`${name}_q`, bias.codes);
+        const biasScale = owner.addInitializer(`${name}_scale`, bias.scale);
+        node.setInput(rule.bias, this.#dequantizeConstant(node, biasCodes, biasScale, 0));
+      }
+      if (unit.biasAdd) subtractNegatedBias(unit);
+    });
+  }
+
+  /**
+   * The largest code of each channel of an activation, counted from the lowest, which is how kernels see signed ones too. With a margin for
+   * what calibration has not seen.
+   */
+  #inputCodes(input: Value): Float64Array | undefined {
+    const { scale, zeroPoint } = this.#params.get(input)!;
+    const { min, max } = codeRange(this.#scheme.activationDType);
+    return this.#channelMaxima(input.name)?.map((largest) => {
+      // Padding puts the zero point where there is no value.
+      const code = zeroPoint - min + Math.ceil((CODE_MARGIN * Math.max(largest, 0)) / scale);
+      return Math.min(code, max - min);
+    });
+  }
+
+  #dequantizeConstant(reader: Node, codes: Value, scale: Value, axis: number): Value {
+    const tensor = codes.constant!;
+    const zeroPoint = this.#constant(
+      codes.graph,
+      NAMES.zeroPoint,
+      tensorOf(tensor.dtype as "int8" | "int32", scale.constant!.dims, new Array(scale.constant!.dims[0] ?? 1).fill(0)),
+    );
+    return reader.graph.insertBefore(reader, {
+      opType: "DequantizeLinear",
+      inputs: [codes, scale, zeroPoint],
+      outputs: [reader.graph.model.freshName(NAMES.dequantized)],
+      attrs: scale.constant!.dims.length > 0 ? { axis: { type: "int", value: axis } } : {},
+    }).outputs[0]!;
+  }
+
+  /** Single numbers among the operands of a pointwise node: the largest code, at a scale that makes it that number. */
+  #quantizeConstantOperands(node: Node): void {
+    if (node.opType !== "Add" && node.opType !== "Mul") return;
+    node.inputs.forEach((input, index) => {
+      const number = scalarOf(input);
+      if (number === undefined) return;
+      const { min, max } = codeRange(this.#scheme.activationDType);
+      const code = number < 0 ? min : max;
+      const zeroPoint = this.#scheme.activationDType === "uint8" && number < 0 ? max : 0;
+      const { graph } = input!;
+      const codes = graph.addInitializer(
+        `${input!.name}_q`,
+        tensorOf(this.#scheme.activationDType, input!.constant!.dims, [code]),
+      );
+      const dequantize = node.graph.insertBefore(node, {
+        opType: "DequantizeLinear",
+        inputs: [
+          codes,
+          this.#scale(graph, number === 0 ? 1 : number / (code - zeroPoint)),
+          this.#zeroPoint(graph, zeroPoint),
+        ],
+        outputs: [graph.model.freshName(NAMES.dequantized)],
+      });
+      node.setInput(index, dequantize.outputs[0]!);
+    });
+  }
+
+  #scale(graph: Graph, scale: number): Value {
+    return this.#constant(graph, NAMES.scale, scalar(scale));
+  }
+
+  #zeroPoint(graph: Graph, zeroPoint: number): Value {
+    return this.#constant(graph, NAMES.zeroPoint, tensorOf(this.#scheme.activationDType, [], [zeroPoint]));
+  }
+
+  /** An initializer of the main graph or a body; equal ones are made once. */
+  #constant(graph: Graph, name: string, tensor: Tensor): Value {
+    const key = `${graph.name} ${tensor.dtype} [${tensor.dims}] ${tensor.bytes}`;
+    const existing = this.#constants.get(key);
+    if (existing && existing.graph === graph) return existing;
+    const value = graph.addInitializer(name, tensor);
+    this.#constants.set(key, value);
+    return value;
+  }
+
+  // ---- what is left over -------------------------------------------------------------------------------------------
+
+  #removeUnread(units: readonly Unit[]): void {
+    const nodes = new Set<Node>();
+    for (const { nodes: rescalings } of this.#placement.aliases.values())
+      for (const node of rescalings) nodes.add(node);
+    for (const unit of units) {
+      for (const node of unit.tail) nodes.add(node);
+      if (this.#lowered.has(unit.result)) nodes.add(unit.node);
+    }
+    for (const made of this.#dequantized.values()) for (const value of made.values()) nodes.add(value.producer!);
+    const isUnread = (value: Value) => value.uses.length === 0 && !value.isGraphOutput;
+    const removeConstant = (value: Value | undefined) => {
+      if (!value?.constant || !isUnread(value)) return;
+      if (value.producer) value.graph.remove(value.producer);
+      else if (value.graph.initializers.has(value)) value.graph.removeInitializer(value);
+    };
+    for (let removed = true; removed; ) {
+      removed = false;
+      for (const node of nodes) {
+        if (!node.outputs.every(isUnread)) continue;
+        const { inputs } = node;
+        node.graph.remove(node);
+        nodes.delete(node);
+        for (const input of inputs) removeConstant(input);
+        removed = true;
+      }
+    }
+    for (const graph of [...(units[0]?.node.graph.model.graphs() ?? [])]) {
+      for (const value of [...graph.initializers]) removeConstant(value);
+      for (const node of [...graph.nodes]) removeConstant(node.outputs[0]);
+    }
+  }
+}
+
+/** Element by element; undefined when nothing is known of one of them. */
+function largestOf(limits: readonly (Float64Array | undefined)[]): Float64Array | undefined {
+  return limits.reduce((a, b) => a && b && a.map((limit, i) => Math.max(limit, b[i] ?? 255)));
+}
+
+/** The bias that is added to a unit's products: an input, or the constant operand of the Add behind a MatMul. */
+function biasOf({ node, rule, biasAdd }: Unit): Value | undefined {
+  if (biasAdd) return biasAdd.inputs.find((input) => input?.constant);
+  return rule.bias === undefined ? undefined : node.inputs[rule.bias];
+}
+
+/**
+ * product + bias as product − (−bias), which is the same number. A product of dequantized operands with an Add behind it becomes a Gemm in
+ * onnxruntime, and that computes in float unless its output is quantized too; with a Sub behind it, it stays a MatMul and becomes an integer
+ * kernel that gives out float.
+ */
+function subtractNegatedBias({ node, biasAdd }: Unit): void {
+  const bias = biasAdd!.inputs.find((input) => input?.constant)!;
+  const negated = arrayOf(bias.constant!, "float32").map((value) => -value);
+  const sub = biasAdd!.graph.insertBefore(biasAdd!, {
+    opType: "Sub",
+    name: biasAdd!.name,
+    inputs: [
+      node.outputs[0],
+      biasAdd!.graph.addInitializer(`${bias.name}_negated`, tensorOf("float32", bias.constant!.dims, negated)),
+    ],
+    outputs: 1,
+  });
+  sub.outputs[0]!.retype(biasAdd!.outputs[0]!.dtype, biasAdd!.outputs[0]!.shape);
+  biasAdd!.graph.replaceUses(biasAdd!.outputs[0]!, sub.outputs[0]!);
+  biasAdd!.graph.remove(biasAdd!);
+}
+
+function scalar(value: number): Tensor {
+  return tensorOf("float32", [], [value]);
+}

@@ -1,0 +1,307 @@
+/**
+ * Static int8: activations and weights in 8 bits, with ranges that calibration has found. The float model is observed once; quantized models
+ * are then made from what was seen, as often as sensitivity analysis and accuracy control need them.
+ */
+import type { Model, Value } from "../../onnx/ir.ts";
+import { removeDeadCode } from "../../passes/dead-code.ts";
+import { checkInvariants, type Note, noteOn, runPasses } from "../../passes/pass.ts";
+import { simplify } from "../../passes/simplify.ts";
+import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel } from "../calibration/calibrate.ts";
+import { type ActivationObserver, activationRange, type CalibrationMethod } from "../calibration/observers.ts";
+import type { Range } from "../calibration/thresholds.ts";
+import { codeRange } from "../params.ts";
+import { activationParams } from "./activation-params.ts";
+import { type BiasShifts, type CorrectableLayer, correctableLayers, shiftBias } from "./bias-correction.ts";
+import type { Calibration } from "./calibration.ts";
+import { staticForms } from "./forms.ts";
+import { placedRegions } from "./kernel-cost.ts";
+import type { Affine, Refusal } from "./operators.ts";
+import {
+  type Placement,
+  type PlacementOptions,
+  placeQuantizers,
+  type QuantizedValue,
+  RECONSIDERED,
+  type Unit,
+} from "./placement.ts";
+import { pointwiseFunction } from "./pointwise.ts";
+import { emitQdq } from "./qdq.ts";
+import { storeFloatWeights } from "./storage.ts";
+
+export interface StaticOptions {
+  readonly method: CalibrationMethod;
+  /** Share of the values that `percentile` keeps, in percent. */
+  readonly percentile: number;
+  readonly activationDType: "uint8" | "int8";
+  readonly perChannel: boolean;
+  /** For processors that add pairs of 8-bit products in 16 bits. */
+  readonly avoidSaturation: boolean;
+  /** Leave in float what is predicted to be slower in 8 bits. */
+  readonly floatWhereSlower?: boolean;
+  readonly excludeNodes?: ReadonlyMap<string, Refusal>;
+  readonly excludeOps?: ReadonlySet<string>;
+  /** Corrections that quantized layers' biases get. */
+  readonly biasShifts?: BiasShifts;
+}
+
+/**
+ * A copy of `model` in the form that everything here works on: simpler, with the types of its values known, in operators that have 8-bit kernels
+ * where they have an equal one. `sample` is any valid input.
+ */
+export async function prepareStatic(
+  model: Model,
+  sample: Feeds,
+  { openModel, signal }: Pick<CalibrateOptions, "openModel" | "signal">,
+): Promise<{ readonly model: Model; readonly notes: readonly Note[] }> {
+  const evaluate = async (constants: Model) => {
+    const session = await openModel(constants);
+    try {
+      return await session.run({}, undefined, signal);
+    } finally {
+      await session.close();
+    }
+  };
+  const simple = await simplify(model, { evaluate, ...(signal && { signal }) });
+  await inferTypes(simple.model, sample, openModel, signal);
+  const { model: prepared, notes } = runPasses(simple.model, [...staticForms, removeDeadCode]);
+  return { model: prepared, notes: [...simple.notes, ...notes] };
+}
+
+/** Gives the values of the main graph the dtype and shape that onnxruntime infers, or else the dtype and rank that they have on `sample`. */
+async function inferTypes(model: Model, sample: Feeds, openModel: OpenModel, signal?: AbortSignal): Promise<void> {
+  const unknown = model.graph.nodes.flatMap(({ outputs }) =>
+    outputs.filter(({ name, shape, constant }) => name !== "" && !shape && !constant),
+  );
+  if (unknown.length === 0) return;
+  const exposed = exposeValues(
+    model,
+    unknown.map(({ name }) => name),
+  );
+  const session = await openModel(exposed.model, { optimization: "disabled" });
+  try {
+    const facts = new Map(session.outputs.map((fact) => [fact.name, fact]));
+    const left = new Map<string, Value>();
+    for (const value of unknown) {
+      const output = exposed.outputs.get(value.name)!;
+      const fact = facts.get(output);
+      // onnxruntime's binding tells an unknown rank and a scalar in the same way.
+      if (fact?.dtype && fact.shape && fact.shape.length > 0) value.retype(fact.dtype, fact.shape);
+      else if (fact?.dtype && fact.dtype !== "string") left.set(output, value);
+    }
+    if (left.size === 0) return;
+    const results = await session.run(sample, [...left.keys()], signal);
+    for (const [output, value] of left) {
+      const { dtype, dims } = results[output]!;
+      value.retype(
+        dtype,
+        dims.map(() => null),
+      );
+    }
+  } finally {
+    await session.close();
+  }
+}
+
+export interface StaticResult {
+  readonly model: Model;
+  readonly layers: readonly CorrectableLayer[];
+  /** Names of the nodes that multiply with weights or each other in 8 bits, in order. */
+  readonly computeLayers: readonly string[];
+  readonly notes: readonly Note[];
+}
+
+/** A quantized copy of `model`. Nothing is computed yet: weights are rounded when their bytes are asked for. */
+export function quantizeStatic(model: Model, calibration: Calibration, options: StaticOptions): StaticResult {
+  const ranges = rangesOf(calibration, options);
+  const codes = codeRange(options.activationDType);
+  const excludeNodes = new Map(options.excludeNodes);
+  const computedSums = new Set<string>();
+  for (;;) {
+    const copy = model.clone();
+    const placement = placeQuantizers(copy, { ...placementOptions(options), excludeNodes, computedSums });
+    if (excludeUnseen(placement, calibration, excludeNodes)) continue;
+    if (options.floatWhereSlower && excludeSlower(placement, calibration, excludeNodes)) continue;
+    const found = new Map<string, Range>();
+    for (const entry of placement.values.values()) if (entry.leaf) found.set(entry.value.name, ranges.of(entry));
+    const { params, inexpressible } = activationParams(placement, found, codes);
+    if (inexpressible.size > 0) {
+      for (const name of inexpressible) computedSums.add(name);
+      continue;
+    }
+    for (const { node, quantized } of placement.units) {
+      const shift = options.biasShifts?.get(node.name);
+      // A layer that stays in float has nothing to make up for.
+      if (quantized && shift) shiftBias(node, shift);
+    }
+    const placed = notesOf(placement);
+    const layers = correctableLayers(placement);
+    const computeLayers = placement.units
+      .filter(({ rule, quantized }) => quantized && rule.kind === "compute")
+      .map(({ node }) => node.name);
+    emitQdq(copy, placement, params, (name) => channelMaxima(name, calibration), {
+      activationDType: options.activationDType,
+      weights: {
+        codes: codeRange("int8", { symmetric: true }),
+        perChannel: options.perChannel,
+        avoidSaturation: options.avoidSaturation,
+      },
+    });
+    const notes = storeFloatWeights(copy, placed, { ...options, excludeNodes });
+    checkInvariants(copy, "static quantization");
+    return { model: copy, layers, computeLayers, notes };
+  }
+}
+
+/**
+ * What `quantizeStatic` would do, without data: a model of the same nodes and size, and why nodes are, or are not, quantized. `seen` is of at
+ * least one sample, and needed for `floatWhereSlower` only.
+ */
+export function planStatic(
+  model: Model,
+  options: StaticOptions,
+  seen?: Calibration,
+): Pick<StaticResult, "model" | "notes"> {
+  const excludeNodes = new Map(options.excludeNodes);
+  let copy: Model;
+  let placement: Placement;
+  do {
+    copy = model.clone();
+    placement = placeQuantizers(copy, { ...placementOptions(options), excludeNodes });
+  } while (seen && options.floatWhereSlower && excludeSlower(placement, seen, excludeNodes));
+  const placed = notesOf(placement);
+  const params = new Map(
+    [...placement.values.keys(), ...placement.aliases.keys()].map((value) => [value, { scale: 1, zeroPoint: 0 }]),
+  );
+  emitQdq(copy, placement, params, () => undefined, {
+    activationDType: options.activationDType,
+    weights: { codes: codeRange("int8", { symmetric: true }), perChannel: options.perChannel, avoidSaturation: false },
+  });
+  return { model: copy, notes: storeFloatWeights(copy, placed, { ...options, excludeNodes }) };
+}
+
+function placementOptions({ excludeNodes, excludeOps }: StaticOptions): PlacementOptions {
+  return { ...(excludeNodes && { excludeNodes }), ...(excludeOps && { excludeOps }) };
+}
+
+type RangeMethod = Pick<StaticOptions, "method" | "percentile">;
+
+const RANGE_FINDERS = new WeakMap<Calibration, Map<string, RangeFinder>>();
+
+/** Searching for ranges takes as long as running the model a few times, so all models made from one calibration share what was found. */
+function rangesOf(calibration: Calibration, { method, percentile }: RangeMethod): RangeFinder {
+  const finders = RANGE_FINDERS.get(calibration) ?? new Map<string, RangeFinder>();
+  RANGE_FINDERS.set(calibration, finders);
+  const key = `${method} ${percentile}`;
+  const finder = finders.get(key) ?? new RangeFinder(calibration, { method, percentile });
+  finders.set(key, finder);
+  return finder;
+}
+
+/** Ranges of values, found once each. */
+class RangeFinder {
+  readonly #calibration: Calibration;
+  readonly #options: RangeMethod;
+  readonly #found = new Map<string, Range>();
+
+  constructor(calibration: Calibration, options: RangeMethod) {
+    this.#calibration = calibration;
+    this.#options = options;
+  }
+
+  of({ value, uncut }: QuantizedValue): Range {
+    const known = this.#found.get(value.name);
+    if (known) return known;
+    const { method, percentile } = this.#options;
+    const { seen, factor, shift } = observationOf(value.name, this.#calibration)!;
+    const becomes = pointwiseFunction(value);
+    const { min, max } = activationRange(seen, uncut ? "minmax" : method, {
+      steps: 255,
+      percentile,
+      ...(becomes && { seenAs: (x) => becomes(factor * x + shift) }),
+    });
+    const range = { min: factor * min + shift, max: factor * max + shift };
+    this.#found.set(value.name, range);
+    return range;
+  }
+}
+
+/** What was seen of a value, or of one that it is affine in. */
+function observationOf(
+  name: string,
+  { activations, derived }: Calibration,
+): (Affine & { readonly seen: ActivationObserver }) | undefined {
+  const affine = derived.get(name) ?? { base: name, factor: 1, shift: 0 };
+  const seen = activations.get(affine.base);
+  return seen && { seen, factor: affine.factor, shift: affine.shift };
+}
+
+/** The largest value of each channel of a value that meets weights. */
+function channelMaxima(name: string, { channels, derived }: Calibration): Float64Array | undefined {
+  const { base, factor, shift } = derived.get(name) ?? { base: name, factor: 1, shift: 0 };
+  return channels.get(base)?.max.map((max) => factor * max + shift);
+}
+
+const UNSEEN: Refusal = { code: "not_reached", message: "Calibration never reached it, so its range is not known." };
+const NON_FINITE: Refusal = { code: "non_finite", message: "It computes infinities or NaN, which have no code." };
+
+/** Excludes units next to values that have no usable range; answers whether there were any. */
+function excludeUnseen(placement: Placement, calibration: Calibration, excludeNodes: Map<string, Refusal>): boolean {
+  let found = false;
+  for (const { value, leaf } of placement.values.values()) {
+    const histogram = observationOf(value.name, calibration)?.seen.histogram;
+    if (!leaf || (histogram && histogram.nonFinite === 0 && histogram.count > 0)) continue;
+    for (const { node } of unitsAround(value, placement)) {
+      excludeNodes.set(node.name, histogram?.nonFinite ? NON_FINITE : UNSEEN);
+      found = true;
+    }
+  }
+  return found;
+}
+
+/** Excludes regions that 8 bits are predicted to slow down; answers whether there were any. */
+function excludeSlower(placement: Placement, calibration: Calibration, excludeNodes: Map<string, Refusal>): boolean {
+  const elementsOf = ({ name }: Value) => {
+    const count = observationOf(name, calibration)?.seen.histogram.count;
+    return count && count / calibration.batches;
+  };
+  const slower = placedRegions(placement, elementsOf).filter(({ floatUs, int8Us }) => int8Us > floatUs);
+  for (const { units, floatUs, int8Us } of slower) {
+    const message = `Where it is, 8 bits are predicted to take ${(int8Us / floatUs).toFixed(1)} times as long as float.`;
+    for (const { node } of units) excludeNodes.set(node.name, { code: "slower", message });
+  }
+  return slower.length > 0;
+}
+
+/** Quantized units that make or read a value. */
+function unitsAround(value: Value, { units, aliases }: Placement): Unit[] {
+  return units.filter(
+    ({ node, rule, outputs, quantized }) =>
+      quantized &&
+      (outputs.includes(value) ||
+        rule.activations(node).some((index) => {
+          const input = node.inputs[index];
+          return input && (aliases.get(input)?.base ?? input) === value;
+        })),
+  );
+}
+
+function notesOf({ units, islands }: Placement): Note[] {
+  const notes = units
+    .filter(({ rule, quantized, reason }) => quantized || rule.kind === "compute" || !RECONSIDERED.has(reason!.code))
+    .map(({ node, quantized, reason }) =>
+      quantized
+        ? noteOn(node, "changed", "quantized", "It computes in 8 bits.")
+        : noteOn(node, "skipped", reason!.code, reason!.message),
+    );
+  return [
+    ...notes,
+    ...islands.map((node) =>
+      noteOn(
+        node,
+        "skipped",
+        "float_island",
+        `There is no 8-bit kernel for ${node.opType}: its input is turned into floats and its output back.`,
+      ),
+    ),
+  ];
+}

@@ -1,0 +1,60 @@
+/**
+ * What static quantization does with the weights that no calibrated kernel reads: they take up less of the file, in forms that are as fast as
+ * float. Codes of convolutions and recurrent layers are turned into floats when the model is loaded; tables are looked up in codes; LSTM
+ * has a kernel of its own, which finds the ranges of its activations while it runs.
+ */
+import type { Model } from "../../onnx/ir.ts";
+import type { Note } from "../../passes/pass.ts";
+import { WeightViews } from "../../passes/weight-views.ts";
+import { QuantizedWeights } from "../weights/codes.ts";
+import { dynamicLstm } from "../weights/dynamic.ts";
+import { gatherCodes } from "../weights/gather.ts";
+import { rewriteWeights } from "../weights/rewrite.ts";
+import { storeCodes } from "../weights/storage.ts";
+import type { Refusal } from "./operators.ts";
+
+export interface StaticStorageOptions {
+  readonly perChannel: boolean;
+  /** For processors that add pairs of 8-bit products in 16 bits. */
+  readonly avoidSaturation: boolean;
+  readonly excludeNodes?: ReadonlyMap<string, Refusal>;
+  readonly excludeOps?: ReadonlySet<string>;
+}
+
+/** Reasons for a node to compute in float that say nothing against rounding its weights. */
+const STORED: ReadonlySet<string> = new Set(["not_reached", "non_finite", "slower"]);
+
+/**
+ * Stores what is left of float weights in `model`, which has its Q/DQ pairs, in place. `notes` are about the same nodes; answers them with
+ * those replaced that a node has no more use for.
+ */
+export function storeFloatWeights(model: Model, notes: readonly Note[], options: StaticStorageOptions): Note[] {
+  const { perChannel, avoidSaturation: pairSafe, excludeNodes = new Map(), excludeOps = new Set() } = options;
+  const exclude = {
+    nodes: [...excludeNodes].filter(([, { code }]) => !STORED.has(code)).map(([name]) => name),
+    ops: [...excludeOps],
+  };
+  const weights = new QuantizedWeights();
+  const forms = [
+    dynamicLstm(model, weights, { perChannel, pairSafe }),
+    gatherCodes(weights),
+    storeCodes(model, weights, { bits: 8, blockSize: 0, symmetric: true }),
+  ];
+  const said: Note[] = [];
+  rewriteWeights(
+    model,
+    new WeightViews(),
+    exclude,
+    () => forms,
+    (note) => said.push(note),
+  );
+  const known = new Map(notes.map((note) => [note.name, note]));
+  const stored = new Map(said.filter(({ outcome }) => outcome === "changed").map((note) => [note.name, note]));
+  return [
+    ...notes.map((note) => {
+      const now = note.outcome === "skipped" ? stored.get(note.name) : undefined;
+      return now?.code === "stored_codes" ? { ...now, message: `${now.message} ${note.message}` } : (now ?? note);
+    }),
+    ...said.filter(({ name }) => !known.has(name)),
+  ];
+}

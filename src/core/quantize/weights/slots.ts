@@ -1,0 +1,128 @@
+import type { Model, Node, Use, Value } from "../../onnx/ir.ts";
+import { elementCount } from "../../onnx/tensor.ts";
+import { type Exclusions, exclusionTest, type NoteSink, noteOn } from "../../passes/pass.ts";
+import type { WeightView, WeightViews } from "../../passes/weight-views.ts";
+import type { WeightMatrix } from "./blocks.ts";
+
+/** An input of a node that takes a weight, and the weight it has there. */
+export interface WeightSlot {
+  readonly node: Node;
+  readonly index: number;
+  readonly view: WeightView;
+  /** The axes of the view that the operator sums over, as [first, past the last): scales run along the others. */
+  readonly depthAxes: readonly [number, number];
+}
+
+/**
+ * The operators that hold weights: which inputs, and which axes of them are summed over (for a table of embeddings, the axis along which
+ * values share a scale: its rows).
+ */
+const SLOTS = new Map<string, Readonly<Record<number, (rank: number) => readonly [number, number]>>>(
+  Object.entries({
+    Conv: { 1: (rank) => [1, rank] },
+    ConvTranspose: { 1: () => [0, 1] },
+    MatMul: { 0: (rank) => [rank - 1, rank], 1: (rank) => [rank - 2, rank - 1] },
+    Gemm: { 0: (rank) => [rank - 1, rank], 1: (rank) => [rank - 2, rank - 1] },
+    LSTM: { 1: (rank) => [rank - 1, rank], 2: (rank) => [rank - 1, rank] },
+    GRU: { 1: (rank) => [rank - 1, rank], 2: (rank) => [rank - 1, rank] },
+    RNN: { 1: (rank) => [rank - 1, rank], 2: (rank) => [rank - 1, rank] },
+    Gather: { 0: (rank) => [rank - 1, rank] },
+  }),
+);
+
+/** Constants of other operators with at least this many elements, vectors aside, are worth a word in the report. */
+const MIN_REPORTED_ELEMENTS = 4096;
+
+/**
+ * Every weight that a method may compress, node by node in topological order, outermost graph first. The others get a note that says why:
+ * excluded, held by an operator that is not in the table, or shared with one that is left alone (the file would then hold both).
+ */
+export function findWeights(
+  model: Model,
+  views: WeightViews,
+  exclude: Exclusions,
+  note: NoteSink,
+): Map<Node, WeightSlot[]> {
+  const isExcluded = exclusionTest(exclude);
+  const found = new Map<Node, WeightSlot[]>();
+  for (const node of model.nodes()) {
+    const slots = slotsOf(node, views);
+    if (slots.length === 0) {
+      if (holdsLargeConstant(node, views)) {
+        note(noteOn(node, "skipped", "unsupported_op", `Constants of ${node.opType} are left as they are.`));
+      }
+    } else if (isExcluded(node)) {
+      note(noteOn(node, "skipped", "excluded", "The job excludes this node."));
+    } else found.set(node, slots);
+  }
+  for (let changed = true; changed; ) {
+    changed = false;
+    for (const [node, slots] of found) {
+      const other = slots.flatMap(({ view }) => view.sources).map((source) => readerOutside(source, views, found));
+      const blocking = other.find((reader) => reader !== undefined);
+      if (!blocking) continue;
+      const who = blocking.node ? `"${blocking.node.label}" (${blocking.node.opType})` : "an output of the model";
+      note(noteOn(node, "skipped", "shared_weight", `Its weight is also read by ${who}, which keeps it as it is.`));
+      found.delete(node);
+      changed = true;
+    }
+  }
+  return found;
+}
+
+function slotsOf(node: Node, views: WeightViews): WeightSlot[] {
+  const table = node.domain === "" ? SLOTS.get(node.opType) : undefined;
+  if (!table) return [];
+  const slots: WeightSlot[] = [];
+  for (const [key, axes] of Object.entries(table)) {
+    const index = Number(key);
+    const view = views.of(node.inputs[index]);
+    if (view && view.dims.length >= 2)
+      slots.push({ node, index, view, depthAxes: transposedAxes(node, index) ?? axes(view.dims.length) });
+  }
+  return slots;
+}
+
+/** The inner axis of a Gemm operand depends on its attributes. */
+function transposedAxes(node: Node, index: number): readonly [number, number] | undefined {
+  if (node.opType !== "Gemm") return undefined;
+  if (index === 0) return node.int("transA", 0) !== 0 ? [0, 1] : undefined;
+  return node.int("transB", 0) !== 0 ? [1, 2] : undefined;
+}
+
+function holdsLargeConstant(node: Node, views: WeightViews): boolean {
+  // Constants that are only moved are reported with the node that uses them.
+  if (node.opType === "Constant" || (node.outputs[0] && views.of(node.outputs[0]))) return false;
+  return node.inputs.some((value) => {
+    const dims = views.of(value)?.dims ?? [];
+    return elementCount(dims) >= MIN_REPORTED_ELEMENTS && dims.filter((dim) => dim > 1).length > 1;
+  });
+}
+
+function readerOutside(
+  source: Value,
+  views: WeightViews,
+  found: ReadonlyMap<Node, readonly WeightSlot[]>,
+): Partial<Use> | undefined {
+  for (const reader of views.readers(source)) {
+    if (!reader) return {};
+    if (!found.get(reader.node)?.some(({ index }) => index === reader.index)) return reader;
+  }
+  return undefined;
+}
+
+/** Whether each filter of a Conv reads one channel. */
+export function isDepthwise({ node, view }: WeightSlot): boolean {
+  return node.opType === "Conv" && view.dims[1] === 1;
+}
+
+/** The weight as a stack of matrices in the layout it is stored in, without reading it. */
+export function matrixOf({ view, depthAxes }: WeightSlot): Omit<WeightMatrix, "values"> {
+  const [first, end] = depthAxes;
+  const before = elementCount(view.dims.slice(0, first));
+  const depth = elementCount(view.dims.slice(first, end));
+  const after = elementCount(view.dims.slice(end));
+  return end === view.dims.length
+    ? { batches: 1, rows: before, depth, layout: "row-major" }
+    : { batches: before, rows: after, depth, layout: "column-major" };
+}

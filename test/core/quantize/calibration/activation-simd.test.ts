@@ -1,0 +1,90 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { Histogram } from "../../../../src/core/quantize/calibration/histogram.ts";
+import { ChannelObserver } from "../../../../src/core/quantize/calibration/observers.ts";
+
+/** Enough values for the vectors to be used, and for several parts. */
+const LARGE = 70_003;
+
+/** Values of one kind at every place, from a linear congruential generator. */
+function valuesOf(seed: number, length: number, scale: number, special: readonly number[]): Float32Array {
+  let state = seed;
+  const uniform = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+  return Float32Array.from({ length }, () => {
+    const x = scale * (uniform() - 0.4) * uniform();
+    return uniform() < 0.2 ? special[Math.floor(uniform() * special.length)]! : x;
+  });
+}
+
+const arbitrary = fc.record({
+  seed: fc.nat(),
+  scale: fc.constantFrom(2 ** -140, 1e-20, 0.003, 1, 50, 1e5, 1e30),
+  special: fc.constantFrom([0], [0, -0, 1e-45, -1e-45], [0, Number.NaN], [1, Number.POSITIVE_INFINITY]),
+});
+
+test("a histogram of many values is that of their parts, however few are counted at a time", () => {
+  fc.assert(
+    fc.property(arbitrary, fc.integer({ min: LARGE - 8, max: LARGE }), ({ seed, scale, special }, length) => {
+      const values = valuesOf(seed, length, scale, special);
+      const whole = new Histogram();
+      const { min, max } = whole.add(values);
+      const parts = new Histogram();
+      let extremes = { min: Number.POSITIVE_INFINITY, max: Number.NEGATIVE_INFINITY };
+      for (let start = 0; start < length; start += 1000) {
+        const range = parts.add(values.subarray(start, start + 1000));
+        extremes = { min: Math.min(extremes.min, range.min), max: Math.max(extremes.max, range.max) };
+      }
+      assert.deepEqual(whole.state, parts.state);
+      // Negative and positive zero are one.
+      assert.deepEqual([min + 0, max + 0], [extremes.min + 0, extremes.max + 0]);
+    }),
+    { numRuns: 40 },
+  );
+});
+
+test("statistics of channels are the same along an axis of vectors and along one that is none", () => {
+  for (const [dims, axis] of [
+    [[3, 5, 41, 33], 1],
+    [[2, 3, 300, 300], 1],
+    [[50, 128], -1],
+    [[7, 4, 96], -1],
+    [[300, 1028], 1],
+  ] as const) {
+    const values = valuesOf(
+      7,
+      dims.reduce((a, b) => a * b, 1),
+      3,
+      [0, -2],
+    );
+    const observer = new ChannelObserver(axis);
+    observer.observe(values, dims);
+    observer.observe(values, dims);
+    const channels = dims.at(axis)!;
+    const inner = axis === -1 ? 1 : dims.slice(axis + 1).reduce((a, b) => a * b, 1);
+    const { min, max, sum, squares, count } = observer.state;
+    assert.equal(count, (2 * values.length) / channels);
+    const byChannel = Array.from({ length: channels }, () => [] as number[]);
+    values.forEach((x, i) => {
+      byChannel[Math.floor(i / inner) % channels]!.push(x);
+    });
+    for (const [c, own] of byChannel.entries()) {
+      assert.equal(
+        min[c],
+        own.reduce((a, b) => Math.min(a, b)),
+      );
+      assert.equal(
+        max[c],
+        own.reduce((a, b) => Math.max(a, b)),
+      );
+      const exact = own.reduce((a, b) => a + b, 0);
+      const magnitude = own.reduce((a, b) => a + Math.abs(b), 0);
+      const square = own.reduce((a, b) => a + b * b, 0);
+      assert.ok(Math.abs(sum[c]! - 2 * exact) <= 1e-12 * magnitude, `${sum[c]} against ${2 * exact}`);
+      assert.ok(Math.abs(squares[c]! / (2 * square) - 1) <= 1e-12, `${squares[c]} against ${2 * square}`);
+    }
+  }
+});

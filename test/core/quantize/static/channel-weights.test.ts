@@ -1,0 +1,180 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { arrayOf, elementCount, type Tensor, tensorOf } from "../../../../src/core/onnx/tensor.ts";
+import { codeRange, roundHalfEven } from "../../../../src/core/quantize/params.ts";
+import {
+  quantizeWeight,
+  type WeightLayout,
+  type WeightScheme,
+} from "../../../../src/core/quantize/static/channel-weights.ts";
+import { uniformSource } from "../../../support/graphs.ts";
+
+const CODES = codeRange("int8", { symmetric: true });
+const EXACT: WeightScheme = { codes: CODES, perChannel: true, avoidSaturation: false };
+const SAFE: WeightScheme = { ...EXACT, avoidSaturation: true };
+
+const CONV: WeightLayout = { axis: 0, inputAxis: 1, groups: 1 };
+const GROUPED: WeightLayout = { axis: 0, inputAxis: 1, groups: 2 };
+const MATMUL: WeightLayout = { axis: 1, inputAxis: 0, groups: 1 };
+
+function randomWeight(dims: readonly number[], seed: number): Tensor {
+  const uniform = uniformSource(seed);
+  // Roughly normal, so that channels have few large weights.
+  const next = () => uniform() + uniform() + uniform() + uniform() - 2;
+  return tensorOf("float32", dims, Float32Array.from({ length: elementCount(dims) }, next));
+}
+
+/** Flat indices of the weights of one output channel, in the order in which kernels reduce: window positions, channels within. */
+function reduction(dims: readonly number[], { axis, inputAxis }: WeightLayout, channel: number): number[] {
+  const window = elementCount(dims.slice(2));
+  const inputs = dims[inputAxis]!;
+  return Array.from({ length: window * inputs }, (_, k) => {
+    const at = [0, 0];
+    at[axis] = channel;
+    at[inputAxis] = k % inputs;
+    return (at[0]! * dims[1]! + at[1]!) * window + Math.floor(k / inputs);
+  });
+}
+
+test("codes, scales and biases are those of the formulas", () => {
+  for (const [dims, layout] of [
+    [[4, 3, 3, 3], CONV],
+    [[4, 2, 5], GROUPED],
+    [[6, 5], MATMUL],
+  ] as const) {
+    const weight = randomWeight(dims, 1);
+    const channels = dims[layout.axis]!;
+    const bias = randomWeight([channels], 2);
+    const { codes, scale, biases } = quantizeWeight(weight, layout, [{ bias, inputScale: 0.02 }], EXACT);
+    const values = arrayOf(weight, "float32");
+    const scales = arrayOf(scale, "float32");
+    for (let c = 0; c < channels; c++) {
+      const mine = reduction(dims, layout, c);
+      const largest = Math.max(...mine.map((i) => Math.abs(values[i]!)));
+      assert.equal(scales[c], Math.fround(largest / 127));
+      for (const i of mine) {
+        assert.equal(arrayOf(codes, "int8")[i], roundHalfEven(Math.fround(values[i]! / scales[c]!)));
+      }
+      const biasScale = arrayOf(biases[0]!.scale, "float32")[c]!;
+      assert.equal(biasScale, Math.fround(scales[c]! * 0.02));
+      const error = arrayOf(biases[0]!.codes, "int32")[c]! * biasScale - arrayOf(bias, "float32")[c]!;
+      assert.ok(Math.abs(error) <= (biasScale / 2) * (1 + 1e-6));
+    }
+  }
+});
+
+test("one scale for all channels is that of the largest weight", () => {
+  const weight = randomWeight([4, 3, 3, 3], 3);
+  const { scale } = quantizeWeight(weight, CONV, [], { ...EXACT, perChannel: false });
+  assert.deepEqual(scale.dims, []);
+  const largest = arrayOf(weight, "float32").reduce((max, w) => Math.max(max, Math.abs(w)), 0);
+  assert.equal(arrayOf(scale, "float32")[0], Math.fround(largest / 127));
+});
+
+test("a bias that would not fit an int32 raises the scale of its channel, and of no other", () => {
+  const weight = tensorOf("float32", [2, 1], [1e-6, 1e-6]);
+  const bias = tensorOf("float32", [2], [300, 0.001]);
+  const { codes, scale, biases } = quantizeWeight(weight, CONV, [{ bias, inputScale: 1e-4 }], EXACT);
+  const biasCodes = arrayOf(biases[0]!.codes, "int32");
+  const scales = arrayOf(scale, "float32");
+  assert.ok(scales[0]! > 1e-4 && scales[1] === Math.fround(1e-6 / 127));
+  assert.ok(biasCodes[0]! > 2 ** 30, `${biasCodes[0]}`);
+  assert.ok(Math.abs(biasCodes[0]! * scales[0]! * 1e-4 - 300) < 1e-4);
+  assert.equal(arrayOf(codes, "int8")[1], 127);
+});
+
+test("a weight is rounded again when another bias needs another scale, and only then", () => {
+  const weight = tensorOf("float32", [2, 1], [1e-6, 1e-6]);
+  const scalesFor = (first: number) => {
+    const bias = tensorOf("float32", [2], [first, 0.001]);
+    return [...arrayOf(quantizeWeight(weight, CONV, [{ bias, inputScale: 1e-4 }], EXACT).scale, "float32")];
+  };
+  const plain = scalesFor(0.0001);
+  assert.deepEqual(scalesFor(0.0002), plain);
+  assert.ok(scalesFor(300)[0]! > 1000 * plain[0]!);
+  assert.deepEqual(scalesFor(0.0001), plain);
+});
+
+test("a channel of zeros keeps its bias exact, and zeros without a bias have a harmless scale", () => {
+  const weight = tensorOf("float32", [2, 2], [0, 0, 0, 0]);
+  const bias = tensorOf("float32", [2], [0.7, 0]);
+  const { codes, scale, biases } = quantizeWeight(weight, CONV, [{ bias, inputScale: 0.05 }], EXACT);
+  assert.deepEqual([...arrayOf(codes, "int8")], [0, 0, 0, 0]);
+  assert.equal(arrayOf(scale, "float32")[1], 1);
+  const restored = arrayOf(biases[0]!.codes, "int32")[0]! * arrayOf(biases[0]!.scale, "float32")[0]!;
+  assert.ok(Math.abs(restored - 0.7) < 1e-6);
+});
+
+test("a weight that two nodes share has one set of codes, and a bias for each", () => {
+  const weight = randomWeight([3, 4], 5);
+  const bias = randomWeight([3], 6);
+  const uses = [
+    { bias, inputScale: 0.01 },
+    { bias: undefined, inputScale: 0.5 },
+    { bias, inputScale: 0.3 },
+  ];
+  const { biases } = quantizeWeight(weight, CONV, uses, EXACT);
+  assert.equal(biases[1], undefined);
+  for (const i of [0, 2]) {
+    const restored = arrayOf(biases[i]!.codes, "int32")[1]! * arrayOf(biases[i]!.scale, "float32")[1]!;
+    assert.ok(Math.abs(restored - arrayOf(bias, "float32")[1]!) < 1e-3);
+  }
+});
+
+test("pairs of products stay within 16 bits for every activation that was said to be possible", () => {
+  fc.assert(
+    fc.property(
+      fc.constantFrom<readonly [readonly number[], WeightLayout]>(
+        [[4, 3, 2, 2], CONV],
+        [[4, 5], CONV],
+        [[4, 2, 3], GROUPED],
+        [[7, 4], MATMUL],
+      ),
+      fc.integer({ min: 1, max: 1000 }),
+      fc.option(fc.array(fc.integer({ min: 1, max: 255 }), { minLength: 14, maxLength: 14 }), { nil: undefined }),
+      ([dims, layout], seed, inputCodes) => {
+        const weight = randomWeight(dims, seed);
+        const codes = arrayOf(quantizeWeight(weight, layout, [], SAFE, inputCodes).codes, "int8");
+        const inputs = dims[layout.inputAxis]!;
+        const perGroup = dims[layout.axis]! / layout.groups;
+        for (let c = 0; c < dims[layout.axis]!; c++) {
+          const order = reduction(dims, layout, c);
+          const limit = (k: number) => inputCodes?.[Math.floor(c / perGroup) * inputs + (k % inputs)] ?? 255;
+          for (let k = 0; k + 1 < order.length; k += 2) {
+            const [first, second] = [codes[order[k]!]!, codes[order[k + 1]!]!];
+            const most = Math.max(0, first) * limit(k) + Math.max(0, second) * limit(k + 1);
+            const least = Math.min(0, first) * limit(k) + Math.min(0, second) * limit(k + 1);
+            assert.ok(most <= 32767 && least >= -32768, `${first}, ${second}: ${least} to ${most}`);
+          }
+        }
+      },
+    ),
+  );
+});
+
+test("avoiding saturation costs less than giving up a bit, and nothing where activations are small or kernels depthwise", () => {
+  const dims = [16, 32, 3, 3];
+  const weight = randomWeight(dims, 9);
+  const errorOf = (scheme: WeightScheme, inputCodes?: number[]) => {
+    const { codes, scale } = quantizeWeight(weight, CONV, [], scheme, inputCodes);
+    const quantized = arrayOf(codes, "int8");
+    const scales = arrayOf(scale, "float32");
+    return arrayOf(weight, "float32").reduce(
+      (sum, w, i) => sum + (w - quantized[i]! * scales[Math.floor(i / 288)]!) ** 2,
+      0,
+    );
+  };
+  const exact = errorOf(EXACT);
+  const reduced = errorOf({ ...EXACT, codes: codeRange("int8", { reduced: true }) });
+  const safe = errorOf(SAFE);
+  assert.ok(safe < 0.75 * reduced, `${safe} against ${reduced}`);
+  assert.ok(errorOf(SAFE, new Array(32).fill(180)) < 0.4 * reduced);
+  assert.equal(errorOf(SAFE, new Array(32).fill(120)), exact);
+  const depthwise = randomWeight([8, 1, 3, 3], 4);
+  const layout = { axis: 0, inputAxis: 1, groups: 8 };
+  assert.deepEqual(
+    [...quantizeWeight(depthwise, layout, [], SAFE).codes.bytes],
+    [...quantizeWeight(depthwise, layout, [], EXACT).codes.bytes],
+  );
+});

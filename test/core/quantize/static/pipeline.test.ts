@@ -1,0 +1,166 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Model } from "../../../../src/core/onnx/ir.ts";
+import { loadModel } from "../../../../src/core/onnx/load.ts";
+import { modelToBytes } from "../../../../src/core/onnx/save.ts";
+import { type Tensor, tensorOf } from "../../../../src/core/onnx/tensor.ts";
+import { scalingSites } from "../../../../src/core/quantize/static/channel-scaling.ts";
+import { compressStatic, type PipelineOptions } from "../../../../src/core/quantize/static/pipeline.ts";
+import { branches, GraphMaker, mobilenet, randomFeeds, transformer, uniformSource } from "../../../support/graphs.ts";
+import { fusedOperators, openModel, runModel, sqnrDb } from "../../../support/open-model.ts";
+import { readRealModel } from "../../../support/real-models.ts";
+
+const OPTIONS: PipelineOptions = {
+  samples: 32,
+  method: "mse",
+  percentile: 99.999,
+  activationDType: "uint8",
+  perChannel: true,
+  avoidSaturation: true,
+  equalize: "auto",
+  smoothQuantAlpha: "auto",
+  biasCorrection: true,
+};
+
+function dataFor(model: Model, more: Record<string, Tensor> = {}) {
+  return {
+    async *batches(count: number) {
+      for (let i = 0; i < count; i++) yield { ...randomFeeds(model, { seed: i + 1, dims: { n: 2 } }), ...more };
+    },
+  };
+}
+
+/** Scales the channels of an encoder so that 8 bits per tensor cannot hold them. */
+function spread(model: Model): Model {
+  const uniform = uniformSource(5);
+  for (const site of scalingSites(model)) {
+    if (site.isClipped) continue;
+    site.apply(Float64Array.from({ length: site.channels }, () => 2 ** (8 * (uniform() - 0.5))));
+  }
+  return model;
+}
+
+async function heldOutSqnrDb(reference: Model, model: Model): Promise<number> {
+  const feeds = randomFeeds(reference, { seed: 1000, dims: { n: 2 } });
+  return sqnrDb(await runModel(reference, feeds), await runModel(model, feeds));
+}
+
+test("networks of several kinds, end to end", async () => {
+  for (const network of [mobilenet(), transformer(), spread(transformer())]) {
+    const result = await compressStatic(network, dataFor(network), OPTIONS, { openModel });
+    const reached = await heldOutSqnrDb(network, result.model);
+    assert.ok(reached > 30, `${reached} dB`);
+    assert.ok(result.notes.some(({ outcome }) => outcome === "changed"));
+  }
+});
+
+test("the same input gives the same bytes", async () => {
+  const network = mobilenet();
+  const run = async () => {
+    const result = await compressStatic(network.clone(), dataFor(network), OPTIONS, { openModel });
+    return Buffer.from(modelToBytes(result.model)).toString("base64");
+  };
+  assert.equal(await run(), await run());
+});
+
+test("where int8 misses a target, layers are left in float until it holds, and no more than are needed", async () => {
+  const network = spread(transformer());
+  // Without what would mend them, layers differ much in what 8 bits do to them.
+  const options: PipelineOptions = { ...OPTIONS, equalize: false, smoothQuantAlpha: null, biasCorrection: false };
+  const plain = await compressStatic(network, dataFor(network), options, { openModel });
+  const before = await heldOutSqnrDb(network, plain.model);
+  assert.ok(before < 24, `int8 alone reaches ${before} dB`);
+  const control = {
+    score: (model: Model) => heldOutSqnrDb(network, model),
+    speedup: async () => 1,
+    target: before + 4,
+    maxTrials: 12,
+  };
+  const result = await compressStatic(network, dataFor(network), { ...options, control }, { openModel });
+  const layers = 2 * 6;
+  const { floatLayers, reached, trials } = result.control!;
+  assert.ok(reached);
+  assert.ok(
+    floatLayers.length > 0 && floatLayers.length < layers / 2,
+    `${floatLayers.length} of ${layers} in float, ${before} dB before`,
+  );
+  assert.ok((await heldOutSqnrDb(network, result.model)) >= before + 4);
+  assert.equal(result.sensitivity.length, layers);
+  assert.ok(trials.length <= 12 && trials[0]!.floatLayers.length === 0);
+  const kept = result.notes.filter(({ code }) => code === "kept_for_accuracy").map(({ name }) => name);
+  assert.deepEqual(new Set(kept), new Set(floatLayers));
+  const operators = await fusedOperators(result.model);
+  assert.ok(
+    (operators.MatMulIntegerToFloat ?? 0) + (operators.QLinearMatMul ?? 0) + (operators.QGemm ?? 0) > layers / 2,
+  );
+});
+
+test("what cannot be quantized is a note, and the model is otherwise as it was", async () => {
+  const make = new GraphMaker();
+  const scaled = make.op("Mul", [make.input("x", ["n", 64]), make.weight("gains", [64], 1)]);
+  make.output(make.op("Tanh", [scaled]), "y");
+  const result = await compressStatic(make.model, dataFor(make.model), OPTIONS, { openModel });
+  assert.deepEqual(
+    result.notes.filter(({ outcome }) => outcome === "changed"),
+    [],
+  );
+  assert.ok(result.notes.some(({ op, code }) => op === "Mul" && code === "constant_operand"));
+  assert.ok((await heldOutSqnrDb(make.model, result.model)) > 100);
+});
+
+test("a branch that calibration never takes stays in float and says why", async () => {
+  const network = branches();
+  const always = { condition: randomFeeds(network).condition! };
+  const result = await compressStatic(network, dataFor(network, always), OPTIONS, { openModel });
+  const unreached = result.notes.filter(({ message }) => message.includes("Calibration never reached it"));
+  // The first layer of that branch reads what the graph around it has computed.
+  assert.deepEqual(
+    unreached.map(({ code }) => code),
+    ["stored_codes", "stored_codes"],
+  );
+  assert.equal(result.notes.filter(({ code }) => code === "quantized").length, 4);
+  assert.ok((await heldOutSqnrDb(network, result.model)) > 30);
+});
+
+test("progress names every step, and cancelling stops the work", async () => {
+  const network = mobilenet();
+  const steps: string[] = [];
+  const controller = new AbortController();
+  const work = compressStatic(network, dataFor(network), OPTIONS, {
+    openModel,
+    signal: controller.signal,
+    onProgress: (step, fraction) => {
+      steps.push(step);
+      assert.ok(fraction >= 0 && fraction <= 1);
+      if (step === "calibrate") controller.abort();
+    },
+  });
+  await assert.rejects(work, { code: "cancelled" });
+  assert.deepEqual([...new Set(steps)], ["prepare", "equalize", "calibrate"]);
+});
+
+test("a real model of If in If: layers in the body that runs are quantized, and it computes nearly the same", async () => {
+  const model = loadModel(readRealModel("silero-vad"));
+  const feeds = {
+    input: tensorOf(
+      "float32",
+      [1, 576],
+      Float32Array.from({ length: 576 }, (_, i) => 0.3 * Math.sin(i / 7)),
+    ),
+    state: tensorOf("float32", [2, 1, 128], new Float32Array(256)),
+    sr: tensorOf("int64", [], BigInt64Array.of(16_000n)),
+  };
+  const data = {
+    async *batches(count: number) {
+      for (let i = 0; i < Math.min(count, 4); i++) yield feeds;
+    },
+  };
+  const result = await compressStatic(model, data, OPTIONS, { openModel });
+  const quantized = result.notes.filter(({ code }) => code === "quantized").map(({ name }) => name);
+  const layers = [...result.float.nodes()].filter(({ opType, name }) => opType === "Conv" && quantized.includes(name));
+  // One branch is for each of two sampling rates; the other one never runs.
+  assert.equal(layers.length, 6);
+  assert.ok(layers.every(({ graph }) => graph.owner?.opType === "If"));
+  const reached = sqnrDb(await runModel(model, feeds), await runModel(result.model, feeds));
+  assert.ok(reached > 12, `${reached} dB`);
+});

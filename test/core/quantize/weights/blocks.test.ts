@@ -1,0 +1,201 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import { CoreError } from "../../../../src/core/errors.ts";
+import { affineParams, codeRange, quantizeValue, roundHalfEven } from "../../../../src/core/quantize/params.ts";
+import {
+  type BlockLayout,
+  type BlockScheme,
+  type QuantizedBlocks,
+  quantizeBlocks,
+  type WeightMatrix,
+} from "../../../../src/core/quantize/weights/blocks.ts";
+import { uniformSource } from "../../../support/graphs.ts";
+
+function randomMatrix(size: Omit<WeightMatrix, "values">, seed: number): WeightMatrix {
+  const uniform = uniformSource(seed);
+  const values = new Float32Array(size.batches * size.rows * size.depth);
+  for (let i = 0; i < values.length; i++) values[i] = (uniform() + uniform() + uniform() - 1.5) * (1 + 4 * uniform());
+  return { ...size, values };
+}
+
+/** Element (batch, row, d) of a matrix. */
+function at(matrix: WeightMatrix, batch: number, row: number, d: number): number {
+  const { rows, depth, layout } = matrix;
+  const inside = layout === "row-major" ? row * depth + d : d * rows + row;
+  return matrix.values[batch * rows * depth + inside]!;
+}
+
+/** The definition, element by element. */
+function reference(matrix: WeightMatrix, scheme: BlockScheme, target: BlockLayout): QuantizedBlocks {
+  const { batches, rows, depth } = matrix;
+  const blocks = Math.max(1, Math.ceil(depth / scheme.blockSize));
+  const rowLength = target.padded ? blocks * scheme.blockSize : depth;
+  const rowMajor = target.layout === "row-major";
+  const codes = codeRange(scheme.dtype, { symmetric: scheme.symmetric });
+  const { symmetric, scaleDType = "float32" } = scheme;
+  const result = {
+    codes: new Uint8Array(batches * rows * rowLength),
+    scales: new Float32Array(batches * rows * blocks),
+    zeroPoints: new Uint8Array(batches * rows * blocks),
+  };
+  const range = (batch: number, row: number, from: number, to: number): [number, number] => {
+    let [lo, hi] = [0, 0];
+    for (let d = from; d < to; d++) {
+      const value = at(matrix, batch, row, d);
+      let [low, high] = [Math.min(value, 0), Math.max(value, 0)];
+      if (scheme.pairSafe) {
+        const other = (d - from) % 2 === 0 ? d + 1 : d - 1;
+        const neighbour = other < to ? at(matrix, batch, row, other) : 0;
+        low = Math.fround(low + Math.min(neighbour, 0));
+        high = Math.fround(high + Math.max(neighbour, 0));
+      }
+      lo = Math.min(lo, low);
+      hi = Math.max(hi, high);
+    }
+    return [lo, hi];
+  };
+  const whole: [number, number] = [0, 0];
+  for (let batch = 0; batch < batches; batch++) {
+    for (let row = 0; row < rows; row++) {
+      for (let block = 0; block < blocks; block++) {
+        const [lo, hi] = range(batch, row, block * scheme.blockSize, Math.min(depth, (block + 1) * scheme.blockSize));
+        whole[0] = Math.min(whole[0], lo);
+        whole[1] = Math.max(whole[1], hi);
+      }
+    }
+  }
+  for (let batch = 0; batch < batches; batch++) {
+    for (let row = 0; row < rows; row++) {
+      for (let block = 0; block < blocks; block++) {
+        const from = block * scheme.blockSize;
+        const to = Math.min(depth, from + scheme.blockSize);
+        const [lo, hi] = scheme.perTensor ? whole : range(batch, row, from, to);
+        let params = affineParams(lo, hi, scheme.pairSafe ? { min: -127, max: 127 } : codes, { symmetric, scaleDType });
+        if (symmetric && !scheme.dtype.endsWith("8")) {
+          const zeroPoint = roundHalfEven((codes.min + codes.max) / 2);
+          const round = scaleDType === "float16" ? Math.f16round : Math.fround;
+          const step = round(Math.max(-lo, hi) / (zeroPoint - codes.min));
+          params = { scale: step === 0 ? 1 : hi > -lo ? -step : step, zeroPoint };
+        }
+        const index = rowMajor ? (batch * rows + row) * blocks + block : (batch * blocks + block) * rows + row;
+        result.scales[index] = params.scale;
+        result.zeroPoints[index] = params.zeroPoint;
+        for (let d = from; d < (target.padded ? from + scheme.blockSize : to); d++) {
+          const place = rowMajor ? (batch * rows + row) * rowLength + d : (batch * depth + d) * rows + row;
+          result.codes[place] = quantizeValue(d < depth ? at(matrix, batch, row, d) : 0, params, codes);
+        }
+      }
+    }
+  }
+  return result;
+}
+
+const anyCase = fc.record({
+  batches: fc.integer({ min: 1, max: 3 }),
+  rows: fc.integer({ min: 1, max: 70 }),
+  depth: fc.integer({ min: 1, max: 150 }),
+  from: fc.constantFrom("row-major", "column-major"),
+  to: fc.constantFrom("row-major", "column-major"),
+  padded: fc.boolean(),
+  dtype: fc.constantFrom("int2", "uint2", "int4", "uint4", "int8", "uint8"),
+  blockSize: fc.constantFrom(16, 32, 64, 1024),
+  symmetric: fc.boolean(),
+  perTensor: fc.boolean(),
+  pairSafe: fc.boolean(),
+  scaleDType: fc.constantFrom("float32", "float16"),
+  seed: fc.nat(),
+});
+
+describe("quantizeBlocks", () => {
+  it("does what the definition says, whatever the shape and layout", () => {
+    fc.assert(
+      fc.property(anyCase, ({ batches, rows, depth, from, to, padded, seed, pairSafe, ...scheme }) => {
+        const full: BlockScheme = pairSafe
+          ? { ...scheme, dtype: "int8", symmetric: true, pairSafe }
+          : { ...scheme, pairSafe };
+        const target: BlockLayout = { layout: to, padded: padded && to === "row-major" };
+        const matrix = randomMatrix({ batches, rows, depth, layout: from }, seed);
+        assert.deepEqual(quantizeBlocks(matrix, full, target), reference(matrix, full, target));
+      }),
+      { numRuns: 400 },
+    );
+  });
+
+  it("works tile by tile on large weights", () => {
+    for (const from of ["row-major", "column-major"] as const) {
+      for (const to of ["row-major", "column-major"] as const) {
+        const matrix = randomMatrix({ batches: 1, rows: 700, depth: 1111, layout: from }, 5);
+        for (const blockSize of [32, 2048]) {
+          const scheme: BlockScheme = { dtype: "uint8", blockSize, symmetric: false };
+          assert.deepEqual(
+            quantizeBlocks(matrix, scheme, { layout: to }),
+            reference(matrix, scheme, { layout: to }),
+            `${from} to ${to}, blocks of ${blockSize}`,
+          );
+        }
+      }
+    }
+  });
+
+  it("keeps the sum of two neighbouring codes within what 16 bits can add", () => {
+    fc.assert(
+      fc.property(fc.nat(), fc.integer({ min: 1, max: 90 }), (seed, depth) => {
+        const matrix = randomMatrix({ batches: 1, rows: 8, depth, layout: "column-major" }, seed);
+        const scheme: BlockScheme = { dtype: "int8", blockSize: depth, symmetric: true, pairSafe: true };
+        const { codes } = quantizeBlocks(matrix, scheme, { layout: "row-major" });
+        const signed = new Int8Array(codes.buffer);
+        let largest = 0;
+        for (let row = 0; row < 8; row++) {
+          for (let d = 0; d < depth; d += 2) {
+            const sum = (other: (a: number, b: number) => number): number =>
+              other(0, signed[row * depth + d]!) + (d + 1 < depth ? other(0, signed[row * depth + d + 1]!) : 0);
+            largest = Math.max(largest, sum(Math.max), -sum(Math.min));
+          }
+        }
+        assert.ok(largest <= 128 && largest >= 126, `the largest sum is ${largest}`);
+      }),
+    );
+  });
+
+  it("keeps the sums of rows where that is asked for, at less than a step for each element", () => {
+    fc.assert(
+      fc.property(
+        fc.nat(),
+        fc.integer({ min: 1, max: 60 }),
+        fc.constantFrom("int8" as const, "uint8" as const),
+        (seed, depth, dtype) => {
+          const matrix = randomMatrix({ batches: 1, rows: 9, depth, layout: "row-major" }, seed);
+          const scheme = { dtype, blockSize: depth, symmetric: dtype === "int8", keepSums: true } as const;
+          const made = quantizeBlocks(matrix, scheme, { layout: "row-major" });
+          const View = dtype === "int8" ? Int8Array : Uint8Array;
+          const [codes, zeroPoints] = [new View(made.codes.buffer), new View(made.zeroPoints.buffer)];
+          for (let row = 0; row < 9; row++) {
+            const scale = made.scales[row]!;
+            let error = 0;
+            for (let d = 0; d < depth; d++) {
+              const difference = at(matrix, 0, row, d) - (codes[row * depth + d]! - zeroPoints[row]!) * scale;
+              assert.ok(Math.abs(difference) < scale * 1.001, `an element is off by ${difference / scale} steps`);
+              error += difference;
+            }
+            assert.ok(Math.abs(error) <= scale * 0.501, `the sum is off by ${error / scale} steps`);
+          }
+        },
+      ),
+      { numRuns: 300 },
+    );
+  });
+
+  it("refuses values that are not finite", () => {
+    for (const layout of ["row-major", "column-major"] as const) {
+      for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+        const matrix = randomMatrix({ batches: 1, rows: 20, depth: 40, layout }, 3);
+        matrix.values[477] = value;
+        assert.throws(
+          () => quantizeBlocks(matrix, { dtype: "uint4", blockSize: 16, symmetric: false }, { layout: "row-major" }),
+          (error) => error instanceof CoreError && error.code === "non_finite",
+        );
+      }
+    }
+  });
+});

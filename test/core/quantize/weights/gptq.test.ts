@@ -1,0 +1,106 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import {
+  gptqRound,
+  inverseFactor,
+  nearestRound,
+  outputError,
+  type RowMatrix,
+} from "../../../../src/core/quantize/weights/gptq.ts";
+import { Random } from "../../../../src/core/random.ts";
+
+/** `count` rows of `depth` inputs that correlate: each is mostly a mixture of a few causes. */
+function correlated(count: number, depth: number, seed: number, causes = depth / 8): Float32Array {
+  const mixture = new Float32Array(causes * depth);
+  new Random(1, "mixture").fillNormal(mixture);
+  const random = new Random(seed, "inputs");
+  const cause = new Float32Array(causes);
+  const inputs = new Float32Array(count * depth);
+  random.fillNormal(inputs);
+  for (let row = 0; row < count; row++) {
+    random.fillNormal(cause);
+    for (let i = 0; i < depth; i++) {
+      let sum = 0.3 * inputs[row * depth + i]!;
+      for (let c = 0; c < causes; c++) sum += cause[c]! * mixture[c * depth + i]!;
+      inputs[row * depth + i] = sum;
+    }
+  }
+  return inputs;
+}
+
+function gramOf(inputs: Float32Array, depth: number): Float32Array {
+  const gram = new Float32Array(depth * depth);
+  for (let i = 0; i < depth; i++) {
+    for (let j = 0; j < depth; j++) {
+      let sum = 0;
+      for (let at = 0; at < inputs.length; at += depth) sum += inputs[at + i]! * inputs[at + j]!;
+      gram[i * depth + j] = sum;
+    }
+  }
+  return gram;
+}
+
+function weightsOf(rows: number, depth: number): RowMatrix {
+  const values = new Float32Array(rows * depth);
+  new Random(3, "weights").fillNormal(values);
+  return { values, rows, depth };
+}
+
+const W4 = { dtype: "uint4", blockSize: 32, symmetric: false } as const;
+
+describe("GPTQ", () => {
+  test("its factor is that of the damped inverse", () => {
+    const depth = 24;
+    const gram = gramOf(correlated(100, depth, 2, 3), depth);
+    const upper = inverseFactor(gram, depth)!;
+    let mean = 0;
+    for (let i = 0; i < depth; i++) mean += gram[i * depth + i]! / depth;
+    // Uᵀ·U·H = 1
+    for (let i = 0; i < depth; i++) {
+      for (let j = 0; j < depth; j++) {
+        let product = 0;
+        for (let k = 0; k < depth; k++) {
+          let inverse = 0;
+          for (let m = 0; m <= Math.min(i, k); m++) inverse += upper[m * depth + i]! * upper[m * depth + k]!;
+          product += inverse * (gram[k * depth + j]! + (k === j ? 0.01 * mean : 0));
+        }
+        assert.ok(Math.abs(product - (i === j ? 1 : 0)) < 1e-8, `${i}, ${j}: ${product}`);
+      }
+    }
+  });
+
+  for (const scheme of [W4, { ...W4, symmetric: true }, { ...W4, dtype: "int4", symmetric: true }] as const) {
+    test(`${scheme.dtype}, ${scheme.symmetric ? "symmetric" : "with zero points"}: at least 3.5 dB better than the nearest codes, on other samples`, () => {
+      const depth = 256;
+      const weights = weightsOf(32, depth);
+      const rounded = gptqRound(weights, gramOf(correlated(1024, depth, 2), depth), scheme)!;
+      const judge = gramOf(correlated(512, depth, 5), depth);
+      const rows = Array.from({ length: weights.rows }, (_, i) => i);
+      const error = (codes: typeof rounded) => outputError(weights, codes, scheme, judge, rows);
+      const gainDb = 10 * Math.log10(error(nearestRound(weights, scheme)) / error(rounded));
+      assert.ok(gainDb >= 3.5, `${gainDb.toFixed(2)} dB`);
+    });
+  }
+
+  test("inputs that do not correlate leave every weight at its nearest code", () => {
+    const depth = 80;
+    const weights = weightsOf(5, depth);
+    const identity = Float32Array.from({ length: depth * depth }, (_, i) => (i % (depth + 1) === 0 ? 1 : 0));
+    assert.deepEqual(gptqRound(weights, identity, W4), nearestRound(weights, W4));
+  });
+
+  test("inputs that are always zero change nothing for the others", () => {
+    const depth = 64;
+    const weights = weightsOf(4, depth);
+    const inputs = correlated(256, depth, 2);
+    for (let at = 0; at < inputs.length; at += depth) inputs[at + 7] = 0;
+    const rounded = gptqRound(weights, gramOf(inputs, depth), W4)!;
+    const nearest = nearestRound(weights, W4);
+    for (let row = 0; row < 4; row++) assert.equal(rounded.codes[row * depth + 7], nearest.codes[row * depth + 7]);
+  });
+
+  test("what is not finite has no factor", () => {
+    assert.equal(inverseFactor(Float32Array.of(1, Number.NaN, Number.NaN, 1), 2), undefined);
+    assert.equal(inverseFactor(Float32Array.of(Number.POSITIVE_INFINITY, 0, 0, 1), 2), undefined);
+  });
+});
