@@ -35,6 +35,7 @@ const OPTIONS: Omit<PipelineOptions, "method"> = {
   equalize: "auto",
   smoothQuantAlpha: "auto",
   biasCorrection: true,
+  floatWhereSlower: true,
 };
 
 /** What plain int8 loses more by than it may, in points. */
