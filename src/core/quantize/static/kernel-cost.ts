@@ -100,11 +100,23 @@ function unitCost({ node, rule, tail, outputs }: Unit, elementsOf: (value: Value
   const dims = operand && node.inputs[operand.input]!.constant!.dims;
   const products = operand && dims ? (elements * elementCount(dims)) / dims[operand.axis]! : 0;
   const costs = costsOf(node.opType, operand !== undefined, dims?.[1] === 1);
+  const floatProducts = dims?.length === 3 ? products * paddedShare(elements / dims[0]!) : products;
   const clips = node.opType === "Conv" ? 0 : tail.length;
   return {
-    floatUs: time(costs.float, products, elements) + clips * time(CLIP, 0, elements),
+    floatUs: time(costs.float, floatProducts, elements) + clips * time(CLIP, 0, elements),
     int8Us: time(costs.int8, products, elements),
   };
+}
+
+/** Positions of the output that a product in float works on at a time. */
+const TILE = 16;
+
+/**
+ * How much more a convolution of one axis computes in float than it has to: it is a product of matrices whose columns are positions, in whole tiles.
+ * (Those of two axes have kernels of their own, which work on channels.)
+ */
+function paddedShare(positions: number): number {
+  return positions > 0 ? (Math.ceil(positions / TILE) * TILE) / positions : 1;
 }
 
 function costsOf(opType: string, hasWeight: boolean, oneInput: boolean): Costs {

@@ -60,6 +60,18 @@ test("a region ends where a float stands between, and costs what its kernels and
   near(depthwise!.int8Us, 21.7 + 0.0488 * 25 * k + 0.364 * k + (3.2 + 0.869 * k) + (5 + 0.3 * k));
 });
 
+test("a convolution of one axis computes whole tiles of positions in float", () => {
+  const make = new GraphMaker();
+  const x = make.input("x", ["n", 128, 4]);
+  const weight = make.weight("conv_w", [64, 128, 3], 0.1);
+  make.output(make.op("Relu", [make.op("Conv", [x, weight], { pads: [1, 1] })]), "y");
+  const placement = placeQuantizers(make.model);
+  // 64 channels at 4 positions: 16 are computed.
+  const [region] = placedRegions(placement, () => 64 * 4);
+  const k = 0.064;
+  assert.ok(Math.abs(region!.floatUs / (7.9 + 0.0281 * 384 * 16 * k + 0.036 * 4 * k) - 1) < 1e-9, `${region!.floatUs}`);
+});
+
 test("what is predicted to be slower in 8 bits stays in float, stored in 8 bits, and says so", async () => {
   const model = chains();
   const feeds = feedsFor(model, 2);
