@@ -98,7 +98,11 @@ test("valid job requests are accepted as they are, and their effective params ar
     fc.asyncProperty(params, acceptance, fc.integer({ min: 1, max: 10 }), async (drawn, acceptance, priority) => {
       const params = { ...(drawn as Record<string, unknown>) };
       if ("dataset_id" in params) params.dataset_id = datasetId;
-      // The one rule between fields that the document has in words only.
+      // The rules between fields that the document has in words only.
+      if (params.method === "weight_only") {
+        if (params.algorithm === "gptq") params.dataset_id = datasetId;
+        else delete params.dataset_id;
+      }
       if (typeof params.max_metric_drop === "number") delete params.min_sqnr_db;
       const { max_metric_drop: _needsLabels, ...limits } = acceptance as Record<string, number>;
       const body = JSON.stringify({ type: "quantize", model_id: modelId, params, acceptance: limits, priority });

@@ -120,11 +120,13 @@ describe("static int8", () => {
     const plain = await reportOf(await quantized("cnn", params));
     const before = plain.metrics.fidelity.outputs[0]!.sqnr_db!;
     const held = await reportOf(await quantized("cnn", { ...params, min_sqnr_db: before + 3 }));
-    const { reached, score, trials } = held.quantization!.control!;
+    const { reached, score, target, trials } = held.quantization!.control!;
     assert.ok(reached && score === "sqnr_db" && trials.length > 1, JSON.stringify(trials));
+    const chosen = trials.find(({ chosen }) => chosen)!;
+    assert.ok(trials[0]!.score < target && chosen.score >= target, JSON.stringify(trials));
     const after = held.metrics.fidelity.outputs[0]!.sqnr_db!;
-    // The target holds on a few samples of the dataset, these are others.
-    assert.ok(after > before + 2 && held.metrics.size.ratio < 0.9, `${before} -> ${after} dB`);
+    // The target holds on samples of the dataset. These are others, for which the signal to noise ratio is not the same.
+    assert.ok(after > before && held.metrics.size.ratio < 0.9, `${before} -> ${after} dB`);
   });
 
   test("equalisation makes up for uneven channels, and says what it gained", async () => {
