@@ -68,6 +68,7 @@ describe("the report in a browser", { skip }, () => {
       dataset_id: training,
       samples: 64,
       min_sqnr_db: 60,
+      float_where_slower: false,
       max_trials: 4,
     });
     const halves = await quantize(teacher_model_id, { method: "float16" });
