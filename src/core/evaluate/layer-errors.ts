@@ -161,7 +161,7 @@ function findPoints(reference: Model, compressed: Model): Point[] {
   return points;
 }
 
-/** How static quantization calls what it makes of the codes of a value (`quantize/qdq.ts`). */
+/** How static quantization calls what it makes of the codes of a value (`quantize/static/qdq.ts`). */
 function dequantized(name: string): string {
   return `${name}_dequantized`;
 }

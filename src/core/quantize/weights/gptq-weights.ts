@@ -33,8 +33,9 @@ interface Layer extends GramSite {
 
 /**
  * Rounds the weights that `weightOnlyPass` with the same `options` will store, as far as they belong to a MatMul, a Gemm or a Conv without
- * groups. Each keeps what GPTQ made of it only if that is better on batches that it was not made from. `model` is simplified, and
- * `batches` is asked for once for each pass over the samples. Answers weights by the names of their constants, and a note for each layer.
+ * groups. Each keeps what GPTQ made of it only if that is better on batches that it was not made from (with less than four, on those it was).
+ * `model` is simplified, and `batches` is asked for once for each pass over the samples. Answers weights by the names of their constants, and a
+ * note for each layer.
  */
 export async function gptqWeights(
   model: Model,
@@ -131,10 +132,11 @@ function roundLayer({ weight, matrix, scheme }: Layer, grams: Grams | undefined)
   const [nearest, better] = [nearestRound(rows, scheme), rounded].map((codes) =>
     decibels(signal / outputError(rows, codes, scheme, grams.judge, some)),
   ) as [number, number];
-  const change = `${nearest.toFixed(1)} dB with the nearest codes, ${better.toFixed(1)} dB with GPTQ`;
+  const judged = grams.judge === grams.fit ? "the same samples, for want of others" : "samples that it has not used";
+  const change = `${nearest.toFixed(1)} dB with the nearest codes, ${better.toFixed(1)} dB with GPTQ, on ${judged}`;
   return better > nearest
-    ? { rounded, code: "gptq", message: `Rounded by GPTQ: ${change}, on samples that it has not used.` }
-    : { code: "gptq_no_gain", message: `Rounded to the nearest: ${change}, on samples that it has not used.` };
+    ? { rounded, code: "gptq", message: `Rounded by GPTQ: ${change}.` }
+    : { code: "gptq_no_gain", message: `Rounded to the nearest: ${change}.` };
 }
 
 function decibels(ratio: number): number {

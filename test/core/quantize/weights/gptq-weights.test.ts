@@ -166,6 +166,18 @@ describe("GPTQ of a model", () => {
     }
   }
 
+  test("a note says what a layer was judged by", async () => {
+    const model = cnn();
+    for (const [count, judged] of [
+      [3, /on the same samples, for want of others\.$/],
+      [4, /on samples that it has not used\.$/],
+    ] as const) {
+      const { notes } = await gptqWeights(model, DEFAULTS, () => each(samples(model, count, 1)), { openModel });
+      assert.ok(notes.length > 0);
+      for (const { message } of notes) assert.match(message, judged);
+    }
+  });
+
   test("the same samples give the same codes", async () => {
     const model = cnn();
     const run = () => gptqWeights(model, DEFAULTS, () => each(samples(model, 8, 1)), { openModel });
