@@ -68,10 +68,10 @@ export interface EvaluateOptions {
   readonly openSession: OpenSession;
   readonly measurePeak: MeasurePeak;
   /**
-   * The original as the method got it: what its values are named, those of the compressed model that mean the same are named. Without it
+   * The original as the method got it, and which values of the compressed model stand for values of it that have other names there. Without it
    * there are no errors of layers.
    */
-  readonly layerReference?: Model | undefined;
+  readonly layerReference?: { readonly model: Model; readonly results: ReadonlyMap<string, string> } | undefined;
   /** Reads a model that a job or onnxruntime has written; its weights are in `<path>.data` when that exists. */
   readonly readModel: (path: string) => Model;
   /** A path that may be written to, as may `<path>.data`; the caller removes both. */
@@ -232,7 +232,8 @@ async function layerErrorsOf(options: EvaluateOptions, inputs: Inputs): Promise<
   const { before, after, layerReference, readModel, openSession, threads, signal, onProgress } = options;
   if (!layerReference || Math.max(before.bytes, after.bytes) > MAX_LAYERED_BYTES) return null;
   return measureLayerErrors({
-    reference: layerReference,
+    reference: layerReference.model,
+    results: layerReference.results,
     compressed: readModel(after.path),
     batches: firstSamples(inputs, LAYER_SAMPLES),
     openModel: (model, options) => openSession({ bytes: modelToBytes(model) }, options),

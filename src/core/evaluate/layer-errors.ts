@@ -14,11 +14,16 @@ import { isLayer } from "./layer-facts.ts";
 
 export interface LayerErrorOptions {
   /**
-   * The original as the method got it, after simplification: a value of the compressed model that has the name of one of these means the
-   * same. (Of the file that was uploaded that is not true: a BatchNormalization that is folded away changes what the Conv before it gives.)
+   * The original as the method got it, after simplification. (Values of the file that was uploaded may have names in common with those of the
+   * compressed model and mean something else: a BatchNormalization that is folded away changes what the Conv before it gives.)
    */
   readonly reference: Model;
   readonly compressed: Model;
+  /**
+   * The values of `compressed` that others read in place of values of `reference`, by the names that those have there. A value that is not
+   * in it has kept its name.
+   */
+  readonly results?: ReadonlyMap<string, string> | undefined;
   readonly batches: AsyncIterable<Batch>;
   readonly openModel: OpenModel;
   readonly threads: number;
@@ -63,7 +68,7 @@ export async function measureLayerErrors(options: LayerErrorOptions): Promise<re
 
 async function compareLayers(options: LayerErrorOptions): Promise<readonly LayerError[] | null> {
   const { reference, compressed, threads, openModel, signal, onProgress } = options;
-  const points = spread(findPoints(reference, compressed), MAX_LAYERS);
+  const points = spread(findPoints(reference, compressed, options.results ?? new Map()), MAX_LAYERS);
   if (points.length === 0) return null;
   const names = { before: points.map(({ before }) => before), after: points.map(({ after }) => after) };
   const taps = { before: exposeValues(reference, names.before), after: exposeValues(compressed, names.after) };
@@ -142,8 +147,8 @@ function spread<T>(items: readonly T[], most: number): readonly T[] {
   return Array.from({ length: most }, (_, i) => items[Math.floor((i * items.length) / most)]!);
 }
 
-/** Every layer whose result can be found in both models. */
-function findPoints(reference: Model, compressed: Model): Point[] {
+/** Every layer whose result can be found in both models. `results` says which value of the compressed model stands for one of the reference. */
+function findPoints(reference: Model, compressed: Model, results: ReadonlyMap<string, string>): Point[] {
   const before = resultsByName(reference);
   const after = resultsByName(compressed);
   const points: Point[] = [];
@@ -151,19 +156,14 @@ function findPoints(reference: Model, compressed: Model): Point[] {
     if (!isLayer(node) && node.opType !== "MatMul") continue;
     const output = node.outputs[0]!;
     if (before.get(output.name) !== output) continue;
-    const results = resultsOf(output).filter(({ name }) => before.has(name));
-    // What others read out of codes comes first: rounding the result is part of the error.
-    const coded = results.find(({ name }) => after.get(dequantized(name))?.producer?.opType === "DequantizeLinear");
-    const plain = results.find(({ name }) => after.has(name));
-    if (coded) points.push({ node, before: coded.name, after: dequantized(coded.name) });
-    else if (plain) points.push({ node, before: plain.name, after: plain.name });
+    const candidates = resultsOf(output).filter(({ name }) => before.has(name));
+    // The rounding of a layer's result is part of its error, so a value that is known by its rounded form comes first.
+    const rounded = candidates.find(({ name }) => after.has(results.get(name) ?? ""));
+    const kept = candidates.find(({ name }) => !results.has(name) && after.has(name));
+    if (rounded) points.push({ node, before: rounded.name, after: results.get(rounded.name)! });
+    else if (kept) points.push({ node, before: kept.name, after: kept.name });
   }
   return points;
-}
-
-/** How static quantization calls what it makes of the codes of a value (`quantize/static/qdq.ts`). */
-function dequantized(name: string): string {
-  return `${name}_dequantized`;
 }
 
 /** Operators that a method can make part of the layer before them (a bias, a range), when nothing else reads its result. */

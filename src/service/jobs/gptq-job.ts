@@ -56,7 +56,7 @@ export async function compressGptqJob(
     model,
     notes,
     simplified: [...simple.notes.map(asSimplified), ...rounding],
-    reference: simple.model,
+    reference: { model: simple.model, results: new Map() },
     unseen: samples.unseen,
   };
 }

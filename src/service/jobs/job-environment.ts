@@ -45,8 +45,8 @@ export interface Compressed {
   readonly notes: readonly Note[];
   /** What was said while the model was made simpler, before. */
   readonly simplified: readonly Note[];
-  /** The model just before: its values have the names that they have in the result. */
-  readonly reference: Model;
+  /** The model just before, and the values of the result that stand for values of it and have other names. */
+  readonly reference: { readonly model: Model; readonly results: ReadonlyMap<string, string> };
   readonly evidence?: StaticEvidence;
   /** Samples that may judge the result because nothing was chosen by them. */
   readonly unseen?: Dataset | undefined;

@@ -136,7 +136,12 @@ function applyPasses(original: Model, params: PassParams, host: TargetName): Com
     pass(params, params.target === "auto" ? host : params.target),
     removeDeadCode,
   ]);
-  return { model, notes, simplified: simple.notes.map(asSimplified), reference: simple.model };
+  return {
+    model,
+    notes,
+    simplified: simple.notes.map(asSimplified),
+    reference: { model: simple.model, results: new Map() },
+  };
 }
 
 function exclusions(params: Pick<Params, "exclude_nodes" | "exclude_ops">): {

@@ -71,7 +71,7 @@ export async function compressStaticJob(
       model: result.model,
       notes: result.notes,
       simplified: result.prepared.map(asSimplified),
-      reference: result.float,
+      reference: { model: result.float, results: result.results },
       evidence: evidenceOf(params, result, samples, known !== undefined, control),
       unseen: samples.unseen,
     };

@@ -4,17 +4,22 @@ import type { Batch } from "../../../src/core/data/dataset.ts";
 import { CoreError } from "../../../src/core/errors.ts";
 import { measureLayerErrors } from "../../../src/core/evaluate/layer-errors.ts";
 import type { LayerError } from "../../../src/core/facts.ts";
-import type { Model } from "../../../src/core/onnx/ir.ts";
+import type { Model, Node, Value } from "../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../src/core/onnx/load.ts";
 import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { float16Pass } from "../../../src/core/passes/float16.ts";
 import { type Pass, runPasses } from "../../../src/core/passes/pass.ts";
 import { simplifyPasses } from "../../../src/core/passes/simplify.ts";
-import { compressStatic, type PipelineOptions } from "../../../src/core/quantize/static/pipeline.ts";
+import { exposeValues } from "../../../src/core/quantize/calibration/calibrate.ts";
+import {
+  compressStatic,
+  type PipelineOptions,
+  type PipelineResult,
+} from "../../../src/core/quantize/static/pipeline.ts";
 import { dynamicPass } from "../../../src/core/quantize/weights/dynamic.ts";
 import { weightOnlyPass } from "../../../src/core/quantize/weights/weight-only.ts";
 import { compress, computedValue } from "../../support/compressed.ts";
-import { branches, cnn, GraphMaker, mobilenet, randomFeeds, transformer } from "../../support/graphs.ts";
+import { branches, cnn, GraphMaker, mobilenet, randomFeeds, resnet, transformer } from "../../support/graphs.ts";
 import { openModel } from "../../support/open-model.ts";
 import { readRealModel } from "../../support/real-models.ts";
 
@@ -29,8 +34,46 @@ async function* batchesFor(model: Model): AsyncGenerator<Batch> {
   for (const feeds of samplesOf(model)) yield { feeds, count: 1 };
 }
 
-function measure(reference: Model, compressed: Model): Promise<readonly LayerError[] | null> {
-  return measureLayerErrors({ reference, compressed, batches: batchesFor(reference), openModel, threads: 1 });
+function measure(
+  reference: Model,
+  compressed: Model,
+  results: ReadonlyMap<string, string> = new Map(),
+): Promise<readonly LayerError[] | null> {
+  return measureLayerErrors({ reference, compressed, results, batches: batchesFor(reference), openModel, threads: 1 });
+}
+
+/** The readers of a value in the order of its uses, and the only one of an operator among them. */
+function reader(value: Value, opType: string): Node {
+  const found = value.uses.map(({ node }) => node).filter((node) => node.opType === opType);
+  assert.equal(found.length, 1, `${value.name} has ${found.length} readers of ${opType}`);
+  return found[0]!;
+}
+
+/** Values of the main graph by name, over all samples. */
+async function computed(model: Model, names: readonly string[]): Promise<Map<string, Float32Array[]>> {
+  const exposed = exposeValues(model, names);
+  const session = await openModel(exposed.model);
+  const found = new Map<string, Float32Array[]>(names.map((name) => [name, []]));
+  try {
+    for (const feeds of samplesOf(model)) {
+      const outputs = await session.run(feeds);
+      for (const [name, output] of exposed.outputs) found.get(name)!.push(floatsOf(outputs[output]!));
+    }
+  } finally {
+    await session.close();
+  }
+  return found;
+}
+
+function sqnrOf(expected: readonly Float32Array[], actual: readonly Float32Array[]): number {
+  let [signal, noise] = [0, 0];
+  expected.forEach((values, i) => {
+    values.forEach((x, k) => {
+      signal += x ** 2;
+      noise += (x - actual[i]![k]!) ** 2;
+    });
+  });
+  return 10 * Math.log10(signal / noise);
 }
 
 /** A model in the form in which methods get it. */
@@ -70,6 +113,15 @@ const STATIC: PipelineOptions = {
   ...{ avoidSaturation: true, equalize: "auto", smoothQuantAlpha: "auto", biasCorrection: true },
 };
 
+async function quantized(model: Model): Promise<PipelineResult> {
+  const data = {
+    async *batches() {
+      yield* samplesOf(model);
+    },
+  };
+  return await compressStatic(model, data, STATIC, { openModel });
+}
+
 describe("measureLayerErrors", () => {
   it("is the ratio of signal to error of a layer's result, whatever comes after", async () => {
     const [reference, compressed] = [twoLayers(2), twoLayers(2.25)];
@@ -104,20 +156,57 @@ describe("measureLayerErrors", () => {
     });
   }
 
-  it("compares static int8 with the float model whose channels it has scaled, in codes", async () => {
+  it("compares static int8 with the float model whose channels it has scaled, after the rounding of each result", async () => {
     for (const [network, { model, layers }] of Object.entries(NETWORKS)) {
-      const data = {
-        async *batches() {
-          yield* samplesOf(model);
-        },
-      };
-      const result = await compressStatic(model, data, STATIC, { openModel });
-      const errors = (await measure(result.float, compress(result.model).model))!;
+      const result = await quantized(model);
+      const errors = (await measure(result.float, compress(result.model).model, result.results))!;
       assert.equal(errors.length, layers, network);
       for (const { node, sqnr_db } of errors) {
         assert.ok(sqnr_db === null || (sqnr_db > 28 && sqnr_db < 60), `${network} ${node}: ${sqnr_db} dB`);
       }
     }
+  });
+
+  it("of a residual network compares what the readers of each layer see, to 0.1 dB of a computation of its own", async () => {
+    const result = await quantized(simple(resnet({ depth: 18, width: 8, classes: 10, size: 32 })));
+    const reference = result.float;
+    const compressed = compress(result.model).model;
+    // By the structure of both graphs: behind a Conv, or the Relu that has become part of its rounding, stand Q and then DQ.
+    const convolutions = reference.graph.nodes.filter(({ opType }) => opType === "Conv");
+    const pairs = convolutions.map((conv) => {
+      const output = conv.outputs[0]!;
+      const [use, other] = output.uses;
+      const isRectified = use!.node.opType === "Relu" && !other;
+      const twin = compressed.graph.nodes.find(({ name }) => name === conv.name)!;
+      const codes = reader(twin.outputs[0]!, "QuantizeLinear").outputs[0]!;
+      const before = isRectified ? use!.node.outputs[0]! : output;
+      return { node: conv.label, before: before.name, after: reader(codes, "DequantizeLinear").outputs[0]!.name };
+    });
+    assert.equal(pairs.length, 20);
+    const float = await computed(
+      reference,
+      pairs.map(({ before }) => before),
+    );
+    const rounded = await computed(
+      compressed,
+      pairs.map(({ after }) => after),
+    );
+    const errors = new Map(
+      (await measure(reference, compressed, result.results))!.map(({ node, sqnr_db }) => [node, sqnr_db!]),
+    );
+    assert.equal(errors.size, 21);
+    let unrounded = 0;
+    for (const { node, before, after } of pairs) {
+      const expected = sqnrOf(float.get(before)!, rounded.get(after)!);
+      assert.ok(Math.abs(errors.get(node)! - expected) < 0.1, `${node}: ${errors.get(node)} dB, not ${expected} dB`);
+      // Of the values before their rounding the numbers are others.
+      const twin = compressed.graph.nodes.find(({ name }) => name === node)!.outputs[0]!.name;
+      if (before === reference.graph.nodes.find(({ name }) => name === node)!.outputs[0]!.name) {
+        const early = await computed(compressed, [twin]);
+        unrounded = Math.max(unrounded, sqnrOf(float.get(before)!, early.get(twin)!) - expected);
+      }
+    }
+    assert.ok(unrounded > 0.3, `the rounding of results makes no difference here: ${unrounded} dB`);
   });
 
   it("looks into branches, and leaves out those that were not taken", async () => {

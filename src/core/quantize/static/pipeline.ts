@@ -11,6 +11,7 @@ import { type Calibration, Calibrator } from "./calibration.ts";
 import { scalingSites } from "./channel-scaling.ts";
 import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equalize.ts";
 import { OutputReference } from "./output-error.ts";
+import type { ResultNames } from "./qdq.ts";
 import { prepareStatic, quantizeStatic, type StaticOptions } from "./quantize-static.ts";
 
 /** Samples for calibration, in feeds that the model takes; the same ones in the same order every time. */
@@ -48,8 +49,10 @@ export interface PipelineRuntime extends CalibrateOptions {
 
 export interface PipelineResult {
   readonly model: Model;
-  /** What was quantized: the model in form, with its channels scaled. Values of `model` mean what those of the same name do here. */
+  /** What was quantized: the model in form, with its channels scaled. */
   readonly float: Model;
+  /** Values of `float` by name, and those of `model` that mean the same where they have another name. */
+  readonly results: ResultNames;
   /** Why nodes are, or are not, quantized. */
   readonly notes: readonly Note[];
   /** What was said while the float model was brought into form. */
@@ -136,6 +139,7 @@ export async function compressStatic(
   return {
     model: result.model,
     float,
+    results: result.results,
     notes: result.notes,
     prepared: [...preparedNotes, ...scaled.notes],
     corrections: [...scaled.facts, ...(biases ? [biases.facts] : [])],

@@ -21,9 +21,13 @@ export interface QdqScheme {
 /** The largest value of each channel of what weights meet, by its name; undefined where it is not known. */
 export type ChannelMaxima = (name: string) => Float64Array | undefined;
 
+/** The name in the quantized model of what a value of the float model has become, by the name that the value has in the float model. */
+export type ResultNames = ReadonlyMap<string, string>;
+
 /**
  * Quantizes `model` in place. `params` has scale and zero point of every quantized value and alias of the placement, which was made from
- * this very model and is of no use afterwards.
+ * this very model and is of no use afterwards. Answers the names of the values whose rounded form is all that others read; values that are
+ * not among them keep their names, as far as they are still there.
  */
 export function emitQdq(
   model: Model,
@@ -31,11 +35,11 @@ export function emitQdq(
   params: ReadonlyMap<Value, AffineParams>,
   channelMaxima: ChannelMaxima,
   scheme: QdqScheme,
-): void {
+): ResultNames {
   if (model.opset < MIN_OPSET) {
     throw new CoreError("internal", `Q/DQ needs operator set ${MIN_OPSET}; the model has ${model.opset}.`);
   }
-  new Emitter(placement, params, channelMaxima, scheme).emit();
+  return new Emitter(placement, params, channelMaxima, scheme).emit();
 }
 
 interface SharedWeight {
@@ -80,8 +84,10 @@ class Emitter {
     this.#scheme = scheme;
   }
 
-  emit(): void {
+  emit(): ResultNames {
     const { values, aliases } = this.#placement;
+    // A value that takes over an output takes its name too.
+    const originalNames = new Map([...values.keys(), ...aliases.keys()].map((value) => [value, value.name]));
     const units = this.#placement.units.filter((unit) => unit.quantized);
     const weights = this.#weights(units);
     for (const { node, rule } of units) this.#activations.set(node, new Set(rule.activations(node)));
@@ -91,6 +97,19 @@ class Emitter {
     for (const weight of weights) this.#quantizeWeight(weight);
     for (const node of this.#activations.keys()) this.#quantizeConstantOperands(node);
     this.#removeUnread(units);
+    return this.#results(originalNames);
+  }
+
+  /** Values that are read in rounded form only, and what their readers read. */
+  #results(originalNames: ReadonlyMap<Value, string>): ResultNames {
+    const results = new Map<string, string>();
+    for (const [value, name] of originalNames) {
+      const rounded = this.#dequantized.get(value.graph)?.get(value);
+      if (!rounded || value.isGraphOutput || (rounded.uses.length === 0 && !rounded.isGraphOutput)) continue;
+      const quantize = this.#codes.get(this.#placement.aliases.get(value)?.base ?? value)?.producer;
+      if (value.uses.every(({ node }) => node === quantize)) results.set(name, rounded.name);
+    }
+    return results;
   }
 
   // ---- activations -------------------------------------------------------------------------------------------------

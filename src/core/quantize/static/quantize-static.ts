@@ -25,7 +25,7 @@ import {
   type Unit,
 } from "./placement.ts";
 import { pointwiseFunction } from "./pointwise.ts";
-import { emitQdq } from "./qdq.ts";
+import { emitQdq, type ResultNames } from "./qdq.ts";
 import { storeFloatWeights } from "./storage.ts";
 
 export interface StaticOptions {
@@ -107,6 +107,8 @@ export interface StaticResult {
   readonly layers: readonly CorrectableLayer[];
   /** Names of the nodes that multiply with weights or each other in 8 bits, in order. */
   readonly computeLayers: readonly string[];
+  /** Where values of the float model are found again, when not under their own names. */
+  readonly results: ResultNames;
   readonly notes: readonly Note[];
 }
 
@@ -138,7 +140,7 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
     const computeLayers = placement.units
       .filter(({ rule, quantized }) => quantized && rule.kind === "compute")
       .map(({ node }) => node.name);
-    emitQdq(copy, placement, params, (name) => channelMaxima(name, calibration), {
+    const results = emitQdq(copy, placement, params, (name) => channelMaxima(name, calibration), {
       activationDType: options.activationDType,
       weights: {
         codes: codeRange("int8", { symmetric: true }),
@@ -148,7 +150,7 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
     });
     const notes = storeFloatWeights(copy, placed, { ...options, excludeNodes });
     checkInvariants(copy, "static quantization");
-    return { model: copy, layers, computeLayers, notes };
+    return { model: copy, layers, computeLayers, results, notes };
   }
 }
 
