@@ -22,11 +22,14 @@ const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 30_000;
 const LOG_CHARACTERS = 100_000;
 
-/** Starts a stack and waits until it says that it is ready. `env` adds to the environment. */
-export async function startStack(env: Readonly<Record<string, string>> = {}): Promise<Stack> {
+/**
+ * Starts a stack and waits until it says that it is ready. `env` adds to the environment; `entry` is the program of `npm start`, of this
+ * checkout unless given.
+ */
+export async function startStack(env: Readonly<Record<string, string>> = {}, entry = ENTRY): Promise<Stack> {
   const dataDir = await mkdtemp(join(tmpdir(), "modelpress-"));
   const port = await freePort();
-  const child = spawn(process.execPath, [ENTRY], {
+  const child = spawn(process.execPath, [entry], {
     env: { ...process.env, HOST: "127.0.0.1", PORT: String(port), DATA_DIR: dataDir, API_KEYS_FILE: "", ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
