@@ -14,7 +14,9 @@ const IDENTITIES: Readonly<Record<string, (node: Node, model: Model) => boolean>
   Dropout: (node, model) => {
     if (model.opset < 7) return node.int("is_test", 0) === 1;
     const training = node.inputs[2];
-    return !training || (training.constant !== undefined && integersOf(training.constant)[0] === 0);
+    if (!training) return true;
+    const isFixed = training.constant !== undefined && !training.graph.isOverridable(training);
+    return isFixed && integersOf(training.constant)[0] === 0;
   },
 };
 

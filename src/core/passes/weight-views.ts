@@ -3,7 +3,7 @@
  * LSTM as Unsqueeze(Concat(Slice(w), Slice(w), Slice(w)))). A view knows its shape at once and its elements when they are asked for, so
  * that nothing is read while a graph is being rewritten.
  */
-import { DTYPES, type DType, onnxOfDtype } from "../onnx/dtype.ts";
+import { type DType, dtypeOfOnnx } from "../onnx/dtype.ts";
 import type { Graph, Node, Use, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, integersOf, isFloat } from "../onnx/tensor.ts";
 
@@ -31,7 +31,7 @@ type Move = (node: Node, views: WeightViews) => WeightView | undefined;
 export class WeightViews {
   readonly #views = new Map<Value, WeightView | undefined>();
 
-  /** What `value` is a view of; undefined when it is not a float constant or depends on anything that is not constant. */
+  /** What `value` is a view of; undefined when it is not a float constant or depends on anything that is not constant or that callers may replace. */
   of(value: Value | undefined): WeightView | undefined {
     if (!value) return undefined;
     if (!this.#views.has(value)) this.#views.set(value, this.#resolve(value));
@@ -41,7 +41,7 @@ export class WeightViews {
   #resolve(value: Value): WeightView | undefined {
     const { constant, producer } = value;
     if (constant) {
-      if (!isFloat(constant.dtype)) return undefined;
+      if (!isFloat(constant.dtype) || value.graph.isOverridable(value)) return undefined;
       const { dtype, dims } = constant;
       return {
         dtype,
@@ -100,50 +100,27 @@ function permuted(view: WeightView, perm: readonly number[]): WeightView {
 const MOVES = new Map<string, Move>(
   Object.entries({
     Identity: (node, views) => views.of(node.inputs[0]),
-    Reshape: (node, views) => {
-      const view = views.of(node.inputs[0]);
-      const shape = integers(node.inputs[1]);
-      if (!view || !shape) return undefined;
-      const copied = shape.map((dim, i) => (dim === 0 && node.int("allowzero", 0) === 0 ? (view.dims[i] ?? 0) : dim));
+    Reshape: reshapeBy((node, dims) => {
+      const shape = integers(node.inputs[1])?.values;
+      if (!shape) return undefined;
+      const copied = shape.map((dim, i) => (dim === 0 && node.int("allowzero", 0) === 0 ? dims[i]! : dim));
       const known = elementCount(copied.filter((dim) => dim !== -1));
-      const dims = copied.map((dim) => (dim === -1 ? elementCount(view.dims) / known : dim));
-      return elementCount(dims) === elementCount(view.dims) ? reshaped(view, dims) : undefined;
-    },
-    Flatten: (node, views) => {
-      const view = views.of(node.inputs[0]);
-      if (!view) return undefined;
-      const axis = axisOf(node.int("axis", 1), view.dims.length + 1);
-      return reshaped(view, [elementCount(view.dims.slice(0, axis)), elementCount(view.dims.slice(axis))]);
-    },
-    Squeeze: (node, views) => {
-      const view = views.of(node.inputs[0]);
-      if (!view) return undefined;
-      const given = node.ints("axes") ?? (node.inputs[1] ? integers(node.inputs[1]) : []);
-      if (!given) return undefined;
-      const axes = new Set(given.map((axis) => axisOf(axis, view.dims.length)));
-      const kept = view.dims.filter((dim, i) => (axes.size > 0 ? !axes.has(i) : dim !== 1));
-      return reshaped(view, kept);
-    },
-    Unsqueeze: (node, views) => {
-      const view = views.of(node.inputs[0]);
-      const given = node.ints("axes") ?? integers(node.inputs[1]);
-      if (!view || !given) return undefined;
-      const rank = view.dims.length + given.length;
-      const axes = new Set(given.map((axis) => axisOf(axis, rank)));
-      const dims = [...view.dims];
-      return reshaped(
-        view,
-        Array.from({ length: rank }, (_, i) => (axes.has(i) ? 1 : dims.shift()!)),
-      );
-    },
+      return copied.map((dim) => (dim === -1 ? elementCount(dims) / known : dim));
+    }),
+    Flatten: reshapeBy((node, dims) => {
+      // From 0 up to the rank itself: an axis below zero counts from the rank, as everywhere.
+      const axis = axisOf(node.int("axis", 1), dims.length);
+      return [elementCount(dims.slice(0, axis)), elementCount(dims.slice(axis))];
+    }),
+    Squeeze: reshapeBy(squeezedDims),
+    Unsqueeze: reshapeBy(unsqueezedDims),
     Transpose: (node, views) => {
       const view = views.of(node.inputs[0]);
       return view && permuted(view, node.ints("perm") ?? view.dims.map((_, i) => view.dims.length - 1 - i));
     },
     Slice: (node, views) => {
       const view = views.of(node.inputs[0]);
-      const argument = (name: string, index: number) =>
-        node.ints(name) ?? (node.inputs[index] ? integers(node.inputs[index]) : undefined);
+      const argument = (name: string, index: number) => node.ints(name) ?? integers(node.inputs[index])?.values;
       const starts = argument("starts", 1);
       const ends = argument("ends", 2);
       if (!view || !starts || !ends) return undefined;
@@ -176,7 +153,7 @@ const MOVES = new Map<string, Move>(
       const parts = node.inputs.map((value) => views.of(value));
       const [first] = parts;
       if (!first || !parts.every((part) => part !== undefined)) return undefined;
-      const axis = axisOf(node.int("axis", 0), first.dims.length);
+      const axis = axisOf(concatAxis(node), first.dims.length);
       const outer = elementCount(first.dims.slice(0, axis));
       const dims = first.dims.map((dim, i) =>
         i === axis ? parts.reduce((sum, part) => sum + part.dims[axis]!, 0) : dim,
@@ -197,16 +174,58 @@ const MOVES = new Map<string, Move>(
     },
     Cast: (node, views) => {
       const view = views.of(node.inputs[0]);
-      const to = node.int("to");
-      const dtype = (Object.keys(DTYPES) as DType[]).find((name) => onnxOfDtype(name) === to);
-      if (!view || !dtype || !isFloat(dtype)) return undefined;
-      // A narrower type in between would round; widening loses nothing.
-      if (DTYPES[dtype].bits < DTYPES[view.dtype].bits) return undefined;
+      const dtype = dtypeOfOnnx(node.int("to", 0));
+      if (!view || !dtype || !(view.dtype === dtype || WIDER[view.dtype]?.includes(dtype))) return undefined;
       const { transposed: _, ...rest } = view;
       return { ...rest, dtype, whole: false, key: `F(${view.key};${dtype})[${view.dims}]` };
     },
   } satisfies Record<string, Move>),
 );
+
+/** Float types that hold every value of a type. Between the two of 16 bits either way would round. */
+const WIDER: Readonly<Partial<Record<DType, readonly DType[]>>> = {
+  float16: ["float32", "float64"],
+  bfloat16: ["float32", "float64"],
+  float32: ["float64"],
+};
+
+/** A move that keeps the elements in their order. `dimsOf` answers the new dims, or undefined where they are not known. */
+function reshapeBy(dimsOf: (node: Node, dims: readonly number[]) => readonly number[] | undefined): Move {
+  return (node, views) => {
+    const view = views.of(node.inputs[0]);
+    const dims = view && dimsOf(node, view.dims);
+    // What does not add up is a model that does not run.
+    return dims && elementCount(dims) === elementCount(view.dims) ? reshaped(view, dims) : undefined;
+  };
+}
+
+/** Axes from the attribute (before version 13) or the second input; undefined when that is not known. */
+function axesOf(node: Node): readonly number[] | undefined {
+  return node.ints("axes") ?? (node.inputs[1] ? integers(node.inputs[1])?.values : []);
+}
+
+/** Without axes every axis of size 1 goes. */
+function squeezedDims(node: Node, dims: readonly number[]): readonly number[] | undefined {
+  const given = axesOf(node);
+  if (!given) return undefined;
+  const axes = new Set(given.map((axis) => axisOf(axis, dims.length)));
+  return dims.filter((dim, i) => (axes.size > 0 ? !axes.has(i) : dim !== 1));
+}
+
+/** Axes are those of the result, in any order. */
+function unsqueezedDims(node: Node, dims: readonly number[]): readonly number[] | undefined {
+  const given = axesOf(node);
+  if (!given) return undefined;
+  const rank = dims.length + given.length;
+  const axes = new Set(given.map((axis) => axisOf(axis, rank)));
+  const rest = [...dims];
+  return Array.from({ length: rank }, (_, i) => (axes.has(i) ? 1 : rest.shift()!));
+}
+
+/** Before version 4 the axis could be left out. */
+function concatAxis(node: Node): number {
+  return node.int("axis", 1);
+}
 
 /** Of two graphs that are both visible from one node, the one inside the other. */
 function innermost(a: Graph, b: Graph): Graph {
@@ -217,30 +236,51 @@ function innermost(a: Graph, b: Graph): Graph {
 /** Shapes, axes and bounds are short; anything longer is data. */
 const MAX_INTEGER_BYTES = 4096;
 
+/** Integers in row-major order, and their dims. */
+interface Integers {
+  readonly values: readonly number[];
+  readonly dims: readonly number[];
+}
+
 /** Integers that are known before the model runs: shapes, axes, slice bounds. */
-function integers(value: Value | undefined): number[] | undefined {
+function integers(value: Value | undefined): Integers | undefined {
   if (!value) return undefined;
   const { constant, producer } = value;
-  if (constant)
-    return constant.byteLength <= MAX_INTEGER_BYTES && !isFloat(constant.dtype) ? integersOf(constant) : undefined;
+  if (constant) {
+    const isShort = constant.byteLength <= MAX_INTEGER_BYTES;
+    if (!isShort || !isInteger(constant.dtype) || value.graph.isOverridable(value)) return undefined;
+    return { values: integersOf(constant), dims: constant.dims };
+  }
   if (producer?.domain !== "") return undefined;
+  // Ends of slices can be too large to be exact, and need not be.
+  const ends = producer.opType === "Constant" ? producer.ints("value_ints") : undefined;
+  if (ends) return { values: ends, dims: [ends.length] };
+  const inner = integers(producer.inputs[0]);
+  if (!inner) return undefined;
+  const withDims = (dims: readonly number[] | undefined) => dims && { values: inner.values, dims };
   switch (producer.opType) {
-    case "Constant": {
-      const scalar = producer.int("value_int");
-      return scalar === undefined ? producer.ints("value_ints")?.slice() : [scalar];
-    }
     case "Identity":
+      return inner;
     case "Cast":
+      return isInteger(dtypeOfOnnx(producer.int("to", 0))) ? inner : undefined;
     case "Unsqueeze":
+      return withDims(unsqueezedDims(producer, inner.dims));
     case "Squeeze":
-      return integers(producer.inputs[0]);
+      return withDims(squeezedDims(producer, inner.dims));
     case "Concat": {
       const parts = producer.inputs.map(integers);
-      return parts.every((part) => part !== undefined) ? parts.flat() : undefined;
+      if (!parts.every((part) => part?.dims.length === 1)) return undefined;
+      const values = parts.flatMap((part) => part!.values);
+      return { values, dims: [values.length] };
     }
     default:
       return undefined;
   }
+}
+
+/** The types that shapes and axes have: what is cast between them keeps its value. */
+function isInteger(dtype: DType | undefined): boolean {
+  return dtype === "int64" || dtype === "int32";
 }
 
 function axisOf(axis: number, rank: number): number {

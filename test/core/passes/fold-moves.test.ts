@@ -60,7 +60,7 @@ const join: Step = (make, { value, dims }, pick) => {
   const axis = pick() % dims.length;
   const other = pick() % 2 ? value : make.weight("other", dims, 1);
   return {
-    value: make.op("Concat", [value, other, value], { axis }),
+    value: make.op("Concat", [value, other, value], { axis: pick() % 2 ? axis : axis - dims.length }),
     dims: dims.map((dim, i) => (i === axis ? 3 * dim : dim)),
   };
 };
@@ -68,7 +68,7 @@ const join: Step = (make, { value, dims }, pick) => {
 const unsqueeze: Step = (make, { value, dims }, pick) => {
   const axis = pick() % (dims.length + 1);
   return {
-    value: make.op("Unsqueeze", [value, make.ints("axes", [axis])]),
+    value: make.op("Unsqueeze", [value, make.ints("axes", [pick() % 2 ? axis : axis - dims.length - 1])]),
     dims: [...dims.slice(0, axis), 1, ...dims.slice(axis)],
   };
 };
@@ -81,7 +81,7 @@ const squeeze: Step = (make, { value, dims }) => {
 const flatten: Step = (make, { value, dims }, pick) => {
   const axis = pick() % (dims.length + 1);
   return {
-    value: make.op("Flatten", [value], { axis }),
+    value: make.op("Flatten", [value], { axis: axis < dims.length && pick() % 2 ? axis - dims.length : axis }),
     dims: [elementCount(dims.slice(0, axis)), elementCount(dims.slice(axis))],
   };
 };
