@@ -74,6 +74,7 @@ const LAYERS: readonly Layer[] = [
       "src/core/runtime/fusion-audit.ts",
       "src/core/train/trainable.ts",
       "src/core/quantize/calibration/calibrate.ts",
+      "src/core/passes/value-dtypes.ts",
     ],
     types: ["src/core/runtime/", "src/core/passes/pass.ts"],
     packages: ["@observablehq/plot", "linkedom"],

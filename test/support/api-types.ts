@@ -1918,7 +1918,7 @@ export interface components {
         /** @description What was not asked about and should be known. `value`: the speedup, or the ratio of sizes. */
         ResultWarning: {
             /** @enum {string} */
-            code: "slower_than_original" | "larger_than_original";
+            code: "slower_than_original" | "larger_than_original" | "shapes_differ";
             message: string;
             value: number;
         };

@@ -4,7 +4,7 @@ import { CoreError } from "../errors.ts";
 import type { JobMetrics, OutputFidelity } from "../facts.ts";
 import type { Tensor } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
-import { FidelityMeter } from "./fidelity.ts";
+import { type Faults, FidelityMeter } from "./fidelity.ts";
 import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor, scoreOf } from "./metrics.ts";
 
 export type Feeds = Readonly<Record<string, Tensor>>;
@@ -64,6 +64,8 @@ export interface Inputs {
 /** What the runs of both models have shown. */
 export interface Comparison {
   readonly outputs: readonly OutputFidelity[];
+  /** By the names of outputs. */
+  readonly faults: ReadonlyMap<string, Faults>;
   readonly accuracy: JobMetrics["accuracy"];
   /** What each model was fed in the first run: a whole batch. */
   readonly firstFeeds: { readonly before: Feeds; readonly after: Feeds };
@@ -116,6 +118,7 @@ export async function compare(pair: Pair, inputs: Inputs, options: CompareOption
   }
   return {
     outputs: meters.map((meter) => meter.result()),
+    faults: new Map(outputs.map(({ name }, i) => [name, meters[i]!.faults()])),
     accuracy: accuracy?.result(done) ?? null,
     firstFeeds: firstFeeds!,
   };
@@ -180,4 +183,34 @@ function accuracyMeter(asked: MetricName | null, outputs: Feeds, labels: Tensor)
       samples,
     }),
   };
+}
+
+/**
+ * Throws where the compressed model gives what no rounding explains: `non_finite` for NaN or infinity where the original gives finite
+ * numbers, `internal` for an output of another shape, unless `mayVary` says that rounding may change it.
+ */
+export function requireSameKind(
+  { faults }: Comparison,
+  mayVary: (output: string, shapes: NonNullable<Faults["shapes"]>) => boolean,
+): void {
+  for (const [name, { elements, overflowed, shapes }] of faults) {
+    if (shapes && !mayVary(name, shapes)) {
+      throw new CoreError(
+        "internal",
+        `The compressed model gives the output "${name}" the shape [${shapes.after}] where the original gives [${shapes.before}] ` +
+          `(in ${shapes.runs} runs). That is a fault of the compression, not of the model. Another method, or exclude_nodes with the ` +
+          "nodes that the output is computed by, may avoid it.",
+        name,
+      );
+    }
+    if (overflowed > 0) {
+      throw new CoreError(
+        "non_finite",
+        `The compressed model gives NaN or infinity for ${overflowed} of ${elements} elements of the output "${name}" where the ` +
+          "original gives finite numbers. Values leave the range of the compressed types: exclude the nodes that compute them " +
+          "(exclude_nodes, exclude_ops), or choose another method.",
+        name,
+      );
+    }
+  }
 }

@@ -9,10 +9,19 @@ import { auditFusion, type FusionAudit } from "../runtime/fusion-audit.ts";
 import { type Latency, measureLatency } from "../runtime/latency.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { type AcceptanceLimits, checkAcceptance } from "./acceptance.ts";
-import { type Comparison, compare, type Feeds, type Inputs, type OutputPair, openPair } from "./comparison.ts";
+import {
+  type Comparison,
+  compare,
+  type Feeds,
+  type Inputs,
+  type OutputPair,
+  openPair,
+  requireSameKind,
+} from "./comparison.ts";
 import { measureLayerErrors } from "./layer-errors.ts";
 import type { MetricName } from "./metrics.ts";
 import { findSyntheticInputs } from "./synthetic.ts";
+import { shapesByValue } from "./value-shapes.ts";
 import { warningsOf } from "./warnings.ts";
 
 /** One model to run in a process of its own. */
@@ -116,7 +125,8 @@ const PROGRESS = { fidelity: 0.45, latency: 0.75, memory: 0.87, layers: 0.97, fu
  * size that latency is asked for, since dynamic quantization depends on what shares a batch.
  *
  * Throws `invalid_dataset` when the data cannot feed the original, `invalid_params` when a metric has no labels or no synthetic input is found,
- * `internal` when the compressed model does not run: that is never the user's fault.
+ * `non_finite` when the compressed model gives NaN or infinity where the original gives numbers, `internal` when it does not run or gives an
+ * output another shape than the original does: that is never the user's fault.
  */
 export async function evaluateModels(options: EvaluateOptions): Promise<Evaluation> {
   const { spec, openSession, signal, onProgress } = options;
@@ -146,6 +156,9 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
           ),
       }),
     );
+    // Without a reference the models are a teacher and a student, whose shapes are the user's business.
+    const { layerReference } = options;
+    requireSameKind(comparison, layerReference ? shapesByValue(layerReference) : () => true);
     if (options.threads !== threads) {
       await pair.close();
       pair = await timed("reload", () => openPair(openSession, paths, threads));
@@ -293,7 +306,7 @@ function metricsOf(
       float_islands: fusion.floatIslands,
     },
     training: null,
-    warnings: warningsOf({ size: sizes, latency: speeds }, latency.samplesMs),
+    warnings: warningsOf({ size: sizes, latency: speeds, outputs: comparison.outputs }, latency.samplesMs),
     environment: {
       onnxruntime: host.onnxruntime,
       cpu: host.cpu,

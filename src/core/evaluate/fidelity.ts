@@ -10,6 +10,18 @@ const MIN_SQNR_DB = -200;
 /** How far a row of probabilities may be from summing to 1: float16 softmax over thousands of classes. */
 const PROBABILITY_TOLERANCE = 5e-3;
 
+/** Differences that no rounding explains. */
+export interface Faults {
+  /** Elements compared. */
+  readonly elements: number;
+  /** Elements that are finite in the original and NaN or infinite in the other model. */
+  readonly overflowed: number;
+  /** The first pair of shapes that differ, and in how many runs shapes did. */
+  readonly shapes:
+    | { readonly before: readonly number[]; readonly after: readonly number[]; readonly runs: number }
+    | undefined;
+}
+
 /** Compares one output of two models, run by run. Nothing is kept but sums. */
 export class FidelityMeter {
   readonly #output: ValueFacts;
@@ -23,7 +35,9 @@ export class FidelityMeter {
   #elements = 0;
   #compared = 0;
   #nonFinite = 0;
+  #overflowed = 0;
   #shapeMismatches = 0;
+  #firstMismatch: readonly [Tensor["dims"], Tensor["dims"]] | undefined;
   /** How positions agree is decided by what the first run gives. */
   #agreement: "argmax" | "equality" | "none" | undefined;
   #agreeing = 0;
@@ -37,6 +51,7 @@ export class FidelityMeter {
   add(reference: Tensor, candidate: Tensor): void {
     if (`${reference.dims}` !== `${candidate.dims}`) {
       this.#shapeMismatches++;
+      this.#firstMismatch ??= [reference.dims, candidate.dims];
       return;
     }
     this.#compared++;
@@ -63,6 +78,7 @@ export class FidelityMeter {
         if (Object.is(a, b)) continue;
         this.#nonFinite++;
         if (a - a !== 0) a = 0;
+        else this.#overflowed++;
         b = 0;
       }
       const error = Math.abs(a - b);
@@ -89,6 +105,16 @@ export class FidelityMeter {
       if (same) this.#agreeing++;
     }
     this.#positions += positions;
+  }
+
+  faults(): Faults {
+    const runs = this.#shapeMismatches;
+    const [before, after] = this.#firstMismatch ?? [];
+    return {
+      elements: this.#elements,
+      overflowed: this.#overflowed,
+      shapes: before && after && { before, after, runs },
+    };
   }
 
   result(): OutputFidelity {

@@ -1,4 +1,4 @@
-import type { JobMetrics } from "../facts.ts";
+import type { JobMetrics, OutputFidelity } from "../facts.ts";
 import type { Latency } from "../runtime/latency.ts";
 
 /** Of rounds A B, how many the second must lose to be called slower: by chance, 2 of 3 of 50 are lost once in a hundred times. */
@@ -6,7 +6,7 @@ const LOST_ROUNDS = 2 / 3;
 
 /** What nobody compresses a model for, and has to be told of though no limit was set. */
 export function warningsOf(
-  { size, latency }: Pick<JobMetrics, "size" | "latency">,
+  { size, latency, outputs }: Pick<JobMetrics, "size" | "latency"> & { readonly outputs: readonly OutputFidelity[] },
   { before, after }: Latency["samplesMs"],
 ): JobMetrics["warnings"] {
   const lost = after.filter((ms, round) => ms > before[round]!).length;
@@ -30,6 +30,13 @@ export function warningsOf(
           },
         ]
       : []),
+    ...outputs
+      .filter(({ shape_mismatches }) => shape_mismatches > 0)
+      .map(({ name, shape_mismatches }) => ({
+        code: "shapes_differ",
+        message: `In ${shape_mismatches} runs the output "${name}" had another shape than the original's, so that these were not compared.`,
+        value: shape_mismatches,
+      })),
   ];
 }
 

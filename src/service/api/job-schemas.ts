@@ -191,7 +191,7 @@ export const JobMetricsSchema = z
     warnings: z.array(
       z
         .object({
-          code: z.enum(["slower_than_original", "larger_than_original"]),
+          code: z.enum(["slower_than_original", "larger_than_original", "shapes_differ"]),
           message: z.string(),
           value: z.number(),
         })

@@ -12,7 +12,8 @@ import {
   type PeakRequest,
 } from "../../../src/core/evaluate/evaluate.ts";
 import { argmax, valuesOf } from "../../../src/core/evaluate/fidelity.ts";
-import type { Model } from "../../../src/core/onnx/ir.ts";
+import type { DType } from "../../../src/core/onnx/dtype.ts";
+import type { Model, Value } from "../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../src/core/onnx/load.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
@@ -299,15 +300,59 @@ describe("evaluateModels", () => {
     });
   });
 
-  it("does not accept a model that answers NaN", async () => {
-    const model = (op: string) => {
+  describe("what no rounding explains", () => {
+    const build = (after: (make: GraphMaker, x: Value) => Value, dtype: DType = "float32"): Model => {
       const make = new GraphMaker();
-      make.output(make.op(op, [make.input("x", ["n", 4])]), "y", ["n", 4]);
-      return write(make.model);
+      make.output(after(make, make.input("x", ["n", 4])), "y", undefined, dtype);
+      return make.model;
     };
-    const { metrics, accepted } = await evaluateModels(options({ before: model("Abs"), after: model("Log") }));
-    assert.ok(metrics.fidelity.outputs[0]!.non_finite > 0);
-    assert.equal(accepted, false);
+    const held = (before: Model, after: Model, reference: Model | undefined = before) =>
+      evaluateModels(options({ before: write(before), after: write(after), layerReference: reference }));
+    const pointwise = (op: string) => build((make, x) => make.op(op, [x]));
+
+    it("NaN where the original gives numbers ends the job", async () => {
+      await assert.rejects(held(pointwise("Abs"), pointwise("Log")), {
+        code: "non_finite",
+        subject: "y",
+        message: /NaN or infinity for \d+ of 64 elements of the output "y"/,
+      });
+    });
+
+    it("NaN that the original gives, or that only the original gives, is no fault", async () => {
+      const same = await held(pointwise("Log"), pointwise("Log"));
+      assert.equal(same.metrics.fidelity.outputs[0]!.non_finite, 0);
+      const fewer = await held(pointwise("Log"), pointwise("Abs"));
+      assert.ok(fewer.metrics.fidelity.outputs[0]!.non_finite > 0);
+      assert.equal(fewer.accepted, false);
+    });
+
+    it("another shape ends the job, and names both", async () => {
+      const wide = build((make, x) => make.op("Concat", [x, x], { axis: 1 }));
+      await assert.rejects(held(pointwise("Abs"), wide), {
+        code: "internal",
+        subject: "y",
+        message: /"y" the shape \[1,8\] where the original gives \[1,4\] \(in 16 runs\)/,
+      });
+    });
+
+    it("a shape that follows from computed values may differ, with a warning, but not the rank", async () => {
+      const above = (limit: number) =>
+        build(
+          (make, x) => make.op("NonZero", [make.op("Greater", [make.op("Abs", [x]), make.floats("k", [], [limit])])]),
+          "int64",
+        );
+      const { metrics } = await held(above(0.2), above(1));
+      assert.ok(metrics.fidelity.outputs[0]!.shape_mismatches > 0);
+      assert.ok(metrics.warnings.some(({ code }) => code === "shapes_differ"));
+      const flat = build((make, x) => make.op("Reshape", [make.op("NonZero", [x]), make.ints("s", [-1])]), "int64");
+      await assert.rejects(held(above(0.2), flat), { code: "internal" });
+    });
+
+    it("a student may have another shape than its teacher", async () => {
+      const wide = build((make, x) => make.op("Concat", [x, x], { axis: 1 }));
+      const { metrics } = await evaluateModels(options({ before: write(pointwise("Abs")), after: write(wide) }));
+      assert.equal(metrics.fidelity.outputs[0]!.shape_mismatches, 16);
+    });
   });
 
   it("stops when cancelled", async () => {

@@ -10,12 +10,12 @@ const rounds = (slower: number, of = 50) => ({
 });
 
 function codes(speedup: number, ratio: number, slowerRounds: number): string[] {
-  const measured = { size: { ...size, ratio }, latency: { ...latency, speedup } };
+  const measured = { size: { ...size, ratio }, latency: { ...latency, speedup }, outputs: [] };
   return warningsOf(measured, rounds(slowerRounds)).map(({ code }) => code);
 }
 
 test("a result that is slower, or larger, is said to be", () => {
-  const measured = { size: { ...size, ratio: 1.25 }, latency: { ...latency, speedup: 0.8 } };
+  const measured = { size: { ...size, ratio: 1.25 }, latency: { ...latency, speedup: 0.8 }, outputs: [] };
   assert.deepEqual(warningsOf(measured, rounds(50)), [
     {
       code: "slower_than_original",
