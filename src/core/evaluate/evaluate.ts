@@ -158,7 +158,7 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
     );
     // Without a reference the models are a teacher and a student, whose shapes are the user's business.
     const { layerReference } = options;
-    requireSameKind(comparison, layerReference ? shapesByValue(layerReference) : () => true);
+    requireSameKind(comparison, layerReference ? shapesByValue(layerReference.model) : () => true);
     if (options.threads !== threads) {
       await pair.close();
       pair = await timed("reload", () => openPair(openSession, paths, threads));

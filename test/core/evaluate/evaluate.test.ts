@@ -306,8 +306,14 @@ describe("evaluateModels", () => {
       make.output(after(make, make.input("x", ["n", 4])), "y", undefined, dtype);
       return make.model;
     };
-    const held = (before: Model, after: Model, reference: Model | undefined = before) =>
-      evaluateModels(options({ before: write(before), after: write(after), layerReference: reference }));
+    const held = (before: Model, after: Model) =>
+      evaluateModels(
+        options({
+          before: write(before),
+          after: write(after),
+          layerReference: { model: before, results: new Map() },
+        }),
+      );
     const pointwise = (op: string) => build((make, x) => make.op(op, [x]));
 
     it("NaN where the original gives numbers ends the job", async () => {
