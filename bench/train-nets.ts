@@ -4,7 +4,7 @@ import { elementCount, type Tensor, tensorOf } from "../src/core/onnx/tensor.ts"
 import { Random } from "../src/core/random.ts";
 import { openSession } from "../src/core/runtime/session.ts";
 import { crossEntropy } from "../src/core/train/losses.ts";
-import { buildStepGraph, type StepGraph } from "../src/core/train/step-graph.ts";
+import { buildStepGraph, type StepGraph, soloNetwork } from "../src/core/train/step-graph.ts";
 import { createTrainable, type TrainableModel } from "../src/core/train/trainable.ts";
 import { cnn, mlp, resNet18, transformer } from "../test/support/networks.ts";
 
@@ -51,7 +51,7 @@ export interface NetStep {
 export async function netStep({ batchSize, classes, model, inputs }: Net): Promise<NetStep> {
   const trainable = createTrainable(model());
   const batch = { feeds: inputs(batchSize), targets: integers("labels", "labels", classes, [batchSize]) };
-  const graph = await buildStepGraph(trainable, {
+  const graph = await buildStepGraph([soloNetwork(trainable)], {
     batch,
     objective: ({ g, value, target }) => [
       { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },

@@ -22,8 +22,8 @@ async function step(): Promise<number> {
   const started = performance.now();
   const results = await session.run({ ...graph.feeds, ...batchFeeds(batch) });
   updates++;
-  for (const [k, { data, slots }] of graph.parameters.entries()) {
-    applyUpdate(OPTIMIZERS.adamw, data, floatsOf(results[graph.gradients[k]!]!), slots, {
+  for (const { parameter, gradient } of graph.parameters) {
+    applyUpdate(OPTIMIZERS.adamw, parameter.data, floatsOf(results[gradient!]!), parameter.slots, {
       learningRate: 1e-3,
       weightDecay: 0.01,
       gradientScale: 1,

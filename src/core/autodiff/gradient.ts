@@ -18,11 +18,16 @@ export const TRAINING_OPSET = 21;
 
 /**
  * Emits dL/dv for each of `wanted` behind the nodes of the graph. `loss` has one element. Shapes, and integer inputs such as axes, must
- * be known (`resolveStatics`). A value that the loss does not depend on has no entry.
+ * be known (`resolveStatics`). A value that the loss does not depend on has no entry; none flows through `detached` values.
  * Throws `unsupported` with the node when a rule is missing.
  */
-export function buildGradients(g: GraphBuilder, loss: Value, wanted: readonly Value[]): ReadonlyMap<Value, Value> {
-  const active = activeValues(g.graph.model, wanted);
+export function buildGradients(
+  g: GraphBuilder,
+  loss: Value,
+  wanted: readonly Value[],
+  detached: ReadonlySet<Value> = new Set(),
+): ReadonlyMap<Value, Value> {
+  const active = activeValues(g.graph.model, wanted, detached);
   const contributions = new Map<Value, Value[]>([[loss, [g.full(dimsOf(loss), 1, loss)]]]);
   const gradients = new Map<Value, Value>();
   const keep = new Set(wanted);
@@ -111,14 +116,26 @@ function isConstant(node: Node): boolean {
   return CONSTANT_OPERATORS.has(node.opType) || (node.opType === "Cast" && !isFloat(dtypeOfOnnx(node.int("to", 1))));
 }
 
-/** Values that depend on `wanted` through something other than shapes, comparisons and whole numbers. */
-function activeValues(model: Model, wanted: readonly Value[]): ReadonlySet<Value> {
+/**
+ * Values that depend on `wanted` through something other than shapes, comparisons and whole numbers. Integers are among them where they
+ * stand for real numbers: what a straight-through rule makes of one, and what is made of that.
+ */
+function activeValues(
+  model: Model,
+  wanted: readonly Value[],
+  detached: ReadonlySet<Value> = new Set(),
+): ReadonlySet<Value> {
   const active = new Set(wanted);
   for (const node of model.graph.nodes) {
     if (isConstant(node)) continue;
-    if (!readsOf(node).some((value) => active.has(value))) continue;
+    const reads = readsOf(node).filter((value) => active.has(value));
+    if (reads.length === 0) continue;
+    const standsForReal =
+      (node.domain === "" && GRADIENT_RULES[node.opType]?.straightThrough === true) ||
+      reads.some(({ dtype }) => dtype !== undefined && !isFloat(dtype));
     for (const value of node.outputs) {
-      if (value.name !== "" && (value.dtype === undefined || isFloat(value.dtype))) active.add(value);
+      if (value.name === "" || detached.has(value)) continue;
+      if (value.dtype === undefined || isFloat(value.dtype) || standsForReal) active.add(value);
     }
   }
   return active;

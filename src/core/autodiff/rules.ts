@@ -9,6 +9,7 @@ import { NORMALIZATION } from "./rules/normalization.ts";
 import { POOLING } from "./rules/pooling.ts";
 import { REDUCTIONS } from "./rules/reductions.ts";
 import { RESAMPLING } from "./rules/resampling.ts";
+import { ROUNDING } from "./rules/rounding.ts";
 
 export const GRADIENT_RULES: Readonly<Record<string, GradientRule>> = {
   ...ELEMENTWISE,
@@ -19,12 +20,13 @@ export const GRADIENT_RULES: Readonly<Record<string, GradientRule>> = {
   ...NORMALIZATION,
   ...MOVEMENT,
   ...RESAMPLING,
+  ...ROUNDING,
 };
 
 /** Operators whose derivative is zero or that have none: shapes, comparisons, indices, steps, random numbers. They are constants to the walk. */
 export const CONSTANT_OPERATORS: ReadonlySet<string> = new Set([
   ...["Shape", "Size", "Constant", "ConstantOfShape", "EyeLike", "Range", "OneHot", "NonZero", "Unique"],
   ...["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"],
-  ...["ArgMax", "ArgMin", "Hardmax", "Sign", "Floor", "Ceil", "Round", "NonMaxSuppression"],
+  ...["ArgMax", "ArgMin", "Hardmax", "Sign", "Floor", "Ceil", "NonMaxSuppression"],
   ...["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"],
 ]);

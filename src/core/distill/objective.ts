@@ -49,7 +49,7 @@ export interface DistillationLoss {
   readonly beta: number;
   readonly hints: readonly HintSpec[];
   /** Which outputs mean the same; undefined pairs them by name, or the only one of each model with the other's. */
-  readonly outputs?: readonly { readonly teacher: string; readonly student: string }[];
+  readonly outputs?: readonly OutputPair[];
 }
 
 /** What the fields mean when nothing is said: Hinton's loss at temperature 4. */
@@ -74,12 +74,18 @@ const HINTS: Readonly<Record<HintKind, (context: ObjectiveContext, s: Value, t: 
   attention_map: ({ g }, s, t) => attentionKl(g, s, t),
 };
 
+/** Outputs of two models that mean the same. */
+export interface OutputPair {
+  readonly teacher: string;
+  readonly student: string;
+}
+
 /** Which of two models' outputs mean the same. Throws `invalid_params` where that is not clear. */
 export function pairOutputs(
   teacher: readonly { readonly name: string }[],
   student: readonly { readonly name: string }[],
   given: DistillationLoss["outputs"],
-): readonly { readonly teacher: string; readonly student: string }[] {
+): readonly OutputPair[] {
   const [ours, theirs] = [student, teacher].map((outputs) => outputs.map(({ name }) => name)) as [string[], string[]];
   const pairs =
     given ??
@@ -104,7 +110,7 @@ export function pairOutputs(
 }
 
 /** What must be read from the teacher for these losses. */
-export function teacherValues(loss: DistillationLoss, pairs: ReturnType<typeof pairOutputs>): readonly TeacherValue[] {
+export function teacherValues(loss: DistillationLoss, pairs: readonly OutputPair[]): readonly TeacherValue[] {
   const scores = loss.outputLoss === "kl" || loss.outputLoss === "dkd";
   const outputs =
     loss.klWeight === 0 ? [] : pairs.map(({ teacher: value }) => ({ value, target: outputTarget(value), scores }));
@@ -122,7 +128,7 @@ export const LABELS = "labels";
  * label_weight · L(labels) + kl_weight · L(teacher's outputs) + Σ hints. Labels belong to the first pair of outputs: integers are classes
  * (cross-entropy), floats of the output's shape are values (mean squared error).
  */
-export function distillationObjective(loss: DistillationLoss, pairs: ReturnType<typeof pairOutputs>): Objective {
+export function distillationObjective(loss: DistillationLoss, pairs: readonly OutputPair[]): Objective {
   return (context) => {
     const { value, target } = context;
     const terms: LossTerm[] = [];

@@ -1,22 +1,19 @@
-import { CoreError, checkCancelled } from "../errors.ts";
+/**
+ * Offline distillation: a student learns from a teacher that does not change, and from labels where there are any; the baseline is the same
+ * student from the same start on the labels alone.
+ */
+import { CoreError } from "../errors.ts";
 import type { Model } from "../onnx/ir.ts";
-import { elementCount, floatsOf, type Tensor } from "../onnx/tensor.ts";
-import { type TrainingHooks, type TrainingResult, type TrainingSettings, train } from "../train/loop.ts";
+import type { OpenSession } from "../runtime/session.ts";
+import type { TrainingResult, TrainingSettings } from "../train/loop.ts";
+import { type Phase, type PhaseHooks, runPhases } from "../train/phases.ts";
 import { type Samples, splitSamples } from "../train/samples.ts";
-import { buildStepGraph } from "../train/step-graph.ts";
+import { buildStepGraph, soloNetwork } from "../train/step-graph.ts";
 import { createTrainable, exportTrained, type TrainableModel } from "../train/trainable.ts";
-import { createValidator, type ValidationMetric } from "../train/validate.ts";
-import {
-  type DistillationLoss,
-  distillationObjective,
-  LABELS,
-  outputTarget,
-  pairOutputs,
-  teacherValues,
-} from "./objective.ts";
-import { openTeacher, type Teacher, teacherOutputs, withTargets } from "./teacher.ts";
-
-type Named = Readonly<Record<string, Tensor>>;
+import type { ValidationMetric } from "../train/validate.ts";
+import { agreementWith, type Judge, judgeNetwork, judgeTeacher } from "./judge.ts";
+import { type DistillationLoss, distillationObjective, LABELS, pairOutputs, teacherValues } from "./objective.ts";
+import { openTeacher, teachSamples } from "./teacher.ts";
 
 export interface OfflineDistillation {
   /** Null trains the student on labels alone. */
@@ -40,21 +37,6 @@ export interface OfflineDistillation {
   readonly maxCacheBytes?: number;
 }
 
-export interface DistillationHooks extends Pick<TrainingHooks, "openSession" | "signal" | "checkpointEveryMs"> {
-  /** `phase` is what is being done; `fraction` is the part of it that is done. */
-  readonly onProgress?: (progress: {
-    readonly phase: Phase;
-    readonly fraction: number;
-    readonly message: string;
-  }) => void;
-  readonly onEpoch?: (phase: Phase, record: TrainingResult["history"][number]) => void;
-  /** As for `train`; the two runs have a checkpoint each. */
-  readonly saveCheckpoint?: (phase: Phase, bytes: Uint8Array) => Promise<void>;
-  readonly resumeFrom?: Readonly<Partial<Record<Phase, Uint8Array>>>;
-}
-
-export type Phase = "teach" | "distill" | "baseline";
-
 export interface OfflineResult {
   readonly student: Model;
   readonly run: TrainingResult;
@@ -70,87 +52,80 @@ export interface OfflineResult {
   } | null;
 }
 
-const MAX_CACHE_BYTES = 2 ** 30;
-
 /**
  * Trains a student on what a frozen teacher says (and on labels, where there are any). The teacher runs once over all samples and its
  * outputs are kept, unless augmentation changes what it sees or they would not fit.
  *
- * Throws what `train` throws, and `invalid_params` where teacher, student, losses and samples do not fit together.
+ * Throws what `trainNetworks` throws, and `invalid_params` where teacher, student, losses and samples do not fit together.
  */
-export async function distillOffline(spec: OfflineDistillation, hooks: DistillationHooks): Promise<OfflineResult> {
+export async function distillOffline(spec: OfflineDistillation, hooks: PhaseHooks): Promise<OfflineResult> {
   const { loss, training: settings } = spec;
+  const { openSession, signal } = hooks;
+  const { threads, batchSize, seed } = settings;
   const pairs = pairOutputs((spec.teacher ?? spec.student).graph.outputs, spec.student.graph.outputs, loss.outputs);
   checkLabels(spec);
   checkTeacher(spec);
-  const trainable = createTrainable(spec.student, {
-    watch: [...new Set(loss.hints.map(({ student }) => student))],
-    ...(spec.reinitialize && { reinitializeSeed: settings.seed }),
-  });
+  const start = (watch: readonly string[]) =>
+    createTrainable(spec.student, { watch, ...(spec.reinitialize && { reinitializeSeed: seed }) });
+  const student = start([...new Set(loss.hints.map((hint) => hint.student))]);
   const metric = spec.metric ?? agreementWith(loss, pairs[0]!);
   // Without labels to be judged by, the student is judged by the teacher's outputs, even if no loss reads them.
   const read = teacherValues(spec.metric ? loss : { ...loss, klWeight: 1 }, pairs);
-  const { openSession } = hooks;
   const teacher =
-    spec.teacher && read.length > 0
-      ? await openTeacher(spec.teacher, read, { openSession, threads: settings.threads })
-      : null;
+    spec.teacher && read.length > 0 ? await openTeacher(spec.teacher, read, { openSession, threads }) : null;
   try {
-    const { samples, moreTargets } = teacher ? await teach(spec, teacher, hooks) : { samples: spec.samples };
-    const { training, validation } = splitSamples(samples, spec.validationSplit, settings.seed);
-    const judged = spec.evaluation ?? validation;
-    const judge: Judge = { samples: judged, metric, settings, teacher, hooks };
-    const before = await judgeStudent(judge, trainable);
-    const run = async (phase: Phase, own: TrainableModel, ownLoss: DistillationLoss): Promise<TrainingResult> =>
-      train(
-        {
-          trainable: own,
-          objective: distillationObjective(ownLoss, pairs),
-          training,
-          validation,
-          metric,
-          // On labels alone, and judged by them, a student has no use for the teacher.
-          moreTargets: phase === "baseline" && !metric.readsComputedTargets ? undefined : moreTargets,
-        },
-        settings,
-        {
-          openSession,
-          signal: hooks.signal,
-          resumeFrom: hooks.resumeFrom?.[phase],
-          ...(hooks.checkpointEveryMs !== undefined && { checkpointEveryMs: hooks.checkpointEveryMs }),
-          ...(hooks.saveCheckpoint && { saveCheckpoint: (bytes) => hooks.saveCheckpoint!(phase, bytes) }),
-          onProgress: (p) =>
-            hooks.onProgress?.({
-              phase,
-              fraction: p.fraction,
-              message: `epoch ${p.epoch} of ${p.epochs}, loss ${p.loss.toPrecision(4)}, ${Math.round(p.samplesPerSecond)} samples/s, ${Math.ceil(p.remainingSeconds)} s left`,
-            }),
-          onEpoch: (record) => hooks.onEpoch?.(phase, record),
-        },
-      );
-    const result = await run("distill", trainable, loss);
-    const after = await judgeStudent(judge, trainable, result);
-
-    const plain = spec.baseline
-      ? createTrainable(spec.student, spec.reinitialize ? { reinitializeSeed: settings.seed } : {})
-      : undefined;
-    const plainRun = plain && (await run("baseline", plain, { ...loss, klWeight: 0, hints: [], labelWeight: 1 }));
-    const metrics =
-      judged && before !== null && after !== null
-        ? {
-            name: metric.name,
-            samples: judged.count,
-            teacher: spec.teacher && (await judgeTeacher(judge, spec.teacher, pairs)),
-            studentBefore: before,
-            studentAfter: after,
-            baseline: plain && plainRun ? await judgeStudent(judge, plain, plainRun) : null,
-          }
-        : null;
+    const taught = teachSamples(teacher, spec.samples, { settings, maxCacheBytes: spec.maxCacheBytes, signal });
+    const held = splitSamples(spec.samples, spec.validationSplit, seed).validation;
+    const judge: Judge = {
+      ...{ samples: spec.evaluation ?? held, metric, batchSize, threads, openSession, signal, teacher },
+    };
+    const before = await judgeNetwork(judge, student);
+    const phase = (name: string, trainable: TrainableModel, own: DistillationLoss, needsTeacher: boolean): Phase => ({
+      name,
+      share: 1,
+      async prepare(_done, progress) {
+        const { samples, moreTargets } = await taught(progress);
+        return {
+          networks: [{ prefix: "", trainable, metric }],
+          updates: [{ trains: [""], objective: distillationObjective(own, pairs) }],
+          ...splitSamples(samples, spec.validationSplit, seed),
+          moreTargets: needsTeacher ? moreTargets : undefined,
+        };
+      },
+    });
+    const onLabels = { ...loss, klWeight: 0, hints: [], labelWeight: 1 };
+    const baseline = spec.baseline ? start([]) : undefined;
+    const done = await runPhases(
+      [
+        phase("distill", student, loss, true),
+        // On labels alone, and judged by them, a student has no use for the teacher.
+        ...(baseline ? [phase("baseline", baseline, onLabels, metric.readsComputedTargets === true)] : []),
+      ],
+      settings,
+      hooks,
+    );
+    const runOf = (name: string): TrainingResult => {
+      const { networks, samplesPerSecond } = done.get(name)!;
+      return { ...networks[""]!, samplesPerSecond };
+    };
+    const run = runOf("distill");
+    const after = await judgeNetwork(judge, student, run.values);
+    const plain = baseline && { network: baseline, run: runOf("baseline") };
     return {
-      student: exportTrained(trainable, result.values),
-      run: result,
-      baseline: plain && plainRun ? { model: exportTrained(plain, plainRun.values), run: plainRun } : null,
-      metrics,
+      student: exportTrained(student, run.values),
+      run,
+      baseline: plain ? { model: exportTrained(plain.network, plain.run.values), run: plain.run } : null,
+      metrics:
+        judge.samples && before !== null && after !== null
+          ? {
+              name: metric.name,
+              samples: judge.samples.count,
+              teacher: spec.teacher && (await judgeTeacher(judge, spec.teacher, pairs)),
+              studentBefore: before,
+              studentAfter: after,
+              baseline: plain ? await judgeNetwork(judge, plain.network, plain.run.values) : null,
+            }
+          : null,
     };
   } finally {
     await teacher?.close();
@@ -163,7 +138,7 @@ export async function distillOffline(spec: OfflineDistillation, hooks: Distillat
  */
 export async function checkHints(
   { teacher, student, loss, samples }: Pick<OfflineDistillation, "student" | "loss" | "samples"> & { teacher: Model },
-  options: { readonly openSession: DistillationHooks["openSession"]; readonly threads: number },
+  options: { readonly openSession: OpenSession; readonly threads: number },
 ): Promise<void> {
   const pairs = pairOutputs(teacher.graph.outputs, student.graph.outputs, loss.outputs);
   for (const [whose, model] of Object.entries({ teacher, student })) {
@@ -180,7 +155,7 @@ export async function checkHints(
   const opened = await openTeacher(teacher, teacherValues(loss, pairs), options);
   try {
     const { feeds, targets } = samples.gather(Uint32Array.from({ length: Math.min(2, samples.count) }, (_, i) => i));
-    await buildStepGraph(trainable, {
+    await buildStepGraph([soloNetwork(trainable)], {
       batch: { feeds, targets: { ...targets, ...(await opened.run(feeds)) } },
       objective: distillationObjective(loss, pairs),
       seed: 0,
@@ -208,124 +183,4 @@ function checkLabels({ samples, loss, baseline }: OfflineDistillation): void {
     (loss.outputLoss === "dkd" && loss.klWeight > 0 && "decoupled distillation is not possible") ||
     (baseline && "there can be no `baseline`");
   if (need) throw new CoreError("invalid_params", `The dataset has no labels: ${need}.`);
-}
-
-/** The samples with the teacher's values, or a way to compute these for each batch. */
-async function teach(
-  { samples, training, maxCacheBytes = MAX_CACHE_BYTES }: OfflineDistillation,
-  teacher: Teacher,
-  hooks: DistillationHooks,
-): Promise<{ samples: Samples; moreTargets?: (feeds: Named) => Promise<Named> }> {
-  const { batchSize, augmentation } = training;
-  const one = await teacher.run(samples.gather([0]).feeds);
-  const bytes = samples.count * Object.values(one).reduce((sum, { dims }) => sum + 4 * elementCount(dims), 0);
-  if (bytes === 0) return { samples };
-  if (augmentation || bytes > maxCacheBytes) return { samples, moreTargets: (feeds) => teacher.run(feeds) };
-  const targets = await teacherOutputs(teacher, samples, {
-    batchSize,
-    signal: hooks.signal,
-    onProgress: (fraction) =>
-      hooks.onProgress?.({
-        phase: "teach",
-        fraction,
-        message: `${Math.round(fraction * samples.count)} of ${samples.count} samples`,
-      }),
-  });
-  return { samples: withTargets(samples, targets) };
-}
-
-/** What the final numbers are made of. */
-interface Judge {
-  readonly samples: Samples | undefined;
-  readonly metric: ValidationMetric;
-  readonly settings: TrainingSettings;
-  readonly teacher: Teacher | null;
-  readonly hooks: DistillationHooks;
-}
-
-/** The metric of the student as it is, or with the values of a run; null without samples. */
-async function judgeStudent(
-  { samples, metric, settings, teacher, hooks }: Judge,
-  student: TrainableModel,
-  run?: TrainingResult,
-): Promise<number | null> {
-  if (!samples) return null;
-  const { batchSize, threads } = settings;
-  const { openSession, signal } = hooks;
-  const moreTargets = teacher ? (feeds: Named) => teacher.run(feeds) : undefined;
-  const validator = await createValidator(student, { metric, batchSize, threads, openSession, moreTargets });
-  try {
-    return await validator.evaluate(run?.values ?? student, samples, signal);
-  } finally {
-    await validator.close();
-  }
-}
-
-/** The same metric of the teacher, whose outputs stand in for the student's. */
-async function judgeTeacher(
-  { samples, metric, settings, teacher, hooks }: Judge,
-  model: Model,
-  pairs: ReturnType<typeof pairOutputs>,
-): Promise<number> {
-  const plain = pairs.map((pair) => ({ value: pair.teacher, target: pair.student, scores: false }));
-  const { openSession, signal } = hooks;
-  const session = await openTeacher(model, plain, { openSession, threads: settings.threads });
-  try {
-    let [sum, positions] = [0, 0];
-    for (let start = 0; start < samples!.count; start += settings.batchSize) {
-      checkCancelled(signal);
-      const rows = Math.min(settings.batchSize, samples!.count - start);
-      const { feeds, targets } = samples!.gather(Uint32Array.from({ length: rows }, (_, i) => start + i));
-      const more = metric.readsComputedTargets && teacher ? await teacher.run(feeds) : {};
-      const score = metric.score(await session.run(feeds), { ...targets, ...more });
-      sum += score.sum;
-      positions += score.positions;
-    }
-    return sum / positions;
-  } finally {
-    await session.close();
-  }
-}
-
-/**
- * How well a student follows its teacher where nothing else is known: the share of rows with the same largest score, or the mean squared
- * error for outputs that are not scores.
- */
-function agreementWith(
-  { outputLoss }: DistillationLoss,
-  pair: { readonly teacher: string; readonly student: string },
-): ValidationMetric {
-  const values = (outputs: Named, targets: Named) => {
-    const student = outputs[pair.student]!;
-    return { s: floatsOf(student), t: floatsOf(targets[outputTarget(pair.teacher)]!), width: student.dims.at(-1)! };
-  };
-  if (outputLoss === "kl" || outputLoss === "dkd") {
-    return {
-      name: "teacher_agreement",
-      better: "higher",
-      readsComputedTargets: true,
-      score: (outputs, targets) => {
-        const { s, t, width } = values(outputs, targets);
-        let sum = 0;
-        for (let start = 0; start < s.length; start += width)
-          if (largest(s, start, width) === largest(t, start, width)) sum++;
-        return { sum, positions: s.length / width };
-      },
-    };
-  }
-  return {
-    name: "teacher_mse",
-    better: "lower",
-    readsComputedTargets: true,
-    score: (outputs, targets) => {
-      const { s, t } = values(outputs, targets);
-      return { sum: s.reduce((sum, x, i) => sum + (x - t[i]!) ** 2, 0), positions: s.length };
-    },
-  };
-}
-
-function largest(values: Float32Array, start: number, width: number): number {
-  let best = 0;
-  for (let i = 1; i < width; i++) if (values[start + i]! > values[start + best]!) best = i;
-  return best;
 }

@@ -149,6 +149,55 @@ export async function teacherOutputs(teacher: Teacher, samples: Samples, options
   );
 }
 
+/** Samples with the teacher's values among their targets, or with a way to compute these for each batch. */
+export interface TaughtSamples {
+  readonly samples: Samples;
+  readonly moreTargets?: ((feeds: Named) => Promise<Named>) | undefined;
+}
+
+const MAX_CACHE_BYTES = 2 ** 30;
+
+/**
+ * Lets a teacher run over all samples, once, when it is first asked to, and keeps what it says; it runs on each batch instead where
+ * augmentation changes what it sees or its outputs take more than `maxCacheBytes`. Without a teacher the samples are what they were.
+ */
+export function teachSamples(
+  teacher: Teacher | null,
+  samples: Samples,
+  options: {
+    readonly settings: { readonly batchSize: number; readonly augmentation: unknown };
+    readonly maxCacheBytes?: number | undefined;
+    readonly signal?: AbortSignal | undefined;
+  },
+): (progress?: (fraction: number, message: string) => void) => Promise<TaughtSamples> {
+  const { settings, signal, maxCacheBytes = MAX_CACHE_BYTES } = options;
+  const teach = async (progress?: (fraction: number, message: string) => void): Promise<TaughtSamples> => {
+    if (!teacher) return { samples };
+    const one = await teacher.run(samples.gather([0]).feeds);
+    const bytes = samples.count * Object.values(one).reduce((sum, { dims }) => sum + 4 * elementCount(dims), 0);
+    if (bytes === 0) return { samples };
+    if (settings.augmentation || bytes > maxCacheBytes) {
+      return { samples, moreTargets: (feeds) => teacher.run(feeds) };
+    }
+    const onProgress = (fraction: number) =>
+      progress?.(
+        fraction,
+        `the teacher's outputs, ${Math.round(fraction * samples.count)} of ${samples.count} samples`,
+      );
+    return {
+      samples: withTargets(
+        samples,
+        await teacherOutputs(teacher, samples, { batchSize: settings.batchSize, signal, onProgress }),
+      ),
+    };
+  };
+  let taught: Promise<TaughtSamples> | undefined;
+  return (progress) => {
+    taught ??= teach(progress);
+    return taught;
+  };
+}
+
 /** The samples with further targets, one row for each sample. */
 export function withTargets(samples: Samples, targets: Named): Samples {
   return {

@@ -28,16 +28,21 @@ export function checkAugmentable(name: string, images: Tensor): void {
   }
 }
 
-/** `samples` are the positions of the batch's images in the dataset. */
+/** `samples` are the positions of the batch's images in the dataset; of another `stream` the same ones are changed otherwise. */
 export function augmentImages(
   images: Tensor,
   spec: AugmentationSpec,
-  draw: { readonly seed: number; readonly epoch: number; readonly samples: ArrayLike<number> },
+  draw: {
+    readonly seed: number;
+    readonly epoch: number;
+    readonly samples: ArrayLike<number>;
+    readonly stream?: string;
+  },
 ): Tensor {
   const [n, channels, height, width] = images.dims as [number, number, number, number];
   const source = new Float32Array(images.bytes.buffer as ArrayBuffer, images.bytes.byteOffset, images.byteLength / 4);
   const result = new Float32Array(source.length);
-  const random = new Random(draw.seed, "augmentation");
+  const random = new Random(draw.seed, `augmentation${draw.stream ?? ""}`);
   for (let i = 0; i < n; i++) {
     // Eight words for each sample and epoch.
     random.position = 8 * (draw.epoch * 2 ** 32 + draw.samples[i]!);

@@ -3,13 +3,22 @@ import { floatsOf, type Tensor } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { type AugmentationSpec, augmentImages, checkAugmentable } from "./augment.ts";
-import { applyUpdate, moveAverage, type OptimizerSpec } from "./optimizer.ts";
+import { applyUpdate, type OptimizerSpec } from "./optimizer.ts";
 import { decays } from "./parameters.ts";
-import { type EpochRecord, RunState } from "./run-state.ts";
+import { movingAverage, type Rewrite } from "./rewrites.ts";
+import { type EpochRecord, type RunNetwork, RunState } from "./run-state.ts";
 import type { SampleBatch, Samples } from "./samples.ts";
 import { learningRateAt, type ScheduleSpec } from "./schedule.ts";
-import { batchFeeds, buildStepGraph, drawMask, type Objective, type StepGraph } from "./step-graph.ts";
-import type { TrainableModel, TrainedValues } from "./trainable.ts";
+import {
+  batchFeeds,
+  buildStepGraph,
+  type Objective,
+  STEP_REWRITES,
+  type StepGraph,
+  type StepParameter,
+} from "./step-graph.ts";
+import type { StepNetwork } from "./step-networks.ts";
+import { averageOf, type TrainableModel, type TrainedValues } from "./trainable.ts";
 import { createValidator, type ValidationMetric, type Validator } from "./validate.ts";
 
 type Named = Readonly<Record<string, Tensor>>;
@@ -22,27 +31,57 @@ export interface TrainingSettings {
   readonly schedule: ScheduleSpec;
   readonly warmupSteps: number;
   readonly weightDecay: number;
-  /** Gradients are scaled down to this norm, taken over all parameters; null never. */
+  /** The gradients of a network are scaled down to this norm, taken over all of its parameters; null never. */
   readonly gradientClip: number | null;
   /** Decay of the moving average of the weights, which is then what is validated and exported; null for none. */
   readonly averageDecay: number | null;
   /** Random changes of the images of one input. */
   readonly augmentation: (AugmentationSpec & { readonly input: string }) | null;
-  /** Stop after so many epochs without a better metric; null never. */
+  /** Stop after so many epochs without a better metric of any network; null never. */
   readonly patience: number | null;
   readonly seed: number;
   readonly threads: number;
 }
 
-export interface TrainingTask {
+/** A network of a run. */
+export interface TaskNetwork {
+  /** What its values are called by in objectives, in front of their own names: "" for a network alone, `teacher/` beside others. */
+  readonly prefix: string;
   readonly trainable: TrainableModel;
+  /** How each epoch is judged on the validation samples; the values of the best one are the result. */
+  readonly metric?: ValidationMetric | undefined;
+}
+
+/** Part of a step: some networks learn, the others compute with the values that they have by then. */
+export interface UpdateSpec {
+  /** The prefixes of the networks that learn. */
+  readonly trains: readonly string[];
   readonly objective: Objective;
+}
+
+export interface NetworksTask {
+  /** Those that learn. */
+  readonly networks: readonly TaskNetwork[];
+  /** The updates of one step, on the same batch, one after the other. */
+  readonly updates: readonly UpdateSpec[];
+  /**
+   * The moving average of a network's weights as one more network of every update, with data and noise of its own. It needs `averageDecay`.
+   */
+  readonly follower?: { readonly prefix: string; readonly of: string } | undefined;
   readonly training: Samples;
   /** Samples to judge each epoch by. Without them the last epoch's values are the result. */
   readonly validation?: Samples | undefined;
-  readonly metric?: ValidationMetric | undefined;
   /** Targets that are computed from a batch as it is fed, after augmentation: a teacher's outputs. */
   readonly moreTargets?: ((feeds: Named) => Promise<Named>) | undefined;
+  /** What training does to the networks; that of `step-graph.ts` when not given. */
+  readonly rewrites?: readonly Rewrite[];
+}
+
+/** A network that is trained alone. */
+export interface TrainingTask extends Pick<NetworksTask, "training" | "validation" | "moreTargets" | "rewrites"> {
+  readonly trainable: TrainableModel;
+  readonly objective: Objective;
+  readonly metric?: ValidationMetric | undefined;
 }
 
 export interface TrainingProgress {
@@ -51,7 +90,7 @@ export interface TrainingProgress {
   readonly epochs: number;
   readonly step: number;
   readonly steps: number;
-  /** Of the last step. */
+  /** Of the last step, summed over its updates. */
   readonly loss: number;
   readonly learningRate: number;
   readonly samplesPerSecond: number;
@@ -65,7 +104,7 @@ export interface TrainingHooks {
   readonly signal?: AbortSignal | undefined;
   /** Called several times a second at most. */
   readonly onProgress?: (progress: TrainingProgress) => void;
-  readonly onEpoch?: (record: EpochRecord) => void;
+  readonly onEpoch?: (record: EpochRecord, prefix: string) => void;
   /** Stores the state of the run: after every epoch, and every `checkpointEveryMs` within one. */
   readonly saveCheckpoint?: (bytes: Uint8Array) => Promise<void>;
   readonly checkpointEveryMs?: number;
@@ -73,94 +112,148 @@ export interface TrainingHooks {
   readonly resumeFrom?: Uint8Array | undefined;
 }
 
-export interface TrainingResult {
+/** What became of one network. */
+export interface NetworkResult {
   readonly history: readonly EpochRecord[];
   /** The epoch whose values these are, counted from 1. */
   readonly bestEpoch: number;
   readonly bestMetric: number | null;
   readonly values: TrainedValues;
+}
+
+export interface NetworksResult {
+  /** By prefix. */
+  readonly networks: Readonly<Record<string, NetworkResult>>;
   /** Over all training steps, validation left out. */
   readonly samplesPerSecond: number;
 }
 
+export type TrainingResult = NetworkResult & Pick<NetworksResult, "samplesPerSecond">;
+
 const PROGRESS_EVERY_MS = 250;
 
+/** Trains a network alone; see `trainNetworks`. */
+export async function train(
+  { trainable, objective, metric, ...task }: TrainingTask,
+  settings: TrainingSettings,
+  hooks: TrainingHooks,
+): Promise<TrainingResult> {
+  const networks = [{ prefix: "", trainable, metric }];
+  const result = await trainNetworks({ ...task, networks, updates: [{ trains: [""], objective }] }, settings, hooks);
+  return { ...result.networks[""]!, samplesPerSecond: result.samplesPerSecond };
+}
+
 /**
- * Trains a model: shuffled batches of one size (what is left over at the end of an epoch is left out; every epoch has another order), an
- * optimizer step each, validation after every epoch. The same arguments give the same result, bit for bit, on the same machine and number
- * of threads, whether the run was interrupted or not.
+ * Trains networks together: shuffled batches of one size (what is left over at the end of an epoch is left out; every epoch has another
+ * order), an optimizer step for each network and batch, validation of all after every epoch. The same arguments give the same result, bit
+ * for bit, on the same machine and number of threads, whether the run was interrupted or not.
  *
  * Throws `non_finite` with step and tensor when a loss or gradient is not a finite number, `cancelled` between two steps, `unsupported`
  * or `invalid_params` before the first step.
  */
-export async function train(
-  task: TrainingTask,
+export async function trainNetworks(
+  task: NetworksTask,
   settings: TrainingSettings,
   hooks: TrainingHooks,
-): Promise<TrainingResult> {
+): Promise<NetworksResult> {
   const run = await openRun(task, settings, hooks);
   try {
     return await runEpochs(run);
   } finally {
-    await run.session.close();
-    await run.validator?.close();
+    for (const { session } of run.updates) await session.close();
+    for (const validator of run.validators.values()) await validator.close();
   }
 }
 
+interface Update {
+  readonly graph: StepGraph;
+  readonly session: Session;
+}
+
 interface Run {
-  readonly task: TrainingTask;
+  readonly task: NetworksTask;
   readonly settings: TrainingSettings;
   readonly hooks: TrainingHooks;
   readonly batchSize: number;
   readonly stepsPerEpoch: number;
-  readonly graph: StepGraph;
-  readonly session: Session;
-  readonly validator: Validator | undefined;
+  readonly networks: readonly RunNetwork[];
+  readonly updates: readonly Update[];
+  /** By prefix. */
+  readonly validators: ReadonlyMap<string, Validator>;
   readonly state: RunState;
 }
 
-async function openRun(task: TrainingTask, settings: TrainingSettings, hooks: TrainingHooks): Promise<Run> {
-  const { trainable, training, metric, validation, moreTargets } = task;
+async function openRun(task: NetworksTask, settings: TrainingSettings, hooks: TrainingHooks): Promise<Run> {
+  const { training } = task;
   const { openSession } = hooks;
+  const { averageDecay, threads, seed } = settings;
   const batchSize = Math.min(settings.batchSize, training.count);
-  const first = await nextBatch(
+  const networks = task.networks.map(({ prefix, trainable }) => ({
+    prefix,
+    trainable,
+    averages: averageDecay === null ? undefined : averageOf(trainable),
+  }));
+  const stepNetworks = networksOfStep(task, networks);
+  const batch = await nextBatch(
     task,
     settings,
     0,
     Uint32Array.from({ length: batchSize }, (_, i) => i),
   );
-  const graph = await buildStepGraph(trainable, {
-    batch: first,
-    objective: task.objective,
-    seed: settings.seed,
-    openSession,
-  });
-  const state = new RunState(graph.parameters, trainable.statistics, {
-    optimizer: settings.optimizer,
-    losses: 1 + graph.terms.length,
-    averaged: settings.averageDecay !== null,
-  });
+  const averages = new Map(networks.map((network) => [network.trainable, network.averages?.parameters]));
+  const rewrites = [
+    ...(task.rewrites ?? STEP_REWRITES),
+    ...(averageDecay === null ? [] : [movingAverage(averageDecay, ({ trainable }) => averages.get(trainable))]),
+  ];
+  const updates: Update[] = [];
+  for (const { trains, objective } of task.updates) {
+    const own = stepNetworks.map((network) => ({ ...network, trained: trains.includes(network.prefix) }));
+    const graph = await buildStepGraph(own, { batch, objective, rewrites, seed, openSession });
+    updates.push({ graph, session: await openSession({ bytes: graph.model }, { threads }) });
+  }
+  const state = new RunState(
+    networks,
+    updates.flatMap(({ graph }) => graph.lossParameters),
+    { optimizer: settings.optimizer, terms: updates.map(({ graph }) => graph.terms.length) },
+  );
   if (hooks.resumeFrom) state.restore(hooks.resumeFrom);
-  const { threads } = settings;
-  const validator =
-    metric && validation
-      ? await createValidator(trainable, { metric, batchSize, threads, openSession, moreTargets })
-      : undefined;
   return {
     task,
     settings,
     hooks,
     batchSize,
     stepsPerEpoch: Math.floor(training.count / batchSize),
-    graph,
-    session: await openSession({ bytes: graph.model }, { threads }),
-    validator,
+    networks: state.networks,
+    updates,
+    validators: await openValidators(task, { batchSize, threads, openSession }),
     state,
   };
 }
 
-async function runEpochs(run: Run): Promise<TrainingResult> {
-  const { settings, hooks, state } = run;
+/** All networks that a step computes. */
+function networksOfStep(
+  { networks, follower }: NetworksTask,
+  averaged: readonly { readonly prefix: string; readonly averages: TrainableModel | undefined }[],
+): readonly Omit<StepNetwork, "trained">[] {
+  if (!follower) return networks;
+  const followed = averaged.find(({ prefix }) => prefix === follower.of)?.averages;
+  if (!followed) throw new CoreError("invalid_params", "Without `average_decay` there is no average that could teach.");
+  return [...networks, { prefix: follower.prefix, trainable: followed, ownInputs: true }];
+}
+
+async function openValidators(
+  { networks, validation, moreTargets }: NetworksTask,
+  options: { readonly batchSize: number; readonly threads: number; readonly openSession: OpenSession },
+): Promise<ReadonlyMap<string, Validator>> {
+  const opened = new Map<string, Validator>();
+  for (const { prefix, trainable, metric } of validation ? networks : []) {
+    if (metric) opened.set(prefix, await createValidator(trainable, { metric, moreTargets, ...options }));
+  }
+  return opened;
+}
+
+async function runEpochs(run: Run): Promise<NetworksResult> {
+  const { settings, hooks, state, networks } = run;
   const { position } = state;
   const clock = { progressAt: 0, checkpointAt: performance.now() };
   while (position.epoch < settings.epochs && !isStalled(run)) {
@@ -169,20 +262,21 @@ async function runEpochs(run: Run): Promise<TrainingResult> {
     await hooks.saveCheckpoint?.(state.encode());
     clock.checkpointAt = performance.now();
   }
-  const { history, best } = position;
-  const trainedSeconds = history.map(({ samples_per_second }) => 1 / samples_per_second);
-  return {
-    history,
-    bestEpoch: best?.epoch ?? position.epoch,
-    bestMetric: best?.metric ?? null,
-    values: state.best,
-    samplesPerSecond: history.length / trainedSeconds.reduce((sum, seconds) => sum + seconds, 0),
-  };
+  const results = networks.map((network): [string, NetworkResult] => {
+    const { history, best } = position.networks[network.prefix]!;
+    const bestEpoch = best?.epoch ?? position.epoch;
+    return [network.prefix, { history, bestEpoch, bestMetric: best?.metric ?? null, values: state.best(network) }];
+  });
+  const { history } = position.networks[networks[0]!.prefix]!;
+  const seconds = history.reduce((sum, { samples_per_second }) => sum + 1 / samples_per_second, 0);
+  return { networks: Object.fromEntries(results), samplesPerSecond: history.length / seconds };
 }
 
-/** Whether `patience` epochs have passed without a better one. */
+/** Whether `patience` epochs have passed without a better one of any network. */
 function isStalled({ settings: { patience }, state: { position } }: Run): boolean {
-  return patience !== null && position.best !== null && position.epoch - position.best.epoch >= patience;
+  if (patience === null) return false;
+  const known = Object.values(position.networks);
+  return known.every(({ best }) => best !== null && position.epoch - best.epoch >= patience);
 }
 
 async function runEpoch(run: Run, clock: { progressAt: number; checkpointAt: number }): Promise<void> {
@@ -207,126 +301,162 @@ async function runEpoch(run: Run, clock: { progressAt: number; checkpointAt: num
   }
 }
 
-/** One optimizer step; answers its loss. */
+/** One step of every update; answers the sum of their losses. */
 async function runStep(run: Run, indices: Uint32Array): Promise<number> {
-  const { task, settings, graph, session, state, stepsPerEpoch } = run;
+  const { task, settings, updates, state } = run;
   const { position } = state;
-  const batch = await nextBatch(task, settings, position.epoch, indices);
-  const feeds: Record<string, Tensor> = { ...graph.feeds, ...batchFeeds(batch) };
-  for (const mask of graph.masks) feeds[mask.input] = drawMask(mask, settings.seed, position.step);
-  const results = await session.run(feeds);
-  const scalar = (name: string) => floatsOf(results[name]!)[0]!;
-  const losses = [scalar(graph.loss), ...graph.terms.map(({ output }) => scalar(output))];
-  const norm = checkFinite(run, results, losses);
-
-  const update = {
-    learningRate: learningRateAt(settings.schedule, {
-      learningRate: settings.learningRate,
-      step: position.step,
-      steps: stepsPerEpoch * settings.epochs,
-      warmupSteps: settings.warmupSteps,
-    }),
-    step: position.step + 1,
-    gradientScale: settings.gradientClip === null ? 1 : Math.min(1, settings.gradientClip / norm),
-  };
-  for (const [i, parameter] of graph.parameters.entries()) {
-    const output = graph.gradients[i];
-    if (output === undefined) continue;
-    const weightDecay = decays(parameter) ? settings.weightDecay : 0;
-    applyUpdate(settings.optimizer, parameter.data, floatsOf(results[output]!), state.slots[i]!, {
-      ...update,
-      weightDecay,
-    });
-  }
-  for (const { running, mean, variance } of graph.batchStatistics) {
-    moveAverage(running.mean, floatsOf(results[mean]!), running.momentum);
-    moveAverage(running.variance, floatsOf(results[variance]!), running.momentum);
+  const feeds = batchFeeds(await nextBatch(task, settings, position.epoch, indices));
+  const learningRate = learningRateOf(run, position.step);
+  let total = 0;
+  for (const [u, update] of updates.entries()) {
+    const { graph } = update;
+    const results = await update.session.run(
+      Object.assign({ ...graph.feeds, ...feeds }, ...graph.parts.map((part) => part.feeds?.(position.step))),
+    );
+    const scalar = (name: string) => floatsOf(results[name]!)[0]!;
+    const losses = graph.terms.map(({ output }) => scalar(output));
+    const loss = scalar(graph.loss);
+    applyGradients(run, update, results, { losses: [loss, ...losses], learningRate });
+    for (const { after, outputs } of graph.parts) {
+      after?.(
+        outputs.map((name) => results[name]!),
+        position.step + 1,
+      );
+    }
+    for (const [i, value] of losses.entries()) position.termSums[u]![i]! += value;
+    total += loss;
   }
   position.step++;
   position.stepOfEpoch++;
-  if (settings.averageDecay !== null) state.average(settings.averageDecay);
-  for (const [i, loss] of losses.entries()) position.lossSums[i]! += loss;
-  return losses[0]!;
+  return total;
 }
 
-/** The norm of all gradients together. Throws `non_finite` with the step and the first tensor that is to blame. */
-function checkFinite({ graph, state }: Run, results: Named, losses: readonly number[]): number {
+function applyGradients(
+  { settings, state }: Run,
+  { graph }: Update,
+  results: Named,
+  { losses, learningRate }: { readonly losses: readonly number[]; readonly learningRate: number },
+): void {
+  const squares = squaresOf(graph, results, losses, state.position.step);
+  const norms = new Map<StepNetwork, number>();
+  for (const [{ network }, square] of squares) norms.set(network, (norms.get(network) ?? 0) + square);
+  for (const { parameter, network, gradient } of graph.parameters) {
+    if (gradient === undefined) continue;
+    applyUpdate(settings.optimizer, parameter.data, floatsOf(results[gradient]!), state.slotsOf(parameter), {
+      learningRate,
+      step: state.position.step + 1,
+      gradientScale:
+        settings.gradientClip === null ? 1 : Math.min(1, settings.gradientClip / Math.sqrt(norms.get(network)!)),
+      weightDecay: decays(parameter) ? settings.weightDecay : 0,
+    });
+  }
+}
+
+/** Σ g² of each parameter that has a gradient. Throws `non_finite` with the step and the first tensor that is to blame. */
+function squaresOf(
+  graph: StepGraph,
+  results: Named,
+  losses: readonly number[],
+  step: number,
+): readonly (readonly [StepParameter, number])[] {
   const squares = floatsOf(results[graph.squares]!);
+  const learned = graph.parameters.filter(({ gradient }) => gradient !== undefined);
   const total = squares.reduce((sum, square) => sum + square, 0);
-  if (losses.every(Number.isFinite) && Number.isFinite(total)) return Math.sqrt(total);
-  const trained = graph.parameters.filter((_, i) => graph.gradients[i] !== undefined);
-  const bad = trained.find((_, i) => !Number.isFinite(squares[i]!));
+  if (losses.every(Number.isFinite) && Number.isFinite(total)) return learned.map((it, i) => [it, squares[i]!]);
+  const bad = learned.find((_, i) => !Number.isFinite(squares[i]!));
   const term = graph.terms.find((_, i) => !Number.isFinite(losses[i + 1]!));
   const what = term ? `The loss "${term.name}"` : `The gradient of "${bad?.name}"`;
   throw new CoreError(
     "non_finite",
-    `${what} is not a finite number at step ${state.position.step + 1}. A smaller learning rate or gradient clipping may help.`,
+    `${what} is not a finite number at step ${step + 1}. A smaller learning rate or gradient clipping may help.`,
     term?.name ?? bad?.name,
   );
 }
 
 /** The samples at `indices`, augmented, with the targets that are computed from them. */
 async function nextBatch(
-  task: TrainingTask,
+  task: NetworksTask,
   settings: TrainingSettings,
   epoch: number,
   indices: Uint32Array,
 ): Promise<SampleBatch> {
-  let { feeds, targets } = task.training.gather(indices);
-  const { augmentation, seed } = settings;
-  if (augmentation) {
-    const images = feeds[augmentation.input];
-    if (!images) {
-      throw new CoreError(
-        "invalid_params",
-        `There is no input "${augmentation.input}" to augment.`,
-        augmentation.input,
-      );
-    }
-    checkAugmentable(augmentation.input, images);
-    feeds = { ...feeds, [augmentation.input]: augmentImages(images, augmentation, { seed, epoch, samples: indices }) };
-  }
-  if (task.moreTargets) targets = { ...targets, ...(await task.moreTargets(feeds)) };
-  return { feeds, targets };
+  const { feeds: plain, targets } = task.training.gather(indices);
+  const feeds = augmented(plain, settings, epoch, indices, "");
+  const more = task.moreTargets ? await task.moreTargets(feeds) : {};
+  const { follower } = task;
+  const own = follower
+    ? Object.entries(augmented(plain, settings, epoch, indices, follower.prefix)).map(([name, value]) => [
+        follower.prefix + name,
+        value,
+      ])
+    : [];
+  return { feeds: { ...feeds, ...Object.fromEntries(own) }, targets: { ...targets, ...more } };
 }
 
-/** Validates, keeps the values of the best epoch, and writes the epoch into the history. */
-async function finishEpoch({
-  task,
-  settings,
-  hooks,
-  graph,
-  validator,
-  state,
-  stepsPerEpoch,
-  batchSize,
-}: Run): Promise<void> {
+/** `stream` tells draws apart that are made for the same samples. */
+function augmented(
+  feeds: Named,
+  { augmentation, seed }: TrainingSettings,
+  epoch: number,
+  samples: Uint32Array,
+  stream: string,
+): Named {
+  if (!augmentation) return feeds;
+  const { input } = augmentation;
+  const images = feeds[input];
+  if (!images) throw new CoreError("invalid_params", `There is no input "${input}" to augment.`, input);
+  checkAugmentable(input, images);
+  return { ...feeds, [input]: augmentImages(images, augmentation, { seed, epoch, samples, stream }) };
+}
+
+/** Validates each network, keeps the values of its best epoch, and writes the epoch into its history. */
+async function finishEpoch(run: Run): Promise<void> {
+  const { task, hooks, networks, validators, state, stepsPerEpoch, batchSize } = run;
   const { position } = state;
-  const metric = validator ? await validator.evaluate(state.current, task.validation!, hooks.signal) : null;
-  const [loss, ...terms] = position.lossSums.map((sum) => sum / stepsPerEpoch);
-  const record: EpochRecord = {
-    epoch: position.epoch + 1,
-    loss: loss!,
-    losses: Object.fromEntries(graph.terms.map(({ name }, i) => [name, terms[i]!])),
-    validation_metric: metric,
-    learning_rate: learningRateAt(settings.schedule, {
-      learningRate: settings.learningRate,
-      step: position.step - 1,
-      steps: stepsPerEpoch * settings.epochs,
-      warmupSteps: settings.warmupSteps,
-    }),
-    samples_per_second: (stepsPerEpoch * batchSize) / position.seconds,
-  };
-  position.history.push(record);
+  const learningRate = learningRateOf(run, position.step - 1);
+  for (const network of networks) {
+    const { prefix } = network;
+    const metric =
+      (await validators.get(prefix)?.evaluate(state.current(network), task.validation!, hooks.signal)) ?? null;
+    const record: EpochRecord = {
+      epoch: position.epoch + 1,
+      ...lossesOf(run, prefix),
+      validation_metric: metric,
+      learning_rate: learningRate,
+      samples_per_second: (stepsPerEpoch * batchSize) / position.seconds,
+    };
+    const known = position.networks[prefix]!;
+    known.history.push(record);
+    const { better } = task.networks.find((it) => it.prefix === prefix)?.metric ?? {};
+    if (metric !== null && better && isBetter(metric, known.best?.metric, better)) {
+      known.best = { epoch: record.epoch, metric };
+      state.keepBest(network);
+    }
+    hooks.onEpoch?.(record, prefix);
+  }
   position.epoch++;
   position.stepOfEpoch = 0;
   position.seconds = 0;
-  position.lossSums.fill(0);
-  if (metric !== null && isBetter(metric, position.best?.metric, task.metric!.better)) {
-    position.best = { epoch: position.epoch, metric };
-    state.keepBest();
+  for (const sums of position.termSums) sums.fill(0);
+}
+
+/** The mean losses of the epoch's steps, as far as they are a network's. */
+function lossesOf(
+  { updates, state: { position }, stepsPerEpoch }: Run,
+  prefix: string,
+): Pick<EpochRecord, "loss" | "losses"> {
+  const losses: Record<string, number> = {};
+  let loss = 0;
+  for (const [u, { graph }] of updates.entries()) {
+    if (!graph.parameters.some(({ network }) => network.prefix === prefix)) continue;
+    for (const [i, { name, weight, network = prefix }] of graph.terms.entries()) {
+      if (network !== prefix) continue;
+      const mean = position.termSums[u]![i]! / stepsPerEpoch;
+      losses[name] = mean;
+      loss += weight * mean;
+    }
   }
-  hooks.onEpoch?.(record);
+  return { loss, losses };
 }
 
 function isBetter(metric: number, best: number | undefined, better: "higher" | "lower"): boolean {
@@ -334,7 +464,14 @@ function isBetter(metric: number, best: number | undefined, better: "higher" | "
   return better === "higher" ? metric > best : metric < best;
 }
 
-function progressOf({ settings, state: { position }, stepsPerEpoch, batchSize }: Run, loss: number): TrainingProgress {
+function learningRateOf({ settings, stepsPerEpoch }: Run, step: number): number {
+  const { schedule, learningRate, epochs, warmupSteps } = settings;
+  return learningRateAt(schedule, { learningRate, step, steps: stepsPerEpoch * epochs, warmupSteps });
+}
+
+function progressOf(run: Run, loss: number): TrainingProgress {
+  const { settings, stepsPerEpoch, batchSize } = run;
+  const { position } = run.state;
   const total = stepsPerEpoch * settings.epochs;
   const secondsPerStep = position.seconds / position.stepOfEpoch;
   return {
@@ -343,12 +480,7 @@ function progressOf({ settings, state: { position }, stepsPerEpoch, batchSize }:
     step: position.stepOfEpoch,
     steps: stepsPerEpoch,
     loss,
-    learningRate: learningRateAt(settings.schedule, {
-      learningRate: settings.learningRate,
-      step: position.step - 1,
-      steps: total,
-      warmupSteps: settings.warmupSteps,
-    }),
+    learningRate: learningRateOf(run, position.step - 1),
     samplesPerSecond: batchSize / secondsPerStep,
     fraction: position.step / total,
     remainingSeconds: secondsPerStep * (total - position.step),

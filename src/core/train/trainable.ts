@@ -122,6 +122,13 @@ function watchValues(model: Model, names: readonly string[]): void {
   }
 }
 
+/** The same network over copies of its parameters, which are to become moving averages; statistics are shared. */
+export function averageOf(trainable: TrainableModel): TrainableModel {
+  const parameters = trainable.parameters.map((parameter) => ({ ...parameter, data: parameter.data.slice() }));
+  const live = parameters.map((parameter) => [parameter.name, liveTensor(parameter)]);
+  return { ...trainable, parameters, feeds: { ...trainable.feeds, ...Object.fromEntries(live) } };
+}
+
 /** Two layers that share a constant share its average. */
 function statisticsOf(node: Node): RunningStatistics {
   const [mean, variance] = [node.inputs[3]!, node.inputs[4]!];

@@ -7,7 +7,6 @@ import {
   distillOffline,
   type OfflineResult,
   OPTIMIZERS,
-  type Phase,
   parameterCount,
   SCHEDULES,
   type TrainingMetrics,
@@ -49,7 +48,7 @@ export async function runDistillJob(
     openDistillInputs(request, threads, environment, context),
   );
   const { teacher, student, reference } = inputs;
-  const nameOf = (phase: Phase) => (teacher ? phase : "train");
+  const nameOf = (phase: string) => (teacher ? phase : "train");
   const trained = await steps.run("train", "Training", () =>
     distillOffline(
       {
@@ -76,8 +75,7 @@ export async function runDistillJob(
           // Undefined: the last one is still being stored. The work would only be done again from there.
           if (path !== undefined) context.news({ kind: "checkpoint", name: phase, path });
         },
-        onProgress: ({ phase, fraction, message }) =>
-          steps.progress("train", trainedShare(phase, fraction, params.baseline), `${nameOf(phase)}: ${message}`),
+        onProgress: ({ phase, fraction, message }) => steps.progress("train", fraction, `${nameOf(phase)}: ${message}`),
         onEpoch: (phase, record) =>
           context.news({ kind: "metric", data: { phase: nameOf(phase), epochs: params.training.epochs, ...record } }),
       },
@@ -179,21 +177,6 @@ function settingsOf({ training, seed }: Params, threads: number): TrainingSettin
     seed,
     threads,
   };
-}
-
-/** The teacher's outputs cost little; the baseline is as much work as the distillation. */
-const TEACHING_SHARE = 0.05;
-
-/** How much of all training is done. */
-function trainedShare(phase: Phase, fraction: number, baseline: boolean): number {
-  const run = (1 - TEACHING_SHARE) / (baseline ? 2 : 1);
-  const phases = {
-    teach: [0, TEACHING_SHARE],
-    distill: [TEACHING_SHARE, run],
-    baseline: [TEACHING_SHARE + run, run],
-  } as const satisfies Record<Phase, unknown>;
-  const [start, share] = phases[phase];
-  return start + fraction * share;
 }
 
 function trainingMetrics({ run, baseline, metrics }: OfflineResult): TrainingMetrics {

@@ -24,7 +24,9 @@ describe("every gradient agrees with central finite differences", () => {
 
 test("every rule and every expansion has a case", () => {
   const covered = new Set(GRADIENT_CASES.map(({ op }) => op));
-  const missing = Object.keys({ ...GRADIENT_RULES, ...EXPANSIONS }).filter((op) => !covered.has(op));
+  // What straight-through rules give is not what finite differences find: `straight-through.test.ts` has the values.
+  const exact = Object.keys(GRADIENT_RULES).filter((op) => !GRADIENT_RULES[op]!.straightThrough);
+  const missing = [...exact, ...Object.keys(EXPANSIONS)].filter((op) => !covered.has(op));
   assert.deepEqual(missing, []);
 });
 

@@ -1,12 +1,7 @@
 import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
 import { DISTILLATION_LOSS, type DistillationLoss, type HintSpec } from "../../../src/core/distill/objective.ts";
-import {
-  checkHints,
-  type DistillationHooks,
-  distillOffline,
-  type OfflineDistillation,
-} from "../../../src/core/distill/offline.ts";
+import { checkHints, distillOffline, type OfflineDistillation } from "../../../src/core/distill/offline.ts";
 import { openTeacher, teacherOutputs } from "../../../src/core/distill/teacher.ts";
 import { CoreError } from "../../../src/core/errors.ts";
 import { METRICS } from "../../../src/core/evaluate/metrics.ts";
@@ -17,6 +12,7 @@ import { openSession } from "../../../src/core/runtime/session.ts";
 import { type TrainingSettings, train } from "../../../src/core/train/loop.ts";
 import { crossEntropy } from "../../../src/core/train/losses.ts";
 import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
+import type { PhaseHooks } from "../../../src/core/train/phases.ts";
 import type { Samples } from "../../../src/core/train/samples.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../../../src/core/train/trainable.ts";
@@ -80,7 +76,7 @@ before(async () => {
 
 const distill = (
   spec: Partial<Omit<OfflineDistillation, "loss">> & { loss?: Partial<DistillationLoss> },
-  hooks: Partial<DistillationHooks> = {},
+  hooks: Partial<PhaseHooks> = {},
 ) =>
   distillOffline(
     {
@@ -118,9 +114,11 @@ describe("offline distillation", () => {
   });
 
   test("teacher, student before and after, and a baseline from the same start are judged on the same samples", async () => {
-    const phases = new Set<string>();
-    const result = await distill({ baseline: true }, { onProgress: ({ phase }) => phases.add(phase) });
-    assert.deepEqual([...phases].sort(), ["baseline", "distill", "teach"]);
+    const told: { phase: string; fraction: number; message: string }[] = [];
+    const result = await distill({ baseline: true }, { onProgress: (progress) => told.push(progress) });
+    assert.deepEqual([...new Set(told.map(({ phase }) => phase))], ["distill", "baseline"]);
+    assert.match(told[0]!.message, /^the teacher's outputs, \d+ of 480 samples$/);
+    assert.ok(told.every(({ fraction }, i) => fraction <= 1 && fraction >= (told[i - 1]?.fraction ?? 0)));
     const { metrics, baseline, student } = result;
     assert.ok(
       metrics!.teacher! > 0.95 && metrics!.studentAfter > metrics!.studentBefore + 0.2,
@@ -230,7 +228,7 @@ describe("offline distillation", () => {
 
   test("a run that was interrupted in the baseline ends in the same bytes", async () => {
     const whole = await distill({ baseline: true });
-    const saved: Partial<Record<string, Uint8Array>> = {};
+    const saved: Record<string, Uint8Array> = {};
     const stop = new AbortController();
     await assert.rejects(
       distill(

@@ -9,7 +9,8 @@ import { elementCount, floatsOf, type Tensor, tensorOf } from "../../../src/core
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { crossEntropy } from "../../../src/core/train/losses.ts";
 import { decays } from "../../../src/core/train/parameters.ts";
-import { batchFeeds, buildStepGraph, drawMask, type StepGraph } from "../../../src/core/train/step-graph.ts";
+import { drawMask } from "../../../src/core/train/rewrites.ts";
+import { batchFeeds, buildStepGraph, type StepGraph, soloNetwork } from "../../../src/core/train/step-graph.ts";
 import {
   checkTrainable,
   createTrainable,
@@ -148,7 +149,7 @@ function branching(): Model {
 test("the gradient of a whole network agrees with finite differences of its own loss", async () => {
   const trainable = createTrainable(branching());
   const batch = { feeds: { x: wave([5, 2, 6, 6]) }, targets: { labels: tensorOf("int64", [5], [0, 3, 1, 2, 3]) } };
-  const graph = await buildStepGraph(trainable, {
+  const graph = await buildStepGraph([soloNetwork(trainable)], {
     batch,
     objective: ({ g, value, target }) => [
       { name: "label", weight: 2, value: crossEntropy(g, value("logits"), target("labels"), 0.1) },
@@ -156,14 +157,16 @@ test("the gradient of a whole network agrees with finite differences of its own 
     seed: 1,
     openSession,
   });
-  assert.equal(graph.masks.length, 1);
-  const feeds = { ...batchFeeds(batch), [graph.masks[0]!.input]: drawMask(graph.masks[0]!, 1, 0) };
+  const masks = Object.assign({}, ...graph.parts.map((part) => part.feeds?.(0)));
+  assert.equal(Object.keys(masks).length, 1);
+  const feeds = { ...batchFeeds(batch), ...masks };
   const session = await openSession({ bytes: graph.model });
   const loss = async () => floatsOf((await session.run({ ...graph.feeds, ...feeds }, [graph.loss]))[graph.loss]!)[0]!;
   const results = await session.run({ ...graph.feeds, ...feeds });
   let squares = 0;
-  for (const [i, { name, data }] of graph.parameters.entries()) {
-    const gradient = [...floatsOf(results[graph.gradients[i]!]!)];
+  for (const { name, parameter, gradient: output } of graph.parameters) {
+    const { data } = parameter;
+    const gradient = [...floatsOf(results[output!]!)];
     squares += gradient.reduce((sum, x) => sum + x * x, 0);
     const scale = Math.max(...gradient.map(Math.abs));
     if (scale < 1e-5) continue; // The bias that BatchNormalization takes out again, for instance.
@@ -193,20 +196,33 @@ test("a step gives the mean and variance of its batch", async () => {
   const trainable = createTrainable(model);
   const x = [1, 10, 2, 30, 6, 20];
   const batch = { feeds: { x: tensorOf("float32", [3, 2], x) }, targets: {} };
-  const graph = await buildStepGraph(trainable, {
+  const graph = await buildStepGraph([soloNetwork(trainable)], {
     batch,
     objective: ({ g, value }) => [{ name: "sum", weight: 1, value: g.sumAll(g.square(value("logits"))) }],
     seed: 1,
     openSession,
   });
   const results = await runStep(graph, batchFeeds(batch));
-  const [{ mean, variance, running }] = graph.batchStatistics as [(typeof graph.batchStatistics)[0]];
-  assert.deepEqual([...floatsOf(results[mean]!)], [3, 20]);
+  const [{ outputs, after }] = graph.parts as [(typeof graph.parts)[0]];
+  const [mean, variance] = outputs.map((name) => results[name]!);
+  assert.deepEqual([...floatsOf(mean!)], [3, 20]);
   const expected = [14 / 3, 200 / 3];
-  floatsOf(results[variance]!).forEach((v, i) => {
+  floatsOf(variance!).forEach((v, i) => {
     assert.ok(Math.abs(v / expected[i]! - 1) < 1e-5);
   });
-  assert.ok(Math.abs(running.momentum - 0.9) < 1e-6);
+  const [running] = trainable.statistics;
+  assert.ok(Math.abs(running!.momentum - 0.9) < 1e-6);
+  after!([mean!, variance!], 1);
+  for (const [kept, batch] of [
+    [running!.mean, [3, 20]],
+    [running!.variance, expected],
+  ] as const) {
+    // From 0 and 1, a tenth of the way.
+    const from = kept === running!.mean ? 0 : 1;
+    kept.forEach((value, i) => {
+      assert.ok(Math.abs(value - (0.9 * from + 0.1 * batch[i]!)) < 1e-5);
+    });
+  }
   const frozen = createTrainable(model, { freezeStatistics: true });
   assert.deepEqual(frozen.statistics, []);
 });
@@ -230,7 +246,7 @@ test("a model exported for one sample trains in batches where its shapes allow i
   const flat: Value = net.g.op("Reshape", [x, target]);
   const model = net.output(net.linear(net.g.op("LeakyRelu", [flat], { alpha: float(0.1) }), 32, 3), [1, 3]);
   const batch = { feeds: { x: wave([6, 1, 4, 4]) }, targets: { labels: tensorOf("int64", [6], [0, 1, 2, 0, 1, 2]) } };
-  const graph = await buildStepGraph(createTrainable(model), {
+  const graph = await buildStepGraph([soloNetwork(createTrainable(model))], {
     batch,
     objective: ({ g, value, target: t }) => [
       { name: "label", weight: 1, value: crossEntropy(g, value("logits"), t("labels")) },

@@ -15,6 +15,8 @@ export interface GradientRule {
   ) => readonly (Value | undefined)[];
   /** Answers have the shape of the node's output; the walk sums them down to the shape of the input. */
   readonly broadcasts?: boolean;
+  /** Not the derivative, which is zero, but an estimate that lets gradients through; values in between may be integers. */
+  readonly straightThrough?: boolean;
   /** Why the gradient of this very node is not known, judged by its attributes and inputs alone. */
   readonly refuses?: (node: Node) => string | undefined;
 }

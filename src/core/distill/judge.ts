@@ -1,0 +1,103 @@
+/** The final numbers of a distillation: one metric, of every network, over the same samples. */
+import { checkCancelled } from "../errors.ts";
+import type { Model } from "../onnx/ir.ts";
+import { floatsOf, type Tensor } from "../onnx/tensor.ts";
+import type { OpenSession } from "../runtime/session.ts";
+import type { Samples } from "../train/samples.ts";
+import type { TrainableModel, TrainedValues } from "../train/trainable.ts";
+import { createValidator, type ValidationMetric } from "../train/validate.ts";
+import { type DistillationLoss, type OutputPair, outputTarget } from "./objective.ts";
+import { openTeacher, type Teacher } from "./teacher.ts";
+
+type Named = Readonly<Record<string, Tensor>>;
+
+export interface Judge {
+  /** Undefined: nothing was held out, and nothing can be judged. */
+  readonly samples: Samples | undefined;
+  readonly metric: ValidationMetric;
+  readonly batchSize: number;
+  readonly threads: number;
+  readonly openSession: OpenSession;
+  readonly signal?: AbortSignal | undefined;
+  /** Computes the targets that the metric reads, if it reads any. */
+  readonly teacher: Teacher | null;
+}
+
+/** The metric of a network with these values; null without samples. */
+export async function judgeNetwork(
+  { samples, metric, teacher, signal, batchSize, threads, openSession }: Judge,
+  network: TrainableModel,
+  values: TrainedValues = network,
+): Promise<number | null> {
+  if (!samples) return null;
+  const moreTargets = teacher ? (feeds: Named) => teacher.run(feeds) : undefined;
+  const validator = await createValidator(network, { metric, batchSize, threads, openSession, moreTargets });
+  try {
+    return await validator.evaluate(values, samples, signal);
+  } finally {
+    await validator.close();
+  }
+}
+
+/** The same metric of a model that need not be trainable, whose outputs stand in for the student's. */
+export async function judgeTeacher(judge: Judge, model: Model, pairs: readonly OutputPair[]): Promise<number | null> {
+  const { samples, metric, teacher, threads, openSession, signal, batchSize } = judge;
+  if (!samples) return null;
+  const plain = pairs.map((pair) => ({ value: pair.teacher, target: pair.student, scores: false }));
+  const session = await openTeacher(model, plain, { openSession, threads });
+  try {
+    let [sum, positions] = [0, 0];
+    for (let start = 0; start < samples.count; start += batchSize) {
+      checkCancelled(signal);
+      const rows = Math.min(batchSize, samples.count - start);
+      const { feeds, targets } = samples.gather(Uint32Array.from({ length: rows }, (_, i) => start + i));
+      const more = metric.readsComputedTargets && teacher ? await teacher.run(feeds) : {};
+      const score = metric.score(await session.run(feeds), { ...targets, ...more });
+      sum += score.sum;
+      positions += score.positions;
+    }
+    return sum / positions;
+  } finally {
+    await session.close();
+  }
+}
+
+/**
+ * How well a student follows its teacher where nothing else is known: the share of rows with the same largest score, or the mean squared
+ * error for outputs that are not scores.
+ */
+export function agreementWith({ outputLoss }: DistillationLoss, pair: OutputPair): ValidationMetric {
+  const values = (outputs: Named, targets: Named) => {
+    const student = outputs[pair.student]!;
+    return { s: floatsOf(student), t: floatsOf(targets[outputTarget(pair.teacher)]!), width: student.dims.at(-1)! };
+  };
+  if (outputLoss === "kl" || outputLoss === "dkd") {
+    return {
+      name: "teacher_agreement",
+      better: "higher",
+      readsComputedTargets: true,
+      score: (outputs, targets) => {
+        const { s, t, width } = values(outputs, targets);
+        let sum = 0;
+        for (let start = 0; start < s.length; start += width)
+          if (largest(s, start, width) === largest(t, start, width)) sum++;
+        return { sum, positions: s.length / width };
+      },
+    };
+  }
+  return {
+    name: "teacher_mse",
+    better: "lower",
+    readsComputedTargets: true,
+    score: (outputs, targets) => {
+      const { s, t } = values(outputs, targets);
+      return { sum: s.reduce((sum, x, i) => sum + (x - t[i]!) ** 2, 0), positions: s.length };
+    },
+  };
+}
+
+function largest(values: Float32Array, start: number, width: number): number {
+  let best = 0;
+  for (let i = 1; i < width; i++) if (values[start + i]! > values[start + best]!) best = i;
+  return best;
+}

@@ -1,0 +1,122 @@
+/**
+ * What makes a training step of an inference graph, one rewrite for each thing that training does otherwise. A rewrite changes the graph of
+ * one network, and says what is fed to its steps and done after them. What changes a network for inference as well (fake quantization,
+ * further outputs) is not done here but to the network itself, before it is trained; see `extendTrainable`.
+ */
+import { dimsOf, type GraphBuilder } from "../onnx/graph-builder.ts";
+import type { Value } from "../onnx/ir.ts";
+import { elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import { Random } from "../random.ts";
+import { moveAverage } from "./optimizer.ts";
+import { useBatchStatistics } from "./statistics.ts";
+import type { StepNetwork } from "./step-networks.ts";
+
+type Named = Readonly<Record<string, Tensor>>;
+
+export interface RewriteTarget {
+  /** Emits into the graph of this network alone, in which values have the names that they have in the model. Shapes are known. */
+  readonly g: GraphBuilder;
+  readonly network: StepNetwork;
+  readonly seed: number;
+}
+
+/** What a rewrite adds to every step. Values are those of the graph it has changed. */
+export interface StepPart {
+  /** Feeds of a step, which counts from 0. They depend on it and the seed alone, so that a resumed run is fed the same. */
+  readonly feeds?: (step: number) => Named;
+  /** Read from every step, for `after`. */
+  readonly outputs?: readonly Value[];
+  /** Called when the parameters of the step have been updated, with the values of `outputs`; `steps` are finished. */
+  readonly after?: (outputs: readonly Tensor[], steps: number) => void;
+}
+
+export interface Rewrite {
+  readonly name: string;
+  /** Undefined when the network has nothing of the kind. */
+  readonly apply: (target: RewriteTarget) => StepPart | undefined;
+}
+
+/** Every Dropout becomes a product with a mask that is drawn outside, from the seed and the step. */
+export const dropout: Rewrite = {
+  name: "dropout",
+  apply({ g, seed }) {
+    const masks: { readonly input: Value; readonly ratio: number }[] = [];
+    for (const node of g.graph.nodes.filter(({ opType, domain }) => opType === "Dropout" && domain === "")) {
+      const given = node.inputs[1]?.constant;
+      const ratio = given ? floatsOf(given)[0]! : 0.5;
+      const [x, y] = [node.inputs[0]!, node.outputs[0]!];
+      if (ratio === 0 || node.outputs[1]?.uses.length) continue;
+      const input = g.graph.addInput(g.graph.model.freshName(`dropout/${node.label}`), "float32", dimsOf(x));
+      const product = g.before(node, () => g.mul(x, input));
+      product.retype(y.dtype, y.shape);
+      g.graph.replaceUses(y, product);
+      g.graph.remove(node);
+      masks.push({ input, ratio });
+    }
+    if (masks.length === 0) return undefined;
+    return {
+      feeds: (step) =>
+        Object.fromEntries(
+          masks.map(({ input, ratio }) => [
+            input.name,
+            drawMask({ input: input.name, dims: dimsOf(input), ratio }, seed, step),
+          ]),
+        ),
+    };
+  },
+};
+
+/** The mask of a step: 0 with probability `ratio`, else 1/(1 − ratio). */
+export function drawMask(
+  { input, dims, ratio }: { readonly input: string; readonly dims: readonly number[]; readonly ratio: number },
+  seed: number,
+  step: number,
+): Tensor {
+  const random = new Random(seed, `${input} ${step}`);
+  const kept = 1 / (1 - ratio);
+  const threshold = ratio * 2 ** 32;
+  const data = new Float32Array(elementCount(dims));
+  for (let i = 0; i < data.length; i++) data[i] = random.uint32() < threshold ? 0 : kept;
+  return tensorOf("float32", dims, data);
+}
+
+/** BatchNormalization normalises by its batch, whose statistics move the running ones of a network that is trained. */
+export const batchStatistics: Rewrite = {
+  name: "batch statistics",
+  apply({ g, network: { trainable, trained } }) {
+    const found = useBatchStatistics(g.graph.nodes, trainable.statistics);
+    if (found.length === 0 || !trained) return undefined;
+    return {
+      outputs: found.flatMap(({ node }) => node.outputs.slice(1, 3)),
+      after(outputs) {
+        for (const [i, { running }] of found.entries()) {
+          moveAverage(running.mean, floatsOf(outputs[2 * i]!), running.momentum);
+          moveAverage(running.variance, floatsOf(outputs[2 * i + 1]!), running.momentum);
+        }
+      },
+    };
+  },
+};
+
+/**
+ * Moves a second set of values towards those of a network that is trained. Early steps weigh more: the decay is at most (1 + t)/(10 + t).
+ * `averageOf` answers the values to move, undefined for a network without any.
+ */
+export function movingAverage(
+  decay: number,
+  averageOf: (network: StepNetwork) => readonly { readonly data: Float32Array<ArrayBuffer> }[] | undefined,
+): Rewrite {
+  return {
+    name: "moving average",
+    apply({ network }) {
+      const averages = network.trained ? averageOf(network) : undefined;
+      if (!averages) return undefined;
+      return {
+        after(_outputs, steps) {
+          const own = Math.min(decay, (1 + steps) / (10 + steps));
+          for (const [i, { data }] of averages.entries()) moveAverage(data, network.trainable.parameters[i]!.data, own);
+        },
+      };
+    },
+  };
+}
