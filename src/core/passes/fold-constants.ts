@@ -79,6 +79,9 @@ const FOLDABLE: ReadonlyMap<string, BoundOf> = new Map([
   ...rows(broadcast, "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "And", "Or", "Xor"),
 ]);
 
+/** The names of these operators. */
+export const FOLDED_OPERATORS: ReadonlySet<string> = new Set(FOLDABLE.keys());
+
 /** Types that can leave the runtime. */
 function isPlain(dtype: DType | undefined): boolean {
   if (!dtype) return false;
