@@ -49,7 +49,9 @@ export class Value {
   readonly graph: Graph;
   /** The declaration it was read with; forgotten by `retype`. */
   source: ValueInfoProto | undefined;
-  readonly #uses: Use[] = [];
+  /** In the order in which they came about. Taking one away must not cost a search: constants of large models have thousands. */
+  readonly #uses = new Set<Use>();
+  #useList: readonly Use[] | undefined = [];
 
   constructor(graph: Graph, name: string, origin: { constant?: Tensor | undefined; producer?: Node } = {}) {
     this.graph = graph;
@@ -62,9 +64,23 @@ export class Value {
     }
   }
 
-  /** Every node input that reads this value, in this graph and in the bodies below it. Graph outputs are not among them. */
+  /**
+   * Every node input that reads this value, in this graph and in the bodies below it. Graph outputs are not among them. The list is of
+   * the moment: it does not change when the graph does.
+   */
   get uses(): readonly Use[] {
-    return this.#uses;
+    this.#useList ??= [...this.#uses];
+    return this.#useList;
+  }
+
+  /** How many node inputs read this value: `uses.length` without making the list, for whoever asks between two changes. */
+  get useCount(): number {
+    return this.#uses.size;
+  }
+
+  /** Whether `use` is on record. */
+  isReadBy(use: Use): boolean {
+    return this.#uses.has(use);
   }
 
   /** Whether some graph (its own, or the body of an If that passes it through) gives this value out. */
@@ -82,15 +98,14 @@ export class Value {
   readonly #outputOf = new Set<Graph>();
 
   /** @internal kept by Node and Graph */
-  static link(value: Value | undefined, node: Node, index: number): void {
-    if (value) value.#uses.push({ node, index });
+  static link(value: Value, use: Use): void {
+    value.#uses.add(use);
+    value.#useList = undefined;
   }
 
   /** @internal */
-  static unlink(value: Value | undefined, node: Node, index: number): void {
-    if (!value) return;
-    const at = value.#uses.findIndex((use) => use.node === node && use.index === index);
-    if (at >= 0) value.#uses.splice(at, 1);
+  static unlink(value: Value, use: Use): void {
+    if (value.#uses.delete(use)) value.#useList = undefined;
   }
 
   /** @internal */
@@ -125,7 +140,12 @@ export class Node {
   readonly source: NodeProto | undefined;
   readonly #outputs: Value[];
   readonly #inputs: (Value | undefined)[];
+  /** The use that reading input `i` is; undefined where the input is absent. */
+  readonly #reads: (Use | undefined)[] = [];
   readonly #attrs: Map<string, Attr>;
+  /** The neighbours in the graph's order; both undefined for the only node, and for one that has been removed. */
+  #previous: Node | undefined;
+  #next: Node | undefined;
 
   /** @internal use `Graph.insertBefore` or `Graph.append` */
   constructor(graph: Graph, init: NodeInit & { readonly outputs: readonly string[] }) {
@@ -135,9 +155,9 @@ export class Node {
     this.opType = init.opType;
     this.source = init.source;
     this.#attrs = new Map(Object.entries(init.attrs ?? {}));
-    this.#inputs = [...init.inputs];
-    this.#inputs.forEach((value, index) => {
-      Value.link(value, this, index);
+    this.#inputs = [];
+    init.inputs.forEach((value, index) => {
+      this.setInput(index, value);
     });
     const constant = this.opType === "Constant" && this.domain === "" ? constantOf(this) : undefined;
     this.#outputs = init.outputs.map((name) => new Value(graph, name, { constant, producer: this }));
@@ -175,9 +195,42 @@ export class Node {
 
   setInput(index: number, value: Value | undefined): void {
     while (this.#inputs.length <= index) this.#inputs.push(undefined);
-    Value.unlink(this.#inputs[index], this, index);
+    Node.unlinkInput(this, index);
     this.#inputs[index] = value;
-    Value.link(value, this, index);
+    if (!value) return;
+    const use = { node: this, index };
+    this.#reads[index] = use;
+    Value.link(value, use);
+  }
+
+  /** @internal input `index` no longer counts among the uses of the value it reads */
+  static unlinkInput(node: Node, index: number): void {
+    const use = node.#reads[index];
+    if (!use) return;
+    Value.unlink(node.#inputs[index]!, use);
+    node.#reads[index] = undefined;
+  }
+
+  /** Whether the use that reading input `index` is, is on the record of the value that is read there. */
+  isLinked(index: number): boolean {
+    const use = this.#reads[index];
+    return use === undefined ? this.#inputs[index] === undefined : this.#inputs[index]!.isReadBy(use);
+  }
+
+  /** @internal joins two neighbours; either may be the end of the list */
+  static join(previous: Node | undefined, next: Node | undefined): void {
+    if (previous) previous.#next = next;
+    if (next) next.#previous = previous;
+  }
+
+  /** @internal */
+  static previousOf(node: Node): Node | undefined {
+    return node.#previous;
+  }
+
+  /** @internal */
+  static nextOf(node: Node): Node | undefined {
+    return node.#next;
   }
 
   /** The value of an int attribute, or `fallback` (the operator's default) when it is absent. */
@@ -249,10 +302,15 @@ export class Graph {
   /** The node whose body this is; undefined for the main graph. */
   owner: Node | undefined;
   readonly source: GraphProto | undefined;
-  readonly #inputs: Value[] = [];
+  readonly #inputs = new Set<Value>();
+  #inputList: readonly Value[] | undefined;
   readonly #outputs: Value[] = [];
   readonly #initializers = new Set<Value>();
-  readonly #nodes: Node[] = [];
+  /** The nodes are a linked list, so that inserting and removing do not get slower as the graph gets larger. */
+  #first: Node | undefined;
+  #last: Node | undefined;
+  readonly #members = new Set<Node>();
+  #nodeList: readonly Node[] | undefined;
 
   constructor(model: Model, name: string, source?: GraphProto) {
     this.model = model;
@@ -262,7 +320,8 @@ export class Graph {
 
   /** Graph inputs; before IR version 4 initializers with a default value are among them. */
   get inputs(): readonly Value[] {
-    return this.#inputs;
+    this.#inputList ??= [...this.#inputs];
+    return this.#inputList;
   }
   get outputs(): readonly Value[] {
     return this.#outputs;
@@ -270,23 +329,29 @@ export class Graph {
   get initializers(): ReadonlySet<Value> {
     return this.#initializers;
   }
-  /** In topological order. */
+  /** In topological order. The list is of the moment: it does not change when the graph does, so a pass may go through it and rewrite. */
   get nodes(): readonly Node[] {
-    return this.#nodes;
+    if (!this.#nodeList) {
+      const list: Node[] = [];
+      for (let node = this.#first; node; node = Node.nextOf(node)) list.push(node);
+      this.#nodeList = list;
+    }
+    return this.#nodeList;
   }
 
   addInput(name: string, dtype?: DType, shape?: readonly Dim[]): Value {
     const value = new Value(this, this.model.claimName(name));
     value.retype(dtype, shape);
-    this.#inputs.push(value);
+    this.#inputs.add(value);
+    this.#inputList = undefined;
     return value;
   }
 
   /** Lists an initializer as an input as well (models before IR version 4 must), or no longer. */
   setOverridable(initializer: Value, overridable: boolean): void {
-    const at = this.#inputs.indexOf(initializer);
-    if (overridable && at < 0) this.#inputs.push(initializer);
-    else if (!overridable && at >= 0) this.#inputs.splice(at, 1);
+    if (overridable) this.#inputs.add(initializer);
+    else this.#inputs.delete(initializer);
+    this.#inputList = undefined;
   }
 
   /**
@@ -294,7 +359,7 @@ export class Graph {
    * runtimes take them for constants all the same.
    */
   isOverridable(value: Value): boolean {
-    return this.model.irVersion >= 4 && value.producer === undefined && this.#inputs.includes(value);
+    return this.model.irVersion >= 4 && value.producer === undefined && this.#inputs.has(value);
   }
 
   addOutput(value: Value): void {
@@ -322,34 +387,48 @@ export class Graph {
 
   /** Removes an initializer that nothing reads. */
   removeInitializer(value: Value): void {
-    if (value.uses.length > 0 || value.isGraphOutput) {
+    if (value.useCount > 0 || value.isGraphOutput) {
       throw new CoreError("internal", "An initializer that is still read cannot be removed.", value.name);
     }
     this.#initializers.delete(value);
     this.setOverridable(value, false);
   }
 
+  /** A new node at the end. */
   append(init: NodeInit): Node {
-    return this.#insert(this.#nodes.length, init);
+    return this.#insert(this.#last, undefined, init);
+  }
+
+  /** A new node in front of all others: one that reads nothing, or only inputs and initializers. */
+  prepend(init: NodeInit): Node {
+    return this.#insert(undefined, this.#first, init);
   }
 
   /** A new node right before `anchor`, so that topological order holds when it reads what `anchor` could read. */
   insertBefore(anchor: Node, init: NodeInit): Node {
-    return this.#insert(this.#indexOf(anchor), init);
+    this.#checkMember(anchor);
+    return this.#insert(Node.previousOf(anchor), anchor, init);
   }
 
   insertAfter(anchor: Node, init: NodeInit): Node {
-    return this.#insert(this.#indexOf(anchor) + 1, init);
+    this.#checkMember(anchor);
+    return this.#insert(anchor, Node.nextOf(anchor), init);
   }
 
   /** Removes a node whose outputs nothing reads any more. */
   remove(node: Node): void {
-    const read = node.outputs.find((value) => value.uses.length > 0 || value.isGraphOutput);
+    const read = node.outputs.find((value) => value.useCount > 0 || value.isGraphOutput);
     if (read) throw new CoreError("internal", "A node whose output is still read cannot be removed.", read.name);
-    this.#nodes.splice(this.#indexOf(node), 1);
-    node.inputs.forEach((value, index) => {
-      Value.unlink(value, node, index);
-    });
+    this.#checkMember(node);
+    const [previous, next] = [Node.previousOf(node), Node.nextOf(node)];
+    Node.join(previous, next);
+    if (!previous) this.#first = next;
+    if (!next) this.#last = previous;
+    Node.join(undefined, node);
+    Node.join(node, undefined);
+    this.#members.delete(node);
+    this.#nodeList = undefined;
+    for (const index of node.inputs.keys()) Node.unlinkInput(node, index);
     for (const body of node.bodies()) Graph.release(body);
   }
 
@@ -386,9 +465,7 @@ export class Graph {
 
   /** Whether `replaceUses(from, to)` is possible. */
   canReplace(from: Value, to: Value): boolean {
-    return Value.outputGraphs(from).every(
-      (graph) => to.graph === graph && !to.isGraphOutput && !graph.#inputs.includes(to),
-    );
+    return Value.outputGraphs(from).every((graph) => to.graph === graph && !to.isGraphOutput && !graph.#inputs.has(to));
   }
 
   /**
@@ -402,31 +479,34 @@ export class Graph {
   /** This graph and every body below it, outermost first. */
   *walk(): Generator<Graph> {
     yield this;
-    for (const node of this.#nodes) for (const body of node.bodies()) yield* body.walk();
+    for (const node of this.nodes) for (const body of node.bodies()) yield* body.walk();
   }
 
-  #indexOf(node: Node): number {
-    const at = this.#nodes.indexOf(node);
-    if (at < 0) throw new CoreError("internal", "The node is not in this graph.", node.label);
-    return at;
+  #checkMember(node: Node): void {
+    if (!this.#members.has(node)) throw new CoreError("internal", "The node is not in this graph.", node.label);
   }
 
-  #insert(at: number, init: NodeInit): Node {
+  #insert(previous: Node | undefined, next: Node | undefined, init: NodeInit): Node {
     const base = init.name || init.opType;
     const outputs =
       typeof init.outputs === "number"
         ? Array.from({ length: init.outputs }, (_, i) => this.model.freshName(`${base}_output_${i}`))
         : init.outputs.map((name) => this.model.claimName(name));
     const node = new Node(this, { ...init, outputs });
-    this.#nodes.splice(at, 0, node);
+    Node.join(previous, node);
+    Node.join(node, next);
+    if (!previous) this.#first = node;
+    if (!next) this.#last = node;
+    this.#members.add(node);
+    this.#nodeList = undefined;
     return node;
   }
 
   /** @internal a body that is thrown away no longer counts among the uses of what it read of the graphs around it */
   static release(body: Graph): void {
-    for (const node of body.#nodes) {
+    for (const node of body.nodes) {
       node.inputs.forEach((value, index) => {
-        if (value?.graph !== body) Value.unlink(value, node, index);
+        if (value?.graph !== body) Node.unlinkInput(node, index);
       });
       for (const inner of node.bodies()) Graph.release(inner);
     }
@@ -445,6 +525,8 @@ export class Model {
   /** Whether nodes are written without what the exporter noted about its own source code; see `dropTraces`. */
   withoutTraces = false;
   readonly #names = new Set<string>();
+  /** For each base of which numbered names were made: the number to try next. Names are never given back, so those before it are taken. */
+  readonly #nextNumber = new Map<string, number>();
 
   constructor(init: {
     irVersion: number;
@@ -483,7 +565,12 @@ export class Model {
   /** A name no value of the model has: `base`, or `base_1`, `base_2`, … The same calls give the same names. */
   freshName(base: string): string {
     let name = base;
-    for (let i = 1; this.#names.has(name); i++) name = `${base}_${i}`;
+    if (this.#names.has(base)) {
+      let number = this.#nextNumber.get(base) ?? 1;
+      do name = `${base}_${number++}`;
+      while (this.#names.has(name));
+      this.#nextNumber.set(base, number);
+    }
     this.#names.add(name);
     return name;
   }
@@ -505,6 +592,7 @@ export class Model {
     });
     copy.withoutTraces = this.withoutTraces;
     for (const name of this.#names) copy.#names.add(name);
+    for (const [base, number] of this.#nextNumber) copy.#nextNumber.set(base, number);
     copyGraph(this.graph, copy.graph, new Map());
     return copy;
   }

@@ -14,7 +14,7 @@ function removeUnused(graph: Graph): boolean {
   let changed = false;
   // Backwards: what only a removed node has read is removed in the same sweep.
   for (const node of [...graph.nodes].reverse()) {
-    if (node.outputs.every((value) => value.uses.length === 0 && !value.isGraphOutput)) {
+    if (node.outputs.every((value) => value.useCount === 0 && !value.isGraphOutput)) {
       graph.remove(node);
       changed = true;
     } else {
@@ -22,7 +22,7 @@ function removeUnused(graph: Graph): boolean {
     }
   }
   for (const value of [...graph.initializers]) {
-    if (value.uses.length > 0 || value.isGraphOutput || graph.isOverridable(value)) continue;
+    if (value.useCount > 0 || value.isGraphOutput || graph.isOverridable(value)) continue;
     graph.removeInitializer(value);
     changed = true;
   }

@@ -33,7 +33,7 @@ function duplicatesOf(model: Model): Value[][] {
   const candidates = new Map<string, Value[]>();
   for (const value of constantsOf(model)) {
     const { dtype, dims, byteLength } = value.constant!;
-    if (byteLength >= MIN_BYTES && value.uses.length > 0) push(candidates, `${dtype}[${dims}]`, value);
+    if (byteLength >= MIN_BYTES && value.useCount > 0) push(candidates, `${dtype}[${dims}]`, value);
   }
   const groups = new Map<string, Value[]>();
   for (const [type, values] of candidates) {

@@ -243,7 +243,7 @@ class Conversion {
     if (known) return known;
     const { graph, producer } = value;
     const init = this.#castNode(value);
-    const node = producer ? graph.insertAfter(producer, init) : graph.insertBefore(graph.nodes[0]!, init);
+    const node = producer ? graph.insertAfter(producer, init) : graph.prepend(init);
     this.#casts.set(value, node.outputs[0]!);
     return node.outputs[0]!;
   }

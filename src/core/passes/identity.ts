@@ -33,8 +33,8 @@ export const bypassIdentities: Pass = {
       const [input] = node.inputs;
       const [output, ...others] = node.outputs;
       if (!input || !output || node.domain !== "" || !IDENTITIES[node.opType]?.(node, model)) continue;
-      if (output.uses.length === 0 && !output.isGraphOutput) continue;
-      if (others.some((value) => value.uses.length > 0 || value.isGraphOutput)) continue;
+      if (output.useCount === 0 && !output.isGraphOutput) continue;
+      if (others.some((value) => value.useCount > 0 || value.isGraphOutput)) continue;
       if (output.isGraphOutput && (input.constant || !node.graph.canReplace(output, input))) continue;
       node.graph.replaceUses(output, input);
       changed = true;

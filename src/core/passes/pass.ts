@@ -88,7 +88,7 @@ function checkGraph(graph: Graph, outer: ReadonlyMap<string, Value>, after: stri
       if (!value) return;
       if (visible.get(value.name) !== value)
         fail(`"${node.label}" reads "${value.name}" before it is defined`, node.label);
-      if (!value.uses.some((use) => use.node === node && use.index === index)) {
+      if (!node.isLinked(index)) {
         fail(`the use of "${value.name}" by "${node.label}" is not recorded`, node.label);
       }
     });

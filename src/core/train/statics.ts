@@ -73,12 +73,12 @@ function foldStatics(model: Model, results: Readonly<Record<string, Tensor>>): v
     }
   }
   for (const node of [...model.graph.nodes].reverse()) {
-    if (isStatic(node) && node.outputs.every((value) => value.uses.length === 0 && !value.isGraphOutput)) {
+    if (isStatic(node) && node.outputs.every((value) => value.useCount === 0 && !value.isGraphOutput)) {
       model.graph.remove(node);
     }
   }
   for (const value of [...model.graph.initializers]) {
-    if (value.uses.length === 0 && !value.isGraphOutput) model.graph.removeInitializer(value);
+    if (value.useCount === 0 && !value.isGraphOutput) model.graph.removeInitializer(value);
   }
 }
 

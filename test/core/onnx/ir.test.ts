@@ -7,6 +7,7 @@ import { loadModel } from "../../../src/core/onnx/load.ts";
 import { printModel } from "../../../src/core/onnx/print.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { removeDeadCode } from "../../../src/core/passes/dead-code.ts";
 import { checkInvariants } from "../../../src/core/passes/pass.ts";
 import { branches, GraphMaker, loop, mlp } from "../../support/graphs.ts";
 
@@ -279,4 +280,124 @@ test("a graph that reads a value before it is defined is not cloned into one tha
   const late = graph.append({ opType: "Relu", inputs: [a], outputs: 1 });
   a.producer!.setInput(0, late.outputs[0]);
   assert.throws(() => model.clone(), { code: "internal", message: /before it is defined/ });
+});
+
+/** The name that `base`, `base_1`, `base_2`, … leads to, by trying them one after the other. */
+function triedNames(taken: Set<string>, base: string): string {
+  let name = base;
+  for (let i = 1; taken.has(name); i++) name = `${base}_${i}`;
+  taken.add(name);
+  return name;
+}
+
+test("a fresh name is the first of base, base_1, base_2, … that is not taken, whatever was claimed in between", () => {
+  const word = fc.constantFrom("a", "a_1", "a_2", "a_1_1", "b", "b_1");
+  const step = fc.record({ claim: fc.boolean(), name: word });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 40 }), fc.nat({ max: 40 }), (steps, cloneAt) => {
+      let model = emptyModel();
+      const taken = new Set<string>();
+      steps.forEach(({ claim, name }, i) => {
+        if (i === cloneAt) model = model.clone();
+        if (claim) {
+          model.claimName(name);
+          taken.add(name);
+        } else assert.equal(model.freshName(name), triedNames(taken, name));
+      });
+    }),
+  );
+});
+
+/** Calls of `Set.prototype.has` with a string while `work` runs: what looking for names costs. */
+function nameLookups(work: () => void): number {
+  const { has } = Set.prototype;
+  let count = 0;
+  Set.prototype.has = function (this: Set<unknown>, value: unknown) {
+    if (typeof value === "string") count++;
+    return has.call(this, value);
+  };
+  try {
+    work();
+  } finally {
+    Set.prototype.has = has;
+  }
+  return count;
+}
+
+test("8,000 equal names are found in two lookups each", () => {
+  const model = emptyModel();
+  const lookups = nameLookups(() => {
+    for (let i = 0; i < 8000; i++) model.freshName("w");
+  });
+  assert.ok(lookups <= 16_000, `${lookups} lookups`);
+});
+
+test("lists of nodes, uses and inputs are of the moment: a pass may go through them while it rewrites", () => {
+  const { graph, x, a, b, y } = chain();
+  const nodes = graph.nodes;
+  const uses = x.uses;
+  const before = graph.insertBefore(b.producer!, { opType: "Abs", inputs: [a], outputs: ["abs"] });
+  b.producer!.setInput(0, x);
+  graph.addInput("z");
+  assert.deepEqual(
+    nodes.map(({ opType }) => opType),
+    ["Relu", "Tanh", "Sigmoid"],
+  );
+  assert.deepEqual(
+    graph.nodes.map(({ opType }) => opType),
+    ["Relu", "Abs", "Tanh", "Sigmoid"],
+  );
+  assert.equal(uses.length, 1);
+  assert.equal(x.useCount, 2);
+  assert.deepEqual(usesOf(x), ["Relu:0", "Tanh:0"]);
+  graph.remove(before);
+  assert.throws(() => graph.insertAfter(before, { opType: "Abs", inputs: [a], outputs: 1 }), {
+    code: "internal",
+    subject: "abs",
+  });
+  const last = graph.append({ opType: "Neg", inputs: [y], outputs: 1 });
+  const first = graph.prepend({ opType: "Neg", inputs: [x], outputs: 1 });
+  assert.deepEqual([graph.nodes[0], graph.nodes.at(-1)], [first, last]);
+});
+
+test("nodes stay in the order that a list with insertions and removals gives", () => {
+  const action = fc.record({ kind: fc.constantFrom("append", "prepend", "before", "after", "remove"), at: fc.nat() });
+  fc.assert(
+    fc.property(fc.array(action, { maxLength: 60 }), (actions) => {
+      const { graph } = emptyModel();
+      const list: Node[] = [];
+      for (const { kind, at } of actions) {
+        const index = list.length === 0 ? 0 : at % list.length;
+        const init = { opType: "RandomNormal", inputs: [], outputs: 1 } as const;
+        if (kind === "append" || (list.length === 0 && kind !== "prepend" && kind !== "remove")) {
+          list.push(graph.append(init));
+        } else if (kind === "prepend") list.unshift(graph.prepend(init));
+        else if (list.length === 0) continue;
+        else if (kind === "before") list.splice(index, 0, graph.insertBefore(list[index]!, init));
+        else if (kind === "after") list.splice(index + 1, 0, graph.insertAfter(list[index]!, init));
+        else graph.remove(list.splice(index, 1)[0]!);
+        assert.deepEqual(graph.nodes, list);
+      }
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test("taking readers of a value away one by one makes no list of those that are left", () => {
+  const model = emptyModel();
+  const x = model.graph.addInput("x", "float32", [4]);
+  const readers = Array.from({ length: 10_000 }, () => model.graph.append({ opType: "Relu", inputs: [x], outputs: 1 }));
+  model.graph.addOutput(readers[0]!.outputs[0]!);
+  let lists = 0;
+  const { uses } = Object.getOwnPropertyDescriptors(Object.getPrototypeOf(x)) as { uses: PropertyDescriptor };
+  Object.defineProperty(x, "uses", {
+    get: () => {
+      lists++;
+      return uses.get!.call(x);
+    },
+  });
+  removeDeadCode.run(model, () => {});
+  assert.equal(x.useCount, 1);
+  assert.equal(lists, 0);
+  checkInvariants(model, "test");
 });

@@ -183,7 +183,7 @@ function findValues(model: Model, names: ReadonlySet<string>): Map<string, Value
 function copyOf(value: Value): Value {
   const init = { opType: "Identity", inputs: [value], outputs: 1 };
   const { graph, producer } = value;
-  const node = producer ? graph.insertAfter(producer, init) : graph.insertBefore(graph.nodes[0]!, init);
+  const node = producer ? graph.insertAfter(producer, init) : graph.prepend(init);
   return node.outputs[0]!;
 }
 

@@ -123,9 +123,7 @@ class Emitter {
       inputs: [read, this.#scale(read.graph, scale * factor), this.#zeroPoint(read.graph, zeroPoint)],
       outputs: [read.graph.model.freshName(NAMES.codes)],
     };
-    const quantize = read.producer
-      ? read.graph.insertAfter(read.producer, init)
-      : read.graph.insertBefore(read.graph.nodes[0]!, init);
+    const quantize = read.producer ? read.graph.insertAfter(read.producer, init) : read.graph.prepend(init);
     this.#codes.set(value, quantize.outputs[0]!);
     this.#redirect(value, entry);
   }
@@ -156,8 +154,7 @@ class Emitter {
       inputs: [codes, this.#scale(codes.graph, scale), this.#zeroPoint(codes.graph, zeroPoint)],
       outputs: [graph.model.freshName(NAMES.dequantized)],
     };
-    const node =
-      graph === codes.graph ? graph.insertAfter(codes.producer!, init) : graph.insertBefore(graph.nodes[0]!, init);
+    const node = graph === codes.graph ? graph.insertAfter(codes.producer!, init) : graph.prepend(init);
     made.set(value, node.outputs[0]!);
     return node.outputs[0]!;
   }
@@ -305,7 +302,7 @@ class Emitter {
       if (this.#lowered.has(unit.result)) nodes.add(unit.node);
     }
     for (const made of this.#dequantized.values()) for (const value of made.values()) nodes.add(value.producer!);
-    const isUnread = (value: Value) => value.uses.length === 0 && !value.isGraphOutput;
+    const isUnread = (value: Value) => value.useCount === 0 && !value.isGraphOutput;
     const removeConstant = (value: Value | undefined) => {
       if (!value?.constant || !isUnread(value)) return;
       if (value.producer) value.graph.remove(value.producer);

@@ -110,23 +110,24 @@ function segmentOf(whole: Model, start: number, end: number, isWanted: (name: st
   for (const output of [...graph.outputs]) graph.removeOutput(output);
   for (const node of graph.nodes.slice(end).reverse()) graph.remove(node);
   const before = graph.nodes.slice(0, start);
+  const isBefore = new Set(before);
   const inputs = new Map<Value, string>();
   for (const value of [
     ...graph.inputs.filter(({ constant }) => !constant),
     ...before.flatMap(({ outputs }) => outputs),
   ]) {
     if (value.constant) continue;
-    const readers = value.uses.filter(({ node }) => !before.includes(topLevel(node, graph)));
+    const readers = value.uses.filter(({ node }) => !isBefore.has(topLevel(node, graph)));
     if (readers.length === 0) continue;
     const input = graph.addInput(model.freshName("segment_input"));
     for (const { node, index } of readers) node.setInput(index, input);
     inputs.set(input, value.name);
   }
   for (const node of before.reverse()) {
-    if (node.outputs.every((value) => value.uses.length === 0)) graph.remove(node);
+    if (node.outputs.every((value) => value.useCount === 0)) graph.remove(node);
   }
   for (const value of [...graph.inputs]) if (!inputs.has(value) && !value.constant) graph.setOverridable(value, false);
-  for (const value of [...graph.initializers]) if (value.uses.length === 0) graph.removeInitializer(value);
+  for (const value of [...graph.initializers]) if (value.useCount === 0) graph.removeInitializer(value);
   const outputs = new Map<Value, string>();
   for (const value of graph.nodes.flatMap((node) => node.outputs)) {
     if (value.constant || !isWanted(value.name)) continue;
