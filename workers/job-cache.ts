@@ -13,12 +13,15 @@ import { checkProduced } from "./job-files.ts";
 
 type CacheNews = Extract<TaskNews, { kind: "cache" }>;
 
+/** A job, or a step of a pipeline as a job of its own. */
+type CachedJob = Pick<JobRecord, "id" | "spec">;
+
 /** What jobs have found out that others would find out again, kept for a day. Whatever goes wrong here, the work is only done again. */
 export interface JobCache {
   /** Brings what there is for a job into `directory`, by name. */
-  fetch(job: JobRecord, directory: string): Promise<Readonly<Record<string, LocalFile>>>;
+  fetch(job: CachedJob, directory: string): Promise<Readonly<Record<string, LocalFile>>>;
   /** Stores a file that the child of a job has made below `root`. Never rejects. */
-  store(job: JobRecord, root: string, news: CacheNews): Promise<void>;
+  store(job: CachedJob, root: string, news: CacheNews): Promise<void>;
 }
 
 /** Shorter than unsettled claims last: the claims on what is kept here are never settled, and sweeping them away is how it ends. */

@@ -18,15 +18,15 @@ type CheckpointNews = Extract<TaskNews, { kind: "checkpoint" }>;
 export interface JobCheckpoints {
   /** Brings what earlier attempts have stored into `directory`, by name. What is lost is left out: that work is done again. */
   fetch(job: JobRecord, directory: string): Promise<Readonly<Record<string, LocalFile>>>;
-  /** Stores what the child of an attempt tells of, below `root`. */
-  recorder(job: JobRecord, root: string): CheckpointRecorder;
+  /** Stores what the children of an attempt tell of. */
+  recorder(job: JobRecord): CheckpointRecorder;
   /** Forgets those of a job, if it has ended. Never rejects. */
   drop(id: string): Promise<void>;
 }
 
 export interface CheckpointRecorder {
-  /** The file is removed when it is stored: until then the child makes no other of the same name. */
-  record(news: CheckpointNews): void;
+  /** A file that a child has made below `root`. It is removed when it is stored: until then the child makes no other of the same name. */
+  record(news: CheckpointNews, root: string): void;
   /** Resolves when all of them are stored. */
   finish(): Promise<void>;
 }
@@ -58,7 +58,7 @@ export function createJobCheckpoints(deps: {
       return found;
     },
 
-    recorder(job, root) {
+    recorder(job) {
       let stored = job.checkpoints;
       let writes = Promise.resolve();
 
@@ -77,7 +77,7 @@ export function createJobCheckpoints(deps: {
       }
 
       return {
-        record(news) {
+        record(news, root) {
           writes = writes
             .then(async () => {
               // Before anything is done with the file, removing it included.

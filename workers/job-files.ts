@@ -6,29 +6,46 @@ import type { BlobClaims } from "../src/service/blobs/claims.ts";
 import { type Catalog, type CatalogFile, newId } from "../src/service/catalog.ts";
 import { ServiceError } from "../src/service/errors.ts";
 import { bundleSha256 } from "../src/service/identity.ts";
-import type { Artifact } from "../src/service/jobs/job.ts";
-import type { JobRecord } from "../src/service/jobs/job-store.ts";
+import type { Artifact, FinishedStep } from "../src/service/jobs/job.ts";
 import { resourcesOf } from "../src/service/jobs/resources.ts";
-import { type JobSpec, sourceModelId } from "../src/service/jobs/spec.ts";
+import { type JobSpec, type SingleSpec, sourceModelId } from "../src/service/jobs/spec.ts";
 import type { JobInputs, JobOutcome, LocalFile, ProducedFile } from "../src/service/tasks.ts";
 
 /** Moves bytes between the blob store and a job's directory: the child sees local files only. */
 export interface JobFiles {
-  /** Brings the models and the datasets that a spec names into `directory`. */
-  fetchInputs(spec: JobSpec, directory: string): Promise<JobInputs>;
+  /** Brings the models and the datasets that a spec names into `directory`; with `modelIds` these models and no others. */
+  fetchInputs(spec: JobSpec, directory: string, modelIds?: readonly string[]): Promise<JobInputs>;
   /**
-   * Stores what a job made below `directory`, claimed by the job, and adds the model to the catalog. The same bytes made twice are one model.
+   * Stores what a job, or a step of it, has made below `directory`, claimed by the job, and adds the model to the catalog. The same bytes
+   * made twice are one model. `outcome` has a model: see `publishReports`.
    */
-  publish(job: JobRecord, outcome: JobOutcome, directory: string, signal: AbortSignal): Promise<Published>;
-  /** Takes back what `publish` has stored for a job that ends without a result. */
-  withdraw(job: JobRecord, published: Published | undefined): Promise<void>;
+  publish(
+    jobId: string,
+    spec: SingleSpec,
+    outcome: JobOutcome,
+    directory: string,
+    signal: AbortSignal,
+  ): Promise<Published>;
+  /** Stores reports below `directory`, claimed by the job. */
+  publishReports(
+    jobId: string,
+    reports: readonly ProducedFile[],
+    directory: string,
+    signal: AbortSignal,
+  ): Promise<readonly Artifact[]>;
+  /** Those of the steps, up to the first whose model was deleted. */
+  keptSteps(steps: readonly FinishedStep[]): Promise<readonly FinishedStep[]>;
+  /** Takes back what was stored for a job that ends without a result, and those of its models that the catalog did not have before. */
+  withdraw(jobId: string, models: readonly Pick<Published, "modelId" | "created">[]): Promise<void>;
 }
 
 export interface Published {
   readonly modelId: string;
   /** False when the catalog had this model before. */
   readonly created: boolean;
-  readonly artifacts: readonly Artifact[];
+  /** The model's files. */
+  readonly model: readonly Artifact[];
+  readonly reports: readonly Artifact[];
 }
 
 export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; catalog: Catalog }): JobFiles {
@@ -63,11 +80,25 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
     return { ...ref, name: file.name };
   }
 
+  async function publishReports(
+    jobId: string,
+    reports: readonly ProducedFile[],
+    directory: string,
+    signal: AbortSignal,
+  ): Promise<Artifact[]> {
+    const root = await realpath(directory);
+    const artifacts: Artifact[] = [];
+    for (const file of reports) {
+      artifacts.push({ ...(await store(file, root, [jobId], signal)), media_type: file.media_type });
+    }
+    return artifacts;
+  }
+
   return {
-    async fetchInputs(spec, directory) {
+    async fetchInputs(spec, directory, modelIds) {
       const resources = resourcesOf(spec);
       const models: Record<string, JobInputs["models"][string]> = {};
-      for (const id of resources.models) {
+      for (const id of modelIds ?? resources.models) {
         const model = await catalog.models.get(id);
         if (model === undefined) throw missing(id);
         models[id] = { files: await fetch(model.files, join(directory, id)), facts: model.facts };
@@ -82,46 +113,50 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
       return { spec, models, datasets };
     },
 
-    async publish(job, outcome, directory, signal) {
+    async publish(jobId, spec, outcome, directory, signal) {
       const root = await realpath(directory);
       const id = newId("mdl");
       try {
         const files: CatalogFile[] = [];
-        for (const file of outcome.model) files.push(await store(file, root, [id, job.id], signal));
-        const artifacts = outcome.model.map((file, i): Artifact => ({ ...files[i]!, media_type: file.media_type }));
-        for (const file of outcome.reports) {
-          artifacts.push({ ...(await store(file, root, [job.id], signal)), media_type: file.media_type });
-        }
+        for (const file of outcome.model) files.push(await store(file, root, [id, jobId], signal));
+        const reports = await publishReports(jobId, outcome.reports, directory, signal);
         signal.throwIfAborted();
         const sha256 = bundleSha256(files);
-        const sourceId = sourceModelId(job.spec);
+        const sourceId = sourceModelId(spec);
         const source = await catalog.models.get(sourceId);
+        const made = spec.type === "distill" ? "distilled" : spec.params.method;
         const { record, created } = await catalog.models.add({
           id,
           identity: sha256,
-          name: `${source?.name ?? sourceId} ${job.spec.type === "distill" ? "distilled" : job.spec.params.method}`.slice(
-            0,
-            200,
-          ),
+          name: `${source?.name ?? sourceId} ${made}`.slice(0, 200),
           created_at: new Date().toISOString(),
           sha256,
           size_bytes: files.reduce((sum, file) => sum + file.size_bytes, 0),
           files,
           facts: outcome.facts,
-          derived_from: { job_id: job.id, model_id: sourceId },
+          derived_from: { job_id: jobId, model_id: sourceId },
           metadata: {},
         });
-        await claims.settle(job.id);
-        return { modelId: record.id, created, artifacts };
+        await claims.settle(jobId);
+        const model = outcome.model.map((file, i): Artifact => ({ ...files[i]!, media_type: file.media_type }));
+        return { modelId: record.id, created, model, reports };
       } catch (error) {
         await claims.release(id);
         throw error;
       }
     },
 
-    async withdraw(job, published) {
-      if (published?.created) await catalog.models.remove(published.modelId);
-      await claims.release(job.id);
+    publishReports,
+
+    async keptSteps(steps) {
+      const models = await Promise.all(steps.map(({ model_id }) => catalog.models.get(model_id)));
+      const lost = models.indexOf(undefined);
+      return lost < 0 ? steps : steps.slice(0, lost);
+    },
+
+    async withdraw(jobId, models) {
+      for (const { created, modelId } of models) if (created) await catalog.models.remove(modelId);
+      await claims.release(jobId);
     },
   };
 }

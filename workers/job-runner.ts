@@ -1,13 +1,15 @@
-import { mkdir, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Logger } from "pino";
-import { isTerminal, jobError } from "../src/service/jobs/job.ts";
+import { type FinishedStep, isTerminal, jobError, toldOf } from "../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../src/service/jobs/job-store.ts";
-import type { JobOutcome, TaskFailure, TaskLimits, TaskNews, TaskRunner } from "../src/service/tasks.ts";
+import { type PipelineSpec, type SingleSpec, sourceModelId, stepSpec } from "../src/service/jobs/spec.ts";
+import { TaskError, type TaskFailure, type TaskLimits, type TaskRunner } from "../src/service/tasks.ts";
 import { failureOfError } from "./failures.ts";
 import type { JobCache } from "./job-cache.ts";
 import type { JobCheckpoints } from "./job-checkpoints.ts";
 import type { JobFiles, Published } from "./job-files.ts";
+import { createPerformer } from "./job-part.ts";
 import { createNewsRecorder } from "./news-recorder.ts";
 
 export interface JobRunnerOptions {
@@ -48,10 +50,20 @@ interface Run {
   attempt: number;
 }
 
-type Ending = { readonly outcome: JobOutcome; readonly published: Published } | { readonly failure: TaskFailure };
+/** What a job has come to, and the models that it has made for that. */
+interface Done {
+  readonly result: NonNullable<JobRecord["result"]>;
+  readonly models: readonly Pick<Published, "modelId" | "created">[];
+}
+
+type Ending = { readonly done: Done } | { readonly failure: TaskFailure };
+
+function modelsOf(steps: readonly FinishedStep[]): Done["models"] {
+  return steps.map(({ model_id, created }) => ({ modelId: model_id, created }));
+}
 
 export function createJobRunner(options: JobRunnerOptions): JobRunner {
-  const { jobs, files, checkpoints, cache, tasks, log } = options;
+  const { jobs, files, checkpoints, log } = options;
   const runs = new Map<string, Run>();
 
   /** Marks a job as running here. Undefined when there is nothing to run: it has ended, or ends now. */
@@ -75,33 +87,81 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     }
   }
 
-  /** One attempt: from the blob store to a directory, through the child, and back. */
+  /** One attempt: from the blob store to a directory, through children, and back. */
   async function work(job: JobRecord, signal: AbortSignal): Promise<Ending> {
     const directory = join(options.scratchDir, `${job.id}.${job.attempt}`);
-    const scratch = join(directory, "work");
     const news = createNewsRecorder(jobs, job.id, log);
-    const saved = checkpoints.recorder(job, scratch);
-    const cached: Promise<void>[] = [];
+    const saved = checkpoints.recorder(job);
     try {
-      await mkdir(scratch, { recursive: true });
-      const start = performance.now();
-      const inputs = await files.fetchInputs(job.spec, join(directory, "inputs"));
-      news.record({ kind: "metric", data: { fetch_inputs_ms: Math.round(performance.now() - start) } });
-      const request = {
-        ...inputs,
-        job_id: job.id,
-        scratch,
-        threads: options.threads,
-        checkpoints: await checkpoints.fetch(job, join(directory, "checkpoints")),
-        cached: await cache.fetch(job, join(directory, "cached")),
-      };
-      const onNews = (it: TaskNews) => {
-        if (it.kind === "checkpoint") saved.record(it);
-        else if (it.kind === "cache") cached.push(cache.store(job, scratch, it));
-        else news.record(it);
-      };
-      const outcome = await tasks.run("run_job", request, { limits: options.limits, signal, onNews });
-      return { outcome, published: await files.publish(job, outcome, scratch, signal) };
+      const stored = await checkpoints.fetch(job, join(directory, "checkpoints"));
+      const perform = createPerformer({ ...options, job, news, saved, stored, signal });
+      const { spec } = job;
+      return { done: await (spec.type === "pipeline" ? runPipeline(job, spec) : runSingle(spec)) };
+
+      async function runSingle(spec: SingleSpec): Promise<Done> {
+        const part = { spec, directory, prefix: "", span: [0, 1] as const };
+        return perform(part, async (outcome, scratch) => {
+          const { modelId, created, model, reports } = await files.publish(job.id, spec, outcome, scratch, signal);
+          const { accepted, metrics } = outcome;
+          const artifacts = [...model, ...reports];
+          return {
+            result: { model_id: modelId, accepted, artifacts, metrics, steps: null },
+            models: [{ modelId, created }],
+          };
+        });
+      }
+
+      async function runPipeline(job: JobRecord, spec: PipelineSpec): Promise<Done> {
+        const count = spec.params.steps.length;
+        const steps = [...(await files.keptSteps(job.steps))];
+        for (let i = steps.length; i < count; i++) {
+          const { name, type } = spec.params.steps[i]!;
+          const step = stepSpec(spec, i, steps.at(-1)?.model_id ?? spec.model_id);
+          const span = [i / (count + 1), (i + 1) / (count + 1)] as const;
+          const part = { spec: step, directory: join(directory, `${i + 1}`), prefix: `${name}.`, span };
+          const finished = await perform(part, async (outcome, scratch): Promise<FinishedStep> => {
+            const published = await files.publish(job.id, step, outcome, scratch, signal);
+            return {
+              name: name!,
+              type,
+              model_id: published.modelId,
+              created: published.created,
+              parameters: outcome.facts.parameters,
+              metrics: outcome.metrics,
+              model_artifacts: published.model,
+              report_artifacts: published.reports,
+            };
+          });
+          steps.push(finished);
+          if (!(await jobs.setSteps(job.id, job.attempt, steps))) {
+            throw new TaskError({ code: "cancelled", message: "The job does not run here any more." });
+          }
+          news.record({
+            kind: "metric",
+            data: { step: name, model_id: finished.model_id, size: finished.metrics.size },
+          });
+        }
+        const last = steps.at(-1)!;
+        const models = [sourceModelId(spec), last.model_id];
+        const whole = {
+          spec,
+          directory: join(directory, "whole"),
+          prefix: "",
+          span: [count / (count + 1), 1] as const,
+        };
+        return perform({ ...whole, models, steps }, async ({ accepted, metrics, reports }, scratch) => {
+          const artifacts = [
+            ...last.model_artifacts,
+            ...(await files.publishReports(job.id, reports, scratch, signal)),
+            ...steps.flatMap((step) => step.report_artifacts.map((it) => ({ ...it, name: `${step.name}.${it.name}` }))),
+          ];
+          const told = steps.map(toldOf);
+          return {
+            result: { model_id: last.model_id, accepted, artifacts, metrics, steps: told },
+            models: modelsOf(steps),
+          };
+        });
+      }
     } catch (error) {
       if (signal.aborted) return { failure: { code: "cancelled", message: "The job was stopped." } };
       const failure = failureOfError(error);
@@ -114,7 +174,6 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     } finally {
       await news.finish();
       await saved.finish();
-      await Promise.all(cached);
       await rm(directory, { recursive: true, force: true });
     }
   }
@@ -123,17 +182,15 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
   async function end(job: JobRecord, ending: Ending, stopped: StopReason | undefined, mayRetry: boolean) {
     if (stopped === "superseded") return "done";
     const guard = { attempt: job.attempt };
-    if ("outcome" in ending) {
-      const { modelId, artifacts } = ending.published;
-      const { accepted, metrics } = ending.outcome;
-      const result = { model_id: modelId, accepted, artifacts, metrics };
+    if ("done" in ending) {
+      const { result, models } = ending.done;
       const progress = { step: "done", fraction: 1, message: "" };
       const finished_at = new Date().toISOString();
       await jobs.transition(job.id, ["running"], "succeeded", { finished_at, progress, result }, guard);
       // Not by the answer: it may be lost with the connection, and the step is then sent again.
       const now = await jobs.get(job.id);
       if (now?.attempt !== job.attempt) return "done";
-      if (now.status === "cancelling") await endCancelled(now, ending.published);
+      if (now.status === "cancelling") await endCancelled(now, models);
       return "done";
     }
     const { failure } = ending;
@@ -149,20 +206,21 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     return "done";
   }
 
-  async function endCancelled(job: JobRecord, published?: Published): Promise<void> {
+  async function endCancelled(job: JobRecord, models?: Done["models"]): Promise<void> {
     const finished_at = new Date().toISOString();
     const guard = { attempt: job.attempt };
-    if (await jobs.transition(job.id, ["running", "cancelling"], "cancelled", { finished_at }, guard)) {
-      await files.withdraw(job, published);
-    }
+    const ended = await jobs.transition(job.id, ["running", "cancelling"], "cancelled", { finished_at }, guard);
+    if (ended) await files.withdraw(job.id, models ?? modelsOf(ended.steps));
   }
 
   async function endFailed(job: JobRecord, failure: TaskFailure): Promise<void> {
     const patch = { finished_at: new Date().toISOString(), error: jobError(failure) };
     const guard = { attempt: job.attempt };
-    if (await jobs.transition(job.id, ["queued", "running"], "failed", patch, guard))
-      await files.withdraw(job, undefined);
-    else await endCancelled(job); // When it was asked to cancel in the meantime, that is how it ends.
+    const ended = await jobs.transition(job.id, ["queued", "running"], "failed", patch, guard);
+    // When it was asked to cancel in the meantime, that is how it ends.
+    if (ended === undefined) await endCancelled(job);
+    // A retry of a pipeline goes on behind the steps that are finished: they keep their models and reports.
+    else if (ended.steps.length === 0) await files.withdraw(job.id, []);
   }
 
   async function runToEnd(id: string, run: Pick<Run, "controller" | "attempt">): Promise<"done" | "hand back"> {

@@ -46,11 +46,18 @@ export function openWrittenModel(path: string): Model {
 }
 
 /** Loads a model that has no file, by way of one that is gone when it is loaded: so that its size does not matter. */
-export async function openTemporary(model: Model, options?: SessionOptions): Promise<Session> {
+export function openTemporary(model: Model, options?: SessionOptions): Promise<Session> {
+  return withTemporaryFiles(model, ([main]) => openSession({ path: main!.path }, options));
+}
+
+/** Writes a model to files that are gone when `use` has ended. */
+export async function withTemporaryFiles<T>(
+  model: Model,
+  use: (files: readonly LocalFile[]) => Promise<T>,
+): Promise<T> {
   const directory = await mkdtemp(join(tmpdir(), "model-"));
   try {
-    const [main] = await writeModel(model, directory, "model.onnx");
-    return await openSession({ path: main!.path }, options);
+    return await use(await writeModel(model, directory, "model.onnx"));
   } finally {
     await rm(directory, { recursive: true, force: true });
   }

@@ -7,6 +7,7 @@ import { DatasetSpec } from "../src/service/api/dataset-spec.ts";
 import { planDistillJob, runDistillJob } from "../src/service/jobs/distill-job.ts";
 import type { JobEnvironment } from "../src/service/jobs/job-environment.ts";
 import type { JobContext } from "../src/service/jobs/job-steps.ts";
+import { planPipelineJob, runPipelineJob } from "../src/service/jobs/pipeline-job.ts";
 import { planQuantizeJob, runQuantizeJob } from "../src/service/jobs/quantize-job.ts";
 import type { JobSpec } from "../src/service/jobs/spec.ts";
 import type { JobInputs, JobOutcome, JobPlan, JobRequest, LocalFile } from "../src/service/tasks.ts";
@@ -15,7 +16,7 @@ import { openByteSource, openScratch } from "./byte-source.ts";
 import { describeHost } from "./host.ts";
 import { imageDecoder } from "./image-decoder.ts";
 import { measurePeak } from "./measure-peak.ts";
-import { openModel, openTemporary, openWrittenModel, writeModel } from "./model-files.ts";
+import { openModel, openTemporary, openWrittenModel, withTemporaryFiles, writeModel } from "./model-files.ts";
 import type { TaskHandlers } from "./task-server.ts";
 
 const ENVIRONMENT: JobEnvironment = {
@@ -26,6 +27,7 @@ const ENVIRONMENT: JobEnvironment = {
     openModel,
     openWrittenModel,
     writeModel,
+    withTemporaryFiles,
     async writeBytes(directory, name, bytes) {
       const path = join(directory, name);
       await writeFile(path, bytes);
@@ -77,6 +79,7 @@ const JOBS: { readonly [T in JobSpec["type"]]: JobKind<Extract<JobSpec, { type: 
     }),
     run: runDistillJob,
   },
+  pipeline: { plan: planPipelineJob, run: runPipelineJob },
 };
 
 /** The type of a spec settles what else is in it. */

@@ -1,6 +1,6 @@
 import type { DatasetFacts, DistillPlan, JobMetrics, LayerFacts, ModelFacts, QuantizePlan } from "../core/index.ts";
 import type { FieldError, ProblemCode } from "./errors.ts";
-import type { Progress } from "./jobs/job.ts";
+import type { FinishedStep, Progress } from "./jobs/job.ts";
 import type { JobSpec } from "./jobs/spec.ts";
 
 /**
@@ -34,6 +34,8 @@ export interface JobRequest<S extends JobSpec = JobSpec> extends JobInputs<S> {
   readonly checkpoints: Readonly<Record<string, LocalFile>>;
   /** What earlier jobs have found out that this one needs as well, by name (`cacheKeys`). */
   readonly cached: Readonly<Record<string, LocalFile>>;
+  /** Of a pipeline: its steps, all of them finished. The models of the request are then the first and the last there was. */
+  readonly steps: readonly FinishedStep[];
 }
 
 /** A file the job made, in its scratch directory. */
@@ -42,7 +44,7 @@ export interface ProducedFile extends LocalFile {
 }
 
 export interface JobOutcome {
-  /** The compressed model's files (artifacts too), first the `.onnx`. */
+  /** The compressed model's files (artifacts too), first the `.onnx`. None of a pipeline as a whole: its steps have made its models. */
   readonly model: readonly ProducedFile[];
   /** `report.json`, `report.html`. */
   readonly reports: readonly ProducedFile[];
@@ -51,7 +53,14 @@ export interface JobOutcome {
   readonly accepted: boolean;
 }
 
-export type JobPlan = ({ readonly type: "quantize" } & QuantizePlan) | ({ readonly type: "distill" } & DistillPlan);
+export type SinglePlan = ({ readonly type: "quantize" } & QuantizePlan) | ({ readonly type: "distill" } & DistillPlan);
+
+export interface PipelinePlan {
+  readonly type: "pipeline";
+  readonly steps: readonly { readonly name: string; readonly plan: SinglePlan }[];
+}
+
+export type JobPlan = SinglePlan | PipelinePlan;
 
 export interface Tasks {
   inspect_model: {

@@ -559,13 +559,42 @@ export interface components {
             /** @default null */
             webhook?: components["schemas"]["WebhookTarget"] | null;
         };
-        CreateJobRequest: components["schemas"]["CreateQuantizeJobRequest"] | components["schemas"]["CreateDistillJobRequest"];
+        CreateJobRequest: components["schemas"]["CreateQuantizeJobRequest"] | components["schemas"]["CreateDistillJobRequest"] | components["schemas"]["CreatePipelineJobRequest"];
         /** @description A model from finished resumable uploads, which are used up by it. */
         CreateModelRequest: {
             uploads: components["schemas"]["UploadReference"][];
             name?: string;
             /** @default {} */
             metadata?: components["schemas"]["Metadata"];
+        };
+        CreatePipelineJobRequest: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "pipeline";
+            /**
+             * @description What the first step works on. Null when it is a distillation that names its models itself.
+             * @default null
+             */
+            model_id?: string | null;
+            params: components["schemas"]["PipelineParams"];
+            /** @default {} */
+            evaluation?: components["schemas"]["EvaluationOptions"];
+            /** @default {} */
+            acceptance?: components["schemas"]["AcceptanceLimits"];
+            /** @default null */
+            name?: string | null;
+            /** @default {} */
+            metadata?: components["schemas"]["Metadata"];
+            /**
+             * Format: int64
+             * @description 1 runs first.
+             * @default 5
+             */
+            priority?: number;
+            /** @default null */
+            webhook?: components["schemas"]["WebhookTarget"] | null;
         };
         CreateQuantizeJobRequest: {
             /**
@@ -797,6 +826,17 @@ export interface components {
              */
             steps: number;
         };
+        /** @description Trains. A `model_id` of `previous` is the model of the step before: as the student, or as the teacher. */
+        DistillStep: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "distill";
+            /** @description What reports and artifacts of the step are called. When it is not given: `step-1`, `step-2`, … */
+            name?: string;
+            params: components["schemas"]["DistillParams"];
+        };
         /** dynamic int8 */
         DynamicParams: {
             /**
@@ -902,6 +942,17 @@ export interface components {
             outputs: components["schemas"]["OutputPair"][] | null;
         };
         EffectiveDistillParams: components["schemas"]["EffectiveOfflineDistillParams"];
+        /** @description Trains. A `model_id` of `previous` is the model of the step before: as the student, or as the teacher. */
+        EffectiveDistillStep: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "distill";
+            /** @description What reports and artifacts of the step are called. When it is not given: `step-1`, `step-2`, … */
+            name?: string;
+            params: components["schemas"]["EffectiveDistillParams"];
+        };
         /** dynamic int8 */
         EffectiveDynamicParams: {
             /**
@@ -1049,7 +1100,24 @@ export interface components {
              */
             seed: number;
         };
+        /** pipeline */
+        EffectivePipelineParams: {
+            /** @description In this order; each works on the model that the one before has made. */
+            steps: components["schemas"]["EffectivePipelineStep"][];
+        };
+        EffectivePipelineStep: components["schemas"]["EffectiveQuantizeStep"] | components["schemas"]["EffectiveDistillStep"];
         EffectiveQuantizeParams: components["schemas"]["EffectiveFloat16Params"] | components["schemas"]["EffectiveDynamicParams"] | components["schemas"]["EffectiveStaticParams"] | components["schemas"]["EffectiveWeightOnlyParams"];
+        /** @description Compresses the model of the step before. */
+        EffectiveQuantizeStep: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "quantize";
+            /** @description What reports and artifacts of the step are called. When it is not given: `step-1`, `step-2`, … */
+            name?: string;
+            params: components["schemas"]["EffectiveQuantizeParams"];
+        };
         /** static int8 */
         EffectiveStaticParams: {
             /**
@@ -1455,7 +1523,7 @@ export interface components {
             /** @description One for each channel, in the order of `color`; 1 unless given. */
             std?: number[];
         };
-        Job: components["schemas"]["QuantizeJob"] | components["schemas"]["DistillJob"];
+        Job: components["schemas"]["QuantizeJob"] | components["schemas"]["DistillJob"] | components["schemas"]["PipelineJob"];
         /** @description What a webhook says; ask for the job to know more. */
         JobEnded: {
             /** @enum {string} */
@@ -1522,7 +1590,7 @@ export interface components {
             next_cursor: string | null;
         };
         /** @description What the job would do. */
-        JobPlan: components["schemas"]["QuantizePlan"] | components["schemas"]["DistillPlan"];
+        JobPlan: components["schemas"]["QuantizePlan"] | components["schemas"]["DistillPlan"] | components["schemas"]["PipelinePlan"];
         /** @description Why a job failed; the form of every other problem. */
         JobProblem: {
             /** @description An identifier of the kind of problem: `urn:modelpress:problem:<code>`. */
@@ -1549,11 +1617,13 @@ export interface components {
             accepted: boolean;
             artifacts: components["schemas"]["Artifact"][];
             metrics: components["schemas"]["JobMetrics"];
+            /** @description Of a pipeline, in their order; null for other jobs. */
+            steps: components["schemas"]["StepResult"][] | null;
         };
         /** @enum {string} */
         JobStatus: "queued" | "running" | "cancelling" | "succeeded" | "failed" | "cancelled";
         /** @enum {string} */
-        JobType: "quantize" | "distill";
+        JobType: "quantize" | "distill" | "pipeline";
         JsonlColumns: {
             /** @description In this order. Unless given: all columns that no other input and not the labels take, in the order of the file. */
             columns?: string[];
@@ -1828,6 +1898,67 @@ export interface components {
             teacher: string;
             student: string;
         };
+        PipelineJob: {
+            id: string;
+            /** @constant */
+            object: "job";
+            status: components["schemas"]["JobStatus"];
+            name: string | null;
+            evaluation: components["schemas"]["EffectiveEvaluationOptions"];
+            acceptance: components["schemas"]["AcceptanceLimits"];
+            metadata: components["schemas"]["Metadata"];
+            /** Format: int64 */
+            priority: number;
+            progress: components["schemas"]["JobProgress"] | null;
+            /** @description 1 is next; null when the job is not waiting. */
+            queue_position: number | null;
+            /**
+             * Format: int64
+             * @description How often a worker has started it.
+             */
+            attempt: number;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            created_at: string;
+            started_at: string | null;
+            finished_at: string | null;
+            retry_of: string | null;
+            result: components["schemas"]["JobResult"] | null;
+            error: components["schemas"]["JobProblem"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "pipeline";
+            /** @description The model that the first step makes another of. */
+            model_id: string;
+            /** @description As they were sent. */
+            params: {
+                [key: string]: unknown;
+            };
+            /** @description With every default filled in. */
+            effective_params: components["schemas"]["EffectivePipelineParams"];
+        };
+        /** pipeline */
+        PipelineParams: {
+            /** @description In this order; each works on the model that the one before has made. */
+            steps: components["schemas"]["PipelineStep"][];
+        };
+        PipelinePlan: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "pipeline";
+            steps: components["schemas"]["PlannedStep"][];
+        };
+        PipelineStep: components["schemas"]["QuantizeStep"] | components["schemas"]["DistillStep"];
+        PlannedStep: {
+            name: string;
+            plan: components["schemas"]["QuantizePlan"] | components["schemas"]["DistillPlan"];
+        };
         PredictedSize: {
             /** Format: int64 */
             before_bytes: number;
@@ -1905,6 +2036,17 @@ export interface components {
             quantized_nodes: components["schemas"]["NodeNote"][];
             skipped_nodes: components["schemas"]["NodeNote"][];
             size: components["schemas"]["PredictedSize"];
+        };
+        /** @description Compresses the model of the step before. */
+        QuantizeStep: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "quantize";
+            /** @description What reports and artifacts of the step are called. When it is not given: `step-1`, `step-2`, … */
+            name?: string;
+            params: components["schemas"]["QuantizeParams"];
         };
         Readiness: {
             /** @constant */
@@ -2029,6 +2171,18 @@ export interface components {
              * @default 0
              */
             seed?: number;
+        };
+        /** @description Of a step: its model against the one that it was fed. */
+        StepResult: {
+            name: string;
+            type: string;
+            model_id: string;
+            /**
+             * Format: int64
+             * @description Of the model that it has made.
+             */
+            parameters: number;
+            metrics: components["schemas"]["JobMetrics"];
         };
         StoredFile: {
             name: string;
@@ -4041,7 +4195,8 @@ export interface operations {
                      *               "modelpress": "0.1.0"
                      *             }
                      *           }
-                     *         }
+                     *         },
+                     *         "steps": null
                      *       },
                      *       "error": null
                      *     }

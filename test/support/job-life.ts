@@ -26,7 +26,7 @@ export async function finishJob(
   }
   await claims.settle(id);
   const metrics = finishedJob.result.metrics as JobMetrics;
-  const result = { model_id: "mdl_made", accepted: true, artifacts, metrics };
+  const result = { model_id: "mdl_made", accepted: true, artifacts, metrics, steps: null };
   await jobs.transition(id, ["running"], "succeeded", { finished_at: new Date().toISOString(), result });
 }
 

@@ -32,6 +32,7 @@ export function queuedJob(
     attempt: 0,
     progress: null,
     checkpoints: {},
+    steps: [],
     result: null,
     error: null,
     ...rest,

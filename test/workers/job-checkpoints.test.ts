@@ -77,14 +77,14 @@ async function checkpointFile(
 
 test("of each name the newest is kept, files are removed when they are stored, and the next attempt gets them", async () => {
   const { checkpoints, stored, now } = memory(running());
-  const recorder = checkpoints.recorder(now(), directory);
+  const recorder = checkpoints.recorder(now());
   for (const content of ["one", "two", "two", "three"]) {
     const news = await checkpointFile(content);
-    recorder.record(news);
+    recorder.record(news, directory);
     await recorder.finish();
     assert.ok(!existsSync(news.path));
   }
-  recorder.record(await checkpointFile("base", "baseline"));
+  recorder.record(await checkpointFile("base", "baseline"), directory);
   await recorder.finish();
   assert.deepEqual(stored(), ["base", "three"]);
   const found = await checkpoints.fetch(now(), join(directory, "next"));
@@ -97,8 +97,8 @@ test("of each name the newest is kept, files are removed when they are stored, a
 
 test("those of a finished job go, and those that are lost are done without", async () => {
   const { checkpoints, stored, now, change } = memory(running());
-  const recorder = checkpoints.recorder(now(), directory);
-  recorder.record(await checkpointFile("state"));
+  const recorder = checkpoints.recorder(now());
+  recorder.record(await checkpointFile("state"), directory);
   await recorder.finish();
   change({ status: "succeeded" });
   await checkpoints.drop(now().id);
@@ -108,12 +108,12 @@ test("those of a finished job go, and those that are lost are done without", asy
 
 test("an attempt that was given up cannot replace what the new one has", async () => {
   const { checkpoints, stored, now, change } = memory(running());
-  const old = checkpoints.recorder(now(), directory);
+  const old = checkpoints.recorder(now());
   change({ attempt: 2 });
-  const current = checkpoints.recorder(now(), directory);
-  current.record(await checkpointFile("new"));
+  const current = checkpoints.recorder(now());
+  current.record(await checkpointFile("new"), directory);
   await current.finish();
-  old.record(await checkpointFile("old"));
+  old.record(await checkpointFile("old"), directory);
   await old.finish();
   assert.deepEqual(stored(), ["new"]);
 });
@@ -125,10 +125,10 @@ test("a child can have no file stored but its own", async () => {
   const scratch = await mkdtemp(join(directory, "work-"));
   const link = join(scratch, "distill.checkpoint");
   await symlink(secret, link);
-  const recorder = checkpoints.recorder(now(), scratch);
-  recorder.record({ kind: "checkpoint", name: "distill", path: link });
-  recorder.record({ kind: "checkpoint", name: "../x", path: link });
-  recorder.record({ kind: "checkpoint", name: "distill", path: secret });
+  const recorder = checkpoints.recorder(now());
+  recorder.record({ kind: "checkpoint", name: "distill", path: link }, scratch);
+  recorder.record({ kind: "checkpoint", name: "../x", path: link }, scratch);
+  recorder.record({ kind: "checkpoint", name: "distill", path: secret }, scratch);
   await recorder.finish();
   assert.deepEqual(stored(), []);
   assert.equal(await readFile(secret, "utf8"), "secret");

@@ -7,6 +7,8 @@ import { after, test } from "node:test";
 import type { BlobStore } from "../../src/service/blobs/blob-store.ts";
 import type { BlobClaims } from "../../src/service/blobs/claims.ts";
 import type { Catalog, ModelRecord } from "../../src/service/catalog.ts";
+import type { JobRecord } from "../../src/service/jobs/job-store.ts";
+import type { SingleSpec } from "../../src/service/jobs/spec.ts";
 import type { JobOutcome, ProducedFile } from "../../src/service/tasks.ts";
 import { createJobFiles } from "../../workers/job-files.ts";
 import { emptyMetrics, factsSaying, queuedJob } from "../support/jobs.ts";
@@ -67,6 +69,11 @@ async function produced(folder: string, name: string, content: string): Promise<
 
 const never = new AbortController().signal;
 
+function single({ spec }: JobRecord): SingleSpec {
+  assert.ok(spec.type !== "pipeline");
+  return spec;
+}
+
 test("inputs keep the names that the model uses, folders included", async () => {
   const { files, models, put } = memory();
   const parts = [
@@ -89,12 +96,12 @@ test("every byte is claimed by the job, the model's by the model too, before any
   await mkdir(folder);
   const job = queuedJob({ id: "job_x" });
   const made = outcome([await produced(folder, "model.onnx", "m")], [await produced(folder, "report.json", "r")]);
-  const published = await files.publish(job, made, folder, never);
+  const published = await files.publish(job.id, single(job), made, folder, never);
   assert.deepEqual(claimed, ["model m", "job_x m", "job_x r", "job_x settled"]);
   assert.equal(models[0]?.id, published.modelId);
   assert.deepEqual(models[0]?.derived_from, { job_id: "job_x", model_id: "mdl_a" });
   assert.deepEqual(
-    published.artifacts.map(({ name, size_bytes }) => [name, size_bytes]),
+    [...published.model, ...published.reports].map(({ name, size_bytes }) => [name, size_bytes]),
     [
       ["model.onnx", 1],
       ["report.json", 1],
@@ -125,7 +132,13 @@ test("a child cannot make us publish files that are not its own", async () => {
     { name: "" },
   ];
   for (const fields of hostile) {
-    const attempt = files.publish(queuedJob(), outcome([{ ...good, ...fields }]), folder, never);
+    const attempt = files.publish(
+      queuedJob().id,
+      single(queuedJob()),
+      outcome([{ ...good, ...fields }]),
+      folder,
+      never,
+    );
     await assert.rejects(attempt, { code: "internal" }, JSON.stringify(fields));
   }
   assert.deepEqual(models, []);
@@ -137,6 +150,8 @@ test("a job that is stopped while its results are stored adds no model", async (
   const folder = join(directory, "stopped");
   await mkdir(folder);
   const made = outcome([await produced(folder, "model.onnx", "m")]);
-  await assert.rejects(files.publish(queuedJob(), made, folder, AbortSignal.abort()), { name: "AbortError" });
+  await assert.rejects(files.publish(queuedJob().id, single(queuedJob()), made, folder, AbortSignal.abort()), {
+    name: "AbortError",
+  });
   assert.deepEqual(models, []);
 });

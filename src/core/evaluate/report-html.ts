@@ -24,6 +24,7 @@ import {
 import { type DrawChart, loadCharts } from "./report-plots.ts";
 import { REPORT_POLICY, REPORT_SCRIPT } from "./report-script.ts";
 import { staticEvidence } from "./report-static.ts";
+import { pipelineSteps } from "./report-steps.ts";
 import { REPORT_STYLE } from "./report-style.ts";
 import { training } from "./report-training.ts";
 
@@ -33,8 +34,10 @@ import { training } from "./report-training.ts";
  */
 export async function renderReport(report: Report): Promise<string> {
   const draw = await loadCharts();
-  const { job, metrics } = report;
-  const title = job.name || `${job.type}: ${job.params.method ?? job.params.mode ?? job.id}`;
+  const { job, metrics, steps } = report;
+  const title =
+    job.name ||
+    `${job.type}: ${job.params.method ?? job.params.mode ?? (steps.map(({ name }) => name).join(" → ") || job.id)}`;
   return html`<!doctype html>
 <html lang="en">
 <head>
@@ -56,6 +59,7 @@ ${warnings(report)}
 <main>
 ${summary(report)}
 ${acceptance(report)}
+${pipelineSteps(report)}
 ${training(report, draw)}
 ${sizeAndSpeed(report, draw)}
 ${accuracy(report)}

@@ -12,6 +12,16 @@ export interface ReportedJob {
   readonly acceptance: Readonly<Record<string, unknown>>;
 }
 
+/** A step of a pipeline. */
+export interface ReportedStep {
+  readonly name: string;
+  readonly type: string;
+  readonly model_id: string;
+  /** Of the model that it has made. */
+  readonly parameters: number;
+  readonly metrics: JobMetrics;
+}
+
 /** `report.json`: everything that is known about a job and its result, for people and for machines. Fields are only ever added. */
 export interface Report {
   readonly format: "modelpress-report";
@@ -34,6 +44,8 @@ export interface Report {
   readonly latency_samples_ms: { readonly before: readonly number[]; readonly after: readonly number[] };
   /** How many nodes of each operator are in the graph that onnxruntime makes of the compressed model. */
   readonly optimized_operators: Readonly<Record<string, number>>;
+  /** Of a pipeline, in their order: each compares its model with the one that it was fed. Empty for other jobs. */
+  readonly steps: readonly ReportedStep[];
   /** Wall-clock time of each step. */
   readonly timings_ms: Readonly<Record<string, number>>;
 }
@@ -45,13 +57,14 @@ export interface ReportParts {
   readonly models: Report["models"];
   readonly notes: readonly Note[];
   readonly quantization?: StaticEvidence | undefined;
+  readonly steps?: readonly ReportedStep[];
   /** Steps before the evaluation; its own are added. */
   readonly timingsMs: Readonly<Record<string, number>>;
 }
 
 /** Puts the report together; nothing is computed here. */
 export function buildReport(parts: ReportParts): Report {
-  const { createdAt, job, evaluation, models, notes, quantization, timingsMs } = parts;
+  const { createdAt, job, evaluation, models, notes, quantization, steps, timingsMs } = parts;
   const evaluated = Object.entries(evaluation.timingsMs).map(([step, ms]) => [`evaluate.${step}`, ms] as const);
   const timings = [...Object.entries(timingsMs), ...evaluated].map(([step, ms]) => [step, Math.round(ms * 10) / 10]);
   return {
@@ -68,6 +81,7 @@ export function buildReport(parts: ReportParts): Report {
     input_shapes: evaluation.inputShapes,
     latency_samples_ms: evaluation.latencySamplesMs,
     optimized_operators: evaluation.optimizedOperators,
+    steps: steps ?? [],
     timings_ms: Object.fromEntries(timings),
   };
 }

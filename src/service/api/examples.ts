@@ -130,6 +130,29 @@ export const createTrainingJobRequest = {
   name: "from scratch",
 };
 
+export const createPipelineJobRequest = {
+  type: "pipeline",
+  params: {
+    steps: [
+      {
+        type: "distill",
+        name: "half",
+        params: {
+          mode: "offline",
+          teacher_model_id: modelId,
+          dataset_id: datasetId,
+          student: { derive: { width: 0.5 } },
+          training: { epochs: 10 },
+        },
+      },
+      { type: "quantize", name: "int8", params: { method: "static", dataset_id: datasetId } },
+    ],
+  },
+  evaluation: { dataset_id: "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5b" },
+  acceptance: { max_size_ratio: 0.1, max_metric_drop: 0.01 },
+  name: "half as wide, in int8",
+};
+
 const params = {
   method: "weight_only",
   bits: 4,
@@ -249,6 +272,7 @@ export const finishedJob = {
         versions: { modelpress: "0.1.0" },
       },
     },
+    steps: null,
   },
 };
 

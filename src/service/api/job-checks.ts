@@ -3,14 +3,10 @@ import type { DatasetRecord, ModelRecord } from "../catalog.ts";
 import { type FieldError, pointerOf } from "../errors.ts";
 import { type CalibratedSpec, isGptq, isStatic, splitSamples } from "../jobs/calibration-samples.ts";
 import { referencesIn } from "../jobs/resources.ts";
-import type { DistillSpec, JobSpec, QuantizeSpec } from "../jobs/spec.ts";
+import type { DistillSpec, JobSpec, QuantizeSpec, SingleSpec } from "../jobs/spec.ts";
 import { checkDistillation } from "./distill-checks.ts";
-
-/** What is recorded of the models and datasets that a spec names, by id; what does not exist is not there. */
-export interface StoredResources {
-  readonly models: ReadonlyMap<string, ModelRecord>;
-  readonly datasets: ReadonlyMap<string, DatasetRecord>;
-}
+import { checkPipeline } from "./pipeline-checks.ts";
+import type { StoredResources } from "./stored-resources.ts";
 
 /**
  * What can be known to be wrong with a job from the recorded facts alone, in microseconds: refused now and not an hour
@@ -21,6 +17,10 @@ export function checkJob(spec: JobSpec, stored: StoredResources): readonly Field
     .filter(({ kind, id }) => !(kind === "model" ? stored.models : stored.datasets).has(id))
     .map(({ kind, id, path }) => problem(pointerOf("", path), `unknown_${kind}`, `There is no ${kind} ${id}.`));
   if (unknown.length > 0) return unknown;
+  return spec.type === "pipeline" ? checkPipeline(spec, stored, checkSingle) : checkSingle(spec, stored);
+}
+
+function checkSingle(spec: SingleSpec, stored: StoredResources): readonly FieldError[] {
   return spec.type === "quantize" ? checkQuantization(spec, stored) : checkDistill(spec, stored);
 }
 

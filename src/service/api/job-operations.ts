@@ -65,6 +65,7 @@ export const createJob = defineOperation({
       quantize: examples.createJobRequest,
       distill: examples.createDistillJobRequest,
       train: examples.createTrainingJobRequest,
+      pipeline: examples.createPipelineJobRequest,
     },
   },
 });

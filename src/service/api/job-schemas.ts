@@ -2,7 +2,7 @@ import { z } from "zod";
 import type { JobMetrics } from "../../core/index.ts";
 import { DistillParams } from "../jobs/distill-spec.ts";
 import { JOB_STATUSES } from "../jobs/job.ts";
-import { Acceptance, Evaluation, QuantizeParams } from "../jobs/spec.ts";
+import { Acceptance, Evaluation, PipelineParams, QuantizeParams } from "../jobs/spec.ts";
 import { WEBHOOK_EVENTS } from "../jobs/webhooks.ts";
 import type { JobPlan as Plan } from "../tasks.ts";
 import { Problem } from "./problem.ts";
@@ -13,7 +13,7 @@ import { Bytes, Count, Metadata, Name, PageQuery, pageOf, Sha256, Timestamp } fr
 export const JobParams = z.object({ job_id: z.string() });
 export const ArtifactParams = z.object({ job_id: z.string(), name: z.string() });
 export const JobStatus = z.enum(JOB_STATUSES).meta({ id: "JobStatus" });
-export const JobType = z.enum(["quantize", "distill"]).meta({ id: "JobType" });
+export const JobType = z.enum(["quantize", "distill", "pipeline"]).meta({ id: "JobType" });
 
 const WebhookTarget = z
   .strictObject({
@@ -47,8 +47,19 @@ const CreateDistillJobRequest = z
   .strictObject({ type: z.literal("distill"), params: DistillParams, ...OFFER })
   .meta({ id: "CreateDistillJobRequest" });
 
+const CreatePipelineJobRequest = z
+  .strictObject({
+    type: z.literal("pipeline"),
+    model_id: z.string().nullable().default(null).meta({
+      description: "What the first step works on. Null when it is a distillation that names its models itself.",
+    }),
+    params: PipelineParams,
+    ...OFFER,
+  })
+  .meta({ id: "CreatePipelineJobRequest" });
+
 export const CreateJobRequest = z
-  .discriminatedUnion("type", [CreateQuantizeJobRequest, CreateDistillJobRequest])
+  .discriminatedUnion("type", [CreateQuantizeJobRequest, CreateDistillJobRequest, CreatePipelineJobRequest])
   .meta({ id: "CreateJobRequest" });
 
 export const CreateJobQuery = z.strictObject({
@@ -213,12 +224,23 @@ export const JobMetricsSchema = z
   })
   .meta({ id: "JobMetrics" });
 
+const StepResult = z
+  .object({
+    name: z.string(),
+    type: z.string(),
+    model_id: z.string(),
+    parameters: Count.meta({ description: "Of the model that it has made." }),
+    metrics: JobMetricsSchema,
+  })
+  .meta({ id: "StepResult", description: "Of a step: its model against the one that it was fed." });
+
 const JobResult = z
   .object({
     model_id: z.string(),
     accepted: z.boolean().meta({ description: "False when a limit of `acceptance` was missed." }),
     artifacts: z.array(Artifact),
     metrics: JobMetricsSchema,
+    steps: z.array(StepResult).nullable().meta({ description: "Of a pipeline, in their order; null for other jobs." }),
   })
   .meta({ id: "JobResult" });
 
@@ -271,7 +293,17 @@ const DistillJob = z
   })
   .meta({ id: "DistillJob" });
 
-export const Job = z.discriminatedUnion("type", [QuantizeJob, DistillJob]).meta({ id: "Job" });
+const PipelineJob = z
+  .object({
+    ...STATE,
+    type: z.literal("pipeline"),
+    model_id: z.string().meta({ description: "The model that the first step makes another of." }),
+    params: SENT_PARAMS,
+    effective_params: PipelineParams.meta(ALL_DEFAULTS),
+  })
+  .meta({ id: "PipelineJob" });
+
+export const Job = z.discriminatedUnion("type", [QuantizeJob, DistillJob, PipelineJob]).meta({ id: "Job" });
 export const JobPage = pageOf("JobPage", Job);
 
 export const JobEnded = z
@@ -315,8 +347,19 @@ const DistillPlanSchema = z
   })
   .meta({ id: "DistillPlan" });
 
+const PipelinePlanSchema = z
+  .object({
+    type: z.literal("pipeline"),
+    steps: z.array(
+      z
+        .object({ name: z.string(), plan: z.discriminatedUnion("type", [QuantizePlanSchema, DistillPlanSchema]) })
+        .meta({ id: "PlannedStep" }),
+    ),
+  })
+  .meta({ id: "PipelinePlan" });
+
 export const JobPlan = z
-  .discriminatedUnion("type", [QuantizePlanSchema, DistillPlanSchema])
+  .discriminatedUnion("type", [QuantizePlanSchema, DistillPlanSchema, PipelinePlanSchema])
   .meta({ id: "JobPlan", description: "What the job would do." });
 
 export const JobEvent = z

@@ -6,12 +6,12 @@ import { canonicalJson, sha256Of } from "../identity.ts";
 import { isTerminal } from "../jobs/job.ts";
 import type { JobRecord } from "../jobs/job-store.ts";
 import { resourcesOf } from "../jobs/resources.ts";
-import { type JobSpec, sourceModelId } from "../jobs/spec.ts";
+import { type JobSpec, sourceModelId, stepsOf } from "../jobs/spec.ts";
 import { checkWebhookUrl } from "../jobs/webhook-target.ts";
 import type { ApiContext } from "./context.ts";
 import { blobDownload, sendDownload } from "./download.ts";
 import type { Inspector } from "./inspector.ts";
-import { checkJob, type StoredResources } from "./job-checks.ts";
+import { checkJob } from "./job-checks.ts";
 import { sendEvents, wantsStream } from "./job-events.ts";
 import {
   cancelJob,
@@ -26,6 +26,7 @@ import {
 } from "./job-operations.ts";
 import type { JobMeter } from "./metrics.ts";
 import { route } from "./operation.ts";
+import type { StoredResources } from "./stored-resources.ts";
 
 /** How soon it makes sense to ask for a job again. */
 const POLL_SECONDS = 1;
@@ -100,7 +101,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     const plan = () => inspector.plan(spec, [...models.values()], [...datasets.values()]);
     if (query.validate_only === "true") return plan();
     // Facts do not hold the values that hints name: a job with hints is planned before it is accepted.
-    if (spec.type === "distill" && spec.params.loss.hints.length > 0) await plan();
+    if (stepsOf(spec).some((step) => step.type === "distill" && step.params.loss.hints.length > 0)) await plan();
     const caller = request.caller!.name;
     const key = headers["idempotency-key"];
     const job = await submit(
@@ -152,8 +153,21 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     if (!isTerminal(job.status))
       throw new ServiceError("conflict", `The job is ${job.status}; only a finished one can be run again.`);
     await resolve(job.spec);
-    const again = newJob({ ...job, retry_of: job.id });
-    return accepted(reply, await wireJob(await submit(again, request.caller!.name)));
+    // A pipeline that failed goes on behind its finished steps. What those have stored now belongs to the new job as well.
+    const steps = job.status === "failed" ? job.steps.map((step) => ({ ...step, created: false })) : [];
+    const again = { ...newJob({ ...job, retry_of: job.id }), steps };
+    const caller = request.caller!.name;
+    try {
+      for (const { model_artifacts, report_artifacts } of steps) {
+        for (const artifact of [...model_artifacts, ...report_artifacts]) await claims.claim(again.id, artifact);
+      }
+      const recorded = await submit(again, caller);
+      await claims.settle(again.id);
+      return accepted(reply, await wireJob(recorded));
+    } catch (error) {
+      await claims.release(again.id);
+      throw error;
+    }
   });
 
   route(app, deleteJob, async ({ params }, _request, reply) => {
@@ -224,13 +238,14 @@ function newJob({ spec, sent_params, name, metadata, priority, webhook, retry_of
     attempt: 0,
     progress: null,
     checkpoints: {},
+    steps: [],
     result: null,
     error: null,
   };
 }
 
 function jobOf(job: JobRecord, queue_position: number | null) {
-  const { spec, sent_params, result, webhook: _webhook, checkpoints: _checkpoints, ...rest } = job;
+  const { spec, sent_params, result, webhook: _webhook, checkpoints: _checkpoints, steps: _steps, ...rest } = job;
   const { type, params, evaluation, acceptance } = spec;
   const urlOf = (name: string) => `/v1/jobs/${job.id}/artifacts/${encodeURIComponent(name)}`;
   return {

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { trainableOperators } from "../../core/index.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
 import { DistillParams } from "../jobs/distill-spec.ts";
-import { Evaluation, QuantizeParams } from "../jobs/spec.ts";
+import { Evaluation, PipelineParams, QuantizeParams } from "../jobs/spec.ts";
 import { TARGETS } from "../jobs/targets.ts";
 import { VERSIONS } from "../versions.ts";
 import type { ApiContext } from "./context.ts";
@@ -214,6 +214,7 @@ function capabilitiesOf({ settings }: ApiContext): z.input<typeof Capabilities> 
     methods: [
       ...QuantizeParams.options.map((params) => methodOf("quantize", params.shape.method.value, params)),
       ...DistillParams.options.map((params) => methodOf("distill", params.shape.mode.value, params)),
+      methodOf("pipeline", "pipeline", PipelineParams),
     ],
     metrics: Evaluation.shape.metric.unwrap().unwrap().options,
     targets: [["auto", AUTO] as const, ...Object.entries(TARGETS)].map(([name, { isa, description }]) => ({

@@ -5,6 +5,7 @@ import {
   type DistillationLoss,
   type DistillPlan,
   distillOffline,
+  type Model,
   type OfflineResult,
   OPTIMIZERS,
   parameterCount,
@@ -130,6 +131,15 @@ export async function planDistillJob(
     validation_samples: counts.validation,
     steps: training.epochs * Math.floor(counts.training / Math.min(training.batch_size, counts.training)),
   };
+}
+
+/** The student before it is trained: a model of the structure that the job's result will have. */
+export async function planStudent(
+  request: JobInputs<DistillSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<Model> {
+  return (await openDistillInputs(request, 1, environment, context, PLANNED_SAMPLES)).student;
 }
 
 /** Says which field of the job a refusal of hints is about. */

@@ -19,6 +19,8 @@ export interface JobEnvironment {
       name: string,
       options: { readonly signal: AbortSignal },
     ): Promise<readonly ProducedFile[]>;
+    /** Writes a model to files that are gone when `use` has ended. */
+    withTemporaryFiles<T>(model: Model, use: (files: readonly LocalFile[]) => Promise<T>): Promise<T>;
     /** Answers where they are. */
     writeBytes(directory: string, name: string, bytes: Uint8Array): Promise<string>;
     writeText(directory: string, name: string, mediaType: string, text: string): Promise<ProducedFile>;

@@ -10,8 +10,10 @@ import {
   type TrainingMetrics,
 } from "../../core/index.ts";
 import type { JobOutcome, JobRequest, LocalFile, ProducedFile } from "../tasks.ts";
+import { toldOf } from "./job.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";
+import { seedOf } from "./spec.ts";
 
 type Judgement = Parameters<typeof evaluateModels>[0];
 
@@ -51,7 +53,7 @@ export async function judgeResult(
       spec: spec.evaluation,
       acceptance: spec.acceptance,
       notes: made.notes,
-      seed: spec.params.seed,
+      seed: seedOf(spec),
       threads,
       host,
       openSession,
@@ -73,6 +75,7 @@ export async function judgeResult(
       models: { before: original.facts, after },
       notes: [...made.simplified, ...made.notes],
       quantization: made.evidence,
+      steps: request.steps.map(toldOf),
       timingsMs: steps.timingsMs,
     });
     return {

@@ -1,6 +1,6 @@
 import type { JobMetrics } from "../../core/index.ts";
 import type { BlobRef } from "../blobs/blob-store.ts";
-import type { Artifact, JobError, JobEvent, JobStatus, Progress } from "./job.ts";
+import type { Artifact, FinishedStep, JobError, JobEvent, JobStatus, Progress } from "./job.ts";
 import type { JobSpec } from "./spec.ts";
 
 /** A job as it is kept. Times are RFC 3339 UTC. */
@@ -23,11 +23,23 @@ export interface JobRecord {
   readonly progress: Progress | null;
   /** From where the next attempt goes on, by name; the blobs are gone when the job has ended. */
   readonly checkpoints: Readonly<Record<string, BlobRef>>;
+  /** Of a pipeline: the steps that have made their models. */
+  readonly steps: readonly FinishedStep[];
   readonly result: {
     readonly model_id: string;
     readonly accepted: boolean;
     readonly artifacts: readonly Artifact[];
     readonly metrics: JobMetrics;
+    /** Of a pipeline, in their order; null for other jobs. */
+    readonly steps:
+      | readonly {
+          readonly name: string;
+          readonly type: string;
+          readonly model_id: string;
+          readonly parameters: number;
+          readonly metrics: JobMetrics;
+        }[]
+      | null;
   } | null;
   readonly error: JobError | null;
 }
@@ -86,6 +98,8 @@ export interface JobStore {
   setProgress(id: string, progress: Progress): Promise<void>;
   /** Replaces the checkpoints; false, and nothing is changed, unless the job is running in that attempt. */
   setCheckpoints(id: string, attempt: number, checkpoints: JobRecord["checkpoints"]): Promise<boolean>;
+  /** The same for the finished steps of a pipeline. */
+  setSteps(id: string, attempt: number, steps: JobRecord["steps"]): Promise<boolean>;
   appendEvent(id: string, type: JobEvent["type"], data: JobEvent["data"]): Promise<void>;
   /** Events after `afterId` (0: all), oldest first. */
   events(id: string, afterId: number): Promise<readonly JobEvent[]>;

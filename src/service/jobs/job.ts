@@ -1,3 +1,4 @@
+import type { JobMetrics } from "../../core/index.ts";
 import type { BlobRef } from "../blobs/blob-store.ts";
 import { PROBLEMS, type ProblemCode, problemType } from "../errors.ts";
 
@@ -52,6 +53,25 @@ export function jobError({
 export interface Artifact extends BlobRef {
   readonly name: string;
   readonly media_type: string;
+}
+
+/** A step of a pipeline that has made its model, kept so that later attempts and retries go on behind it. */
+export interface FinishedStep {
+  readonly name: string;
+  readonly type: string;
+  readonly model_id: string;
+  /** False when the catalog had this model before. */
+  readonly created: boolean;
+  readonly parameters: number;
+  readonly metrics: JobMetrics;
+  /** The model's files first, as many as the model has; then the step's reports. */
+  readonly model_artifacts: readonly Artifact[];
+  readonly report_artifacts: readonly Artifact[];
+}
+
+/** What is told of a finished step. */
+export function toldOf({ name, type, model_id, parameters, metrics }: FinishedStep) {
+  return { name, type, model_id, parameters, metrics };
 }
 
 /** One entry of a job's event log; `id` counts from 1 within the job. */

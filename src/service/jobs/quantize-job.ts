@@ -110,23 +110,38 @@ export async function planQuantizeJob(
   environment: JobEnvironment,
   context: JobContext,
 ): Promise<QuantizePlan> {
-  const { spec } = request;
-  const { files, host } = environment;
-  const source = request.models[spec.model_id]!;
-  const original = files.openModel(source.files);
-  const { model, notes } = isStatic(spec)
-    ? await planStaticJob({ ...request, spec }, original, environment, context)
-    : applyPasses(original, spec.params as PassParams, host.target);
-  const before = files.sizeOf(source.files);
+  const { model, notes } = await planned(request, environment, context);
+  const before = environment.files.sizeOf(request.models[request.spec.model_id]!.files);
   const predicted = predictedBytes(model);
   const withOutcome = (wanted: Note["outcome"]) =>
     notes.filter(({ outcome }) => outcome === wanted).map(({ outcome: _, ...note }) => note);
   return {
-    method: spec.params.method,
+    method: request.spec.params.method,
     quantized_nodes: withOutcome("changed"),
     skipped_nodes: withOutcome("skipped"),
     size: { before_bytes: before, predicted_bytes: predicted, ratio: predicted / before },
   };
+}
+
+/** A model of the structure that the job's result will have; ranges that need data are not right yet. */
+export async function planQuantizedModel(
+  request: JobInputs<QuantizeSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<Model> {
+  return (await planned(request, environment, context)).model;
+}
+
+async function planned(
+  request: JobInputs<QuantizeSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<Pick<Compressed, "model" | "notes">> {
+  const { spec, models } = request;
+  const original = environment.files.openModel(models[spec.model_id]!.files);
+  return isStatic(spec)
+    ? planStaticJob({ ...request, spec }, original, environment, context)
+    : applyPasses(original, spec.params as PassParams, environment.host.target);
 }
 
 function applyPasses(original: Model, params: PassParams, host: TargetName): Compressed {

@@ -29,6 +29,16 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
     await redis.hincrbyfloat(totals, RUN_SECONDS, seconds).catch(() => {});
   }
 
+  async function setWhileRunning(
+    id: string,
+    attempt: number,
+    field: keyof JobRecord,
+    value: unknown,
+  ): Promise<boolean> {
+    const set = redis.jobSet(keyOf(id), prefix, id, "running", attempt, field, JSON.stringify(value));
+    return (await fromRedis(set)) === 1;
+  }
+
   const store: JobStore = {
     async create(job, idempotency) {
       const { status, ...rest } = job;
@@ -109,11 +119,8 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
       );
     },
 
-    async setCheckpoints(id, attempt, checkpoints) {
-      const text = JSON.stringify(checkpoints);
-      const set = redis.jobSet(keyOf(id), prefix, id, "running", attempt, "checkpoints", text);
-      return (await fromRedis(set)) === 1;
-    },
+    setCheckpoints: (id, attempt, checkpoints) => setWhileRunning(id, attempt, "checkpoints", checkpoints),
+    setSteps: (id, attempt, steps) => setWhileRunning(id, attempt, "steps", steps),
 
     async appendEvent(id, type, data) {
       await fromRedis(redis.jobLog(keyOf(id), prefix, id, "", "", "", eventText(type, data), ""));
@@ -228,7 +235,8 @@ function decode(hash: Record<string, string>): JobRecord | undefined {
   if (hash._status === undefined) return undefined;
   const own = Object.entries(hash).filter(([name]) => !name.startsWith("_"));
   const record = Object.fromEntries(own.map(([name, text]) => [name, JSON.parse(text)]));
-  return { ...record, status: hash._status } as JobRecord;
+  // Jobs of versions before pipelines have no steps.
+  return { steps: [], ...record, status: hash._status } as unknown as JobRecord;
 }
 
 function pairs(flat: readonly string[]): Record<string, string> {

@@ -1,4 +1,4 @@
-import type { JobSpec } from "./spec.ts";
+import { type JobSpec, PREVIOUS } from "./spec.ts";
 
 /** A stored thing that a job reads, and where the spec names it: the keys down to it. */
 export interface Reference {
@@ -15,7 +15,7 @@ export interface Resources {
 
 /**
  * Every model and dataset that a spec names: the strings under a key that ends in `model_id` or `dataset_id`, at any depth, so that a new
- * kind of job is covered as soon as its fields are named like all others.
+ * kind of job is covered as soon as its fields are named like all others. What the steps of a pipeline make is not stored yet.
  */
 export function referencesIn(spec: JobSpec): readonly Reference[] {
   const found: Reference[] = [];
@@ -24,7 +24,8 @@ export function referencesIn(spec: JobSpec): readonly Reference[] {
     for (const [key, child] of Object.entries(value)) {
       const kind = /(?:^|_)(model|dataset)_id$/.exec(key)?.[1] as Reference["kind"] | undefined;
       if (typeof child !== "string") visit(child, [...path, key]);
-      else if (kind) found.push({ kind, id: child, path: [...path, key] });
+      else if (kind && !(spec.type === "pipeline" && child === PREVIOUS))
+        found.push({ kind, id: child, path: [...path, key] });
     }
   };
   visit(spec, []);

@@ -1,5 +1,6 @@
 import { z } from "zod";
-import { type DistillParams, Seed } from "./distill-spec.ts";
+import { pointerOf } from "../errors.ts";
+import { DistillParams, Seed } from "./distill-spec.ts";
 
 /**
  * What a job may be asked to do. Parsing fills in every default, so a parsed spec is complete: it is stored with the job,
@@ -195,6 +196,44 @@ export const Acceptance = z
   })
   .meta({ id: "AcceptanceLimits" });
 
+/** In a step of a pipeline the id of the model that the step before has made; in the first step the pipeline's own `model_id`. */
+export const PREVIOUS = "previous";
+
+const StepName = z
+  .string()
+  .regex(/^[a-z0-9][a-z0-9_-]{0,39}$/i, "must be letters, digits, - and _, at most 40")
+  .optional()
+  .meta({
+    description: "What reports and artifacts of the step are called. When it is not given: `step-1`, `step-2`, …",
+  });
+
+const PipelineStep = z
+  .discriminatedUnion("type", [
+    z
+      .strictObject({ type: z.literal("quantize"), name: StepName, params: QuantizeParams })
+      .meta({ id: "QuantizeStep", description: "Compresses the model of the step before." }),
+    z.strictObject({ type: z.literal("distill"), name: StepName, params: DistillParams }).meta({
+      id: "DistillStep",
+      description:
+        "Trains. A `model_id` of `previous` is the model of the step before: as the student, or as the teacher.",
+    }),
+  ])
+  .meta({ id: "PipelineStep" });
+
+export const PipelineParams = z
+  .strictObject({
+    steps: z
+      .array(PipelineStep)
+      .min(2)
+      .max(10)
+      .overwrite((steps) => steps.map((step, i) => ({ ...step, name: step.name ?? `step-${i + 1}` })))
+      .refine((steps) => new Set(steps.map(({ name }) => name)).size === steps.length, {
+        error: "must have names of their own",
+      })
+      .meta({ description: "In this order; each works on the model that the one before has made." }),
+  })
+  .meta({ id: "PipelineParams", title: "pipeline" });
+
 /** How every job's result is judged. */
 interface Judgement {
   readonly evaluation: z.output<typeof Evaluation>;
@@ -212,11 +251,58 @@ export interface DistillSpec extends Judgement {
   readonly params: z.output<typeof DistillParams>;
 }
 
+export interface PipelineSpec extends Judgement {
+  readonly type: "pipeline";
+  /** What the first step is fed; null when that step names its models itself. */
+  readonly model_id: string | null;
+  readonly params: z.output<typeof PipelineParams>;
+}
+
+/** What one child process can do from its inputs to a model. */
+export type SingleSpec = QuantizeSpec | DistillSpec;
+
 /** The work itself, with every default in place. */
-export type JobSpec = QuantizeSpec | DistillSpec;
+export type JobSpec = SingleSpec | PipelineSpec;
+
+/**
+ * Step `index` of a pipeline as a job of its own, on the model `fed`: the one that the step before has made, for the first step the
+ * pipeline's `model_id`. It has no limits: those are for the pipeline as a whole.
+ */
+export function stepSpec(spec: PipelineSpec, index: number, fed: string | null): SingleSpec {
+  const { type, params } = spec.params.steps[index]!;
+  const common = { evaluation: spec.evaluation, acceptance: {} };
+  // That a step which needs a model is fed one is checked when the job is posted.
+  if (type === "quantize") return { type, model_id: fed!, params, ...common };
+  return { type, params: withFed(params, fed), ...common };
+}
+
+/** Where a field of a step's own spec is in its pipeline. */
+export function stepPointer(index: number, pointer: string): string {
+  return pointer.startsWith("/params") ? pointerOf("/params/steps", [index]) + pointer : pointer;
+}
+
+/** What is done one after the other: the steps of a pipeline; any other job is one step. */
+export function stepsOf(
+  spec: JobSpec,
+): readonly (Pick<QuantizeSpec, "type" | "params"> | Pick<DistillSpec, "type" | "params">)[] {
+  return spec.type === "pipeline" ? spec.params.steps : [spec];
+}
+
+/** `value` with `fed` for every field ending in `model_id` that says `previous`. */
+function withFed<T>(value: T, fed: string | null): T {
+  if (Array.isArray(value)) return value.map((item) => withFed(item, fed)) as T;
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, child]) => [
+      key,
+      key.endsWith("model_id") && child === PREVIOUS ? fed : withFed(child, fed),
+    ]),
+  ) as T;
+}
 
 /** The model that the result is a form of: the one that is quantized, the uploaded student, or the teacher a student is made from. */
 export function sourceModelId(spec: JobSpec): string {
+  if (spec.type === "pipeline") return sourceModelId(stepSpec(spec, 0, spec.model_id));
   if (spec.type === "quantize") return spec.model_id;
   const { student, teacher_model_id } = spec.params;
   // That there is a teacher to derive from is checked when the job is posted.
@@ -225,5 +311,11 @@ export function sourceModelId(spec: JobSpec): string {
 
 /** What is done, in a word: the method of a quantization, the mode of a distillation. */
 export function methodOf(spec: JobSpec): string {
+  if (spec.type === "pipeline") return "pipeline";
   return spec.type === "quantize" ? spec.params.method : spec.params.mode;
+}
+
+/** The seed of every random choice that is not a step's own. */
+export function seedOf(spec: JobSpec): number {
+  return spec.type === "pipeline" ? spec.params.steps[0]!.params.seed : spec.params.seed;
 }

@@ -1,0 +1,126 @@
+import { inspectModel, type Model, pairOutputs } from "../../core/index.ts";
+import {
+  type JobInputs,
+  type JobOutcome,
+  type JobRequest,
+  type PipelinePlan,
+  type SinglePlan,
+  TaskError,
+} from "../tasks.ts";
+import { planDistillJob, planStudent } from "./distill-job.ts";
+import type { JobEnvironment } from "./job-environment.ts";
+import { judgeResult } from "./job-result.ts";
+import { createJobSteps, type JobContext } from "./job-steps.ts";
+import { planQuantizedModel, planQuantizeJob } from "./quantize-job.ts";
+import { type PipelineSpec, PREVIOUS, type SingleSpec, sourceModelId, stepPointer, stepSpec } from "./spec.ts";
+
+/**
+ * Plans every step. What a step would be fed is not there yet: a model of the same structure stands in for it, with other weights.
+ * Throws as the plans of the steps do; fields at fault are those of the pipeline.
+ */
+export async function planPipelineJob(
+  request: JobInputs<PipelineSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<PipelinePlan> {
+  const { spec } = request;
+  const { files, openSession } = environment;
+  const { signal } = context;
+
+  async function planFrom(
+    index: number,
+    models: JobInputs["models"],
+    fed: string | null,
+  ): Promise<PipelinePlan["steps"]> {
+    const step = { ...request, models, spec: stepSpec(spec, index, fed) };
+    const { name } = spec.params.steps[index]!;
+    const [plan, made] = await inStep(index, async () => [
+      await planStep(step, environment, context),
+      index + 1 < spec.params.steps.length ? await standIn(step, environment, context) : undefined,
+    ]);
+    const planned = { name: name!, plan };
+    if (made === undefined) return [planned];
+    const later = await files.withTemporaryFiles(made, async (local) => {
+      const source = { path: local[0]!.path };
+      const facts = await inStep(index, () => inspectModel(made, { openSession, source, dims: {}, signal }));
+      return planFrom(index + 1, { ...models, [PREVIOUS]: { files: local, facts } }, PREVIOUS);
+    });
+    return [planned, ...later];
+  }
+
+  return { type: "pipeline", steps: await planFrom(0, request.models, spec.model_id) };
+}
+
+async function planStep(
+  request: JobInputs<SingleSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<SinglePlan> {
+  const { spec } = request;
+  return spec.type === "quantize"
+    ? { type: "quantize", ...(await planQuantizeJob({ ...request, spec }, environment, context)) }
+    : { type: "distill", ...(await planDistillJob({ ...request, spec }, environment, context)) };
+}
+
+function standIn(request: JobInputs<SingleSpec>, environment: JobEnvironment, context: JobContext): Promise<Model> {
+  const { spec } = request;
+  return spec.type === "quantize"
+    ? planQuantizedModel({ ...request, spec }, environment, context)
+    : planStudent({ ...request, spec }, environment, context);
+}
+
+/** Does something for a step; what is wrong with its fields is wrong with those of the pipeline. */
+async function inStep<T>(index: number, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof TaskError) || error.fields === undefined) throw error;
+    const fields = error.fields.map((field) => ({ ...field, pointer: stepPointer(index, field.pointer) }));
+    throw new TaskError({ code: error.code, message: error.message, fields }, { cause: error });
+  }
+}
+
+const STEP_STARTS = { evaluate: 0, report: 0.98 } as const;
+
+/**
+ * Compares the model that the last step has made with the one that the pipeline began with, and reports on all steps. Throws `CoreError`
+ * as every evaluation does.
+ */
+export async function runPipelineJob(
+  request: JobRequest<PipelineSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<JobOutcome> {
+  const { spec, models, datasets, steps } = request;
+  const { files } = environment;
+  const original = models[sourceModelId(spec)]!;
+  const last = models[steps.at(-1)!.model_id]!;
+  const { dataset_id } = spec.evaluation;
+  const data = dataset_id === null ? undefined : datasets[dataset_id]!;
+  const outcome = await judgeResult(
+    request,
+    {
+      original,
+      model: files.openModel(last.files),
+      written: last.files.map((file) => ({ ...file, media_type: "application/octet-stream" })),
+      notes: [],
+      simplified: [],
+      data: data && { dataset: await files.openDataset(data.file, data.spec), kind: "evaluation" },
+      pairs: outputPairs(spec, original.facts, last.facts),
+    },
+    "Comparing the last model with the first",
+    environment,
+    context,
+    createJobSteps(STEP_STARTS, context),
+  );
+  return { ...outcome, model: [] };
+}
+
+type Outputs = { readonly outputs: readonly { readonly name: string }[] };
+
+/** The outputs of the first model and those of the last that mean the same: as the first step that trains pairs them. */
+function outputPairs({ params }: PipelineSpec, first: Outputs, last: Outputs) {
+  const training = params.steps.find((step) => step.type === "distill");
+  const pairs = pairOutputs(first.outputs, last.outputs, training?.params.loss.outputs ?? undefined);
+  return pairs.map(({ teacher, student }) => ({ before: teacher, after: student }));
+}

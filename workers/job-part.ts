@@ -1,0 +1,95 @@
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { FinishedStep } from "../src/service/jobs/job.ts";
+import type { JobRecord } from "../src/service/jobs/job-store.ts";
+import type { JobSpec } from "../src/service/jobs/spec.ts";
+import type { JobOutcome, JobRequest, LocalFile, TaskLimits, TaskNews, TaskRunner } from "../src/service/tasks.ts";
+import type { JobCache } from "./job-cache.ts";
+import type { CheckpointRecorder } from "./job-checkpoints.ts";
+import type { JobFiles } from "./job-files.ts";
+import type { NewsRecorder } from "./news-recorder.ts";
+
+/** What one child does of a job: all of it, a step of a pipeline, or the comparison at a pipeline's end. */
+export interface JobPart {
+  readonly spec: JobSpec;
+  /** Of its own; it is gone afterwards. */
+  readonly directory: string;
+  /** Before the names of its checkpoints, and of the steps of its progress. */
+  readonly prefix: string;
+  /** From which fraction of the job to which. */
+  readonly span: readonly [number, number];
+  /** The models that it needs, where those are not the ones that the spec names. */
+  readonly models?: readonly string[];
+  readonly steps?: readonly FinishedStep[];
+}
+
+interface PerformerOptions {
+  readonly job: JobRecord;
+  readonly files: JobFiles;
+  readonly cache: JobCache;
+  readonly tasks: TaskRunner;
+  readonly limits: TaskLimits;
+  readonly threads: number;
+  readonly news: NewsRecorder;
+  readonly saved: CheckpointRecorder;
+  /** Checkpoints of earlier attempts, of all parts. */
+  readonly stored: Readonly<Record<string, LocalFile>>;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Performs a part in a child process, on copies of its inputs, and gives what it has made to `publish`, which must store it: the files are
+ * gone afterwards. Rejects as the task does, or `publish`.
+ */
+export type Performer = <T>(part: JobPart, publish: (outcome: JobOutcome, scratch: string) => Promise<T>) => Promise<T>;
+
+export function createPerformer(options: PerformerOptions): Performer {
+  const { job, files, cache, tasks, limits, threads, news, saved, stored, signal } = options;
+
+  /** Records what the child of a part says as something that its job says. */
+  function listen({ prefix, span: [start, end] }: JobPart, scratch: string, cached: (news: CacheNews) => void) {
+    return (it: TaskNews): void => {
+      if (it.kind === "checkpoint") saved.record({ ...it, name: prefix + it.name }, scratch);
+      else if (it.kind === "cache") cached(it);
+      else if (it.kind === "progress") {
+        const { step, fraction, message } = it.progress;
+        const whole = start + fraction * (end - start);
+        news.record({ kind: "progress", progress: { step: prefix + step, fraction: whole, message } });
+      } else if (it.kind === "metric" && prefix !== "") {
+        news.record({ kind: "metric", data: { step: prefix.slice(0, -1), ...it.data } });
+      } else news.record(it);
+    };
+  }
+
+  return async (part, publish) => {
+    const { spec, directory, prefix } = part;
+    const scratch = join(directory, "work");
+    const cached: Promise<void>[] = [];
+    try {
+      await mkdir(scratch, { recursive: true });
+      const start = performance.now();
+      const inputs = await files.fetchInputs(spec, join(directory, "inputs"), part.models);
+      news.record({ kind: "metric", data: { fetch_inputs_ms: Math.round(performance.now() - start) } });
+      const own = Object.entries(stored).filter(([name]) => name.startsWith(prefix));
+      const request: JobRequest = {
+        ...inputs,
+        job_id: job.id,
+        scratch,
+        threads,
+        checkpoints: Object.fromEntries(own.map(([name, file]) => [name.slice(prefix.length), file])),
+        cached: await cache.fetch({ id: job.id, spec }, join(directory, "cached")),
+        steps: part.steps ?? [],
+      };
+      const keep = (it: CacheNews) => void cached.push(cache.store({ id: job.id, spec }, scratch, it));
+      const onNews = listen(part, scratch, keep);
+      const outcome = await tasks.run("run_job", request, { limits, signal, onNews });
+      return await publish(outcome, scratch);
+    } finally {
+      await saved.finish();
+      await Promise.all(cached);
+      await rm(directory, { recursive: true, force: true });
+    }
+  };
+}
+
+type CacheNews = Extract<TaskNews, { kind: "cache" }>;
