@@ -5,8 +5,9 @@ export { type Dataset, type DatasetOptions, datasetView, openDataset } from "./d
 export { checkDatasetFits, feedsFor } from "./data/fit.ts";
 export type { ImageDecoder } from "./data/images.ts";
 export { type DatasetSpec, TABLE_DTYPES } from "./data/spec.ts";
+export type { Distillation } from "./distill/distillation.ts";
 export { type DistillationLoss, pairOutputs } from "./distill/objective.ts";
-export { checkHints, distillOffline, type OfflineResult } from "./distill/offline.ts";
+export { checkHints, distillOffline } from "./distill/offline.ts";
 export { type Derivation, deriveStudent, parameterCount } from "./distill/student.ts";
 export { CoreError, type CoreErrorCode, checkCancelled } from "./errors.ts";
 export { evaluateModels, type MeasurePeak } from "./evaluate/evaluate.ts";

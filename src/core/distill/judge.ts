@@ -1,7 +1,7 @@
 /** The final numbers of a distillation: one metric, of every network, over the same samples. */
 import { checkCancelled } from "../errors.ts";
 import type { Model } from "../onnx/ir.ts";
-import { floatsOf, type Tensor } from "../onnx/tensor.ts";
+import { floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import type { Samples } from "../train/samples.ts";
 import type { TrainableModel, TrainedValues } from "../train/trainable.ts";
@@ -60,6 +60,61 @@ export async function judgeTeacher(judge: Judge, model: Model, pairs: readonly O
   } finally {
     await session.close();
   }
+}
+
+/**
+ * The metric of the mean of several models' answers, given to it as `output`: of their probabilities where they are class scores, else of
+ * the outputs themselves. Null without samples.
+ */
+export async function judgeEnsemble(
+  { samples, metric, threads, openSession, signal, batchSize }: Judge,
+  members: readonly { readonly model: Model; readonly output: string }[],
+  { output, scores }: { readonly output: string; readonly scores: boolean },
+): Promise<number | null> {
+  if (!samples) return null;
+  const opened: Teacher[] = [];
+  try {
+    for (const { model, output: value } of members) {
+      opened.push(await openTeacher(model, [{ value, target: output, scores }], { openSession, threads }));
+    }
+    let [sum, positions] = [0, 0];
+    for (let start = 0; start < samples.count; start += batchSize) {
+      checkCancelled(signal);
+      const rows = Math.min(batchSize, samples.count - start);
+      const { feeds, targets } = samples.gather(Uint32Array.from({ length: rows }, (_, i) => start + i));
+      const answers: Tensor[] = [];
+      for (const member of opened) answers.push((await member.run(feeds))[output]!);
+      const score = metric.score({ [output]: meanOf(answers, scores) }, targets);
+      sum += score.sum;
+      positions += score.positions;
+    }
+    return sum / positions;
+  } finally {
+    for (const member of opened) await member.close();
+  }
+}
+
+/** The mean of tensors of one shape; of the softmax over their last axis, where they are class scores. */
+function meanOf(answers: readonly Tensor[], scores: boolean): Tensor {
+  const { dims } = answers[0]!;
+  const mean = new Float32Array(floatsOf(answers[0]!).length);
+  for (const answer of answers) {
+    const values = scores ? softmaxOf(floatsOf(answer), dims.at(-1)!) : floatsOf(answer);
+    for (const [i, value] of values.entries()) mean[i]! += value / answers.length;
+  }
+  return tensorOf("float32", dims, mean);
+}
+
+function softmaxOf(logits: Float32Array, width: number): Float32Array {
+  const result = new Float32Array(logits.length);
+  for (let start = 0; start < logits.length; start += width) {
+    const row = logits.subarray(start, start + width);
+    const top = row.reduce((a, b) => Math.max(a, b));
+    let sum = 0;
+    for (let i = 0; i < width; i++) sum += result[start + i] = Math.exp(row[i]! - top);
+    for (let i = 0; i < width; i++) result[start + i]! /= sum;
+  }
+  return result;
 }
 
 /**

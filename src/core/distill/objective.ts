@@ -161,7 +161,8 @@ export function distillationObjective(loss: DistillationLoss, pairs: readonly Ou
   };
 }
 
-const OUTPUT_LOSSES: Readonly<
+/** How a student's output is compared with what it is to be like. Class scores of the latter are logits or log-probabilities. */
+export const OUTPUT_LOSSES: Readonly<
   Record<OutputLoss, (context: ObjectiveContext, s: Value, t: Value, loss: DistillationLoss) => Value>
 > = {
   kl: ({ g }, s, t, { temperature }) => distillationKl(g, logitsOf(s), t, temperature),
@@ -171,7 +172,13 @@ const OUTPUT_LOSSES: Readonly<
   cosine: ({ g }, s, t) => cosineDistance(g, s, t),
 };
 
-function labelLoss({ g }: ObjectiveContext, output: Value, labels: Value, { labelSmoothing }: DistillationLoss): Value {
+/** Of an output against the labels; see `distillationObjective`. */
+export function labelLoss(
+  { g }: ObjectiveContext,
+  output: Value,
+  labels: Value,
+  { labelSmoothing }: DistillationLoss,
+): Value {
   const kind = labels.dtype && DTYPES[labels.dtype].kind;
   if (kind === "int" || kind === "uint") {
     const whole = labels.dtype === "int64" || labels.dtype === "int32" ? labels : g.cast(labels, "int64");

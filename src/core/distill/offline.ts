@@ -11,6 +11,7 @@ import { type Samples, splitSamples } from "../train/samples.ts";
 import { buildStepGraph, soloNetwork } from "../train/step-graph.ts";
 import { createTrainable, exportTrained, type TrainableModel } from "../train/trainable.ts";
 import type { ValidationMetric } from "../train/validate.ts";
+import type { Distillation } from "./distillation.ts";
 import { agreementWith, type Judge, judgeNetwork, judgeTeacher } from "./judge.ts";
 import { type DistillationLoss, distillationObjective, LABELS, pairOutputs, teacherValues } from "./objective.ts";
 import { openTeacher, teachSamples } from "./teacher.ts";
@@ -37,28 +38,13 @@ export interface OfflineDistillation {
   readonly maxCacheBytes?: number;
 }
 
-export interface OfflineResult {
-  readonly student: Model;
-  readonly run: TrainingResult;
-  readonly baseline: { readonly model: Model; readonly run: TrainingResult } | null;
-  /** On `evaluation`, or on the held-out samples; null where nothing was held out. */
-  readonly metrics: {
-    readonly name: string;
-    readonly samples: number;
-    readonly teacher: number | null;
-    readonly studentBefore: number;
-    readonly studentAfter: number;
-    readonly baseline: number | null;
-  } | null;
-}
-
 /**
  * Trains a student on what a frozen teacher says (and on labels, where there are any). The teacher runs once over all samples and its
  * outputs are kept, unless augmentation changes what it sees or they would not fit.
  *
  * Throws what `trainNetworks` throws, and `invalid_params` where teacher, student, losses and samples do not fit together.
  */
-export async function distillOffline(spec: OfflineDistillation, hooks: PhaseHooks): Promise<OfflineResult> {
+export async function distillOffline(spec: OfflineDistillation, hooks: PhaseHooks): Promise<Distillation> {
   const { loss, training: settings } = spec;
   const { openSession, signal } = hooks;
   const { threads, batchSize, seed } = settings;
@@ -111,9 +97,13 @@ export async function distillOffline(spec: OfflineDistillation, hooks: PhaseHook
     const run = runOf("distill");
     const after = await judgeNetwork(judge, student, run.values);
     const plain = baseline && { network: baseline, run: runOf("baseline") };
+    const model = exportTrained(student, run.values);
     return {
-      student: exportTrained(student, run.values),
+      student: model,
       run,
+      networks: [{ name: "student", model, run, before, metric: after }],
+      chosen: "student",
+      ensemble: null,
       baseline: plain ? { model: exportTrained(plain.network, plain.run.values), run: plain.run } : null,
       metrics:
         judge.samples && before !== null && after !== null

@@ -80,18 +80,23 @@ export function drawMask(
   return tensorOf("float32", dims, data);
 }
 
-/** BatchNormalization normalises by its batch, whose statistics move the running ones of a network that is trained. */
+/**
+ * BatchNormalization normalises by its batch, whose statistics move the running ones of a network that is trained. They are outputs for one
+ * that is not trained as well: onnxruntime writes statistics that are no outputs over the running ones that it was fed.
+ */
 export const batchStatistics: Rewrite = {
   name: "batch statistics",
   apply({ g, network: { trainable, trained } }) {
     const found = useBatchStatistics(g.graph.nodes, trainable.statistics);
-    if (found.length === 0 || !trained) return undefined;
+    if (found.length === 0) return undefined;
+    const outputs = found.flatMap(({ node }) => node.outputs.slice(1, 3));
+    if (!trained) return { outputs };
     return {
-      outputs: found.flatMap(({ node }) => node.outputs.slice(1, 3)),
-      after(outputs) {
+      outputs,
+      after(values) {
         for (const [i, { running }] of found.entries()) {
-          moveAverage(running.mean, floatsOf(outputs[2 * i]!), running.momentum);
-          moveAverage(running.variance, floatsOf(outputs[2 * i + 1]!), running.momentum);
+          moveAverage(running.mean, floatsOf(values[2 * i]!), running.momentum);
+          moveAverage(running.variance, floatsOf(values[2 * i + 1]!), running.momentum);
         }
       },
     };

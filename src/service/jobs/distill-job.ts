@@ -2,11 +2,11 @@ import {
   CoreError,
   checkHints,
   checkTrainable,
+  type Distillation,
   type DistillationLoss,
   type DistillPlan,
   distillOffline,
   type Model,
-  type OfflineResult,
   OPTIMIZERS,
   parameterCount,
   SCHEDULES,
@@ -189,7 +189,7 @@ function settingsOf({ training, seed }: Params, threads: number): TrainingSettin
   };
 }
 
-function trainingMetrics({ run, baseline, metrics }: OfflineResult): TrainingMetrics {
+function trainingMetrics({ run, baseline, metrics }: Distillation): TrainingMetrics {
   return {
     history: run.history,
     best_epoch: run.bestEpoch,

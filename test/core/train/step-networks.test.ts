@@ -121,6 +121,8 @@ describe("several networks in a step", () => {
     const shared = await gradientsOf(step(false), objective);
     assert.deepEqual(await gradientsOf(step(true), objective, ownInputs), shared);
     assert.ok(Object.keys(shared).every((name) => name.startsWith("a/")));
+    const unmoved = createTrainable(network(2)).statistics;
+    assert.deepEqual(b.statistics, unmoved, "its running statistics are not written to");
     const zeros = tensorOf("float32", batch.feeds.x!.dims, new Float32Array(16 * 64));
     assert.notDeepEqual(
       await gradientsOf(step(true), objective, { ...ownInputs, feeds: { ...batch.feeds, "b/x": zeros } }),
