@@ -1,15 +1,25 @@
 import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { CoreError } from "../src/core/errors.ts";
+import { BrokenModel } from "../src/core/evaluate/comparison.ts";
 import type { MeasurePeak, PeakMemory, PeakRequest } from "../src/core/evaluate/evaluate.ts";
 import { ENVIRONMENT } from "./environment.ts";
 
 /** What the child answers: the measurement, or why there is none. */
 export type PeakAnswer =
   | { readonly peak: PeakMemory }
-  | { readonly failure: { readonly code: CoreError["code"]; readonly message: string } };
+  | {
+      readonly failure: {
+        readonly code: CoreError["code"];
+        readonly message: string;
+        readonly subject: string | undefined;
+      };
+    };
 
 const ENTRY = fileURLToPath(new URL("./peak-child.ts", import.meta.url));
+
+/** How a process ends that native code has brought down. Out of memory it would be SIGKILL. */
+const CRASHES: ReadonlySet<NodeJS.Signals> = new Set(["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP"]);
 
 /** Runs a model in a process that does nothing else, and asks it how much memory it needed at most. */
 export const measurePeak: MeasurePeak = (request: PeakRequest, signal?: AbortSignal) => {
@@ -25,7 +35,7 @@ export const measurePeak: MeasurePeak = (request: PeakRequest, signal?: AbortSig
   if (signal?.aborted) onAbort();
   child.once("message", (answer: PeakAnswer) => {
     if ("peak" in answer) resolve(answer.peak);
-    else reject(new CoreError(answer.failure.code, answer.failure.message));
+    else reject(new CoreError(answer.failure.code, answer.failure.message, answer.failure.subject));
     // It has nothing left to do, and the runtime's destructors are not worth waiting for.
     child.kill("SIGKILL");
   });
@@ -34,7 +44,12 @@ export const measurePeak: MeasurePeak = (request: PeakRequest, signal?: AbortSig
     signal?.removeEventListener("abort", onAbort);
     if (signal?.aborted) reject(new CoreError("cancelled", "The work was cancelled."));
     // Has no effect when there was an answer.
-    reject(new CoreError("internal", `The process that measured memory ended with ${exitSignal ?? `code ${code}`}.`));
+    const how = exitSignal ?? `code ${code}`;
+    reject(
+      exitSignal !== null && CRASHES.has(exitSignal)
+        ? new BrokenModel(`onnxruntime crashed with it (${how}).`)
+        : new CoreError("internal", `The process that measured memory ended with ${how}.`),
+    );
   });
   child.send(request, () => {});
   return promise;

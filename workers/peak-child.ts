@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { feedsFor } from "../src/core/data/fit.ts";
 import { CoreError } from "../src/core/errors.ts";
 import type { PeakMemory, PeakRequest } from "../src/core/evaluate/evaluate.ts";
 import { openSession } from "../src/core/runtime/session.ts";
@@ -19,7 +20,8 @@ function peakResidentBytes(): number {
 async function measure({ modelPath, feeds, runs, threads }: PeakRequest): Promise<PeakMemory> {
   const baselineBytes = peakResidentBytes();
   const session = await openSession({ path: modelPath }, { threads });
-  for (let run = 0; run < runs; run++) await session.run(feeds);
+  const given = feedsFor(session.inputs, feeds);
+  for (let run = 0; run < runs; run++) await session.run(given);
   return { peakBytes: peakResidentBytes(), baselineBytes };
 }
 
@@ -30,7 +32,8 @@ process.once("message", (request: PeakRequest) => {
     (peak) => answer({ peak }),
     (error: unknown) => {
       const code = error instanceof CoreError ? error.code : "internal";
-      answer({ failure: { code, message: error instanceof Error ? error.message : String(error) } });
+      const subject = error instanceof CoreError ? error.subject : undefined;
+      answer({ failure: { code, message: error instanceof Error ? error.message : String(error), subject } });
     },
   );
 });

@@ -19,7 +19,8 @@ import { measurePeak } from "./measure-peak.ts";
 import { openModel, openTemporary, openWrittenModel, withTemporaryFiles, writeModel } from "./model-files.ts";
 import type { TaskHandlers } from "./task-server.ts";
 
-const ENVIRONMENT: JobEnvironment = {
+/** What jobs have of the machine: the runtime, files, and a process of its own for what may crash. */
+export const ENVIRONMENT: JobEnvironment = {
   openSession,
   openTemporary,
   measurePeak,

@@ -10,6 +10,7 @@ export { type DistillationLoss, pairOutputs } from "./distill/objective.ts";
 export { checkHints, distillOffline } from "./distill/offline.ts";
 export { type Derivation, deriveStudent, parameterCount } from "./distill/student.ts";
 export { CoreError, type CoreErrorCode, checkCancelled } from "./errors.ts";
+export { BrokenModel } from "./evaluate/comparison.ts";
 export { evaluateModels, type MeasurePeak } from "./evaluate/evaluate.ts";
 export { listLayers } from "./evaluate/layer-facts.ts";
 export { defaultMetric, METRICS, type MetricName, scoreOf } from "./evaluate/metrics.ts";

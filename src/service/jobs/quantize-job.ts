@@ -1,5 +1,6 @@
 import {
   asSimplified,
+  BrokenModel,
   type Dataset,
   dynamicPass,
   float16Pass,
@@ -13,12 +14,13 @@ import {
   simplifyPasses,
   weightOnlyPass,
 } from "../../core/index.ts";
-import type { JobInputs, JobOutcome, JobRequest } from "../tasks.ts";
+import type { JobInputs, JobOutcome, JobRequest, ProducedFile } from "../tasks.ts";
 import { isGptq, isStatic, type StaticParams } from "./calibration-samples.ts";
 import { compressGptqJob, weightOptions } from "./gptq-job.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import { judgeResult, type MadeModel } from "./job-result.ts";
-import { createJobSteps, type JobContext } from "./job-steps.ts";
+import { createJobSteps, type JobContext, type JobSteps } from "./job-steps.ts";
+import { findBreakingNodes } from "./repair.ts";
 import type { QuantizeSpec } from "./spec.ts";
 import { compressStaticJob, planStaticJob } from "./static-job.ts";
 import { TARGETS, type TargetName } from "./targets.ts";
@@ -69,27 +71,60 @@ export async function runQuantizeJob(
       : await steps.run("compress", `Applying ${spec.params.method}`, () =>
           applyPasses(original, spec.params as PassParams, host.target),
         );
-  const { model, notes, simplified, evidence } = compressed;
-  const written = await steps.run("write", "Writing the compressed model", () =>
-    files.writeModel(model, scratch, "model.onnx", { signal }),
+  const finish = async (compressed: Compressed, written: readonly ProducedFile[]) =>
+    judgeResult(
+      request,
+      {
+        original: source,
+        ...compressed,
+        written,
+        data: await judgedBy(request, compressed.unseen, environment),
+        layerReference: compressed.reference,
+      },
+      "Comparing with the original",
+      environment,
+      context,
+      steps,
+    );
+  const write = (model: Model) => files.writeModel(model, scratch, "model.onnx", { signal });
+  const written = await steps.run("write", "Writing the compressed model", () => write(compressed.model));
+  try {
+    return await finish(compressed, written);
+  } catch (error) {
+    if (!(error instanceof BrokenModel) || isStatic(spec) || isGptq(spec)) throw error;
+    const params = spec.params as PassParams;
+    const repaired = await repairPasses(original, params, error, request, environment, context, steps);
+    return finish(repaired, await write(repaired.model));
+  }
+}
+
+/** What the passes make when they leave alone what onnxruntime does not run. Throws `broken` when that is no single nodes. */
+async function repairPasses(
+  original: Model,
+  params: PassParams,
+  broken: BrokenModel,
+  { scratch, threads }: JobRequest<QuantizeSpec>,
+  environment: JobEnvironment,
+  { signal }: JobContext,
+  steps: JobSteps<string>,
+): Promise<Compressed> {
+  const { target } = environment.host;
+  const leaving = (kept: ReadonlySet<string>) =>
+    applyPasses(original, { ...params, exclude_nodes: [...params.exclude_nodes, ...kept] }, target);
+  const kept = await findBreakingNodes({
+    ...{ broken, environment, scratch, threads, signal },
+    nodes: [...leaving(new Set()).reference.model.nodes()],
+    build: (kept) => leaving(kept).model,
+    onTrial: (trials) => steps.progress("evaluate", 0, `finding the nodes that do not run: trial ${trials}`),
+  });
+  const repaired = leaving(kept);
+  const message = `The model does not run when this node is changed, and is left as it was here: ${broken.reason}`;
+  const notes = repaired.notes.map((note) =>
+    note.outcome === "skipped" && note.code === "excluded" && kept.has(note.name)
+      ? { ...note, code: "does_not_run", message }
+      : note,
   );
-  return judgeResult(
-    request,
-    {
-      original: source,
-      model,
-      written,
-      notes,
-      simplified,
-      evidence,
-      data: await judgedBy(request, compressed.unseen, environment),
-      layerReference: compressed.reference,
-    },
-    "Comparing with the original",
-    environment,
-    context,
-    steps,
-  );
+  return { ...repaired, notes };
 }
 
 /** Held-out data: the job's own, or else samples that nothing was chosen by. */

@@ -278,6 +278,58 @@ describe("operators with types of their own", () => {
       const back = make.op("DequantizeLinear", [make.op("QuantizeLinear", [x, scale, zero]), scale, zero]);
       return make.linear(back, 64, 16);
     }),
+    "CastLike of a mask": modelOf(
+      [2, 6],
+      (make, x) => {
+        const y = make.linear(x, 6, 6);
+        const [far, zero] = [make.floats("far", [], [Number.NEGATIVE_INFINITY]), make.floats("zero", [], [0])];
+        const mask = make.op("Where", [make.op("Greater", [x, zero]), zero, far]);
+        return make.op("Sigmoid", [make.op("Add", [y, make.op("CastLike", [mask, y])])]);
+      },
+      { opset: 18 },
+    ),
+    "a Cast to the type it has": modelOf([2, 6], (make, x) =>
+      make.op("Relu", [make.op("Cast", [make.op("Relu", [x])], { to: 1 })]),
+    ),
+    "CastLike of integers": modelOf(
+      [2, 6],
+      (make, x) => make.op("Add", [x, make.op("CastLike", [make.op("ArgMax", [x], { axis: 0 }), x])]),
+      { opset: 18 },
+    ),
+    "ScatterND that adds": modelOf(
+      [3, 6],
+      (make, x) => {
+        const places = make.ints("places", [0, 2, 2], [3, 1]);
+        return make.op("ScatterND", [make.weight("sums", [5, 6], 1), places, make.op("Relu", [x])], {
+          reduction: "add",
+        });
+      },
+      { opset: 18 },
+    ),
+    "ScatterElements that multiplies": modelOf(
+      [2, 4],
+      (make, x) => {
+        const places = make.ints("places", [0, 1, 1, 0, 2, 2, 1, 1], [2, 4]);
+        return make.op("ScatterElements", [make.weight("to", [3, 4], 1), places, make.op("Relu", [x])], {
+          reduction: "mul",
+        });
+      },
+      { opset: 18 },
+    ),
+    MeanVarianceNormalization: modelOf([2, 3, 4, 4], (make, x) =>
+      make.op("Relu", [make.op("MeanVarianceNormalization", [make.op("Relu", [x])])]),
+    ),
+    EyeLike: modelOf([4, 4], (make, x) => make.op("MatMul", [make.op("Relu", [x]), make.op("EyeLike", [x], { k: 1 })])),
+    "a batch that is transposed before and after a MatMul": modelOf([3, 4, 5], (make, x) => {
+      const first = make.op("Transpose", [make.op("Identity", [x])], { perm: [1, 0, 2] });
+      const second = make.op("Transpose", [make.linear(first, 5, 6)], { perm: [1, 2, 0] });
+      return make.linear(second, 4, 2);
+    }),
+    "a batch of four axes that is transposed": modelOf([3, 4, 5, 2], (make, x) => {
+      const first = make.op("Transpose", [x], { perm: [1, 2, 0, 3] });
+      const second = make.op("Transpose", [make.linear(first, 2, 6)], { perm: [1, 2, 3, 0] });
+      return make.op("MatMul", [make.weight("left", [2, 6], 1), second]);
+    }),
     "an output that is read inside": (() => {
       const make = new GraphMaker();
       const hidden = make.op("Relu", [make.linear(make.input("x", [2, 8]), 8, 8)]);
@@ -291,6 +343,32 @@ describe("operators with types of their own", () => {
       for (const keepIo of [true, false]) await assertConverted(model, { keepIo }, 6e-3);
     });
   }
+});
+
+it("bits of float32 numbers stay what they are", async () => {
+  const make = new GraphMaker({ opset: 26, irVersion: 13 });
+  const bits = make.op("BitCast", [make.op("Relu", [make.input("x", [5])])], { to: 6 });
+  make.output(bits, "y", [5], "int32");
+  await assertConverted(make.model);
+});
+
+it("a model of ai.onnx.ml alone imports what Cast is from", async () => {
+  const build = () => {
+    const make = new GraphMaker();
+    make.model.opsets.clear();
+    const scaler = make.node(
+      "Scaler",
+      [make.input("x", [2, 3])],
+      { scale: { type: "floats", value: [2] }, offset: { type: "floats", value: [0.5] } },
+      1,
+      "ai.onnx.ml",
+    );
+    make.output(scaler.outputs[0]!, "y", [2, 3]);
+    return make.model;
+  };
+  await assertConverted(build());
+  const { opsets } = await assertConverted(build(), { keepIo: false });
+  assert.deepEqual(Object.fromEntries(opsets), { "": 15, "ai.onnx.ml": 1 });
 });
 
 describe("what float16 cannot hold", () => {

@@ -1,0 +1,67 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { JobMetrics } from "../../src/core/index.ts";
+import type { Model } from "../../src/core/onnx/ir.ts";
+import { modelToBytes } from "../../src/core/onnx/save.ts";
+import { CreateJobRequest } from "../../src/service/api/job-schemas.ts";
+import type { JobEnvironment } from "../../src/service/jobs/job-environment.ts";
+import { runQuantizeJob } from "../../src/service/jobs/quantize-job.ts";
+import type { QuantizeSpec } from "../../src/service/jobs/spec.ts";
+import { openWrittenModel } from "../../workers/model-files.ts";
+import { ENVIRONMENT, TASK_HANDLERS } from "../../workers/tasks.ts";
+import { factsSaying } from "./jobs.ts";
+
+export interface QuantizeJobOptions {
+  readonly params: Readonly<Record<string, unknown>>;
+  readonly evaluation?: Readonly<Record<string, unknown>>;
+  /** Bytes of a dataset to judge by, and its name. */
+  readonly dataset?: Uint8Array;
+  readonly environment?: Partial<JobEnvironment>;
+}
+
+/** What `runQuantizeJob` makes of a model in this process, on two samples unless asked for more. */
+export async function quantizeJob(
+  model: Model,
+  { params, evaluation = {}, dataset, environment }: QuantizeJobOptions,
+): Promise<{ readonly model: Model; readonly metrics: JobMetrics }> {
+  const scratch = await mkdtemp(join(tmpdir(), "job-"));
+  try {
+    const path = join(scratch, "original.onnx");
+    await writeFile(path, modelToBytes(model));
+    const data = { name: "data.npz", path: join(scratch, "data.npz") };
+    if (dataset) await writeFile(data.path, dataset);
+    const spec = CreateJobRequest.parse({
+      type: "quantize",
+      model_id: "mdl_1",
+      params,
+      evaluation: {
+        ...{ samples: 2, latency: { runs: 1 } },
+        ...(dataset && { dataset_id: "dst_1" }),
+        ...evaluation,
+      },
+    }) as unknown as QuantizeSpec;
+    const files = [{ name: "original.onnx", path }];
+    const context = { signal: new AbortController().signal, news: () => {} };
+    const facts = await TASK_HANDLERS.inspect_model({ files, dims: {} }, context).catch(() => factsSaying("nothing"));
+    const outcome = await runQuantizeJob(
+      {
+        spec,
+        models: { mdl_1: { files, facts } },
+        datasets: dataset ? { dst_1: { file: data, spec: null } } : {},
+        job_id: "job_1",
+        scratch,
+        threads: 1,
+        checkpoints: {},
+        cached: {},
+        steps: [],
+      },
+      { ...ENVIRONMENT, ...environment },
+      context,
+    );
+    // External data would be gone with the directory; models of tests have none.
+    return { model: openWrittenModel(outcome.model[0]!.path), metrics: outcome.metrics };
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
