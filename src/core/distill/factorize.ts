@@ -7,11 +7,14 @@
  *
  * that is, a layer Uᵀ W (to r outputs) followed by a layer U with bias b̂ (for a convolution, 1x1). Without data Cov is W Wᵀ and E[Wx] is 0,
  * which is the plain SVD. Layers have (K + M)·r weights instead of K·M.
+ *
+ * Where K < M and the inputs are rows, the K x K problem is solved instead: with Cov[x] = L Lᵀ and v the eigenvectors of Lᵀ Wᵀ W L with
+ * eigenvalues s², U = W L v / s has the directions of the outputs. How many weights a layer will have is known without any of it.
  */
 import { CoreError, checkCancelled } from "../errors.ts";
-import type { Attr, Model, Node, Value } from "../onnx/ir.ts";
+import { type Attr, Model, type Node, type Value } from "../onnx/ir.ts";
 import { modelToBytes } from "../onnx/save.ts";
-import { elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import { arrayOf, elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { removeDeadCode } from "../passes/dead-code.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import { symmetricEigen } from "./eigen.ts";
@@ -24,7 +27,7 @@ export interface FactorizedLayer {
   readonly outputs: number;
   readonly inputs: number;
   readonly rank: number | null;
-  /** Share of the variance of the outputs that the rank keeps; null for a layer that was left alone. */
+  /** Share of the variance of the outputs that the rank keeps; null for a layer that was left alone, and where it was not computed. */
   readonly energy: number | null;
   readonly reason: string | null;
 }
@@ -34,6 +37,8 @@ export interface FactorizeOptions {
   readonly fraction: number;
   /** Inputs to judge directions by; undefined: by the weights alone. */
   readonly batches?: readonly Readonly<Record<string, Tensor>>[] | undefined;
+  /** Only the structure is wanted: layers get their ranks, and weights that mean nothing. Neither data nor time is needed. */
+  readonly structureOnly?: boolean | undefined;
   readonly openSession: OpenSession;
   readonly threads: number;
   readonly signal?: AbortSignal | undefined;
@@ -41,17 +46,23 @@ export interface FactorizeOptions {
 
 /** Layers whose smaller side is below this lose too much for what they save. */
 const MIN_SIDE = 16;
-/** Eigenvectors of a larger side take minutes. */
-const MAX_OUTPUTS = 2048;
+/** Eigenvectors of a larger matrix take minutes. */
+const MAX_SIDE = 2048;
 
 interface Layer {
   readonly node: Node;
   readonly weight: Value;
-  /** Row-major [M, K]. */
-  readonly w: Float64Array;
   readonly m: number;
   readonly k: number;
   readonly bias: Value | undefined;
+}
+
+/** The two matrices that take the place of W, row-major: U [M, r] and Uᵀ W [r, K]. */
+interface Factors {
+  readonly outer: Matrix;
+  readonly inner: Matrix;
+  /** Share of the variance that is kept. */
+  readonly energy: number;
 }
 
 /** A copy of `model` with its large layers factorized. Throws `unsupported` where there is none. */
@@ -72,24 +83,31 @@ export async function factorizeLayers(
     else layers.push(layer as Layer);
   }
   if (layers.length === 0) throw new CoreError("unsupported", "The model has no layers that are worth factorizing.");
-  const moments = options.batches && (await outputMoments(student, layers, options));
-  for (const layer of layers) {
-    checkCancelled(options.signal);
-    const rank = rankOf(layer, options.fraction);
-    const { covariance, mean } = moments?.get(layer) ?? { covariance: gramOf(layer), mean: undefined };
-    const { values, vectors } = symmetricEigen(covariance, layer.m);
-    const total = values.reduce((sum, value) => sum + Math.max(0, value), 0);
-    const kept = values.subarray(0, rank).reduce((sum, value) => sum + Math.max(0, value), 0);
-    report.push({
-      node: layer.node.label,
-      op: layer.node.opType,
-      outputs: layer.m,
-      inputs: layer.k,
-      rank,
-      energy: total > 0 ? kept / total : 1,
-      reason: null,
-    });
-    replaceLayer(layer, rank, vectors, mean);
+  const entry = (layer: Layer, rank: number, energy: number | null): FactorizedLayer => {
+    const { node, m, k } = layer;
+    return { node: node.label, op: node.opType, outputs: m, inputs: k, rank, energy, reason: null };
+  };
+  if (options.structureOnly) {
+    for (const layer of layers) {
+      const rank = rankOf(layer, options.fraction);
+      report.push(entry(layer, rank, null));
+      replaceLayer(layer, rank);
+    }
+  } else {
+    const moments = options.batches && (await layerMoments(student, layers, options));
+    const products = await openProducts(options.openSession, options.threads);
+    try {
+      for (const layer of layers) {
+        checkCancelled(options.signal);
+        const rank = rankOf(layer, options.fraction);
+        const seen = moments?.get(layer);
+        const factors = await (solvesInputs(layer) ? factorsByInputs : factorsByOutputs)(layer, rank, seen, products);
+        report.push(entry(layer, rank, factors.energy));
+        replaceLayer(layer, rank, factors, seen && (await outputMean(layer, seen, products)));
+      }
+    } finally {
+      await products.close();
+    }
   }
   removeDeadCode.run(student, () => {});
   return { model: student, layers: report };
@@ -101,13 +119,12 @@ function layerOf(node: Node): Layer | string | undefined {
   const weight = node.inputs[1];
   if (weight?.constant?.dtype !== "float32") return undefined;
   const dims = weight.constant.dims;
-  const data = floatsOf(weight.constant);
   const base = { node, weight, bias: node.inputs[2] };
   if (weight.uses.length > 1) return "its weight is shared";
   if (node.opType === "Conv") {
     if (node.int("group", 1) !== 1) return "its channels are in groups";
     const m = dims[0]!;
-    return { ...base, w: Float64Array.from(data), m, k: data.length / m };
+    return { ...base, m, k: elementCount(dims) / m };
   }
   if (dims.length !== 2 || (node.opType === "Gemm" && node.int("transA", 0) === 1))
     return "it is not a matrix applied to rows";
@@ -115,12 +132,28 @@ function layerOf(node: Node): Layer | string | undefined {
   if (bias && !(bias.constant && [1, dims[0], dims[1]].includes(elementCount(bias.constant.dims)))) {
     return "its bias is not a vector";
   }
-  const transposed = node.opType === "Gemm" && node.int("transB", 0) === 1;
-  const [m, k] = transposed ? [dims[0]!, dims[1]!] : [dims[1]!, dims[0]!];
-  const w = new Float64Array(m * k);
-  for (let i = 0; i < m; i++) for (let j = 0; j < k; j++) w[i * k + j] = data[transposed ? i * k + j : j * m + i]!;
-  return { ...base, w, m, k };
+  const [m, k] = hasRowsOfOutputs(node) ? [dims[0]!, dims[1]!] : [dims[1]!, dims[0]!];
+  return { ...base, m, k };
 }
+
+/** Whether the weight of a Gemm or MatMul is W and not Wᵀ. */
+const hasRowsOfOutputs = (node: Node) => node.opType === "Gemm" && node.int("transB", 0) === 1;
+
+/** W, row-major [M, K]. */
+function matrixOf({ node, weight, m, k }: Layer): Matrix {
+  const data = Float64Array.from(floatsOf(weight.constant!));
+  return node.opType === "Conv" || hasRowsOfOutputs(node) ? data : transposed(data, k, m);
+}
+
+/** The transpose of a row-major [rows, columns] matrix. */
+function transposed(data: Matrix, rows: number, columns: number): Matrix {
+  const result = new Float64Array(data.length);
+  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) result[j * rows + i] = data[i * columns + j]!;
+  return result;
+}
+
+/** The inputs of a convolution are not rows: they would have to be cut out of the image first. */
+const solvesInputs = ({ node, m, k }: Layer) => node.opType !== "Conv" && k < m;
 
 function rankOf({ m, k }: Layer, fraction: number): number {
   return Math.max(1, Math.floor((fraction * m * k) / (m + k)));
@@ -129,49 +162,137 @@ function rankOf({ m, k }: Layer, fraction: number): number {
 function reasonToLeave(layer: Layer, fraction: number): string | undefined {
   const { m, k } = layer;
   if (Math.min(m, k) < MIN_SIDE) return "it is too narrow";
-  if (m > MAX_OUTPUTS) return "it is too wide";
+  if ((solvesInputs(layer) ? k : m) > MAX_SIDE) return "it is too wide";
   if (rankOf(layer, fraction) >= Math.min(m, k)) return "two layers would be no smaller";
   return undefined;
 }
 
-/** W Wᵀ. */
-function gramOf({ w, m, k }: Layer): Float64Array {
-  const gram = new Float64Array(m * m);
-  for (let i = 0; i < m; i++) {
+type Matrix = Float64Array<ArrayBuffer>;
+
+/** Matrix products, row-major. */
+interface Products {
+  /** A B for A [m, k] and B [k, n]. */
+  multiply(a: Matrix, b: Matrix, m: number, k: number, n: number): Promise<Matrix>;
+  close(): Promise<void>;
+}
+
+async function openProducts(openSession: OpenSession, threads: number): Promise<Products> {
+  const model = new Model({ irVersion: 8, opsets: [["", 13]], graphName: "product" });
+  const [a, b] = [model.graph.addInput("a", "float64", ["m", "k"]), model.graph.addInput("b", "float64", ["k", "n"])];
+  const product = model.graph.append({ opType: "MatMul", inputs: [a, b], outputs: ["c"] }).outputs[0]!;
+  product.retype("float64", ["m", "n"]);
+  model.graph.addOutput(product);
+  const session = await openSession({ bytes: modelToBytes(model) }, { threads });
+  return {
+    async multiply(x, y, m, k, n) {
+      const { c } = await session.run({ a: tensorOf("float64", [m, k], x), b: tensorOf("float64", [k, n], y) });
+      return arrayOf(c!, "float64") as Matrix;
+    },
+    close: () => session.close(),
+  };
+}
+
+/** By the eigenvectors of the outputs' covariance. */
+async function factorsByOutputs(
+  layer: Layer,
+  rank: number,
+  moments: Moments | undefined,
+  products: Products,
+): Promise<Factors> {
+  const { m, k } = layer;
+  const w = matrixOf(layer);
+  const covariance = moments?.covariance ?? (await products.multiply(w, transposed(w, m, k), m, k, m));
+  const { values, vectors } = symmetricEigen(covariance, m, rank);
+  const inner = await products.multiply(transposed(vectors, m, rank), w, rank, m, k);
+  return { outer: vectors, inner, energy: energyOf(values, covariance, m) };
+}
+
+/** By the eigenvectors v of Lᵀ Wᵀ W L: U = W L v / s, and Uᵀ W = (Wᵀ W L v / s)ᵀ. */
+async function factorsByInputs(
+  layer: Layer,
+  rank: number,
+  moments: Moments | undefined,
+  products: Products,
+): Promise<Factors> {
+  const { m, k } = layer;
+  const w = matrixOf(layer);
+  const gram = await products.multiply(transposed(w, m, k), w, k, m, k);
+  const l = moments && choleskyFactor(moments.covariance, k);
+  const problem = l
+    ? await products.multiply(transposed(l, k, k), await products.multiply(gram, l, k, k, k), k, k, k)
+    : gram;
+  const { values, vectors } = symmetricEigen(problem, k, rank);
+  const inputs = l ? await products.multiply(l, vectors, k, k, rank) : vectors;
+  const largest = Math.max(0, values[0]!);
+  for (let r = 0; r < rank; r++) {
+    // Directions that the outputs do not have stay empty.
+    const scale = values[r]! > DEAD_DIRECTION * largest ? 1 / Math.sqrt(values[r]!) : 0;
+    for (let i = 0; i < k; i++) inputs[i * rank + r]! *= scale;
+  }
+  const outer = await products.multiply(w, inputs, m, k, rank);
+  const inner = transposed(await products.multiply(gram, inputs, k, k, rank), k, rank);
+  return { outer, inner, energy: energyOf(values, problem, k) };
+}
+
+/** Share of the largest variance below which a direction is rounding. */
+const DEAD_DIRECTION = 1e-13;
+
+/** What the kept eigenvalues are of the sum of all, the trace. */
+function energyOf(kept: Float64Array, matrix: Float64Array, n: number): number {
+  let trace = 0;
+  for (let i = 0; i < n; i++) trace += matrix[i * n + i]!;
+  return trace > 0 ? Math.min(1, kept.reduce((sum, value) => sum + Math.max(0, value), 0) / trace) : 1;
+}
+
+/** The diagonal is raised by so much of its mean, for inputs that some directions have nothing in. */
+const RIDGE = 1e-6;
+
+/** L, lower triangular, with L Lᵀ = A (and a ridge) for a symmetric A without negative eigenvalues; row-major [n, n]. */
+function choleskyFactor(matrix: Matrix, n: number): Matrix {
+  const l = new Float64Array(n * n);
+  let ridge = 0;
+  for (let i = 0; i < n; i++) ridge += (RIDGE * matrix[i * n + i]!) / n;
+  for (let i = 0; i < n; i++) {
     for (let j = 0; j <= i; j++) {
-      let sum = 0;
-      for (let c = 0; c < k; c++) sum += w[i * k + c]! * w[j * k + c]!;
-      gram[i * m + j] = sum;
-      gram[j * m + i] = sum;
+      let sum = matrix[i * n + j]! + (i === j ? ridge : 0);
+      for (let c = 0; c < j; c++) sum -= l[i * n + c]! * l[j * n + c]!;
+      l[i * n + j] = i === j ? Math.sqrt(Math.max(sum, ridge)) : l[j * n + j]! > 0 ? sum / l[j * n + j]! : 0;
     }
   }
-  return gram;
+  return l;
 }
 
 interface Moments {
-  readonly covariance: Float64Array;
-  readonly mean: Float64Array;
+  readonly covariance: Matrix;
+  readonly mean: Matrix;
 }
 
-/** Mean and covariance of each layer's outputs without bias, [M] and [M, M], over all samples and positions of the batches. */
-async function outputMoments(
+/**
+ * Mean and covariance over all samples and positions of the batches: of each layer's outputs without bias, [M] and [M, M], or of its
+ * inputs, [K] and [K, K], where `solvesInputs`.
+ */
+async function layerMoments(
   model: Model,
   layers: readonly Layer[],
   { batches, openSession, threads, signal }: FactorizeOptions,
 ): Promise<ReadonlyMap<Layer, Moments>> {
-  // In a copy, Σ yyᵀ and Σ y of each layer become outputs, so that only small matrices leave the runtime.
+  // In a copy, Σ yyᵀ and Σ y of each layer (or of its inputs) become outputs, so that only small matrices leave the runtime.
   const probe = model.clone();
   for (const value of [...probe.graph.outputs]) probe.graph.removeOutput(value);
   const nodes = new Map(probe.graph.nodes.flatMap((node) => node.outputs.map((value) => [value.name, node] as const)));
-  const names = layers.map(({ node, m }) => {
+  const sides = layers.map((layer) => (solvesInputs(layer) ? layer.k : layer.m));
+  const names = layers.map((layer, i) => {
+    const { node } = layer;
+    const side = sides[i]!;
     const copy = nodes.get(node.outputs[0]!.name)!;
     const graph = probe.graph;
     const append = (opType: string, inputs: Value[], attrs = {}) =>
       graph.append({ opType, name: graph.model.freshName(`moments_${opType}`), inputs, outputs: 1, attrs }).outputs[0]!;
     const shape = (...dims: number[]) => graph.addInitializer("moments_shape", tensorOf("int64", [dims.length], dims));
-    // Outputs as columns [n, M, positions] for a convolution, as rows [1, n, M] otherwise.
+    // Outputs as columns [n, M, positions] for a convolution, rows [1, n, M] or [1, n, K] otherwise.
     const isConv = node.opType === "Conv";
-    const y = append("Reshape", [copy.outputs[0]!, isConv ? shape(0, m, -1) : shape(1, -1, m)]);
+    const seen = solvesInputs(layer) ? copy.inputs[0]! : copy.outputs[0]!;
+    const y = append("Reshape", [seen, isConv ? shape(0, side, -1) : shape(1, -1, side)]);
     const swapped = append("Transpose", [y], { perm: { type: "ints", value: [0, 2, 1] } });
     const products = isConv ? append("MatMul", [y, swapped]) : append("MatMul", [swapped, y]);
     // Axes are an input from version 13 on, an attribute before.
@@ -188,7 +309,11 @@ async function outputMoments(
     return { products: outputs.products.name, sum: outputs.sum.name, count: outputs.count.name, isConv };
   });
   const session = await openSession({ bytes: modelToBytes(probe) }, { threads });
-  const totals = layers.map(({ m }) => ({ covariance: new Float64Array(m * m), mean: new Float64Array(m), count: 0 }));
+  const totals = sides.map((side) => ({
+    covariance: new Float64Array(side ** 2),
+    mean: new Float64Array(side),
+    count: 0,
+  }));
   try {
     for (const feeds of batches!) {
       checkCancelled(signal);
@@ -212,36 +337,39 @@ async function outputMoments(
 }
 
 /**
- * Sums to moments. The bias is taken off the mean, which is all that it changes. A MatMul has no bias that could make up for the mean, so
- * that it is part of what U must keep.
+ * Sums to moments. The bias is taken off the mean of outputs, which is all that it changes. A MatMul has no bias that could make up for the
+ * mean, so that it is part of what U must keep.
  */
-function momentsOf({ m, bias, node }: Layer, { covariance, mean, count }: Moments & { count: number }): Moments {
+function momentsOf(layer: Layer, { covariance, mean, count }: Moments & { count: number }): Moments {
+  const { bias, node } = layer;
+  const side = mean.length;
   const centre = node.opType === "MatMul" ? 0 : 1;
-  for (let i = 0; i < m; i++) mean[i]! /= count;
-  for (let i = 0; i < m; i++) {
-    for (let j = 0; j < m; j++) covariance[i * m + j] = covariance[i * m + j]! / count - centre * mean[i]! * mean[j]!;
+  for (let i = 0; i < side; i++) mean[i]! /= count;
+  for (let i = 0; i < side; i++) {
+    for (let j = 0; j < side; j++) {
+      covariance[i * side + j] = covariance[i * side + j]! / count - centre * mean[i]! * mean[j]!;
+    }
   }
-  if (bias?.constant) {
+  if (bias?.constant && !solvesInputs(layer)) {
     const beta = node.opType === "Gemm" ? node.float("beta", 1) : 1;
     const values = floatsOf(bias.constant);
-    for (let i = 0; i < m; i++) mean[i]! -= beta * values[values.length === 1 ? 0 : i]!;
+    for (let i = 0; i < side; i++) mean[i]! -= beta * values[values.length === 1 ? 0 : i]!;
   }
   return { covariance, mean };
 }
 
-/** Puts Uᵀ W and U in the place of the layer. */
-function replaceLayer(layer: Layer, rank: number, vectors: Float64Array, mean: Float64Array | undefined): void {
-  const { node, weight, w, m, k, bias } = layer;
+/** The mean of the outputs without bias, [M]. */
+async function outputMean(layer: Layer, { mean }: Moments, products: Products): Promise<Matrix> {
+  if (!solvesInputs(layer)) return mean;
+  const alpha = layer.node.opType === "Gemm" ? layer.node.float("alpha", 1) : 1;
+  const result = await products.multiply(matrixOf(layer), mean, layer.m, layer.k, 1);
+  return result.map((x) => alpha * x);
+}
+
+/** Puts Uᵀ W and U in the place of the layer; zeros of their shapes, and of a bias, where there are no factors. */
+function replaceLayer(layer: Layer, rank: number, factors?: Factors, mean?: Matrix | undefined): void {
+  const { node, weight, m, k, bias } = layer;
   const { graph } = node;
-  const inner = new Float32Array(rank * k);
-  const outer = new Float32Array(m * rank);
-  for (let r = 0; r < rank; r++) {
-    for (let i = 0; i < m; i++) {
-      const u = vectors[i * m + r]!;
-      outer[i * rank + r] = u;
-      for (let c = 0; c < k; c++) inner[r * k + c]! += u * w[i * k + c]!;
-    }
-  }
   const make = (opType: string, part: string, inputs: (Value | undefined)[], attrs: Record<string, Attr>) =>
     graph.insertBefore(node, {
       opType,
@@ -250,8 +378,16 @@ function replaceLayer(layer: Layer, rank: number, vectors: Float64Array, mean: F
       outputs: 1,
       attrs,
     }).outputs[0]!;
-  const constant = (part: string, dims: readonly number[], data: Float32Array<ArrayBuffer>) =>
-    graph.addInitializer(`${weight.name}_${part}`, tensorOf("float32", dims, data));
+  const constant = (part: string, dims: readonly number[], data: Matrix | undefined) =>
+    graph.addInitializer(
+      `${weight.name}_${part}`,
+      tensorOf("float32", dims, data ? new Float32Array(data) : new Float32Array(elementCount(dims))),
+    );
+  const newBias = () => {
+    if (factors) return mean ? adjustedBias(layer, rank, factors.outer, mean) : bias;
+    return constant("bias", [m], undefined);
+  };
+  const { inner, outer } = factors ?? {};
   const x = node.inputs[0]!;
   let result: Value;
   if (node.opType === "Conv") {
@@ -263,21 +399,20 @@ function replaceLayer(layer: Layer, rank: number, vectors: Float64Array, mean: F
       Object.fromEntries(node.attrs),
     );
     const second = constant("outer", [m, rank, ...kernel.slice(1).map(() => 1)], outer);
-    const newBias = mean ? adjustedBias(layer, rank, outer, mean) : bias;
-    result = make("Conv", "outer", newBias ? [first, second, newBias] : [first, second], {});
+    const third = newBias();
+    result = make("Conv", "outer", third ? [first, second, third] : [first, second], {});
   } else if (node.opType === "Gemm") {
     const attrs: Record<string, Attr> = { transB: { type: "int", value: 1 } };
     const alpha: Record<string, Attr> = { alpha: { type: "float", value: node.float("alpha", 1) } };
     const first = make("Gemm", "inner", [x, constant("inner", [rank, k], inner)], { ...attrs, ...alpha });
     const second = constant("outer", [m, rank], outer);
-    const newBias = mean ? adjustedBias(layer, rank, outer, mean) : bias;
+    const third = newBias();
     const beta: Record<string, Attr> = { beta: { type: "float", value: mean ? 1 : node.float("beta", 1) } };
-    result = make("Gemm", "outer", newBias ? [first, second, newBias] : [first, second], { ...attrs, ...beta });
+    result = make("Gemm", "outer", third ? [first, second, third] : [first, second], { ...attrs, ...beta });
   } else {
-    const swap = (data: Float32Array, rows: number, columns: number) =>
-      Float32Array.from(data, (_, i) => data[(i % rows) * columns + Math.floor(i / rows)]!);
-    const first = make("MatMul", "inner", [x, constant("inner", [k, rank], swap(inner, rank, k))], {});
-    result = make("MatMul", "outer", [first, constant("outer", [rank, m], swap(outer, m, rank))], {});
+    const first = make("MatMul", "inner", [x, constant("inner", [k, rank], inner && transposed(inner, rank, k))], {});
+    const second = constant("outer", [rank, m], outer && transposed(outer, m, rank));
+    result = make("MatMul", "outer", [first, second], {});
   }
   result.dtype = node.outputs[0]!.dtype;
   result.shape = node.outputs[0]!.shape;
@@ -286,7 +421,7 @@ function replaceLayer(layer: Layer, rank: number, vectors: Float64Array, mean: F
 }
 
 /** b + (1 − U Uᵀ) E[Wx]. */
-function adjustedBias({ node, weight, m, bias }: Layer, rank: number, outer: Float32Array, mean: Float64Array): Value {
+function adjustedBias({ node, weight, m, bias }: Layer, rank: number, outer: Matrix, mean: Matrix): Value {
   const beta = node.opType === "Gemm" ? node.float("beta", 1) : 1;
   const old = bias?.constant ? floatsOf(bias.constant) : undefined;
   const coordinates = new Float64Array(rank);

@@ -27,6 +27,8 @@ export interface SlimOptions {
   /** One small batch, to see shapes by. */
   readonly feeds: Readonly<Record<string, Tensor>>;
   readonly openSession: OpenSession;
+  /** Only the structure is wanted: weights get their sizes, and mean nothing. */
+  readonly structureOnly?: boolean | undefined;
 }
 
 /** Kept counts of large families are rounded up to a multiple of this, which kernels work best with. */
@@ -46,7 +48,7 @@ interface Family {
 /** A narrower copy of `model`. Throws `unsupported` where nothing can be cut. */
 export async function slimWidth(
   model: Model,
-  { fraction, feeds, openSession }: SlimOptions,
+  { fraction, feeds, openSession, structureOnly = false }: SlimOptions,
 ): Promise<{ readonly model: Model; readonly families: readonly ChannelFamily[] }> {
   const student = model.clone();
   const { graph } = student;
@@ -60,10 +62,11 @@ export async function slimWidth(
   relateChannels(labels, graph.nodes, [...graph.inputs.filter((value) => !value.constant), ...graph.outputs]);
 
   const dropped = new Set<number>();
+  const normsOf = sliceNorms();
   const families = familiesOf(labels).map((family): ChannelFamily => {
     const { units } = family;
     const kept = keptCount(units.length, fraction);
-    const order = rankUnits(family);
+    const order = rankUnits(family, normsOf);
     for (const unit of order.slice(kept)) dropped.add(unit);
     const first = units[0]!.members.find(({ value }) => value.constant!.dims.length > 1) ?? units[0]!.members[0]!;
     return { weight: first.value.name, units: units.length, kept };
@@ -78,7 +81,7 @@ export async function slimWidth(
   };
   for (const node of graph.nodes) correctSizes(node, cut, dimsOf);
   for (const value of [...labels.values])
-    if (value.constant && isFloat(value.constant.dtype)) sliceConstant(value, cut);
+    if (value.constant && isFloat(value.constant.dtype)) sliceConstant(value, cut, structureOnly);
   const outer = new Set<Value>([...graph.inputs, ...graph.outputs]);
   for (const node of graph.nodes)
     for (const value of node.outputs) if (!outer.has(value)) value.retype(value.dtype, undefined);
@@ -114,14 +117,16 @@ function familiesOf(labels: ChannelLabels): Family[] {
     const axes = new Set(members.map(({ value, axis }) => `${value.name}#${axis}`));
     if (axes.size < 2) continue;
     const key = [...axes].sort().join(" ");
-    families.set(key, [...(families.get(key) ?? []), { unit, members }]);
+    const family = families.get(key) ?? [];
+    family.push({ unit, members });
+    families.set(key, family);
   }
   // A family of one is a whole axis in one piece.
   return [...families.values()].filter((family) => family.length > 1).map((family) => ({ units: family }));
 }
 
 /** Units of a family, the most important first. */
-function rankUnits({ units }: Family): readonly number[] {
+function rankUnits({ units }: Family, normsOf: (value: Value, axis: number) => Float64Array): readonly number[] {
   const scores = new Map<number, number>(units.map(({ unit }) => [unit, 0]));
   const keys = new Map<string, Map<number, number>>();
   for (const { unit, members } of units) {
@@ -129,7 +134,7 @@ function rankUnits({ units }: Family): readonly number[] {
       if (value.constant!.dims.length < 2) continue;
       const key = `${value.name}#${axis}`;
       const norms = keys.get(key) ?? new Map<number, number>();
-      norms.set(unit, (norms.get(unit) ?? 0) + sliceNorm(value.constant!, axis, index));
+      norms.set(unit, (norms.get(unit) ?? 0) + normsOf(value, axis)[index]!);
       keys.set(key, norms);
     }
   }
@@ -141,15 +146,30 @@ function rankUnits({ units }: Family): readonly number[] {
   return [...scores].sort((a, b) => b[1] - a[1]).map(([unit]) => unit);
 }
 
-function sliceNorm(constant: Tensor, axis: number, index: number): number {
+/** The squared norm of each slice along an axis of a weight, read once for all of them. */
+function sliceNorms(): (value: Value, axis: number) => Float64Array {
+  const known = new Map<Value, Map<number, Float64Array>>();
+  return (value, axis) => {
+    const ofValue = known.get(value) ?? new Map<number, Float64Array>();
+    known.set(value, ofValue);
+    const norms = ofValue.get(axis) ?? squaredNorms(value.constant!, axis);
+    ofValue.set(axis, norms);
+    return norms;
+  };
+}
+
+function squaredNorms(constant: Tensor, axis: number): Float64Array {
   const data = floatsOf(constant);
   const inner = elementCount(constant.dims.slice(axis + 1));
   const size = constant.dims[axis]!;
-  let sum = 0;
-  for (let start = index * inner; start < data.length; start += size * inner) {
+  const norms = new Float64Array(size);
+  for (let start = 0, index = 0; start < data.length; start += inner) {
+    let sum = norms[index]!;
     for (let i = start; i < start + inner; i++) sum += data[i]! ** 2;
+    norms[index] = sum;
+    index = index + 1 === size ? 0 : index + 1;
   }
-  return sum;
+  return norms;
 }
 
 /** Numbers of channels that a node has written into it: the groups of a depthwise convolution, the target of a Reshape. */
@@ -171,11 +191,29 @@ function correctSizes(
   node.setInput(1, node.graph.addInitializer(`${node.label}_shape`, tensorOf("int64", [sizes.length], corrected)));
 }
 
-/** Replaces a constant by what is left of it. */
-function sliceConstant(value: Value, cut: (value: Value, axis: number) => readonly number[]): void {
+/** Replaces a constant by what is left of it, or by zeros of that shape. */
+function sliceConstant(
+  value: Value,
+  cut: (value: Value, axis: number) => readonly number[],
+  structureOnly: boolean,
+): void {
   const constant = value.constant!;
   const kept = constant.dims.map((_, axis) => cut(value, axis));
   if (kept.every((indices, axis) => indices.length === constant.dims[axis])) return;
+  const dims = kept.map(({ length }) => length);
+  const bytes = structureOnly
+    ? new Uint8Array(byteLengthOf(constant.dtype, elementCount(dims)))
+    : slicedBytes(constant, kept);
+  const { graph, name, producer } = value;
+  const slim = graph.addInitializer(name, tensor(constant.dtype, dims, bytes));
+  graph.replaceUses(value, slim);
+  if (producer) graph.remove(producer);
+  else graph.removeInitializer(value);
+  slim.name = name;
+}
+
+/** The elements of a tensor at the kept indices of each axis. */
+function slicedBytes(constant: Tensor, kept: readonly (readonly number[])[]): Uint8Array {
   let { dims, bytes }: { dims: readonly number[]; bytes: Uint8Array } = constant;
   for (const [axis, indices] of kept.entries()) {
     if (indices.length === dims[axis]) continue;
@@ -191,12 +229,7 @@ function sliceConstant(value: Value, cut: (value: Value, axis: number) => readon
     dims = dims.map((dim, a) => (a === axis ? indices.length : dim));
     bytes = next;
   }
-  const { graph, name, producer } = value;
-  const slim = graph.addInitializer(name, tensor(constant.dtype, dims, bytes));
-  graph.replaceUses(value, slim);
-  if (producer) graph.remove(producer);
-  else graph.removeInitializer(value);
-  slim.name = name;
+  return bytes;
 }
 
 /** Cut networks that do not fit together any more would be a fault of the table; this says so before anyone trains one. */

@@ -26,6 +26,8 @@ export interface DerivedStudent {
 export interface DeriveOptions extends Pick<FactorizeOptions, "openSession" | "threads" | "signal"> {
   /** Samples to see shapes and statistics by, and to judge layers by; some hundreds are enough. */
   readonly samples: Samples;
+  /** Only sizes, names and shapes of the student are wanted, as for a plan: its weights may mean nothing. */
+  readonly structureOnly?: boolean | undefined;
 }
 
 const CALIBRATION_SAMPLES = 512;
@@ -49,7 +51,9 @@ export async function deriveStudent(
     );
   }
   const derived = await derive(teacher, derivation, options);
-  const model = await estimateStatistics(derived.model, calibrationBatches(options.samples), options);
+  const model = options.structureOnly
+    ? derived.model
+    : await estimateStatistics(derived.model, calibrationBatches(options.samples), options);
   return { ...derived, model, parameters: { teacher: parameterCount(teacher), student: parameterCount(model) } };
 }
 
@@ -57,12 +61,13 @@ async function derive(teacher: Model, derivation: Derivation, options: DeriveOpt
   if ("keepLayers" in derivation) return dropLayers(teacher, derivation.keepLayers);
   if ("width" in derivation) {
     const feeds = options.samples.gather([0, Math.min(1, options.samples.count - 1)]).feeds;
-    return slimWidth(teacher, { fraction: derivation.width, feeds, openSession: options.openSession });
+    const { openSession, structureOnly } = options;
+    return slimWidth(teacher, { fraction: derivation.width, feeds, openSession, structureOnly });
   }
   return factorizeLayers(teacher, {
     ...options,
     fraction: derivation.rank,
-    batches: calibrationBatches(options.samples),
+    ...(!options.structureOnly && { batches: calibrationBatches(options.samples) }),
   });
 }
 

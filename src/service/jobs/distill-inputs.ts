@@ -49,16 +49,17 @@ export interface DistillInputs {
 }
 
 /**
- * Reads models and data, and makes the student where it is to be derived from the teacher. Of each dataset no more than `maxSamples` are
- * read: a plan needs few, and reading can mean decoding images.
+ * Reads models and data, and makes the student where it is to be derived from the teacher. For a plan no more than so many samples of each
+ * dataset are read (reading can mean decoding images), and of a derived student only the structure is made.
  */
 export async function openDistillInputs(
   request: JobInputs<DistillSpec>,
   threads: number,
   { files, openSession }: JobEnvironment,
   { signal, news }: JobContext,
-  maxSamples = Number.POSITIVE_INFINITY,
+  plan?: { readonly samples: number },
 ): Promise<DistillInputs> {
+  const maxSamples = plan?.samples ?? Number.POSITIVE_INFINITY;
   const { params, evaluation: judging } = request.spec;
   const open = (id: string): StoredModel => {
     const stored = request.models[id]!;
@@ -92,6 +93,7 @@ export async function openDistillInputs(
             openSession,
             threads,
             signal,
+            structureOnly: plan !== undefined,
           })
         ).model;
   const sizes = [teacher?.model, student].map((model) => model && parameterCount(model).toLocaleString("en-US"));

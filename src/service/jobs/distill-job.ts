@@ -108,7 +108,7 @@ export async function runDistillJob(
 const PLANNED_SAMPLES = 64;
 
 /**
- * Says what a job would train on what. Reads the models and some samples and derives the student, but trains nothing.
+ * Says what a job would train on what. Reads the models and some samples and derives the student's structure, but trains nothing.
  * Throws as `runDistillJob` does.
  */
 export async function planDistillJob(
@@ -117,7 +117,7 @@ export async function planDistillJob(
   context: JobContext,
 ): Promise<DistillPlan> {
   const { training, loss } = request.spec.params;
-  const inputs = await openDistillInputs(request, 1, environment, context, PLANNED_SAMPLES);
+  const inputs = await openDistillInputs(request, 1, environment, context, { samples: PLANNED_SAMPLES });
   const { teacher, student, samples, pairs, counts } = inputs;
   if (teacher && loss.hints.length > 0) {
     const learned = { teacher: teacher.model, student, loss: lossOf(request.spec.params), samples };

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { runsOfAxes } from "../../../src/core/distill/channel-labels.ts";
 import { dropLayers, evenlySpaced } from "../../../src/core/distill/drop-layers.ts";
+import { symmetricEigen } from "../../../src/core/distill/eigen.ts";
 import { factorizeLayers } from "../../../src/core/distill/factorize.ts";
 import { slimWidth } from "../../../src/core/distill/slim.ts";
 import { type Derivation, deriveStudent, parameterCount } from "../../../src/core/distill/student.ts";
@@ -12,6 +13,7 @@ import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { checkInvariants } from "../../../src/core/passes/pass.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
+import { samplesOf } from "../../../src/core/train/samples.ts";
 import { estimateStatistics } from "../../../src/core/train/statistics.ts";
 import { createTrainable } from "../../../src/core/train/trainable.ts";
 import { halves, NetworkBuilder, resNet18, transformer } from "../../support/networks.ts";
@@ -130,6 +132,75 @@ describe("factorizing layers", () => {
       assert.ok(createTrainable(model).parameters.length > createTrainable(teacher).parameters.length);
     });
   }
+
+  test("of its structure alone a student is made without data, without eigenvectors and without running anything", async () => {
+    const teacher = lowRank();
+    const openSession = () => assert.fail("a session was opened");
+    const planned = await factorizeLayers(teacher, { ...options, fraction: 0.6, openSession, structureOnly: true });
+    const batches = [halves(8, 3).gather([0, 1, 2, 3, 4, 5, 6, 7]).feeds];
+    const real = await factorizeLayers(teacher, { ...options, fraction: 0.6, batches });
+    assert.deepEqual(
+      planned.layers,
+      real.layers.map((layer) => ({ ...layer, energy: null })),
+    );
+    const sizes = (model: Model) => [...model.graph.initializers].map(({ name, shape }) => [name, shape]);
+    assert.deepEqual(sizes(planned.model), sizes(real.model));
+  });
+
+  test("a transformer's width and rank are planned in seconds", async () => {
+    const model = transformer({ layers: 2, width: 768, heads: 12, length: 8, classes: 2, vocabulary: 100 });
+    const samples = samplesOf({ tokens: tensorOf("int64", [2, 8], new BigInt64Array(16)) });
+    const before = process.cpuUsage();
+    const rank = await deriveStudent(model, { rank: 0.5 }, { ...options, samples, structureOnly: true });
+    const width = await deriveStudent(model, { width: 0.5 }, { ...options, samples, structureOnly: true });
+    const { user } = process.cpuUsage(before);
+    assert.ok(user < 5e6, `${user / 1e6} s`);
+    // Of every layer half of the weights, whichever of its sides is the smaller.
+    const share = rank.parameters.student / rank.parameters.teacher;
+    assert.ok(share > 0.48 && share < 0.52, String(share));
+    assert.ok(width.parameters.student < 0.3 * width.parameters.teacher);
+  });
+
+  test("a layer with more outputs than inputs has the factors that its outputs' covariance gives", async () => {
+    const { feeds } = halves(256, 5).gather([...Array(256).keys()]);
+    for (const stacked of [true, false]) {
+      const net = new NetworkBuilder(7);
+      const wide = net.linear(net.g.op("Flatten", [net.input(["n", 1, 8, 8])]), 64, 160, stacked);
+      const model = net.output(net.linear(wide, 160, 2), ["n", 2]);
+      const inner = [...model.graph.nodes].find(({ inputs }) => inputs[1]?.constant?.dims.includes(160))!;
+      model.graph.addOutput(inner.outputs[0]!);
+      const name = inner.outputs[0]!.name;
+      const { model: student, layers } = await factorizeLayers(model, { ...options, fraction: 0.6, batches: [feeds] });
+      const layer = layers.find(({ outputs }) => outputs === 160)!;
+      const session = async (it: Model) => {
+        const opened = await openSession({ bytes: modelToBytes(it) });
+        const result = floatsOf((await opened.run(feeds))[name]!);
+        await opened.close();
+        return result;
+      };
+      const [before, after] = [await session(model), await session(student)];
+      // What the projection loses is what the energy says, of outputs about their mean (with a bias) or about zero.
+      const mean = (i: number) => (stacked ? 0 : before.reduce((sum, y, j) => sum + (j % 160 === i ? y : 0), 0) / 256);
+      const means = Float64Array.from({ length: 160 }, (_, i) => mean(i));
+      let [lost, total] = [0, 0];
+      before.forEach((y, i) => {
+        lost += (y - after[i]!) ** 2;
+        total += (y - means[i % 160]!) ** 2;
+      });
+      assert.equal(layer.rank, 27);
+      assert.ok(Math.abs(1 - lost / total - layer.energy!) < 1e-4, `${1 - lost / total} and ${layer.energy}`);
+      const covariance = new Float64Array(160 * 160);
+      for (let s = 0; s < 256; s++) {
+        for (let i = 0; i < 160; i++) {
+          for (let j = 0; j < 160; j++) {
+            covariance[i * 160 + j]! += (before[s * 160 + i]! - means[i]!) * (before[s * 160 + j]! - means[j]!);
+          }
+        }
+      }
+      const kept = symmetricEigen(covariance, 160, 27).values.reduce((sum, value) => sum + value, 0);
+      assert.ok(Math.abs(kept / total - layer.energy!) < 1e-4, `${kept / total} and ${layer.energy}`);
+    }
+  });
 
   test("with data the directions that matter are kept: less error than from the weights alone", async () => {
     const net = new NetworkBuilder(3);
