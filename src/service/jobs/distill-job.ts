@@ -139,7 +139,7 @@ export async function planStudent(
   environment: JobEnvironment,
   context: JobContext,
 ): Promise<Model> {
-  return (await openDistillInputs(request, 1, environment, context, PLANNED_SAMPLES)).student;
+  return (await openDistillInputs(request, 1, environment, context, { samples: PLANNED_SAMPLES })).student;
 }
 
 /** Says which field of the job a refusal of hints is about. */
