@@ -11,7 +11,13 @@ import ts from "typescript";
 const ROOT = new URL("..", import.meta.url).pathname;
 
 /** Core files that all of core may import. */
-const SHARED = ["src/core/errors.ts", "src/core/facts.ts", "src/core/random.ts", "src/core/wasm-assembler.ts"];
+const SHARED = [
+  "src/core/errors.ts",
+  "src/core/facts.ts",
+  "src/core/nearest-names.ts",
+  "src/core/random.ts",
+  "src/core/wasm-assembler.ts",
+];
 
 /** What codes are, and how they are packed. */
 const ARITHMETIC = ["src/core/quantize/params.ts", "src/core/quantize/packing.ts"];

@@ -8,7 +8,7 @@ import { planDistillJob, runDistillJob } from "../src/service/jobs/distill-job.t
 import type { JobEnvironment } from "../src/service/jobs/job-environment.ts";
 import type { JobContext } from "../src/service/jobs/job-steps.ts";
 import { planPipelineJob, runPipelineJob } from "../src/service/jobs/pipeline-job.ts";
-import { planQuantizeJob, runQuantizeJob } from "../src/service/jobs/quantize-job.ts";
+import { checkExclusions, planQuantizeJob, runQuantizeJob } from "../src/service/jobs/quantize-job.ts";
 import type { JobSpec } from "../src/service/jobs/spec.ts";
 import type { JobInputs, JobOutcome, JobPlan, JobRequest, LocalFile } from "../src/service/tasks.ts";
 import { VERSIONS } from "../src/service/versions.ts";
@@ -91,6 +91,7 @@ export const TASK_HANDLERS: TaskHandlers = {
   inspect_model: ({ files, dims }, { signal }) =>
     inspectModel(openModel(files), { openSession, source: { path: mainFile(files) }, dims, signal }),
   list_layers: async ({ files }) => listLayers(openModel(files)),
+  check_exclusions: async ({ files, exclude }) => checkExclusions(openModel(files), exclude),
   inspect_dataset: async ({ file, spec }) =>
     (await openDataset(openByteSource(file.path), { ...datasetOptions(spec), verify: true })).facts,
   plan_job: (request, context) => kindOf(request.spec).plan(request, ENVIRONMENT, context),

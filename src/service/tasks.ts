@@ -1,4 +1,12 @@
-import type { DatasetFacts, DistillPlan, JobMetrics, LayerFacts, ModelFacts, QuantizePlan } from "../core/index.ts";
+import type {
+  DatasetFacts,
+  DistillPlan,
+  Exclusions,
+  JobMetrics,
+  LayerFacts,
+  ModelFacts,
+  QuantizePlan,
+} from "../core/index.ts";
 import type { FieldError, ProblemCode } from "./errors.ts";
 import type { FinishedStep, Progress } from "./jobs/job.ts";
 import type { JobSpec } from "./jobs/spec.ts";
@@ -70,6 +78,11 @@ export interface Tasks {
   };
   list_layers: { request: { readonly files: readonly LocalFile[] }; result: readonly LayerFacts[] };
   inspect_dataset: { request: { readonly file: LocalFile; readonly spec: unknown }; result: DatasetFacts };
+  /** The names among them that nothing in the model has, as wrong fields of a job's parameters. */
+  check_exclusions: {
+    request: { readonly files: readonly LocalFile[]; readonly exclude: Exclusions };
+    result: readonly FieldError[];
+  };
   /** What the job would do, without doing it; throws when it could not run. */
   plan_job: { request: JobInputs; result: JobPlan };
   run_job: { request: JobRequest; result: JobOutcome };

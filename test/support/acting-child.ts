@@ -96,6 +96,7 @@ const unused = () => Promise.reject(new Error("This child does not do that."));
 serveTask({
   inspect_model: ({ files }, context) => act(files[0]!.name, files[0]!.path, context),
   list_layers: unused,
+  check_exclusions: unused,
   inspect_dataset: unused,
   plan_job: unused,
   /** What the job does stands in `exclude_nodes`: act, argument, and whether to do it in the first attempt only. */

@@ -855,12 +855,12 @@ export interface components {
              */
             per_channel?: boolean;
             /**
-             * @description Names of nodes to leave alone.
+             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
              * @default []
              */
             exclude_nodes?: string[];
             /**
-             * @description Operator types to leave alone.
+             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
              * @default []
              */
             exclude_ops?: string[];
@@ -971,12 +971,12 @@ export interface components {
              */
             per_channel: boolean;
             /**
-             * @description Names of nodes to leave alone.
+             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
              * @default []
              */
             exclude_nodes: string[];
             /**
-             * @description Operator types to leave alone.
+             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
              * @default []
              */
             exclude_ops: string[];
@@ -1010,7 +1010,7 @@ export interface components {
              */
             metric: ("top1" | "top5" | "mse") | null;
             /**
-             * @description Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`.
+             * @description Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`; those without a name are called by input and axis, `{ "x.3": 320 }`.
              * @default {}
              */
             dims: {
@@ -1031,12 +1031,12 @@ export interface components {
              */
             keep_io: boolean;
             /**
-             * @description Names of nodes to leave alone.
+             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
              * @default []
              */
             exclude_nodes: string[];
             /**
-             * @description Operator types to leave alone.
+             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
              * @default []
              */
             exclude_ops: string[];
@@ -1197,12 +1197,12 @@ export interface components {
              */
             max_trials: number;
             /**
-             * @description Names of nodes to leave alone.
+             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
              * @default []
              */
             exclude_nodes: string[];
             /**
-             * @description Operator types to leave alone.
+             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
              * @default []
              */
             exclude_ops: string[];
@@ -1336,12 +1336,12 @@ export interface components {
              */
             accuracy_level: 0 | 1 | 4;
             /**
-             * @description Names of nodes to leave alone.
+             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
              * @default []
              */
             exclude_nodes: string[];
             /**
-             * @description Operator types to leave alone.
+             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
              * @default []
              */
             exclude_ops: string[];
@@ -1391,7 +1391,7 @@ export interface components {
              */
             metric?: ("top1" | "top5" | "mse") | null;
             /**
-             * @description Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`.
+             * @description Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`; those without a name are called by input and axis, `{ "x.3": 320 }`.
              * @default {}
              */
             dims?: {
@@ -1430,12 +1430,12 @@ export interface components {
              */
             keep_io?: boolean;
             /**
-             * @description Names of nodes to leave alone.
+             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
              * @default []
              */
             exclude_nodes?: string[];
             /**
-             * @description Operator types to leave alone.
+             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
              * @default []
              */
             exclude_ops?: string[];
@@ -2150,12 +2150,12 @@ export interface components {
              */
             max_trials?: number;
             /**
-             * @description Names of nodes to leave alone.
+             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
              * @default []
              */
             exclude_nodes?: string[];
             /**
-             * @description Operator types to leave alone.
+             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
              * @default []
              */
             exclude_ops?: string[];
@@ -2368,12 +2368,12 @@ export interface components {
              */
             accuracy_level?: 0 | 1 | 4;
             /**
-             * @description Names of nodes to leave alone.
+             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
              * @default []
              */
             exclude_nodes?: string[];
             /**
-             * @description Operator types to leave alone.
+             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
              * @default []
              */
             exclude_ops?: string[];

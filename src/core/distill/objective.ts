@@ -1,5 +1,7 @@
 /** What a student is asked to learn: the parts of the loss, as a job names them, and how they read student and teacher. */
+
 import { CoreError, located } from "../errors.ts";
+import { didYouMean, nearestNames } from "../nearest-names.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import type { Value } from "../onnx/ir.ts";
 import {
@@ -97,7 +99,9 @@ export function pairOutputs(
       [pair.student, ours, "student"] as const,
       [pair.teacher, theirs, "teacher"] as const,
     ]) {
-      if (!names.includes(name)) throw new CoreError("invalid_params", `The ${whose} has no output "${name}".`, name);
+      if (names.includes(name)) continue;
+      const nearest = didYouMean(nearestNames(name, names));
+      throw new CoreError("invalid_params", `The ${whose} has no output ${JSON.stringify(name)}.${nearest}`, name);
     }
   }
   if (pairs.length === 0) {

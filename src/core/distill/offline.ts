@@ -3,6 +3,7 @@
  * student from the same start on the labels alone.
  */
 import { CoreError } from "../errors.ts";
+import { didYouMean, nearestNames } from "../nearest-names.ts";
 import type { Model } from "../onnx/ir.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import type { TrainingResult, TrainingSettings } from "../train/loop.ts";
@@ -136,7 +137,8 @@ export async function checkHints(
     for (const [i, hint] of loss.hints.entries()) {
       const name = hint[whose as "teacher" | "student"];
       if (known.has(name)) continue;
-      throw new CoreError("invalid_params", `The ${whose} has no value "${name}".`, name, {
+      const nearest = didYouMean(nearestNames(name, known));
+      throw new CoreError("invalid_params", `The ${whose} has no value ${JSON.stringify(name)}.${nearest}`, name, {
         path: ["hints", i, whose],
       });
     }

@@ -69,6 +69,8 @@ export interface EvaluateOptions {
   readonly acceptance: AcceptanceLimits;
   /** What the passes said about nodes. */
   readonly notes: readonly Note[];
+  /** What users call the nodes of the compressed model, by node or value name. */
+  readonly labels?: ReadonlyMap<string, string> | undefined;
   readonly seed: number;
   /** Intra-operator threads, except while latency is measured. */
   readonly threads: number;

@@ -34,6 +34,7 @@ const RESULT_DTYPES: Readonly<Record<string, DType>> = {
 export class GraphBuilder {
   readonly graph: Graph;
   #anchor: Node | undefined;
+  #standsFor: Node | undefined;
   readonly #constants = new Map<string, Value>();
   #scope = "";
 
@@ -54,14 +55,16 @@ export class GraphBuilder {
     }
   }
 
-  /** What `emit` adds comes right before `anchor`. */
-  before<T>(anchor: Node, emit: () => T): T {
-    const outer = this.#anchor;
+  /** What `emit` adds comes right before `anchor`, and is reported as `standsFor` where that is given. */
+  before<T>(anchor: Node, emit: () => T, standsFor?: Node): T {
+    const [outer, outerStandsFor] = [this.#anchor, this.#standsFor];
     this.#anchor = anchor;
+    this.#standsFor = standsFor;
     try {
       return emit();
     } finally {
       this.#anchor = outer;
+      this.#standsFor = outerStandsFor;
     }
   }
 
@@ -79,7 +82,8 @@ export class GraphBuilder {
     domain = "",
   ): readonly Value[] {
     const name = this.graph.model.freshName(`${this.#scope}${opType}`);
-    const init = { opType, domain, name, inputs, outputs, attrs };
+    const standsFor = this.#standsFor;
+    const init = { opType, domain, name, inputs, outputs, attrs, ...(standsFor && { standsFor }) };
     const node = this.#anchor ? this.graph.insertBefore(this.#anchor, init) : this.graph.append(init);
     const dtype =
       RESULT_DTYPES[opType] ??

@@ -129,6 +129,8 @@ export interface NodeInit {
   readonly outputs: readonly string[] | number;
   readonly attrs?: Readonly<Record<string, Attr>>;
   readonly source?: NodeProto;
+  /** The node whose place this one takes: it is reported, and excluded, under that node's labels. */
+  readonly standsFor?: Node;
 }
 
 export class Node {
@@ -146,6 +148,8 @@ export class Node {
   /** The neighbours in the graph's order; both undefined for the only node, and for one that has been removed. */
   #previous: Node | undefined;
   #next: Node | undefined;
+  #origins: readonly string[];
+  #originalOp: string | undefined;
 
   /** @internal use `Graph.insertBefore` or `Graph.append` */
   constructor(graph: Graph, init: NodeInit & { readonly outputs: readonly string[] }) {
@@ -154,6 +158,8 @@ export class Node {
     this.domain = init.domain ?? "";
     this.opType = init.opType;
     this.source = init.source;
+    this.#origins = init.standsFor ? init.standsFor.#origins : [];
+    this.#originalOp = init.standsFor?.originalOp;
     this.#attrs = new Map(Object.entries(init.attrs ?? {}));
     this.#inputs = [];
     init.inputs.forEach((value, index) => {
@@ -263,9 +269,38 @@ export class Node {
     return [...this.#attrs.values()].flatMap(bodiesOf);
   }
 
-  /** How a message to the user names the node: its name, or its first output where it has none. */
+  /**
+   * How the user knows the node: by its label in the model that was uploaded (`labelNodes`), whatever passes have made of it. A node that no
+   * uploaded node stands behind has its name, or that of its first output.
+   */
   get label(): string {
+    return this.#origins[0] ?? this.ownLabel;
+  }
+
+  /** The labels of every uploaded node that this one computes: its own first, then those that were fused into it. */
+  get origins(): readonly string[] {
+    return this.#origins.length > 0 ? this.#origins : [this.ownLabel];
+  }
+
+  /** The operator of the uploaded node that `label` names. */
+  get originalOp(): string {
+    return this.#originalOp ?? this.opType;
+  }
+
+  /** What the node is called in the graph as it is now: its name, or its first output where it has none. */
+  get ownLabel(): string {
     return this.name || this.outputs.find((value) => value.name)?.name || this.opType;
+  }
+
+  /** @internal kept by `labelNodes` */
+  setOrigin(label: string): void {
+    this.#origins = [label];
+    this.#originalOp = this.opType;
+  }
+
+  /** From now on this node also computes what `other` did. */
+  absorb(other: Node): void {
+    this.#origins = [...new Set([...this.origins, ...other.origins])];
   }
 
   #get<T extends AttrType>(name: string, type: T): Extract<Attr, { type: T }> | undefined {
@@ -628,6 +663,7 @@ function copyGraph(from: Graph, to: Graph, values: Map<Value, Value>): void {
       inputs: node.inputs.map((value) => value && copyOf(value)),
       outputs: node.outputs.map((value) => value.name),
       attrs,
+      standsFor: node,
       ...(node.source && { source: node.source }),
     });
     node.outputs.forEach((value, i) => {

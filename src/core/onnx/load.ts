@@ -16,6 +16,7 @@ import { checkModelProto } from "./checks.ts";
 import { byteLengthOf, type DType, dtypeOfOnnx } from "./dtype.ts";
 import { type ExternalData, externalRangeOf, NO_EXTERNAL_DATA } from "./external-data.ts";
 import { type Attr, type Dim, Graph, Model, type Node, Value } from "./ir.ts";
+import { labelNodes } from "./labels.ts";
 import { elementCount, lazyTensor, type Tensor, tensor } from "./tensor.ts";
 import { scanModelBytes } from "./wire-scan.ts";
 
@@ -38,6 +39,7 @@ export function loadModel(bytes: Uint8Array, external: ExternalData = NO_EXTERNA
     source: proto,
   });
   readGraph(proto.graph!, model.graph, new Scope(), external);
+  labelNodes(model);
   return model;
 }
 

@@ -166,7 +166,7 @@ export function upgradeOpset(model: Model, version: number): void {
       if (node.domain !== "") continue;
       for (const { since, rewrite } of UPGRADES[node.opType] ?? []) {
         if (present >= since || since > version) continue;
-        const substitute = g.before(node, () => g.within(node.label, () => rewrite(node, g)));
+        const substitute = g.before(node, () => g.within(node.ownLabel, () => rewrite(node, g)), node);
         if (!substitute) continue;
         substitute.retype(node.outputs[0]!.dtype, node.outputs[0]!.shape);
         graph.replaceUses(node.outputs[0]!, substitute);

@@ -13,7 +13,7 @@ import { arrayOf, deriveTensors, elementCount, tensorOf } from "../onnx/tensor.t
 import { removeDeadCode } from "./dead-code.ts";
 import { keptInFloat32, pinnedInputs, pinnedOutputs } from "./float16-keep.ts";
 import { type KeptReason, policyOf } from "./float16-policy.ts";
-import { type Exclusions, exclusionTest, type NoteSink, noteOn, type Pass } from "./pass.ts";
+import { EXCLUDED, type Exclusions, exclusionTest, type NoteSink, noteOn, type Pass } from "./pass.ts";
 import { sealWeights } from "./simplify.ts";
 import { bodyInputs, bodyOutputOffset, type DTypes, inferDTypes } from "./value-dtypes.ts";
 
@@ -144,9 +144,7 @@ class Conversion {
       for (const node of graph.nodes) {
         const excluded = inExcluded || isExcluded(node);
         if (this.#touchesFloat32(node)) {
-          const reason = excluded
-            ? { code: "excluded", message: "The job excludes this node." }
-            : (kept.get(node) ?? this.#otherReason(node, keepFloat32));
+          const reason = excluded ? EXCLUDED : (kept.get(node) ?? this.#otherReason(node, keepFloat32));
           if (!reason) this.#half.add(node);
           else if (reason.message !== "" && !inExcluded)
             this.#note(noteOn(node, "skipped", reason.code, reason.message));

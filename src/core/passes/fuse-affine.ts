@@ -211,6 +211,7 @@ function fuseNext(layer: Layer, opset: number, note: NoteSink): boolean {
   node.setAttr("beta", undefined);
   graph.replaceUses(follower.outputs[0]!, output);
   graph.remove(follower);
+  node.absorb(follower);
   note(noteOn(follower, "changed", "fused", `Folded into ${node.opType} "${node.label}".`));
   return true;
 }

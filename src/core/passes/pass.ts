@@ -24,7 +24,15 @@ export interface Pass {
 
 /** A note about a node. `code` is stable snake_case, `message` a sentence. */
 export function noteOn(node: Node, outcome: Note["outcome"], code: string, message: string): Note {
-  return { outcome, name: node.label, op: node.opType, code, message };
+  return { outcome, name: node.label, op: node.originalOp, code, message };
+}
+
+/** The notes without repetition: what is said of each node that an uploaded one was rewritten to is said once. */
+export function distinctNotes(notes: readonly Note[]): Note[] {
+  const byKey = new Map(
+    notes.map((note) => [JSON.stringify([note.outcome, note.name, note.op, note.code, note.message]), note]),
+  );
+  return [...byKey.values()];
 }
 
 /** What a note says when it is about something that happened before the method that was asked for. */
@@ -32,18 +40,26 @@ export function asSimplified(note: Note): Note {
   return { ...note, outcome: "simplified" };
 }
 
-/** Nodes that a job leaves alone: by name (by label, where they have none) and by operator. */
+/** Nodes that a job leaves alone: by label in the model that was uploaded, and by operator. `resolveExclusions` makes them of what users write. */
 export interface Exclusions {
   readonly nodes: readonly string[];
   readonly ops: readonly string[];
 }
 
-/** A test whether a node is excluded. */
-export function exclusionTest(exclude: Exclusions): (node: Node) => boolean {
+export type NodeTest = (node: Node) => boolean;
+
+/**
+ * A test whether a node is excluded: it, or a node that was fused into it, by label; by operator it alone, as it was uploaded or as it is now.
+ * (Excluding Add must not take with it every layer that has taken in a bias.)
+ */
+export function exclusionTest(exclude: Exclusions): NodeTest {
   const nodes = new Set(exclude.nodes);
   const ops = new Set(exclude.ops);
-  return (node) => nodes.has(node.label) || ops.has(node.opType);
+  return (node) => ops.has(node.opType) || ops.has(node.originalOp) || node.origins.some((label) => nodes.has(label));
 }
+
+/** Why a job leaves an excluded node alone. */
+export const EXCLUDED = { code: "excluded", message: "The job excludes this node." } as const;
 
 /**
  * Runs passes in order on a copy of `model` (tensors are shared) and checks the graph after each.

@@ -23,6 +23,8 @@ export interface FusionAuditOptions {
   readonly openSession: OpenSession;
   /** Reads a model that `openSession` has written there. */
   readonly readModel: (path: string) => Model;
+  /** What users call the nodes of the model, by node or value name (`labelsByName`). */
+  readonly labels?: ReadonlyMap<string, string> | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -51,7 +53,7 @@ export async function auditFusion(options: FusionAuditOptions): Promise<FusionAu
     const message = `The graph that onnxruntime makes of the model cannot be read back. ${error.message}`;
     return { fusedNodes: 0, operators: {}, floatIslands: [{ name: "", op: "", code: "not_audited", message }] };
   }
-  return auditGraph(graph);
+  return auditGraph(graph, options.labels);
 }
 
 /** Larger models keep their weights outside the graph; folding constants may make it somewhat larger than the model was. */
@@ -105,7 +107,9 @@ const WITH_INTEGER_KERNEL = new Set([
 const CONVERTERS = new Set(["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"]);
 
 /** The audit of a graph that onnxruntime has written. */
-export function auditGraph(model: Model): FusionAudit {
+export function auditGraph(model: Model, labels: ReadonlyMap<string, string> = new Map()): FusionAudit {
+  const labelOf = ({ name, outputs, label }: Node) =>
+    labels.get(name) ?? outputs.map((value) => labels.get(value.name)).find((known) => known !== undefined) ?? label;
   const operators: Record<string, number> = {};
   const floatIslands: NodeNote[] = [];
   const codes = new Set<Value>();
@@ -117,7 +121,7 @@ export function auditGraph(model: Model): FusionAudit {
     // Kernels that answer in float are told from those that answer in codes by what reads them, so only moved codes need following.
     if (movesCodes || node.opType === "QuantizeLinear") for (const output of node.outputs) codes.add(output);
     const why = CONVERTERS.has(node.opType) ? undefined : whyFloat(node);
-    if (why) floatIslands.push({ name: node.label, op: node.opType, ...why });
+    if (why) floatIslands.push({ name: labelOf(node), op: node.opType, ...why });
   }
   return {
     fusedNodes,

@@ -1,4 +1,4 @@
-import { CoreError, pairOutputs } from "../../core/index.ts";
+import { CoreError, didYouMean, nearestNames, pairOutputs } from "../../core/index.ts";
 import type { DatasetRecord, ModelRecord } from "../catalog.ts";
 import type { FieldError } from "../errors.ts";
 import type { DistillSpec } from "../jobs/spec.ts";
@@ -13,7 +13,15 @@ interface Parties {
 
 /** What is wrong between teacher, student, losses and training data, as far as recorded facts tell. */
 export function checkDistillation({ params }: DistillSpec, parties: Parties): FieldError[] {
-  const rules = [checkTeacher, checkLosses, checkLabels, checkStudent, checkTrainingData, checkOutputs];
+  const rules = [
+    checkTeacher,
+    checkLosses,
+    checkLabels,
+    checkStudent,
+    checkTrainingData,
+    checkAugmentation,
+    checkOutputs,
+  ];
   return rules.flatMap((rule) => rule(params, parties));
 }
 
@@ -92,6 +100,14 @@ const checkTrainingData: Rule = (_params, { teacher, student, training }) => {
       ),
     ];
   });
+};
+
+const checkAugmentation: Rule = ({ training: { augmentation } }, { teacher, student }) => {
+  const names = ((student ?? teacher)?.facts.inputs ?? []).map(({ name }) => name);
+  if (augmentation === null || names.length === 0 || names.includes(augmentation.input)) return [];
+  const hint = didYouMean(nearestNames(augmentation.input, names)) || ` It has ${names.join(", ")}.`;
+  const message = `The model has no input ${JSON.stringify(augmentation.input)} to augment.${hint}`;
+  return [at("/training/augmentation/input", "unknown_input", message)];
 };
 
 const checkOutputs: Rule = ({ loss }, { teacher, student }) => {

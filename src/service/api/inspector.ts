@@ -1,8 +1,8 @@
 import { join } from "node:path";
-import type { DatasetFacts, LayerFacts, ModelFacts } from "../../core/index.ts";
+import type { DatasetFacts, Exclusions, LayerFacts, ModelFacts } from "../../core/index.ts";
 import { withScratch } from "../blobs/fs.ts";
 import type { CatalogFile, DatasetRecord, ModelRecord } from "../catalog.ts";
-import { ServiceError } from "../errors.ts";
+import { type FieldError, ServiceError } from "../errors.ts";
 import type { JobSpec } from "../jobs/spec.ts";
 import type { JobPlan, LocalFile, TaskKind, Tasks } from "../tasks.ts";
 import type { ApiContext } from "./context.ts";
@@ -15,6 +15,8 @@ export interface Inspector {
   model(files: readonly CatalogFile[], dims?: Readonly<Record<string, number>>): Promise<ModelFacts>;
   layers(files: readonly CatalogFile[]): Promise<readonly LayerFacts[]>;
   dataset(file: CatalogFile, spec: unknown): Promise<DatasetFacts>;
+  /** The names among them that nothing in the model has. */
+  exclusions(model: ModelRecord, exclude: Exclusions): Promise<readonly FieldError[]>;
   plan(spec: JobSpec, models: readonly ModelRecord[], datasets: readonly DatasetRecord[]): Promise<JobPlan>;
 }
 
@@ -46,6 +48,8 @@ export function createInspector({ blobs, tasks, settings, stopping }: ApiContext
   return {
     model: (files, dims = {}) => inspect("inspect_model", { model: files }, (local) => ({ files: local.model!, dims })),
     layers: (files) => inspect("list_layers", { model: files }, (local) => ({ files: local.model! })),
+    exclusions: ({ files }, exclude) =>
+      inspect("check_exclusions", { model: files }, (local) => ({ files: local.model!, exclude })),
     dataset: (file, spec) =>
       inspect("inspect_dataset", { dataset: [file] }, (local) => ({ file: local.dataset![0]!, spec })),
     plan: (spec, models, datasets) =>

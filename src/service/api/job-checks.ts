@@ -1,4 +1,4 @@
-import { CoreError, checkDatasetFits, type ModelFacts } from "../../core/index.ts";
+import { CoreError, checkDatasetFits, didYouMean, type ModelFacts, nearestNames } from "../../core/index.ts";
 import type { DatasetRecord, ModelRecord } from "../catalog.ts";
 import { type FieldError, pointerOf } from "../errors.ts";
 import { type CalibratedSpec, isGptq, isStatic, splitSamples } from "../jobs/calibration-samples.ts";
@@ -82,18 +82,36 @@ function checkEvaluation(
 
 function checkDims({ evaluation }: JobSpec, model: ModelRecord): FieldError[] {
   return unknownDims(evaluation.dims, model.facts).map((name) =>
-    problem(
-      pointerOf("/evaluation/dims", [name]),
-      "unknown_dimension",
-      `The model's inputs have no symbolic dimension ${JSON.stringify(name)}.`,
-    ),
+    problem(pointerOf("/evaluation/dims", [name]), "unknown_dimension", unknownDim(name, model.facts)),
   );
 }
 
 /** The names in `dims` that are no symbolic dimension of the model's inputs. */
 export function unknownDims(dims: Readonly<Record<string, number>>, { inputs }: ModelFacts): string[] {
-  const known = new Set(inputs.flatMap(({ shape }) => shape ?? []));
+  const known = symbolicDims(inputs);
   return Object.keys(dims).filter((name) => !known.has(name));
+}
+
+/** Says so, with the nearest that there are. */
+export function unknownDim(name: string, { inputs }: ModelFacts): string {
+  const known = symbolicDims(inputs);
+  const has = known.size === 0 ? "" : ` They have ${[...known].slice(0, MAX_LISTED).join(", ")}.`;
+  const hint = didYouMean(nearestNames(name, known)) || has;
+  return `The model's inputs have no symbolic dimension ${JSON.stringify(name)}.${hint}`;
+}
+
+const MAX_LISTED = 20;
+
+/** By name, and by input and axis (`x.3`), which is how those without a name are called. */
+function symbolicDims(inputs: ModelFacts["inputs"]): ReadonlySet<string> {
+  return new Set(
+    inputs.flatMap(({ name, shape }) =>
+      (shape ?? []).flatMap((dim, axis) => {
+        if (typeof dim === "number") return [];
+        return dim === null ? [`${name}.${axis}`] : [dim, `${name}.${axis}`];
+      }),
+    ),
+  );
 }
 
 /** Whether the dataset can feed the model; if not, that is wrong with the field at `pointer`. */

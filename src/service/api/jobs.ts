@@ -1,12 +1,12 @@
 import type { FastifyInstance, FastifyReply } from "fastify";
 import { REPORT_POLICY } from "../../core/index.ts";
 import { newId } from "../catalog.ts";
-import { ServiceError } from "../errors.ts";
+import { type FieldError, ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
 import { isTerminal } from "../jobs/job.ts";
 import type { JobRecord } from "../jobs/job-store.ts";
 import { resourcesOf } from "../jobs/resources.ts";
-import { type JobSpec, sourceModelId, stepsOf } from "../jobs/spec.ts";
+import { type JobSpec, type QuantizeSpec, sourceModelId, stepsOf } from "../jobs/spec.ts";
 import { checkWebhookUrl } from "../jobs/webhook-target.ts";
 import type { ApiContext } from "./context.ts";
 import { blobDownload, sendDownload } from "./download.ts";
@@ -27,6 +27,16 @@ import {
 import type { JobMeter } from "./metrics.ts";
 import { route } from "./operation.ts";
 import type { StoredResources } from "./stored-resources.ts";
+
+/** Throws `validation_failed` when there are wrong fields. */
+function refuse(fields: readonly FieldError[]): void {
+  if (fields.length === 0) return;
+  throw new ServiceError("validation_failed", fields.map(({ message }) => message).join(" "), { fields });
+}
+
+function excludesSomething({ exclude_nodes, exclude_ops }: QuantizeSpec["params"]): boolean {
+  return exclude_nodes.length + exclude_ops.length > 0;
+}
 
 /** How soon it makes sense to ask for a job again. */
 const POLL_SECONDS = 1;
@@ -58,10 +68,23 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
       recordsOf(resources.datasets, catalog.datasets.get),
     ]);
     const fields = checkJob(spec, { models, datasets });
-    if (fields.length > 0) {
-      throw new ServiceError("validation_failed", fields.map(({ message }) => message).join(" "), { fields });
-    }
+    refuse(fields);
     return { models, datasets };
+  }
+
+  /**
+   * Records do not hold the names of nodes and values: what a job excludes is looked up in the model before it is accepted, and one with hints, or
+   * with exclusions in what a step of it will make, is planned.
+   */
+  async function checkNames(spec: JobSpec, models: StoredResources["models"], plan: () => Promise<unknown>) {
+    const steps = stepsOf(spec);
+    const excludes = steps.some(({ type, params }) => type === "quantize" && excludesSomething(params));
+    if (spec.type === "quantize" && excludes) {
+      const { exclude_nodes: nodes, exclude_ops: ops } = spec.params;
+      refuse(await inspector.exclusions(models.get(spec.model_id)!, { nodes, ops }));
+    }
+    const hasHints = steps.some((step) => step.type === "distill" && step.params.loss.hints.length > 0);
+    if (hasHints || (spec.type === "pipeline" && excludes)) await plan();
   }
 
   function checkWebhook({ url }: { readonly url: string }): void {
@@ -100,8 +123,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     const { models, datasets } = await resolve(spec);
     const plan = () => inspector.plan(spec, [...models.values()], [...datasets.values()]);
     if (query.validate_only === "true") return plan();
-    // Facts do not hold the values that hints name: a job with hints is planned before it is accepted.
-    if (stepsOf(spec).some((step) => step.type === "distill" && step.params.loss.hints.length > 0)) await plan();
+    await checkNames(spec, models, plan);
     const caller = request.caller!.name;
     const key = headers["idempotency-key"];
     const job = await submit(

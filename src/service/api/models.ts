@@ -8,7 +8,7 @@ import type { ApiContext } from "./context.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
 import * as examples from "./examples.ts";
 import type { Inspector } from "./inspector.ts";
-import { unknownDims } from "./job-checks.ts";
+import { unknownDim, unknownDims } from "./job-checks.ts";
 import { defineOperation, isJson, route } from "./operation.ts";
 import type { FinishedUploads } from "./resumable-uploads.ts";
 import {
@@ -234,7 +234,7 @@ export function registerModels(
     if (query.dims === undefined) return modelOf(record);
     const unknown = unknownDims(query.dims, record.facts);
     if (unknown.length > 0) {
-      const message = `The model's inputs have no symbolic dimension ${unknown.join(", ")}.`;
+      const message = unknown.map((name) => unknownDim(name, record.facts)).join(" ");
       const fields = [{ pointer: "#/query/dims", code: "unknown_dimension", message }];
       throw new ServiceError("validation_failed", message, { fields });
     }

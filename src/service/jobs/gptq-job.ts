@@ -1,5 +1,6 @@
 import {
   asSimplified,
+  type Exclusions,
   gptqWeights,
   type Model,
   QuantizedWeights,
@@ -15,7 +16,7 @@ import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";
 import { BLOCK_SIZES } from "./spec.ts";
 
-export function weightOptions(params: Omit<GptqParams, "dataset_id">): WeightOnlyOptions {
+export function weightOptions(params: Omit<GptqParams, "dataset_id">, exclude: Exclusions): WeightOnlyOptions {
   return {
     bits: params.bits,
     blockSize: params.block_size ?? BLOCK_SIZES[params.bits],
@@ -23,7 +24,7 @@ export function weightOptions(params: Omit<GptqParams, "dataset_id">): WeightOnl
     format: params.format,
     embeddings: params.embeddings,
     accuracyLevel: params.accuracy_level,
-    exclude: { nodes: params.exclude_nodes, ops: params.exclude_ops },
+    exclude,
   };
 }
 
@@ -34,13 +35,14 @@ export function weightOptions(params: Omit<GptqParams, "dataset_id">): WeightOnl
 export async function compressGptqJob(
   request: JobRequest<GptqSpec>,
   original: Model,
+  exclude: Exclusions,
   environment: JobEnvironment,
   { signal }: JobContext,
   steps: JobSteps<string>,
 ): Promise<Compressed> {
   const { spec, threads, models } = request;
   const samples = await openSamples(request, models[spec.model_id]!.facts, environment);
-  const options = weightOptions(spec.params);
+  const options = weightOptions(spec.params, exclude);
   const simple = runPasses(original, simplifyPasses());
   const { weights, notes: rounding } = await gptqWeights(simple.model, options, () => samples.feeds(samples.runs), {
     openModel: environment.openTemporary,

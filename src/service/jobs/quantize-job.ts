@@ -3,6 +3,7 @@ import {
   BrokenModel,
   type Dataset,
   dynamicPass,
+  type Exclusions,
   float16Pass,
   type Model,
   type Note,
@@ -10,11 +11,15 @@ import {
   predictedBytes,
   type QuantizePlan,
   removeDeadCode,
+  resolveExclusions,
   runPasses,
   simplifyPasses,
+  type UnknownName,
+  untouchedExclusions,
   weightOnlyPass,
 } from "../../core/index.ts";
-import type { JobInputs, JobOutcome, JobRequest, ProducedFile } from "../tasks.ts";
+import { type FieldError, pointerOf } from "../errors.ts";
+import { type JobInputs, type JobOutcome, type JobRequest, type ProducedFile, TaskError } from "../tasks.ts";
 import { isGptq, isStatic, type StaticParams } from "./calibration-samples.ts";
 import { compressGptqJob, weightOptions } from "./gptq-job.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
@@ -30,12 +35,16 @@ type PassParams = Exclude<Params, StaticParams>;
 
 /** The passes that do what methods are named for. */
 const PASSES: {
-  readonly [M in PassParams["method"]]: (params: Extract<PassParams, { method: M }>, target: TargetName) => Pass;
+  readonly [M in PassParams["method"]]: (
+    params: Extract<PassParams, { method: M }>,
+    target: TargetName,
+    exclude: Exclusions,
+  ) => Pass;
 } = {
-  float16: (params) => float16Pass({ keepIo: params.keep_io, exclude: exclusions(params) }),
-  dynamic: (params, target) =>
-    dynamicPass({ perChannel: params.per_channel, pairSafe: TARGETS[target].saturates, exclude: exclusions(params) }),
-  weight_only: (params) => weightOnlyPass(weightOptions(params)),
+  float16: (params, _target, exclude) => float16Pass({ keepIo: params.keep_io, exclude }),
+  dynamic: (params, target, exclude) =>
+    dynamicPass({ perChannel: params.per_channel, pairSafe: TARGETS[target].saturates, exclude }),
+  weight_only: (params, _target, exclude) => weightOnlyPass(weightOptions(params, exclude)),
 };
 
 /** Shares of the whole job that have passed when each step begins. */
@@ -64,12 +73,13 @@ export async function runQuantizeJob(
   const steps = createJobSteps<string>(starts, context);
 
   const original = await steps.run("load", "Reading the model", () => files.openModel(source.files));
+  const exclude = exclusionsOf(spec, original);
   const compressed = isStatic(spec)
-    ? await compressStaticJob({ ...request, spec }, original, environment, context, steps)
+    ? await compressStaticJob({ ...request, spec }, original, exclude, environment, context, steps)
     : isGptq(spec)
-      ? await compressGptqJob({ ...request, spec }, original, environment, context, steps)
+      ? await compressGptqJob({ ...request, spec }, original, exclude, environment, context, steps)
       : await steps.run("compress", `Applying ${spec.params.method}`, () =>
-          applyPasses(original, spec.params as PassParams, host.target),
+          applyPasses(original, spec.params as PassParams, host.target, exclude),
         );
   const finish = async (compressed: Compressed, written: readonly ProducedFile[]) =>
     judgeResult(
@@ -77,6 +87,7 @@ export async function runQuantizeJob(
       {
         original: source,
         ...compressed,
+        notes: [...compressed.notes, ...untouchedExclusions(original, exclude, compressed.notes)],
         written,
         data: await judgedBy(request, compressed.unseen, environment),
         layerReference: compressed.reference,
@@ -93,7 +104,7 @@ export async function runQuantizeJob(
   } catch (error) {
     if (!(error instanceof BrokenModel) || isStatic(spec) || isGptq(spec)) throw error;
     const params = spec.params as PassParams;
-    const repaired = await repairPasses(original, params, error, request, environment, context, steps);
+    const repaired = await repairPasses(original, params, exclude, error, request, environment, context, steps);
     return finish(repaired, await write(repaired.model));
   }
 }
@@ -102,6 +113,7 @@ export async function runQuantizeJob(
 async function repairPasses(
   original: Model,
   params: PassParams,
+  exclude: Exclusions,
   broken: BrokenModel,
   { scratch, threads }: JobRequest<QuantizeSpec>,
   environment: JobEnvironment,
@@ -110,7 +122,7 @@ async function repairPasses(
 ): Promise<Compressed> {
   const { target } = environment.host;
   const leaving = (kept: ReadonlySet<string>) =>
-    applyPasses(original, { ...params, exclude_nodes: [...params.exclude_nodes, ...kept] }, target);
+    applyPasses(original, params, target, { ...exclude, nodes: [...exclude.nodes, ...kept] });
   const kept = await findBreakingNodes({
     ...{ broken, environment, scratch, threads, signal },
     nodes: [...leaving(new Set()).reference.model.nodes()],
@@ -174,16 +186,18 @@ async function planned(
 ): Promise<Pick<Compressed, "model" | "notes">> {
   const { spec, models } = request;
   const original = environment.files.openModel(models[spec.model_id]!.files);
-  return isStatic(spec)
-    ? planStaticJob({ ...request, spec }, original, environment, context)
-    : applyPasses(original, spec.params as PassParams, environment.host.target);
+  const exclude = exclusionsOf(spec, original);
+  const { model, notes } = isStatic(spec)
+    ? await planStaticJob({ ...request, spec }, original, exclude, environment, context)
+    : applyPasses(original, spec.params as PassParams, environment.host.target, exclude);
+  return { model, notes: [...notes, ...untouchedExclusions(original, exclude, notes)] };
 }
 
-function applyPasses(original: Model, params: PassParams, host: TargetName): Compressed {
-  const pass = PASSES[params.method] as (params: PassParams, target: TargetName) => Pass;
+function applyPasses(original: Model, params: PassParams, host: TargetName, exclude: Exclusions): Compressed {
+  const pass = PASSES[params.method] as (params: PassParams, target: TargetName, exclude: Exclusions) => Pass;
   const simple = runPasses(original, simplifyPasses());
   const { model, notes } = runPasses(simple.model, [
-    pass(params, params.target === "auto" ? host : params.target),
+    pass(params, params.target === "auto" ? host : params.target, exclude),
     removeDeadCode,
   ]);
   return {
@@ -194,9 +208,25 @@ function applyPasses(original: Model, params: PassParams, host: TargetName): Com
   };
 }
 
-function exclusions(params: Pick<Params, "exclude_nodes" | "exclude_ops">): {
-  readonly nodes: readonly string[];
-  readonly ops: readonly string[];
-} {
-  return { nodes: params.exclude_nodes, ops: params.exclude_ops };
+/** What the job excludes, found in the model as it was uploaded. Throws `validation_failed` with every name that nothing there has. */
+function exclusionsOf({ params }: QuantizeSpec, original: Model): Exclusions {
+  const { exclude, unknown } = resolveExclusions(original, { nodes: params.exclude_nodes, ops: params.exclude_ops });
+  if (unknown.length > 0) {
+    const fields = unknownNames(unknown);
+    throw new TaskError({ code: "validation_failed", message: fields.map(({ message }) => message).join(" "), fields });
+  }
+  return exclude;
+}
+
+/** The names in the job's exclusions that nothing in the model has, as wrong fields. */
+export function checkExclusions(original: Model, exclude: Exclusions): readonly FieldError[] {
+  return unknownNames(resolveExclusions(original, exclude).unknown);
+}
+
+function unknownNames(unknown: readonly UnknownName[]): FieldError[] {
+  return unknown.map(({ list, index, message }) => ({
+    pointer: pointerOf("/params", [`exclude_${list}`, index]),
+    code: list === "nodes" ? "unknown_node" : "unknown_operator",
+    message,
+  }));
 }

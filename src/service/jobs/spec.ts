@@ -11,8 +11,13 @@ const NodeNames = z.array(z.string().min(1).max(1024)).max(10_000);
 
 /** Fields that every quantization method has. */
 const Common = {
-  exclude_nodes: NodeNames.default([]).meta({ description: "Names of nodes to leave alone." }),
-  exclude_ops: NodeNames.default([]).meta({ description: "Operator types to leave alone." }),
+  exclude_nodes: NodeNames.default([]).meta({
+    description:
+      "Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.",
+  }),
+  exclude_ops: NodeNames.default([]).meta({
+    description: "Operator types to leave alone, as in the uploaded model. One that it does not have is refused.",
+  }),
   target: z
     .enum(["auto", "x64-vnni", "x64-avx2", "arm64", "portable"])
     .default("auto")
@@ -181,7 +186,8 @@ export const Evaluation = z
       description: "Needs labels in the dataset. Null: `top1` when there are integer labels, else none.",
     }),
     dims: z.record(z.string(), z.int().min(1).max(1_000_000)).default({}).meta({
-      description: 'Sizes for the model\'s symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`.',
+      description:
+        'Sizes for the model\'s symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`; those without a name are called by input and axis, `{ "x.3": 320 }`.',
     }),
     latency: Latency.prefault({}),
   })

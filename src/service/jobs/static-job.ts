@@ -8,6 +8,8 @@ import {
   calibrationFromBytes,
   calibrationToBytes,
   compressStatic,
+  type Exclusions,
+  exclusionTest,
   type MetricName,
   type Model,
   measureSpeedup,
@@ -39,6 +41,7 @@ const MAX_DB = 200;
 export async function compressStaticJob(
   request: JobRequest<StaticSpec>,
   original: Model,
+  exclude: Exclusions,
   environment: JobEnvironment,
   { signal, news }: JobContext,
   steps: JobSteps<string>,
@@ -54,7 +57,7 @@ export async function compressStaticJob(
     const result = await compressStatic(
       original,
       { batches: (count) => samples.feeds(count) },
-      { ...pipelineOptions(params, host.target, samples.runs), control: control?.target },
+      { ...pipelineOptions(params, host.target, samples.runs, exclude), control: control?.target },
       {
         openModel,
         threads,
@@ -84,6 +87,7 @@ export async function compressStaticJob(
 export async function planStaticJob(
   request: JobInputs<StaticSpec>,
   original: Model,
+  exclude: Exclusions,
   environment: JobEnvironment,
   { signal }: JobContext,
 ): Promise<{ readonly model: Model; readonly notes: readonly Note[] }> {
@@ -92,7 +96,7 @@ export async function planStaticJob(
   const sample = await samples.first();
   const runtime = { openModel: environment.openTemporary, signal };
   const { model } = await prepareStatic(original, sample, runtime);
-  const options = pipelineOptions(spec.params, environment.host.target, 1);
+  const options = pipelineOptions(spec.params, environment.host.target, 1, exclude);
   // What kernels cost depends on how many elements values have.
   const seen = options.floatWhereSlower ? await calibrate(model, onlyOne(sample), runtime) : undefined;
   return planStatic(model, options, seen);
@@ -113,9 +117,13 @@ function readCalibration(bytes: Uint8Array, news: JobContext["news"]): Calibrati
   }
 }
 
-function pipelineOptions(params: StaticParams, host: TargetName, samples: number): PipelineOptions {
+function pipelineOptions(
+  params: StaticParams,
+  host: TargetName,
+  samples: number,
+  exclude: Exclusions,
+): PipelineOptions {
   const target = params.target === "auto" ? host : params.target;
-  const excluded = { code: "excluded", message: "It is excluded by the job." };
   return {
     samples,
     method: params.calibration,
@@ -127,8 +135,7 @@ function pipelineOptions(params: StaticParams, host: TargetName, samples: number
     equalize: params.equalize,
     smoothQuantAlpha: params.smooth_quant_alpha,
     biasCorrection: params.bias_correction,
-    excludeNodes: new Map(params.exclude_nodes.map((name) => [name, excluded])),
-    excludeOps: new Set(params.exclude_ops),
+    isExcluded: exclusionTest(exclude),
   };
 }
 
@@ -184,11 +191,14 @@ async function accuracyTarget(
 
 function evidenceOf(
   params: StaticParams,
-  { calibration, corrections, sensitivity, control: found }: PipelineResult,
+  { calibration, corrections, sensitivity, control: found, float }: PipelineResult,
   { calibrated }: CalibrationSamples,
   cached: boolean,
   control: Control | undefined,
 ): StaticEvidence {
+  // Inside, nodes are known by names that are unique in all bodies; users know them by their labels.
+  const labels = new Map([...float.nodes()].map(({ name, label }) => [name, label]));
+  const labelsOf = (names: readonly string[]) => names.map((name) => labels.get(name) ?? name);
   const chosen = found?.floatLayers.toSorted().join("\n");
   return {
     calibration: {
@@ -204,7 +214,11 @@ function evidenceOf(
         sqnr_after_db: Math.min(it.sqnr_after_db, MAX_DB),
       }),
     ),
-    sensitivity: sensitivity.map(({ names, sqnrDb, gainDb }) => ({ nodes: names, sqnr_db: sqnrDb, gain_db: gainDb })),
+    sensitivity: sensitivity.map(({ names, sqnrDb, gainDb }) => ({
+      nodes: labelsOf(names),
+      sqnr_db: sqnrDb,
+      gain_db: gainDb,
+    })),
     control:
       found && control
         ? {
@@ -213,7 +227,7 @@ function evidenceOf(
             original_score: control.originalScore,
             reached: found.reached,
             trials: found.trials.map(({ floatLayers, score, speedup, bytes }) => ({
-              float_nodes: floatLayers,
+              float_nodes: labelsOf(floatLayers),
               score,
               size_bytes: bytes,
               speedup,

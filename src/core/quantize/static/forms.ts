@@ -102,7 +102,7 @@ function insert(
 ): Value {
   const { graph } = node;
   const name = graph.model.freshName(`${node.name}_${opType}`);
-  return graph.insertBefore(node, { opType, name, inputs, outputs: 1, attrs }).outputs[0]!;
+  return graph.insertBefore(node, { opType, name, standsFor: node, inputs, outputs: 1, attrs }).outputs[0]!;
 }
 
 function leadsToConvolutions(value: Value): boolean {

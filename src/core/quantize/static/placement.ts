@@ -12,6 +12,7 @@
  */
 import type { Graph, Model, Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
+import { EXCLUDED, type NodeTest } from "../../passes/pass.ts";
 import type { Range } from "../calibration/thresholds.ts";
 import { AffineGroups } from "./affine-groups.ts";
 import {
@@ -28,8 +29,8 @@ import {
 export interface PlacementOptions {
   /** Nodes to leave in float, by name, and why. */
   readonly excludeNodes?: ReadonlyMap<string, Refusal>;
-  /** Operator types to leave in float. */
-  readonly excludeOps?: ReadonlySet<string>;
+  /** Nodes that the job leaves alone. */
+  readonly isExcluded?: NodeTest;
   /** Sums with a number, by name, that must be computed: a zero point cannot express them. */
   readonly computedSums?: ReadonlySet<string>;
 }
@@ -100,6 +101,7 @@ type Reader = Unit | Node | undefined;
 class Placer {
   readonly #model: Model;
   readonly #options: PlacementOptions;
+  readonly #isExcluded: NodeTest;
   readonly #units: Unit[] = [];
   /** The unit a value comes out of. */
   readonly #makers = new Map<Value, Unit>();
@@ -111,6 +113,7 @@ class Placer {
   constructor(model: Model, options: PlacementOptions) {
     this.#model = model;
     this.#options = options;
+    this.#isExcluded = options.isExcluded ?? (() => false);
     for (const graph of model.graphs()) this.#findUnits(graph);
   }
 
@@ -133,17 +136,18 @@ class Placer {
       if (taken.has(node)) continue;
       const affine = affineOf(node);
       // A sum that is clipped afterwards has to be computed: saturating is what an integer kernel does at its output.
-      const isComputed = this.#options.computedSums?.has(node.name) || tailOf(node.outputs[0]!).tail.length > 0;
-      if (affine && (affine.shift === 0 || !isComputed)) {
+      const isComputed =
+        this.#options.computedSums?.has(node.name) || tailOf(node.outputs[0]!, this.#isExcluded).tail.length > 0;
+      if (affine && !this.#isExcluded(node) && (affine.shift === 0 || !isComputed)) {
         this.#affine.set(node.outputs[0]!, { node, ...affine });
         continue;
       }
       const rule = ruleFor(node);
       if (!rule) continue;
       let result = node.outputs[0]!;
-      const biasAdd = biasAddOf(node, rule);
+      const biasAdd = biasAddOf(node, rule, this.#isExcluded);
       if (biasAdd) result = biasAdd.outputs[0]!;
-      const { tail, output, clip } = tailOf(result);
+      const { tail, output, clip } = tailOf(result, this.#isExcluded);
       for (const part of biasAdd ? [biasAdd, ...tail] : tail) taken.add(part);
       const reason = this.#refusal(node, rule);
       const unit: Unit = {
@@ -164,10 +168,9 @@ class Placer {
   }
 
   #refusal(node: Node, rule: OperatorRule): Refusal | undefined {
-    const { excludeNodes, excludeOps } = this.#options;
-    const excluded = excludeNodes?.get(node.name);
+    if (this.#isExcluded(node)) return EXCLUDED;
+    const excluded = this.#options.excludeNodes?.get(node.name);
     if (excluded) return excluded;
-    if (excludeOps?.has(node.opType)) return { code: "excluded", message: "Its operator is excluded." };
     const other = rule
       .activations(node)
       .map((index) => node.inputs[index]?.dtype)
@@ -337,11 +340,11 @@ function isQuantizedUnit(reader: Reader): reader is Unit {
 }
 
 /** The Add of one number for each column that stands behind a MatMul with a constant matrix, and is its only reader. */
-function biasAddOf(node: Node, rule: OperatorRule): Node | undefined {
+function biasAddOf(node: Node, rule: OperatorRule, isExcluded: NodeTest): Node | undefined {
   if (node.opType !== "MatMul" || !rule.weight?.(node)) return undefined;
   const product = node.outputs[0]!;
   const add = onlyReader(product);
-  if (add?.opType !== "Add" || add.domain !== "") return undefined;
+  if (add?.opType !== "Add" || add.domain !== "" || isExcluded(add)) return undefined;
   const bias = add.inputs[0] === product ? add.inputs[1] : add.inputs[0];
   const columns = node.inputs[1]?.constant?.dims[1];
   if (!isFloatConstant(bias) || columns === undefined) return undefined;
@@ -349,13 +352,13 @@ function biasAddOf(node: Node, rule: OperatorRule): Node | undefined {
   return elementCount(dims) === columns && dims.at(-1) === columns ? add : undefined;
 }
 
-function tailOf(result: Value): { tail: Node[]; output: Value; clip: Range } {
+function tailOf(result: Value, isExcluded: NodeTest): { tail: Node[]; output: Value; clip: Range } {
   const tail: Node[] = [];
   let output = result;
   let clip = UNLIMITED;
   for (let next = onlyReader(output); next; next = onlyReader(output)) {
     const bounds = clipBounds(next);
-    if (!bounds || next.inputs[0] !== output) break;
+    if (!bounds || next.inputs[0] !== output || isExcluded(next)) break;
     clip = { min: Math.max(clip.min, bounds.min), max: Math.min(clip.max, bounds.max) };
     tail.push(next);
     output = next.outputs[0]!;

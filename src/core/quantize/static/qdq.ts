@@ -166,6 +166,7 @@ class Emitter {
     const add = node.graph.insertBefore(node, {
       opType: "Add",
       name: node.name,
+      standsFor: node,
       inputs: [node.inputs[0], shift],
       outputs: [node.graph.model.freshName(`${result.name}_shifted`)],
     });
@@ -348,6 +349,7 @@ function subtractNegatedBias({ node, biasAdd }: Unit): void {
   const sub = biasAdd!.graph.insertBefore(biasAdd!, {
     opType: "Sub",
     name: biasAdd!.name,
+    standsFor: biasAdd!,
     inputs: [
       node.outputs[0],
       biasAdd!.graph.addInitializer(`${bias.name}_negated`, tensorOf("float32", bias.constant!.dims, negated)),

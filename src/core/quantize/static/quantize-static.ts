@@ -4,7 +4,7 @@
  */
 import type { Model, Value } from "../../onnx/ir.ts";
 import { removeDeadCode } from "../../passes/dead-code.ts";
-import { checkInvariants, type Note, noteOn, runPasses } from "../../passes/pass.ts";
+import { checkInvariants, EXCLUDED, type NodeTest, type Note, noteOn, runPasses } from "../../passes/pass.ts";
 import { simplify } from "../../passes/simplify.ts";
 import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel } from "../calibration/calibrate.ts";
 import { type ActivationObserver, activationRange, type CalibrationMethod } from "../calibration/observers.ts";
@@ -39,7 +39,8 @@ export interface StaticOptions {
   /** Leave in float what is predicted to be slower in 8 bits. */
   readonly floatWhereSlower?: boolean;
   readonly excludeNodes?: ReadonlyMap<string, Refusal>;
-  readonly excludeOps?: ReadonlySet<string>;
+  /** Nodes that the job leaves alone. */
+  readonly isExcluded?: NodeTest;
   /** Corrections that quantized layers' biases get. */
   readonly biasShifts?: BiasShifts;
 }
@@ -135,7 +136,7 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
       // A layer that stays in float has nothing to make up for.
       if (quantized && shift) shiftBias(node, shift);
     }
-    const placed = notesOf(placement);
+    const placed = notesOf(placement, options.isExcluded);
     const layers = correctableLayers(placement);
     const computeLayers = placement.units
       .filter(({ rule, quantized }) => quantized && rule.kind === "compute")
@@ -170,7 +171,7 @@ export function planStatic(
     copy = model.clone();
     placement = placeQuantizers(copy, { ...placementOptions(options), excludeNodes });
   } while (seen && options.floatWhereSlower && excludeSlower(placement, seen, excludeNodes));
-  const placed = notesOf(placement);
+  const placed = notesOf(placement, options.isExcluded);
   const params = new Map(
     [...placement.values.keys(), ...placement.aliases.keys()].map((value) => [value, { scale: 1, zeroPoint: 0 }]),
   );
@@ -181,8 +182,8 @@ export function planStatic(
   return { model: copy, notes: storeFloatWeights(copy, placed, { ...options, excludeNodes }) };
 }
 
-function placementOptions({ excludeNodes, excludeOps }: StaticOptions): PlacementOptions {
-  return { ...(excludeNodes && { excludeNodes }), ...(excludeOps && { excludeOps }) };
+function placementOptions({ excludeNodes, isExcluded }: StaticOptions): PlacementOptions {
+  return { ...(excludeNodes && { excludeNodes }), ...(isExcluded && { isExcluded }) };
 }
 
 type RangeMethod = Pick<StaticOptions, "method" | "percentile">;
@@ -287,7 +288,7 @@ function unitsAround(value: Value, { units, aliases }: Placement): Unit[] {
   );
 }
 
-function notesOf({ units, islands }: Placement): Note[] {
+function notesOf({ units, islands }: Placement, isExcluded: NodeTest = () => false): Note[] {
   const notes = units
     .filter(({ rule, quantized, reason }) => quantized || rule.kind === "compute" || !RECONSIDERED.has(reason!.code))
     .map(({ node, quantized, reason }) =>
@@ -298,12 +299,14 @@ function notesOf({ units, islands }: Placement): Note[] {
   return [
     ...notes,
     ...islands.map((node) =>
-      noteOn(
-        node,
-        "skipped",
-        "float_island",
-        `There is no 8-bit kernel for ${node.opType}: its input is turned into floats and its output back.`,
-      ),
+      isExcluded(node)
+        ? noteOn(node, "skipped", EXCLUDED.code, EXCLUDED.message)
+        : noteOn(
+            node,
+            "skipped",
+            "float_island",
+            `There is no 8-bit kernel for ${node.opType}: its input is turned into floats and its output back.`,
+          ),
     ),
   ];
 }

@@ -3,8 +3,8 @@
  * float. Codes of convolutions and recurrent layers are turned into floats when the model is loaded; tables are looked up in codes; LSTM
  * has a kernel of its own, which finds the ranges of its activations while it runs.
  */
-import type { Model } from "../../onnx/ir.ts";
-import type { Note } from "../../passes/pass.ts";
+import type { Model, Node } from "../../onnx/ir.ts";
+import { distinctNotes, type NodeTest, type Note } from "../../passes/pass.ts";
 import { WeightViews } from "../../passes/weight-views.ts";
 import { QuantizedWeights } from "../weights/codes.ts";
 import { dynamicLstm } from "../weights/dynamic.ts";
@@ -18,7 +18,7 @@ export interface StaticStorageOptions {
   /** For processors that add pairs of 8-bit products in 16 bits. */
   readonly avoidSaturation: boolean;
   readonly excludeNodes?: ReadonlyMap<string, Refusal>;
-  readonly excludeOps?: ReadonlySet<string>;
+  readonly isExcluded?: NodeTest;
 }
 
 /** Reasons for a node to compute in float that say nothing against rounding its weights. */
@@ -29,10 +29,10 @@ const STORED: ReadonlySet<string> = new Set(["not_reached", "non_finite", "slowe
  * those replaced that a node has no more use for.
  */
 export function storeFloatWeights(model: Model, notes: readonly Note[], options: StaticStorageOptions): Note[] {
-  const { perChannel, avoidSaturation: pairSafe, excludeNodes = new Map(), excludeOps = new Set() } = options;
-  const exclude = {
-    nodes: [...excludeNodes].filter(([, { code }]) => !STORED.has(code)).map(([name]) => name),
-    ops: [...excludeOps],
+  const { perChannel, avoidSaturation: pairSafe, excludeNodes, isExcluded } = options;
+  const keepsWeights = (node: Node) => {
+    const refusal = excludeNodes?.get(node.name);
+    return isExcluded?.(node) || (refusal !== undefined && !STORED.has(refusal.code));
   };
   const weights = new QuantizedWeights();
   const forms = [
@@ -44,17 +44,17 @@ export function storeFloatWeights(model: Model, notes: readonly Note[], options:
   rewriteWeights(
     model,
     new WeightViews(),
-    exclude,
+    keepsWeights,
     () => forms,
     (note) => said.push(note),
   );
   const known = new Map(notes.map((note) => [note.name, note]));
   const stored = new Map(said.filter(({ outcome }) => outcome === "changed").map((note) => [note.name, note]));
-  return [
+  return distinctNotes([
     ...notes.map((note) => {
       const now = note.outcome === "skipped" ? stored.get(note.name) : undefined;
       return now?.code === "stored_codes" ? { ...now, message: `${now.message} ${note.message}` } : (now ?? note);
     }),
     ...said.filter(({ name }) => !known.has(name)),
-  ];
+  ]);
 }

@@ -14,7 +14,7 @@
  */
 import type { Model } from "../../onnx/ir.ts";
 import { tensorOf } from "../../onnx/tensor.ts";
-import type { Exclusions, Pass } from "../../passes/pass.ts";
+import { type Exclusions, exclusionTest, type Pass } from "../../passes/pass.ts";
 import { WeightViews } from "../../passes/weight-views.ts";
 import { type QuantizedForm, QuantizedWeights, quantizedBytes } from "./codes.ts";
 import { gatherCodes, isRowGather, rowCodes } from "./gather.ts";
@@ -48,7 +48,8 @@ export function dynamicPass(options: DynamicOptions): Pass {
     name: "dynamic",
     run: (model, note) => {
       const views = new WeightViews();
-      return rewriteWeights(model, views, options.exclude, (slots) => formsOf(model, views, options, slots), note);
+      const isExcluded = exclusionTest(options.exclude);
+      return rewriteWeights(model, views, isExcluded, (slots) => formsOf(model, views, options, slots), note);
     },
   };
 }

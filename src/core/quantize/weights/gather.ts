@@ -41,6 +41,7 @@ export function gatherCodes(weights: QuantizedWeights, pairSafe = false): Rewrit
         const scaled = graph.insertBefore(node, {
           opType: "Mul",
           name: node.name,
+          standsFor: node,
           inputs: [values, gathered[1]],
           outputs: 1,
         });

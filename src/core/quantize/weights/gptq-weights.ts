@@ -1,7 +1,7 @@
 /** Weight-only quantization by GPTQ: which weights of a model can be rounded so, and what each gains by it. */
 import { checkCancelled } from "../../errors.ts";
 import type { Model, Node } from "../../onnx/ir.ts";
-import { type Note, noteOn, runPasses } from "../../passes/pass.ts";
+import { exclusionTest, type Note, noteOn, runPasses } from "../../passes/pass.ts";
 import { type WeightView, WeightViews } from "../../passes/weight-views.ts";
 import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
 import type { BlockScheme, WeightMatrix } from "./blocks.ts";
@@ -72,7 +72,7 @@ function layersOf(model: Model, options: WeightOnlyOptions): Layer[] {
   runPasses(model, [weightOnlyPass(options, planned)]);
   const views = new WeightViews();
   const indices = new Map([...model.nodes()].map((node, index) => [node, index]));
-  const slots = [...findWeights(model, views, options.exclude, () => {}).values()].flat();
+  const slots = [...findWeights(model, views, exclusionTest(options.exclude), () => {}).values()].flat();
   return slots.flatMap((slot): Layer[] => {
     const product = productOf(slot, views);
     if (!product) return [];

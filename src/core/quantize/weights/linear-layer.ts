@@ -112,7 +112,8 @@ export function replaceLayer(
   const init = build(input, layer.bias && biasValue(layer, layer.bias));
   let product: Node;
   if (add) {
-    product = graph.insertBefore(add, { ...init, name: node.name, outputs: 1 });
+    product = graph.insertBefore(add, { ...init, name: node.name, standsFor: node, outputs: 1 });
+    product.absorb(add);
     takeOver(add.outputs[0]!, product.outputs[0]!);
     graph.remove(add);
     graph.remove(node);

@@ -3,11 +3,12 @@ import type { Node, NodeInit, Value } from "../../onnx/ir.ts";
 /**
  * Puts a node of another kind in place of `old`: outputs keep their names, types and readers. `outputs` of the new node are those of `old`.
  */
-export function replaceNode(old: Node, init: Omit<NodeInit, "outputs" | "name">): Node {
+export function replaceNode(old: Node, init: Omit<NodeInit, "outputs" | "name" | "standsFor">): Node {
   const { graph } = old;
   const node = graph.insertBefore(old, {
     ...init,
     name: old.name,
+    standsFor: old,
     outputs: old.outputs.map(({ name }) => (name === "" ? "" : graph.model.freshName(name))),
   });
   node.outputs.forEach((value, i) => {

@@ -2,7 +2,7 @@ import { byteLengthOf } from "../../onnx/dtype.ts";
 import type { Model } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
 import { removeDeadCode } from "../../passes/dead-code.ts";
-import { type Exclusions, type NoteSink, noteOn } from "../../passes/pass.ts";
+import { type NodeTest, type NoteSink, noteOn } from "../../passes/pass.ts";
 import { sealWeights } from "../../passes/simplify.ts";
 import type { WeightViews } from "../../passes/weight-views.ts";
 import { findWeights, type WeightSlot } from "./slots.ts";
@@ -28,11 +28,11 @@ export type RewriteForm = (slots: readonly WeightSlot[]) => Rewrite | undefined;
 export function rewriteWeights(
   model: Model,
   views: WeightViews,
-  exclude: Exclusions,
+  isExcluded: NodeTest,
   formsFor: (slots: readonly WeightSlot[]) => readonly RewriteForm[],
   note: NoteSink,
 ): boolean {
-  const found = findWeights(model, views, exclude, note);
+  const found = findWeights(model, views, isExcluded, note);
   const forms = formsFor([...found.values()].flat());
   let changed = false;
   for (const [node, slots] of found) {

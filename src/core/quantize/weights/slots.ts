@@ -1,6 +1,6 @@
 import type { Model, Node, Use, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
-import { type Exclusions, exclusionTest, type NoteSink, noteOn } from "../../passes/pass.ts";
+import { EXCLUDED, type NodeTest, type NoteSink, noteOn } from "../../passes/pass.ts";
 import type { WeightView, WeightViews } from "../../passes/weight-views.ts";
 import type { WeightMatrix } from "./blocks.ts";
 
@@ -40,10 +40,9 @@ const MIN_REPORTED_ELEMENTS = 4096;
 export function findWeights(
   model: Model,
   views: WeightViews,
-  exclude: Exclusions,
+  isExcluded: NodeTest,
   note: NoteSink,
 ): Map<Node, WeightSlot[]> {
-  const isExcluded = exclusionTest(exclude);
   const found = new Map<Node, WeightSlot[]>();
   for (const node of model.nodes()) {
     const slots = slotsOf(node, views);
@@ -52,7 +51,7 @@ export function findWeights(
         note(noteOn(node, "skipped", "unsupported_op", `Constants of ${node.opType} are left as they are.`));
       }
     } else if (isExcluded(node)) {
-      note(noteOn(node, "skipped", "excluded", "The job excludes this node."));
+      note(noteOn(node, "skipped", EXCLUDED.code, EXCLUDED.message));
     } else found.set(node, slots);
   }
   for (let changed = true; changed; ) {

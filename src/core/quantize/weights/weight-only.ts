@@ -11,7 +11,7 @@
  * `matmulnbits`, which is plain ONNX in every opset.
  */
 import type { Model } from "../../onnx/ir.ts";
-import type { Exclusions, Pass } from "../../passes/pass.ts";
+import { type Exclusions, exclusionTest, type Pass } from "../../passes/pass.ts";
 import { WeightViews } from "../../passes/weight-views.ts";
 import type { CodeBits } from "../packing.ts";
 import { QuantizedWeights } from "./codes.ts";
@@ -50,7 +50,7 @@ export function weightOnlyPass(options: WeightOnlyOptions, weights = new Quantiz
       return rewriteWeights(
         model,
         views,
-        { ...exclude, ops },
+        exclusionTest({ ...exclude, ops }),
         (slots) => formsOf(model, views, weights, options, slots),
         note,
       );
