@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { type Stack, startStack } from "../../scripts/demo/stack.ts";
-import { modelToBytes } from "../../src/core/onnx/save.ts";
 import { cnn, GraphMaker } from "../support/graphs.ts";
 import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
+import { fileOf } from "../support/model-file.ts";
 
 /** Names that users give, over HTTP: those that nothing has are refused when the job is posted, and the others are found again in what comes out. */
 
@@ -24,7 +24,7 @@ async function post(path: string, body: object): Promise<{ status: number; json:
   return { status: answer.status, json: (await answer.json()) as Record<string, never> };
 }
 
-function twoLayers(): Uint8Array {
+function twoLayers(): Uint8Array<ArrayBuffer> {
   const m = new GraphMaker();
   const x = m.input("x", ["n", 64]);
   const layer = (input: typeof x, name: string) =>
@@ -35,13 +35,13 @@ function twoLayers(): Uint8Array {
       outputs: [`${name}_y`],
     }).outputs[0]!;
   m.output(layer(m.op("Relu", [layer(x, "first")]), "second"), "y", ["n", 64]);
-  return modelToBytes(m.model);
+  return fileOf(m.model);
 }
 
 const METHODS = [{ method: "float16" }, { method: "dynamic" }, { method: "weight_only", bits: 8 }] as const;
 
 test("names and operators that nothing has are refused at once, each with its place and the nearest there is", async () => {
-  const { id } = await jobs.client.uploadModel(Uint8Array.from(twoLayers()), "two");
+  const { id } = await jobs.client.uploadModel(twoLayers(), "two");
   for (const params of METHODS) {
     for (const query of ["", "?validate_only=true"]) {
       const asked = { ...params, exclude_nodes: ["first", "frist"], exclude_ops: ["matmul"] };
@@ -67,7 +67,7 @@ test("names and operators that nothing has are refused at once, each with its pl
 test("a node without a name has one label: in the layers, in the plan, in what is excluded and in the result", async () => {
   const model = cnn({ batchNorm: true, width: 16 });
   for (const node of model.nodes()) node.name = "";
-  const { id } = await jobs.client.uploadModel(Uint8Array.from(modelToBytes(model)), "unnamed");
+  const { id } = await jobs.client.uploadModel(fileOf(model), "unnamed");
   const layers = (await (await jobs.client.request(`/v1/models/${id}/layers`)).json()) as {
     data: { name: string; op: string }[];
   };
@@ -108,7 +108,7 @@ test("sizes are given by the name of a dimension, or by input and axis", async (
   const m = new GraphMaker();
   const x = m.input("x", ["n", "wide"]);
   m.output(m.op("Relu", [x]), "y", ["n", "wide"]);
-  const { id } = await jobs.client.uploadModel(Uint8Array.from(modelToBytes(m.model)), "wide");
+  const { id } = await jobs.client.uploadModel(fileOf(m.model), "wide");
   const of = (dims: object) => ({
     type: "quantize",
     model_id: id,
