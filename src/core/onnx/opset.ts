@@ -5,15 +5,53 @@
 import { CoreError } from "../errors.ts";
 import { GraphBuilder, int, string } from "./graph-builder.ts";
 import type { Model, Node, Value } from "./ir.ts";
-
-/** Before version 7 broadcasting needed attributes, and some operators meant something else. */
-const OLDEST_OPSET = 7;
+import { hasArray } from "./tensor.ts";
 
 interface Upgrade {
   /** The first version with the signature that `rewrite` gives. */
   readonly since: number;
-  /** Changes the node, or answers the value that takes the place of its output. `g` emits before the node. */
-  readonly rewrite: (node: Node, g: GraphBuilder) => Value | undefined;
+  /**
+   * Changes the node, or answers the value that takes the place of its first output; the others must be unused then. `g` emits before the node,
+   * in version `version`.
+   */
+  readonly rewrite: (node: Node, g: GraphBuilder, version: number) => Value | undefined;
+}
+
+/** What was an operator once, or meant something else: nodes of these from before `since` are refused. */
+const REFUSED: Readonly<Record<string, { readonly since: number }>> = {
+  // Broadcasting needed attributes, and aligned axes in another way.
+  ...refusedSince(
+    7,
+    "Add",
+    "And",
+    "Div",
+    "Equal",
+    "Gemm",
+    "Greater",
+    "Less",
+    "Mul",
+    "Or",
+    "Pow",
+    "PRelu",
+    "Sub",
+    "Xor",
+  ),
+  // Whether it trains was said by attributes.
+  ...refusedSince(7, "BatchNormalization", "Dropout"),
+  // Sequences were given out by another rule, and scaled by other attributes.
+  ...refusedSince(7, "GRU", "LSTM", "RNN", "Upsample"),
+  ...refusedSince(5, "Reshape"),
+  ...refusedSince(6, "Cast", "Tile"),
+  ...refusedSince(4, "Concat"),
+  ...refusedSince(2, "Pad", "Split", "LpPool", "GlobalLpPool"),
+  // Sequences of different lengths, in batches.
+  ...refusedSince(9, "Scan", "MeanVarianceNormalization"),
+  // Never standardized.
+  ...refusedSince(10, "Affine", "Crop", "DynamicSlice", "ImageScaler", "ParametricSoftplus", "ScaledTanh"),
+};
+
+function refusedSince(since: number, ...operators: readonly string[]) {
+  return Object.fromEntries(operators.map((opType) => [opType, { since }]));
 }
 
 /** Moves an attribute with integers to an input. */
@@ -26,25 +64,28 @@ function integersToInput(attribute: string, index: number): Upgrade["rewrite"] {
   };
 }
 
-/** Moves an attribute with one number to an input. */
+/** Moves an attribute with one number to an input of the type of the first. */
 function floatToInput(attribute: string, index: number): Upgrade["rewrite"] {
   return (node, g) => {
     const value = node.float(attribute);
+    const dtype = node.inputs[0]?.dtype ?? "float32";
     node.setAttr(attribute, undefined);
-    if (value !== undefined) node.setInput(index, g.constant("float32", [], [value]));
+    if (value === undefined) return undefined;
+    if (!hasArray(dtype)) throw unsupported(node, `It computes in ${dtype}`);
+    node.setInput(index, g.constant(dtype, [], [value]));
     return undefined;
   };
 }
 
 function inTurn(...rewrites: readonly Upgrade["rewrite"][]): Upgrade["rewrite"] {
-  return (node, g) => {
-    for (const rewrite of rewrites) rewrite(node, g);
+  return (node, g, version) => {
+    for (const rewrite of rewrites) rewrite(node, g, version);
     return undefined;
   };
 }
 
 /** Before version 13 all axes from `axis` on were one: the same as Softmax over the last axis of a matrix. */
-function coerceSoftmax(node: Node, g: GraphBuilder): Value | undefined {
+function coerceSoftmax(node: Node, g: GraphBuilder, version: number): Value | undefined {
   const axis = node.int("axis", 1);
   const x = node.inputs[0];
   if (axis === -1 || (x?.shape && axis === x.shape.length - 1)) {
@@ -52,7 +93,9 @@ function coerceSoftmax(node: Node, g: GraphBuilder): Value | undefined {
     return undefined;
   }
   const flat = g.op("Flatten", [x], { axis: int(axis) });
-  return g.op("Reshape", [g.op(node.opType, [flat], { axis: int(-1) }), g.op("Shape", [x])]);
+  // Sizes of 0 are sizes, not those that stay as they are.
+  const attrs = version >= 14 ? { allowzero: int(1) } : undefined;
+  return g.op("Reshape", [g.op(node.opType, [flat], { axis: int(-1) }), g.op("Shape", [x])], attrs);
 }
 
 /** Upsample, and Resize of version 10, map coordinates without a shift and round down. */
@@ -68,12 +111,47 @@ function plainResize(node: Node, g: GraphBuilder): Value {
   });
 }
 
+/** Older versions could normalize each position by itself. */
+function dropSpatial(node: Node): undefined {
+  if (node.int("spatial", 1) === 0) throw unsupported(node, "It normalizes each position by itself");
+  node.setAttr("spatial", undefined);
+}
+
+/** Four statistics of training could be given out, which inference leaves empty. */
+function dropStatistics(node: Node, g: GraphBuilder): Value | undefined {
+  if (node.outputs.length === 1) return undefined;
+  if (node.outputs.slice(1).some(isRead)) throw unsupported(node, "Its statistics are read");
+  return g.op("BatchNormalization", node.inputs, Object.fromEntries(node.attrs));
+}
+
+function isRead(value: Value): boolean {
+  return value.uses.length > 0 || value.isGraphOutput;
+}
+
+/** Attributes with a value, where it is absent: the default was another one. */
+function keepDefault(name: string, value: string): Upgrade["rewrite"] {
+  return (node) => {
+    node.setAttr(name, string(node.string(name, value)));
+    return undefined;
+  };
+}
+
+const GRID_MODES: Readonly<Record<string, string>> = { bilinear: "linear", bicubic: "cubic" };
+
+function unsupported(node: Node, why: string): CoreError {
+  return new CoreError(
+    "unsupported",
+    `The ${node.opType} "${node.label}" cannot be rewritten from operator set ${node.graph.model.opset} to a newer one. ${why}.`,
+    node.label,
+  );
+}
+
 /** Version 18 has one scale and one bias for each group: they are repeated for its channels. */
 function spreadGroups(node: Node, g: GraphBuilder): undefined {
   const channels = node.inputs[0]?.shape?.[1];
   const groups = node.int("num_groups")!;
   if (typeof channels !== "number") {
-    throw new CoreError("unsupported", "The number of channels is not known before the model runs.", node.label);
+    throw unsupported(node, "The number of channels is not known before the model runs");
   }
   for (const index of [1, 2]) {
     const repeated = g.expand(g.unsqueeze(node.inputs[index]!, [1]), [groups, channels / groups]);
@@ -120,7 +198,46 @@ const UPGRADES: Readonly<Record<string, readonly Upgrade[]>> = {
       rewrite: inTurn(integersToInput("starts", 1), integersToInput("ends", 2), integersToInput("axes", 3)),
     },
   ],
-  Dropout: [{ since: 12, rewrite: floatToInput("ratio", 1) }],
+  Dropout: [
+    {
+      since: 10,
+      rewrite: (node) => {
+        // It was of the type of the values, and is bool.
+        if (node.outputs[1] && isRead(node.outputs[1])) throw unsupported(node, "Its mask is read");
+        return undefined;
+      },
+    },
+    {
+      since: 12,
+      rewrite: (node, g) => {
+        const ratio = node.float("ratio");
+        node.setAttr("ratio", undefined);
+        if (ratio !== undefined) node.setInput(1, g.constant("float32", [], [ratio]));
+        return undefined;
+      },
+    },
+  ],
+  DFT: [
+    {
+      since: 20,
+      rewrite: (node, g) => {
+        node.setInput(2, g.constant("int64", [], [node.int("axis", 1)]));
+        node.setAttr("axis", undefined);
+        return undefined;
+      },
+    },
+  ],
+  GridSample: [
+    {
+      since: 20,
+      rewrite: (node) => {
+        const mode = node.string("mode", "bilinear");
+        node.setAttr("mode", string(GRID_MODES[mode] ?? mode));
+        return undefined;
+      },
+    },
+  ],
+  RoiAlign: [{ since: 16, rewrite: keepDefault("coordinate_transformation_mode", "output_half_pixel") }],
   Upsample: [{ since: 10, rewrite: plainResize }],
   Resize: [{ since: 11, rewrite: plainResize }],
   TopK: [
@@ -134,39 +251,38 @@ const UPGRADES: Readonly<Record<string, readonly Upgrade[]>> = {
     },
   ],
   BatchNormalization: [
-    {
-      since: 9,
-      rewrite: (node) => {
-        node.setAttr("spatial", undefined);
-        return undefined;
-      },
-    },
+    { since: 9, rewrite: dropSpatial },
+    { since: 14, rewrite: dropStatistics },
   ],
   GroupNormalization: [{ since: 21, rewrite: spreadGroups }],
 };
+
+/** The operators that are rewritten. */
+export const UPGRADED_OPERATORS: ReadonlySet<string> = new Set(Object.keys(UPGRADES));
 
 /** The first IR version whose models may use an operator set. */
 function irVersionFor(opset: number): number {
   return opset >= 21 ? 10 : opset >= 19 ? 9 : opset >= 15 ? 8 : opset >= 12 ? 7 : 3;
 }
 
-/** Rewrites `model` in place to ai.onnx `version`. Throws `unsupported` for models older than version 7. */
+/**
+ * Rewrites `model` in place to ai.onnx `version`. Throws `unsupported`, with the node at fault, where an operator of the old version has no
+ * equal in the new one.
+ */
 export function upgradeOpset(model: Model, version: number): void {
   const present = model.opset;
-  if (present < OLDEST_OPSET) {
-    throw new CoreError(
-      "unsupported",
-      `The model uses operator set ${present}, in which operators mean other things; ${OLDEST_OPSET} is the oldest that can be rewritten.`,
-    );
-  }
   if (present >= version) return;
   for (const graph of model.graphs()) {
     const g = new GraphBuilder(graph);
     for (const node of [...graph.nodes]) {
       if (node.domain !== "") continue;
+      const refused = REFUSED[node.opType];
+      if (refused && present < refused.since && version >= refused.since) {
+        throw unsupported(node, "The operator means something else there");
+      }
       for (const { since, rewrite } of UPGRADES[node.opType] ?? []) {
         if (present >= since || since > version) continue;
-        const substitute = g.before(node, () => g.within(node.ownLabel, () => rewrite(node, g)), node);
+        const substitute = g.before(node, () => g.within(node.ownLabel, () => rewrite(node, g, version)), node);
         if (!substitute) continue;
         substitute.retype(node.outputs[0]!.dtype, node.outputs[0]!.shape);
         graph.replaceUses(node.outputs[0]!, substitute);

@@ -114,13 +114,57 @@ for (const [entry, version] of CASES.flatMap((entry) => [13, 21].map((version) =
   });
 }
 
-test("models that are newer stay as they are, and very old ones are refused", () => {
+test("models that are newer stay as they are", () => {
   const newer = new Model({ irVersion: 11, opsets: [["", 23]], graphName: "newer" });
   upgradeOpset(newer, 21);
   assert.equal(newer.opset, 23);
-  const old = new Model({ irVersion: 3, opsets: [["", 6]], graphName: "old" });
-  assert.throws(
-    () => upgradeOpset(old, 13),
-    (error) => error instanceof CoreError && error.code === "unsupported",
-  );
+});
+
+/** A model of one node with three inputs of [2, 3, 4]. */
+function oneNode(op: string, version: number, attrs: Readonly<Record<string, Attr>> = {}, outputs = 1): Model {
+  const model = new Model({ irVersion: 8, opsets: [["", version]], graphName: "old" });
+  const inputs = ["a", "b", "c"].map((name) => model.graph.addInput(name, "float32", [2, 3, 4]));
+  const node = model.graph.append({ opType: op, name: "old_node", inputs, outputs, attrs });
+  for (const value of node.outputs) model.graph.addOutput(value);
+  return model;
+}
+
+test("operators that meant something else, or are no more, are refused by name", () => {
+  const refused = [
+    oneNode("Add", 6, { broadcast: int(1), axis: int(1) }),
+    oneNode("Dropout", 6),
+    oneNode("Scan", 8),
+    oneNode("ImageScaler", 9),
+    oneNode("BatchNormalization", 8, { spatial: int(0) }),
+    oneNode("BatchNormalization", 13, {}, 5),
+    oneNode("Dropout", 9, {}, 2),
+  ];
+  for (const model of refused) {
+    const { opType } = model.graph.nodes[0]!;
+    assert.throws(
+      () => upgradeOpset(model, 21),
+      (error) =>
+        error instanceof CoreError &&
+        error.code === "unsupported" &&
+        error.subject === "old_node" &&
+        error.message.startsWith(`The ${opType} "old_node" cannot be rewritten from operator set`),
+    );
+  }
+});
+
+test("operators that mean the same are kept, from version 1 on", () => {
+  const old = oneNode("Conv", 6);
+  upgradeOpset(old, 13);
+  assert.equal(old.opset, 13);
+  assert.equal(old.graph.nodes.length, 1);
+});
+
+test("statistics of a BatchNormalization that nobody reads are given up", () => {
+  const model = oneNode("BatchNormalization", 9, { epsilon: float(0.25) }, 5);
+  for (const value of model.graph.outputs.slice(1)) model.graph.removeOutput(value);
+  upgradeOpset(model, 15);
+  const [node] = model.graph.nodes;
+  assert.equal(node!.outputs.length, 1);
+  assert.equal(node!.float("epsilon"), 0.25);
+  assert.equal(model.graph.outputs[0], node!.outputs[0]);
 });

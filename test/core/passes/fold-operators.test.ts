@@ -11,94 +11,14 @@ import type { Model, Value } from "../../../src/core/onnx/ir.ts";
 import { type ArrayDType, elementCount, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { FOLDED_OPERATORS } from "../../../src/core/passes/fold-constants.ts";
 import { simplify } from "../../../src/core/passes/simplify.ts";
-import { GraphMaker } from "../../support/graphs.ts";
+import { Draw } from "../../support/draw.ts";
+import type { GraphMaker } from "../../support/graphs.ts";
 import { runModel } from "../../support/open-model.ts";
 
 const OPSETS = [8, 9, 10, 11, 12, 13, 14, 17, 18, 21];
 /** Graphs of each operator that onnxruntime has to run. */
 const RUNS = 20;
 const DRAWS = 12 * RUNS;
-
-/** Draws of one graph. */
-class Draw {
-  readonly make: GraphMaker;
-  readonly opset: number;
-  readonly #nat: () => number;
-
-  constructor(nat: () => number) {
-    this.#nat = nat;
-    this.opset = this.of(OPSETS);
-    this.make = new GraphMaker({ opset: this.opset, irVersion: 10, storage: this.of(["initializer", "constant"]) });
-  }
-
-  below(n: number): number {
-    return this.#nat() % n;
-  }
-
-  of<T>(choices: readonly T[]): T {
-    return choices[this.below(choices.length)]!;
-  }
-
-  bool(): boolean {
-    return this.below(2) === 1;
-  }
-
-  /** A shape of rank `min` to 5, now and then with a 0 in it. */
-  dims(min = 0): number[] {
-    const sizes = this.below(6) === 0 ? [0, 1, 2, 3] : [1, 2, 3];
-    return Array.from({ length: min + this.below(6 - min) }, () => this.of(sizes));
-  }
-
-  /** A shape that broadcasts with `dims`. */
-  broadcasting(dims: readonly number[]): number[] {
-    return dims.slice(this.below(dims.length + 1)).map((dim) => (this.below(3) === 0 ? 1 : dim));
-  }
-
-  /** An axis of `rank`, from the front or from the end. */
-  axis(rank: number): number {
-    return this.below(2 * rank) - rank;
-  }
-
-  shuffled<T>(items: readonly T[]): T[] {
-    const rest = [...items];
-    return items.map(() => rest.splice(this.below(rest.length), 1)[0]!);
-  }
-
-  /** Some different axes of `rank` in any order, each from the front or from the end. */
-  axes(rank: number, among: readonly number[] = Array.from({ length: rank }, (_, i) => i)): number[] {
-    const some = this.shuffled(among).slice(0, this.below(among.length + 1));
-    return some.map((axis) => (this.bool() ? axis : axis - rank));
-  }
-
-  data(dtype: ArrayDType, dims: readonly number[]): Tensor {
-    const { kind } = DTYPES[dtype];
-    const values = Array.from({ length: elementCount(dims) }, () => {
-      if (kind === "bool") return this.below(2);
-      if (kind === "uint") return this.below(6);
-      if (kind === "int") return this.below(11) - 5;
-      const special = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, -0, 0.5, 65504, 1e-7];
-      return this.below(8) === 0 ? this.of(special) : (this.below(2001) - 1000) / 256;
-    });
-    return tensorOf(dtype, dims, values);
-  }
-
-  constant(dtype: ArrayDType, dims: readonly number[]): Value {
-    return this.make.constant("k", this.data(dtype, dims));
-  }
-
-  ints(values: readonly number[]): Value {
-    return this.make.ints("i", values);
-  }
-
-  /** Integers that are an attribute before version `since`, and an input from then on. */
-  early(since: number, name: string, values: readonly number[] | undefined) {
-    const isAttr = this.opset < since;
-    return {
-      attrs: isAttr && values ? { [name]: values } : {},
-      inputs: !isAttr && values ? [this.ints(values)] : [],
-    };
-  }
-}
 
 const FLOATS: readonly ArrayDType[] = ["float32", "float64", "float16"];
 const NUMBERS: readonly ArrayDType[] = [...FLOATS, "int32", "int64", "int8", "uint8"];
@@ -323,7 +243,7 @@ for (const [opType, build] of CASES) {
     await fc.assert(
       fc.asyncProperty(fc.infiniteStream(fc.nat()), async (stream) => {
         if (ran >= RUNS) return;
-        const draw = new Draw(() => stream.next().value!);
+        const draw = new Draw(() => stream.next().value!, OPSETS);
         const value = build(draw);
         const model = giveOut(draw.make, value, resultDType(opType, value));
         const expected = await outputOf(model);

@@ -1,5 +1,6 @@
 import { byteLengthOf } from "../../onnx/dtype.ts";
 import type { Model } from "../../onnx/ir.ts";
+import { upgradeOpset } from "../../onnx/opset.ts";
 import { elementCount } from "../../onnx/tensor.ts";
 import { removeDeadCode } from "../../passes/dead-code.ts";
 import { type NodeTest, type NoteSink, noteOn } from "../../passes/pass.ts";
@@ -20,6 +21,9 @@ export interface Rewrite {
 
 /** Answers how the weights of one node (all of its slots) can be stored, or undefined when this form does not suit them. */
 export type RewriteForm = (slots: readonly WeightSlot[]) => Rewrite | undefined;
+
+/** The first operator set in which Sub and Mul broadcast as everywhere else: forms of storage are made of them. */
+const BROADCASTING_OPSET = 7;
 
 /**
  * Rewrites every weight in the first form that suits it, where that makes the file smaller. `formsFor` is told all weights that may be
@@ -53,6 +57,7 @@ export function rewriteWeights(
       note(noteOn(node, "skipped", "no_gain", `Its ${before} bytes of weights would not become smaller.`));
       continue;
     }
+    if (!changed) upgradeOpset(model, BROADCASTING_OPSET);
     changed = true;
     rewrite.apply();
     note(noteOn(node, "changed", rewrite.code, rewrite.message));
