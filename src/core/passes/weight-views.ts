@@ -31,7 +31,7 @@ type Move = (node: Node, views: WeightViews) => WeightView | undefined;
 export class WeightViews {
   readonly #views = new Map<Value, WeightView | undefined>();
 
-  /** What `value` is a view of; undefined when it is not a float constant or depends on anything that is not constant or that callers may replace. */
+  /** What `value` is a view of; undefined when it is not a float constant or depends on anything that is not constant, or is an option. */
   of(value: Value | undefined): WeightView | undefined {
     if (!value) return undefined;
     if (!this.#views.has(value)) this.#views.set(value, this.#resolve(value));
@@ -41,7 +41,9 @@ export class WeightViews {
   #resolve(value: Value): WeightView | undefined {
     const { constant, producer } = value;
     if (constant) {
-      if (!isFloat(constant.dtype) || value.graph.isOverridable(value)) return undefined;
+      // A scalar among the inputs can be an option; larger ones are weights (`sealWeights`).
+      const isOption = elementCount(constant.dims) <= 1 && value.graph.isOverridable(value);
+      if (!isFloat(constant.dtype) || isOption) return undefined;
       const { dtype, dims } = constant;
       return {
         dtype,
