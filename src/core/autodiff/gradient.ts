@@ -9,9 +9,10 @@ import { dtypeOfOnnx } from "../onnx/dtype.ts";
 import { dimsOf, type GraphBuilder, sumTo } from "../onnx/graph-builder.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { isFloat } from "../onnx/tensor.ts";
+import { operatorOf } from "../operators/operators.ts";
 import { EXPANSIONS } from "./expand.ts";
 import type { GradientRule } from "./rules/gradient-rule.ts";
-import { CONSTANT_OPERATORS, GRADIENT_RULES } from "./rules.ts";
+import { GRADIENT_RULES } from "./rules.ts";
 
 /** The version of ai.onnx whose signatures the table knows; models are brought to it first. */
 export const TRAINING_OPSET = 21;
@@ -113,7 +114,9 @@ function undifferentiable(node: Node, reason: string): CoreError {
 /** Whether no gradient flows through a node: its operator has none, or it makes whole numbers of floats. */
 function isConstant(node: Node): boolean {
   if (node.domain !== "") return false;
-  return CONSTANT_OPERATORS.has(node.opType) || (node.opType === "Cast" && !isFloat(dtypeOfOnnx(node.int("to", 1))));
+  return (
+    operatorOf(node)?.derivative === "zero" || (node.opType === "Cast" && !isFloat(dtypeOfOnnx(node.int("to", 1))))
+  );
 }
 
 /**

@@ -22,11 +22,3 @@ export const GRADIENT_RULES: Readonly<Record<string, GradientRule>> = {
   ...RESAMPLING,
   ...ROUNDING,
 };
-
-/** Operators whose derivative is zero or that have none: shapes, comparisons, indices, steps, random numbers. They are constants to the walk. */
-export const CONSTANT_OPERATORS: ReadonlySet<string> = new Set([
-  ...["Shape", "Size", "Constant", "ConstantOfShape", "EyeLike", "Range", "OneHot", "NonZero", "Unique"],
-  ...["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor", "IsNaN", "IsInf"],
-  ...["ArgMax", "ArgMin", "Hardmax", "Sign", "Floor", "Ceil", "NonMaxSuppression"],
-  ...["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"],
-]);

@@ -8,6 +8,8 @@
  */
 import type { Node, Value } from "../onnx/ir.ts";
 import { elementCount, integersOf } from "../onnx/tensor.ts";
+import type { ChannelRelation } from "../operators/operator-record.ts";
+import { operatorOf } from "../operators/operators.ts";
 
 /** The label of everything that must stay. */
 const PINNED = 0;
@@ -337,61 +339,32 @@ const resized: Relation = (labels, node) => {
 
 const nothing: Relation = () => true;
 
-const RELATIONS: Readonly<Record<string, Relation>> = {
-  ...Object.fromEntries(
-    [
-      ...["Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "Pow", "PRelu", "Where"],
-      ...["Equal", "Greater", "Less", "And", "Or", "Not"],
-    ].map((op) => [op, elementwise]),
-  ),
-  ...Object.fromEntries(
-    [
-      ...[
-        "Relu",
-        "LeakyRelu",
-        "Elu",
-        "Selu",
-        "Sigmoid",
-        "Tanh",
-        "HardSigmoid",
-        "HardSwish",
-        "Erf",
-        "Gelu",
-        "Softplus",
-        "Mish",
-      ],
-      ...["Clip", "Identity", "Cast", "Dropout", "Neg", "Abs", "Exp", "Log", "Sqrt", "Reciprocal", "Softsign"],
-    ].map((op) => [op, unary]),
-  ),
-  ...Object.fromEntries(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2"].map((op) => [op, reduction])),
-  ...Object.fromEntries(["MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"].map((op) => [op, pooled])),
-  ...Object.fromEntries(["Reshape", "Flatten", "Squeeze", "Unsqueeze"].map((op) => [op, reshape])),
-  Conv: conv,
-  ConvTranspose: convTranspose,
-  Gemm: gemm,
-  MatMul: matMul,
-  BatchNormalization: channelNormalization,
-  InstanceNormalization: channelNormalization,
-  LayerNormalization: lastAxisNormalization,
-  RMSNormalization: lastAxisNormalization,
-  Softmax: softmax,
-  LogSoftmax: softmax,
-  Transpose: transpose,
-  Concat: concat,
-  Gather: picked,
-  Split: picked,
-  Resize: resized,
-  Upsample: resized,
-  Shape: nothing,
-  Constant: nothing,
+const RELATIONS: Readonly<Record<ChannelRelation, Relation>> = {
+  elementwise,
+  unary,
+  reduction,
+  pooling: pooled,
+  reshape,
+  convolution: conv,
+  "transposed convolution": convTranspose,
+  gemm,
+  "matrix product": matMul,
+  "channel normalization": channelNormalization,
+  "last axis normalization": lastAxisNormalization,
+  softmax,
+  transpose,
+  concatenation: concat,
+  "selection along an axis": picked,
+  resize: resized,
+  none: nothing,
 };
 
 /** Ties what the nodes of a graph relate, and pins inputs, outputs and everything that an unknown operator touches. */
 export function relateChannels(labels: ChannelLabels, nodes: readonly Node[], fixed: readonly Value[]): void {
   for (const value of fixed) labels.pin(value);
   for (const node of nodes) {
-    const relation = node.domain === "" ? RELATIONS[node.opType] : undefined;
-    if (relation?.(labels, node)) continue;
+    const relation = operatorOf(node)?.channels;
+    if (relation && RELATIONS[relation](labels, node)) continue;
     const inner = node
       .bodies()
       .flatMap((body) => [...body.walk()].flatMap((graph) => graph.nodes.flatMap(({ inputs }) => inputs)));

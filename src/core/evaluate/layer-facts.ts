@@ -1,57 +1,14 @@
 import type { LayerFacts } from "../facts.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, isFloat, type Tensor } from "../onnx/tensor.ts";
-import { QUANTIZED_OPERANDS, storedCodes, unpackedCount } from "./model-weights.ts";
+import type { WeightOperand } from "../operators/operator-record.ts";
+import { operatorOf } from "../operators/operators.ts";
+import { storedCodes, unpackedCount } from "./model-weights.ts";
 
 /**
  * The layers of a model: nodes that multiply with a weight or look rows up in one. Biases, normalizations and lone scales are weights, but
  * nothing is decided layer by layer about them.
  */
-
-/** A weight among a node's inputs, and the axis of its output channels; undefined where the layout has none. */
-interface Operand {
-  readonly input: number;
-  readonly axis: (node: Node, dims: readonly number[]) => number | undefined;
-}
-
-const at = (input: number, axis: number): readonly Operand[] => [{ input, axis: () => axis }];
-const last = (_: Node, dims: readonly number[]) => dims.length - 1;
-const none = () => undefined;
-/** Of A in A · B the rows are the channels, of B the columns. */
-const product = (a: number, b: number): readonly Operand[] => [
-  { input: a, axis: (_, dims) => Math.max(0, dims.length - 2) },
-  { input: b, axis: last },
-];
-const gemm = (b: number): readonly Operand[] => [{ input: b, axis: (node) => (node.int("transB", 0) !== 0 ? 0 : 1) }];
-/** W and R: [directions, gates · hidden, inputs]. */
-const recurrent = [...at(1, 1), ...at(2, 1)];
-
-const LAYERS: Readonly<Record<string, readonly Operand[]>> = {
-  Conv: at(1, 0),
-  FusedConv: at(1, 0),
-  ConvInteger: at(1, 0),
-  QLinearConv: at(3, 0),
-  DeformConv: at(1, 0),
-  ConvTranspose: at(1, 1),
-  MatMul: product(0, 1),
-  FusedMatMul: product(0, 1),
-  MatMulInteger: product(0, 1),
-  QLinearMatMul: product(0, 3),
-  MatMulIntegerToFloat: product(0, 1),
-  DynamicQuantizeMatMul: [{ input: 1, axis: last }],
-  MatMulNBits: [{ input: 1, axis: none }],
-  Gemm: gemm(1),
-  FusedGemm: gemm(1),
-  QGemm: gemm(3),
-  Gather: at(0, 0),
-  GatherBlockQuantized: [{ input: 0, axis: none }],
-  RNN: recurrent,
-  GRU: recurrent,
-  LSTM: recurrent,
-  DynamicQuantizeLSTM: [1, 2].map((input) => ({ input, axis: none })),
-  Attention: [{ input: 1, axis: last }],
-  QAttention: [{ input: 1, axis: last }],
-};
 
 /**
  * One row for each weight of each layer, in the order of the nodes, bodies included. A weight that two layers share has a row under each.
@@ -61,7 +18,7 @@ export function listLayers(model: Model): LayerFacts[] {
   const ranges = new Map<Value, Map<number | undefined, Ranges>>();
   const layers: LayerFacts[] = [];
   for (const node of model.nodes()) {
-    for (const operand of LAYERS[node.opType] ?? []) {
+    for (const operand of operatorOf(node)?.weights ?? []) {
       const weight = weightBehind(node, operand);
       if (weight && elementCount(weight.tensor.dims) > 1) layers.push(factsOf(node, weight, ranges));
     }
@@ -71,7 +28,7 @@ export function listLayers(model: Model): LayerFacts[] {
 
 /** Whether a node multiplies with a weight or looks rows up in one. */
 export function isLayer(node: Node): boolean {
-  return LAYERS[node.opType]?.some((operand) => weightBehind(node, operand) !== undefined) ?? false;
+  return operatorOf(node)?.weights?.some((operand) => weightBehind(node, operand) !== undefined) ?? false;
 }
 
 interface Found {
@@ -85,7 +42,7 @@ interface Found {
 }
 
 /** The weight of a layer, also where it is stored in another type or layout and brought into shape by nodes. */
-function weightBehind(node: Node, operand: Operand): Found | undefined {
+function weightBehind(node: Node, operand: WeightOperand): Found | undefined {
   let value = node.inputs[operand.input];
   const stored = value && storedCodes(value);
   if (stored) return { ...stored, value: stored.codes, tensor: stored.codes.constant!, axis: undefined };
@@ -104,13 +61,14 @@ function weightBehind(node: Node, operand: Operand): Found | undefined {
   if (!value?.constant) return undefined;
   const tensor = value.constant;
   // Integers that a layer reads directly are indices or shapes, unless its operator takes codes.
-  const isCode = QUANTIZED_OPERANDS[reader.opType]?.codes.some((index) => reader.inputs[index] === value);
+  const quantized = operatorOf(reader)?.quantized;
+  const isCode = quantized?.values.some((index) => reader.inputs[index] === value);
   if (!isFloat(tensor.dtype) && !isCode) return undefined;
   const axis = perms.reduce<number | undefined>(
     (current, perm) => (current === undefined ? undefined : (perm?.[current] ?? tensor.dims.length - 1 - current)),
-    operand.axis(node, tensor.dims),
+    operand.channelAxis(node, tensor.dims),
   );
-  const parameters = (QUANTIZED_OPERANDS[reader.opType]?.parameters ?? []).flatMap((index) => {
+  const parameters = (quantized?.parameters ?? []).flatMap((index) => {
     const part = reader.inputs[index];
     return part?.constant ? [part] : [];
   });

@@ -1,6 +1,7 @@
 import { DTYPES } from "../onnx/dtype.ts";
 import type { Model, Node, Use, Value } from "../onnx/ir.ts";
 import { elementCount, isFloat, type Tensor } from "../onnx/tensor.ts";
+import { operatorOf } from "../operators/operators.ts";
 
 /**
  * What counts as a weight. Nothing in a file says so; the rule is
@@ -19,43 +20,6 @@ export interface Weight {
   /** Elements of the tensor that was quantized, where it is packed; 0 for scales and zero points. */
   readonly parameters: number;
 }
-
-/** How an operator reads quantized data: which inputs are codes, and which are the scales and zero points of codes. */
-interface QuantizedOperands {
-  readonly codes: readonly number[];
-  readonly parameters: readonly number[];
-}
-
-/** Inputs by operator. Names do not clash between the operator sets. */
-export const QUANTIZED_OPERANDS: Readonly<Record<string, QuantizedOperands>> = {
-  DequantizeLinear: { codes: [0], parameters: [1, 2] },
-  MatMulInteger: { codes: [0, 1], parameters: [2, 3] },
-  ConvInteger: { codes: [1], parameters: [2, 3] },
-  QLinearConv: { codes: [3, 8], parameters: [1, 2, 4, 5, 6, 7] },
-  QLinearMatMul: { codes: [0, 3], parameters: [1, 2, 4, 5, 6, 7] },
-  QLinearAdd: { codes: [0, 3], parameters: [1, 2, 4, 5, 6, 7] },
-  QLinearMul: { codes: [0, 3], parameters: [1, 2, 4, 5, 6, 7] },
-  QGemm: { codes: [0, 3, 6], parameters: [1, 2, 4, 5, 7, 8] },
-  MatMulNBits: { codes: [1], parameters: [2, 3] },
-  GatherBlockQuantized: { codes: [0], parameters: [2, 3] },
-  DynamicQuantizeMatMul: { codes: [1], parameters: [2, 3] },
-  MatMulIntegerToFloat: { codes: [0, 1], parameters: [2, 3, 4, 5] },
-  DynamicQuantizeLSTM: { codes: [1, 2], parameters: [8, 9, 10, 11] },
-  QAttention: { codes: [1], parameters: [3, 4, 6, 7] },
-};
-
-/** Float inputs that steer an operator. */
-const STEERING: Readonly<Record<string, readonly number[]>> = {
-  Clip: [1, 2],
-  Dropout: [1],
-  NonMaxSuppression: [3, 4],
-  OneHot: [2],
-  Pad: [2],
-  QuantizeLinear: [1, 2],
-  Range: [0, 1, 2],
-  Resize: [1, 2],
-  Upsample: [1],
-};
 
 /** Every weight of the model once, in order of first use, its bodies included. */
 export function weightsOf(model: Model): Weight[] {
@@ -132,23 +96,19 @@ export function storedCodes(value: Value): StoredCodes | undefined {
 
 /** How many parameters a constant has where it is used so; undefined when it is no part of a weight there. */
 function parametersIn(tensor: Tensor, { node, index }: Use): number | undefined {
-  const operands = QUANTIZED_OPERANDS[node.opType];
-  if (operands?.codes.includes(index)) return unpackedCount(tensor, node);
+  const record = operatorOf(node);
+  const operands = record?.quantized;
+  if (operands?.values.includes(index)) return unpackedCount(tensor, node);
   if (operands?.parameters.includes(index)) {
     // The scale of an activation is a number in a formula; that of a constant belongs to it.
-    return operands.codes.some((code) => node.inputs[code]?.constant) && elementCount(tensor.dims) > 1 ? 0 : undefined;
+    return operands.values.some((code) => node.inputs[code]?.constant) && elementCount(tensor.dims) > 1 ? 0 : undefined;
   }
-  if (!isFloat(tensor.dtype) || STEERING[node.opType]?.includes(index)) return undefined;
+  if (!isFloat(tensor.dtype) || record?.steering?.includes(index)) return undefined;
   const count = elementCount(tensor.dims);
   return count > 1 ? count : undefined;
 }
 
-/** Codes of 2 and 4 bits come several to a uint8; the attributes say how many. */
+/** How many weights a tensor holds where `node` reads it: those of 2 and 4 bits come several to a uint8. */
 export function unpackedCount(tensor: Tensor, node: Node): number {
-  const count = elementCount(tensor.dims);
-  if (node.opType === "MatMulNBits") return node.int("K", 0) * node.int("N", 0);
-  if (node.opType === "GatherBlockQuantized" && tensor.dtype === "uint8") {
-    return (count * DTYPES.uint8.bits) / node.int("bits", 4);
-  }
-  return count;
+  return operatorOf(node)?.quantized?.count?.(node, tensor) ?? elementCount(tensor.dims);
 }

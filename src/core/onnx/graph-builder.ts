@@ -1,5 +1,5 @@
 import { CoreError } from "../errors.ts";
-import type { DType } from "./dtype.ts";
+import { operatorOf } from "../operators/operators.ts";
 import type { Attr, Graph, Node, Value } from "./ir.ts";
 import { type ArrayDType, integersOf, isFloat, type Tensor, tensorOf } from "./tensor.ts";
 
@@ -12,20 +12,6 @@ type Attrs = Readonly<Record<string, Attr>>;
 
 /** A value, or a number that becomes a shared constant of the other operand's dtype. */
 export type Operand = Value | number;
-
-/** dtypes of the results that are not of the type of the operator's first float input. */
-const RESULT_DTYPES: Readonly<Record<string, DType>> = {
-  Equal: "bool",
-  Greater: "bool",
-  GreaterOrEqual: "bool",
-  Less: "bool",
-  LessOrEqual: "bool",
-  And: "bool",
-  Not: "bool",
-  Or: "bool",
-  ArgMax: "int64",
-  Shape: "int64",
-};
 
 /**
  * Emits nodes at the end of a graph, or before a node of it, in the signatures that operators have in version 21. Constants are
@@ -85,8 +71,9 @@ export class GraphBuilder {
     const standsFor = this.#standsFor;
     const init = { opType, domain, name, inputs, outputs, attrs, ...(standsFor && { standsFor }) };
     const node = this.#anchor ? this.graph.insertBefore(this.#anchor, init) : this.graph.append(init);
+    const result = operatorOf({ domain, opType })?.results?.[0];
     const dtype =
-      RESULT_DTYPES[opType] ??
+      (result === "bool" || result === "int64" ? result : undefined) ??
       inputs.find((value) => isFloat(value?.dtype))?.dtype ??
       inputs.find((value) => value?.dtype && value.dtype !== "bool")?.dtype;
     for (const value of node.outputs) value.dtype = dtype;

@@ -1,5 +1,7 @@
 import { type AttributeProto, type NodeProto, type TensorProto, TensorProto_DataLocation } from "onnx-buf";
 import { CoreError } from "../errors.ts";
+import type { OperatorRecord } from "../operators/operator-record.ts";
+import { type OpType, operatorOf } from "../operators/operators.ts";
 import { dtypeOfOnnx } from "./dtype.ts";
 import { LIMITS, quoted } from "./limits.ts";
 
@@ -83,7 +85,7 @@ const FOLLOWED: Readonly<Record<string, Follow>> = {
   Add: elementwise((a, b) => a + b),
   Sub: elementwise((a, b) => a - b),
   Mul: elementwise((a, b) => a * b),
-};
+} satisfies Partial<Record<OpType, Follow>>;
 
 /** The numbers of a Constant node that are not in a tensor; `addTensor` takes the tensor. */
 function constantNumbers(node: NodeProto): readonly number[] | undefined {
@@ -151,16 +153,7 @@ const MAKERS: Readonly<Record<string, Making>> = {
   HammingWindow: (node, known) => known.numbers(node.input[0])?.[0],
   BlackmanWindow: (node, known) => known.numbers(node.input[0])?.[0],
   MelWeightMatrix: (node, known) => product(node.input.slice(0, 2).map((name) => known.numbers(name)?.[0] ?? 1)),
-};
-
-/** Which operand says how many axes the result has. */
-const RANK_OPERANDS: Readonly<Record<string, number>> = {
-  ConstantOfShape: 0,
-  Reshape: 1,
-  Expand: 1,
-  Tile: 1,
-  Unsqueeze: 1,
-};
+} satisfies Partial<Record<OpType, Making>>;
 
 /** Elements that `node` makes out of constants. Throws `limit_exceeded` when they, or their axes, are too many. */
 export function checkMadeElements(node: NodeProto, known: KnownValues): number {
@@ -172,7 +165,7 @@ export function checkMadeElements(node: NodeProto, known: KnownValues): number {
       labelOf(node),
     );
   }
-  const operand = RANK_OPERANDS[node.opType];
+  const operand = recordOf(node)?.rankFrom;
   const axes = operand === undefined ? 0 : (ints(node, "axes")?.length ?? known.elements(node.input[operand]) ?? 0);
   if (axes > LIMITS.rank) {
     throw new CoreError(
@@ -184,29 +177,17 @@ export function checkMadeElements(node: NodeProto, known: KnownValues): number {
   return made;
 }
 
-/** Operators that slide a window, and the index of their weight (-1: none). */
-const WINDOWED: Readonly<Record<string, number>> = {
-  Conv: 1,
-  ConvTranspose: 1,
-  ConvInteger: 1,
-  QLinearConv: 3,
-  FusedConv: 1,
-  MaxPool: -1,
-  AveragePool: -1,
-  LpPool: -1,
-};
-
 /** Lists that have one entry for each spatial axis, or two. */
 const WINDOW_ATTRIBUTES = { kernel_shape: 1, strides: 1, dilations: 1, pads: 2 } as const;
 
 /** Throws `invalid_model` unless everything that says how many spatial axes a window has says the same. */
 export function checkWindow(node: NodeProto, known: KnownValues): void {
-  const weight = WINDOWED[node.opType];
-  if (weight === undefined) return;
+  const window = recordOf(node)?.window;
+  if (!window) return;
   const claims = new Map<string, number>();
   const rank = known.rank(node.input[0]);
   if (rank !== undefined) claims.set("the input", rank - 2);
-  const weightRank = weight < 0 ? undefined : known.rank(node.input[weight]);
+  const weightRank = window.weight === undefined ? undefined : known.rank(node.input[window.weight]);
   if (weightRank !== undefined) claims.set("the weight", weightRank - 2);
   for (const [name, perAxis] of Object.entries(WINDOW_ATTRIBUTES)) {
     const list = nonEmpty(ints(node, name));
@@ -221,6 +202,10 @@ export function checkWindow(node: NodeProto, known: KnownValues): void {
       labelOf(node),
     );
   }
+}
+
+function recordOf({ domain, opType }: NodeProto): OperatorRecord | undefined {
+  return operatorOf({ domain: domain === "ai.onnx" ? "" : domain, opType });
 }
 
 /** How messages name a node: by its name, or by its first output. */

@@ -2,6 +2,8 @@ import { CoreError } from "../errors.ts";
 import { DTYPES, type DType, dtypeOfOnnx } from "../onnx/dtype.ts";
 import { type Graph, Model, type Node, type Value } from "../onnx/ir.ts";
 import { elementCount, type Tensor } from "../onnx/tensor.ts";
+import type { FoldedSize } from "../operators/operator-record.ts";
+import { operatorOf } from "../operators/operators.ts";
 
 /** Runs a model that has no inputs and answers its outputs by name. */
 export type Evaluate = (model: Model) => Promise<Readonly<Record<string, Tensor>>>;
@@ -50,37 +52,20 @@ interface Bound {
 
 type BoundOf = (inputs: readonly Bound[]) => Bound;
 
-const unchanged: BoundOf = ([x]) => x!;
-const reordered: BoundOf = ([x]) => ({ elements: x!.elements });
-const joined: BoundOf = (inputs) => ({ elements: inputs.reduce((sum, { elements }) => sum + elements, 0) });
-const selected: BoundOf = ([data, indices]) => ({ elements: data!.elements * indices!.elements });
-const broadcast: BoundOf = (inputs) =>
-  inputs.reduce((a, b) => {
-    if (!a.dims || !b.dims) return { elements: a.elements * b.elements };
-    const rank = Math.max(a.dims.length, b.dims.length);
-    const at = ({ dims }: Bound, axis: number) => dims![dims!.length - rank + axis] ?? 1;
-    const dims = Array.from({ length: rank }, (_, axis) => Math.max(at(a, axis), at(b, axis)));
-    return { elements: elementCount(dims), dims };
-  });
-
-function rows(bound: BoundOf, ...operators: readonly string[]): [string, BoundOf][] {
-  return operators.map((opType) => [opType, bound]);
-}
-
-/** The operators that are folded, with a bound on their outputs. All are of ai.onnx, and give the same result every time. */
-const FOLDABLE: ReadonlyMap<string, BoundOf> = new Map([
-  ...rows(unchanged, "Identity", "Cast", "Neg", "Abs", "Sqrt", "Exp", "Log", "Reciprocal", "Floor", "Ceil", "Round"),
-  ...rows(unchanged, "Sign", "Not", "Erf", "Tanh", "Sigmoid", "Relu", "Clip"),
-  ...rows(reordered, "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Shape", "Size"),
-  ...rows(reordered, "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"),
-  ...rows(joined, "Concat"),
-  ...rows(selected, "Gather"),
-  ...rows(broadcast, "Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Mod", "Where"),
-  ...rows(broadcast, "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "And", "Or", "Xor"),
-]);
-
-/** The names of these operators. */
-export const FOLDED_OPERATORS: ReadonlySet<string> = new Set(FOLDABLE.keys());
+const BOUNDS: Readonly<Record<FoldedSize, BoundOf>> = {
+  unchanged: ([x]) => x!,
+  reordered: ([x]) => ({ elements: x!.elements }),
+  joined: (inputs) => ({ elements: inputs.reduce((sum, { elements }) => sum + elements, 0) }),
+  selected: ([data, indices]) => ({ elements: data!.elements * indices!.elements }),
+  broadcast: (inputs) =>
+    inputs.reduce((a, b) => {
+      if (!a.dims || !b.dims) return { elements: a.elements * b.elements };
+      const rank = Math.max(a.dims.length, b.dims.length);
+      const at = ({ dims }: Bound, axis: number) => dims![dims!.length - rank + axis] ?? 1;
+      const dims = Array.from({ length: rank }, (_, axis) => Math.max(at(a, axis), at(b, axis)));
+      return { elements: elementCount(dims), dims };
+    }),
+};
 
 /** Types that can leave the runtime. */
 function isPlain(dtype: DType | undefined): boolean {
@@ -106,7 +91,8 @@ function findFoldable(model: Model): ReadonlySet<Value> {
     for (const node of graph.nodes) {
       for (const body of node.bodies()) visit(body);
       const inputs = node.inputs.filter((value) => value !== undefined).map(boundOf);
-      const rule = node.domain === "" ? FOLDABLE.get(node.opType) : undefined;
+      const size = operatorOf(node)?.folds;
+      const rule = size && BOUNDS[size];
       if (!rule || inputs.length === 0 || inputs.some((bound) => !bound) || !castsToPlain(node)) continue;
       const bound = rule(inputs as Bound[]);
       // The outputs of models and bodies are an interface: they stay made by nodes.

@@ -1,11 +1,13 @@
 import { CoreError } from "../errors.ts";
 import type { Model, Node, Use, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, isFloat, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import type { ConstantRole } from "../operators/operator-record.ts";
+import { operatorOf } from "../operators/operators.ts";
 import { Random } from "../random.ts";
 import { allocateParameters, type Floats, type ParameterArrays } from "./adam-kernel.ts";
 
 /** What a parameter does in its layer; settles how it starts and whether it decays. */
-export type ParameterRole = "weight" | "bias" | "scale" | "slope" | "embedding";
+export type ParameterRole = ConstantRole;
 
 export interface Parameter {
   /** The name of the constant in the model. */
@@ -21,29 +23,6 @@ export interface Parameter {
   /** Whether what the layer makes goes into a rectifier. */
   readonly rectified: boolean;
 }
-
-/** Which inputs of an operator hold learned constants. Additions and products take theirs from either side. */
-const WEIGHT_INPUTS: Readonly<Record<string, Readonly<Record<number, ParameterRole>>>> = {
-  Conv: { 1: "weight", 2: "bias" },
-  ConvTranspose: { 1: "weight", 2: "bias" },
-  Gemm: { 0: "weight", 1: "weight", 2: "bias" },
-  MatMul: { 0: "weight", 1: "weight" },
-  Einsum: { 0: "weight", 1: "weight" },
-  BatchNormalization: { 1: "scale", 2: "bias" },
-  LayerNormalization: { 1: "scale", 2: "bias" },
-  InstanceNormalization: { 1: "scale", 2: "bias" },
-  GroupNormalization: { 1: "scale", 2: "bias" },
-  RMSNormalization: { 1: "scale" },
-  PRelu: { 1: "slope" },
-  Gather: { 0: "embedding" },
-  LSTM: { 1: "weight", 2: "weight", 3: "bias" },
-  GRU: { 1: "weight", 2: "weight", 3: "bias" },
-  RNN: { 1: "weight", 2: "weight", 3: "bias" },
-  Add: { 0: "bias", 1: "bias" },
-  Sub: { 0: "bias", 1: "bias" },
-  Mul: { 0: "scale", 1: "scale" },
-  Div: { 1: "scale" },
-};
 
 /** Where the constant must meet something learned to count: a constant that meets the model's input normalises it. */
 const ELEMENTWISE = new Set(["Add", "Sub", "Mul", "Div"]);
@@ -89,7 +68,7 @@ function roleOf(value: Value, learned: ReadonlySet<Value>): ParameterRole | unde
 
 function roleAt({ node, index }: Use, learned: ReadonlySet<Value>): ParameterRole | undefined {
   if (node.domain !== "") return undefined;
-  const role = WEIGHT_INPUTS[node.opType]?.[index];
+  const role = operatorOf(node)?.constants?.[index];
   if (role) {
     if (!ELEMENTWISE.has(node.opType)) return role;
     const other = node.inputs[1 - index];

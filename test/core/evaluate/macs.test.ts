@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { hasMacs, macsOf } from "../../../src/core/evaluate/macs.ts";
 import type { Value } from "../../../src/core/onnx/ir.ts";
+import { CONTRIB_OPERATORS, ONNX_OPERATORS } from "../../../src/core/operators/operators.ts";
 import { type AttrShorthand, GraphMaker } from "../../support/graphs.ts";
 
 type Dims = readonly number[] | undefined;
@@ -20,7 +21,8 @@ function count(
     shapes.set(value, dims);
     return value;
   });
-  const node = make.node(opType, values, attrs);
+  const domain = !(opType in ONNX_OPERATORS) && opType in CONTRIB_OPERATORS ? "com.microsoft" : "";
+  const node = make.node(opType, values, attrs, 1, domain);
   shapes.set(node.outputs[0]!, output);
   assert.equal(hasMacs(node), true);
   return macsOf(node, (value) => shapes.get(value));
@@ -154,4 +156,10 @@ test("what is not known makes the count unknown, and never 0", () => {
 test("other operators have none", () => {
   const make = new GraphMaker();
   assert.equal(hasMacs(make.node("Add", [make.input("x", [1]), make.input("y", [1])])), false);
+});
+
+test("an operator of another domain is not the one of the same name", () => {
+  const make = new GraphMaker();
+  const [x, w] = [make.input("x", [2, 3]), make.input("w", [3, 4])];
+  assert.equal(hasMacs(make.node("MatMul", [x, w], {}, 1, "my.domain")), false);
 });

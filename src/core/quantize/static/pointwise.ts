@@ -3,46 +3,21 @@
  * below −3: the convolution's range need not hold it.
  */
 import type { Node, Value } from "../../onnx/ir.ts";
+import { operatorOf } from "../../operators/operators.ts";
 import { scalarOf } from "./operators.ts";
 
 export type PointwiseFunction = (x: number) => number;
 
-type Build = (node: Node, inputs: readonly PointwiseFunction[]) => PointwiseFunction;
-
-const unary =
-  (f: (x: number, node: Node) => number): Build =>
-  (node, [x]) =>
-  (v) =>
-    f(x!(v), node);
-const binary =
-  (f: (a: number, b: number) => number): Build =>
-  (_, [a, b]) =>
-  (v) =>
-    f(a!(v), b!(v));
-
-const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
-const hardSigmoid = (x: number, alpha: number, beta: number) => Math.min(Math.max(alpha * x + beta, 0), 1);
-
-const FUNCTIONS: Readonly<Record<string, Build>> = {
-  Identity: unary((x) => x),
-  Relu: unary((x) => Math.max(x, 0)),
-  LeakyRelu: unary((x, node) => (x < 0 ? node.float("alpha", 0.01) * x : x)),
-  Clip:
-    (_, [x, low, high]) =>
-    (v) =>
-      Math.min(Math.max(x!(v), low?.(v) ?? -Infinity), high?.(v) ?? Infinity),
-  Sigmoid: unary(sigmoid),
-  HardSigmoid: unary((x, node) => hardSigmoid(x, node.float("alpha", 0.2), node.float("beta", 0.5))),
-  HardSwish: unary((x) => x * hardSigmoid(x, 1 / 6, 0.5)),
-  Tanh: unary(Math.tanh),
-  Exp: unary(Math.exp),
-  Neg: unary((x) => -x),
-  Abs: unary(Math.abs),
-  Add: binary((a, b) => a + b),
-  Sub: binary((a, b) => a - b),
-  Mul: binary((a, b) => a * b),
-  Div: binary((a, b) => a / b),
-};
+/** A node as a function of the one number that its inputs are functions of; undefined where it is not pointwise. */
+function composed(node: Node, inputs: readonly (PointwiseFunction | undefined)[]): PointwiseFunction | undefined {
+  const f = operatorOf(node)?.pointwise?.(node);
+  const [a, b, ...others] = inputs;
+  if (!f || !a) return undefined;
+  if (!b && others.length === 0) return (x) => f(a(x));
+  if (b && others.length === 0) return (x) => f(a(x), b(x));
+  // An optional input that is not there is undefined, as the record says.
+  return (x) => f(...(inputs.map((input) => input?.(x)) as number[]));
+}
 
 /**
  * The function of `value` that the rest of the graph sees, when it sees nothing else: all paths from the value lead through pointwise
@@ -55,11 +30,12 @@ export function pointwiseFunction(value: Value): PointwiseFunction | undefined {
   for (let grown = true; grown; ) {
     grown = false;
     for (const reader of [...known.keys()].flatMap(({ uses }) => uses.map(({ node }) => node))) {
-      if (inside.has(reader) || reader.graph !== value.graph || reader.domain !== "") continue;
-      const build = FUNCTIONS[reader.opType];
+      if (inside.has(reader) || reader.graph !== value.graph) continue;
       const inputs = reader.inputs.map((input) => input && functionOf(input, known));
-      if (!build || reader.inputs.some((input, i) => input && !inputs[i])) continue;
-      known.set(reader.outputs[0]!, build(reader, inputs as PointwiseFunction[]));
+      if (reader.inputs.some((input, i) => input && !inputs[i])) continue;
+      const becomes = composed(reader, inputs);
+      if (!becomes) continue;
+      known.set(reader.outputs[0]!, becomes);
       inside.add(reader);
       grown = true;
     }

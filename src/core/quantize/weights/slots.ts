@@ -1,5 +1,6 @@
 import type { Model, Node, Use, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
+import { operatorOf } from "../../operators/operators.ts";
 import { EXCLUDED, type NodeTest, type NoteSink, noteOn } from "../../passes/pass.ts";
 import type { WeightView, WeightViews } from "../../passes/weight-views.ts";
 import type { WeightMatrix } from "./blocks.ts";
@@ -12,23 +13,6 @@ export interface WeightSlot {
   /** The axes of the view that the operator sums over, as [first, past the last): scales run along the others. */
   readonly depthAxes: readonly [number, number];
 }
-
-/**
- * The operators that hold weights: which inputs, and which axes of them are summed over (for a table of embeddings, the axis along which
- * values share a scale: its rows).
- */
-const SLOTS = new Map<string, Readonly<Record<number, (rank: number) => readonly [number, number]>>>(
-  Object.entries({
-    Conv: { 1: (rank) => [1, rank] },
-    ConvTranspose: { 1: () => [0, 1] },
-    MatMul: { 0: (rank) => [rank - 1, rank], 1: (rank) => [rank - 2, rank - 1] },
-    Gemm: { 0: (rank) => [rank - 1, rank], 1: (rank) => [rank - 2, rank - 1] },
-    LSTM: { 1: (rank) => [rank - 1, rank], 2: (rank) => [rank - 1, rank] },
-    GRU: { 1: (rank) => [rank - 1, rank], 2: (rank) => [rank - 1, rank] },
-    RNN: { 1: (rank) => [rank - 1, rank], 2: (rank) => [rank - 1, rank] },
-    Gather: { 0: (rank) => [rank - 1, rank] },
-  }),
-);
 
 /** Constants of other operators with at least this many elements, vectors aside, are worth a word in the report. */
 const MIN_REPORTED_ELEMENTS = 4096;
@@ -70,23 +54,12 @@ export function findWeights(
 }
 
 function slotsOf(node: Node, views: WeightViews): WeightSlot[] {
-  const table = node.domain === "" ? SLOTS.get(node.opType) : undefined;
-  if (!table) return [];
-  const slots: WeightSlot[] = [];
-  for (const [key, axes] of Object.entries(table)) {
-    const index = Number(key);
-    const view = views.of(node.inputs[index]);
-    if (view && view.dims.length >= 2)
-      slots.push({ node, index, view, depthAxes: transposedAxes(node, index) ?? axes(view.dims.length) });
-  }
-  return slots;
-}
-
-/** The inner axis of a Gemm operand depends on its attributes. */
-function transposedAxes(node: Node, index: number): readonly [number, number] | undefined {
-  if (node.opType !== "Gemm") return undefined;
-  if (index === 0) return node.int("transA", 0) !== 0 ? [0, 1] : undefined;
-  return node.int("transB", 0) !== 0 ? [1, 2] : undefined;
+  const record = node.domain === "" ? operatorOf(node) : undefined;
+  return (record?.weights ?? []).flatMap((operand) => {
+    const view = views.of(node.inputs[operand.input]);
+    const depthAxes = view && view.dims.length >= 2 ? operand.reducedAxes?.(node, view.dims) : undefined;
+    return view && depthAxes ? [{ node, index: operand.input, view, depthAxes }] : [];
+  });
 }
 
 function holdsLargeConstant(node: Node, views: WeightViews): boolean {

@@ -1,0 +1,51 @@
+import type { Records } from "./operator-record.ts";
+import { TABLE } from "./weight-operands.ts";
+
+const RESHAPE = { moves: true, channels: "reshape", folds: "reordered" } as const;
+
+/** Operators that put elements elsewhere, select or repeat them. */
+export const MOVEMENT = {
+  Identity: { since: 1, moves: true, channels: "unary", folds: "unchanged", pointwise: () => (x: number) => x },
+  Reshape: { since: 1, ...RESHAPE, rankFrom: 1 },
+  Flatten: { since: 1, defaults: { axis: 1 }, ...RESHAPE },
+  Squeeze: { since: 1, ...RESHAPE },
+  Unsqueeze: { since: 1, ...RESHAPE, rankFrom: 1 },
+  Transpose: { since: 1, moves: true, channels: "transpose", folds: "reordered" },
+  Concat: { since: 1, moves: true, channels: "concatenation", folds: "joined" },
+  Split: { since: 1, moves: true, channels: "selection along an axis", folds: "reordered" },
+  Slice: { since: 1, moves: true, folds: "reordered" },
+  Expand: { since: 8, moves: true, rankFrom: 1 },
+  Tile: { since: 1, moves: true, rankFrom: 1 },
+  DepthToSpace: { since: 1, moves: true },
+  SpaceToDepth: { since: 1, moves: true },
+  Pad: { since: 1, steering: [2] },
+  Resize: { since: 10, steering: [1, 2], channels: "resize" },
+  Upsample: { since: 7, steering: [1], channels: "resize" },
+  CenterCropPad: { since: 18 },
+  Col2Im: { since: 18 },
+  ReverseSequence: { since: 10, moves: true },
+  Trilu: { since: 14 },
+  Gather: {
+    since: 1,
+    moves: true,
+    constants: { 0: "embedding" },
+    weights: TABLE,
+    channels: "selection along an axis",
+    folds: "selected",
+  },
+  GatherElements: { since: 11, moves: true },
+  GatherND: { since: 11, moves: true },
+  Compress: { since: 9, moves: true },
+  Scatter: { since: 9 },
+  ScatterElements: { since: 11 },
+  ScatterND: { since: 11 },
+  TensorScatter: { since: 24 },
+  TopK: { since: 1, results: [0, "int64"] },
+  Unique: { since: 11, results: [0, "int64"], derivative: "zero" },
+  NonZero: { since: 9, results: ["int64"], derivative: "zero" },
+  OneHot: { since: 9, results: [2], steering: [2], derivative: "zero" },
+  NonMaxSuppression: { since: 10, results: ["int64"], steering: [3, 4], derivative: "zero" },
+  GridSample: { since: 16 },
+  AffineGrid: { since: 20 },
+  RotaryEmbedding: { since: 23 },
+} as const satisfies Records;
