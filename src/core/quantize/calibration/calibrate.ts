@@ -5,7 +5,7 @@
 import { checkCancelled } from "../../errors.ts";
 import type { DType } from "../../onnx/dtype.ts";
 import type { Graph, Model, Node, Value } from "../../onnx/ir.ts";
-import { floatsOf, isFloat, type Tensor, tensor } from "../../onnx/tensor.ts";
+import { floatsOf, hasArray, isFloat, type Tensor, tensor } from "../../onnx/tensor.ts";
 import { type DTypes, inferDTypes } from "../../passes/value-dtypes.ts";
 import type { Session, SessionOptions } from "../../runtime/session.ts";
 import type { Observer } from "./observers.ts";
@@ -148,8 +148,8 @@ export function exposeValues(
   names: readonly string[],
 ): { readonly model: Model; readonly outputs: ReadonlyMap<string, string> } {
   const copy = model.clone();
-  const found = findValues(copy, new Set(names));
   const types = inferDTypes(copy);
+  const found = findValues(copy, new Set(names), types);
   // Innermost bodies first, so that what one level gives out is there for the next.
   for (const body of [...copy.graphs()].reverse()) if (body.owner) raise(body.owner, body, found, types);
   const outputs = new Map<string, string>();
@@ -164,12 +164,17 @@ export function exposeValues(
   return { model: copy, outputs };
 }
 
-/** Outputs of nodes, and inputs of bodies, by name. */
-function findValues(model: Model, names: ReadonlySet<string>): Map<string, Value> {
+/** Whether a session can give out values of this type: no bfloat16, no floats of 8 or 4 bits. What is not known is tried. */
+function canLeave(dtype: DType | undefined): boolean {
+  return dtype === undefined || dtype === "string" || hasArray(dtype);
+}
+
+/** Outputs of nodes, and inputs of bodies, by name; those left out that a session cannot give out. */
+function findValues(model: Model, names: ReadonlySet<string>, types: DTypes): Map<string, Value> {
   const found = new Map<string, Value>();
   for (const graph of model.graphs()) {
     for (const value of [...graph.inputs, ...graph.nodes.flatMap(({ outputs }) => outputs)]) {
-      if (!names.has(value.name)) continue;
+      if (!names.has(value.name) || !canLeave(types.get(value))) continue;
       if (!graph.owner) found.set(value.name, value);
       // A body gives out each value once at most, and none of its own inputs; a copy can always be given out.
       else if (value.isGraphOutput || !value.producer) found.set(value.name, copyOf(value));

@@ -6,6 +6,7 @@ import type { Model, Value } from "../../onnx/ir.ts";
 import { removeDeadCode } from "../../passes/dead-code.ts";
 import { checkInvariants, EXCLUDED, type NodeTest, type Note, noteOn, runPasses } from "../../passes/pass.ts";
 import { simplify } from "../../passes/simplify.ts";
+import { inferDTypes } from "../../passes/value-dtypes.ts";
 import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel } from "../calibration/calibrate.ts";
 import { type ActivationObserver, activationRange, type CalibrationMethod } from "../calibration/observers.ts";
 import type { Range } from "../calibration/thresholds.ts";
@@ -78,12 +79,17 @@ async function inferTypes(model: Model, sample: Feeds, openModel: OpenModel, sig
     model,
     unknown.map(({ name }) => name),
   );
+  const types = inferDTypes(model);
   const session = await openModel(exposed.model, { optimization: "disabled" });
   try {
     const facts = new Map(session.outputs.map((fact) => [fact.name, fact]));
     const left = new Map<string, Value>();
     for (const value of unknown) {
-      const output = exposed.outputs.get(value.name)!;
+      const output = exposed.outputs.get(value.name);
+      if (output === undefined) {
+        value.dtype ??= types.get(value);
+        continue;
+      }
       const fact = facts.get(output);
       // onnxruntime's binding tells an unknown rank and a scalar in the same way.
       if (fact?.dtype && fact.shape && fact.shape.length > 0) value.retype(fact.dtype, fact.shape);
