@@ -1,5 +1,6 @@
 /** What a conversion to float16 leaves in float32, and why. */
 import type { Model, Node, Value } from "../onnx/ir.ts";
+import { findExactParts } from "./float16-exact.ts";
 import { type KeptReason, policyOf, SQUARES } from "./float16-policy.ts";
 import type { DTypes } from "./value-dtypes.ts";
 
@@ -17,8 +18,14 @@ export function pinnedOutputs(node: Node): readonly number[] {
   return node.opType === "LayerNormalization" ? [1, 2] : [];
 }
 
+export interface Kept {
+  readonly nodes: ReadonlyMap<Node, KeptReason>;
+  /** float32 values that may be larger than float16 can hold; where one is cast to it, it must be limited first. */
+  readonly wide: ReadonlySet<Value>;
+}
+
 /** The nodes to keep, by operator and by pattern. */
-export function keptInFloat32(model: Model, types: DTypes): Map<Node, KeptReason> {
+export function keptInFloat32(model: Model, types: DTypes): Kept {
   const kept = new Map<Node, KeptReason>();
   for (const node of model.nodes()) {
     const reason = byOperator(node, types);
@@ -28,13 +35,14 @@ export function keptInFloat32(model: Model, types: DTypes): Map<Node, KeptReason
     if (!kept.has(node)) kept.set(node, SILENT);
   };
   shapeArithmetic(model, types).forEach(keepSilently);
+  const exact = findExactParts(model, types);
+  for (const [node, reason] of exact.kept) if (!kept.has(node)) kept.set(node, reason);
   for (const node of model.nodes()) {
-    positionsBehind(node, types).forEach(keepSilently);
     const variance = varianceFrom(node);
     if (variance.length > 0) kept.set(node, kept.get(node) ?? SQUARES);
     variance.forEach(keepSilently);
   }
-  return kept;
+  return { nodes: kept, wide: exact.wide };
 }
 
 function byOperator(node: Node, types: DTypes): KeptReason | undefined {
@@ -95,41 +103,6 @@ function shapeArithmetic(model: Model, types: DTypes): Set<Node> {
     if (node.outputs.some((value) => types.get(value) === "float32")) nodes.add(node);
   }
   return nodes;
-}
-
-/** Operators between a counted position and the sine that encodes it. */
-const POSITION_OPERATORS = new Set([
-  ...[
-    "Add",
-    "Cast",
-    "Concat",
-    "Div",
-    "Einsum",
-    "Exp",
-    "Expand",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "MatMul",
-    "Mul",
-    "Neg",
-    "Range",
-  ],
-  ...["Reshape", "Slice", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "CumSum"],
-]);
-
-/** For a Sin or Cos of nothing but integers and constants: it, and what computes its argument. */
-function positionsBehind(node: Node, types: DTypes): Node[] {
-  if (node.opType !== "Sin" && node.opType !== "Cos") return [];
-  const chain = new Set<Node>([node]);
-  for (const part of chain) {
-    for (const value of part.inputs) {
-      if (!value || value.constant || types.get(value) !== "float32") continue;
-      if (!value.producer || !POSITION_OPERATORS.has(value.producer.opType)) return [];
-      chain.add(value.producer);
-    }
-  }
-  return [...chain];
 }
 
 /** What a variance goes through: plus epsilon, root, and the division by it. */

@@ -8,10 +8,11 @@
  * onnxruntime has few float16 kernels for CPUs and casts around the others: there the file is half the size, and not faster.
  */
 import { type DType, onnxOfDtype } from "../onnx/dtype.ts";
-import type { Attr, Graph, Model, Node, Value } from "../onnx/ir.ts";
+import type { Attr, Graph, Model, Node, NodeInit, Value } from "../onnx/ir.ts";
 import { arrayOf, deriveTensors, elementCount, tensorOf } from "../onnx/tensor.ts";
 import { removeDeadCode } from "./dead-code.ts";
-import { keptInFloat32, pinnedInputs, pinnedOutputs } from "./float16-keep.ts";
+import { MAX_HALF } from "./float16-exact.ts";
+import { type Kept, keptInFloat32, pinnedInputs, pinnedOutputs } from "./float16-keep.ts";
 import { type KeptReason, policyOf } from "./float16-policy.ts";
 import { EXCLUDED, type Exclusions, exclusionTest, type NoteSink, noteOn, type Pass } from "./pass.ts";
 import { sealWeights } from "./simplify.ts";
@@ -25,11 +26,8 @@ export interface Float16Options {
   readonly keepFloat32?: (node: Node) => string | undefined;
 }
 
-const MAX_HALF = 65504;
 /** The smallest number above zero. */
 const MIN_HALF = 2 ** -24;
-/** Finite constants from here on stand for infinity, as the masks of attention do; smaller ones beyond 65504 are numbers. */
-const MIN_SENTINEL = 1e6;
 /** Constants of so few elements are parameters of a formula (an epsilon), which must not become zero. */
 const MAX_PARAMETER_ELEMENTS = 4;
 
@@ -96,17 +94,20 @@ class Conversion {
   readonly #options: Float16Options;
   readonly #note: NoteSink;
   readonly #types: DTypes;
+  readonly #kept: Kept;
   readonly #half = new Set<Node>();
   /** The same value in the other type. */
   readonly #casts = new Map<Value, Value>();
   readonly #constants = new Map<Value, Value>();
   readonly #magnitudes = new Map<Value, Magnitudes>();
+  #limits: readonly Value[] | undefined;
 
   constructor(model: Model, options: Float16Options, note: NoteSink) {
     this.#model = model;
     this.#options = options;
     this.#note = note;
     this.#types = inferDTypes(model);
+    this.#kept = keptInFloat32(model, this.#types);
   }
 
   run(): boolean {
@@ -139,12 +140,11 @@ class Conversion {
   #choose(): void {
     const { exclude, keepFloat32 } = this.#options;
     const isExcluded = exclusionTest(exclude);
-    const kept = keptInFloat32(this.#model, this.#types);
     const visit = (graph: Graph, inExcluded: boolean): void => {
       for (const node of graph.nodes) {
         const excluded = inExcluded || isExcluded(node);
         if (this.#touchesFloat32(node)) {
-          const reason = excluded ? EXCLUDED : (kept.get(node) ?? this.#otherReason(node, keepFloat32));
+          const reason = excluded ? EXCLUDED : (this.#kept.nodes.get(node) ?? this.#otherReason(node, keepFloat32));
           if (!reason) this.#half.add(node);
           else if (reason.message !== "" && !inExcluded)
             this.#note(noteOn(node, "skipped", reason.code, reason.message));
@@ -165,7 +165,8 @@ class Conversion {
       if (!value || !this.#isConstant(value) || pinnedInputs(node).includes(index)) continue;
       const { largest, overflow } = this.#magnitudesOf(value);
       if (overflow === Number.POSITIVE_INFINITY) continue;
-      if (overflow >= MIN_SENTINEL && !policyOf(node).weights) continue;
+      // A limit that no number of float16 reaches is no limit there either.
+      if (policyOf(node).limits) continue;
       return {
         code: "weight_overflow",
         message: `"${value.name}" holds ${largest.toPrecision(6)}, and float16 ends at ${MAX_HALF}.`,
@@ -266,23 +267,47 @@ class Conversion {
   }
 
   #castIn(graph: Graph, value: Value): Value {
-    return graph.append(this.#castNode(value)).outputs[0]!;
+    const limited = this.#mustLimit(value) ? graph.append(this.#limitNode(value)).outputs[0]! : value;
+    return graph.append(this.#castNode(value, limited)).outputs[0]!;
   }
 
   #cast(value: Value): Value {
     const known = this.#casts.get(value);
     if (known) return known;
     const { graph, producer } = value;
-    const init = this.#castNode(value);
-    const node = producer ? graph.insertAfter(producer, init) : graph.prepend(init);
-    this.#casts.set(value, node.outputs[0]!);
-    return node.outputs[0]!;
+    const insert = (init: NodeInit): Value =>
+      (producer ? graph.insertAfter(producer, init) : graph.insertBefore(graph.nodes[0]!, init)).outputs[0]!;
+    // What is inserted after the producer last comes first.
+    const cast = insert(this.#castNode(value, value));
+    if (this.#mustLimit(value)) cast.producer!.setInput(0, insert(this.#limitNode(value)));
+    this.#casts.set(value, cast);
+    return cast;
   }
 
-  #castNode(value: Value) {
+  #castNode(value: Value, input: Value): NodeInit {
     const to: DType = this.#isHalf(value) ? "float32" : "float16";
     const attrs: Record<string, Attr> = { to: { type: "int", value: onnxOfDtype(to) } };
-    return { opType: "Cast", inputs: [value], outputs: [this.#model.freshName(`${value.name}_${to}`)], attrs };
+    return { opType: "Cast", inputs: [input], outputs: [this.#model.freshName(`${value.name}_${to}`)], attrs };
+  }
+
+  /** Whether a value has to be brought into the range of float16 before it is cast: what is infinite there was a number here. */
+  #mustLimit(value: Value): boolean {
+    return !this.#isHalf(value) && this.#kept.wide.has(value);
+  }
+
+  #limitNode(value: Value): NodeInit {
+    const outputs = [this.#model.freshName(`${value.name}_limited`)];
+    if (this.#model.opset < 11) {
+      const attrs: Record<string, Attr> = {
+        min: { type: "float", value: -MAX_HALF },
+        max: { type: "float", value: MAX_HALF },
+      };
+      return { opType: "Clip", inputs: [value], outputs, attrs };
+    }
+    this.#limits ??= [-MAX_HALF, MAX_HALF].map((limit) =>
+      this.#model.graph.addInitializer("float16_limit", tensorOf("float32", [], [limit])),
+    );
+    return { opType: "Clip", inputs: [value, ...this.#limits], outputs };
   }
 
   #halfConstant(value: Value): Value {
