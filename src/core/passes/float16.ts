@@ -64,7 +64,7 @@ function nameTypes(model: Model): void {
     };
     const { name } = node;
     const cast = node.graph.insertBefore(node, {
-      ...{ name, inputs: [value], outputs: 1 },
+      ...{ name, inputs: [value], outputs: 1, standsFor: node },
       ...(isIdentity ? { opType: "Identity" } : { opType: "Cast", attrs }),
     });
     cast.outputs[0]!.retype(dtype, result!.shape);
