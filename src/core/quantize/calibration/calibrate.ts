@@ -148,8 +148,9 @@ export function exposeValues(
   names: readonly string[],
 ): { readonly model: Model; readonly outputs: ReadonlyMap<string, string> } {
   const copy = model.clone();
+  const found = findValues(copy, new Set(names), inferDTypes(copy));
+  // Of the copies too that were made of values in bodies.
   const types = inferDTypes(copy);
-  const found = findValues(copy, new Set(names), types);
   // Innermost bodies first, so that what one level gives out is there for the next.
   for (const body of [...copy.graphs()].reverse()) if (body.owner) raise(body.owner, body, found, types);
   const outputs = new Map<string, string>();
