@@ -31,6 +31,7 @@ export { resolveExclusions, type UnknownName, untouchedExclusions } from "./pass
 export { float16Pass } from "./passes/float16.ts";
 export { asSimplified, type Exclusions, exclusionTest, type Note, type Pass, runPasses } from "./passes/pass.ts";
 export { simplifyPasses } from "./passes/simplify.ts";
+export { narrowed, widened } from "./passes/widen.ts";
 export type { Feeds, OpenModel } from "./quantize/calibration/calibrate.ts";
 export { type Calibration, calibrate } from "./quantize/static/calibration.ts";
 export { calibrationFromBytes, calibrationToBytes } from "./quantize/static/calibration-file.ts";

@@ -7,6 +7,7 @@ import {
   float16Pass,
   type Model,
   type Note,
+  narrowed,
   type Pass,
   predictedBytes,
   type QuantizePlan,
@@ -17,6 +18,7 @@ import {
   type UnknownName,
   untouchedExclusions,
   weightOnlyPass,
+  widened,
 } from "../../core/index.ts";
 import { type FieldError, pointerOf } from "../errors.ts";
 import { type JobInputs, type JobOutcome, type JobRequest, type ProducedFile, TaskError } from "../tasks.ts";
@@ -72,22 +74,25 @@ export async function runQuantizeJob(
   const starts = isStatic(spec) ? STATIC_STEPS : isGptq(spec) ? GPTQ_STEPS : PASS_STEPS;
   const steps = createJobSteps<string>(starts, context);
 
-  const original = await steps.run("load", "Reading the model", () => files.openModel(source.files));
-  const exclude = exclusionsOf(spec, original);
-  const compressed = isStatic(spec)
-    ? await compressStaticJob({ ...request, spec }, original, exclude, environment, context, steps)
-    : isGptq(spec)
-      ? await compressGptqJob({ ...request, spec }, original, exclude, environment, context, steps)
-      : await steps.run("compress", `Applying ${spec.params.method}`, () =>
-          applyPasses(original, spec.params as PassParams, host.target, exclude),
-        );
+  const uploaded = await steps.run("load", "Reading the model", () => files.openModel(source.files));
+  const exclude = exclusionsOf(spec, uploaded);
+  const { original, finished } = inFloat32(uploaded, spec.params);
+  const compressed = finished(
+    isStatic(spec)
+      ? await compressStaticJob({ ...request, spec }, original, exclude, environment, context, steps)
+      : isGptq(spec)
+        ? await compressGptqJob({ ...request, spec }, original, exclude, environment, context, steps)
+        : await steps.run("compress", `Applying ${spec.params.method}`, () =>
+            applyPasses(original, spec.params as PassParams, host.target, exclude),
+          ),
+  );
   const finish = async (compressed: Compressed, written: readonly ProducedFile[]) =>
     judgeResult(
       request,
       {
         original: source,
         ...compressed,
-        notes: [...compressed.notes, ...untouchedExclusions(original, exclude, compressed.notes)],
+        notes: [...compressed.notes, ...untouchedExclusions(uploaded, exclude, compressed.notes)],
         written,
         data: await judgedBy(request, compressed.unseen, environment),
         layerReference: compressed.reference,
@@ -104,7 +109,9 @@ export async function runQuantizeJob(
   } catch (error) {
     if (!(error instanceof BrokenModel) || isStatic(spec) || isGptq(spec)) throw error;
     const params = spec.params as PassParams;
-    const repaired = await repairPasses(original, params, exclude, error, request, environment, context, steps);
+    const repaired = finished(
+      await repairPasses(original, params, exclude, error, request, environment, context, steps),
+    );
     return finish(repaired, await write(repaired.model));
   }
 }
@@ -185,12 +192,32 @@ async function planned(
   context: JobContext,
 ): Promise<Pick<Compressed, "model" | "notes">> {
   const { spec, models } = request;
-  const original = environment.files.openModel(models[spec.model_id]!.files);
-  const exclude = exclusionsOf(spec, original);
-  const { model, notes } = isStatic(spec)
-    ? await planStaticJob({ ...request, spec }, original, exclude, environment, context)
-    : applyPasses(original, spec.params as PassParams, environment.host.target, exclude);
-  return { model, notes: [...notes, ...untouchedExclusions(original, exclude, notes)] };
+  const uploaded = environment.files.openModel(models[spec.model_id]!.files);
+  const exclude = exclusionsOf(spec, uploaded);
+  const { original, finished } = inFloat32(uploaded, spec.params);
+  const { model, notes } = finished(
+    isStatic(spec)
+      ? await planStaticJob({ ...request, spec }, original, exclude, environment, context)
+      : applyPasses(original, spec.params as PassParams, environment.host.target, exclude),
+  );
+  return { model, notes: [...notes, ...untouchedExclusions(uploaded, exclude, notes)] };
+}
+
+/**
+ * The model in the type that methods start from, float32, and what finishes a result made from that: weights that were float16 and were
+ * left alone are no larger in it than they were.
+ */
+function inFloat32(model: Model, { method }: Params) {
+  const wide = method === "float16" ? undefined : widened(model);
+  return {
+    original: wide?.model ?? model,
+    finished<C extends Pick<Compressed, "model"> & Partial<Compressed>>(compressed: C): C {
+      if (!wide) return compressed;
+      const { simplified } = compressed;
+      const notes = simplified && { simplified: [...wide.notes.map(asSimplified), ...simplified] };
+      return { ...compressed, ...notes, model: narrowed(compressed.model) };
+    },
+  };
 }
 
 function applyPasses(original: Model, params: PassParams, host: TargetName, exclude: Exclusions): Compressed {
