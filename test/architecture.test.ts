@@ -41,6 +41,7 @@ const LAYERS: readonly Layer[] = [
     types: ["src/core/onnx/"],
     packages: [],
   },
+  { of: "src/core/targets/", may: [...SHARED, "src/core/onnx/tensor.ts"], types: ["src/core/onnx/"], packages: [] },
   { of: "src/core/onnx/", may: SHARED, packages: ["@bufbuild/protobuf", "onnx-buf"] },
   { of: "src/core/passes/", may: [...SHARED, "src/core/onnx/"], packages: [] },
   { of: "src/core/autodiff/", may: [...SHARED, "src/core/onnx/"], packages: [] },
@@ -58,7 +59,7 @@ const LAYERS: readonly Layer[] = [
   },
   {
     of: "src/core/quantize/",
-    may: [...SHARED, "src/core/onnx/", "src/core/passes/"],
+    may: [...SHARED, "src/core/onnx/", "src/core/passes/", "src/core/targets/"],
     types: ["src/core/runtime/", "src/core/data/"],
     packages: [],
   },
@@ -75,7 +76,7 @@ const LAYERS: readonly Layer[] = [
     packages: [],
   },
   { of: "src/core/runtime/session.ts", may: [...SHARED, "src/core/onnx/"], packages: ["onnxruntime-node"] },
-  { of: "src/core/runtime/", may: [...SHARED, "src/core/onnx/"], packages: [] },
+  { of: "src/core/runtime/", may: [...SHARED, "src/core/onnx/", "src/core/targets/"], packages: [] },
   {
     of: "src/core/evaluate/",
     // Sessions come in as arguments; what is measured with them needs no native code to load.

@@ -58,12 +58,16 @@ export interface DatasetFacts {
   readonly classes: readonly string[] | null;
 }
 
-/** Why a node was, or was not, touched. */
-export interface NodeNote {
-  readonly name: string;
-  readonly op: string;
+/** Why something is so: why a node is left alone, what keeps a model from being trained. `code` is stable snake_case, `message` a sentence. */
+export interface Reason {
   readonly code: string;
   readonly message: string;
+}
+
+/** Why a node was, or was not, touched. */
+export interface NodeNote extends Reason {
+  readonly name: string;
+  readonly op: string;
 }
 
 export interface QuantizePlan {

@@ -2,6 +2,8 @@ import { CoreError, checkCancelled } from "../errors.ts";
 import type { NodeNote } from "../facts.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
+import type { OpType } from "../operators/operators.ts";
+import { int8Support, isQuantizedKernel, movesQuantized } from "../targets/onnxruntime-cpu.ts";
 import type { OpenSession } from "./session.ts";
 
 /** What onnxruntime makes of a quantized model. */
@@ -59,52 +61,11 @@ export async function auditFusion(options: FusionAuditOptions): Promise<FusionAu
 /** Larger models keep their weights outside the graph; folding constants may make it somewhat larger than the model was. */
 const MAX_INLINE_BYTES = 2 ** 30;
 
-/** Operators that compute on integer codes. `DynamicQuantizeLinear` only makes them. */
-const QUANTIZED_KERNELS =
-  /^(QLinear\w+|QGemm|QAttention|QMoE|QEmbedLayerNormalization|QOrdered\w+|(MatMul|Conv)Integer\w*|DynamicQuantize(?!Linear$)\w+|MatMulNBits|MatMulBnb4|MatMulFpQ4|GatherBlockQuantized)$/;
-
-/** Operators that move elements without looking at them, and so run on codes as they are. */
-const MOVERS = new Set([
-  "Transpose",
-  "Reshape",
-  "Flatten",
-  "Squeeze",
-  "Unsqueeze",
-  "Gather",
-  "GatherElements",
-  "Slice",
-  "Split",
-  "Expand",
-  "Tile",
-  "MaxPool",
-  "ReduceMax",
-  "ReduceMin",
-  "Resize",
-  "DepthToSpace",
-  "SpaceToDepth",
-  "Identity",
+const CONVERTERS: ReadonlySet<string> = new Set<OpType>([
+  "QuantizeLinear",
+  "DequantizeLinear",
+  "DynamicQuantizeLinear",
 ]);
-
-/** Float operators that onnxruntime replaces by an integer kernel when quantization surrounds them in the right way (CPU, 1.30). */
-const WITH_INTEGER_KERNEL = new Set([
-  "Conv",
-  "FusedConv",
-  "MatMul",
-  "FusedMatMul",
-  "Gemm",
-  "FusedGemm",
-  "Add",
-  "Mul",
-  "Sigmoid",
-  "Softmax",
-  "LeakyRelu",
-  "AveragePool",
-  "GlobalAveragePool",
-  "Concat",
-  "Where",
-]);
-
-const CONVERTERS = new Set(["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"]);
 
 /** The audit of a graph that onnxruntime has written. */
 export function auditGraph(model: Model, labels: ReadonlyMap<string, string> = new Map()): FusionAudit {
@@ -116,8 +77,8 @@ export function auditGraph(model: Model, labels: ReadonlyMap<string, string> = n
   let fusedNodes = 0;
   for (const node of model.nodes()) {
     operators[node.opType] = (operators[node.opType] ?? 0) + 1;
-    const movesCodes = MOVERS.has(node.opType) && holdsCodes(node.inputs[0], codes);
-    if (QUANTIZED_KERNELS.test(node.opType) || movesCodes) fusedNodes++;
+    const movesCodes = movesQuantized(node) && holdsCodes(node.inputs[0], codes);
+    if (isQuantizedKernel(node) || movesCodes) fusedNodes++;
     // Kernels that answer in float are told from those that answer in codes by what reads them, so only moved codes need following.
     if (movesCodes || node.opType === "QuantizeLinear") for (const output of node.outputs) codes.add(output);
     const why = CONVERTERS.has(node.opType) ? undefined : whyFloat(node);
@@ -140,9 +101,7 @@ function holdsCodes(value: Value | undefined, codes: ReadonlySet<Value>): boolea
 /** Whether what this use makes is dequantized later: an 8-bit table that nothing scales back is a table of bytes. */
 function leadsToDequantize({ node }: { readonly node: Node }): boolean {
   const next = node.outputs[0]?.uses ?? [];
-  return (
-    MOVERS.has(node.opType) && next.some((use) => use.node.opType === "DequantizeLinear" || leadsToDequantize(use))
-  );
+  return movesQuantized(node) && next.some((use) => use.node.opType === "DequantizeLinear" || leadsToDequantize(use));
 }
 
 /** Whether a value is a quantized constant turned into floats, perhaps reshaped since. */
@@ -153,8 +112,11 @@ function isStoredWeight(value: Value | undefined): boolean {
 }
 
 /** Whether a node hands a stored weight on, instead of computing with it: a lookup by ids that a run brings does not. */
-function movesStoredWeight({ opType, inputs: [data, ...others] }: Node): boolean {
-  return MOVERS.has(opType) && isStoredWeight(data) && others.every((value) => !value || value.constant !== undefined);
+function movesStoredWeight(node: Node): boolean {
+  const [data, ...others] = node.inputs;
+  return (
+    movesQuantized(node) && isStoredWeight(data) && others.every((value) => !value || value.constant !== undefined)
+  );
 }
 
 function whyFloat(node: Node): Pick<NodeNote, "code" | "message"> | undefined {
@@ -169,14 +131,17 @@ function whyFloat(node: Node): Pick<NodeNote, "code" | "message"> | undefined {
         "The weights are stored quantized; onnxruntime has no kernel here that reads them so. It turns them into floats at every run and computes in float.",
     };
   }
-  if (MOVERS.has(node.opType)) {
+  const support = int8Support(node);
+  if (!support) {
+    return { code: "no_integer_kernel", message: `onnxruntime has no integer kernel for ${node.opType} on the CPU.` };
+  }
+  if (support.runs === "moves") {
+    const refused = support.refuse?.(node);
+    if (refused) return { code: "no_integer_kernel", message: refused.message };
     return {
       code: "different_scales",
       message: "It only moves data, but scale or zero point differ before and after it, so it runs in float.",
     };
-  }
-  if (!WITH_INTEGER_KERNEL.has(node.opType)) {
-    return { code: "no_integer_kernel", message: `onnxruntime has no integer kernel for ${node.opType} on the CPU.` };
   }
   if (node.inputs.some((value) => value && !value.constant && !dequantized.includes(value))) {
     return { code: "float_input", message: "Another of its inputs is float, so it runs in float." };

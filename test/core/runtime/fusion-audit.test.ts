@@ -124,6 +124,24 @@ describe("auditFusion", () => {
     assert.match(result.floatIslands[0]!.message, /no integer kernel for Tanh/);
   });
 
+  it("says of an operator that could move quantized data why its kernel does not take it", async () => {
+    const resized = (mode: string) => (make: GraphMaker) => {
+      const x = requantized(make, make.input("x", [1, 4, 8, 8]));
+      const scales = make.floats("scales", [4], [1, 1, 2, 2]);
+      make.output(requantized(make, make.op("Resize", [x, undefined, scales], { mode })), "y");
+    };
+    const linear = await audit(resized("linear"));
+    assert.deepEqual(islands(linear), ["Resize no_integer_kernel"]);
+    assert.match(linear.floatIslands[0]!.message, /interpolates/);
+    assert.deepEqual(islands(await audit(resized("nearest"))), []);
+    // SpaceToDepth moves data, but onnxruntime has no rule for it.
+    const deeper = await audit((make) => {
+      const x = requantized(make, make.input("x", [1, 4, 8, 8]));
+      make.output(requantized(make, make.op("SpaceToDepth", [x], { blocksize: 2 })), "y");
+    });
+    assert.deepEqual(islands(deeper), ["SpaceToDepth no_integer_kernel"]);
+  });
+
   it("counts operators that move codes, and tells them from those that cannot", async () => {
     const pool = { kernel_shape: [2, 2], strides: [2, 2] };
     const same = await audit((make) => {

@@ -1,0 +1,169 @@
+/**
+ * onnxruntime 1.30 on the CPU. Which operators run in 8 bits when Q/DQ pairs stand around them was found out by dumping the graph that it really
+ * runs, which `test/core/targets/onnxruntime-cpu.test.ts` does again.
+ */
+import type { Reason } from "../facts.ts";
+import type { Node } from "../onnx/ir.ts";
+import { elementCount } from "../onnx/tensor.ts";
+import { type ContribOpType, entryFor, type OpType } from "../operators/operators.ts";
+import type { Cost, Costs, Int8Support } from "./target.ts";
+
+function reason(code: string, message: string): Reason {
+  return { code, message };
+}
+
+function refuseWeight(node: Node, rank?: number): Reason | undefined {
+  const weight = node.inputs[1];
+  if (!weight?.constant) return reason("weight_not_constant", "Its weight is computed while the model runs.");
+  const { dtype, dims } = weight.constant;
+  if (dtype !== "float32") return reason("weight_not_float32", `Its weight is ${dtype}.`);
+  if (rank !== undefined && dims.length !== rank) {
+    return reason("weight_rank", `Its weight has ${dims.length} dimensions; the kernel takes ${rank}.`);
+  }
+  return elementCount(dims) === 0 ? reason("empty_weight", "Its weight is empty.") : undefined;
+}
+
+function refuseBias(node: Node): Reason | undefined {
+  const bias = node.inputs[2];
+  return bias && bias.constant?.dtype !== "float32"
+    ? reason("bias_not_constant", "Its bias is not a float32 constant.")
+    : undefined;
+}
+
+function refuseGemm(node: Node): Reason | undefined {
+  if (node.int("transA", 0)) return reason("gemm_form", "Its first operand is transposed.");
+  if (node.float("alpha", 1) !== 1 || (node.inputs[2] && node.float("beta", 1) !== 1)) {
+    return reason("gemm_form", "It scales its product or its bias.");
+  }
+  const refused = refuseWeight(node, 2) ?? refuseBias(node);
+  if (refused || !node.inputs[2]) return refused;
+  const columns = node.inputs[1]!.constant!.dims[node.int("transB", 0) ? 0 : 1];
+  return elementCount(node.inputs[2].constant!.dims) === columns
+    ? undefined
+    : reason("gemm_form", "Its bias is not one number for each column.");
+}
+
+function refuseMatMul(node: Node): Reason | undefined {
+  if (node.inputs[0]?.constant) return reason("constant_operand", "Its first operand is a constant.");
+  return node.inputs[1]?.constant ? refuseWeight(node, 2) : undefined;
+}
+
+function refuseInterpolation(node: Node): Reason | undefined {
+  return node.string("mode", "nearest") === "nearest"
+    ? undefined
+    : reason("interpolation", "There is no 8-bit kernel that interpolates.");
+}
+
+const all = (node: Node): readonly number[] => [...node.inputs.keys()];
+
+const COMPUTES: Int8Support = { runs: "computes" };
+const MOVES: Int8Support = { runs: "moves" };
+
+/** Operators with an 8-bit kernel. All others compute in float. */
+export const INT8: Readonly<Partial<Record<OpType, Int8Support>>> = {
+  Conv: { ...COMPUTES, bias: 2, refuse: (node) => refuseWeight(node) ?? refuseBias(node) },
+  Gemm: { ...COMPUTES, bias: 2, floatOutput: true, refuse: refuseGemm },
+  MatMul: {
+    ...COMPUTES,
+    activations: (node) => (node.inputs[1]?.constant ? [0] : [0, 1]),
+    floatOutput: true,
+    refuse: refuseMatMul,
+  },
+  Add: { ...COMPUTES, activations: all },
+  Mul: { ...COMPUTES, activations: all },
+  Concat: { ...COMPUTES, activations: all },
+  Where: { ...COMPUTES, activations: () => [1, 2] },
+  Sigmoid: COMPUTES,
+  Softmax: COMPUTES,
+  LeakyRelu: COMPUTES,
+  AveragePool: COMPUTES,
+  GlobalAveragePool: COMPUTES,
+  MaxPool: {
+    ...MOVES,
+    refuse: (node) => (node.outputs.length > 1 ? reason("indices", "It also gives out indices.") : undefined),
+  },
+  Reshape: MOVES,
+  Transpose: MOVES,
+  Flatten: MOVES,
+  Squeeze: MOVES,
+  Unsqueeze: MOVES,
+  Slice: MOVES,
+  Split: MOVES,
+  Expand: MOVES,
+  Tile: MOVES,
+  Gather: MOVES,
+  GatherElements: MOVES,
+  DepthToSpace: MOVES,
+  Resize: { ...MOVES, refuse: refuseInterpolation },
+};
+
+/** Float operators of com.microsoft, made by fusing those of ai.onnx, that are replaced by the same integer kernels. */
+const FUSED: ReadonlySet<string> = new Set<ContribOpType>(["FusedConv", "FusedMatMul", "FusedGemm"]);
+
+/** Operators that compute on quantized values. `DynamicQuantizeLinear` only makes them. */
+const QUANTIZED_KERNELS =
+  /^(QLinear\w+|QGemm|QAttention|QMoE|QEmbedLayerNormalization|QOrdered\w+|(MatMul|Conv)Integer\w*|DynamicQuantize(?!Linear$)\w+|MatMulNBits|MatMulBnb4|MatMulFpQ4|GatherBlockQuantized)$/;
+
+export function int8Support(node: Pick<Node, "domain" | "opType">): Int8Support | undefined {
+  if (node.domain === "com.microsoft") return FUSED.has(node.opType) ? COMPUTES : undefined;
+  return entryFor(INT8, node);
+}
+
+/** Whether a node is one of the kernels that onnxruntime puts in the place of float operators. */
+export function isQuantizedKernel({ opType }: Pick<Node, "opType">): boolean {
+  return QUANTIZED_KERNELS.test(opType);
+}
+
+/** Whether onnxruntime runs a node on quantized values as they are. */
+export function movesQuantized(node: Node): boolean {
+  return int8Support(node)?.runs === "moves";
+}
+
+// ---- costs -----------------------------------------------------------------------------------------------------------
+
+/*
+ * Least squares over every node that onnxruntime's profiler saw in PP-OCR's recognizer and classifier (1 thread, x64 with AVX2 and no VNNI, a
+ * loaded machine, so only ratios mean something); matrix products have the ratio that they had in a transformer. For eight of ten nodes it
+ * says 0.4 to 1.4 times what was measured. Kernels with VNNI win more.
+ */
+const CONVOLUTION: Costs = { float: [7.9, 0.0281, 0.036], int8: [12.6, 0.0109, 0.198] };
+const DEPTHWISE: Costs = { float: [6.7, 0.0224, 0.32], int8: [21.7, 0.0488, 0.364] };
+const PRODUCT: Costs = { float: [7.9, 0.0281, 0.036], int8: [12.6, 0.0138, 0.198] };
+
+const POINTWISE: Readonly<Partial<Record<OpType, Costs>>> = {
+  Add: { float: [4.4, 0, 0.194], int8: [7, 0, 0.109] },
+  Mul: { float: [4.5, 0, 0.223], int8: [7.4, 0, 0.267] },
+  /** As the Add that it becomes. */
+  HardSigmoid: { float: [3.1, 0, 0.234], int8: [7, 0, 0.109] },
+  Sigmoid: { float: [3.1, 0, 0.234], int8: [7.1, 0, 0.382] },
+  Concat: { float: [6.7, 0, 0.371], int8: [6.2, 0, 0.307] },
+  GlobalAveragePool: { float: [5.6, 0, 19.8], int8: [7.5, 0, 20.1] },
+};
+
+/** Operators that were not measured cost the same either way. */
+const EVEN: Costs = { float: [0, 0, 0], int8: [0, 0, 0] };
+
+/** Relu or Clip behind anything but a convolution, which takes it in. */
+export const CLIP_COST: Cost = [3.1, 0, 0.234];
+export const QUANTIZE_COST: Cost = [3.2, 0, 0.869];
+export const DEQUANTIZE_COST: Cost = [5, 0, 0.3];
+
+/** Positions of the output that a convolution of one axis works on at a time in float. */
+export const FLOAT_TILE = 16;
+
+/** What a node costs; `weightDims` are of its weight, undefined where it has none. */
+export function costsOf(node: Node, weightDims: readonly number[] | undefined): Costs {
+  if (!weightDims) return entryFor(POINTWISE, node) ?? EVEN;
+  if (!takesInActivation(node)) return PRODUCT;
+  return weightDims[1] === 1 ? DEPTHWISE : CONVOLUTION;
+}
+
+/** Whether the kernel of a node computes a Relu or Clip behind it at no cost. */
+export function takesInActivation({ domain, opType }: Node): boolean {
+  return domain === "" && opType === "Conv";
+}
+
+/** Microseconds of the machine that the table was measured on. */
+export function timeOf([call, perProduct, perElement]: Cost, products: number, elements: number): number {
+  return call + (perProduct * products + perElement * elements) / 1000;
+}
