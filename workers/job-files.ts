@@ -103,12 +103,12 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
         if (model === undefined) throw missing(id);
         models[id] = { files: await fetch(model.files, join(directory, id)), facts: model.facts };
       }
-      const datasets: Record<string, { file: LocalFile; spec: unknown }> = {};
+      const datasets: Record<string, JobInputs["datasets"][string]> = {};
       for (const id of resources.datasets) {
         const dataset = await catalog.datasets.get(id);
         if (dataset === undefined) throw missing(id);
         const [file] = await fetch([dataset.file], join(directory, id));
-        datasets[id] = { file: file!, spec: dataset.spec };
+        datasets[id] = { file: file!, spec: dataset.spec, facts: dataset.facts };
       }
       return { spec, models, datasets };
     },

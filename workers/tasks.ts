@@ -1,7 +1,14 @@
 import { readFileSync, statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { CoreError, type DatasetOptions, inspectModel, listLayers, openDataset } from "../src/core/index.ts";
+import {
+  CoreError,
+  type DatasetOptions,
+  inspectDataset,
+  inspectModel,
+  listLayers,
+  openDataset,
+} from "../src/core/index.ts";
 import { openSession, runtimeVersion } from "../src/core/runtime/session.ts";
 import { DatasetSpec } from "../src/service/api/dataset-spec.ts";
 import { planDistillJob, runDistillJob } from "../src/service/jobs/distill-job.ts";
@@ -92,8 +99,7 @@ export const TASK_HANDLERS: TaskHandlers = {
     inspectModel(openModel(files), { openSession, source: { path: mainFile(files) }, dims, signal }),
   list_layers: async ({ files }) => listLayers(openModel(files)),
   check_exclusions: async ({ files, exclude }) => checkExclusions(openModel(files), exclude),
-  inspect_dataset: async ({ file, spec }) =>
-    (await openDataset(openByteSource(file.path), { ...datasetOptions(spec), verify: true })).facts,
+  inspect_dataset: ({ file, spec }) => inspectDataset(openByteSource(file.path), datasetOptions(spec)),
   plan_job: (request, context) => kindOf(request.spec).plan(request, ENVIRONMENT, context),
   run_job: (request, context) => kindOf(request.spec).run(request, ENVIRONMENT, context),
 };

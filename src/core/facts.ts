@@ -50,12 +50,59 @@ export interface LayerFacts {
   readonly channel_range_spread: number | null;
 }
 
+/** What the values of an array are like. */
+export interface FieldContent {
+  /** Of the finite values; null where there are none. */
+  readonly min: number | null;
+  readonly max: number | null;
+  /** How many values are NaN or infinite, and where the first one is. */
+  readonly non_finite: number;
+  readonly first_non_finite: { readonly sample: number; readonly value: "nan" | "inf" | "-inf" } | null;
+}
+
+/** An integer among the labels. */
+export interface LabelValue {
+  readonly value: number;
+  readonly count: number;
+  readonly first_sample: number;
+}
+
+export interface LabelFacts extends FieldContent {
+  readonly dtype: DType;
+  /** Without the sample axis. */
+  readonly shape: readonly number[];
+  /** Labels of all samples. */
+  readonly count: number;
+  /** Whether all are whole numbers, whatever their dtype. */
+  readonly integers: boolean;
+  /** Whether every row along the last axis has a single 1 among zeros. */
+  readonly one_hot: boolean;
+  /** How many different integers there are; null when they are not integers, or too many to count. */
+  readonly distinct: number | null;
+  /** The smallest and the largest integers, ascending: all of them when they are few. */
+  readonly outermost: readonly LabelValue[];
+}
+
+export interface DatasetWarning {
+  readonly code: "non_finite" | "all_zero" | "constant";
+  readonly field: string;
+  readonly message: string;
+}
+
 export interface DatasetFacts {
   readonly samples: number;
-  /** Shapes without the sample axis. */
-  readonly fields: readonly { readonly name: string; readonly dtype: DType; readonly shape: readonly number[] }[];
+  /** Shapes without the sample axis. `content` is null for images, which are always finite, and missing where it was not looked for. */
+  readonly fields: readonly {
+    readonly name: string;
+    readonly dtype: DType;
+    readonly shape: readonly number[];
+    readonly content?: FieldContent | null;
+  }[];
   readonly has_labels: boolean;
   readonly classes: readonly string[] | null;
+  /** Null without labels; missing where they were not looked at. */
+  readonly labels?: LabelFacts | null;
+  readonly warnings?: readonly DatasetWarning[];
 }
 
 /** Why something is so: why a node is left alone, what keeps a model from being trained. `code` is stable snake_case, `message` a sentence. */
@@ -250,7 +297,7 @@ export interface JobMetrics {
     readonly value: number | null;
     readonly ok: boolean;
   }[];
-  /** What no limit was set for and has to be known all the same; `value` is the ratio that the message is about. */
+  /** What no limit was set for and has to be known all the same; `value` is the number that the message is about. */
   readonly warnings: readonly { readonly code: string; readonly message: string; readonly value: number }[];
   readonly environment: {
     readonly onnxruntime: string;

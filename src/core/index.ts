@@ -1,13 +1,21 @@
 /** The public surface of the library. `runtime/` is not part of it: who runs models passes `openSession` in. */
 export { trainableOperators } from "./autodiff/gradient.ts";
 export type { ByteSource, ScratchBytes } from "./data/byte-source.ts";
-export { type Dataset, type DatasetOptions, datasetView, openDataset } from "./data/dataset.ts";
+export { type Dataset, type DatasetOptions, datasetView, inspectDataset, openDataset } from "./data/dataset.ts";
 export { checkDatasetFits, feedsFor } from "./data/fit.ts";
 export type { ImageDecoder } from "./data/images.ts";
+export {
+  type LabelMeaning,
+  type LabelReading,
+  type LabelVerdict,
+  readLabels,
+  withLabelReading,
+  withoutLabels,
+} from "./data/label-reading.ts";
 export { type DatasetSpec, TABLE_DTYPES } from "./data/spec.ts";
 export type { Distillation } from "./distill/distillation.ts";
-export { type DistillationLoss, pairOutputs } from "./distill/objective.ts";
-export { checkHints, distillOffline } from "./distill/offline.ts";
+export { type DistillationLoss, outputMisfit, pairOutputs } from "./distill/objective.ts";
+export { checkObjective, distillOffline } from "./distill/offline.ts";
 export { type Derivation, deriveStudent, parameterCount } from "./distill/student.ts";
 export { CoreError, type CoreErrorCode, checkCancelled } from "./errors.ts";
 export { BrokenModel } from "./evaluate/comparison.ts";
@@ -46,7 +54,7 @@ export { Random } from "./random.ts";
 export type { OpenSession, Session } from "./runtime/session.ts";
 export type { TrainingSettings } from "./train/loop.ts";
 export { OPTIMIZERS } from "./train/optimizer.ts";
-export { type Samples, samplesOf, splitIndices } from "./train/samples.ts";
+export { heldOutCount, type Samples, samplesOf, splitIndices } from "./train/samples.ts";
 export { SCHEDULES } from "./train/schedule.ts";
 export { checkTrainable } from "./train/trainable.ts";
 export type { ValidationMetric } from "./train/validate.ts";

@@ -29,8 +29,10 @@ export interface JobInputs<S extends JobSpec = JobSpec> {
    * facts are those found when the model was stored.
    */
   readonly models: Readonly<Record<string, { readonly files: readonly LocalFile[]; readonly facts: ModelFacts }>>;
-  /** Datasets by id, for the ids that the spec names. */
-  readonly datasets: Readonly<Record<string, { readonly file: LocalFile; readonly spec: unknown }>>;
+  /** Datasets by id, for the ids that the spec names; the facts are those found when the dataset was stored. */
+  readonly datasets: Readonly<
+    Record<string, { readonly file: LocalFile; readonly spec: unknown; readonly facts: DatasetFacts }>
+  >;
 }
 
 export interface JobRequest<S extends JobSpec = JobSpec> extends JobInputs<S> {

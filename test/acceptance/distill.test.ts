@@ -185,7 +185,7 @@ describe("training and distillation", () => {
     );
     assert.deepEqual(
       await refusalOf({ params: { ...params, teacher_model_id: ids.teacher, student: { model_id: jobs.modelId } } }),
-      ["/params/dataset_id dataset_mismatch"],
+      ["/params/dataset_id dataset_mismatch", "/params/loss/outputs shape_mismatch"],
     );
   });
 

@@ -677,6 +677,10 @@ export interface components {
             fields: components["schemas"]["DatasetField"][];
             has_labels: boolean;
             classes: string[] | null;
+            /** @description Null without labels, and for datasets of earlier versions. */
+            labels: components["schemas"]["DatasetLabels"] | null;
+            /** @description What is strange about the values. */
+            warnings: components["schemas"]["DatasetWarning"][];
             metadata: components["schemas"]["Metadata"];
         };
         /** @description `shape` is that of one sample. */
@@ -684,6 +688,8 @@ export interface components {
             name: string;
             dtype: components["schemas"]["DType"];
             shape: number[];
+            /** @description Null for images, and for datasets of earlier versions. */
+            content: components["schemas"]["FieldContent"] | null;
         };
         DatasetForm: {
             /** Format: binary */
@@ -694,6 +700,30 @@ export interface components {
             /** @description A JSON object of strings, as in `Metadata`. */
             metadata?: string;
         };
+        /** @description What the labels are like. `shape` is that of one sample. */
+        DatasetLabels: {
+            dtype: components["schemas"]["DType"];
+            shape: number[];
+            /** Format: int64 */
+            count: number;
+            /** @description Of the finite values; null where there are none. */
+            min: number | null;
+            max: number | null;
+            /**
+             * Format: int64
+             * @description Values that are NaN or infinite.
+             */
+            non_finite: number;
+            first_non_finite: components["schemas"]["NonFinitePlace"] | null;
+            /** @description All are whole numbers, whatever their dtype. */
+            integers: boolean;
+            /** @description Every row along the last axis has a single 1 among zeros. */
+            one_hot: boolean;
+            /** @description Null when they are not integers, or too many to count. */
+            distinct: number | null;
+            /** @description The smallest and the largest integers: all of them when they are few. */
+            outermost: components["schemas"]["LabelValue"][];
+        };
         DatasetPage: {
             data: components["schemas"]["Dataset"][];
             /** @description Null on the last page. */
@@ -701,6 +731,12 @@ export interface components {
         };
         /** @description What the file itself does not say. `.npz` and `.safetensors` say it all and take none. */
         DatasetSpec: components["schemas"]["ArraySpec"] | components["schemas"]["ImagesSpec"] | components["schemas"]["CsvSpec"] | components["schemas"]["JsonlSpec"];
+        /** @description `non_finite`, `all_zero`, `constant`, or what later versions add. */
+        DatasetWarning: {
+            code: string;
+            field: string;
+            message: string;
+        };
         /** @description How the student is made from the teacher, with its weights. */
         Derivation: components["schemas"]["DeriveLayers"] | components["schemas"]["DeriveWidth"] | components["schemas"]["DeriveRank"];
         /** @description Share of the repeated blocks. */
@@ -787,6 +823,11 @@ export interface components {
             output_loss?: "kl" | "dkd" | "mse" | "huber" | "cosine";
             /** @default 0 */
             label_smoothing?: number;
+            /**
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
+             * @default null
+             */
+            ignore_label?: number | null;
             /**
              * @description Of `dkd`: the weight of the target class.
              * @default 1
@@ -924,6 +965,11 @@ export interface components {
             /** @default 0 */
             label_smoothing: number;
             /**
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
+             * @default null
+             */
+            ignore_label: number | null;
+            /**
              * @description Of `dkd`: the weight of the target class.
              * @default 1
              */
@@ -1005,10 +1051,15 @@ export interface components {
              */
             samples: number;
             /**
-             * @description Needs labels in the dataset. Null: `top1` when there are integer labels, else none.
+             * @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at.
              * @default null
              */
-            metric: ("top1" | "top5" | "mse") | null;
+            metric: ("top1" | "top5" | "mse" | "none") | null;
+            /**
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
+             * @default null
+             */
+            ignore_label: number | null;
             /**
              * @description Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`; those without a name are called by input and axis, `{ "x.3": 320 }`.
              * @default {}
@@ -1386,10 +1437,15 @@ export interface components {
              */
             samples?: number;
             /**
-             * @description Needs labels in the dataset. Null: `top1` when there are integer labels, else none.
+             * @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at.
              * @default null
              */
-            metric?: ("top1" | "top5" | "mse") | null;
+            metric?: ("top1" | "top5" | "mse" | "none") | null;
+            /**
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
+             * @default null
+             */
+            ignore_label?: number | null;
             /**
              * @description Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`; those without a name are called by input and axis, `{ "x.3": 320 }`.
              * @default {}
@@ -1410,6 +1466,18 @@ export interface components {
              */
             data: "evaluation" | "validation" | "calibration" | "synthetic";
             outputs: components["schemas"]["OutputFidelity"][];
+        };
+        /** @description What the values are like. */
+        FieldContent: {
+            /** @description Of the finite values; null where there are none. */
+            min: number | null;
+            max: number | null;
+            /**
+             * Format: int64
+             * @description Values that are NaN or infinite.
+             */
+            non_finite: number;
+            first_non_finite: components["schemas"]["NonFinitePlace"] | null;
         };
         FieldError: {
             /** @description RFC 6901 pointer into the JSON body, or `#/query/…`, `#/path/…`, `#/headers/…`. */
@@ -1649,6 +1717,13 @@ export interface components {
             /** @description Column of the labels: class numbers, class names (their sorted list becomes `classes`), or numbers. */
             labels?: string;
         };
+        LabelValue: {
+            value: number;
+            /** Format: int64 */
+            count: number;
+            /** Format: int64 */
+            first_sample: number;
+        };
         /** @description Measured in one run, interleaved A B A B, after warm-up. */
         LatencyMetrics: {
             before: components["schemas"]["Timing"];
@@ -1838,6 +1913,13 @@ export interface components {
             op: string;
             code: string;
             message: string;
+        };
+        /** @description The first of them. */
+        NonFinitePlace: {
+            /** Format: int64 */
+            sample: number;
+            /** @enum {string} */
+            value: "nan" | "inf" | "-inf";
         };
         /** offline distillation */
         OfflineDistillParams: {
@@ -3286,11 +3368,19 @@ export interface operations {
                      *                 3,
                      *                 48,
                      *                 320
-                     *               ]
+                     *               ],
+                     *               "content": {
+                     *                 "min": -1,
+                     *                 "max": 1,
+                     *                 "non_finite": 0,
+                     *                 "first_non_finite": null
+                     *               }
                      *             }
                      *           ],
                      *           "has_labels": false,
                      *           "classes": null,
+                     *           "labels": null,
+                     *           "warnings": [],
                      *           "metadata": {}
                      *         }
                      *       ],
@@ -3354,11 +3444,19 @@ export interface operations {
                      *             3,
                      *             48,
                      *             320
-                     *           ]
+                     *           ],
+                     *           "content": {
+                     *             "min": -1,
+                     *             "max": 1,
+                     *             "non_finite": 0,
+                     *             "first_non_finite": null
+                     *           }
                      *         }
                      *       ],
                      *       "has_labels": false,
                      *       "classes": null,
+                     *       "labels": null,
+                     *       "warnings": [],
                      *       "metadata": {}
                      *     }
                      */
@@ -3390,11 +3488,19 @@ export interface operations {
                      *             3,
                      *             48,
                      *             320
-                     *           ]
+                     *           ],
+                     *           "content": {
+                     *             "min": -1,
+                     *             "max": 1,
+                     *             "non_finite": 0,
+                     *             "first_non_finite": null
+                     *           }
                      *         }
                      *       ],
                      *       "has_labels": false,
                      *       "classes": null,
+                     *       "labels": null,
+                     *       "warnings": [],
                      *       "metadata": {}
                      *     }
                      */
@@ -3449,11 +3555,19 @@ export interface operations {
                      *             3,
                      *             48,
                      *             320
-                     *           ]
+                     *           ],
+                     *           "content": {
+                     *             "min": -1,
+                     *             "max": 1,
+                     *             "non_finite": 0,
+                     *             "first_non_finite": null
+                     *           }
                      *         }
                      *       ],
                      *       "has_labels": false,
                      *       "classes": null,
+                     *       "labels": null,
+                     *       "warnings": [],
                      *       "metadata": {}
                      *     }
                      */
@@ -3835,6 +3949,7 @@ export interface operations {
                      *             "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
                      *             "samples": 100,
                      *             "metric": null,
+                     *             "ignore_label": null,
                      *             "dims": {
                      *               "w": 320
                      *             },
@@ -3977,6 +4092,7 @@ export interface operations {
                      *         "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
                      *         "samples": 100,
                      *         "metric": null,
+                     *         "ignore_label": null,
                      *         "dims": {
                      *           "w": 320
                      *         },
@@ -4071,6 +4187,7 @@ export interface operations {
                      *         "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
                      *         "samples": 100,
                      *         "metric": null,
+                     *         "ignore_label": null,
                      *         "dims": {
                      *           "w": 320
                      *         },
@@ -4296,6 +4413,7 @@ export interface operations {
                      *         "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
                      *         "samples": 100,
                      *         "metric": null,
+                     *         "ignore_label": null,
                      *         "dims": {
                      *           "w": 320
                      *         },
@@ -4392,6 +4510,7 @@ export interface operations {
                      *         "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
                      *         "samples": 100,
                      *         "metric": null,
+                     *         "ignore_label": null,
                      *         "dims": {
                      *           "w": 320
                      *         },

@@ -44,11 +44,12 @@ export async function quantizeJob(
     const files = [{ name: "original.onnx", path }];
     const context = { signal: new AbortController().signal, news: () => {} };
     const facts = await TASK_HANDLERS.inspect_model({ files, dims: {} }, context).catch(() => factsSaying("nothing"));
+    const found = dataset && (await TASK_HANDLERS.inspect_dataset({ file: data, spec: null }, context));
     const outcome = await runQuantizeJob(
       {
         spec,
         models: { mdl_1: { files, facts } },
-        datasets: dataset ? { dst_1: { file: data, spec: null } } : {},
+        datasets: found ? { dst_1: { file: data, spec: null, facts: found } } : {},
         job_id: "job_1",
         scratch,
         threads: 1,

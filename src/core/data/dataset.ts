@@ -3,6 +3,7 @@ import type { DatasetFacts } from "../facts.ts";
 import type { Tensor } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
 import { type ByteSource, memoryScratch, type ScratchBytes } from "./byte-source.ts";
+import { describeContent } from "./content.ts";
 import { readCsv } from "./csv.ts";
 import { type ImageDecoder, readImages } from "./images.ts";
 import { readJsonl } from "./jsonl.ts";
@@ -79,7 +80,15 @@ export interface DatasetOptions {
  * Throws `invalid_dataset` with the array, file or column at fault, or `limit_exceeded`.
  */
 export async function openDataset(source: ByteSource, options: DatasetOptions = {}): Promise<Dataset> {
-  return datasetOf(await readContents(source, options));
+  return new ArrayDataset(partsOf(await readContents(source, options)));
+}
+
+/** The facts of a dataset, checked (`verify`) and with what its values are like, which takes a pass over them. Throws as `openDataset` does. */
+export async function inspectDataset(source: ByteSource, options: DatasetOptions = {}): Promise<DatasetFacts> {
+  const contents = await readContents(source, { ...options, verify: true });
+  const { facts, fields, labels } = partsOf(contents);
+  // What has to be decoded first is images: their values are finite because their spec is.
+  return describeContent(facts, contents.prepare ? [] : fields, labels);
 }
 
 async function readContents(source: ByteSource, options: DatasetOptions): Promise<Contents> {
@@ -113,8 +122,15 @@ async function readArrays(
   throw new CoreError("invalid_dataset", "The file is none of the formats that can be read: .npz, .npy, .safetensors.");
 }
 
-/** A dataset of what a file holds; without labels of their own, the array called `labels` has them. */
-function datasetOf(contents: Contents): Dataset {
+/** What a dataset is made of. */
+interface DatasetParts extends Pick<Contents, "prepare"> {
+  readonly facts: DatasetFacts;
+  readonly fields: readonly SampleArray[];
+  readonly labels: SampleArray | undefined;
+}
+
+/** The arrays of what a file holds; without labels of their own, the array called `labels` has them. */
+function partsOf(contents: Contents): DatasetParts {
   const { arrays } = contents;
   const fields = contents.labels ? arrays : arrays.filter(({ name }) => name !== LABELS);
   const labels = contents.labels ? { name: LABELS, ...contents.labels } : arrays.find(({ name }) => name === LABELS);
@@ -124,12 +140,17 @@ function datasetOf(contents: Contents): Dataset {
   if (labels?.dims.length === 0) {
     throw new CoreError("invalid_dataset", "The labels have no sample axis.", LABELS);
   }
-  return new ArrayDataset(
-    samples,
-    fields.map((array) => new SampleArray(array)),
-    labels && new SampleArray(labels),
-    contents,
-  );
+  return {
+    facts: {
+      samples,
+      fields: fields.map(({ name, dtype, dims }) => ({ name, dtype, shape: dims.slice(1) })),
+      has_labels: labels !== undefined,
+      classes: contents.classes ?? null,
+    },
+    fields: fields.map((array) => new SampleArray(array)),
+    labels: labels && new SampleArray(labels),
+    prepare: contents.prepare,
+  };
 }
 
 /** The first axis of every array, which must be the same one; arrays without axes hold for all samples. */
@@ -156,21 +177,11 @@ class ArrayDataset implements Dataset {
   readonly #labels: SampleArray | undefined;
   readonly #prepare: Contents["prepare"];
 
-  constructor(
-    samples: number,
-    fields: readonly SampleArray[],
-    labels: SampleArray | undefined,
-    { classes, prepare }: Pick<Contents, "classes" | "prepare">,
-  ) {
+  constructor({ facts, fields, labels, prepare }: DatasetParts) {
+    this.facts = facts;
     this.#fields = fields;
     this.#labels = labels;
     this.#prepare = prepare;
-    this.facts = {
-      samples,
-      fields: fields.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
-      has_labels: labels !== undefined,
-      classes: classes ?? null,
-    };
   }
 
   batches(options: BatchOptions): AsyncIterable<Batch> {

@@ -1,7 +1,7 @@
 /** The final numbers of a distillation: one metric, of every network, over the same samples. */
-import { checkCancelled } from "../errors.ts";
+import { CoreError, checkCancelled } from "../errors.ts";
 import type { Model } from "../onnx/ir.ts";
-import { floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import { floatsOf, type Tensor, tensorOf, withoutUnitAxes } from "../onnx/tensor.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import type { Samples } from "../train/samples.ts";
 import type { TrainableModel, TrainedValues } from "../train/trainable.ts";
@@ -94,12 +94,13 @@ export async function judgeEnsemble(
   }
 }
 
-/** The mean of tensors of one shape; of the softmax over their last axis, where they are class scores. */
+/** The mean of tensors of one shape; of the softmax over their last axis that is not of one, where they are class scores. */
 function meanOf(answers: readonly Tensor[], scores: boolean): Tensor {
   const { dims } = answers[0]!;
+  const width = withoutUnitAxes(dims).at(-1)!;
   const mean = new Float32Array(floatsOf(answers[0]!).length);
   for (const answer of answers) {
-    const values = scores ? softmaxOf(floatsOf(answer), dims.at(-1)!) : floatsOf(answer);
+    const values = scores ? softmaxOf(floatsOf(answer), width) : floatsOf(answer);
     for (const [i, value] of values.entries()) mean[i]! += value / answers.length;
   }
   return tensorOf("float32", dims, mean);
@@ -124,7 +125,16 @@ function softmaxOf(logits: Float32Array, width: number): Float32Array {
 export function agreementWith({ outputLoss }: DistillationLoss, pair: OutputPair): ValidationMetric {
   const values = (outputs: Named, targets: Named) => {
     const student = outputs[pair.student]!;
-    return { s: floatsOf(student), t: floatsOf(targets[outputTarget(pair.teacher)]!), width: student.dims.at(-1)! };
+    const teacher = targets[outputTarget(pair.teacher)]!;
+    const [ours, theirs] = [withoutUnitAxes(student.dims), withoutUnitAxes(teacher.dims)];
+    if (`${ours}` !== `${theirs}`) {
+      throw new CoreError(
+        "invalid_params",
+        `The student cannot be judged by its teacher: its output "${pair.student}" is [${student.dims}] and the teacher's "${pair.teacher}" [${teacher.dims}].`,
+        pair.student,
+      );
+    }
+    return { s: floatsOf(student), t: floatsOf(teacher), width: ours.at(-1)! };
   };
   if (outputLoss === "kl" || outputLoss === "dkd") {
     return {

@@ -1,8 +1,10 @@
 /** What a student is asked to learn: the parts of the loss, as a job names them, and how they read student and teacher. */
 
 import { CoreError, located } from "../errors.ts";
+import type { ValueFacts } from "../facts.ts";
 import { didYouMean, nearestNames } from "../nearest-names.ts";
 import { DTYPES } from "../onnx/dtype.ts";
+import type { GraphBuilder } from "../onnx/graph-builder.ts";
 import type { Value } from "../onnx/ir.ts";
 import {
   attentionKl,
@@ -13,15 +15,7 @@ import {
   relationalDistance,
   relationKl,
 } from "../train/distillation-losses.ts";
-import {
-  cosineDistance,
-  crossEntropy,
-  distillationKl,
-  huber,
-  logitsOf,
-  meanSquaredError,
-  shapedLike,
-} from "../train/losses.ts";
+import { cosineDistance, crossEntropy, distillationKl, huber, logitsOf, meanSquaredError } from "../train/losses.ts";
 import type { LossTerm, Objective, ObjectiveContext } from "../train/step-graph.ts";
 import type { TeacherValue } from "./teacher.ts";
 
@@ -46,6 +40,8 @@ export interface DistillationLoss {
   readonly labelWeight: number;
   readonly outputLoss: OutputLoss;
   readonly labelSmoothing: number;
+  /** The label of what has none: it counts neither as a class nor as a number. Null when there is no such label. */
+  readonly ignoreLabel: number | null;
   /** Weights of the two parts of `dkd`. */
   readonly alpha: number;
   readonly beta: number;
@@ -61,6 +57,7 @@ export const DISTILLATION_LOSS: DistillationLoss = {
   labelWeight: 0.1,
   outputLoss: "kl",
   labelSmoothing: 0,
+  ignoreLabel: null,
   alpha: 1,
   beta: 8,
   hints: [],
@@ -113,6 +110,32 @@ export function pairOutputs(
   return pairs;
 }
 
+/** Why a loss cannot compare two outputs, or `unknown` where their shapes do not say; undefined when it can. */
+export function outputMisfit(
+  kind: OutputLoss,
+  teacher: ValueFacts,
+  student: ValueFacts,
+): { readonly about: "shapes" | "loss"; readonly message: string } | "unknown" | undefined {
+  const [theirs, ours] = [teacher, student].map(({ shape }) => shape?.slice(1).filter((dim) => dim !== 1));
+  if (!theirs || !ours) return "unknown";
+  const text = ({ name, shape }: ValueFacts) => `"${name}" [${shape!.map((dim) => dim ?? "?").join(", ")}]`;
+  const isOpen = [...theirs, ...ours].some((dim) => typeof dim !== "number");
+  const fits = theirs.length === ours.length && theirs.every((dim, i) => dim === ours[i] || isSymbolic(dim, ours[i]));
+  if (!fits && (!isOpen || theirs.length === ours.length)) {
+    const message = `The teacher's output ${text(teacher)} and the student's ${text(student)} cannot be compared: behind the first axis, which counts the samples, only axes of 1 may differ.`;
+    return { about: "shapes", message };
+  }
+  if (ours.length === 0 && theirs.length === 0 && kind !== "mse" && kind !== "huber") {
+    const message = `The loss ${kind} compares scores of classes or directions, and the output ${text(student)} has one number for each sample: take mse or huber.`;
+    return { about: "loss", message };
+  }
+  return fits && theirs.every((dim, i) => dim !== null && dim === ours[i]) ? undefined : "unknown";
+}
+
+function isSymbolic(...dims: readonly (number | string | null | undefined)[]): boolean {
+  return dims.some((dim) => typeof dim !== "number");
+}
+
 /** What must be read from the teacher for these losses. */
 export function teacherValues(loss: DistillationLoss, pairs: readonly OutputPair[]): readonly TeacherValue[] {
   const scores = loss.outputLoss === "kl" || loss.outputLoss === "dkd";
@@ -130,7 +153,8 @@ export const LABELS = "labels";
 
 /**
  * label_weight · L(labels) + kl_weight · L(teacher's outputs) + Σ hints. Labels belong to the first pair of outputs: integers are classes
- * (cross-entropy), floats of the output's shape are values (mean squared error).
+ * (cross-entropy), floats of the output's shape are values (mean squared error). Refusals are located in the loss: at `label_weight`,
+ * `output_loss` or the hint.
  */
 export function distillationObjective(loss: DistillationLoss, pairs: readonly OutputPair[]): Objective {
   return (context) => {
@@ -141,7 +165,7 @@ export function distillationObjective(loss: DistillationLoss, pairs: readonly Ou
       terms.push({
         name: "label",
         weight: loss.labelWeight,
-        value: labelLoss(context, value(pairs[0]!.student), labels, loss),
+        value: located(["label_weight"], () => labelLoss(context, value(pairs[0]!.student), labels, loss)),
       });
     }
     if (loss.klWeight > 0) {
@@ -149,7 +173,8 @@ export function distillationObjective(loss: DistillationLoss, pairs: readonly Ou
         const name = pairs.length === 1 ? loss.outputLoss : `${loss.outputLoss} ${pair.student}`;
         const [s, t] = [value(pair.student), target(outputTarget(pair.teacher))];
         const weight = loss.klWeight / pairs.length;
-        terms.push({ name, weight, value: OUTPUT_LOSSES[loss.outputLoss](context, s, t, loss) });
+        const compare = () => OUTPUT_LOSSES[loss.outputLoss](context, s, t, loss);
+        terms.push({ name, weight, value: located(["output_loss"], compare) });
       }
     }
     for (const [i, spec] of loss.hints.entries()) {
@@ -170,7 +195,7 @@ export const OUTPUT_LOSSES: Readonly<
   Record<OutputLoss, (context: ObjectiveContext, s: Value, t: Value, loss: DistillationLoss) => Value>
 > = {
   kl: ({ g }, s, t, { temperature }) => distillationKl(g, logitsOf(s), t, temperature),
-  dkd: ({ g, target }, s, t, loss) => decoupledKl(g, logitsOf(s), t, target(LABELS), loss),
+  dkd: ({ g, target }, s, t, loss) => decoupledKl(g, logitsOf(s), t, asClasses(g, target(LABELS)), loss),
   mse: ({ g }, s, t) => meanSquaredError(g, s, t),
   huber: ({ g }, s, t) => huber(g, s, t),
   cosine: ({ g }, s, t) => cosineDistance(g, s, t),
@@ -181,12 +206,26 @@ export function labelLoss(
   { g }: ObjectiveContext,
   output: Value,
   labels: Value,
-  { labelSmoothing }: DistillationLoss,
+  loss: Pick<DistillationLoss, "labelSmoothing" | "ignoreLabel">,
 ): Value {
-  const kind = labels.dtype && DTYPES[labels.dtype].kind;
-  if (kind === "int" || kind === "uint") {
-    const whole = labels.dtype === "int64" || labels.dtype === "int32" ? labels : g.cast(labels, "int64");
-    return crossEntropy(g, logitsOf(output), whole, labelSmoothing);
+  if (isInteger(labels)) {
+    return crossEntropy(g, logitsOf(output), asClasses(g, labels), loss.labelSmoothing, loss.ignoreLabel);
   }
-  return meanSquaredError(g, output, shapedLike(g, labels, output));
+  return meanSquaredError(g, output, labels, loss.ignoreLabel);
+}
+
+function isInteger({ dtype }: Value): boolean {
+  const kind = dtype && DTYPES[dtype].kind;
+  return kind === "int" || kind === "uint";
+}
+
+/** Integer labels in a dtype that indices may have. Throws `invalid_params` for labels that are numbers. */
+function asClasses(g: GraphBuilder, labels: Value): Value {
+  if (!isInteger(labels)) {
+    throw new CoreError("invalid_params", `The labels are ${labels.dtype}; classes are integers.`, labels.name);
+  }
+  if (labels.dtype === "int64" || labels.dtype === "int32") return labels;
+  const cast = g.cast(labels, "int64");
+  cast.shape = labels.shape;
+  return cast;
 }

@@ -125,14 +125,21 @@ export async function distillOffline(spec: OfflineDistillation, hooks: PhaseHook
 
 /**
  * Throws `invalid_params`, with the name and its path in the loss, where a hint names a value that teacher or student does not have, or
- * pairs values whose shapes cannot be compared: the step of a small batch is built, and not run.
+ * where outputs, labels or hinted values have shapes that cannot be compared, or a batch of `batchSize` is too small for its statistics: the step of a small batch is built, and not run. Throws
+ * `unsupported` where the student cannot be trained.
  */
-export async function checkHints(
-  { teacher, student, loss, samples }: Pick<OfflineDistillation, "student" | "loss" | "samples"> & { teacher: Model },
+export async function checkObjective(
+  {
+    teacher,
+    student,
+    loss,
+    samples,
+    batchSize,
+  }: Pick<OfflineDistillation, "teacher" | "student" | "loss" | "samples"> & { readonly batchSize: number },
   options: { readonly openSession: OpenSession; readonly threads: number },
 ): Promise<void> {
-  const pairs = pairOutputs(teacher.graph.outputs, student.graph.outputs, loss.outputs);
-  for (const [whose, model] of Object.entries({ teacher, student })) {
+  const pairs = pairOutputs((teacher ?? student).graph.outputs, student.graph.outputs, loss.outputs);
+  for (const [whose, model] of Object.entries({ ...(teacher && { teacher }), student })) {
     const known = new Set(model.graph.nodes.flatMap(({ outputs }) => outputs.map(({ name }) => name)));
     for (const [i, hint] of loss.hints.entries()) {
       const name = hint[whose as "teacher" | "student"];
@@ -144,17 +151,20 @@ export async function checkHints(
     }
   }
   const trainable = createTrainable(student, { watch: loss.hints.map((hint) => hint.student) });
-  const opened = await openTeacher(teacher, teacherValues(loss, pairs), options);
+  const read = teacherValues(loss, pairs);
+  const opened = teacher && read.length > 0 ? await openTeacher(teacher, read, options) : null;
   try {
-    const { feeds, targets } = samples.gather(Uint32Array.from({ length: Math.min(2, samples.count) }, (_, i) => i));
+    const { feeds, targets } = samples.gather(
+      Uint32Array.from({ length: Math.min(2, batchSize, samples.count) }, (_, i) => i),
+    );
     await buildStepGraph([soloNetwork(trainable)], {
-      batch: { feeds, targets: { ...targets, ...(await opened.run(feeds)) } },
+      batch: { feeds, targets: { ...targets, ...(await opened?.run(feeds)) } },
       objective: distillationObjective(loss, pairs),
       seed: 0,
       openSession: options.openSession,
     });
   } finally {
-    await opened.close();
+    await opened?.close();
   }
 }
 

@@ -73,9 +73,12 @@ async function derive(teacher: Model, derivation: Derivation, options: DeriveOpt
 
 function calibrationBatches(samples: Samples) {
   const count = Math.min(samples.count, CALIBRATION_SAMPLES);
+  // Of about one size: what is taken from a last batch of one sample is no statistic.
+  const parts = Math.ceil(count / CALIBRATION_BATCH);
   const batches = [];
-  for (let start = 0; start < count; start += CALIBRATION_BATCH) {
-    const rows = Math.min(CALIBRATION_BATCH, count - start);
+  for (let part = 0; part < parts; part++) {
+    const start = Math.floor((part * count) / parts);
+    const rows = Math.floor(((part + 1) * count) / parts) - start;
     // Spread over the dataset, which may be sorted by class.
     const indices = Uint32Array.from({ length: rows }, (_, i) => Math.floor(((start + i) * samples.count) / count));
     batches.push(samples.gather(indices).feeds);

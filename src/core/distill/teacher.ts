@@ -5,7 +5,7 @@
 import { CoreError, checkCancelled } from "../errors.ts";
 import type { Model, Value } from "../onnx/ir.ts";
 import { modelToBytes } from "../onnx/save.ts";
-import { elementCount, floatsOf, type Tensor, tensor, tensorOf } from "../onnx/tensor.ts";
+import { elementCount, floatsOf, type Tensor, tensor, tensorOf, withoutUnitAxes } from "../onnx/tensor.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import { logitsOf } from "../train/losses.ts";
 import { gatherRows, type Samples } from "../train/samples.ts";
@@ -111,7 +111,7 @@ function float32Of(value: Tensor): Float32Array<ArrayBuffer> {
 /** Scores whose rows are probabilities (a quantized model's Softmax, for instance) become their logarithms; a softmax gives them back. */
 function logScores(value: Tensor): Tensor {
   const scores = float32Of(value);
-  const width = value.dims.at(-1)!;
+  const width = withoutUnitAxes(value.dims).at(-1)!;
   for (let start = 0; start < scores.length; start += width) {
     let sum = 0;
     for (let i = start; i < start + width; i++) sum += scores[i]! < 0 ? Number.NaN : scores[i]!;

@@ -97,8 +97,10 @@ export interface OutputPair {
 }
 
 export interface CompareOptions {
-  /** Null: `top1` when there are integer labels that fit an output, else none. */
+  /** Null: `top1` for integer labels, `mse` for others, where they fit an output; else none. */
   readonly metric: MetricName | null;
+  /** The label of what has none. */
+  readonly ignoreLabel: number | null;
   /** All outputs, by their names, unless given. */
   readonly pairs?: readonly OutputPair[] | undefined;
   readonly onSamples: (samples: number) => void;
@@ -107,7 +109,7 @@ export interface CompareOptions {
 
 /** Runs both models on every batch. */
 export async function compare(pair: Pair, inputs: Inputs, options: CompareOptions): Promise<Comparison> {
-  const { metric, signal, onSamples } = options;
+  const { metric, ignoreLabel, signal, onSamples } = options;
   const nameAfter = options.pairs && new Map(options.pairs.map(({ before, after }) => [before, after]));
   const outputs = pair.before.outputs.filter(({ dtype, name }) => dtype !== null && (nameAfter?.has(name) ?? true));
   const meters = outputs.map((output) => new FidelityMeter(output, outputs.length === 1));
@@ -129,7 +131,7 @@ export async function compare(pair: Pair, inputs: Inputs, options: CompareOption
       if (!candidate) throw new CoreError("internal", `The compressed model has lost the output "${name}".`, name);
       meters[i]!.add(before[name]!, candidate);
     }
-    if (!firstFeeds) accuracy = batch.labels && accuracyMeter(metric, before, batch.labels);
+    if (!firstFeeds) accuracy = batch.labels && accuracyMeter(metric, before, batch.labels, ignoreLabel);
     if (accuracy && batch.labels) accuracy.add(before, after, batch.labels);
     firstFeeds ??= feeds;
     done += batch.count;
@@ -176,11 +178,15 @@ interface AccuracyMeter {
 }
 
 /** The meter of the metric asked for, or of the one that suggests itself; undefined when none does. */
-function accuracyMeter(asked: MetricName | null, outputs: Feeds, labels: Tensor): AccuracyMeter | undefined {
+function accuracyMeter(
+  asked: MetricName | null,
+  outputs: Feeds,
+  labels: Tensor,
+  ignoreLabel: number | null,
+): AccuracyMeter | undefined {
   const metric = asked ?? defaultMetric(labels);
-  const output = metric && outputFor(metric, outputs, labels);
-  if (metric === null) return undefined;
-  if (output === null || output === undefined) {
+  const output = outputFor(metric, outputs, labels);
+  if (output === undefined) {
     if (asked === null) return undefined;
     throw new CoreError(
       "invalid_dataset",
@@ -188,8 +194,8 @@ function accuracyMeter(asked: MetricName | null, outputs: Feeds, labels: Tensor)
       "labels",
     );
   }
-  const before = new MetricMeter(metric);
-  const after = new MetricMeter(metric);
+  const before = new MetricMeter(metric, ignoreLabel);
+  const after = new MetricMeter(metric, ignoreLabel);
   return {
     add(original, compressed, labels) {
       before.add(original[output]!, labels);

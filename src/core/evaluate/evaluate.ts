@@ -48,8 +48,10 @@ export type MeasurePeak = (request: PeakRequest, signal?: AbortSignal) => Promis
 
 export interface EvaluationSpec {
   readonly samples: number;
-  /** Null: `top1` when there are integer labels that fit an output, else none. */
+  /** Null: `top1` for integer labels, `mse` for others, where they fit an output; else none. */
   readonly metric: MetricName | null;
+  /** The label of what has none: it does not count. */
+  readonly ignore_label?: number | null;
   /** Sizes of symbolic dimensions, for synthetic input. */
   readonly dims: Readonly<Record<string, number>>;
   readonly latency: { readonly runs: number; readonly batch_size: number; readonly threads: number };
@@ -67,6 +69,8 @@ export interface EvaluateOptions {
   readonly pairs?: readonly OutputPair[] | undefined;
   readonly spec: EvaluationSpec;
   readonly acceptance: AcceptanceLimits;
+  /** What is known to be wrong before anything is measured. */
+  readonly warnings?: JobMetrics["warnings"] | undefined;
   /** What the passes said about nodes. */
   readonly notes: readonly Note[];
   /** What users call the nodes of the compressed model, by node or value name. */
@@ -162,6 +166,7 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
     const comparison = await timed("fidelity", () =>
       compare(pair, inputs, {
         metric: spec.metric,
+        ignoreLabel: spec.ignore_label ?? null,
         pairs: options.pairs,
         signal,
         onSamples: (samples) =>
@@ -336,7 +341,10 @@ function metricsOf(
       float_islands: fusion.floatIslands,
     },
     training: null,
-    warnings: warningsOf({ size: sizes, latency: speeds, outputs: comparison.outputs }, latency.samplesMs),
+    warnings: [
+      ...(options.warnings ?? []),
+      ...warningsOf({ size: sizes, latency: speeds, outputs: comparison.outputs }, latency.samplesMs),
+    ],
     environment: {
       onnxruntime: host.onnxruntime,
       cpu: host.cpu,

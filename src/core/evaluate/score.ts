@@ -8,13 +8,14 @@ import { FidelityMeter } from "./fidelity.ts";
 import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor } from "./metrics.ts";
 
 /**
- * The metric of a model over labelled batches. Without a name it is the one that the labels are for: `top1` for classes, `mse` for numbers.
+ * The metric of a model over labelled batches; labels of `ignoreLabel` do not count. Without a name it is the one that the labels are for: `top1` for classes, `mse` for numbers.
  * Throws `invalid_dataset` when there are no labels, or no output fits them.
  */
 export async function scoreModel(
   session: Session,
   batches: AsyncIterable<Batch>,
   asked: MetricName | null,
+  ignoreLabel: number | null,
   signal?: AbortSignal,
 ): Promise<{ readonly metric: MetricName; readonly value: number }> {
   let metric: MetricName | undefined;
@@ -24,7 +25,7 @@ export async function scoreModel(
     checkCancelled(signal);
     if (!labels) throw new CoreError("invalid_dataset", "The dataset has no labels.", "labels");
     const outputs = await session.run(feedsFor(session.inputs, feeds), undefined, signal);
-    metric ??= asked ?? defaultMetric(labels) ?? "mse";
+    metric ??= asked ?? defaultMetric(labels);
     output ??= outputFor(metric, outputs, labels);
     if (output === undefined) {
       const wants = `the metric ${metric} wants ${METRICS[metric].wants}`;
@@ -34,7 +35,7 @@ export async function scoreModel(
         "labels",
       );
     }
-    meter ??= new MetricMeter(metric);
+    meter ??= new MetricMeter(metric, ignoreLabel);
     meter.add(outputs[output]!, labels);
   }
   if (!metric || !meter) throw new CoreError("invalid_dataset", "There are no samples.");

@@ -58,6 +58,14 @@ export function elementCount(dims: readonly number[]): number {
   return count;
 }
 
+/**
+ * The axes of stacked samples that say anything: the first, which counts the samples, and of the others those that are not of one. Values of
+ * [n, 5], [n, 1, 5] and [n, 5, 1, 1] are the same numbers in the same order.
+ */
+export function withoutUnitAxes(dims: readonly number[]): readonly number[] {
+  return dims.filter((dim, axis) => axis === 0 || dim !== 1);
+}
+
 /** A tensor over `bytes`, which it takes over. Throws `internal` when the length does not fit dtype and dims. */
 export function tensor(dtype: DType, dims: readonly number[], bytes: Uint8Array): Tensor {
   const expected = byteLengthOf(dtype, elementCount(dims));

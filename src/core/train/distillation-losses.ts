@@ -10,7 +10,7 @@ import { CoreError } from "../errors.ts";
 import { dimsOf, type GraphBuilder, int, ints } from "../onnx/graph-builder.ts";
 import type { Value } from "../onnx/ir.ts";
 import { elementCount } from "../onnx/tensor.ts";
-import { huberOf, klOf } from "./losses.ts";
+import { alignedTo, classLabels, classScorePair, countedLabels, huberOf, klOf, meanOver } from "./losses.ts";
 
 /** Makes a parameter of the loss itself: trained with the student, dropped with the loss. */
 export type AdaptorFactory = (name: string, dims: readonly number[], fanIn: number) => Value;
@@ -23,42 +23,58 @@ function shaped(value: Value, dims: readonly number[]): Value {
 
 /**
  * Decoupled distillation (Zhao et al. 2022): α·TCKD + β·NCKD, each T²·KL. TCKD compares (p_target, 1 − p_target); NCKD the distributions
- * over the other classes. logits [N, K], labels [N].
+ * over the other classes. logits [N, ..., K], labels [N, ...]; positions labelled `ignoreLabel` do not count.
  */
 export function decoupledKl(
   g: GraphBuilder,
-  student: Value,
-  teacher: Value,
-  labels: Value,
-  options: { readonly temperature: number; readonly alpha: number; readonly beta: number },
+  s: Value,
+  t: Value,
+  l: Value,
+  options: {
+    readonly temperature: number;
+    readonly alpha: number;
+    readonly beta: number;
+    readonly ignoreLabel?: number | null;
+  },
 ): Value {
+  const [student, teacher] = classScorePair(g, s, t, "Decoupled distillation");
+  const given = classLabels(g, student, l);
+  const { temperature, alpha, beta, ignoreLabel = null } = options;
+  const counted = ignoreLabel === null ? undefined : countedLabels(g, given, ignoreLabel);
+  const average = (rows: Value) => {
+    const each = g.reshape(rows, dimsOf(given));
+    return counted ? meanOver(g, each, counted) : g.meanAll(each);
+  };
+  // OneHot makes a row of zeros of a label that is no class; such rows do not count.
+  const labels = ignoreLabel === null ? given : g.where(g.equal(given, ignoreLabel), 0, given);
   const classes = dimsOf(student).at(-1)!;
-  const { temperature, alpha, beta } = options;
   const target = g.op("OneHot", [labels, g.constant("int64", [1], [classes]), g.constant("float32", [2], [0, 1])], {
     axis: int(-1),
   });
   target.dtype = "float32";
   const soften = (logits: Value) => g.mul(logits, 1 / temperature);
   const targetShare = (logits: Value) =>
-    g.sum(g.mul(g.op("Softmax", [soften(logits)], { axis: int(-1) }), target), [1]);
+    g.sum(g.mul(g.op("Softmax", [soften(logits)], { axis: int(-1) }), target), [-1]);
   const [pS, pT] = [targetShare(student), targetShare(teacher)];
   // Shares can reach 0 and 1 in float32; ε keeps the logarithms finite.
   const log = (p: Value) => g.log(g.add(p, 1e-7));
   const part = (p: Value, q: Value) => g.mul(p, g.sub(log(p), log(q)));
-  const tckd = g.meanAll(g.add(part(pT, pS), part(g.sub(1, pT), g.sub(1, pS))));
+  const tckd = average(g.add(part(pT, pS), part(g.sub(1, pT), g.sub(1, pS))));
   const others = (logits: Value) => g.op("LogSoftmax", [g.sub(soften(logits), g.mul(target, 1000))], { axis: int(-1) });
   const [logS, logT] = [others(student), others(teacher)];
-  const nckd = klOf(g, logT, logS);
+  const nckd = average(g.sum(g.mul(g.exp(logT), g.sub(logT, logS)), [-1]));
   return g.mul(g.add(g.mul(tckd, alpha), g.mul(nckd, beta)), temperature * temperature);
 }
 
 /**
  * FitNets' hint (Romero et al. 2015): mean (r(F_s) − F_t)², with r a learned 1x1 convolution (for [N, C, …]) or linear map (for token
- * states and vectors) where the widths differ. The larger of two maps is average-pooled to the size of the smaller.
+ * states and vectors) where the widths differ. The larger of two maps is average-pooled to the size of the smaller. Values of different
+ * ranks are compared where only axes of one differ.
  */
 export function hint(g: GraphBuilder, student: Value, teacher: Value, adaptor: AdaptorFactory): Value {
   const [s, t] = [dimsOf(student), dimsOf(teacher)];
-  if (s.length !== t.length) throw mismatch("A hint", student, teacher);
+  if (s.length !== t.length) return g.meanAll(g.square(g.sub(student, alignedTo(g, student, teacher, "A hint"))));
+  if (s[0] !== t[0]) throw mismatch("A hint", student, teacher);
   if (s.length <= 3) {
     if (s.slice(0, -1).some((dim, i) => dim !== t[i])) throw mismatch("A hint", student, teacher);
     const [from, to] = [s.at(-1)!, t.at(-1)!];
@@ -77,7 +93,8 @@ export function hint(g: GraphBuilder, student: Value, teacher: Value, adaptor: A
  * L2 norm. Channels may differ; the larger map is average-pooled to the size of the smaller.
  */
 export function attentionTransfer(g: GraphBuilder, student: Value, teacher: Value): Value {
-  if (dimsOf(student).length !== dimsOf(teacher).length || dimsOf(student).length < 3) {
+  const [ours, theirs] = [dimsOf(student), dimsOf(teacher)];
+  if (ours.length !== theirs.length || ours.length < 3 || ours[0] !== theirs[0]) {
     throw mismatch("Attention transfer", student, teacher);
   }
   const map = (features: Value) => {
@@ -97,6 +114,7 @@ const MAX_RELATED = 64;
  * over distinct pairs, and between the cosines of all angles. Embeddings are flattened to [N, D]; widths may differ.
  */
 export function relationalDistance(g: GraphBuilder, student: Value, teacher: Value): Value {
+  checkRelated(student, teacher);
   const distances = (value: Value) => {
     const { rows, n, width } = embeddings(g, value);
     const difference = g.sub(shaped(g.reshape(rows, [n, 1, width]), [n, 1, width]), g.reshape(rows, [1, n, width]));
@@ -110,6 +128,7 @@ export function relationalDistance(g: GraphBuilder, student: Value, teacher: Val
 
 /** The part of relational distillation that compares angles: cos ∠(x_j − x_i, x_k − x_i) for all i, j, k. */
 export function relationalAngle(g: GraphBuilder, student: Value, teacher: Value): Value {
+  checkRelated(student, teacher);
   const angles = (value: Value) => {
     const { rows, n, width } = embeddings(g, value);
     const difference = g.sub(g.reshape(rows, [1, n, width]), g.reshape(rows, [n, 1, width]));
@@ -117,6 +136,18 @@ export function relationalAngle(g: GraphBuilder, student: Value, teacher: Value)
     return g.matMul(unit, g.transpose(unit, [0, 2, 1]));
   };
   return g.meanAll(huberOf(g, g.sub(angles(student), angles(teacher)), 1));
+}
+
+/** Relations are between the samples of a batch: both sides must have the same ones, and more than one. */
+function checkRelated(student: Value, teacher: Value): void {
+  const [ours, theirs] = [dimsOf(student)[0], dimsOf(teacher)[0]];
+  if (ours !== theirs || ours === undefined) throw mismatch("Relational distillation", student, teacher);
+  if (ours > 1) return;
+  throw new CoreError(
+    "invalid_params",
+    `Relational distillation compares the samples of a batch with each other, and the batch of "${student.name}" has one: take a batch size of 2 or more.`,
+    student.name,
+  );
 }
 
 function embeddings(g: GraphBuilder, value: Value): { rows: Value; n: number; width: number } {
@@ -134,7 +165,8 @@ function embeddings(g: GraphBuilder, value: Value): { rows: Value; n: number; wi
  */
 export function relationKl(g: GraphBuilder, student: Value, teacher: Value, relationHeads: number): Value {
   const [s, t] = [dimsOf(student), dimsOf(teacher)];
-  if (s.length !== 3 || t.length !== 3 || s[1] !== t[1]) throw mismatch("A relation", student, teacher);
+  if (s.length !== 3 || t.length !== 3 || s[0] !== t[0] || s[1] !== t[1])
+    throw mismatch("A relation", student, teacher);
   const logRelations = (value: Value) => {
     const [n, length, width] = dimsOf(value) as [number, number, number];
     if (width % relationHeads !== 0) {

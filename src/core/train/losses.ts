@@ -1,62 +1,134 @@
 /**
  * Losses as ONNX operators, each a scalar: the mean over samples (and positions) unless said otherwise. Their gradients come from the
  * same table as the model's. Shapes of what they read must be known (`resolveStatics`).
+ *
+ * Nothing here broadcasts: two values that are compared must be of one shape but for axes of one, else `invalid_params` is thrown with both
+ * shapes. The first axis counts the samples; class scores are along the last axis that is not of one.
  */
 
 import { CoreError } from "../errors.ts";
 import { dimsOf, type GraphBuilder, int } from "../onnx/graph-builder.ts";
 import type { Value } from "../onnx/ir.ts";
-import { elementCount } from "../onnx/tensor.ts";
+import { withoutUnitAxes } from "../onnx/tensor.ts";
 
 /**
- * What a classifier's loss reads: the scores before a final Softmax, where the output is one over the last axis; otherwise the output
- * itself.
+ * What a classifier's loss reads: the scores before a final Softmax, where the output is one over the axis of the classes; otherwise the
+ * output itself.
  */
 export function logitsOf(output: Value): Value {
   const node = output.producer;
   if (node?.domain !== "" || (node.opType !== "Softmax" && node.opType !== "LogSoftmax")) return output;
-  const rank = output.shape?.length;
+  const { shape } = output;
   const axis = node.int("axis", -1);
-  return axis === -1 || axis + 1 === rank ? node.inputs[0]! : output;
+  if (!shape) return axis === -1 ? node.inputs[0]! : output;
+  const classes = shape.findLastIndex((dim, i) => i > 0 && dim !== 1);
+  const isOverClasses = (axis < 0 ? axis + shape.length : axis) === (classes === -1 ? shape.length - 1 : classes);
+  return isOverClasses ? node.inputs[0]! : output;
+}
+
+/** A value in another shape of the same numbers, which is then known. */
+function inShape(g: GraphBuilder, value: Value, dims: readonly number[]): Value {
+  if (`${dimsOf(value)}` === `${dims}`) return value;
+  const reshaped = g.reshape(value, dims);
+  reshaped.shape = dims;
+  return reshaped;
+}
+
+/** `[4, 1, 5]`, for messages. */
+const shapeText = (value: Value) => `"${value.name}" [${dimsOf(value).join(", ")}]`;
+
+/**
+ * `other` in the shape of `value`: a regressor's [n, 1] and targets [n] would broadcast to [n, n]. Throws `invalid_params` where more than
+ * axes of one differ; `what` begins the sentence.
+ */
+export function alignedTo(g: GraphBuilder, value: Value, other: Value, what: string): Value {
+  const [to, from] = [value, other].map((it) => withoutUnitAxes(dimsOf(it)));
+  if (`${to}` === `${from}`) return inShape(g, other, dimsOf(value));
+  const isPermuted = `${to!.toSorted()}` === `${from!.toSorted()}`;
+  throw new CoreError(
+    "invalid_params",
+    `${what} cannot compare ${shapeText(value)} with ${shapeText(other)}: only axes of 1 may differ` +
+      `${isPermuted ? ", and these are in another order: put a Transpose behind one of them" : ""}.`,
+    value.name,
+  );
+}
+
+/** Class scores as [n, ..., K] without axes of one. Throws `invalid_params` where there are no two classes to choose from. */
+export function classScores(g: GraphBuilder, scores: Value, what: string): Value {
+  const dims = withoutUnitAxes(dimsOf(scores));
+  if (dims.length > 1) return inShape(g, scores, dims);
+  throw new CoreError(
+    "invalid_params",
+    `${what} compares scores of classes, and ${shapeText(scores)} has one number for each sample: use mse or huber for numbers.`,
+    scores.name,
+  );
+}
+
+/** Student's and teacher's class scores in one shape. */
+export function classScorePair(g: GraphBuilder, student: Value, teacher: Value, what: string): readonly [Value, Value] {
+  const aligned = alignedTo(g, student, teacher, what);
+  return [classScores(g, student, what), classScores(g, aligned, what)];
+}
+
+/** Labels in the shape of scores [n, ..., K] without the K. Throws `invalid_params` where there are more or fewer of them. */
+export function classLabels(g: GraphBuilder, scores: Value, labels: Value): Value {
+  const wanted = dimsOf(scores).slice(0, -1);
+  if (`${withoutUnitAxes(dimsOf(labels))}` === `${wanted}`) return inShape(g, labels, wanted);
+  throw new CoreError(
+    "invalid_params",
+    `Labels that are classes must be one integer for each row of scores; ${shapeText(labels)} does not fit scores of [${dimsOf(scores).join(", ")}].`,
+    labels.name,
+  );
+}
+
+/** 1 where a label counts, 0 where it is the one that is ignored; in float32. */
+export function countedLabels(g: GraphBuilder, labels: Value, ignoreLabel: number): Value {
+  const counted = g.cast(g.op("Not", [g.equal(labels, ignoreLabel)]), "float32");
+  counted.shape = dimsOf(labels);
+  return counted;
+}
+
+/** The mean over what `counted` is 1 for, 0 when that is nothing. */
+export function meanOver(g: GraphBuilder, values: Value, counted: Value): Value {
+  const count = g.sumAll(counted);
+  return g.div(g.sumAll(g.mul(values, counted)), g.op("Max", [count, g.scalar(1, count)]));
 }
 
 /**
  * −Σ q log softmax(z), with q = (1 − s)·[class] + s/K for smoothing s (Szegedy et al. 2016).
- * logits [..., K], labels int [...] of classes 0 … K−1.
+ * logits [n, ..., K], labels int [n, ...] of classes 0 … K−1. Positions labelled `ignoreLabel` do not count; where none is left the loss is 0.
  */
-export function crossEntropy(g: GraphBuilder, logits: Value, labels: Value, smoothing = 0): Value {
-  const rank = dimsOf(logits).length;
-  const logP = g.op("LogSoftmax", [logits], { axis: int(-1) });
-  const own = g.op("GatherElements", [logP, g.unsqueeze(labels, [rank - 1])], { axis: int(-1) });
-  const picked = g.neg(g.meanAll(own));
+export function crossEntropy(
+  g: GraphBuilder,
+  logits: Value,
+  labels: Value,
+  smoothing = 0,
+  ignoreLabel: number | null = null,
+): Value {
+  const scores = classScores(g, logits, "Cross-entropy");
+  const classes = classLabels(g, scores, labels);
+  const counted = ignoreLabel === null ? undefined : countedLabels(g, classes, ignoreLabel);
+  const known = ignoreLabel === null ? classes : g.where(g.equal(classes, ignoreLabel), 0, classes);
+  const rank = dimsOf(scores).length;
+  const logP = g.op("LogSoftmax", [scores], { axis: int(-1) });
+  const own = g.op("GatherElements", [logP, g.unsqueeze(known, [rank - 1])], { axis: int(-1) });
+  const average = (rows: Value) => (counted ? meanOver(g, rows, g.unsqueeze(counted, [rank - 1])) : g.meanAll(rows));
+  const picked = g.neg(average(own));
   if (smoothing === 0) return picked;
-  return g.sub(g.mul(picked, 1 - smoothing), g.mul(g.meanAll(logP), smoothing));
+  const all = counted ? average(g.mean(logP, [-1])) : g.meanAll(logP);
+  return g.sub(g.mul(picked, 1 - smoothing), g.mul(all, smoothing));
 }
 
-/**
- * The same numbers in the shape of `like`: a regressor's [n, 1] and targets [n] would broadcast to [n, n]. Throws `invalid_params` when
- * there are more or fewer of them.
- */
-export function shapedLike(g: GraphBuilder, value: Value, like: Value): Value {
-  const [from, to] = [dimsOf(value), dimsOf(like)];
-  if (elementCount(from) !== elementCount(to)) {
-    throw new CoreError(
-      "invalid_params",
-      `Labels that are numbers must have the shape of the output "${like.name}", [${to}]; they are [${from}].`,
-      like.name,
-    );
-  }
-  return `${from}` === `${to}` ? value : g.reshape(value, to);
-}
-
-/** mean (a − b)². */
-export function meanSquaredError(g: GraphBuilder, a: Value, b: Value): Value {
-  return g.meanAll(g.square(g.sub(a, b)));
+/** mean (a − b)²; where `b` is `ignored` the difference does not count. */
+export function meanSquaredError(g: GraphBuilder, a: Value, b: Value, ignored: number | null = null): Value {
+  const target = alignedTo(g, a, b, "The squared error");
+  const squares = g.square(g.sub(a, target));
+  return ignored === null ? g.meanAll(squares) : meanOver(g, squares, countedLabels(g, target, ignored));
 }
 
 /** mean of ½d² where |d| ≤ δ, else δ(|d| − ½δ), with d = a − b (Huber 1964); δ = 1 is smooth L1. */
 export function huber(g: GraphBuilder, a: Value, b: Value, delta = 1): Value {
-  return g.meanAll(huberOf(g, g.sub(a, b), delta));
+  return g.meanAll(huberOf(g, g.sub(a, alignedTo(g, a, b, "The Huber loss")), delta));
 }
 
 /** Elementwise. With c = min(|d|, δ): c·(|d| − ½c). */
@@ -68,28 +140,41 @@ export function huberOf(g: GraphBuilder, difference: Value, delta: number): Valu
 
 /** mean of −t log σ(z) − (1 − t) log(1 − σ(z)) = softplus(z) − t z; logits z and targets t in [0, 1] of one shape. */
 export function binaryCrossEntropy(g: GraphBuilder, logits: Value, targets: Value): Value {
-  return g.meanAll(g.sub(g.op("Softplus", [logits]), g.mul(targets, logits)));
+  const aligned = alignedTo(g, logits, targets, "Binary cross-entropy");
+  return g.meanAll(g.sub(g.op("Softplus", [logits]), g.mul(aligned, logits)));
 }
 
-/** mean of 1 − cos(a, b) over the last axis. */
-export function cosineDistance(g: GraphBuilder, a: Value, b: Value): Value {
+/** mean of 1 − cos(x, y) over the last axis that is not of one. */
+export function cosineDistance(g: GraphBuilder, x: Value, y: Value): Value {
+  const what = "The cosine";
+  const aligned = alignedTo(g, x, y, what);
+  const dims = withoutUnitAxes(dimsOf(x));
+  if (dims.length === 1) {
+    throw new CoreError(
+      "invalid_params",
+      `${what} compares directions, and ${shapeText(x)} has one number for each sample: use mse or huber for numbers.`,
+      x.name,
+    );
+  }
+  const [a, b] = [inShape(g, x, dims), inShape(g, aligned, dims)];
   const dot = g.sum(g.mul(a, b), [-1]);
   const norms = g.sqrt(g.add(g.mul(g.sum(g.square(a), [-1]), g.sum(g.square(b), [-1])), 1e-12));
   return g.sub(1, g.meanAll(g.div(dot, norms)));
 }
 
 /**
- * T²·KL(softmax(t/T) ‖ softmax(s/T)) over the last axis, the mean over all other axes (Hinton, Vinyals and Dean 2015). T² keeps the size
+ * T²·KL(softmax(t/T) ‖ softmax(s/T)) over the classes, the mean over all other axes (Hinton, Vinyals and Dean 2015). T² keeps the size
  * of the gradient when T changes. Zero when student and teacher agree.
  */
-export function distillationKl(g: GraphBuilder, student: Value, teacher: Value, temperature = 1): Value {
+export function distillationKl(g: GraphBuilder, s: Value, t: Value, temperature = 1): Value {
+  const [student, teacher] = classScorePair(g, s, t, "The Kullback-Leibler divergence");
   const soften = (logits: Value) => (temperature === 1 ? logits : g.mul(logits, 1 / temperature));
   const logS = g.op("LogSoftmax", [soften(student)], { axis: int(-1) });
   const logT = g.op("LogSoftmax", [soften(teacher)], { axis: int(-1) });
   return g.mul(klOf(g, logT, logS), temperature * temperature);
 }
 
-/** Σ p (log p − log q) over the last axis, the mean over the others. */
+/** Σ p (log p − log q) over the last axis, the mean over the others. Both must have been made from values of one shape. */
 export function klOf(g: GraphBuilder, logP: Value, logQ: Value): Value {
   return g.meanAll(g.sum(g.mul(g.exp(logP), g.sub(logP, logQ)), [-1]));
 }

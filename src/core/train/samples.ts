@@ -50,13 +50,18 @@ export function subset(samples: Samples, indices: Uint32Array): Samples {
   };
 }
 
+/** How many of `count` samples are held out for validation: at least one, unless the fraction is 0. */
+export function heldOutCount(count: number, fraction: number): number {
+  return fraction === 0 ? 0 : Math.max(1, Math.round(count * fraction));
+}
+
 /** Which of `count` samples are held out for validation, and which are not, each in ascending order; at least one of either. */
 export function splitIndices(
   count: number,
   fraction: number,
   seed: number,
 ): { readonly training: Uint32Array; readonly validation: Uint32Array } {
-  const held = fraction === 0 ? 0 : Math.max(1, Math.round(count * fraction));
+  const held = heldOutCount(count, fraction);
   if (held >= count) {
     throw new CoreError("invalid_params", `Of ${count} samples, ${held} cannot be held out for validation.`);
   }

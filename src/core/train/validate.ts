@@ -1,4 +1,4 @@
-import { checkCancelled } from "../errors.ts";
+import { CoreError, checkCancelled } from "../errors.ts";
 import { modelToBytes } from "../onnx/save.ts";
 import { type Tensor, tensorOf } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
@@ -64,6 +64,12 @@ export async function createValidator(trainable: TrainableModel, options: Valida
         const score = metric.score(firstRows(results, rows), firstRows({ ...batch.targets, ...more }, rows));
         sum += score.sum;
         positions += score.positions;
+      }
+      if (positions === 0) {
+        throw new CoreError(
+          "invalid_dataset",
+          `None of the ${samples.count} held-out samples has a label that counts.`,
+        );
       }
       return sum / positions;
     },

@@ -283,5 +283,10 @@ function suffixOf(filename: string): string {
 
 function datasetOf({ id, name, created_at, file, facts, metadata }: DatasetRecord) {
   const { sha256, size_bytes } = file;
-  return { id, object: "dataset", name, created_at, size_bytes, sha256, ...facts, metadata };
+  const { samples, fields, has_labels, classes, labels = null, warnings = [] } = facts;
+  return {
+    ...{ id, object: "dataset", name, created_at, size_bytes, sha256, samples },
+    fields: fields.map((field) => ({ content: null, ...field })),
+    ...{ has_labels, classes, labels, warnings, metadata },
+  };
 }

@@ -1,4 +1,12 @@
-import { CoreError, didYouMean, nearestNames, pairOutputs } from "../../core/index.ts";
+import {
+  CoreError,
+  didYouMean,
+  heldOutCount,
+  nearestNames,
+  outputMisfit,
+  pairOutputs,
+  type ValueFacts,
+} from "../../core/index.ts";
 import type { DatasetRecord, ModelRecord } from "../catalog.ts";
 import type { FieldError } from "../errors.ts";
 import type { DistillSpec } from "../jobs/spec.ts";
@@ -111,13 +119,40 @@ const checkAugmentation: Rule = ({ training: { augmentation } }, { teacher, stud
 };
 
 const checkOutputs: Rule = ({ loss }, { teacher, student }) => {
-  const [theirs, ours] = [teacher ?? student, student ?? teacher].map((model) => model?.facts.outputs);
-  if (!theirs || !ours) return [];
   try {
-    pairOutputs(theirs, ours, loss.outputs ?? undefined);
-    return [];
+    return comparedOutputs(loss, teacher, student).flatMap(({ misfit }, i) => {
+      if (misfit === undefined || misfit === "unknown") return [];
+      if (misfit.about === "loss") return [at("/loss/output_loss", "shape_mismatch", misfit.message)];
+      return [at(loss.outputs ? `/loss/outputs/${i}` : "/loss/outputs", "shape_mismatch", misfit.message)];
+    });
   } catch (error) {
     if (!(error instanceof CoreError)) throw error;
     return [at("/loss/outputs", "output_mismatch", error.message)];
   }
 };
+
+/** The pairs of outputs, and why each cannot be compared. Throws `CoreError` where outputs cannot be paired. */
+function comparedOutputs(loss: Params["loss"], teacher: ModelRecord | undefined, student: ModelRecord | undefined) {
+  const [theirs, ours] = [teacher ?? student, student ?? teacher].map((model) => model?.facts.outputs);
+  if (!theirs || !ours) return [];
+  return pairOutputs(theirs, ours, loss.outputs ?? undefined).map((pair) => {
+    const [a, b] = [theirs.find(({ name }) => name === pair.teacher)!, ours.find(({ name }) => name === pair.student)!];
+    return { pair, misfit: teacher && outputMisfit(loss.output_loss, a, b), student: b };
+  });
+}
+
+/**
+ * Whether only a run of the models tells if a distillation can be: facts do not hold the values that hints name, nor sizes that are only known
+ * then, nor what a BatchNormalization makes of a batch of one. Such a job is planned before it is accepted.
+ */
+export function needsPlan({ params }: Pick<DistillSpec, "params">, { teacher, student, training }: Parties): boolean {
+  const { loss } = params;
+  const { batch_size, validation_split } = params.training;
+  const { samples } = training.facts;
+  const batch = Math.min(batch_size, samples - heldOutCount(samples, validation_split));
+  if (loss.hints.length > 0 || batch <= 1) return true;
+  const isOpen = ({ shape }: ValueFacts) => !shape || shape.slice(1).some((dim) => typeof dim !== "number");
+  return comparedOutputs(loss, teacher, student).some(
+    ({ misfit, student: output }) => misfit === "unknown" || isOpen(output),
+  );
+}

@@ -58,9 +58,16 @@ export const dataset = {
   size_bytes: 94372154,
   sha256,
   samples: 512,
-  fields: [{ name: "x", dtype: "float32", shape: [3, 48, 320] }],
+  fields: [
+    {
+      ...{ name: "x", dtype: "float32", shape: [3, 48, 320] },
+      content: { min: -1, max: 1, non_finite: 0, first_non_finite: null },
+    },
+  ],
   has_labels: false,
   classes: null,
+  labels: null,
+  warnings: [],
   metadata: {},
 };
 
@@ -183,6 +190,7 @@ export const queuedJob = {
     dataset_id: datasetId,
     samples: 100,
     metric: null,
+    ignore_label: null,
     dims: { w: 320 },
     latency: { runs: 50, batch_size: 1, threads: 1 },
   },

@@ -63,7 +63,7 @@ export function createInspector({ blobs, tasks, settings, stopping }: ApiContext
           spec,
           models: Object.fromEntries(models.map(({ id, facts }) => [id, { files: local[id]!, facts }])),
           datasets: Object.fromEntries(
-            datasets.map((dataset) => [dataset.id, { file: local[dataset.id]![0]!, spec: dataset.spec }]),
+            datasets.map(({ id, spec, facts }) => [id, { file: local[id]![0]!, spec, facts }]),
           ),
         }),
       ),

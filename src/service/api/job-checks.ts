@@ -1,7 +1,16 @@
-import { CoreError, checkDatasetFits, didYouMean, type ModelFacts, nearestNames } from "../../core/index.ts";
+import {
+  CoreError,
+  checkDatasetFits,
+  didYouMean,
+  type ModelFacts,
+  nearestNames,
+  type ValueFacts,
+} from "../../core/index.ts";
 import type { DatasetRecord, ModelRecord } from "../catalog.ts";
 import { type FieldError, pointerOf } from "../errors.ts";
-import { type CalibratedSpec, isGptq, isStatic, splitSamples } from "../jobs/calibration-samples.ts";
+import { type CalibratedSpec, isGptq, isStatic, labelTaskOf, splitSamples } from "../jobs/calibration-samples.ts";
+import { evaluationLabels, labelledOutputs, trainingLabels } from "../jobs/distill-labels.ts";
+import { type LabelTask, labelUse } from "../jobs/label-use.ts";
 import { referencesIn } from "../jobs/resources.ts";
 import type { DistillSpec, JobSpec, QuantizeSpec, SingleSpec } from "../jobs/spec.ts";
 import { checkDistillation } from "./distill-checks.ts";
@@ -29,14 +38,32 @@ function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldEr
   const { dataset_id } = spec.evaluation;
   const own = dataset_id === null ? undefined : stored.datasets.get(dataset_id);
   const why = "it needs evaluation.dataset_id";
-  if (!isStatic(spec) && !isGptq(spec)) return checkEvaluation(spec, model, own, why);
+  if (!isStatic(spec) && !isGptq(spec)) {
+    return [...checkEvaluation(spec, model, own, why), ...checkQuantizationLabels(spec, model, own)];
+  }
   const calibration = stored.datasets.get(spec.params.dataset_id)!;
   const problems = checkCalibration(spec, model, calibration);
   if (problems.length > 0) return problems;
   // Without data of its own a job is judged on the samples that nothing was chosen by.
   const { batchSize } = checkDatasetFits(calibration.facts, model.facts.inputs);
   const [from, to] = splitSamples(spec, calibration.facts.samples, batchSize ?? 1).unseen;
-  return checkEvaluation(spec, model, own ?? (to > from ? calibration : undefined), why);
+  const judged = own ?? (to > from ? calibration : undefined);
+  const isScored = isStatic(spec) && spec.params.max_metric_drop !== null;
+  return [
+    ...checkEvaluation(spec, model, judged, why),
+    ...checkQuantizationLabels(spec, model, judged),
+    ...(judged !== calibration && isScored ? checkQuantizationLabels(spec, model, calibration) : []),
+  ];
+}
+
+/** Whether the labels of `data` can judge a model that is quantized. */
+function checkQuantizationLabels(
+  spec: QuantizeSpec,
+  model: ModelRecord,
+  data: DatasetRecord | undefined,
+): FieldError[] {
+  const pointer = data?.id === spec.evaluation.dataset_id ? "/evaluation/dataset_id" : "/params/dataset_id";
+  return checkLabelUse(data, pointer, model.facts.outputs, labelTaskOf(spec));
 }
 
 function checkCalibration({ params }: CalibratedSpec, model: ModelRecord, data: DatasetRecord): FieldError[] {
@@ -46,12 +73,25 @@ function checkCalibration({ params }: CalibratedSpec, model: ModelRecord, data: 
   return [...misfits, problem("/params/max_metric_drop", "no_labels", message)];
 }
 
-function checkDistill(spec: DistillSpec, { models, datasets }: StoredResources): FieldError[] {
+/**
+ * The models and the data of a distillation: there is no teacher in plain training, and no student yet where it is to be derived, or made by
+ * an earlier step.
+ */
+export function partiesOf(
+  { params: { teacher_model_id: id, student, dataset_id } }: Pick<DistillSpec, "params">,
+  { models, datasets }: StoredResources,
+) {
+  return {
+    teacher: id === null ? undefined : models.get(id),
+    student: "model_id" in student ? models.get(student.model_id) : undefined,
+    training: datasets.get(dataset_id)!,
+  };
+}
+
+function checkDistill(spec: DistillSpec, stored: StoredResources): FieldError[] {
   const { params, evaluation } = spec;
-  const { teacher_model_id: teacherId, student } = params;
-  const teacher = teacherId === null ? undefined : models.get(teacherId);
-  const uploaded = "model_id" in student ? models.get(student.model_id) : undefined;
-  const training = datasets.get(params.dataset_id)!;
+  const { datasets } = stored;
+  const { teacher, student: uploaded, training } = partiesOf(spec, stored);
   const fed = [teacher, uploaded].filter((model) => model !== undefined);
   const problems = [
     ...checkDistillation(spec, { teacher, student: uploaded, training }),
@@ -63,7 +103,40 @@ function checkDistill(spec: DistillSpec, { models, datasets }: StoredResources):
   // Without data of its own a job is judged on the samples that it has held out.
   const data = own ?? (params.training.validation_split > 0 ? training : undefined);
   const why = "it needs evaluation.dataset_id, or a validation_split";
-  return [...problems, ...checkEvaluation(spec, reference, data, why)];
+  const labels = checkDistillationLabels(spec, reference, uploaded ?? reference, training, own);
+  return [...problems, ...checkEvaluation(spec, reference, data, why), ...labels];
+}
+
+/** Whether the labels that a student learns and is judged by go with the output that they belong to. */
+function checkDistillationLabels(
+  spec: DistillSpec,
+  reference: ModelRecord,
+  student: ModelRecord,
+  training: DatasetRecord,
+  own: DatasetRecord | undefined,
+): FieldError[] {
+  const { params, evaluation } = spec;
+  if (params.teacher_model_id === null && evaluation.metric === "none") {
+    const message = "Without a teacher the student is judged by labels: there must be a metric.";
+    return [problem("/evaluation/metric", "no_teacher", message)];
+  }
+  if (params.teacher_model_id === null && own?.facts.has_labels === false) {
+    const message = `Without a teacher the student is judged by labels, and dataset ${own.id} has none.`;
+    return [problem("/evaluation/dataset_id", "no_labels", message)];
+  }
+  const outputs = labelledOutputs(spec, reference.facts, student.facts);
+  if (outputs.length === 0) return [];
+  const learned = trainingLabels(spec);
+  const judged = evaluationLabels(spec);
+  const problems = [
+    ...checkLabelUse(training, "/params/dataset_id", outputs, learned),
+    ...checkLabelUse(own, "/evaluation/dataset_id", outputs, judged),
+  ];
+  if (problems.length > 0 || own === undefined) return problems;
+  const [a, b] = [labelUse(training.facts, outputs, learned), labelUse(own.facts, outputs, judged)];
+  if (a.kind !== "used" || b.kind !== "used" || a.reading.meaning === b.reading.meaning) return [];
+  const message = `The labels of dataset ${own.id} are ${b.reading.meaning} and those that are learned are ${a.reading.meaning}.`;
+  return [problem("/evaluation/dataset_id", "invalid_labels", message)];
 }
 
 /** `model` is what the result is compared with, on `data`; `missing` says what to do about there being none. */
@@ -78,6 +151,24 @@ function checkEvaluation(
     ...(data?.id === spec.evaluation.dataset_id ? checkInputs(model, data, "/evaluation/dataset_id") : []),
     ...checkLabels(spec, data, missing),
   ];
+}
+
+/** What is wrong with the labels of `data`, for a job that uses them as `task` says against these outputs. */
+function checkLabelUse(
+  data: DatasetRecord | undefined,
+  pointer: string,
+  outputs: readonly ValueFacts[],
+  task: LabelTask,
+): FieldError[] {
+  if (data === undefined) return [];
+  const use = labelUse(data.facts, outputs, task);
+  if (use.kind !== "misfit" && use.kind !== "bad_values") return [];
+  const wayOut = task.learned ? "" : ' With evaluation.metric "none" labels are not looked at.';
+  const [code, at] =
+    use.kind === "misfit" && !task.learned && task.metric !== null
+      ? ["metric_mismatch", "/evaluation/metric"]
+      : ["invalid_labels", pointer];
+  return [problem(at!, code!, `Dataset ${data.id}: ${use.message}${wayOut}`)];
 }
 
 function checkDims({ evaluation }: JobSpec, model: ModelRecord): FieldError[] {
@@ -133,7 +224,7 @@ function checkLabels(
   if (data?.facts.has_labels === true) return [];
   const why = data === undefined ? missing : `dataset ${data.id} has no labels`;
   return [
-    ...(evaluation.metric === null
+    ...(evaluation.metric === null || evaluation.metric === "none"
       ? []
       : [problem("/evaluation/metric", "no_labels", `The metric ${evaluation.metric} cannot be computed: ${why}.`)]),
     ...(acceptance.max_metric_drop === undefined

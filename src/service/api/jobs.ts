@@ -9,9 +9,10 @@ import { resourcesOf } from "../jobs/resources.ts";
 import { type JobSpec, type QuantizeSpec, sourceModelId, stepsOf } from "../jobs/spec.ts";
 import { checkWebhookUrl } from "../jobs/webhook-target.ts";
 import type { ApiContext } from "./context.ts";
+import { needsPlan } from "./distill-checks.ts";
 import { blobDownload, sendDownload } from "./download.ts";
 import type { Inspector } from "./inspector.ts";
-import { checkJob } from "./job-checks.ts";
+import { checkJob, partiesOf } from "./job-checks.ts";
 import { sendEvents, wantsStream } from "./job-events.ts";
 import {
   cancelJob,
@@ -73,18 +74,18 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
   }
 
   /**
-   * Records do not hold the names of nodes and values: what a job excludes is looked up in the model before it is accepted, and one with hints, or
-   * with exclusions in what a step of it will make, is planned.
+   * Records do not hold the names of nodes and values: what a job excludes is looked up in the model before it is accepted, and one of which facts
+   * do not tell whether it can be (`needsPlan`), or with exclusions in what a step of it will make, is planned.
    */
-  async function checkNames(spec: JobSpec, models: StoredResources["models"], plan: () => Promise<unknown>) {
+  async function checkByPlan(spec: JobSpec, stored: StoredResources, plan: () => Promise<unknown>) {
     const steps = stepsOf(spec);
     const excludes = steps.some(({ type, params }) => type === "quantize" && excludesSomething(params));
     if (spec.type === "quantize" && excludes) {
       const { exclude_nodes: nodes, exclude_ops: ops } = spec.params;
-      refuse(await inspector.exclusions(models.get(spec.model_id)!, { nodes, ops }));
+      refuse(await inspector.exclusions(stored.models.get(spec.model_id)!, { nodes, ops }));
     }
-    const hasHints = steps.some((step) => step.type === "distill" && step.params.loss.hints.length > 0);
-    if (hasHints || (spec.type === "pipeline" && excludes)) await plan();
+    const isUnsure = steps.some((step) => step.type === "distill" && needsPlan(step, partiesOf(step, stored)));
+    if (isUnsure || (spec.type === "pipeline" && excludes)) await plan();
   }
 
   function checkWebhook({ url }: { readonly url: string }): void {
@@ -123,7 +124,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     const { models, datasets } = await resolve(spec);
     const plan = () => inspector.plan(spec, [...models.values()], [...datasets.values()]);
     if (query.validate_only === "true") return plan();
-    await checkNames(spec, models, plan);
+    await checkByPlan(spec, { models, datasets }, plan);
     const caller = request.caller!.name;
     const key = headers["idempotency-key"];
     const job = await submit(

@@ -113,9 +113,47 @@ export const Layer = z
   .meta({ id: "Layer" });
 export const LayerList = pageOf("LayerList", Layer);
 
+const CONTENT = {
+  min: z.number().nullable().meta({ description: "Of the finite values; null where there are none." }),
+  max: z.number().nullable(),
+  non_finite: Count.meta({ description: "Values that are NaN or infinite." }),
+  first_non_finite: z
+    .object({ sample: Count, value: z.enum(["nan", "inf", "-inf"]) })
+    .meta({ id: "NonFinitePlace", description: "The first of them." })
+    .nullable(),
+};
+
 const DatasetField = z
-  .object({ name: z.string(), dtype: DType, shape: z.array(z.int()) })
+  .object({
+    name: z.string(),
+    dtype: DType,
+    shape: z.array(z.int()),
+    content: z
+      .object(CONTENT)
+      .meta({ id: "FieldContent", description: "What the values are like." })
+      .nullable()
+      .meta({ description: "Null for images, and for datasets of earlier versions." }),
+  })
   .meta({ id: "DatasetField", description: "`shape` is that of one sample." });
+
+const DatasetLabels = z
+  .object({
+    dtype: DType,
+    shape: z.array(z.int()),
+    count: Count,
+    ...CONTENT,
+    integers: z.boolean().meta({ description: "All are whole numbers, whatever their dtype." }),
+    one_hot: z.boolean().meta({ description: "Every row along the last axis has a single 1 among zeros." }),
+    distinct: Count.nullable().meta({ description: "Null when they are not integers, or too many to count." }),
+    outermost: z
+      .array(z.object({ value: z.number(), count: Count, first_sample: Count }).meta({ id: "LabelValue" }))
+      .meta({ description: "The smallest and the largest integers: all of them when they are few." }),
+  })
+  .meta({ id: "DatasetLabels", description: "What the labels are like. `shape` is that of one sample." });
+
+const DatasetWarning = z
+  .object({ code: z.string(), field: z.string(), message: z.string() })
+  .meta({ id: "DatasetWarning", description: "`non_finite`, `all_zero`, `constant`, or what later versions add." });
 
 export const Dataset = z
   .object({
@@ -129,6 +167,10 @@ export const Dataset = z
     fields: z.array(DatasetField),
     has_labels: z.boolean(),
     classes: z.array(z.string()).nullable(),
+    labels: DatasetLabels.nullable().meta({
+      description: "Null without labels, and for datasets of earlier versions.",
+    }),
+    warnings: z.array(DatasetWarning).meta({ description: "What is strange about the values." }),
     metadata: Metadata,
   })
   .meta({ id: "Dataset" });

@@ -216,7 +216,7 @@ function capabilitiesOf({ settings }: ApiContext): z.input<typeof Capabilities> 
       ...DistillParams.options.map((params) => methodOf("distill", params.shape.mode.value, params)),
       methodOf("pipeline", "pipeline", PipelineParams),
     ],
-    metrics: Evaluation.shape.metric.unwrap().unwrap().options,
+    metrics: Evaluation.shape.metric.unwrap().unwrap().exclude(["none"]).options,
     targets: [["auto", AUTO] as const, ...Object.entries(TARGETS)].map(([name, { isa, description }]) => ({
       name,
       isa: [...isa],

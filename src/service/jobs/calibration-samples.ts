@@ -9,6 +9,7 @@ import {
 } from "../../core/index.ts";
 import type { JobInputs } from "../tasks.ts";
 import type { JobEnvironment } from "./job-environment.ts";
+import { type LabelTask, labelUse, withLabelUse } from "./label-use.ts";
 import type { QuantizeSpec } from "./spec.ts";
 
 type Params<M extends QuantizeSpec["params"]["method"]> = Extract<QuantizeSpec["params"], { method: M }>;
@@ -76,14 +77,23 @@ export interface CalibrationSamples {
   readonly unseen: Dataset | undefined;
 }
 
+/** What labels are to do in a quantization. */
+export function labelTaskOf({ params, evaluation, acceptance }: QuantizeSpec): LabelTask {
+  const isHeld = params.method === "static" && params.max_metric_drop !== null;
+  const needed = evaluation.metric !== null || acceptance.max_metric_drop !== undefined || isHeld;
+  return { metric: evaluation.metric, ignoreLabel: evaluation.ignore_label, needed };
+}
+
 /** Opens the dataset of a job, in the order of its seed. Throws `invalid_dataset` when it does not fit the model. */
 export async function openSamples(
   { spec, datasets }: JobInputs<CalibratedSpec>,
-  { inputs }: ModelFacts,
+  { inputs, outputs }: ModelFacts,
   { files }: JobEnvironment,
 ): Promise<CalibrationSamples> {
-  const { file, spec: reading } = datasets[spec.params.dataset_id]!;
-  const dataset = await files.openDataset(file, reading);
+  const { file, spec: reading, facts } = datasets[spec.params.dataset_id]!;
+  const { evaluation } = spec;
+  const use = labelUse(facts, outputs, labelTaskOf(spec));
+  const dataset = withLabelUse(await files.openDataset(file, reading), use, evaluation.ignore_label);
   const batchSize = checkDatasetFits(dataset.facts, inputs).batchSize ?? 1;
   const total = dataset.facts.samples;
   const order = new Random(spec.params.seed, "calibration").permutation(total);

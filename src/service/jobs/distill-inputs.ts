@@ -5,6 +5,7 @@ import {
   datasetView,
   defaultMetric,
   deriveStudent,
+  type JobMetrics,
   METRICS,
   type MetricName,
   type Model,
@@ -17,9 +18,11 @@ import {
   type ValidationMetric,
 } from "../../core/index.ts";
 import type { JobInputs, LocalFile } from "../tasks.ts";
+import { evaluationLabels, ignoredLabels, labelledOutputs, trainingLabels } from "./distill-labels.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import type { JobContext } from "./job-steps.ts";
-import type { DistillSpec } from "./spec.ts";
+import { type LabelTask, labelUse, labelWarnings, withLabelUse } from "./label-use.ts";
+import { type DistillSpec, metricOf } from "./spec.ts";
 import { trainingSamples } from "./training-samples.ts";
 
 /** A stored model, read. */
@@ -45,6 +48,8 @@ export interface DistillInputs {
   readonly judgedBy: { readonly dataset: Dataset; readonly kind: "evaluation" | "validation" } | undefined;
   /** Undefined without labels. */
   readonly metric: ValidationMetric | undefined;
+  /** What is to be said of labels. */
+  readonly warnings: JobMetrics["warnings"];
   readonly pairs: readonly { readonly teacher: string; readonly student: string }[];
 }
 
@@ -65,10 +70,6 @@ export async function openDistillInputs(
     const stored = request.models[id]!;
     return { ...stored, model: files.openModel(stored.files) };
   };
-  const openData = async (id: string): Promise<Dataset> => {
-    const { file, spec } = request.datasets[id]!;
-    return files.openDataset(file, spec);
-  };
 
   const teacher = params.teacher_model_id === null ? undefined : open(params.teacher_model_id);
   const uploaded = "model_id" in params.student ? open(params.student.model_id) : undefined;
@@ -80,7 +81,20 @@ export async function openDistillInputs(
   );
   const feeds = [...inputs.values()].map(([input]) => input!);
 
-  const training = await openData(params.dataset_id);
+  const pairs = pairOutputs(
+    reference.facts.outputs,
+    (uploaded ?? reference).facts.outputs,
+    params.loss.outputs ?? undefined,
+  );
+  const labelled = labelledOutputs(request.spec, reference.facts, (uploaded ?? reference).facts);
+  const ignoreLabel = ignoredLabels(request.spec);
+  const openData = async (id: string, task: LabelTask) => {
+    const { file, spec, facts } = request.datasets[id]!;
+    const use = labelUse(facts, labelled, task);
+    const dataset = withLabelUse(await files.openDataset(file, spec), use, task.ignoreLabel, ignoreLabel.training);
+    return { dataset, warnings: labelWarnings(facts, use, task.ignoreLabel) };
+  };
+  const { dataset: training, warnings } = await openData(params.dataset_id, trainingLabels(request.spec));
   const first = (dataset: Dataset, count: number) =>
     datasetView(dataset, firstIndices(Math.min(dataset.facts.samples, count, maxSamples)));
   const samples = await trainingSamples(first(training, training.facts.samples), feeds, { signal });
@@ -100,8 +114,9 @@ export async function openDistillInputs(
   const ofTeacher = teacher ? `, the teacher ${sizes[0]}` : "";
   news({ kind: "log", level: "info", message: `The student has ${sizes[1]} parameters${ofTeacher}.` });
 
-  const pairs = pairOutputs(reference.model.graph.outputs, student.graph.outputs, params.loss.outputs ?? undefined);
-  const own = judging.dataset_id === null ? undefined : await openData(judging.dataset_id);
+  const judged =
+    judging.dataset_id === null ? undefined : await openData(judging.dataset_id, evaluationLabels(request.spec));
+  const own = judged?.dataset;
   const heldOut = validationView(training, params);
   const validation = heldOut?.facts.samples ?? 0;
   const limited = own && first(own, judging.samples);
@@ -113,7 +128,12 @@ export async function openDistillInputs(
     counts: { training: training.facts.samples - validation, validation },
     evaluation: limited && (await trainingSamples(limited, feeds, { signal })),
     judgedBy: limited ? { dataset: limited, kind: "evaluation" } : heldOut && { dataset: heldOut, kind: "validation" },
-    metric: labelMetric(judging.metric, samples.gather([0]).targets.labels, pairs[0]!.student),
+    // Without labels to judge by, the student is judged by its teacher.
+    metric:
+      judging.metric === "none" || judged?.dataset.facts.has_labels === false
+        ? undefined
+        : labelMetric(metricOf(judging), samples.gather([0]).targets.labels, pairs[0]!.student, ignoreLabel.training),
+    warnings: [...warnings, ...(judged?.warnings ?? [])],
     pairs,
   };
 }
@@ -134,9 +154,10 @@ function labelMetric(
   asked: MetricName | null,
   labels: Tensor | undefined,
   output: string,
+  ignoreLabel: number | null,
 ): ValidationMetric | undefined {
   if (!labels) return undefined;
-  const name = asked ?? defaultMetric(labels) ?? "mse";
+  const name = asked ?? defaultMetric(labels);
   const metric = METRICS[name];
   return {
     name,
@@ -150,7 +171,7 @@ function labelMetric(
           "labels",
         );
       }
-      return metric.score(scores, truth);
+      return metric.score(scores, truth, ignoreLabel);
     },
   };
 }

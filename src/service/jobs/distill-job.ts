@@ -1,7 +1,6 @@
 import {
   CoreError,
-  checkHints,
-  checkTrainable,
+  checkObjective,
   type Distillation,
   type DistillationLoss,
   type DistillPlan,
@@ -16,6 +15,7 @@ import {
 import { pointerOf } from "../errors.ts";
 import { type JobInputs, type JobOutcome, type JobRequest, TaskError } from "../tasks.ts";
 import { openDistillInputs } from "./distill-inputs.ts";
+import { ignoredLabels } from "./distill-labels.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import { judgeResult } from "./job-result.ts";
 import { createJobSteps, type JobContext } from "./job-steps.ts";
@@ -56,7 +56,7 @@ export async function runDistillJob(
         teacher: teacher?.model ?? null,
         student,
         reinitialize: "model_id" in params.student && params.student.init === "reinitialize",
-        loss: lossOf(params),
+        loss: lossOf(spec),
         training: settingsOf(params, threads),
         samples: inputs.samples,
         validationSplit: params.training.validation_split,
@@ -94,6 +94,8 @@ export async function runDistillJob(
       notes: [],
       simplified: [],
       data: inputs.judgedBy,
+      ignoreLabel: ignoredLabels(spec).training,
+      warnings: inputs.warnings,
       pairs: inputs.pairs.map((pair) => ({ before: pair.teacher, after: pair.student })),
       training: trainingMetrics(trained),
     },
@@ -116,13 +118,12 @@ export async function planDistillJob(
   environment: JobEnvironment,
   context: JobContext,
 ): Promise<DistillPlan> {
-  const { training, loss } = request.spec.params;
+  const { training } = request.spec.params;
   const inputs = await openDistillInputs(request, 1, environment, context, { samples: PLANNED_SAMPLES });
   const { teacher, student, samples, pairs, counts } = inputs;
-  if (teacher && loss.hints.length > 0) {
-    const learned = { teacher: teacher.model, student, loss: lossOf(request.spec.params), samples };
-    await checkHints(learned, { openSession: environment.openSession, threads: 1 }).catch(refuseHint);
-  } else checkTrainable(student);
+  const batchSize = Math.min(training.batch_size, counts.training);
+  const learned = { teacher: teacher?.model ?? null, student, loss: lossOf(request.spec), samples, batchSize };
+  await checkObjective(learned, { openSession: environment.openSession, threads: 1 }).catch(refuseObjective);
   return {
     teacher_parameters: teacher ? parameterCount(teacher.model) : null,
     student_parameters: parameterCount(student),
@@ -142,16 +143,22 @@ export async function planStudent(
   return (await openDistillInputs(request, 1, environment, context, { samples: PLANNED_SAMPLES })).student;
 }
 
-/** Says which field of the job a refusal of hints is about. */
-function refuseHint(error: unknown): never {
+/** What is wrong with a field of the loss, by where in it, or with one beside it. */
+const REFUSAL_CODES: Readonly<Record<string, string>> = { hints: "invalid_hint", training: "batch_too_small" };
+
+/** Says which field of the job a refusal is about. */
+function refuseObjective(error: unknown): never {
   if (!(error instanceof CoreError) || error.path.length === 0) throw error;
   const { code, message, subject, path } = error;
-  const field = { pointer: pointerOf("/params/loss", path), code: "invalid_hint", message };
+  const pointer = pointerOf(path[0] === "training" ? "/params" : "/params/loss", path);
+  const field = { pointer, code: REFUSAL_CODES[path[0]!] ?? "shape_mismatch", message };
   throw new TaskError({ code, message, ...(subject !== undefined && { subject }), fields: [field] }, { cause: error });
 }
 
-function lossOf({ loss }: Params): DistillationLoss {
+function lossOf(spec: DistillSpec): DistillationLoss {
+  const { loss } = spec.params;
   return {
+    ignoreLabel: ignoredLabels(spec).training,
     temperature: loss.temperature,
     klWeight: loss.kl_weight,
     labelWeight: loss.label_weight,

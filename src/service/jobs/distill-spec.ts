@@ -9,6 +9,18 @@ export const Seed = z
   .default(0)
   .meta({ description: "Seed of every random choice." });
 
+export const IgnoreLabel = z
+  .int()
+  .min(-(2 ** 31))
+  .max(2 ** 31 - 1)
+  .nullable()
+  .default(null)
+  .meta({
+    description:
+      "The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the " +
+      "one of `evaluation` stand in for each other where only one is given.",
+  });
+
 const ValueName = z.string().min(1).max(1024);
 const Share = z.number().gt(0).lt(1);
 const Weight = z.number().min(0).max(1e6);
@@ -61,6 +73,7 @@ const DistillLoss = z
       description: "How outputs are compared: `kl` and `dkd` are for class scores, the others for any numbers.",
     }),
     label_smoothing: z.number().min(0).lt(1).default(0),
+    ignore_label: IgnoreLabel,
     alpha: Weight.default(1).meta({ description: "Of `dkd`: the weight of the target class." }),
     beta: Weight.default(8).meta({ description: "Of `dkd`: the weight of all other classes." }),
     hints: z.array(Hint).max(100).default([]),

@@ -2,6 +2,7 @@ import {
   buildReport,
   evaluateModels,
   inspectModel,
+  type JobMetrics,
   labelsByName,
   type Model,
   type ModelFacts,
@@ -14,7 +15,7 @@ import type { JobOutcome, JobRequest, LocalFile, ProducedFile } from "../tasks.t
 import { toldOf } from "./job.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";
-import { seedOf } from "./spec.ts";
+import { metricOf, seedOf } from "./spec.ts";
 
 type Judgement = Parameters<typeof evaluateModels>[0];
 
@@ -26,7 +27,11 @@ export interface MadeModel {
   /** What was said of nodes: the coverage, and what was done before. */
   readonly notes: readonly Note[];
   readonly simplified: readonly Note[];
-  readonly data: Judgement["data"];
+  readonly data?: Judgement["data"];
+  /** The label of what has none, in `data`. */
+  readonly ignoreLabel: number | null;
+  /** What users have to know besides what is measured. */
+  readonly warnings?: JobMetrics["warnings"] | undefined;
   readonly pairs?: Judgement["pairs"];
   readonly layerReference?: Judgement["layerReference"];
   readonly evidence?: StaticEvidence | undefined;
@@ -51,7 +56,8 @@ export async function judgeResult(
       after: { path: written[0]!.path, bytes: files.sizeOf(written) },
       data: made.data,
       pairs: made.pairs,
-      spec: spec.evaluation,
+      warnings: made.warnings,
+      spec: { ...spec.evaluation, metric: metricOf(spec.evaluation), ignore_label: made.ignoreLabel },
       acceptance: spec.acceptance,
       notes: made.notes,
       labels: labelsByName(model),

@@ -11,6 +11,7 @@ import { planDistillJob, planStudent } from "./distill-job.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import { judgeResult } from "./job-result.ts";
 import { createJobSteps, type JobContext } from "./job-steps.ts";
+import { type LabelTask, labelUse, labelWarnings, withLabelUse } from "./label-use.ts";
 import { planQuantizedModel, planQuantizeJob } from "./quantize-job.ts";
 import { type PipelineSpec, PREVIOUS, type SingleSpec, sourceModelId, stepPointer, stepSpec } from "./spec.ts";
 
@@ -96,7 +97,9 @@ export async function runPipelineJob(
   const original = models[sourceModelId(spec)]!;
   const last = models[steps.at(-1)!.model_id]!;
   const { dataset_id } = spec.evaluation;
-  const data = dataset_id === null ? undefined : datasets[dataset_id]!;
+  const stored = dataset_id === null ? undefined : datasets[dataset_id]!;
+  const task = labelTaskOf(spec);
+  const use = stored && labelUse(stored.facts, last.facts.outputs, task);
   const outcome = await judgeResult(
     request,
     {
@@ -105,7 +108,12 @@ export async function runPipelineJob(
       written: last.files.map((file) => ({ ...file, media_type: "application/octet-stream" })),
       notes: [],
       simplified: [],
-      data: data && { dataset: await files.openDataset(data.file, data.spec), kind: "evaluation" },
+      data: stored && {
+        dataset: withLabelUse(await files.openDataset(stored.file, stored.spec), use!, task.ignoreLabel),
+        kind: "evaluation",
+      },
+      ignoreLabel: task.ignoreLabel,
+      warnings: stored && labelWarnings(stored.facts, use!, task.ignoreLabel),
       pairs: outputPairs(spec, original.facts, last.facts),
     },
     "Comparing the last model with the first",
@@ -114,6 +122,14 @@ export async function runPipelineJob(
     createJobSteps(STEP_STARTS, context),
   );
   return { ...outcome, model: [] };
+}
+
+/** What labels are to do in the comparison of the last model with the first. The label that a step ignores is ignored here, too. */
+function labelTaskOf({ params, evaluation, acceptance }: PipelineSpec): LabelTask {
+  const { metric, ignore_label } = evaluation;
+  const learned = params.steps.find((step) => step.type === "distill")?.params.loss.ignore_label ?? null;
+  const needed = (metric !== null && metric !== "none") || acceptance.max_metric_drop !== undefined;
+  return { metric, ignoreLabel: ignore_label ?? learned, needed };
 }
 
 type Outputs = { readonly outputs: readonly { readonly name: string }[] };

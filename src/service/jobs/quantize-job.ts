@@ -22,11 +22,12 @@ import {
 } from "../../core/index.ts";
 import { type FieldError, pointerOf } from "../errors.ts";
 import { type JobInputs, type JobOutcome, type JobRequest, type ProducedFile, TaskError } from "../tasks.ts";
-import { isGptq, isStatic, type StaticParams } from "./calibration-samples.ts";
+import { isGptq, isStatic, labelTaskOf, type StaticParams } from "./calibration-samples.ts";
 import { compressGptqJob, weightOptions } from "./gptq-job.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import { judgeResult, type MadeModel } from "./job-result.ts";
 import { createJobSteps, type JobContext, type JobSteps } from "./job-steps.ts";
+import { labelUse, labelWarnings, withLabelUse } from "./label-use.ts";
 import { findBreakingNodes } from "./repair.ts";
 import type { QuantizeSpec } from "./spec.ts";
 import { compressStaticJob, planStaticJob } from "./static-job.ts";
@@ -94,7 +95,8 @@ export async function runQuantizeJob(
         ...compressed,
         notes: [...compressed.notes, ...untouchedExclusions(uploaded, exclude, compressed.notes)],
         written,
-        data: await judgedBy(request, compressed.unseen, environment),
+        ...(await judgedBy(request, compressed.unseen, environment)),
+        ignoreLabel: spec.evaluation.ignore_label,
         layerReference: compressed.reference,
       },
       "Comparing with the original",
@@ -146,16 +148,21 @@ async function repairPasses(
   return { ...repaired, notes };
 }
 
-/** Held-out data: the job's own, or else samples that nothing was chosen by. */
+/** Held-out data: the job's own, or else samples that nothing was chosen by; and what is to be said of its labels. */
 async function judgedBy(
-  { spec, datasets }: JobRequest<QuantizeSpec>,
+  { spec, datasets, models }: JobRequest<QuantizeSpec>,
   unseen: Dataset | undefined,
   { files }: JobEnvironment,
-): Promise<MadeModel["data"]> {
-  const { dataset_id } = spec.evaluation;
-  if (dataset_id === null) return unseen && { dataset: unseen, kind: "calibration" };
-  const { file, spec: reading } = datasets[dataset_id]!;
-  return { dataset: await files.openDataset(file, reading), kind: "evaluation" };
+): Promise<Pick<MadeModel, "data" | "warnings">> {
+  const { dataset_id, ignore_label } = spec.evaluation;
+  const calibrating = "dataset_id" in spec.params ? spec.params.dataset_id : null;
+  const stored = datasets[dataset_id ?? calibrating ?? ""];
+  if (!stored || (dataset_id === null && !unseen)) return {};
+  const use = labelUse(stored.facts, models[spec.model_id]!.facts.outputs, labelTaskOf(spec));
+  const warnings = labelWarnings(stored.facts, use, ignore_label);
+  if (dataset_id === null) return { data: unseen && { dataset: unseen, kind: "calibration" }, warnings };
+  const dataset = withLabelUse(await files.openDataset(stored.file, stored.spec), use, ignore_label);
+  return { data: { dataset, kind: "evaluation" }, warnings };
 }
 
 /** Says what a job would do to each node, and how large the result would be. Nothing is computed. */

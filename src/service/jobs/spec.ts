@@ -1,6 +1,7 @@
 import { z } from "zod";
+import type { MetricName } from "../../core/index.ts";
 import { pointerOf } from "../errors.ts";
-import { DistillParams, Seed } from "./distill-spec.ts";
+import { DistillParams, IgnoreLabel, Seed } from "./distill-spec.ts";
 
 /**
  * What a job may be asked to do. Parsing fills in every default, so a parsed spec is complete: it is stored with the job,
@@ -182,9 +183,16 @@ export const Evaluation = z
       description: "Held-out data. Without it fidelity is measured on seeded synthetic input, and the report says so.",
     }),
     samples: z.int().min(1).max(1_000_000).default(256),
-    metric: z.enum(["top1", "top5", "mse"]).nullable().default(null).meta({
-      description: "Needs labels in the dataset. Null: `top1` when there are integer labels, else none.",
-    }),
+    metric: z
+      .enum(["top1", "top5", "mse", "none"])
+      .nullable()
+      .default(null)
+      .meta({
+        description:
+          "Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, " +
+          "with a warning. `none`: labels are not looked at.",
+      }),
+    ignore_label: IgnoreLabel,
     dims: z.record(z.string(), z.int().min(1).max(1_000_000)).default({}).meta({
       description:
         'Sizes for the model\'s symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`; those without a name are called by input and axis, `{ "x.3": 320 }`.',
@@ -240,9 +248,11 @@ export const PipelineParams = z
   })
   .meta({ id: "PipelineParams", title: "pipeline" });
 
+export type Evaluation = z.output<typeof Evaluation>;
+
 /** How every job's result is judged. */
 interface Judgement {
-  readonly evaluation: z.output<typeof Evaluation>;
+  readonly evaluation: Evaluation;
   readonly acceptance: z.output<typeof Acceptance>;
 }
 
@@ -313,6 +323,11 @@ export function sourceModelId(spec: JobSpec): string {
   const { student, teacher_model_id } = spec.params;
   // That there is a teacher to derive from is checked when the job is posted.
   return "model_id" in student ? student.model_id : teacher_model_id!;
+}
+
+/** The metric that is asked for, if any; `none` takes the labels away. */
+export function metricOf({ metric }: Evaluation): MetricName | null {
+  return metric === "none" ? null : metric;
 }
 
 /** What is done, in a word: the method of a quantization, the mode of a distillation. */

@@ -28,6 +28,7 @@ import type { JobInputs, JobRequest } from "../tasks.ts";
 import { type CalibrationSamples, openSamples, type StaticParams, type StaticSpec } from "./calibration-samples.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";
+import { metricOf } from "./spec.ts";
 import { CALIBRATION } from "./static-cache.ts";
 import { TARGETS, type TargetName } from "./targets.ts";
 
@@ -176,8 +177,10 @@ async function accuracyTarget(
     return { target: { score, speedup, target: minSqnrDb!, maxTrials }, score: "sqnr_db", originalScore: null, close };
   }
   try {
-    const scored = (session: Session, metric: MetricName | null) => scoreModel(session, batches(), metric, signal);
-    const { metric, value } = await scored(original, spec.evaluation.metric);
+    const { ignore_label } = spec.evaluation;
+    const scored = (session: Session, metric: MetricName | null) =>
+      scoreModel(session, batches(), metric, ignore_label, signal);
+    const { metric, value } = await scored(original, metricOf(spec.evaluation));
     const score = (model: Model) =>
       using(model, async (session) => scoreOf(metric, (await scored(session, metric)).value));
     const originalScore = scoreOf(metric, value);

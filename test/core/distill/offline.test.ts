@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
 import { DISTILLATION_LOSS, type DistillationLoss, type HintSpec } from "../../../src/core/distill/objective.ts";
-import { checkHints, distillOffline, type OfflineDistillation } from "../../../src/core/distill/offline.ts";
+import { checkObjective, distillOffline, type OfflineDistillation } from "../../../src/core/distill/offline.ts";
 import { openTeacher, teacherOutputs } from "../../../src/core/distill/teacher.ts";
 import { CoreError } from "../../../src/core/errors.ts";
 import { METRICS } from "../../../src/core/evaluate/metrics.ts";
@@ -211,14 +211,14 @@ describe("offline distillation", () => {
     const check = (...pairs: { teacher: string; student: string }[]) => {
       const hints = pairs.map((pair): HintSpec => ({ ...pair, kind: "mse", weight: 1 }));
       const loss = { ...DISTILLATION_LOSS, hints };
-      return checkHints({ teacher, student, samples, loss }, { openSession, threads: 1 });
+      return checkObjective({ teacher, student, samples, loss, batchSize: 32 }, { openSession, threads: 1 });
     };
     const fits = { teacher: first(teacher, "Relu"), student: first(student, "Relu") };
     await check(fits);
     for (const [hint, message, at] of [
       [{ ...fits, teacher: "nothing" }, /teacher has no value "nothing"/, ["hints", 1, "teacher"]],
       [{ ...fits, student: "nothing" }, /student has no value "nothing"/, ["hints", 1, "student"]],
-      [{ ...fits, teacher: "logits" }, /cannot pair/, ["hints", 1]],
+      [{ ...fits, teacher: "logits" }, /cannot compare/, ["hints", 1]],
     ] as const) {
       const error = await check(fits, hint).catch((thrown) => thrown);
       assert.ok(refused(message)(error), String(error));

@@ -85,6 +85,7 @@ describe("outputFor", () => {
   it("is the first output whose shape fits the labels", () => {
     assert.equal(outputFor("top1", outputs, labels([2], [0, 1])), "logits");
     assert.equal(outputFor("top1", outputs, labels([2, 1], [0, 1])), "state");
+    assert.equal(outputFor("top1", { logits: outputs.logits }, labels([2, 1], [0, 1])), "logits");
     assert.equal(outputFor("mse", outputs, floats([2, 3], [1, 2, 3, 4, 5, 6])), "logits");
     assert.equal(outputFor("mse", { y: floats([2, 1], [1, 2]) }, floats([2], [1, 2])), "y");
     assert.equal(outputFor("top1", outputs, labels([3], [0, 1, 2])), undefined);
@@ -98,8 +99,28 @@ describe("a metric", () => {
     assert.ok(scoreOf("mse", 0.1) > scoreOf("mse", 0.2));
   });
 
-  it("is top1 for integer labels unless another metric is asked for", () => {
+  it("leaves out what is ignored, and refuses to be the mean of nothing", () => {
+    const scores = floats([3, 2], [1, 0, 0, 1, 1, 0]);
+    const meter = new MetricMeter("top1", -1);
+    meter.add(scores, labels([3], [0, -1, 1]));
+    assert.deepEqual([meter.value, meter.positions], [0.5, 2]);
+    const errors = new MetricMeter("mse", -100);
+    errors.add(floats([3], [1, 2, 3]), floats([3], [-100, 4, 3]));
+    assert.equal(errors.value, 2);
+    const none = new MetricMeter("top1", -1);
+    none.add(scores, labels([3], [-1, -1, -1]));
+    assert.throws(() => none.value, { code: "invalid_dataset" });
+    assert.throws(() => new MetricMeter("top1").add(scores, labels([3], [0, -1, 1])), /The label -1 is not a class/);
+  });
+
+  it("counts classes along the last axis that is not of one", () => {
+    const maps = floats([2, 3, 1, 1], [0, 1, 0, 0, 0, 1]);
+    assert.equal(measure("top1", [maps, labels([2], [1, 2])]), 1);
+    assert.equal(measure("top1", [maps, labels([2, 1], [1, 0])]), 0.5);
+  });
+
+  it("is top1 for integer labels and mse for numbers unless another is asked for", () => {
     assert.equal(defaultMetric(labels([1], [0])), "top1");
-    assert.equal(defaultMetric(floats([1], [0])), null);
+    assert.equal(defaultMetric(floats([1], [0])), "mse");
   });
 });

@@ -24,7 +24,6 @@ import {
   huber,
   logitsOf,
   meanSquaredError,
-  shapedLike,
 } from "../../../src/core/train/losses.ts";
 import { resolveStatics } from "../../../src/core/train/statics.ts";
 
@@ -129,13 +128,161 @@ describe("losses against the formula in double precision", () => {
 
   test("numbers of another shape are compared one by one, and not broadcast", async () => {
     const inputs = { s: floats([3, 1], [1, 2, 4]), t: floats([3], [0, 2, 1]) };
-    const { loss, gradient } = await evaluate(inputs, (g, v) => meanSquaredError(g, v.s!, shapedLike(g, v.t!, v.s!)));
+    const { loss, gradient } = await evaluate(inputs, (g, v) => meanSquaredError(g, v.s!, v.t!));
     near(loss, 10 / 3);
     assert.deepEqual(gradient, [2 / 3, 0, 2].map(Math.fround));
+    const swapped = { s: inputs.t, t: inputs.s };
+    near((await evaluate(swapped, (g, v) => meanSquaredError(g, v.s!, v.t!))).loss, 10 / 3);
+  });
+
+  const elementwise = [meanSquaredError, huber, binaryCrossEntropy, cosineDistance, distillationKl] as const;
+  test("no loss broadcasts: axes of one may differ and nothing else", async () => {
+    for (const loss of elementwise) {
+      const compare = async (a: readonly number[], b: readonly number[]) => {
+        const inputs = { s: wave(a, 0.3), t: wave(b, 2.1) };
+        return (await evaluate(inputs, (g, v) => loss(g, v.s!, v.t!))).loss;
+      };
+      const expected = await compare([3, 4], [3, 4]);
+      for (const [a, b] of [
+        [
+          [3, 4],
+          [3, 1, 4],
+        ],
+        [
+          [3, 4, 1, 1],
+          [3, 4],
+        ],
+        [
+          [3, 1, 4],
+          [3, 4, 1],
+        ],
+      ] as const) {
+        near(await compare(a, b), expected);
+      }
+      for (const [a, b] of [
+        [
+          [3, 4],
+          [3, 1],
+        ],
+        [
+          [3, 1],
+          [3, 4],
+        ],
+        [
+          [3, 4],
+          [3, 5],
+        ],
+        [
+          [3, 4],
+          [1, 4],
+        ],
+        [
+          [3, 4],
+          [4, 3],
+        ],
+        [
+          [3, 2, 4],
+          [3, 4, 2],
+        ],
+        [
+          [3, 2, 4],
+          [3, 4],
+        ],
+        [[3, 4], [4]],
+      ] as const) {
+        await assert.rejects(
+          compare(a, b),
+          (error) =>
+            error instanceof CoreError &&
+            error.code === "invalid_params" &&
+            error.message.includes(`[${a.join(", ")}]`) &&
+            error.message.includes(`[${b.join(", ")}]`),
+          `${loss.name} [${a}] [${b}]`,
+        );
+      }
+    }
+  });
+
+  test("what compares classes or directions refuses one number for each sample", async () => {
+    for (const loss of [cosineDistance, distillationKl]) {
+      for (const dims of [[3], [3, 1], [3, 1, 1]]) {
+        const inputs = { s: wave(dims, 0.3), t: wave(dims, 2.1) };
+        await assert.rejects(
+          evaluate(inputs, (g, v) => loss(g, v.s!, v.t!)),
+          /one number for each sample: use mse or huber/,
+        );
+      }
+    }
     await assert.rejects(
-      evaluate({ ...inputs, t: floats([4], [0, 2, 1, 0]) }, (g, v) => shapedLike(g, v.t!, v.s!)),
-      { code: "invalid_params", subject: "s" },
+      evaluate({ s: wave([3, 1], 0), y: classes(0, 0, 0) }, (g, v) => crossEntropy(g, v.s!, v.y!)),
+      { code: "invalid_params" },
     );
+  });
+
+  test("labels and scores pair over axes of one, and in no other way", async () => {
+    const expected = (await evaluate({ s, y: labels }, (g, v) => crossEntropy(g, v.s!, v.y!))).loss;
+    for (const [scores, given] of [
+      [
+        [3, 4],
+        [3, 1],
+      ],
+      [[3, 4, 1, 1], [3]],
+      [
+        [3, 1, 4],
+        [3, 1],
+      ],
+    ] as const) {
+      const inputs = { s: floats(scores, [...floatsOf(s)]), y: tensorOf("int64", given, [2, 0, 3]) };
+      near((await evaluate(inputs, (g, v) => crossEntropy(g, v.s!, v.y!))).loss, expected);
+    }
+    for (const dims of [[4], [3, 4], [1, 3]] as const) {
+      const y = tensorOf("int64", dims, new BigInt64Array(elementCount(dims)));
+      await assert.rejects(
+        evaluate({ s, y }, (g, v) => crossEntropy(g, v.s!, v.y!)),
+        /one integer for each row of scores/,
+      );
+    }
+  });
+
+  for (const smoothing of [0, 0.1]) {
+    test(`ignored labels count for nothing in cross-entropy with smoothing ${smoothing}`, async () => {
+      const y = tensorOf("int64", [2, 3], [1, -100, 3, -100, -100, 0]);
+      const scores = wave([2, 3, 4], 0.9);
+      const masked = await evaluate({ s: scores, y }, (g, v) => crossEntropy(g, v.s!, v.y!, smoothing, -100));
+      const kept = [0, 2, 5];
+      const rows = floats(
+        [3, 4],
+        kept.flatMap((row) => rowsOf(scores)[row]!),
+      );
+      const plain = await evaluate({ s: rows, y: classes(1, 3, 0) }, (g, v) => crossEntropy(g, v.s!, v.y!, smoothing));
+      near(masked.loss, plain.loss);
+      for (let row = 0; row < 6; row++) {
+        const at = kept.indexOf(row);
+        for (let k = 0; k < 4; k++) near(masked.gradient[4 * row + k]!, at < 0 ? 0 : plain.gradient[4 * at + k]!, 1e-6);
+      }
+      const none = tensorOf("int64", [2, 3], new Array(6).fill(-100));
+      const empty = await evaluate({ s: scores, y: none }, (g, v) => crossEntropy(g, v.s!, v.y!, smoothing, -100));
+      near(empty.loss, 0);
+      assert.ok(empty.gradient.every((x) => Math.abs(x) === 0));
+    });
+  }
+
+  test("ignored labels count for nothing in the squared error and in decoupled distillation", async () => {
+    const target = floats([3, 2], [0.5, -1, 2, -1, -1, 1]);
+    const value = wave([3, 2], 0.4);
+    const { loss } = await evaluate({ s: value, t: target }, (g, v) => meanSquaredError(g, v.s!, v.t!, -1));
+    const [x, y] = [floatsOf(value), floatsOf(target)];
+    near(loss, mean([0, 2, 5].map((i) => (x[i]! - y[i]!) ** 2)));
+
+    const options = { temperature: 4, alpha: 1, beta: 8 };
+    const dkd = (a: Tensor, b: Tensor, l: Tensor, ignoreLabel: number | null) =>
+      evaluate({ s: a, t: b, y: l }, (g, v) => decoupledKl(g, v.s!, v.t!, v.y!, { ...options, ignoreLabel }));
+    const two = (tensor: Tensor) => floats([2, 4], [...rowsOf(tensor)[0]!, ...rowsOf(tensor)[2]!]);
+    near((await dkd(s, t, classes(2, -1, 3), -1)).loss, (await dkd(two(s), two(t), classes(2, 3), null)).loss, 1e-4);
+    near((await dkd(s, t, classes(-1, -1, -1), -1)).loss, 0);
+    const sequence = (value: Tensor) => floats([1, 3, 4], [...floatsOf(value)]);
+    const y3 = tensorOf("int64", [1, 3], [2, 0, 3]);
+    near((await dkd(sequence(s), sequence(t), y3, null)).loss, (await dkd(s, t, labels, null)).loss, 1e-5);
   });
 
   test("binary cross-entropy, also where the logits are large", async () => {
@@ -295,7 +442,14 @@ test("what cannot be paired is refused, naming both sides", async () => {
   const none = () => assert.fail("no adaptor is needed");
   await refused((g, v) => hint(g, v.s!, v.t!, none), { s: wave([2, 3], 0), t: wave([3, 3], 0) });
   await refused((g, v) => hint(g, v.s!, v.t!, none), { s: wave([1, 2, 3, 3], 0), t: wave([1, 2, 2, 2], 0) });
+  await refused((g, v) => hint(g, v.s!, v.t!, none), { s: wave([2, 3], 0), t: wave([2, 2, 3], 0) });
+  await refused((g, v) => hint(g, v.s!, v.t!, none), { s: wave([2, 3, 4, 4], 0), t: wave([1, 3, 4, 4], 0) });
   await refused((g, v) => attentionTransfer(g, v.s!, v.t!), { s: wave([2, 3], 0), t: wave([2, 3], 0) });
+  await refused((g, v) => attentionTransfer(g, v.s!, v.t!), { s: wave([2, 3, 4], 0), t: wave([1, 3, 4], 0) });
+  await refused((g, v) => relationalDistance(g, v.s!, v.t!), { s: wave([1, 3], 0), t: wave([1, 3], 0) });
+  await refused((g, v) => relationalDistance(g, v.s!, v.t!), { s: wave([2, 3], 0), t: wave([1, 3], 0) });
+  await refused((g, v) => relationalAngle(g, v.s!, v.t!), { s: wave([3, 3], 0), t: wave([2, 3], 0) });
+  await refused((g, v) => relationKl(g, v.s!, v.t!, 2), { s: wave([2, 2, 4], 0), t: wave([1, 2, 4], 0) });
   await refused((g, v) => relationKl(g, v.s!, v.t!, 4), { s: wave([1, 2, 6], 0), t: wave([1, 2, 8], 0) });
   await refused((g, v) => attentionKl(g, v.s!, v.t!), { s: wave([1, 2, 2, 2], 0), t: wave([1, 1, 2, 2], 0) });
 });
@@ -313,5 +467,10 @@ test("logits are found behind a final Softmax over the last axis", () => {
   assert.equal(logitsOf(soft(1)), x);
   const other = soft(0);
   assert.equal(logitsOf(other), other);
+  const map = g.op("Softmax", [x], { axis: { type: "int", value: 1 } });
+  map.shape = ["n", 3, 1, 1];
+  assert.equal(logitsOf(map), x, "classes are along the last axis that is not of one");
+  map.shape = ["n", 3, 4];
+  assert.equal(logitsOf(map), map);
   assert.equal(logitsOf(x), x);
 });

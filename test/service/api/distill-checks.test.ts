@@ -61,6 +61,7 @@ test("every default is filled in", () => {
     student: { model_id: "mdl_student", init: "keep" },
     loss: {
       ...{ temperature: 4, kl_weight: 0.9, label_weight: 0.1, output_loss: "kl", label_smoothing: 0 },
+      ignore_label: null,
       ...{ alpha: 1, beta: 8, hints: [], outputs: null },
     },
     training: {

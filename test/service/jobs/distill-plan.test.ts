@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { memorySource } from "../../../src/core/data/byte-source.ts";
-import { openDataset } from "../../../src/core/data/dataset.ts";
+import { inspectDataset, openDataset } from "../../../src/core/data/dataset.ts";
 import { type Dataset, tensorOf } from "../../../src/core/index.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { CreateJobRequest } from "../../../src/service/api/job-schemas.ts";
@@ -46,9 +46,13 @@ test("a plan counts all samples of its datasets, and reads a few", async () => {
   }) as unknown as DistillSpec;
   const stored = {
     files: [],
-    facts: { inputs: [{ name: "x", dtype: "float32", shape: ["n", 1, 28, 28] }] },
+    facts: {
+      inputs: [{ name: "x", dtype: "float32", shape: ["n", 1, 28, 28] }],
+      outputs: [{ name: "logits", dtype: "float32", shape: ["n", 10] }],
+    },
   };
-  const dataset = { file: { name: "x.npz", path: "x.npz" }, spec: null };
+  const facts = await inspectDataset(memorySource(file));
+  const dataset = { file: { name: "x.npz", path: "x.npz" }, spec: null, facts };
   const plan = await planDistillJob(
     {
       spec,
