@@ -43,7 +43,7 @@ export function checkModelProto(proto: ModelProto, external: ExternalData): void
 const DOMAINS = new Set(["", "ai.onnx.ml", "com.microsoft"]);
 
 /** The two names of the standard operator set are one. */
-function normalized(domain: string): string {
+export function normalized(domain: string): string {
   return domain === "ai.onnx" ? "" : domain;
 }
 
@@ -66,7 +66,8 @@ function opsetsOf(imports: readonly OperatorSetIdProto[], whose: string): Readon
   return versions;
 }
 
-function functionKey(domain: string, name: string, overload: string): string {
+/** What tells functions apart. */
+export function functionKey(domain: string, name: string, overload: string): string {
   return JSON.stringify([normalized(domain), name, overload]);
 }
 

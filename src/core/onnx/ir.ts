@@ -554,7 +554,7 @@ export class Model {
   /** Operator set version by domain; "" is ai.onnx. */
   readonly opsets: Map<string, number>;
   readonly graph: Graph;
-  /** Model-local functions are carried along, never rewritten. */
+  /** Model-local functions that could not be expanded (`functions.ts`) are carried along, never rewritten. */
   readonly functions: readonly FunctionProto[];
   readonly source: ModelProto | undefined;
   /** Whether nodes are written without what the exporter noted about its own source code; see `dropTraces`. */

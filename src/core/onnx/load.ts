@@ -15,6 +15,7 @@ import { CoreError } from "../errors.ts";
 import { checkModelProto } from "./checks.ts";
 import { byteLengthOf, type DType, dtypeOfOnnx } from "./dtype.ts";
 import { type ExternalData, externalRangeOf, NO_EXTERNAL_DATA } from "./external-data.ts";
+import { inlineFunctions } from "./functions.ts";
 import { type Attr, type Dim, Graph, Model, type Node, Value } from "./ir.ts";
 import { labelNodes } from "./labels.ts";
 import { elementCount, lazyTensor, type Tensor, tensor } from "./tensor.ts";
@@ -22,11 +23,12 @@ import { scanModelBytes } from "./wire-scan.ts";
 
 /**
  * Reads an ONNX model. Tensor bytes are views over `bytes`, not copies; external data is read when it is used.
- * Throws `invalid_model` (with the node, tensor or file at fault) or `limit_exceeded`.
+ * Calls of model-local functions are expanded where that is possible. Throws `invalid_model` (with the node, tensor or file at fault) or `limit_exceeded`.
  */
 export function loadModel(bytes: Uint8Array, external: ExternalData = NO_EXTERNAL_DATA): Model {
-  const proto = parseModelProto(bytes);
-  checkModelProto(proto, external);
+  const written = parseModelProto(bytes);
+  checkModelProto(written, external);
+  const proto = inlineFunctions(written);
   const opsets = new Map<string, number>();
   for (const { domain, version } of proto.opsetImport) {
     opsets.set(domain === "ai.onnx" ? "" : domain, Number(version));

@@ -21,6 +21,7 @@ import { CoreError } from "../errors.ts";
 import { onnxOfDtype } from "./dtype.ts";
 import type { Attr, Graph, Model, Node, Value } from "./ir.ts";
 import { sourceOf } from "./load.ts";
+import { shallow } from "./proto.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** Bytes to write, in order; a tensor's are fetched when its turn comes. */
@@ -352,11 +353,6 @@ class ModelWriter {
 /** Integer tensors steer shapes and must be readable without the data file. */
 function isExternalizable(value: Tensor): boolean {
   return value.byteLength >= MIN_EXTERNAL_BYTES && value.dtype !== "int64" && value.dtype !== "string";
-}
-
-/** A copy of a message whose fields can be replaced one by one, or a new one. */
-function shallow<T extends Message>(schema: DescMessage, source: T | undefined): T {
-  return (source ? Object.assign(create(schema), source) : create(schema)) as T;
 }
 
 /** Node metadata of PyTorch's exporter: stack traces and the like, a fifth of the file for a model of 3 MB. */
