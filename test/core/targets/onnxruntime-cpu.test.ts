@@ -60,6 +60,8 @@ const CASES: Readonly<Partial<Record<OpType, Build>>> = {
   Resize: over((make, x) =>
     make.op("Resize", [x, undefined, make.floats("s", [4], [1, 1, 2, 2])], { mode: "nearest" }),
   ),
+  ReduceMax: unary("ReduceMax", { axes: [2] }),
+  ReduceMin: unary("ReduceMin", { axes: [2] }),
 
   SpaceToDepth: unary("SpaceToDepth", { blocksize: 2 }),
   ReduceMean: unary("ReduceMean", { axes: [2, 3] }),

@@ -115,6 +115,47 @@ test("a product of two chains of convolutions is integer", async () => {
   assert.deepEqual([operators.QLinearConv, operators.MatMulIntegerToFloat, operators.MatMul], [2, 1, undefined]);
 });
 
+for (const opType of ["ReduceMax", "ReduceMin"] as const) {
+  /** Convolution, reduction over `axes`, dense layer. */
+  const network = (opset: number, axes: readonly number[]) => {
+    const make = new GraphMaker({ opset });
+    const pixels = make.conv(make.input("x", [2, 3, 8, 8]), [3, 16], 3);
+    pixels.retype("float32", [2, 16, 8, 8]);
+    const attrs = opset < 18 ? { axes } : {};
+    const reduced = make.node(opType, opset < 18 ? [pixels] : [pixels, make.ints("axes", axes)], attrs);
+    const rows = make.op("Flatten", [reduced.outputs[0]!]);
+    const size = (axes.includes(1) ? 1 : 16) * (axes.includes(2) ? 1 : 8) * (axes.includes(3) ? 1 : 8);
+    make.output(make.op("Gemm", [rows, make.weight("v", [size, 8], 0.3)]), "y", [2, 8]);
+    return { model: make.model, reduction: reduced.name };
+  };
+
+  for (const opset of [13, 18]) {
+    test(`${opType} of operator set ${opset} runs on quantized values, and costs no accuracy`, async () => {
+      for (const axes of [[1], [2, 3]]) {
+        const { model, reduction } = network(opset, axes);
+        const feeds = feedsFor(model, 4);
+        const quantized = await quantize(model, feeds);
+        const fused = { QuantizeLinear: 1, QLinearConv: 1, [opType]: 1, Flatten: 1, QGemm: 1 };
+        assert.deepEqual(await fusedOperators(quantized), fused);
+        const excluded = { code: "excluded", message: "The test excludes it." };
+        const inFloat = await quantize(model, feeds, { excludeNodes: new Map([[reduction, excluded]]) });
+        assert.equal((await fusedOperators(inFloat)).DequantizeLinear, 1);
+        const before = await runModel(model, feeds[0]!);
+        const db = sqnrDb(before, await runModel(quantized, feeds[0]!));
+        const floatDb = sqnrDb(before, await runModel(inFloat, feeds[0]!));
+        assert.ok(db >= 30 && db > floatDb - 3, `${db} dB, and ${floatDb} dB with ${opType} in float`);
+      }
+    });
+  }
+
+  test(`${opType} over the last axis alone stays in float, where it is faster`, () => {
+    for (const axes of [[3], [-1]]) {
+      const { units } = placeQuantizers(network(13, axes).model);
+      assert.equal(units.find(({ node }) => node.opType === opType)?.reason?.code, "slower");
+    }
+  });
+}
+
 test("kernels compute what the Q/DQ graph says, even where products are largest", async () => {
   // All activations at the top code and all weights of one sign: what saturates on processors without VNNI unless it is avoided.
   const make = new GraphMaker();
