@@ -58,7 +58,7 @@ const STEPS: Readonly<Record<string, (model: Model, bytes: Uint8Array) => unknow
   save: (model) => modelToBytes(model),
   simplify: (model) => runPasses(model, simplifyPasses()),
   float16: (model) => runPasses(model, [float16Pass({ keepIo: true, exclude: EXCLUDE })]),
-  dynamic: (model) => runPasses(model, [dynamicPass({ perChannel: true, pairSafe: false, exclude: EXCLUDE })]),
+  dynamic: (model) => runPasses(model, [dynamicPass({ perChannel: true, reduceRange: false, exclude: EXCLUDE })]),
   weight_only: (model) =>
     runPasses(model, [
       weightOnlyPass({
@@ -77,7 +77,7 @@ const STEPS: Readonly<Record<string, (model: Model, bytes: Uint8Array) => unknow
       percentile: 99.9,
       activationDType: "uint8",
       perChannel: true,
-      avoidSaturation: false,
+      reduceRange: false,
     }),
 };
 

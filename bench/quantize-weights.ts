@@ -1,13 +1,10 @@
 /** Throughput of the weight kernels, in elements per second of CPU time: `node bench/quantize-weights.ts`. */
 import { packRows } from "../src/core/quantize/packing.ts";
-import {
-  type BlockLayout,
-  type BlockScheme,
-  type Layout,
-  quantizeBlocks,
-} from "../src/core/quantize/weights/blocks.ts";
+import { type BlockLayout, type Layout, quantizeBlocks } from "../src/core/quantize/rounding/blocks.ts";
+import type { WeightScheme } from "../src/core/quantize/scheme.ts";
 
 const ROWS = 4096;
+
 const DEPTH = 4096;
 const values = new Float32Array(ROWS * DEPTH);
 for (let i = 0; i < values.length; i++) values[i] = Math.sin(i * 12.9898) * Math.sin(i * 0.001);
@@ -15,24 +12,26 @@ for (let i = 0; i < values.length; i++) values[i] = Math.sin(i * 12.9898) * Math
 interface Case {
   readonly name: string;
   readonly from: Layout;
-  readonly scheme: BlockScheme;
+  readonly scheme: WeightScheme;
   readonly to: BlockLayout;
 }
 
-const byBlock = (dtype: "uint4" | "uint8", blockSize: number): BlockScheme => ({ dtype, blockSize, symmetric: false });
-const byChannel: BlockScheme = { dtype: "int8", blockSize: DEPTH, symmetric: true };
+const byBlock = (bits: 4 | 8, block: number): WeightScheme => ({
+  ...{ bits, signed: false, symmetric: false, granularity: { block } },
+});
+const byChannel: WeightScheme = { bits: 8, signed: true, symmetric: true, granularity: "channel" };
 const blocks: BlockLayout = { layout: "row-major", padded: true };
 const CASES: readonly Case[] = [
-  { name: "8 bit, blocks of 32, [N, K]", from: "row-major", scheme: byBlock("uint8", 32), to: blocks },
-  { name: "8 bit, blocks of 128, [K, N]", from: "column-major", scheme: byBlock("uint8", 128), to: blocks },
-  { name: "4 bit, blocks of 32, [N, K]", from: "row-major", scheme: byBlock("uint4", 32), to: blocks },
-  { name: "4 bit, blocks of 32, [K, N]", from: "column-major", scheme: byBlock("uint4", 32), to: blocks },
+  { name: "8 bit, blocks of 32, [N, K]", from: "row-major", scheme: byBlock(8, 32), to: blocks },
+  { name: "8 bit, blocks of 128, [K, N]", from: "column-major", scheme: byBlock(8, 128), to: blocks },
+  { name: "4 bit, blocks of 32, [N, K]", from: "row-major", scheme: byBlock(4, 32), to: blocks },
+  { name: "4 bit, blocks of 32, [K, N]", from: "column-major", scheme: byBlock(4, 32), to: blocks },
   { name: "8 bit by channel, [N, K]", from: "row-major", scheme: byChannel, to: { layout: "row-major" } },
   { name: "8 bit by channel, [K, N] kept", from: "column-major", scheme: byChannel, to: { layout: "column-major" } },
   {
-    name: "8 bit by channel, pair-safe, [K, N] kept",
+    name: "8 bit by channel, reduced range, [K, N] kept",
     from: "column-major",
-    scheme: { ...byChannel, pairSafe: true },
+    scheme: { ...byChannel, reduceRange: true },
     to: { layout: "column-major" },
   },
 ];
@@ -40,8 +39,8 @@ const CASES: readonly Case[] = [
 for (const { name, from, scheme, to } of CASES) {
   const times = Array.from({ length: 7 }, () => {
     const start = process.cpuUsage();
-    const { codes } = quantizeBlocks({ values, batches: 1, rows: ROWS, depth: DEPTH, layout: from }, scheme, to);
-    packRows(codes, DEPTH, scheme.dtype === "uint4" ? 4 : 8);
+    const { q } = quantizeBlocks({ values, batches: 1, rows: ROWS, depth: DEPTH, layout: from }, scheme, to);
+    packRows(q, DEPTH, scheme.bits);
     const { user, system } = process.cpuUsage(start);
     return (user + system) / 1000;
   }).sort((a, b) => a - b);

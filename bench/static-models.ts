@@ -31,7 +31,7 @@ const OPTIONS: Omit<PipelineOptions, "method"> = {
   percentile: 99.999,
   activationDType: "uint8",
   perChannel: true,
-  avoidSaturation: true,
+  reduceRange: true,
   equalize: "auto",
   smoothQuantAlpha: "auto",
   biasCorrection: true,

@@ -20,8 +20,8 @@ const SHARED = [
   "src/core/wasm-assembler.ts",
 ];
 
-/** What codes are, and how they are packed. */
-const ARITHMETIC = ["src/core/quantize/params.ts", "src/core/quantize/packing.ts"];
+/** What quantized values are, what schemes say, and how they are packed. */
+const ARITHMETIC = ["params.ts", "scheme.ts", "packing.ts"].map((file) => `src/core/quantize/${file}`);
 
 interface Layer {
   /** A folder or a file; the first row that fits a file is its layer. */
@@ -53,8 +53,17 @@ const LAYERS: readonly Layer[] = [
     packages: [],
   },
   {
-    of: "src/core/quantize/weights/",
+    of: "src/core/quantize/rounding/",
     may: [...SHARED, ...["onnx/", "passes/", "quantize/calibration/"].map((it) => `src/core/${it}`), ...ARITHMETIC],
+    packages: [],
+  },
+  {
+    of: "src/core/quantize/weights/",
+    may: [
+      ...SHARED,
+      ...["onnx/", "passes/", "quantize/calibration/", "quantize/rounding/"].map((it) => `src/core/${it}`),
+      ...ARITHMETIC,
+    ],
     packages: [],
   },
   {

@@ -20,7 +20,7 @@ import { type WeightOnlyOptions, weightOnlyPass } from "../../src/core/quantize/
 import { describeHost } from "../../workers/host.ts";
 import { openModel as readModel, writeModel } from "../../workers/model-files.ts";
 
-const avoidSaturation = describeHost().target === "x64-avx2";
+const reduceRange = describeHost().target === "x64-avx2";
 const exclude = { nodes: [], ops: [] };
 
 const STATIC: Omit<PipelineOptions, "samples"> = {
@@ -28,11 +28,11 @@ const STATIC: Omit<PipelineOptions, "samples"> = {
   percentile: 99.999,
   activationDType: "uint8",
   perChannel: true,
-  avoidSaturation,
+  reduceRange,
   equalize: "auto",
   smoothQuantAlpha: "auto",
   biasCorrection: true,
-  floatWhereSlower: avoidSaturation,
+  floatWhereSlower: reduceRange,
 };
 
 type Compress = (model: Model, directory: string) => Promise<Model> | Model;
@@ -45,15 +45,16 @@ const METHODS: Readonly<Record<string, Compress>> = {
     const { data, samples } = await calibrationData(join(directory, "calibration.npz"));
     return (await compressStatic(model, data, { ...STATIC, samples }, { openModel, threads: cpus().length })).model;
   },
-  dynamic: byPass(dynamicPass({ perChannel: true, pairSafe: avoidSaturation, exclude })),
+  dynamic: byPass(dynamicPass({ perChannel: true, reduceRange: reduceRange, exclude })),
   "weights-4": weightsIn(4, 32),
   "weights-4-gptq": async (model, directory) => {
-    const { gptqWeights } = await import("../../src/core/quantize/weights/gptq-weights.ts");
+    const { gptq } = await import("../../src/core/quantize/rounding/gptq.ts");
+    const { roundWeights } = await import("../../src/core/quantize/weights/round-weights.ts");
     const { openModel } = await import("../../test/support/open-model.ts");
     const { data, samples } = await calibrationData(join(directory, "calibration.npz"));
     const options = weightOptions(4, 32);
     const simple = runPasses(model, simplifyPasses()).model;
-    const { weights } = await gptqWeights(simple, options, () => data.batches(samples), {
+    const { weights } = await roundWeights(simple, options, gptq, () => data.batches(samples), {
       openModel,
       threads: cpus().length,
     });

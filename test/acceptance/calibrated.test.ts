@@ -194,6 +194,62 @@ describe("weights in 4 bits by GPTQ", () => {
     assert.equal(metrics.fidelity.samples, 200);
   });
 
+  test("AdaRound and stochastic rounding keep of what they find only what is better, in a file of the same size", async () => {
+    const before = await reportOf(await quantized("cnn", nearest));
+    for (const [rounding, more, gain] of [
+      ["adaround", {}, 1],
+      ["stochastic", { candidates: 4 }, -0.5],
+    ] as const) {
+      const after = await reportOf(await quantized("cnn", weights({ rounding, ...more })));
+      const sqnrOf = ({ metrics }: Report) => metrics.fidelity.outputs[0]!.sqnr_db!;
+      assert.ok(sqnrOf(after) > sqnrOf(before) + gain, `${rounding}: ${sqnrOf(before)} -> ${sqnrOf(after)} dB`);
+      assert.equal(after.metrics.size.after_bytes, before.metrics.size.after_bytes);
+      const said = after.nodes.filter(({ code }) => code.startsWith(rounding));
+      assert.ok(said.length >= 3, JSON.stringify(after.nodes));
+    }
+  });
+
+  test("static int8 by each rounding: layers are told of, and the metric holds", async () => {
+    for (const rounding of ["gptq", "adaround", "stochastic"]) {
+      const report = await reportOf(await quantized("cnn", { rounding, samples: 32, float_where_slower: false }));
+      const said = report.nodes.filter(({ code }) => code.startsWith(rounding));
+      assert.ok(said.length >= 3, JSON.stringify(report.nodes));
+      assert.ok(report.metrics.accuracy!.drop <= 0.005, `${rounding}: ${JSON.stringify(report.metrics.accuracy)}`);
+    }
+  });
+
+  test("fields that would mean nothing are refused", async () => {
+    for (const [params, pointer] of [
+      [gptq({ rounding: "adaround" }), "/params/rounding"],
+      [gptq({ candidates: 3 }), "/params/candidates"],
+      [{ method: "static", rounding: "nearest", candidates: 3 }, "/params/candidates"],
+      [weights({ rounding: "stochastic", dataset_id: null }), "/params/dataset_id"],
+      [weights({ bits: 2, dataset_id: null }), "/params/bits"],
+    ] as const) {
+      const response = await fetch(`${stack.url}/v1/jobs`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(submission("cnn", params)),
+      });
+      const { errors } = (await response.json()) as { errors: { pointer: string }[] };
+      assert.equal(response.status, 422);
+      assert.deepEqual(
+        errors.map((error) => error.pointer),
+        [pointer],
+      );
+    }
+  });
+
+  test("2 bits load, run and are smaller than 4", async () => {
+    const of = async (bits: number) => {
+      const params = { method: "weight_only", bits, dataset_id: null };
+      return (await reportOf(await quantized("cnn", params))).metrics;
+    };
+    const [two, four] = [await of(2), await of(4)];
+    assert.ok(two.size.after_bytes < 0.75 * four.size.after_bytes, JSON.stringify([two.size, four.size]));
+    assert.ok(two.fidelity.outputs[0]!.sqnr_db! > 0, JSON.stringify(two.fidelity));
+  });
+
   test("needs samples, and rtn takes none", async () => {
     for (const params of [gptq({ dataset_id: null }), weights({ algorithm: "rtn" })]) {
       const response = await fetch(`${stack.url}/v1/jobs`, {

@@ -1207,10 +1207,16 @@ export interface components {
              */
             per_channel: boolean;
             /**
+             * @description How weights of layers without groups become integers. `nearest` looks at weights alone. The others look at samples, and a layer keeps what they make of it only where its output is nearer to the float model's on held-out samples: `adaround` learns for each weight whether up or down is better, given what the layers before it make once they are quantized (of at most 32 runs); `gptq` rounds one input after the other and lets the rest make up for it; `stochastic` draws `candidates` times at random.
              * @default nearest
              * @enum {string}
              */
-            rounding: "nearest";
+            rounding: "nearest" | "adaround" | "stochastic" | "gptq";
+            /**
+             * Format: int64
+             * @description Draws for `stochastic`, of which each layer keeps the best; 16 when it is not given.
+             */
+            candidates?: number;
             /**
              * @description Scale channels between layers against each other. `auto`: where it is measured to help; true: everywhere, by the weights alone.
              * @default auto
@@ -1341,25 +1347,36 @@ export interface components {
              */
             method: "weight_only";
             /**
+             * @description Two bits are for the products and tables of `matmulnbits`; other weights then have four.
              * @default 4
              * @enum {integer}
              */
-            bits: 4 | 8;
+            bits: 2 | 4 | 8;
             /**
-             * @description Weights that share one scale, along the reduction axis. When it is not given: 32 for 4 bits, 128 for 8.
+             * @description Weights that share one scale, along the reduction axis. When it is not given: 32 for 2 and 4 bits, 128 for 8.
              * @enum {integer}
              */
             block_size?: 16 | 32 | 64 | 128 | 256;
             /** @default false */
             symmetric: boolean;
             /**
-             * @description `rtn` rounds each weight to the nearest code. `gptq` lets the weights of a layer make up for each other's rounding, for inputs like those of a dataset: slower, and in 4 bits much more accurate.
+             * @description How scales are found: `rtn` from the range of each block as it is, `gptq` as it is when GPTQ reaches it. `gptq` implies the rounding of that name, and that rounding implies it.
              * @default rtn
              * @enum {string}
              */
             algorithm: "rtn" | "gptq";
             /**
-             * @description Samples of what the model will see, for `gptq`.
+             * @description How weights become integers; `nearest` unless `algorithm` says otherwise. `nearest` looks at weights alone. The others look at samples, and a layer keeps what they make of it only where its output is nearer to the float model's on held-out samples: `adaround` learns for each weight whether up or down is better, given what the layers before it make once they are quantized (of at most 32 runs); `gptq` rounds one input after the other and lets the rest make up for it; `stochastic` draws `candidates` times at random.
+             * @enum {string}
+             */
+            rounding?: "nearest" | "adaround" | "stochastic" | "gptq";
+            /**
+             * Format: int64
+             * @description Draws for `stochastic`, of which each layer keeps the best; 16 when it is not given.
+             */
+            candidates?: number;
+            /**
+             * @description Samples of what the model will see, for all roundings but `nearest`.
              * @default null
              */
             dataset_id: string | null;
@@ -2191,10 +2208,16 @@ export interface components {
              */
             per_channel?: boolean;
             /**
+             * @description How weights of layers without groups become integers. `nearest` looks at weights alone. The others look at samples, and a layer keeps what they make of it only where its output is nearer to the float model's on held-out samples: `adaround` learns for each weight whether up or down is better, given what the layers before it make once they are quantized (of at most 32 runs); `gptq` rounds one input after the other and lets the rest make up for it; `stochastic` draws `candidates` times at random.
              * @default nearest
              * @enum {string}
              */
-            rounding?: "nearest";
+            rounding?: "nearest" | "adaround" | "stochastic" | "gptq";
+            /**
+             * Format: int64
+             * @description Draws for `stochastic`, of which each layer keeps the best; 16 when it is not given.
+             */
+            candidates?: number;
             /**
              * @description Scale channels between layers against each other. `auto`: where it is measured to help; true: everywhere, by the weights alone.
              * @default auto
@@ -2404,25 +2427,36 @@ export interface components {
              */
             method: "weight_only";
             /**
+             * @description Two bits are for the products and tables of `matmulnbits`; other weights then have four.
              * @default 4
              * @enum {integer}
              */
-            bits?: 4 | 8;
+            bits?: 2 | 4 | 8;
             /**
-             * @description Weights that share one scale, along the reduction axis. When it is not given: 32 for 4 bits, 128 for 8.
+             * @description Weights that share one scale, along the reduction axis. When it is not given: 32 for 2 and 4 bits, 128 for 8.
              * @enum {integer}
              */
             block_size?: 16 | 32 | 64 | 128 | 256;
             /** @default false */
             symmetric?: boolean;
             /**
-             * @description `rtn` rounds each weight to the nearest code. `gptq` lets the weights of a layer make up for each other's rounding, for inputs like those of a dataset: slower, and in 4 bits much more accurate.
+             * @description How scales are found: `rtn` from the range of each block as it is, `gptq` as it is when GPTQ reaches it. `gptq` implies the rounding of that name, and that rounding implies it.
              * @default rtn
              * @enum {string}
              */
             algorithm?: "rtn" | "gptq";
             /**
-             * @description Samples of what the model will see, for `gptq`.
+             * @description How weights become integers; `nearest` unless `algorithm` says otherwise. `nearest` looks at weights alone. The others look at samples, and a layer keeps what they make of it only where its output is nearer to the float model's on held-out samples: `adaround` learns for each weight whether up or down is better, given what the layers before it make once they are quantized (of at most 32 runs); `gptq` rounds one input after the other and lets the rest make up for it; `stochastic` draws `candidates` times at random.
+             * @enum {string}
+             */
+            rounding?: "nearest" | "adaround" | "stochastic" | "gptq";
+            /**
+             * Format: int64
+             * @description Draws for `stochastic`, of which each layer keeps the best; 16 when it is not given.
+             */
+            candidates?: number;
+            /**
+             * @description Samples of what the model will see, for all roundings but `nearest`.
              * @default null
              */
             dataset_id?: string | null;

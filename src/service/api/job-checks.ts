@@ -8,7 +8,7 @@ import {
 } from "../../core/index.ts";
 import type { DatasetRecord, ModelRecord } from "../catalog.ts";
 import { type FieldError, pointerOf } from "../errors.ts";
-import { type CalibratedSpec, isGptq, isStatic, labelTaskOf, splitSamples } from "../jobs/calibration-samples.ts";
+import { type CalibratedSpec, isRounded, isStatic, labelTaskOf, splitSamples } from "../jobs/calibration-samples.ts";
 import { evaluationLabels, labelledOutputs, trainingLabels } from "../jobs/distill-labels.ts";
 import { type LabelTask, labelUse } from "../jobs/label-use.ts";
 import { referencesIn } from "../jobs/resources.ts";
@@ -38,7 +38,7 @@ function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldEr
   const { dataset_id } = spec.evaluation;
   const own = dataset_id === null ? undefined : stored.datasets.get(dataset_id);
   const why = "it needs evaluation.dataset_id";
-  if (!isStatic(spec) && !isGptq(spec)) {
+  if (!isStatic(spec) && !isRounded(spec)) {
     return [...checkEvaluation(spec, model, own, why), ...checkQuantizationLabels(spec, model, own)];
   }
   const calibration = stored.datasets.get(spec.params.dataset_id)!;

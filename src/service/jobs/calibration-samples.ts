@@ -17,18 +17,19 @@ type Params<M extends QuantizeSpec["params"]["method"]> = Extract<QuantizeSpec["
 export type StaticParams = Params<"static">;
 export type StaticSpec = QuantizeSpec & { readonly params: StaticParams };
 
-export type GptqParams = Params<"weight_only"> & { readonly dataset_id: string };
-export type GptqSpec = QuantizeSpec & { readonly params: GptqParams };
+export type RoundedParams = Params<"weight_only"> & { readonly dataset_id: string };
+export type RoundedSpec = QuantizeSpec & { readonly params: RoundedParams };
 
 /** Jobs that look at samples of what the model will see. */
-export type CalibratedSpec = StaticSpec | GptqSpec;
+export type CalibratedSpec = StaticSpec | RoundedSpec;
 
 export function isStatic(spec: QuantizeSpec): spec is StaticSpec {
   return spec.params.method === "static";
 }
 
-export function isGptq(spec: QuantizeSpec): spec is GptqSpec {
-  return spec.params.method === "weight_only" && spec.params.algorithm === "gptq";
+/** Whether a job rounds weights for what samples show, rather than each to the nearest value. */
+export function isRounded(spec: QuantizeSpec): spec is RoundedSpec {
+  return spec.params.method === "weight_only" && spec.params.rounding !== "nearest";
 }
 
 /** With fewer labelled samples than this besides those for calibration, candidates are scored on all there are. */

@@ -22,13 +22,13 @@ import {
 } from "../../core/index.ts";
 import { type FieldError, pointerOf } from "../errors.ts";
 import { type JobInputs, type JobOutcome, type JobRequest, type ProducedFile, TaskError } from "../tasks.ts";
-import { isGptq, isStatic, labelTaskOf, type StaticParams } from "./calibration-samples.ts";
-import { compressGptqJob, weightOptions } from "./gptq-job.ts";
+import { isRounded, isStatic, labelTaskOf, type StaticParams } from "./calibration-samples.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import { judgeResult, type MadeModel } from "./job-result.ts";
 import { createJobSteps, type JobContext, type JobSteps } from "./job-steps.ts";
 import { labelUse, labelWarnings, withLabelUse } from "./label-use.ts";
 import { findBreakingNodes } from "./repair.ts";
+import { compressRoundedJob, weightOptions } from "./rounded-job.ts";
 import type { QuantizeSpec } from "./spec.ts";
 import { compressStaticJob, planStaticJob } from "./static-job.ts";
 import { TARGETS, type TargetName } from "./targets.ts";
@@ -46,18 +46,18 @@ const PASSES: {
 } = {
   float16: (params, _target, exclude) => float16Pass({ keepIo: params.keep_io, exclude }),
   dynamic: (params, target, exclude) =>
-    dynamicPass({ perChannel: params.per_channel, pairSafe: TARGETS[target].saturates, exclude }),
+    dynamicPass({ perChannel: params.per_channel, reduceRange: TARGETS[target].reduceRange, exclude }),
   weight_only: (params, _target, exclude) => weightOnlyPass(weightOptions(params, exclude)),
 };
 
 /** Shares of the whole job that have passed when each step begins. */
 const PASS_STEPS = { load: 0, compress: 0.02, write: 0.05, evaluate: 0.3, report: 0.98 } as const;
 const STATIC_STEPS = {
-  ...{ load: 0, prepare: 0.01, equalize: 0.05, calibrate: 0.15, correct: 0.35 },
+  ...{ load: 0, prepare: 0.01, equalize: 0.05, calibrate: 0.15, round: 0.3, correct: 0.35 },
   ...{ rank: 0.4, control: 0.5, write: 0.6, evaluate: 0.62, report: 0.98 },
 } as const;
 
-const GPTQ_STEPS = { load: 0, round: 0.02, write: 0.5, evaluate: 0.55, report: 0.98 } as const;
+const ROUNDED_STEPS = { load: 0, round: 0.02, write: 0.5, evaluate: 0.55, report: 0.98 } as const;
 
 /**
  * Compresses a model as the spec asks, writes the result to the scratch directory, and judges it against the original.
@@ -72,7 +72,7 @@ export async function runQuantizeJob(
   const source = request.models[spec.model_id]!;
   const { files, host } = environment;
   const { signal } = context;
-  const starts = isStatic(spec) ? STATIC_STEPS : isGptq(spec) ? GPTQ_STEPS : PASS_STEPS;
+  const starts = isStatic(spec) ? STATIC_STEPS : isRounded(spec) ? ROUNDED_STEPS : PASS_STEPS;
   const steps = createJobSteps<string>(starts, context);
 
   const uploaded = await steps.run("load", "Reading the model", () => files.openModel(source.files));
@@ -81,8 +81,8 @@ export async function runQuantizeJob(
   const compressed = finished(
     isStatic(spec)
       ? await compressStaticJob({ ...request, spec }, original, exclude, environment, context, steps)
-      : isGptq(spec)
-        ? await compressGptqJob({ ...request, spec }, original, exclude, environment, context, steps)
+      : isRounded(spec)
+        ? await compressRoundedJob({ ...request, spec }, original, exclude, environment, context, steps)
         : await steps.run("compress", `Applying ${spec.params.method}`, () =>
             applyPasses(original, spec.params as PassParams, host.target, exclude),
           ),
@@ -109,7 +109,7 @@ export async function runQuantizeJob(
   try {
     return await finish(compressed, written);
   } catch (error) {
-    if (!(error instanceof BrokenModel) || isStatic(spec) || isGptq(spec)) throw error;
+    if (!(error instanceof BrokenModel) || isStatic(spec) || isRounded(spec)) throw error;
     const params = spec.params as PassParams;
     const repaired = finished(
       await repairPasses(original, params, exclude, error, request, environment, context, steps),

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { MetricName } from "../../core/index.ts";
+import { type MetricName, ROUNDINGS } from "../../core/index.ts";
 import { pointerOf } from "../errors.ts";
 import { DistillParams, IgnoreLabel, Seed } from "./distill-spec.ts";
 
@@ -25,6 +25,39 @@ const Common = {
     .meta({ description: "The machine the model will run on; `auto` is the one the worker runs on." }),
   seed: Seed,
 };
+
+/** Draws of the rounding `stochastic` when a job does not say how many. */
+export const CANDIDATES = 16;
+
+const ROUNDING_WORDS =
+  "`nearest` looks at weights alone. The others look at samples, and a layer keeps what they make of it only where its output is nearer to the float " +
+  "model's on held-out samples: `adaround` learns for each weight whether up or down is better, given what the layers before it make once they are " +
+  "quantized (of at most 32 runs); `gptq` rounds one input after the other and lets the rest make up for it; `stochastic` draws `candidates` times at random.";
+
+const Candidates = z
+  .int()
+  .min(1)
+  .max(1000)
+  .optional()
+  .meta({
+    description: `Draws for \`stochastic\`, of which each layer keeps the best; ${CANDIDATES} when it is not given.`,
+  });
+
+interface Rounded {
+  readonly rounding?: string | undefined;
+  readonly candidates?: number | undefined;
+}
+
+/** With the number of draws filled in where there are any. */
+function withCandidates<T extends Rounded>(params: T): T {
+  return params.rounding === "stochastic" ? { ...params, candidates: params.candidates ?? CANDIDATES } : params;
+}
+
+function candidatesAreUsed({ rounding, candidates }: Rounded): boolean {
+  return rounding === "stochastic" || candidates === undefined;
+}
+
+const CANDIDATES_UNUSED = { path: ["candidates"], error: "is for the rounding stochastic alone" };
 
 export const Float16Params = z
   .strictObject({
@@ -74,7 +107,13 @@ export const StaticParams = z
       .boolean()
       .default(true)
       .meta({ description: "One scale for each output channel of a weight instead of one for each weight." }),
-    rounding: z.enum(["nearest"]).default("nearest"),
+    rounding: z
+      .enum(ROUNDINGS)
+      .default("nearest")
+      .meta({
+        description: `How weights of layers without groups become integers. ${ROUNDING_WORDS}`,
+      }),
+    candidates: Candidates,
     equalize: z
       .union([z.literal("auto"), z.boolean()])
       .default("auto")
@@ -112,6 +151,8 @@ export const StaticParams = z
     max_trials: z.int().min(1).max(200).default(24).meta({ description: "Models that may be tried for that." }),
     ...Common,
   })
+  .overwrite(withCandidates)
+  .refine(candidatesAreUsed, CANDIDATES_UNUSED)
   .refine(({ max_metric_drop, min_sqnr_db }) => max_metric_drop === null || min_sqnr_db === null, {
     path: ["min_sqnr_db"],
     error: "cannot be set together with max_metric_drop",
@@ -119,29 +160,41 @@ export const StaticParams = z
   .meta({ id: "StaticParams", title: "static int8" });
 
 /** Eight bits are accurate enough to share a scale among more weights, and scales are what makes such a file larger than a quarter. */
-export const BLOCK_SIZES = { 4: 32, 8: 128 } as const;
+export const BLOCK_SIZES = { 2: 32, 4: 32, 8: 128 } as const;
 
 export const WeightOnlyParams = z
   .strictObject({
     method: z.literal("weight_only"),
-    bits: z.union([z.literal(4), z.literal(8)]).default(4),
+    bits: z
+      .union([z.literal(2), z.literal(4), z.literal(8)])
+      .default(4)
+      .meta({
+        description: "Two bits are for the products and tables of `matmulnbits`; other weights then have four.",
+      }),
     block_size: z
       .union([z.literal(16), z.literal(32), z.literal(64), z.literal(128), z.literal(256)])
       .optional()
       .meta({
         description:
-          "Weights that share one scale, along the reduction axis. When it is not given: 32 for 4 bits, 128 for 8.",
+          "Weights that share one scale, along the reduction axis. When it is not given: 32 for 2 and 4 bits, 128 for 8.",
       }),
     symmetric: z.boolean().default(false),
     algorithm: z.enum(["rtn", "gptq"]).default("rtn").meta({
       description:
-        "`rtn` rounds each weight to the nearest code. `gptq` lets the weights of a layer make up for each other's rounding, for inputs like those of a dataset: slower, and in 4 bits much more accurate.",
+        "How scales are found: `rtn` from the range of each block as it is, `gptq` as it is when GPTQ reaches it. `gptq` implies the rounding of that name, and that rounding implies it.",
     }),
+    rounding: z
+      .enum(ROUNDINGS)
+      .optional()
+      .meta({
+        description: `How weights become integers; \`nearest\` unless \`algorithm\` says otherwise. ${ROUNDING_WORDS}`,
+      }),
+    candidates: Candidates,
     dataset_id: z
       .string()
       .nullable()
       .default(null)
-      .meta({ description: "Samples of what the model will see, for `gptq`." }),
+      .meta({ description: "Samples of what the model will see, for all roundings but `nearest`." }),
     samples: z.int().min(1).max(100_000).default(128).meta({ description: "How many of them, drawn by the seed." }),
     format: z.enum(["matmulnbits", "qdq"]).default("matmulnbits").meta({
       description:
@@ -154,14 +207,32 @@ export const WeightOnlyParams = z
       .meta({ description: "Of MatMulNBits: 4 computes in int8, 1 in float32, 0 leaves it to the runtime." }),
     ...Common,
   })
-  .overwrite((params) => ({ ...params, block_size: params.block_size ?? BLOCK_SIZES[params.bits] }))
-  .refine(({ algorithm, dataset_id }) => algorithm !== "gptq" || dataset_id !== null, {
-    path: ["dataset_id"],
-    error: "is needed for gptq",
+  .refine(({ algorithm, rounding }) => algorithm !== "gptq" || rounding === undefined || rounding === "gptq", {
+    path: ["rounding"],
+    error: "cannot be another one with the algorithm gptq, which rounds by itself",
   })
-  .refine(({ algorithm, dataset_id }) => algorithm === "gptq" || dataset_id === null, {
+  .overwrite((params) => {
+    const rounding = params.rounding ?? (params.algorithm === "gptq" ? "gptq" : "nearest");
+    const algorithm = rounding === "gptq" ? "gptq" : params.algorithm;
+    return withCandidates({
+      ...params,
+      block_size: params.block_size ?? BLOCK_SIZES[params.bits],
+      rounding,
+      algorithm,
+    });
+  })
+  .refine(candidatesAreUsed, CANDIDATES_UNUSED)
+  .refine(({ bits, format }) => bits !== 2 || format === "matmulnbits", {
+    path: ["bits"],
+    error: "of 2 need the format matmulnbits: onnxruntime has no other fast kernel for them",
+  })
+  .refine(({ rounding, dataset_id }) => rounding === "nearest" || dataset_id !== null, {
     path: ["dataset_id"],
-    error: "is for gptq: rtn looks at weights alone",
+    error: "is needed for every rounding but nearest",
+  })
+  .refine(({ rounding, dataset_id }) => rounding !== "nearest" || dataset_id === null, {
+    path: ["dataset_id"],
+    error: "is for roundings that look at samples: nearest looks at weights alone",
   })
   .meta({ id: "WeightOnlyParams", title: "weight-only" });
 

@@ -28,6 +28,7 @@ import type { JobInputs, JobRequest } from "../tasks.ts";
 import { type CalibrationSamples, openSamples, type StaticParams, type StaticSpec } from "./calibration-samples.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";
+import { roundingOf } from "./rounded-job.ts";
 import { metricOf } from "./spec.ts";
 import { CALIBRATION } from "./static-cache.ts";
 import { TARGETS, type TargetName } from "./targets.ts";
@@ -58,7 +59,11 @@ export async function compressStaticJob(
     const result = await compressStatic(
       original,
       { batches: (count) => samples.feeds(count) },
-      { ...pipelineOptions(params, host.target, samples.runs, exclude), control: control?.target },
+      {
+        ...pipelineOptions(params, host.target, samples.runs, exclude),
+        rounding: roundingOf(params, { openModel, threads, signal }),
+        control: control?.target,
+      },
       {
         openModel,
         threads,
@@ -131,7 +136,7 @@ function pipelineOptions(
     percentile: params.percentile,
     activationDType: params.activation_dtype === "auto" ? TARGETS[target].activations : params.activation_dtype,
     perChannel: params.per_channel,
-    avoidSaturation: TARGETS[target].saturates,
+    reduceRange: TARGETS[target].reduceRange,
     floatWhereSlower: params.float_where_slower && TARGETS[target].costsKnown,
     equalize: params.equalize,
     smoothQuantAlpha: params.smooth_quant_alpha,

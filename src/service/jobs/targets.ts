@@ -8,7 +8,7 @@ interface Target {
   /** What onnxruntime multiplies with signed 8-bit weights fastest there. */
   readonly activations: "uint8" | "int8";
   /** Without dot products x64 adds pairs of products of u8 and s8 in saturating 16 bits. */
-  readonly saturates: boolean;
+  readonly reduceRange: boolean;
   /** Whether it is known what kernels cost there. */
   readonly costsKnown: boolean;
 }
@@ -18,28 +18,28 @@ export const TARGETS: Readonly<Record<TargetName, Target>> = {
     isa: ["avx512_vnni", "avx_vnni"],
     description: "x86-64 with 8-bit dot products: int8 does not saturate.",
     activations: "uint8",
-    saturates: false,
+    reduceRange: false,
     costsKnown: false,
   },
   "x64-avx2": {
     isa: ["avx2"],
     description: "x86-64 without them: 8-bit weights keep one bit free where sums could saturate.",
     activations: "uint8",
-    saturates: true,
+    reduceRange: true,
     costsKnown: true,
   },
   arm64: {
     isa: ["neon", "dotprod"],
     description: "64-bit Arm.",
     activations: "int8",
-    saturates: false,
+    reduceRange: false,
     costsKnown: false,
   },
   portable: {
     isa: [],
     description: "Anything that onnxruntime runs on.",
     activations: "uint8",
-    saturates: true,
+    reduceRange: true,
     costsKnown: false,
   },
 };

@@ -97,7 +97,7 @@ const NETWORKS: Readonly<Record<string, { readonly model: Model; readonly layers
 
 const PASSES: Readonly<Record<string, { readonly pass: Pass; readonly minDb: number; readonly maxDb: number }>> = {
   float16: { pass: float16Pass({ keepIo: true, exclude }), minDb: 55, maxDb: 80 },
-  dynamic: { pass: dynamicPass({ perChannel: true, pairSafe: true, exclude }), minDb: 20, maxDb: 60 },
+  dynamic: { pass: dynamicPass({ perChannel: true, reduceRange: true, exclude }), minDb: 20, maxDb: 60 },
   "4 bits": {
     pass: weightOnlyPass({
       ...{ bits: 4, blockSize: 32, symmetric: false, format: "matmulnbits", embeddings: true, accuracyLevel: 0 },
@@ -110,7 +110,7 @@ const PASSES: Readonly<Record<string, { readonly pass: Pass; readonly minDb: num
 
 const STATIC: PipelineOptions = {
   ...{ samples: SAMPLES, method: "mse", percentile: 99.999, activationDType: "uint8", perChannel: true },
-  ...{ avoidSaturation: true, equalize: "auto", smoothQuantAlpha: "auto", biasCorrection: true },
+  ...{ reduceRange: true, equalize: "auto", smoothQuantAlpha: "auto", biasCorrection: true },
 };
 
 async function quantized(model: Model): Promise<PipelineResult> {

@@ -92,7 +92,7 @@ const EXCLUDE = (nodes: readonly string[], ops: readonly string[] = []) => ({ no
 
 const METHODS: Readonly<Record<string, (exclude: ReturnType<typeof EXCLUDE>) => Pass>> = {
   float16: (exclude) => float16Pass({ keepIo: true, exclude }),
-  dynamic: (exclude) => dynamicPass({ perChannel: true, pairSafe: false, exclude }),
+  dynamic: (exclude) => dynamicPass({ perChannel: true, reduceRange: false, exclude }),
   weight_only: (exclude) =>
     weightOnlyPass({
       ...{ bits: 8, blockSize: 16, symmetric: false, format: "qdq", embeddings: true, accuracyLevel: 4 },
@@ -107,7 +107,7 @@ async function notesOf(method: string, model: Model, exclude: ReturnType<typeof 
   }
   const prepared = await prepareStatic(model, randomFeeds(model), { openModel });
   const options = { method: "mse", percentile: 99, activationDType: "uint8", perChannel: true } as const;
-  return planStatic(prepared.model, { ...options, avoidSaturation: false, isExcluded: exclusionTest(exclude) }).notes;
+  return planStatic(prepared.model, { ...options, reduceRange: false, isExcluded: exclusionTest(exclude) }).notes;
 }
 
 for (const method of [...Object.keys(METHODS), "static"]) {

@@ -17,8 +17,8 @@ import type { Model, Node } from "../../onnx/ir.ts";
 import { arrayOf, elementCount, floatsOf, type Tensor, tensorOf } from "../../onnx/tensor.ts";
 import { type CalibrateOptions, type Feeds, observe } from "../calibration/calibrate.ts";
 import type { Observer } from "../calibration/observers.ts";
+import { StagedRun } from "../calibration/staged-run.ts";
 import type { Placement } from "./placement.ts";
-import { StagedRun } from "./staged-run.ts";
 
 /** What to add to the bias of a layer, for each of its output channels, by the name of its node. */
 export type BiasShifts = ReadonlyMap<string, Float64Array>;

@@ -1,15 +1,24 @@
 /**
- * Weights of static quantization: symmetric int8 codes with a scale for each output channel (or one for all), and int32 biases at the scale
+ * Weights of static quantization: symmetric int8 with a scale for each output channel (or one for all), and int32 biases at the scale
  * of the products they are added to, s_b[c] = s_x · s_w[c], zero point 0. All of it is computed when the tensors are written, not before.
  *
  * Processors with AVX2 and no VNNI multiply 8-bit numbers in pairs, u8·s8 + u8·s8, and the sum saturates at 16 bits. Which two products
  * make a pair follows from the order in which the kernels reduce: positions of the kernel window first, input channels within. A pair
- * (q₁, q₂) is safe when the largest codes a₁, a₂ of its two inputs keep a₁·q₁ + a₂·q₂ within 16 bits. The usual remedy gives up a bit of
+ * (q₁, q₂) is safe when the largest quantized values a₁, a₂ of its two inputs keep a₁·q₁ + a₂·q₂ within 16 bits. The usual remedy gives up a bit of
  * every weight. Here each output channel gets the scale with the least error after its unsafe pairs have been pulled in, which costs about
  * half as much, and nothing where activations stay small.
  */
 import { arrayOf, deriveTensors, elementCount, type Tensor } from "../../onnx/tensor.ts";
-import { type CodeRange, roundHalfEven } from "../params.ts";
+import { type CodeRange, quantizeValue, roundHalfEven } from "../params.ts";
+import { type Grid, largestOfRows, quantizeBlocks, type RoundedWeight, type WeightMatrix } from "../rounding/blocks.ts";
+import { transposed } from "../rounding/round-layers.ts";
+import type { RowMatrix } from "../rounding/rounding.ts";
+import { rangeOf, type WeightScheme } from "../scheme.ts";
+
+/** Weights that kernels multiply with 8-bit activations: signed and symmetric. */
+export function kernelScheme({ perChannel, reduceRange }: WeightOptions): WeightScheme {
+  return { bits: 8, signed: true, symmetric: true, granularity: perChannel ? "channel" : "tensor", reduceRange };
+}
 
 /** A bias that is added to products of this weight with an activation of scale `inputScale`. */
 export interface BiasUse {
@@ -25,19 +34,29 @@ export interface WeightLayout {
   readonly groups: number;
 }
 
-export interface WeightScheme {
-  readonly codes: CodeRange;
+export interface WeightOptions {
   readonly perChannel: boolean;
-  /** Keep pairs of products within 16 bits. */
-  readonly avoidSaturation: boolean;
+  /** Keep sums of two products within 16 bits. */
+  readonly reduceRange: boolean;
+}
+
+/** What decides how a weight is quantized. */
+export interface WeightContext {
+  readonly layout: WeightLayout;
+  /** Biases that are added to its products. */
+  readonly uses: readonly BiasUse[];
+  /** The largest quantized values that each input channel (of all groups) takes, for `reduceRange`; undefined: all there are. */
+  readonly inputLimits?: ArrayLike<number> | undefined;
+  /** Values and scales that have been found already: [channels, depth] and [channels, 1]. */
+  readonly rounded?: RoundedWeight | undefined;
 }
 
 export interface QuantizedWeight {
-  readonly codes: Tensor;
+  readonly q: Tensor;
   /** [channels], or [] when there is one scale. */
   readonly scale: Tensor;
   /** int32 [channels] for each bias, in the order given; undefined where there is none. */
-  readonly biases: readonly ({ readonly codes: Tensor; readonly scale: Tensor } | undefined)[];
+  readonly biases: readonly ({ readonly q: Tensor; readonly scale: Tensor } | undefined)[];
 }
 
 /** |b| / (s_x · s_w) must stay below this to fit an int32 with the rounding of the scales. */
@@ -45,19 +64,11 @@ const MAX_BIAS_CODE = (2 ** 31 - 1) * (1 - 1e-4);
 /** Where a whole channel is zero its scale only serves the bias: this many codes for it. */
 const ZERO_CHANNEL_BIAS_CODES = 2 ** 24;
 
-/**
- * Quantizes a float32 weight. `inputCodes` are the largest codes that each input channel (of all groups) takes; undefined: all codes.
- * They matter only to `avoidSaturation`.
- */
-export function quantizeWeight(
-  weight: Tensor,
-  layout: WeightLayout,
-  uses: readonly BiasUse[],
-  scheme: WeightScheme,
-  inputCodes?: ArrayLike<number>,
-): QuantizedWeight {
+/** Quantizes a float32 weight, when its bytes are asked for. Throws `non_finite` then when it holds NaN or an infinity. */
+export function quantizeWeight(weight: Tensor, context: WeightContext, options: WeightOptions): QuantizedWeight {
+  const { layout, uses } = context;
   const channels = weight.dims[layout.axis]!;
-  const scaleDims = scheme.perChannel ? [channels] : [];
+  const scaleDims = options.perChannel ? [channels] : [];
   const biasTypes = uses.flatMap(({ bias }, i) =>
     bias
       ? [
@@ -68,32 +79,60 @@ export function quantizeWeight(
   );
   const tensors = deriveTensors(
     {
-      codes: { dtype: "int8", dims: weight.dims },
+      q: { dtype: "int8", dims: weight.dims },
       scale: { dtype: "float32", dims: scaleDims },
       ...Object.fromEntries(biasTypes),
     },
-    () => compute(weight, layout, uses, scheme, inputCodes),
+    () => compute(weight, context, options),
   );
   return {
-    codes: tensors.codes!,
+    q: tensors.q!,
     scale: tensors.scale!,
     biases: uses.map(({ bias }, i) =>
-      bias ? { codes: tensors[`bias${i}`]!, scale: tensors[`biasScale${i}`]! } : undefined,
+      bias ? { q: tensors[`bias${i}`]!, scale: tensors[`biasScale${i}`]! } : undefined,
     ),
   };
 }
 
-function compute(
-  weight: Tensor,
-  layout: WeightLayout,
-  uses: readonly BiasUse[],
-  scheme: WeightScheme,
-  inputCodes: ArrayLike<number> | undefined,
-): Record<string, Uint8Array> {
+/** The weight as a rounding takes it, [channels, depth], with the scales that it has when it is rounded to nearest. */
+export function weightRows(weight: Tensor, context: WeightContext, options: WeightOptions, name: string): RowMatrix {
+  const { layout, uses, inputLimits } = context;
+  const matrix = matrixOf(weight, layout);
+  const { rows, depth } = matrix;
+  const { scales } = rounded(weight, layout, smallestScales(rows, uses), options, inputLimits);
+  const values = matrix.layout === "row-major" ? matrix.values : transposed(matrix.values, depth, rows);
+  const limits = limitsOf(weight, layout, options, inputLimits);
+  return {
+    name,
+    values,
+    rows,
+    depth,
+    grid: gridOf(scales),
+    ...(limits && {
+      limit: (q) => {
+        const natural = matrix.layout === "row-major" ? q : Int8Array.from(turnedBytes(q, rows, depth));
+        limits.apply(natural);
+        if (natural !== q) q.set(turnedBytes(natural, depth, rows));
+      },
+    }),
+  };
+}
+
+/** [rows, columns] → [columns, rows] */
+function turnedBytes(values: Int8Array, rows: number, columns: number): Int8Array<ArrayBuffer> {
+  const result = new Int8Array(values.length);
+  for (let row = 0; row < rows; row++)
+    for (let i = 0; i < columns; i++) result[i * rows + row] = values[row * columns + i]!;
+  return result;
+}
+
+function compute(weight: Tensor, context: WeightContext, options: WeightOptions): Record<string, Uint8Array> {
+  const { layout, uses, inputLimits } = context;
   const floors = smallestScales(weight.dims[layout.axis]!, uses);
-  const { codes, scales } = rounded(weight, layout, floors, scheme, inputCodes);
-  const bytesOfScales = (all: Float32Array) => bytesOf(scheme.perChannel ? all : all.subarray(0, 1));
-  const result: Record<string, Uint8Array> = { codes: bytesOf(codes), scale: bytesOfScales(scales) };
+  const { q, scales } =
+    given(weight, context, floors, options) ?? rounded(weight, layout, floors, options, inputLimits);
+  const bytesOfScales = (all: Float32Array) => bytesOf(options.perChannel ? all : all.subarray(0, 1));
+  const result: Record<string, Uint8Array> = { q: bytesOf(q), scale: bytesOfScales(scales) };
   uses.forEach(({ bias, inputScale }, i) => {
     if (!bias) return;
     const biases = arrayOf(bias, "float32");
@@ -104,8 +143,24 @@ function compute(
   return result;
 }
 
+/** Values that have been found already, where every bias still fits an int32 at their scales. */
+function given(
+  weight: Tensor,
+  { layout, rounded: found, inputLimits }: WeightContext,
+  floors: Float64Array,
+  options: WeightOptions,
+): Pick<Rounded, "q" | "scales"> | undefined {
+  if (!found || found.scales.some((scale, c) => scale < floors[c]!)) return undefined;
+  const rows = weight.dims[layout.axis]!;
+  const depth = elementCount(weight.dims) / rows;
+  const found8 = new Int8Array(found.q.buffer, found.q.byteOffset, found.q.length);
+  const q = layout.axis === 0 ? Int8Array.from(found8) : turnedBytes(found8, rows, depth);
+  limitsOf(weight, layout, options, inputLimits)?.apply(q);
+  return { q, scales: found.scales };
+}
+
 interface Rounded {
-  readonly codes: Int8Array;
+  readonly q: Int8Array;
   /** One for each channel, also where all are the same. */
   readonly scales: Float32Array;
   /** For each channel, the smallest scale that its weights fit, and the smallest that was allowed. */
@@ -115,7 +170,7 @@ interface Rounded {
 
 /**
  * What was rounded last, by weight: several models are made of one float model, which differ in biases and in which layers are quantized, and
- * a model that is written asks for the scales of a weight before it asks for its codes.
+ * a model that is written asks for the scales of a weight before it asks for its values.
  */
 const ROUNDED = new Map<Tensor, { readonly key: string; readonly result: Rounded }>();
 const MAX_ROUNDED_BYTES = 2 ** 27;
@@ -125,64 +180,81 @@ function rounded(
   weight: Tensor,
   layout: WeightLayout,
   floors: Float64Array,
-  scheme: WeightScheme,
-  inputCodes: ArrayLike<number> | undefined,
+  options: WeightOptions,
+  inputLimits: ArrayLike<number> | undefined,
 ): Rounded {
-  const limits = inputCodes && scheme.avoidSaturation ? Array.from(inputCodes).join() : "";
-  const key = JSON.stringify([layout.axis, layout.inputAxis, layout.groups, scheme, limits]);
+  const limits = inputLimits && options.reduceRange ? Array.from(inputLimits).join() : "";
+  const { perChannel, reduceRange } = options;
+  const key = JSON.stringify([layout.axis, layout.inputAxis, layout.groups, perChannel, reduceRange, limits]);
   const known = ROUNDED.get(weight);
   // Other floors, which other biases have, make no difference where the weights need a larger scale anyway.
   const isSame = ({ fitting, smallest }: Rounded) =>
     fitting.every((scale, c) => usableScale(scale, floors[c]!) === smallest[c]);
   if (known?.key === key && isSame(known.result)) return known.result;
-  const result = round(weight, layout, floors, scheme, inputCodes);
-  if (known) roundedBytes -= known.result.codes.length;
+  const result = round(weight, layout, floors, options, inputLimits);
+  if (known) roundedBytes -= known.result.q.length;
   ROUNDED.delete(weight);
   for (const [oldest, { result: old }] of ROUNDED) {
-    if (roundedBytes + result.codes.length <= MAX_ROUNDED_BYTES) break;
+    if (roundedBytes + result.q.length <= MAX_ROUNDED_BYTES) break;
     ROUNDED.delete(oldest);
-    roundedBytes -= old.codes.length;
+    roundedBytes -= old.q.length;
   }
-  if (roundedBytes + result.codes.length <= MAX_ROUNDED_BYTES) {
+  if (roundedBytes + result.q.length <= MAX_ROUNDED_BYTES) {
     ROUNDED.set(weight, { key, result });
-    roundedBytes += result.codes.length;
+    roundedBytes += result.q.length;
   }
   return result;
+}
+
+/** Output channels are rows: of the first axis, or of the second of a matrix. */
+function matrixOf(weight: Tensor, { axis }: WeightLayout): WeightMatrix {
+  const rows = weight.dims[axis]!;
+  const depth = elementCount(weight.dims) / rows;
+  const layout = axis === 0 ? "row-major" : "column-major";
+  return { values: arrayOf(weight, "float32") as Float32Array, batches: 1, rows, depth, layout };
+}
+
+function gridOf(scales: Float32Array): Grid {
+  return { scales, zeroPoints: new Uint8Array(scales.length) };
+}
+
+/** What pairs of products may not exceed; undefined where nothing can saturate. */
+function limitsOf(
+  weight: Tensor,
+  layout: WeightLayout,
+  { reduceRange }: WeightOptions,
+  inputLimits: ArrayLike<number> | undefined,
+): PairLimits | undefined {
+  const rows = new RowLayout(weight.dims, layout);
+  // A product that is alone in its sum (depthwise kernels) has no partner to saturate with.
+  return reduceRange && !rows.isDepthwise ? new PairLimits(rows, inputLimits) : undefined;
 }
 
 function round(
   weight: Tensor,
   layout: WeightLayout,
   floors: Float64Array,
-  { codes: range, perChannel, avoidSaturation }: WeightScheme,
-  inputCodes: ArrayLike<number> | undefined,
+  options: WeightOptions,
+  inputLimits: ArrayLike<number> | undefined,
 ): Rounded {
-  const values = arrayOf(weight, "float32");
-  const rows = new RowLayout(weight.dims, layout);
-  const codes = new Int8Array(values.length);
-  const scales = new Float32Array(rows.channels);
-  // A product that is alone in its sum (depthwise kernels) has no partner to saturate with.
-  const pairs = avoidSaturation && !rows.isDepthwise ? new PairLimits(rows, inputCodes) : undefined;
-  const rounder = new RowRounder(rows.length, range, pairs);
-  const fitting = new Float64Array(rows.channels);
-  const smallest = new Float64Array(rows.channels);
-  const smallestScale = (c: number, largest: number) => {
-    fitting[c] = largest / range.max;
-    smallest[c] = usableScale(fitting[c]!, floors[c]!);
-    return smallest[c]!;
-  };
-  const passes = perChannel ? 1 : 2;
-  for (let pass = 0; pass < passes; pass++) {
-    const isLast = pass === passes - 1;
-    for (let c = 0; c < rows.channels; c++) {
-      rows.gather(values, c, rounder.row);
-      if (pass === 0) scales[c] = rounder.bestScale(c, (largest) => smallestScale(c, largest));
-      else rounder.round(c, scales[c]!);
-      if (isLast) rows.scatter(rounder.codes, c, codes);
-    }
-    if (!perChannel) scales.fill(scales.reduce((a, b) => Math.max(a, b), 0));
+  const matrix = matrixOf(weight, layout);
+  // How pairs are kept apart from saturating is decided here, for each of them, and not by the range of the weight.
+  const scheme = { ...kernelScheme(options), reduceRange: false };
+  const range = rangeOf(scheme);
+  const largest = largestOfRows(matrix);
+  const fitting = Float64Array.from(largest, (size) => size / range.max);
+  const smallest = fitting.map((scale, c) => usableScale(scale, floors[c]!));
+  const scales = Float32Array.from(smallest);
+  const limits = limitsOf(weight, layout, options, inputLimits);
+  if (limits) {
+    const search = new ScaleSearch(limits, range);
+    for (let c = 0; c < scales.length; c++) scales[c] = search.bestScale(matrix.values, c, scales[c]!);
   }
-  return { codes, scales, fitting, smallest };
+  if (!options.perChannel) scales.fill(scales.reduce((a, b) => Math.max(a, b), 0));
+  const made = quantizeBlocks(matrix, scheme, { layout: matrix.layout }, { grid: gridOf(scales) });
+  const q = new Int8Array(made.q.buffer);
+  limits?.apply(q);
+  return { q, scales, fitting, smallest };
 }
 
 /** Scales below which some bias would not fit an int32. */
@@ -204,50 +276,32 @@ function usableScale(scale: number, floor: number): number {
 const SCALE_STEP = 1.06;
 const MAX_SCALE_FACTOR = 2.1;
 
-/** Rounds the weights of one output channel at a time. */
-class RowRounder {
-  readonly row: Float32Array;
-  readonly codes: Int8Array;
+/** Finds the scale of an output channel with the least error once its unsafe pairs have been pulled in. */
+class ScaleSearch {
+  readonly #row: Float32Array;
   readonly #range: CodeRange;
-  readonly #limits: PairLimits | undefined;
-  /** Where pairs are that are unsafe at the smallest scale, and the codes of one that is tried. */
+  readonly #limits: PairLimits;
+  /** Where pairs are that are unsafe at the smallest scale, and the values of one that is tried. */
   readonly #unsafe: Int32Array;
   readonly #pair = new Int8Array(2);
 
-  constructor(length: number, range: CodeRange, limits: PairLimits | undefined) {
-    this.row = new Float32Array(length);
-    this.codes = new Int8Array(length);
+  constructor(limits: PairLimits, range: CodeRange) {
+    this.#row = new Float32Array(limits.rows.length);
     this.#range = range;
     this.#limits = limits;
-    this.#unsafe = new Int32Array(length >> 1);
+    this.#unsafe = new Int32Array(this.#row.length >> 1);
   }
 
-  /** Codes for one scale, all pairs safe. */
-  round(channel: number, scale: number): void {
-    const { row, codes } = this;
-    const { min, max } = this.#range;
-    for (let k = 0; k < row.length; k++) {
-      codes[k] = Math.min(Math.max(roundHalfEven(Math.fround(row[k]! / scale)), min), max);
-    }
-    if (!this.#limits) return;
-    for (let k = 0; k + 1 < codes.length; k += 2) this.#limits.pullIn(codes, k, channel, k);
-  }
-
-  /**
-   * Leaves the codes for the best scale, and answers it: the one that `fitting` says for the largest weight, or, if pairs are unsafe there, up
-   * to twice that one, whichever leaves the least squared error once they have been pulled in.
-   */
-  bestScale(channel: number, fitting: (largest: number) => number): number {
-    const { row } = this;
-    let largest = 0;
-    for (let k = 0; k < row.length; k++) largest = Math.max(largest, Math.abs(row[k]!));
-    const smallest = Math.fround(fitting(largest));
+  /** `smallest`, which the largest weight fits, or, if pairs are unsafe there, up to twice that one, whichever leaves the least squared error. */
+  bestScale(values: Float32Array, channel: number, smallest: number): number {
+    const row = this.#row;
+    this.#limits.rows.gather(values, channel, row);
     const unsafe = this.#findUnsafe(channel, smallest);
     let best = smallest;
     let least = Number.POSITIVE_INFINITY;
     for (let factor = 1; unsafe > 0 && factor < MAX_SCALE_FACTOR; factor *= SCALE_STEP) {
       const scale = Math.fround(smallest * factor);
-      // Codes shrink as the scale grows: pairs that are safe at the smallest stay so, and are rounded with an error of s²/12 on average.
+      // Values shrink as the scale grows: pairs that are safe at the smallest stay so, and are rounded with an error of s²/12 on average.
       const { error, pulled } = this.#errorOfUnsafe(unsafe, channel, scale);
       const total = error + ((row.length - 2 * unsafe) * scale * scale) / 12;
       if (total < least) {
@@ -256,19 +310,17 @@ class RowRounder {
       }
       if (pulled === 0) break;
     }
-    this.round(channel, best);
     return best;
   }
 
   /** Notes where pairs are unsafe at `scale`; answers how many there are. */
   #findUnsafe(channel: number, scale: number): number {
-    const { row } = this;
-    if (!this.#limits) return 0;
+    const row = this.#row;
     let count = 0;
     for (let k = 0; k + 1 < row.length; k += 2) {
       // Most pairs are far from it, and seen to be so without a division.
       const [first, second] = [row[k]!, row[k + 1]!];
-      if (first * second <= 0 || Math.abs(first) + Math.abs(second) < MIN_UNSAFE_CODES * scale) continue;
+      if (first * second <= 0 || Math.abs(first) + Math.abs(second) < MIN_UNSAFE_SUM * scale) continue;
       if (this.#roundPair(k, channel, scale)) this.#unsafe[count++] = k;
     }
     return count;
@@ -280,19 +332,16 @@ class RowRounder {
     for (let i = 0; i < count; i++) {
       const k = this.#unsafe[i]!;
       if (this.#roundPair(k, channel, scale)) pulled++;
-      error += (this.row[k]! - this.#pair[0]! * scale) ** 2 + (this.row[k + 1]! - this.#pair[1]! * scale) ** 2;
+      error += (this.#row[k]! - this.#pair[0]! * scale) ** 2 + (this.#row[k + 1]! - this.#pair[1]! * scale) ** 2;
     }
     return { error, pulled };
   }
 
   /** Whether the pair at `k` had to be pulled in. */
   #roundPair(k: number, channel: number, scale: number): boolean {
-    const { min, max } = this.#range;
-    for (let i = 0; i < 2; i++) {
-      const code = roundHalfEven(Math.fround(this.row[k + i]! / scale));
-      this.#pair[i] = Math.min(Math.max(code, min), max);
-    }
-    return this.#limits!.pullIn(this.#pair, 0, channel, k);
+    const params = { scale, zeroPoint: 0 };
+    for (let i = 0; i < 2; i++) this.#pair[i] = quantizeValue(this.#row[k + i]!, params, this.#range);
+    return this.#limits.pullIn(this.#pair, 0, channel, k);
   }
 }
 
@@ -326,7 +375,7 @@ class RowLayout {
     return Math.floor(c / this.#channelsPerGroup) * this.inputs + (k % this.inputs);
   }
 
-  gather(values: Float32Array, c: number, row: Float32Array): void {
+  gather<A extends Float32Array | Int8Array>(values: A, c: number, row: A): void {
     const start = c * this.#channelStride;
     for (let k = 0; k < row.length; k++) row[k] = values[start + this.#offsets[k]!]!;
   }
@@ -338,40 +387,50 @@ class RowLayout {
 }
 
 const MAX_PAIR = 2 ** 15 - 1;
-const MAX_CODE = 255;
-/** Less than what the codes of an unsafe pair add up to, before rounding. */
-const MIN_UNSAFE_CODES = Math.floor(MAX_PAIR / MAX_CODE) - 1;
+const MAX_ACTIVATION = 255;
+/** Less than what the values of an unsafe pair add up to, before rounding. */
+const MIN_UNSAFE_SUM = Math.floor(MAX_PAIR / MAX_ACTIVATION) - 1;
 
 class PairLimits {
-  readonly #rows: RowLayout;
-  readonly #inputCodes: ArrayLike<number> | undefined;
+  readonly rows: RowLayout;
+  readonly #inputLimits: ArrayLike<number> | undefined;
 
-  constructor(rows: RowLayout, inputCodes: ArrayLike<number> | undefined) {
-    this.#rows = rows;
-    this.#inputCodes = inputCodes;
+  constructor(rows: RowLayout, inputLimits: ArrayLike<number> | undefined) {
+    this.rows = rows;
+    this.#inputLimits = inputLimits;
   }
 
-  /** Moves the pair at `codes[at]`, products `k` and `k + 1` of output channel `c`, towards zero until it is safe; answers whether it was not. */
-  pullIn(codes: Int8Array, at: number, c: number, k: number): boolean {
-    const first = codes[at]!;
-    const second = codes[at + 1]!;
+  /** Pulls in every unsafe pair of a weight, in place. */
+  apply(q: Int8Array): void {
+    const row = new Int8Array(this.rows.length);
+    for (let c = 0; c < this.rows.channels; c++) {
+      this.rows.gather(q, c, row);
+      for (let k = 0; k + 1 < row.length; k += 2) this.pullIn(row, k, c, k);
+      this.rows.scatter(row, c, q);
+    }
+  }
+
+  /** Moves the pair at `q[at]`, products `k` and `k + 1` of output channel `c`, towards zero until it is safe; answers whether it was not. */
+  pullIn(q: Int8Array, at: number, c: number, k: number): boolean {
+    const first = q[at]!;
+    const second = q[at + 1]!;
     // Products of different signs cannot reach the limit, nor can a single one.
-    if (first * second <= 0 || (Math.abs(first) + Math.abs(second)) * MAX_CODE <= MAX_PAIR) return false;
-    const a = this.#largestCode(c, k);
-    const b = this.#largestCode(c, k + 1);
+    if (first * second <= 0 || (Math.abs(first) + Math.abs(second)) * MAX_ACTIVATION <= MAX_PAIR) return false;
+    const a = this.#limitOf(c, k);
+    const b = this.#limitOf(c, k + 1);
     const excess = Math.abs(first) * a + Math.abs(second) * b - MAX_PAIR;
     if (excess <= 0) return false;
     const sign = Math.sign(first);
-    // The shortest way back to the line a·|first| + b·|second| = limit, in whole codes.
+    // The shortest way back to the line a·|first| + b·|second| = limit, in whole steps.
     const less = Math.min(Math.ceil((excess * a) / (a * a + b * b)), Math.abs(first));
     const rest = Math.max(0, Math.ceil((excess - less * a) / b));
-    codes[at] = first - sign * less;
-    codes[at + 1] = second - sign * rest;
+    q[at] = first - sign * less;
+    q[at + 1] = second - sign * rest;
     return true;
   }
 
-  #largestCode(c: number, k: number): number {
-    return this.#inputCodes?.[this.#rows.inputOf(c, k)] ?? MAX_CODE;
+  #limitOf(c: number, k: number): number {
+    return this.#inputLimits?.[this.rows.inputOf(c, k)] ?? MAX_ACTIVATION;
   }
 }
 

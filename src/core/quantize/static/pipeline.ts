@@ -5,6 +5,7 @@ import type { Model } from "../../onnx/ir.ts";
 import type { Tensor } from "../../onnx/tensor.ts";
 import type { Note, NoteSink } from "../../passes/pass.ts";
 import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
+import type { Rounding } from "../rounding/rounding.ts";
 import { type ControlResult, controlAccuracy, type LayerSensitivity, rankLayers } from "./accuracy-control.ts";
 import { correctBiases } from "./bias-correction.ts";
 import { type Calibration, Calibrator } from "./calibration.ts";
@@ -13,13 +14,14 @@ import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equaliz
 import { OutputReference } from "./output-error.ts";
 import type { ResultNames } from "./qdq.ts";
 import { prepareStatic, quantizeStatic, type StaticOptions } from "./quantize-static.ts";
+import { roundWeights } from "./round-weights.ts";
 
 /** Samples for calibration, in feeds that the model takes; the same ones in the same order every time. */
 export interface CalibrationData {
   batches(count: number): AsyncIterable<Feeds>;
 }
 
-export interface PipelineOptions extends Omit<StaticOptions, "biasShifts"> {
+export interface PipelineOptions extends Omit<StaticOptions, "biasShifts" | "rounded"> {
   /** Samples to calibrate with. */
   readonly samples: number;
   /** Scale channels between layers: where it is expected to help, by weights alone and everywhere, or not. */
@@ -27,6 +29,8 @@ export interface PipelineOptions extends Omit<StaticOptions, "biasShifts"> {
   /** Scale channels between normalizations and layers: where it is expected to help, with this α, or not. */
   readonly smoothQuantAlpha: "auto" | number | null;
   readonly biasCorrection: boolean;
+  /** How weights are rounded; to nearest unless given. */
+  readonly rounding?: Rounding | undefined;
   /** Leave layers in float until this holds. */
   readonly control?: AccuracyTarget | undefined;
 }
@@ -39,7 +43,7 @@ export interface AccuracyTarget {
   readonly maxTrials: number;
 }
 
-export type PipelineStep = "prepare" | "equalize" | "calibrate" | "correct" | "rank" | "control";
+export type PipelineStep = "prepare" | "equalize" | "calibrate" | "round" | "correct" | "rank" | "control";
 
 export interface PipelineRuntime extends CalibrateOptions {
   /** What calibration found for the same model, data and options before; it is not observed again. */
@@ -113,9 +117,16 @@ export async function compressStatic(
     runtime.known ?? (await calibrator.observe(counted(skip(data.batches(options.samples), seen), report)));
   await calibrator.close();
 
+  const batches = () => data.batches(options.samples);
+  const rounding = await roundWeights(float, calibration, options, options.rounding, batches, {
+    ...runtime,
+    onProgress: (fraction, message) => progress("round", fraction, message),
+  });
+  const chosen: StaticOptions = { ...options, rounded: rounding?.weights };
+
   progress("correct", 0, "Correcting biases");
-  const biases = await chooseBiases(float, calibration, trial);
-  const corrected: StaticOptions = { ...options, ...(biases?.shifts && { biasShifts: biases.shifts }) };
+  const biases = await chooseBiases(float, calibration, chosen, trial);
+  const corrected: StaticOptions = { ...chosen, ...(biases?.shifts && { biasShifts: biases.shifts }) };
 
   const { control } = options;
   const build = (layers: ReadonlySet<string>) => quantizeStatic(float, calibration, withFloatLayers(corrected, layers));
@@ -141,7 +152,7 @@ export async function compressStatic(
     float,
     results: result.results,
     notes: result.notes,
-    prepared: [...preparedNotes, ...scaled.notes],
+    prepared: [...preparedNotes, ...scaled.notes, ...(rounding?.notes ?? [])],
     corrections: [...scaled.facts, ...(biases ? [biases.facts] : [])],
     calibration,
     sensitivity,
@@ -238,8 +249,8 @@ async function scaleChannels(original: Calibrator, trial: Trial) {
  * decided by it, and with it a calibration, serves them all.
  */
 async function trialSqnrDb({ model, calibration }: Calibrator, { reference, options }: Trial): Promise<number> {
-  const { activationDType, perChannel, avoidSaturation, percentile } = options;
-  const trial: StaticOptions = { method: "mse", percentile, activationDType, perChannel, avoidSaturation };
+  const { activationDType, perChannel, reduceRange, percentile } = options;
+  const trial: StaticOptions = { method: "mse", percentile, activationDType, perChannel, reduceRange };
   return reference.sqnrDb(quantizeStatic(model, calibration, trial).model);
 }
 
@@ -248,8 +259,13 @@ async function* each<T>(items: readonly T[]): AsyncGenerator<T> {
 }
 
 /** Corrects biases, and keeps the corrections if outputs for other samples become better by them. */
-async function chooseBiases(float: Model, calibration: Calibration, { few, reference, options, runtime }: Trial) {
-  if (!options.biasCorrection) return undefined;
+async function chooseBiases(
+  float: Model,
+  calibration: Calibration,
+  options: StaticOptions,
+  { few, reference, runtime, options: { biasCorrection } }: Trial,
+) {
+  if (!biasCorrection) return undefined;
   const plain = quantizeStatic(float, calibration, options);
   if (plain.layers.length === 0) return undefined;
   const biasShifts = await correctBiases(float, plain.model, plain.layers, few, runtime);

@@ -6,7 +6,8 @@ import { CoreError } from "../../errors.ts";
 import type { Graph, Model, Node, Value } from "../../onnx/ir.ts";
 import { arrayOf, type Tensor, tensorOf } from "../../onnx/tensor.ts";
 import { type AffineParams, codeRange } from "../params.ts";
-import { type BiasUse, quantizeWeight, type WeightScheme } from "./channel-weights.ts";
+import type { RoundedWeights } from "../rounding/round-layers.ts";
+import { type BiasUse, quantizeWeight, type WeightContext, type WeightOptions } from "./channel-weights.ts";
 import { scalarOf, type WeightOperand } from "./operators.ts";
 import type { Placement, QuantizedValue, Unit } from "./placement.ts";
 
@@ -15,7 +16,9 @@ export const MIN_OPSET = 13;
 
 export interface QdqScheme {
   readonly activationDType: "uint8" | "int8";
-  readonly weights: WeightScheme;
+  readonly weights: WeightOptions;
+  /** Weights by name that are rounded already; all others are rounded to nearest. */
+  readonly rounded?: RoundedWeights | undefined;
 }
 
 /** The largest value of each channel of what weights meet, by its name; undefined where it is not known. */
@@ -24,10 +27,26 @@ export type ChannelMaxima = (name: string) => Float64Array | undefined;
 /** The name in the quantized model of what a value of the float model has become, by the name that the value has in the float model. */
 export type ResultNames = ReadonlyMap<string, string>;
 
+/** A weight of the float model that kernels read in 8 bits, and what decided how it is quantized. */
+export interface EmittedWeight {
+  readonly name: string;
+  readonly weight: Tensor;
+  readonly context: WeightContext;
+  /** The input of its readers that it is. */
+  readonly input: number;
+  /** Names of the nodes that read it. */
+  readonly readers: readonly string[];
+}
+
+export interface Emission {
+  readonly results: ResultNames;
+  readonly weights: readonly EmittedWeight[];
+}
+
 /**
  * Quantizes `model` in place. `params` has scale and zero point of every quantized value and alias of the placement, which was made from
- * this very model and is of no use afterwards. Answers the names of the values whose rounded form is all that others read; values that are
- * not among them keep their names, as far as they are still there.
+ * this very model and is of no use afterwards. The names in the answer are those of values whose rounded form is all that others read;
+ * other values keep theirs, as far as they are still there.
  */
 export function emitQdq(
   model: Model,
@@ -35,7 +54,7 @@ export function emitQdq(
   params: ReadonlyMap<Value, AffineParams>,
   channelMaxima: ChannelMaxima,
   scheme: QdqScheme,
-): ResultNames {
+): Emission {
   if (model.opset < MIN_OPSET) {
     throw new CoreError("internal", `Q/DQ needs operator set ${MIN_OPSET}; the model has ${model.opset}.`);
   }
@@ -71,6 +90,7 @@ class Emitter {
   readonly #codes = new Map<Value, Value>();
   readonly #dequantized = new Map<Graph, Map<Value, Value>>();
   readonly #constants = new Map<string, Value>();
+  readonly #emitted: EmittedWeight[] = [];
 
   constructor(
     placement: Placement,
@@ -84,7 +104,7 @@ class Emitter {
     this.#scheme = scheme;
   }
 
-  emit(): ResultNames {
+  emit(): Emission {
     const { values, aliases } = this.#placement;
     // A value that takes over an output takes its name too.
     const originalNames = new Map([...values.keys(), ...aliases.keys()].map((value) => [value, value.name]));
@@ -97,7 +117,7 @@ class Emitter {
     for (const weight of weights) this.#quantizeWeight(weight);
     for (const node of this.#activations.keys()) this.#quantizeConstantOperands(node);
     this.#removeUnread(units);
-    return this.#results(originalNames);
+    return { results: this.#results(originalNames), weights: this.#emitted };
   }
 
   /** Values that are read in rounded form only, and what their readers read. */
@@ -198,10 +218,19 @@ class Emitter {
    */
   #quantizeWeight({ weight, operand, readers }: SharedWeight): void {
     const uses = readers.map(({ unit, inputScale }): BiasUse => ({ bias: biasOf(unit)?.constant, inputScale }));
-    const limits = readers.map(({ input }) => this.#inputCodes(input));
-    const quantized = quantizeWeight(weight.constant!, operand, uses, this.#scheme.weights, largestOf(limits));
+    const inputLimits = largestOf(readers.map(({ input }) => this.#inputLimits(input)));
+    const rounded = this.#scheme.rounded?.get(weight.name);
+    const context: WeightContext = { layout: operand, uses, inputLimits, rounded };
+    const quantized = quantizeWeight(weight.constant!, context, this.#scheme.weights);
+    this.#emitted.push({
+      name: weight.name,
+      weight: weight.constant!,
+      context,
+      input: operand.input,
+      readers: readers.map(({ unit }) => unit.node.name),
+    });
     const owner = weight.graph;
-    const codes = owner.addInitializer(`${weight.name}_q`, quantized.codes);
+    const codes = owner.addInitializer(`${weight.name}_q`, quantized.q);
     const scale = owner.addInitializer(`${weight.name}_scale`, quantized.scale);
     readers.forEach(({ unit }, i) => {
       const { node, rule } = unit;
@@ -210,7 +239,7 @@ class Emitter {
       const bias = quantized.biases[i];
       if (bias && rule.bias !== undefined) {
         const name = biasOf(unit)!.name;
-        const biasCodes = owner.addInitializer(`${name}_q`, bias.codes);
+        const biasCodes = owner.addInitializer(`${name}_q`, bias.q);
         const biasScale = owner.addInitializer(`${name}_scale`, bias.scale);
         node.setInput(rule.bias, this.#dequantizeConstant(node, biasCodes, biasScale, 0));
       }
@@ -222,7 +251,7 @@ class Emitter {
    * The largest code of each channel of an activation, counted from the lowest, which is how kernels see signed ones too. With a margin for
    * what calibration has not seen.
    */
-  #inputCodes(input: Value): Float64Array | undefined {
+  #inputLimits(input: Value): Float64Array | undefined {
     const { scale, zeroPoint } = this.#params.get(input)!;
     const { min, max } = codeRange(this.#scheme.activationDType);
     return this.#channelMaxima(input.name)?.map((largest) => {

@@ -11,6 +11,7 @@ import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel } from 
 import { type ActivationObserver, activationRange, type CalibrationMethod } from "../calibration/observers.ts";
 import type { Range } from "../calibration/thresholds.ts";
 import { codeRange } from "../params.ts";
+import type { RoundedWeights } from "../rounding/round-layers.ts";
 import { activationParams } from "./activation-params.ts";
 import { type BiasShifts, type CorrectableLayer, correctableLayers, shiftBias } from "./bias-correction.ts";
 import type { Calibration } from "./calibration.ts";
@@ -26,7 +27,7 @@ import {
   type Unit,
 } from "./placement.ts";
 import { pointwiseFunction } from "./pointwise.ts";
-import { emitQdq, type ResultNames } from "./qdq.ts";
+import { type Emission, emitQdq } from "./qdq.ts";
 import { storeFloatWeights } from "./storage.ts";
 
 export interface StaticOptions {
@@ -36,12 +37,14 @@ export interface StaticOptions {
   readonly activationDType: "uint8" | "int8";
   readonly perChannel: boolean;
   /** For processors that add pairs of 8-bit products in 16 bits. */
-  readonly avoidSaturation: boolean;
+  readonly reduceRange: boolean;
   /** Leave in float what is predicted to be slower in 8 bits. */
   readonly floatWhereSlower?: boolean;
   readonly excludeNodes?: ReadonlyMap<string, Refusal>;
   /** Nodes that the job leaves alone. */
   readonly isExcluded?: NodeTest;
+  /** Weights by name that are rounded already; all others are rounded to nearest. */
+  readonly rounded?: RoundedWeights | undefined;
   /** Corrections that quantized layers' biases get. */
   readonly biasShifts?: BiasShifts;
 }
@@ -115,7 +118,9 @@ export interface StaticResult {
   /** Names of the nodes that multiply with weights or each other in 8 bits, in order. */
   readonly computeLayers: readonly string[];
   /** Where values of the float model are found again, when not under their own names. */
-  readonly results: ResultNames;
+  readonly results: Emission["results"];
+  /** The weights that kernels read in 8 bits. */
+  readonly weights: Emission["weights"];
   readonly notes: readonly Note[];
 }
 
@@ -147,17 +152,14 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
     const computeLayers = placement.units
       .filter(({ rule, quantized }) => quantized && rule.kind === "compute")
       .map(({ node }) => node.name);
-    const results = emitQdq(copy, placement, params, (name) => channelMaxima(name, calibration), {
+    const { results, weights } = emitQdq(copy, placement, params, (name) => channelMaxima(name, calibration), {
       activationDType: options.activationDType,
-      weights: {
-        codes: codeRange("int8", { symmetric: true }),
-        perChannel: options.perChannel,
-        avoidSaturation: options.avoidSaturation,
-      },
+      weights: options,
+      rounded: options.rounded,
     });
     const notes = storeFloatWeights(copy, placed, { ...options, excludeNodes });
     checkInvariants(copy, "static quantization");
-    return { model: copy, layers, computeLayers, results, notes };
+    return { model: copy, layers, computeLayers, results, weights, notes };
   }
 }
 
@@ -183,7 +185,7 @@ export function planStatic(
   );
   emitQdq(copy, placement, params, () => undefined, {
     activationDType: options.activationDType,
-    weights: { codes: codeRange("int8", { symmetric: true }), perChannel: options.perChannel, avoidSaturation: false },
+    weights: { perChannel: options.perChannel, reduceRange: false },
   });
   return { model: copy, notes: storeFloatWeights(copy, placed, { ...options, excludeNodes }) };
 }

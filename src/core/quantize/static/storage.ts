@@ -16,7 +16,7 @@ import type { Refusal } from "./operators.ts";
 export interface StaticStorageOptions {
   readonly perChannel: boolean;
   /** For processors that add pairs of 8-bit products in 16 bits. */
-  readonly avoidSaturation: boolean;
+  readonly reduceRange: boolean;
   readonly excludeNodes?: ReadonlyMap<string, Refusal>;
   readonly isExcluded?: NodeTest;
 }
@@ -29,14 +29,14 @@ const STORED: ReadonlySet<string> = new Set(["not_reached", "non_finite", "slowe
  * those replaced that a node has no more use for.
  */
 export function storeFloatWeights(model: Model, notes: readonly Note[], options: StaticStorageOptions): Note[] {
-  const { perChannel, avoidSaturation: pairSafe, excludeNodes, isExcluded } = options;
+  const { perChannel, reduceRange, excludeNodes, isExcluded } = options;
   const keepsWeights = (node: Node) => {
     const refusal = excludeNodes?.get(node.name);
     return isExcluded?.(node) || (refusal !== undefined && !STORED.has(refusal.code));
   };
   const weights = new QuantizedWeights();
   const forms = [
-    dynamicLstm(model, weights, { perChannel, pairSafe }),
+    dynamicLstm(model, weights, { perChannel, reduceRange }),
     gatherCodes(weights),
     storeCodes(model, weights, { bits: 8, blockSize: 0, symmetric: true }),
   ];

@@ -5,12 +5,13 @@ import { deriveTensors, elementCount } from "../../onnx/tensor.ts";
 import type { WeightView } from "../../passes/weight-views.ts";
 import {
   type BlockLayout,
-  type BlockScheme,
   blockCount,
-  type QuantizedBlocks,
   quantizeBlocks,
+  type RoundedWeight,
   type WeightMatrix,
-} from "./blocks.ts";
+} from "../rounding/blocks.ts";
+import type { RoundedWeights } from "../rounding/round-layers.ts";
+import { blockSizeOf, type WeightScheme } from "../scheme.ts";
 
 /** What a tensor of codes or zero points looks like in the file; `pack` makes its bytes out of a byte for each code. */
 export interface CodesForm {
@@ -22,7 +23,9 @@ export interface CodesForm {
 /** How one weight is quantized and what its three tensors look like. */
 export interface QuantizedForm {
   readonly matrix: Omit<WeightMatrix, "values">;
-  readonly scheme: BlockScheme;
+  readonly scheme: WeightScheme;
+  /** Keep the sum of each row, as `quantizeBlocks` does. */
+  readonly keepSums?: boolean;
   readonly layout: BlockLayout;
   readonly codes: CodesForm;
   readonly scales: {
@@ -55,16 +58,12 @@ export function requireCodes(model: Model, { codes }: QuantizedForm): void {
   if (codes.dtype === "int4" || codes.dtype === "uint4") model.irVersion = Math.max(model.irVersion, 10);
 }
 
-/** Weights by the name of their constant: [rows, depth] in row-major order, with parameters [rows, blocks]. */
-export type RoundedWeights = ReadonlyMap<string, QuantizedBlocks>;
-
 /**
  * The quantized weights of one model. A weight that several nodes read in the same form is quantized and stored once. Nothing is computed
  * until the bytes are asked for; then the three tensors of a weight are made together.
  */
 export class QuantizedWeights {
   readonly #made = new Map<Graph, Map<string, QuantizedWeight>>();
-  readonly #forms = new Map<string, Map<string, QuantizedForm>>();
   readonly #rounded: RoundedWeights;
 
   /** Weights that are rounded already, in the form that they get here; all others are rounded to the nearest codes. */
@@ -72,20 +71,12 @@ export class QuantizedWeights {
     this.#rounded = rounded;
   }
 
-  /** The forms that weights out of the constant of this name have been given. */
-  formsOf(constant: string): QuantizedForm[] {
-    return [...(this.#forms.get(constant)?.values() ?? [])];
-  }
-
   /** The initializers belong to `graph`, in which all that the view reads must be visible. */
   of(view: WeightView, form: QuantizedForm, graph: Graph = view.graph): QuantizedWeight {
     const inGraph = this.#made.get(graph) ?? new Map<string, QuantizedWeight>();
     this.#made.set(graph, inGraph);
     const key = `${view.key} ${JSON.stringify(form)}`;
-    const source = view.sources[0]!.name;
-    const forms = this.#forms.get(source) ?? new Map<string, QuantizedForm>();
-    this.#forms.set(source, forms.set(key, form));
-    const made = inGraph.get(key) ?? makeWeight(view, form, graph, this.#rounded.get(source));
+    const made = inGraph.get(key) ?? makeWeight(view, form, graph, this.#rounded.get(view.sources[0]!.name));
     inGraph.set(key, made);
     return made;
   }
@@ -95,7 +86,7 @@ function makeWeight(
   view: WeightView,
   form: QuantizedForm,
   graph: Graph,
-  rounded: QuantizedBlocks | undefined,
+  rounded: RoundedWeight | undefined,
 ): QuantizedWeight {
   const source = view.sources[0]!.name;
   const { codes, scales, zeroPoints } = form;
@@ -103,7 +94,7 @@ function makeWeight(
   const tensors = deriveTensors<"codes" | "scales" | "zeroPoints">(types as Required<typeof types>, () => {
     const made = rounded ? arranged(rounded, form) : quantized(view, form, source);
     return {
-      codes: codes.pack?.(made.codes) ?? made.codes,
+      codes: codes.pack?.(made.q) ?? made.q,
       scales: scaleBytes(made.scales, scales.dtype, scales.factor),
       zeroPoints: zeroPoints?.pack?.(made.zeroPoints) ?? made.zeroPoints,
     };
@@ -115,9 +106,9 @@ function makeWeight(
   };
 }
 
-function quantized(view: WeightView, { matrix, scheme, layout }: QuantizedForm, source: string) {
+function quantized(view: WeightView, { matrix, scheme, layout, keepSums = false }: QuantizedForm, source: string) {
   try {
-    return quantizeBlocks({ ...matrix, values: view.read() }, scheme, layout);
+    return quantizeBlocks({ ...matrix, values: view.read() }, scheme, layout, { keepSums });
   } catch (error) {
     if (!(error instanceof CoreError) || error.code !== "non_finite") throw error;
     throw new CoreError("non_finite", `The weight "${source}" cannot be quantized: ${error.message}`, source, {
@@ -127,27 +118,27 @@ function quantized(view: WeightView, { matrix, scheme, layout }: QuantizedForm, 
 }
 
 /** Codes and parameters in row-major order, as `quantizeBlocks` would have laid them out. */
-function arranged(rounded: QuantizedBlocks, { matrix, scheme, layout }: QuantizedForm): QuantizedBlocks {
+function arranged(rounded: RoundedWeight, { matrix, scheme, layout }: QuantizedForm): RoundedWeight {
   const { rows, depth, batches } = matrix;
-  const blockSize = Math.min(scheme.blockSize, depth);
-  const blocks = blockCount(depth, blockSize);
-  const { codes, scales, zeroPoints } = rounded;
+  const wanted = blockSizeOf(scheme, depth);
+  const blocks = blockCount(depth, wanted);
+  const { q, scales, zeroPoints } = rounded;
   if (layout.layout === "column-major") {
     // Batches are blocks of one matrix, cut out along its depth.
     return {
-      codes: turned(codes, new Uint8Array(codes.length), rows, batches * depth),
+      q: turned(q, new Uint8Array(q.length), rows, batches * depth),
       scales: turned(scales, new Float32Array(scales.length), rows, batches * blocks),
       zeroPoints: turned(zeroPoints, new Uint8Array(scales.length), rows, batches * blocks),
     };
   }
-  const rowLength = layout.padded ? blocks * scheme.blockSize : depth;
-  if (rowLength === depth) return { codes, scales: scales.slice(), zeroPoints };
-  const paddedCodes = new Uint8Array(rows * rowLength);
+  const rowLength = layout.padded ? blocks * wanted : depth;
+  if (rowLength === depth) return { q, scales: scales.slice(), zeroPoints };
+  const padded = new Uint8Array(rows * rowLength);
   for (let row = 0; row < rows; row++) {
-    paddedCodes.fill(zeroPoints[(row + 1) * blocks - 1]!, row * rowLength + depth, (row + 1) * rowLength);
-    paddedCodes.set(codes.subarray(row * depth, (row + 1) * depth), row * rowLength);
+    padded.fill(zeroPoints[(row + 1) * blocks - 1]!, row * rowLength + depth, (row + 1) * rowLength);
+    padded.set(q.subarray(row * depth, (row + 1) * depth), row * rowLength);
   }
-  return { codes: paddedCodes, scales: scales.slice(), zeroPoints };
+  return { q: padded, scales: scales.slice(), zeroPoints };
 }
 
 /** [rows, columns] → [columns, rows] */

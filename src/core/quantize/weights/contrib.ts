@@ -9,7 +9,7 @@ import type { Attr, Model } from "../../onnx/ir.ts";
 import { tensorOf } from "../../onnx/tensor.ts";
 import type { WeightView, WeightViews } from "../../passes/weight-views.ts";
 import { type CodeBits, packedRowBytes, packRows } from "../packing.ts";
-import { blockCount, type WeightMatrix } from "./blocks.ts";
+import { blockCount, type WeightMatrix } from "../rounding/blocks.ts";
 import { type QuantizedForm, type QuantizedWeights, quantizedBytes } from "./codes.ts";
 import { isRowGather } from "./gather.ts";
 import { linearLayer, replaceLayer } from "./linear-layer.ts";
@@ -51,6 +51,7 @@ export function matMulNBits(
     return {
       bytes: quantizedBytes(form) + OVERHEAD_BYTES,
       code: "matmulnbits",
+      weights: [{ view: weight, form }],
       message: `MatMulNBits: ${bits} bits, blocks of ${blockSize}.`,
       apply: () => {
         const { codes, scales, zeroPoints } = weights.of(weight, form);
@@ -97,6 +98,7 @@ export function gatherBlockQuantized(
     return {
       bytes: quantizedBytes(flat) + OVERHEAD_BYTES,
       code: "gather_block_quantized",
+      weights: [{ view, form: isTied ? form : flat }],
       message: `GatherBlockQuantized: ${bits} bits, blocks of ${blockSize}${isTied ? ", shared with a MatMulNBits" : ""}.`,
       apply: () => {
         const made = weights.of(view, isTied ? form : flat);
@@ -149,7 +151,7 @@ function blockForm(
   const dtype = view.dtype === "float16" ? "float16" : "float32";
   return {
     matrix,
-    scheme: { dtype: UNSIGNED[bits], blockSize, symmetric, scaleDType: dtype },
+    scheme: { bits, signed: false, symmetric, granularity: { block: blockSize }, scaleDType: dtype },
     layout: { layout: "row-major", padded: true },
     codes: {
       dtype: "uint8",
@@ -166,8 +168,6 @@ function blockForm(
     }),
   };
 }
-
-const UNSIGNED = { 2: "uint2", 4: "uint4", 8: "uint8" } as const;
 
 /** About what a node and the headers of its tensors take up in the file. */
 const OVERHEAD_BYTES = 200;

@@ -9,7 +9,8 @@ import type { Attr, Model, Node, Value } from "../../onnx/ir.ts";
 import { tensorOf } from "../../onnx/tensor.ts";
 import type { WeightViews } from "../../passes/weight-views.ts";
 import { packRows } from "../packing.ts";
-import { blockCount, type WeightMatrix } from "./blocks.ts";
+import { blockCount, type WeightMatrix } from "../rounding/blocks.ts";
+import { dtypeOf, type WeightScheme } from "../scheme.ts";
 import {
   type CodesForm,
   type QuantizedForm,
@@ -48,7 +49,14 @@ function dequantizedForm(
   const blockSize = blocked ? options.blockSize : depth;
   const blocks = blockCount(depth, blockSize);
   const paramDims = blocked ? (rowMajor ? [rows, blocks] : [blocks, rows]) : [rows];
-  const codeDType = CODES[`${symmetric}`][bits];
+  const scheme: WeightScheme = {
+    bits,
+    signed: symmetric,
+    symmetric,
+    granularity: blocked && blockSize < depth ? { block: blockSize } : "channel",
+    scaleDType: dtype,
+  };
+  const codeDType = dtypeOf(scheme);
   const flat = (dims: readonly number[]): CodesForm => ({
     dtype: codeDType,
     dims,
@@ -58,7 +66,7 @@ function dequantizedForm(
   return {
     form: {
       matrix,
-      scheme: { dtype: codeDType, blockSize, symmetric, scaleDType: dtype },
+      scheme,
       layout: { layout },
       codes: flat(rowMajor ? [rows, depth] : [depth, rows]),
       scales: { dtype, dims: paramDims },
@@ -67,8 +75,6 @@ function dequantizedForm(
     attrs: blocked ? { axis: int(depthAxis), block_size: int(blockSize) } : { axis: int(1 - depthAxis) },
   };
 }
-
-const CODES = { true: { 4: "int4", 8: "int8" }, false: { 4: "uint4", 8: "uint8" } } as const;
 
 function int(value: number): Attr {
   return { type: "int", value };
@@ -102,6 +108,7 @@ export function dequantizeForMatMul(
     return {
       bytes: quantizedBytes(form) + OVERHEAD_BYTES,
       code: fuses ? "dequantize_matmul" : "dequantize",
+      weights: [{ view: weight, form }],
       message: `DequantizeLinear before ${node.opType}, which onnxruntime ${how}: ${describe(made.form, options)}.`,
       apply: () => {
         requireCodes(model, form);
@@ -136,13 +143,17 @@ export function dequantizeAny(model: Model, weights: QuantizedWeights, options: 
       const direct =
         form.scales.dims.length === 1 && matrix.layout === "row-major" && slot.view.dims[0] === matrix.rows;
       if (!direct) return { slot, attrs, form };
-      const scheme = { ...form.scheme, keepSums: isDepthwise(slot) };
-      return { slot, attrs, form: { ...form, scheme, codes: { ...form.codes, dims: slot.view.dims } } };
+      return {
+        slot,
+        attrs,
+        form: { ...form, keepSums: isDepthwise(slot), codes: { ...form.codes, dims: slot.view.dims } },
+      };
     });
     if (!parts.every((part) => part !== undefined)) return undefined;
     return {
       bytes: parts.reduce((sum, { form }) => sum + quantizedBytes(form) + OVERHEAD_BYTES, 0),
       code: "dequantize",
+      weights: parts.map(({ slot: { view }, form }) => ({ view, form })),
       message: `DequantizeLinear, computed in float: ${describe(parts[0]!.form, options)}. onnxruntime dequantizes in every run.`,
       apply: () => {
         for (const { slot, form, attrs } of parts) {
@@ -162,8 +173,8 @@ export function dequantizeAny(model: Model, weights: QuantizedWeights, options: 
   };
 }
 
-function describe({ scheme, matrix }: QuantizedForm, { bits }: QdqOptions): string {
-  return `${bits} bits, ${scheme.blockSize < matrix.depth ? `blocks of ${scheme.blockSize}` : "one scale for each channel"}`;
+function describe({ scheme: { granularity } }: QuantizedForm, { bits }: QdqOptions): string {
+  return `${bits} bits, ${typeof granularity === "object" ? `blocks of ${granularity.block}` : "one scale for each channel"}`;
 }
 
 function insertDequantize(node: Node, weight: QuantizedWeight, attrs: Readonly<Record<string, Attr>>): Value {

@@ -31,11 +31,11 @@ export interface DynamicOptions {
    * Weights are scaled so that kernels which add two products in 16 bits cannot overflow: needed on x64 without VNNI, and wherever the
    * model may meet such a machine. Costs a fraction of a bit.
    */
-  readonly pairSafe: boolean;
+  readonly reduceRange: boolean;
   readonly exclude: Exclusions;
 }
 
-type KernelOptions = Pick<DynamicOptions, "perChannel" | "pairSafe">;
+type KernelOptions = Pick<DynamicOptions, "perChannel" | "reduceRange">;
 
 const DOMAIN = "com.microsoft";
 
@@ -65,15 +65,15 @@ function formsOf(
   return [
     dynamicLstm(model, weights, options),
     dynamicMatMul(model, views, weights, options, gathered),
-    gatherCodes(weights, options.pairSafe),
+    gatherCodes(weights, options.reduceRange),
     storedConv(storeCodes(model, weights, { bits: 8, blockSize: 0, symmetric: true })),
   ];
 }
 
 /** How a weight is quantized for a kernel that multiplies uint8 with int8. */
-function schemeOf(options: KernelOptions, depth: number): QuantizedForm["scheme"] {
-  const { perChannel, pairSafe } = options;
-  return { dtype: "int8", blockSize: depth, symmetric: true, perTensor: !perChannel, pairSafe };
+function schemeOf({ perChannel, reduceRange }: KernelOptions): QuantizedForm["scheme"] {
+  const granularity = perChannel ? "channel" : "tensor";
+  return { bits: 8, signed: true, symmetric: true, granularity, reduceRange };
 }
 
 /**
@@ -93,10 +93,10 @@ function dynamicMatMul(
     const { node, weight, matrix, alpha } = layer;
     const tied = gathered.has(weight.key) && matrix.layout === "row-major" && alpha === 1;
     const form: QuantizedForm = tied
-      ? rowCodes(matrix, weight.dtype, options.pairSafe)
+      ? rowCodes(matrix, weight.dtype, options.reduceRange)
       : {
           matrix,
-          scheme: schemeOf(options, matrix.depth),
+          scheme: schemeOf(options),
           layout: { layout: "column-major" },
           codes: { dtype: "int8", dims: [matrix.depth, matrix.rows] },
           scales: { dtype: "float32", dims: [matrix.rows], factor: alpha },
@@ -104,6 +104,7 @@ function dynamicMatMul(
     return {
       bytes: quantizedBytes(form) + OVERHEAD_BYTES,
       code: "dynamic_matmul",
+      weights: [{ view: weight, form }],
       message: `DynamicQuantizeMatMul${tied ? ", its weight shared with a Gather" : ""}.`,
       apply: () => {
         let { codes, scales } = weights.of(weight, form);
@@ -137,7 +138,7 @@ export function dynamicLstm(model: Model, weights: QuantizedWeights, options: Ke
       const [directions, rows, depth] = slot.view.dims as [number, number, number];
       return {
         matrix: { ...matrix, batches: directions, rows },
-        scheme: schemeOf(options, depth),
+        scheme: schemeOf(options),
         layout: { layout: "column-major" },
         codes: { dtype: "int8", dims: [directions, depth, rows] },
         scales: { dtype: "float32", dims: [directions, rows] },
@@ -147,6 +148,7 @@ export function dynamicLstm(model: Model, weights: QuantizedWeights, options: Ke
     return {
       bytes: forms.reduce((sum, form) => sum + quantizedBytes(form), 2 * OVERHEAD_BYTES),
       code: "dynamic_lstm",
+      weights: [w, r].map(({ view }, i) => ({ view, form: forms[i]! })),
       message: "DynamicQuantizeLSTM.",
       apply: () => {
         const [wide, recurrent] = [weights.of(w.view, forms[0]!), weights.of(r.view, forms[1]!)];

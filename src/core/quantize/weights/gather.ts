@@ -1,6 +1,6 @@
 import { onnxOfDtype } from "../../onnx/dtype.ts";
 import type { Attr } from "../../onnx/ir.ts";
-import type { WeightMatrix } from "./blocks.ts";
+import type { WeightMatrix } from "../rounding/blocks.ts";
 import { type QuantizedForm, type QuantizedWeights, quantizedBytes } from "./codes.ts";
 import { takeOver } from "./replace-node.ts";
 import type { RewriteForm } from "./rewrite.ts";
@@ -15,14 +15,15 @@ export function isRowGather({ node, view }: WeightSlot): boolean {
  * Gather of 8-bit codes and of the scale of each row, multiplied after: only the rows that are looked up are turned into floats.
  * Plain operators of any opset.
  */
-export function gatherCodes(weights: QuantizedWeights, pairSafe = false): RewriteForm {
+export function gatherCodes(weights: QuantizedWeights, reduceRange = false): RewriteForm {
   return ([slot, second]) => {
     if (!slot || second || !isRowGather(slot)) return undefined;
     const { node, view } = slot;
-    const form = rowCodes(matrixOf(slot), view.dtype, pairSafe);
+    const form = rowCodes(matrixOf(slot), view.dtype, reduceRange);
     return {
       bytes: quantizedBytes(form) + OVERHEAD_BYTES,
       code: "gather_codes",
+      weights: [{ view, form }],
       message: "Gather of 8-bit codes, with one scale for each row.",
       apply: () => {
         const { codes, scales } = weights.of(view, form);
@@ -60,12 +61,12 @@ function int(value: number): Attr {
 const OVERHEAD_BYTES = 400;
 
 /** Rows of int8 codes [V, D] with scales [V, 1]. */
-export function rowCodes(matrix: Omit<WeightMatrix, "values">, dtype: string, pairSafe: boolean): QuantizedForm {
+export function rowCodes(matrix: Omit<WeightMatrix, "values">, dtype: string, reduceRange: boolean): QuantizedForm {
   const { rows, depth } = matrix;
   const scaleDType = dtype === "float16" ? "float16" : "float32";
   return {
     matrix,
-    scheme: { dtype: "int8", blockSize: depth, symmetric: true, scaleDType, pairSafe },
+    scheme: { bits: 8, signed: true, symmetric: true, granularity: "channel", scaleDType, reduceRange },
     layout: { layout: "row-major" },
     codes: { dtype: "int8", dims: [rows, depth] },
     scales: { dtype: scaleDType, dims: [rows, 1] },

@@ -3,7 +3,7 @@ import type { DType } from "../../onnx/dtype.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount, type Tensor, tensorOf } from "../../onnx/tensor.ts";
 import { reshaped, type WeightView, type WeightViews } from "../../passes/weight-views.ts";
-import type { WeightMatrix } from "./blocks.ts";
+import type { WeightMatrix } from "../rounding/blocks.ts";
 import { replaceNode, takeOver } from "./replace-node.ts";
 import type { WeightSlot } from "./slots.ts";
 

@@ -1,11 +1,13 @@
+import { CoreError } from "../../errors.ts";
 import { byteLengthOf } from "../../onnx/dtype.ts";
-import type { Model } from "../../onnx/ir.ts";
+import type { Model, Node } from "../../onnx/ir.ts";
 import { upgradeOpset } from "../../onnx/opset.ts";
 import { elementCount } from "../../onnx/tensor.ts";
 import { removeDeadCode } from "../../passes/dead-code.ts";
-import { type NodeTest, type NoteSink, noteOn } from "../../passes/pass.ts";
+import { type NodeTest, type Note, type NoteSink, noteOn } from "../../passes/pass.ts";
 import { sealWeights } from "../../passes/simplify.ts";
-import type { WeightViews } from "../../passes/weight-views.ts";
+import type { WeightView, WeightViews } from "../../passes/weight-views.ts";
+import type { QuantizedForm } from "./codes.ts";
 import { findWeights, type WeightSlot } from "./slots.ts";
 
 /** One way to store the weights of a node. */
@@ -15,6 +17,8 @@ export interface Rewrite {
   /** Stable name of the form, and a sentence about it, for the report. */
   readonly code: string;
   readonly message: string;
+  /** How the weights are quantized and stored. */
+  readonly weights: readonly { readonly view: WeightView; readonly form: QuantizedForm }[];
   /** Rewrites the graph. */
   apply(): void;
 }
@@ -24,11 +28,46 @@ export type RewriteForm = (slots: readonly WeightSlot[]) => Rewrite | undefined;
 
 /** The first operator set in which Sub and Mul broadcast as everywhere else: forms of storage are made of them. */
 const BROADCASTING_OPSET = 7;
+/** What becomes of the weights of a node. */
+export interface WeightDecision {
+  readonly node: Node;
+  readonly slots: readonly WeightSlot[];
+  /** Undefined: nothing, for the reason in the note. */
+  readonly form: RewriteForm | undefined;
+  readonly weights: Rewrite["weights"];
+  readonly note: Note;
+}
 
 /**
- * Rewrites every weight in the first form that suits it, where that makes the file smaller. `formsFor` is told all weights that may be
- * rewritten. Answers whether anything was.
+ * Decides for every node with weights: the first form that suits it, where that makes the file smaller. `formsFor` is told all weights that may be
+ * rewritten. Nothing is changed. Nodes whose weights may not be touched are in the notes only.
  */
+export function planWeights(
+  model: Model,
+  views: WeightViews,
+  isExcluded: NodeTest,
+  formsFor: (slots: readonly WeightSlot[]) => readonly RewriteForm[],
+): { readonly decisions: readonly WeightDecision[]; readonly notes: readonly Note[] } {
+  const left: Note[] = [];
+  const found = findWeights(model, views, isExcluded, (note) => left.push(note));
+  const forms = formsFor([...found.values()].flat());
+  const decisions = [...found].map(([node, slots]): WeightDecision => {
+    const form = forms.find((candidate) => candidate(slots) !== undefined);
+    const rewrite = form?.(slots);
+    const kept = (code: string, message: string): WeightDecision => {
+      return { node, slots, form: undefined, weights: [], note: noteOn(node, "skipped", code, message) };
+    };
+    if (!rewrite)
+      return kept("unsupported_weight", `There is no quantized form of ${node.opType} for weights like these.`);
+    const before = slots.reduce((sum, { view }) => sum + byteLengthOf(view.dtype, elementCount(view.dims)), 0);
+    if (rewrite.bytes >= before) return kept("no_gain", `Its ${before} bytes of weights would not become smaller.`);
+    const note = noteOn(node, "changed", rewrite.code, rewrite.message);
+    return { node, slots, form, weights: rewrite.weights, note };
+  });
+  return { decisions, notes: [...left, ...decisions.map(({ note }) => note)] };
+}
+
+/** Plans the weights of a model and rewrites it so. Answers whether anything was changed. */
 export function rewriteWeights(
   model: Model,
   views: WeightViews,
@@ -36,44 +75,22 @@ export function rewriteWeights(
   formsFor: (slots: readonly WeightSlot[]) => readonly RewriteForm[],
   note: NoteSink,
 ): boolean {
-  const found = findWeights(model, views, isExcluded, note);
-  const forms = formsFor([...found.values()].flat());
+  const { decisions, notes } = planWeights(model, views, isExcluded, formsFor);
   let changed = false;
-  for (const [node, slots] of found) {
-    const rewrite = firstSuiting(forms, slots);
-    if (!rewrite) {
-      note(
-        noteOn(
-          node,
-          "skipped",
-          "unsupported_weight",
-          `There is no quantized form of ${node.opType} for weights like these.`,
-        ),
-      );
-      continue;
-    }
-    const before = slots.reduce((sum, { view }) => sum + byteLengthOf(view.dtype, elementCount(view.dims)), 0);
-    if (rewrite.bytes >= before) {
-      note(noteOn(node, "skipped", "no_gain", `Its ${before} bytes of weights would not become smaller.`));
-      continue;
-    }
+  for (const { form, slots, node } of decisions) {
+    if (!form) continue;
     if (!changed) upgradeOpset(model, BROADCASTING_OPSET);
-    changed = true;
+    // Asked again: what the node reads may have been replaced since.
+    const rewrite = form(slots);
+    if (!rewrite) throw new CoreError("internal", "A weight cannot be stored as it was planned.", node.label);
     rewrite.apply();
-    note(noteOn(node, "changed", rewrite.code, rewrite.message));
+    changed = true;
   }
+  notes.forEach(note);
   if (changed) {
     // What goes are the weights as they were, even where they are listed as inputs, and what made them.
     sealWeights.run(model, note);
     removeDeadCode.run(model, note);
   }
   return changed;
-}
-
-function firstSuiting(forms: readonly RewriteForm[], slots: readonly WeightSlot[]): Rewrite | undefined {
-  for (const form of forms) {
-    const rewrite = form(slots);
-    if (rewrite) return rewrite;
-  }
-  return undefined;
 }

@@ -3,7 +3,7 @@ import { elementCount } from "../../onnx/tensor.ts";
 import { operatorOf } from "../../operators/operators.ts";
 import { EXCLUDED, type NodeTest, type NoteSink, noteOn } from "../../passes/pass.ts";
 import type { WeightView, WeightViews } from "../../passes/weight-views.ts";
-import type { WeightMatrix } from "./blocks.ts";
+import type { WeightMatrix } from "../rounding/blocks.ts";
 
 /** An input of a node that takes a weight, and the weight it has there. */
 export interface WeightSlot {

@@ -33,6 +33,7 @@ export function storeCodes(model: Model, weights: QuantizedWeights, options: Sto
     return {
       bytes: plans.reduce((sum, plan) => sum + plan.bytes, 0),
       code: "stored_codes",
+      weights: slots.map(({ view }, i) => ({ view, form: plans[i]!.form })),
       message: `Stored in ${bits} bits, computed in float.`,
       apply: () => {
         for (const [i, slot] of slots.entries()) {
@@ -82,7 +83,7 @@ function planStorage(slot: WeightSlot, options: StorageOptions, opset: number): 
   return plan(
     {
       matrix: cut,
-      scheme: { dtype, blockSize: run, symmetric: options.symmetric },
+      scheme: { bits: 4, signed: dtype === "int4", symmetric: options.symmetric, granularity: "channel" },
       layout: { layout: matrix.layout },
       codes: byHalves ? { dtype: "uint8", dims: [count / 2], pack: packHalves } : { dtype, dims, pack: packFlat },
       ...paramForms(rowMajor ? [cut.rows, 1] : [cut.batches, 1, cut.rows], options.symmetric),
@@ -103,7 +104,8 @@ function channelForm(slot: WeightSlot, symmetric: boolean): QuantizedForm {
   const dtype = symmetric ? "int8" : "uint8";
   return {
     matrix,
-    scheme: { dtype, blockSize: matrix.depth, symmetric, keepSums: isDepthwise(slot) },
+    scheme: { bits: 8, signed: symmetric, symmetric, granularity: "channel" },
+    keepSums: isDepthwise(slot),
     layout: { layout: matrix.layout },
     codes: { dtype, dims: view.dims },
     ...paramForms(
@@ -175,7 +177,7 @@ class WeightStorage {
       value = op("Reshape", [value, this.#shape(unpackedDims)]);
     }
     if (zeroPoints) value = op("Sub", [value, float(zeroPoints)]);
-    else if (form.scheme.dtype === "uint4") value = op("Sub", [value, this.#scalar(8)]);
+    else if (form.scheme.bits === 4 && !form.scheme.signed) value = op("Sub", [value, this.#scalar(8)]);
     value = op("Mul", [value, scales]);
     if (`${unpackedDims ?? form.codes.dims}` !== `${view.dims}`) value = op("Reshape", [value, this.#shape(view.dims)]);
     if (view.dtype !== "float32") value = float(value, view.dtype);

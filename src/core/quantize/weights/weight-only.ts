@@ -11,14 +11,14 @@
  * `matmulnbits`, which is plain ONNX in every opset.
  */
 import type { Model } from "../../onnx/ir.ts";
-import { type Exclusions, exclusionTest, type Pass } from "../../passes/pass.ts";
+import { type Exclusions, exclusionTest, type NodeTest, type Pass } from "../../passes/pass.ts";
 import { WeightViews } from "../../passes/weight-views.ts";
 import type { CodeBits } from "../packing.ts";
 import { QuantizedWeights } from "./codes.ts";
 import { gatherBlockQuantized, matMulNBits, tiedMatrices } from "./contrib.ts";
 import { dequantizeAny, dequantizeForMatMul } from "./dequantize.ts";
 import { gatherCodes } from "./gather.ts";
-import { type RewriteForm, rewriteWeights } from "./rewrite.ts";
+import { planWeights, type RewriteForm, rewriteWeights } from "./rewrite.ts";
 import type { WeightSlot } from "./slots.ts";
 import { storeCodes } from "./storage.ts";
 
@@ -45,17 +45,24 @@ export function weightOnlyPass(options: WeightOnlyOptions, weights = new Quantiz
     name: "weight_only",
     run: (model, note) => {
       const views = new WeightViews();
-      const { embeddings, exclude } = options;
-      const ops = embeddings ? exclude.ops : [...exclude.ops, "Gather"];
-      return rewriteWeights(
-        model,
-        views,
-        exclusionTest({ ...exclude, ops }),
-        (slots) => formsOf(model, views, weights, options, slots),
-        note,
-      );
+      const formsFor = (slots: readonly WeightSlot[]) => formsOf(model, views, weights, options, slots);
+      return rewriteWeights(model, views, excludedFrom(options), formsFor, note);
     },
   };
+}
+
+/** What `weightOnlyPass` does to each node of `model`, which stays as it is. */
+export function planWeightOnly(
+  model: Model,
+  views: WeightViews,
+  options: WeightOnlyOptions,
+): ReturnType<typeof planWeights> {
+  const none = new QuantizedWeights();
+  return planWeights(model, views, excludedFrom(options), (slots) => formsOf(model, views, none, options, slots));
+}
+
+function excludedFrom({ embeddings, exclude }: WeightOnlyOptions): NodeTest {
+  return exclusionTest({ ...exclude, ops: embeddings ? exclude.ops : [...exclude.ops, "Gather"] });
 }
 
 function formsOf(

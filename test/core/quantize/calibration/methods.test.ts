@@ -21,7 +21,7 @@ function quantize(model: Model, calibration: Calibration, method: CalibrationMet
     percentile: 99.99,
     activationDType: "uint8",
     perChannel: true,
-    avoidSaturation: true,
+    reduceRange: true,
   }).model;
 }
 

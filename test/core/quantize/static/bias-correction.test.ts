@@ -20,7 +20,7 @@ const OPTIONS: StaticOptions = {
   activationDType: "uint8",
   // One scale for a whole weight rounds coarsely: there is something to correct.
   perChannel: false,
-  avoidSaturation: true,
+  reduceRange: true,
 };
 
 async function* streamOf(feeds: readonly Feeds[]): AsyncGenerator<Feeds> {

@@ -90,7 +90,7 @@ test("the same quantized model comes from it, whatever the method; and it is sma
           percentile: 99.9,
           activationDType: "uint8",
           perChannel: true,
-          avoidSaturation: true,
+          reduceRange: true,
         }).model,
       );
     assert.deepEqual(quantized(restored), quantized(calibration));

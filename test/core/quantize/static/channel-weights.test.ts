@@ -2,17 +2,16 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { arrayOf, elementCount, type Tensor, tensorOf } from "../../../../src/core/onnx/tensor.ts";
-import { codeRange, roundHalfEven } from "../../../../src/core/quantize/params.ts";
+import { roundHalfEven } from "../../../../src/core/quantize/params.ts";
 import {
   quantizeWeight,
   type WeightLayout,
-  type WeightScheme,
+  type WeightOptions,
 } from "../../../../src/core/quantize/static/channel-weights.ts";
 import { uniformSource } from "../../../support/graphs.ts";
 
-const CODES = codeRange("int8", { symmetric: true });
-const EXACT: WeightScheme = { codes: CODES, perChannel: true, avoidSaturation: false };
-const SAFE: WeightScheme = { ...EXACT, avoidSaturation: true };
+const EXACT: WeightOptions = { perChannel: true, reduceRange: false };
+const SAFE: WeightOptions = { ...EXACT, reduceRange: true };
 
 const CONV: WeightLayout = { axis: 0, inputAxis: 1, groups: 1 };
 const GROUPED: WeightLayout = { axis: 0, inputAxis: 1, groups: 2 };
@@ -46,7 +45,11 @@ test("codes, scales and biases are those of the formulas", () => {
     const weight = randomWeight(dims, 1);
     const channels = dims[layout.axis]!;
     const bias = randomWeight([channels], 2);
-    const { codes, scale, biases } = quantizeWeight(weight, layout, [{ bias, inputScale: 0.02 }], EXACT);
+    const {
+      q: codes,
+      scale,
+      biases,
+    } = quantizeWeight(weight, { layout: layout, uses: [{ bias, inputScale: 0.02 }] }, EXACT);
     const values = arrayOf(weight, "float32");
     const scales = arrayOf(scale, "float32");
     for (let c = 0; c < channels; c++) {
@@ -58,7 +61,7 @@ test("codes, scales and biases are those of the formulas", () => {
       }
       const biasScale = arrayOf(biases[0]!.scale, "float32")[c]!;
       assert.equal(biasScale, Math.fround(scales[c]! * 0.02));
-      const error = arrayOf(biases[0]!.codes, "int32")[c]! * biasScale - arrayOf(bias, "float32")[c]!;
+      const error = arrayOf(biases[0]!.q, "int32")[c]! * biasScale - arrayOf(bias, "float32")[c]!;
       assert.ok(Math.abs(error) <= (biasScale / 2) * (1 + 1e-6));
     }
   }
@@ -66,7 +69,7 @@ test("codes, scales and biases are those of the formulas", () => {
 
 test("one scale for all channels is that of the largest weight", () => {
   const weight = randomWeight([4, 3, 3, 3], 3);
-  const { scale } = quantizeWeight(weight, CONV, [], { ...EXACT, perChannel: false });
+  const { scale } = quantizeWeight(weight, { layout: CONV, uses: [] }, { ...EXACT, perChannel: false });
   assert.deepEqual(scale.dims, []);
   const largest = arrayOf(weight, "float32").reduce((max, w) => Math.max(max, Math.abs(w)), 0);
   assert.equal(arrayOf(scale, "float32")[0], Math.fround(largest / 127));
@@ -75,8 +78,12 @@ test("one scale for all channels is that of the largest weight", () => {
 test("a bias that would not fit an int32 raises the scale of its channel, and of no other", () => {
   const weight = tensorOf("float32", [2, 1], [1e-6, 1e-6]);
   const bias = tensorOf("float32", [2], [300, 0.001]);
-  const { codes, scale, biases } = quantizeWeight(weight, CONV, [{ bias, inputScale: 1e-4 }], EXACT);
-  const biasCodes = arrayOf(biases[0]!.codes, "int32");
+  const {
+    q: codes,
+    scale,
+    biases,
+  } = quantizeWeight(weight, { layout: CONV, uses: [{ bias, inputScale: 1e-4 }] }, EXACT);
+  const biasCodes = arrayOf(biases[0]!.q, "int32");
   const scales = arrayOf(scale, "float32");
   assert.ok(scales[0]! > 1e-4 && scales[1] === Math.fround(1e-6 / 127));
   assert.ok(biasCodes[0]! > 2 ** 30, `${biasCodes[0]}`);
@@ -88,7 +95,9 @@ test("a weight is rounded again when another bias needs another scale, and only 
   const weight = tensorOf("float32", [2, 1], [1e-6, 1e-6]);
   const scalesFor = (first: number) => {
     const bias = tensorOf("float32", [2], [first, 0.001]);
-    return [...arrayOf(quantizeWeight(weight, CONV, [{ bias, inputScale: 1e-4 }], EXACT).scale, "float32")];
+    return [
+      ...arrayOf(quantizeWeight(weight, { layout: CONV, uses: [{ bias, inputScale: 1e-4 }] }, EXACT).scale, "float32"),
+    ];
   };
   const plain = scalesFor(0.0001);
   assert.deepEqual(scalesFor(0.0002), plain);
@@ -99,10 +108,14 @@ test("a weight is rounded again when another bias needs another scale, and only 
 test("a channel of zeros keeps its bias exact, and zeros without a bias have a harmless scale", () => {
   const weight = tensorOf("float32", [2, 2], [0, 0, 0, 0]);
   const bias = tensorOf("float32", [2], [0.7, 0]);
-  const { codes, scale, biases } = quantizeWeight(weight, CONV, [{ bias, inputScale: 0.05 }], EXACT);
+  const {
+    q: codes,
+    scale,
+    biases,
+  } = quantizeWeight(weight, { layout: CONV, uses: [{ bias, inputScale: 0.05 }] }, EXACT);
   assert.deepEqual([...arrayOf(codes, "int8")], [0, 0, 0, 0]);
   assert.equal(arrayOf(scale, "float32")[1], 1);
-  const restored = arrayOf(biases[0]!.codes, "int32")[0]! * arrayOf(biases[0]!.scale, "float32")[0]!;
+  const restored = arrayOf(biases[0]!.q, "int32")[0]! * arrayOf(biases[0]!.scale, "float32")[0]!;
   assert.ok(Math.abs(restored - 0.7) < 1e-6);
 });
 
@@ -114,10 +127,10 @@ test("a weight that two nodes share has one set of codes, and a bias for each", 
     { bias: undefined, inputScale: 0.5 },
     { bias, inputScale: 0.3 },
   ];
-  const { biases } = quantizeWeight(weight, CONV, uses, EXACT);
+  const { biases } = quantizeWeight(weight, { layout: CONV, uses: uses }, EXACT);
   assert.equal(biases[1], undefined);
   for (const i of [0, 2]) {
-    const restored = arrayOf(biases[i]!.codes, "int32")[1]! * arrayOf(biases[i]!.scale, "float32")[1]!;
+    const restored = arrayOf(biases[i]!.q, "int32")[1]! * arrayOf(biases[i]!.scale, "float32")[1]!;
     assert.ok(Math.abs(restored - arrayOf(bias, "float32")[1]!) < 1e-3);
   }
 });
@@ -135,7 +148,7 @@ test("pairs of products stay within 16 bits for every activation that was said t
       fc.option(fc.array(fc.integer({ min: 1, max: 255 }), { minLength: 14, maxLength: 14 }), { nil: undefined }),
       ([dims, layout], seed, inputCodes) => {
         const weight = randomWeight(dims, seed);
-        const codes = arrayOf(quantizeWeight(weight, layout, [], SAFE, inputCodes).codes, "int8");
+        const codes = arrayOf(quantizeWeight(weight, { layout, uses: [], inputLimits: inputCodes }, SAFE).q, "int8");
         const inputs = dims[layout.inputAxis]!;
         const perGroup = dims[layout.axis]! / layout.groups;
         for (let c = 0; c < dims[layout.axis]!; c++) {
@@ -156,17 +169,23 @@ test("pairs of products stay within 16 bits for every activation that was said t
 test("avoiding saturation costs less than giving up a bit, and nothing where activations are small or kernels depthwise", () => {
   const dims = [16, 32, 3, 3];
   const weight = randomWeight(dims, 9);
-  const errorOf = (scheme: WeightScheme, inputCodes?: number[]) => {
-    const { codes, scale } = quantizeWeight(weight, CONV, [], scheme, inputCodes);
-    const quantized = arrayOf(codes, "int8");
-    const scales = arrayOf(scale, "float32");
+  const errorWith = (quantized: Int8Array, scales: Float32Array) => {
     return arrayOf(weight, "float32").reduce(
       (sum, w, i) => sum + (w - quantized[i]! * scales[Math.floor(i / 288)]!) ** 2,
       0,
     );
   };
+  const errorOf = (options: WeightOptions, inputLimits?: number[]) => {
+    const { q, scale } = quantizeWeight(weight, { layout: CONV, uses: [], inputLimits }, options);
+    return errorWith(arrayOf(q, "int8"), arrayOf(scale, "float32"));
+  };
   const exact = errorOf(EXACT);
-  const reduced = errorOf({ ...EXACT, codes: codeRange("int8", { reduced: true }) });
+  const values = arrayOf(weight, "float32");
+  const halved = Float32Array.from({ length: 16 }, (_, c) => {
+    return values.subarray(288 * c, 288 * (c + 1)).reduce((largest, w) => Math.max(largest, Math.abs(w)), 0) / 64;
+  });
+  const fewer = Int8Array.from(values, (w, i) => roundHalfEven(w / halved[Math.floor(i / 288)]!));
+  const reduced = errorWith(fewer, halved);
   const safe = errorOf(SAFE);
   assert.ok(safe < 0.75 * reduced, `${safe} against ${reduced}`);
   assert.ok(errorOf(SAFE, new Array(32).fill(180)) < 0.4 * reduced);
@@ -174,7 +193,7 @@ test("avoiding saturation costs less than giving up a bit, and nothing where act
   const depthwise = randomWeight([8, 1, 3, 3], 4);
   const layout = { axis: 0, inputAxis: 1, groups: 8 };
   assert.deepEqual(
-    [...quantizeWeight(depthwise, layout, [], SAFE).codes.bytes],
-    [...quantizeWeight(depthwise, layout, [], EXACT).codes.bytes],
+    [...quantizeWeight(depthwise, { layout, uses: [] }, SAFE).q.bytes],
+    [...quantizeWeight(depthwise, { layout, uses: [] }, EXACT).q.bytes],
   );
 });

@@ -26,7 +26,7 @@ const OPTIONS: StaticOptions = {
   percentile: 99.999,
   activationDType: "uint8",
   perChannel: true,
-  avoidSaturation: true,
+  reduceRange: true,
 };
 const BALANCE: BalanceOptions = { perChannel: true, layers: true, normalizations: "auto" };
 

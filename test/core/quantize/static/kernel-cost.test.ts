@@ -18,7 +18,7 @@ const OPTIONS: StaticOptions = {
   percentile: 99.999,
   activationDType: "uint8",
   perChannel: true,
-  avoidSaturation: true,
+  reduceRange: true,
 };
 
 /** Two chains of convolutions, dense and wide, or depthwise and small, with a Tanh between them, which has no integer kernel. */

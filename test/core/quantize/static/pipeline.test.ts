@@ -16,7 +16,7 @@ const OPTIONS: PipelineOptions = {
   percentile: 99.999,
   activationDType: "uint8",
   perChannel: true,
-  avoidSaturation: true,
+  reduceRange: true,
   equalize: "auto",
   smoothQuantAlpha: "auto",
   biasCorrection: true,

@@ -24,7 +24,7 @@ const OPTIONS: StaticOptions = {
   percentile: 99.999,
   activationDType: "uint8",
   perChannel: true,
-  avoidSaturation: true,
+  reduceRange: true,
 };
 
 async function quantize(model: Model, feeds: readonly Feeds[], options: Partial<StaticOptions> = {}): Promise<Model> {

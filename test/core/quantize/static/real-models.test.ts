@@ -24,7 +24,7 @@ function weightOnly(options: Pick<WeightOnlyOptions, "bits" | "blockSize" | "for
 
 const METHODS = {
   float16: float16Pass({ keepIo: true, exclude }),
-  dynamic: dynamicPass({ perChannel: true, pairSafe: true, exclude }),
+  dynamic: dynamicPass({ perChannel: true, reduceRange: true, exclude }),
   "8 bit": weightOnly({ bits: 8, blockSize: 128, format: "matmulnbits" }),
   "8 bit qdq": weightOnly({ bits: 8, blockSize: 128, format: "qdq" }),
   "4 bit": weightOnly({ bits: 4, blockSize: 32, format: "matmulnbits" }),

@@ -97,7 +97,7 @@ test("a depthwise network with spread channels: naive int8 collapses, equalisati
     percentile: 99.999,
     activationDType: "uint8",
     perChannel: false,
-    avoidSaturation: true,
+    reduceRange: true,
   };
   const quantize = async (float: Model) => {
     const calibration = await calibrate(float, streamOf(calibrationData), { openModel });

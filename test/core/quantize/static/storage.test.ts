@@ -24,7 +24,7 @@ async function quantize(model: Model, feeds: readonly Feeds[], excludeNodes = ne
       percentile: 99.999,
       activationDType: "uint8",
       perChannel: true,
-      avoidSaturation: true,
+      reduceRange: true,
       samples: feeds.length,
       equalize: false,
       smoothQuantAlpha: null,

@@ -10,7 +10,7 @@ import { GraphMaker, lstm, type MakerOptions, randomFeeds, transformer } from ".
 import { fusedOperators, runModel } from "../../../support/open-model.ts";
 
 function dynamic(options: Partial<DynamicOptions> = {}) {
-  return dynamicPass({ perChannel: true, pairSafe: true, exclude: { nodes: [], ops: [] }, ...options });
+  return dynamicPass({ perChannel: true, reduceRange: true, exclude: { nodes: [], ops: [] }, ...options });
 }
 
 /** DynamicQuantizeLinear: codes 0 … 255 of a range that contains zero, as its definition computes them in float32. */
@@ -128,8 +128,8 @@ describe("MatMul and Gemm", () => {
   it("use all eight bits where machines need no care", () => {
     const make = new GraphMaker();
     make.output(make.op("MatMul", [make.input("x", [2, 64]), make.weight("w", [64, 48], 1)]), "y", [2, 48]);
-    const largest = (pairSafe: boolean) => {
-      const { model } = compress(make.model, dynamic({ pairSafe }));
+    const largest = (reduceRange: boolean) => {
+      const { model } = compress(make.model, dynamic({ reduceRange }));
       const codes = arrayOf(only(model, "DynamicQuantizeMatMul").inputs[1]!.constant!, "int8") as Int8Array;
       return Math.max(...codes);
     };

@@ -23,7 +23,7 @@ function oldNetwork(opset: number): Model {
 const exclude = { nodes: [], ops: [] };
 const weightOnly = { blockSize: 32, symmetric: true, embeddings: true, accuracyLevel: 0, exclude } as const;
 const METHODS = {
-  dynamic: dynamicPass({ perChannel: true, pairSafe: false, exclude }),
+  dynamic: dynamicPass({ perChannel: true, reduceRange: false, exclude }),
   "weight-only, 8 bits": weightOnlyPass({ ...weightOnly, bits: 8, format: "matmulnbits" }),
   "weight-only, 8 bits, Q/DQ": weightOnlyPass({ ...weightOnly, bits: 8, format: "qdq" }),
 };

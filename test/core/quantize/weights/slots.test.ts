@@ -14,7 +14,7 @@ import { runModel } from "../../../support/open-model.ts";
 const NONE = { nodes: [], ops: [] };
 
 const METHODS: Readonly<Record<string, (exclude?: { nodes: readonly string[]; ops: readonly string[] }) => Pass>> = {
-  dynamic: (exclude = NONE) => dynamicPass({ perChannel: true, pairSafe: true, exclude }),
+  dynamic: (exclude = NONE) => dynamicPass({ perChannel: true, reduceRange: true, exclude }),
   matmulnbits: (exclude = NONE) =>
     weightOnlyPass({
       bits: 8,

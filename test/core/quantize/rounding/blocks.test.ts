@@ -5,11 +5,11 @@ import { CoreError } from "../../../../src/core/errors.ts";
 import { affineParams, codeRange, quantizeValue, roundHalfEven } from "../../../../src/core/quantize/params.ts";
 import {
   type BlockLayout,
-  type BlockScheme,
-  type QuantizedBlocks,
   quantizeBlocks,
+  type RoundedWeight,
   type WeightMatrix,
-} from "../../../../src/core/quantize/weights/blocks.ts";
+} from "../../../../src/core/quantize/rounding/blocks.ts";
+import { blockSizeOf, dtypeOf, type WeightScheme } from "../../../../src/core/quantize/scheme.ts";
 import { uniformSource } from "../../../support/graphs.ts";
 
 function randomMatrix(size: Omit<WeightMatrix, "values">, seed: number): WeightMatrix {
@@ -27,15 +27,16 @@ function at(matrix: WeightMatrix, batch: number, row: number, d: number): number
 }
 
 /** The definition, element by element. */
-function reference(matrix: WeightMatrix, scheme: BlockScheme, target: BlockLayout): QuantizedBlocks {
+function reference(matrix: WeightMatrix, scheme: WeightScheme, target: BlockLayout): RoundedWeight {
   const { batches, rows, depth } = matrix;
-  const blocks = Math.max(1, Math.ceil(depth / scheme.blockSize));
-  const rowLength = target.padded ? blocks * scheme.blockSize : depth;
+  const blockSize = blockSizeOf(scheme, depth);
+  const blocks = Math.max(1, Math.ceil(depth / blockSize));
+  const rowLength = target.padded ? blocks * blockSize : depth;
   const rowMajor = target.layout === "row-major";
-  const codes = codeRange(scheme.dtype, { symmetric: scheme.symmetric });
+  const codes = codeRange(dtypeOf(scheme), { symmetric: scheme.symmetric });
   const { symmetric, scaleDType = "float32" } = scheme;
   const result = {
-    codes: new Uint8Array(batches * rows * rowLength),
+    q: new Uint8Array(batches * rows * rowLength),
     scales: new Float32Array(batches * rows * blocks),
     zeroPoints: new Uint8Array(batches * rows * blocks),
   };
@@ -44,7 +45,7 @@ function reference(matrix: WeightMatrix, scheme: BlockScheme, target: BlockLayou
     for (let d = from; d < to; d++) {
       const value = at(matrix, batch, row, d);
       let [low, high] = [Math.min(value, 0), Math.max(value, 0)];
-      if (scheme.pairSafe) {
+      if (scheme.reduceRange) {
         const other = (d - from) % 2 === 0 ? d + 1 : d - 1;
         const neighbour = other < to ? at(matrix, batch, row, other) : 0;
         low = Math.fround(low + Math.min(neighbour, 0));
@@ -59,7 +60,7 @@ function reference(matrix: WeightMatrix, scheme: BlockScheme, target: BlockLayou
   for (let batch = 0; batch < batches; batch++) {
     for (let row = 0; row < rows; row++) {
       for (let block = 0; block < blocks; block++) {
-        const [lo, hi] = range(batch, row, block * scheme.blockSize, Math.min(depth, (block + 1) * scheme.blockSize));
+        const [lo, hi] = range(batch, row, block * blockSize, Math.min(depth, (block + 1) * blockSize));
         whole[0] = Math.min(whole[0], lo);
         whole[1] = Math.max(whole[1], hi);
       }
@@ -68,11 +69,14 @@ function reference(matrix: WeightMatrix, scheme: BlockScheme, target: BlockLayou
   for (let batch = 0; batch < batches; batch++) {
     for (let row = 0; row < rows; row++) {
       for (let block = 0; block < blocks; block++) {
-        const from = block * scheme.blockSize;
-        const to = Math.min(depth, from + scheme.blockSize);
-        const [lo, hi] = scheme.perTensor ? whole : range(batch, row, from, to);
-        let params = affineParams(lo, hi, scheme.pairSafe ? { min: -127, max: 127 } : codes, { symmetric, scaleDType });
-        if (symmetric && !scheme.dtype.endsWith("8")) {
+        const from = block * blockSize;
+        const to = Math.min(depth, from + blockSize);
+        const [lo, hi] = scheme.granularity === "tensor" ? whole : range(batch, row, from, to);
+        let params = affineParams(lo, hi, scheme.reduceRange ? { min: -127, max: 127 } : codes, {
+          symmetric,
+          scaleDType,
+        });
+        if (symmetric && scheme.bits !== 8) {
           const zeroPoint = roundHalfEven((codes.min + codes.max) / 2);
           const round = scaleDType === "float16" ? Math.f16round : Math.fround;
           const step = round(Math.max(-lo, hi) / (zeroPoint - codes.min));
@@ -81,15 +85,17 @@ function reference(matrix: WeightMatrix, scheme: BlockScheme, target: BlockLayou
         const index = rowMajor ? (batch * rows + row) * blocks + block : (batch * blocks + block) * rows + row;
         result.scales[index] = params.scale;
         result.zeroPoints[index] = params.zeroPoint;
-        for (let d = from; d < (target.padded ? from + scheme.blockSize : to); d++) {
+        for (let d = from; d < (target.padded ? from + blockSize : to); d++) {
           const place = rowMajor ? (batch * rows + row) * rowLength + d : (batch * depth + d) * rows + row;
-          result.codes[place] = quantizeValue(d < depth ? at(matrix, batch, row, d) : 0, params, codes);
+          result.q[place] = quantizeValue(d < depth ? at(matrix, batch, row, d) : 0, params, codes);
         }
       }
     }
   }
   return result;
 }
+
+const W4: WeightScheme = { bits: 4, signed: false, symmetric: false, granularity: { block: 16 } };
 
 const anyCase = fc.record({
   batches: fc.integer({ min: 1, max: 3 }),
@@ -98,11 +104,11 @@ const anyCase = fc.record({
   from: fc.constantFrom("row-major", "column-major"),
   to: fc.constantFrom("row-major", "column-major"),
   padded: fc.boolean(),
-  dtype: fc.constantFrom("int2", "uint2", "int4", "uint4", "int8", "uint8"),
-  blockSize: fc.constantFrom(16, 32, 64, 1024),
+  bits: fc.constantFrom(2, 4, 8),
+  signed: fc.boolean(),
+  granularity: fc.oneof(fc.constantFrom("tensor", "channel"), fc.record({ block: fc.constantFrom(16, 32, 64, 1024) })),
   symmetric: fc.boolean(),
-  perTensor: fc.boolean(),
-  pairSafe: fc.boolean(),
+  reduceRange: fc.boolean(),
   scaleDType: fc.constantFrom("float32", "float16"),
   seed: fc.nat(),
 });
@@ -110,11 +116,12 @@ const anyCase = fc.record({
 describe("quantizeBlocks", () => {
   it("does what the definition says, whatever the shape and layout", () => {
     fc.assert(
-      fc.property(anyCase, ({ batches, rows, depth, from, to, padded, seed, pairSafe, ...scheme }) => {
-        const full: BlockScheme = pairSafe
-          ? { ...scheme, dtype: "int8", symmetric: true, pairSafe }
-          : { ...scheme, pairSafe };
-        const target: BlockLayout = { layout: to, padded: padded && to === "row-major" };
+      fc.property(anyCase, ({ batches, rows, depth, from, to, padded, seed, reduceRange, ...scheme }) => {
+        const full: WeightScheme = reduceRange
+          ? { ...scheme, bits: 8, signed: true, symmetric: true, reduceRange }
+          : { ...scheme, reduceRange };
+        const isBlocked = typeof full.granularity === "object";
+        const target: BlockLayout = { layout: to, padded: padded && isBlocked && to === "row-major" };
         const matrix = randomMatrix({ batches, rows, depth, layout: from }, seed);
         assert.deepEqual(quantizeBlocks(matrix, full, target), reference(matrix, full, target));
       }),
@@ -126,12 +133,12 @@ describe("quantizeBlocks", () => {
     for (const from of ["row-major", "column-major"] as const) {
       for (const to of ["row-major", "column-major"] as const) {
         const matrix = randomMatrix({ batches: 1, rows: 700, depth: 1111, layout: from }, 5);
-        for (const blockSize of [32, 2048]) {
-          const scheme: BlockScheme = { dtype: "uint8", blockSize, symmetric: false };
+        for (const block of [32, 2048]) {
+          const scheme: WeightScheme = { bits: 8, signed: false, symmetric: false, granularity: { block } };
           assert.deepEqual(
             quantizeBlocks(matrix, scheme, { layout: to }),
             reference(matrix, scheme, { layout: to }),
-            `${from} to ${to}, blocks of ${blockSize}`,
+            `${from} to ${to}, blocks of ${block}`,
           );
         }
       }
@@ -142,9 +149,11 @@ describe("quantizeBlocks", () => {
     fc.assert(
       fc.property(fc.nat(), fc.integer({ min: 1, max: 90 }), (seed, depth) => {
         const matrix = randomMatrix({ batches: 1, rows: 8, depth, layout: "column-major" }, seed);
-        const scheme: BlockScheme = { dtype: "int8", blockSize: depth, symmetric: true, pairSafe: true };
-        const { codes } = quantizeBlocks(matrix, scheme, { layout: "row-major" });
-        const signed = new Int8Array(codes.buffer);
+        const scheme: WeightScheme = {
+          ...{ bits: 8, signed: true, symmetric: true, granularity: "channel", reduceRange: true },
+        } as const;
+        const { q } = quantizeBlocks(matrix, scheme, { layout: "row-major" });
+        const signed = new Int8Array(q.buffer);
         let largest = 0;
         for (let row = 0; row < 8; row++) {
           for (let d = 0; d < depth; d += 2) {
@@ -166,10 +175,11 @@ describe("quantizeBlocks", () => {
         fc.constantFrom("int8" as const, "uint8" as const),
         (seed, depth, dtype) => {
           const matrix = randomMatrix({ batches: 1, rows: 9, depth, layout: "row-major" }, seed);
-          const scheme = { dtype, blockSize: depth, symmetric: dtype === "int8", keepSums: true } as const;
-          const made = quantizeBlocks(matrix, scheme, { layout: "row-major" });
+          const signed = dtype === "int8";
+          const scheme = { bits: 8, signed, symmetric: signed, granularity: "channel" } as const;
+          const made = quantizeBlocks(matrix, scheme, { layout: "row-major" }, { keepSums: true });
           const View = dtype === "int8" ? Int8Array : Uint8Array;
-          const [codes, zeroPoints] = [new View(made.codes.buffer), new View(made.zeroPoints.buffer)];
+          const [codes, zeroPoints] = [new View(made.q.buffer), new View(made.zeroPoints.buffer)];
           for (let row = 0; row < 9; row++) {
             const scale = made.scales[row]!;
             let error = 0;
@@ -192,7 +202,7 @@ describe("quantizeBlocks", () => {
         const matrix = randomMatrix({ batches: 1, rows: 20, depth: 40, layout }, 3);
         matrix.values[477] = value;
         assert.throws(
-          () => quantizeBlocks(matrix, { dtype: "uint4", blockSize: 16, symmetric: false }, { layout: "row-major" }),
+          () => quantizeBlocks(matrix, W4, { layout: "row-major" }),
           (error) => error instanceof CoreError && error.code === "non_finite",
         );
       }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { floatsOf, tensorOf } from "../../../../src/core/onnx/tensor.ts";
-import { StagedRun } from "../../../../src/core/quantize/static/staged-run.ts";
+import { StagedRun } from "../../../../src/core/quantize/calibration/staged-run.ts";
 import { branches, cnn, loop, randomFeeds, transformer } from "../../../support/graphs.ts";
 import { openModel, runModel } from "../../../support/open-model.ts";
 

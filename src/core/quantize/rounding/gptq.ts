@@ -2,17 +2,18 @@
  * GPTQ (Frantar et al., arXiv 2210.17323): weights are rounded one after the other along the depth, and what each loses is made up for by those
  * that are still to be rounded, as far as the activations correlate. Minimizes ‖X·(Ŵ − W)ᵀ‖², given H = XᵀX.
  */
-import { type AffineParams, type CodeRange, codeRange, roundHalfEven } from "../params.ts";
-import { type BlockScheme, blockCount, blockRule, type QuantizedBlocks, quantizeBlocks } from "./blocks.ts";
+import { quantizeValue } from "../params.ts";
+import { blockSizeOf, rangeOf, type WeightScheme } from "../scheme.ts";
+import { blockCount, blockRule, type RoundedWeight } from "./blocks.ts";
+import { type LayerStatistics, paramsAt, type Rounding, type RowMatrix } from "./rounding.ts";
 
-/** [rows, depth] in row-major order: outputs by inputs. */
-export interface RowMatrix {
-  readonly values: Float32Array;
-  readonly rows: number;
-  readonly depth: number;
-}
-
-type RowScheme = Pick<BlockScheme, "dtype" | "blockSize" | "symmetric" | "scaleDType">;
+/** Layers are rounded for what the float model shows them. */
+export const gptq: Rounding = {
+  name: "gptq",
+  title: "GPTQ",
+  sees: "float",
+  round: async (weight, scheme, statistics) => statistics && gptqRound(weight, statistics, scheme),
+};
 
 /** Part of the mean of H's diagonal that is added to it (section 3.3 of the paper). */
 const DAMPING = 0.01;
@@ -23,27 +24,27 @@ const MAX_DAMPING = 10;
 const CHUNK = 128;
 
 /**
- * Rounds the rows of a weight, given `gram` = H [depth, depth] (symmetric, any factor). The scale and zero point of a block are those of its
- * weights at the time it is reached. Undefined when H cannot be factorized, because it is not finite.
+ * Rounds the rows of a weight, given H = `fit.gram` [depth, depth] (symmetric, any factor). Scale and zero point of a block are those of its
+ * weights at the time it is reached, unless they are given. Undefined when H cannot be factorized, because it is not finite.
  */
 export function gptqRound(
-  { values, rows, depth }: RowMatrix,
-  gram: Float32Array,
-  scheme: RowScheme,
-): QuantizedBlocks | undefined {
+  { values, rows, depth, grid, limit }: RowMatrix,
+  { fit: { gram } }: Pick<LayerStatistics, "fit">,
+  scheme: WeightScheme,
+): RoundedWeight | undefined {
   const upper = inverseFactor(gram, depth);
   if (!upper) return undefined;
-  const codes = codeRange(scheme.dtype, { symmetric: scheme.symmetric });
-  const blockSize = Math.min(scheme.blockSize, depth);
+  const range = rangeOf(scheme);
+  const blockSize = Math.min(blockSizeOf(scheme, depth), depth);
   const blocks = blockCount(depth, blockSize);
-  const rounded: QuantizedBlocks = {
-    codes: new Uint8Array(rows * depth),
-    scales: new Float32Array(rows * blocks),
-    zeroPoints: new Uint8Array(rows * blocks),
+  const rounded: RoundedWeight = {
+    q: new Uint8Array(rows * depth),
+    scales: grid ? Float32Array.from(grid.scales) : new Float32Array(rows * blocks),
+    zeroPoints: grid ? Uint8Array.from(grid.zeroPoints) : new Uint8Array(rows * blocks),
   };
   const work = Float64Array.from(values);
   const chunk = chunkOf(blockSize, depth);
-  const paramsOf = blockRule(scheme, codes);
+  const paramsOf = blockRule(scheme);
   const losses = new Float64Array(depth);
   for (let start = 0; start < depth; start += chunk) {
     const end = Math.min(start + chunk, depth);
@@ -51,67 +52,23 @@ export function gptqRound(
       const weights = work.subarray(row * depth, (row + 1) * depth);
       for (let i = start; i < end; i++) {
         const at = row * blocks + Math.floor(i / blockSize);
-        if (i % blockSize === 0) {
-          const { scale, zeroPoint } = paramsOf(...rangeOf(weights, i, Math.min(i + blockSize, depth)));
+        if (i % blockSize === 0 && !grid) {
+          const { scale, zeroPoint } = paramsOf(...extremesOf(weights, i, Math.min(i + blockSize, depth)));
           rounded.scales[at] = scale;
           rounded.zeroPoints[at] = zeroPoint;
         }
-        const params = paramsAt(rounded, at, codes);
-        const code = encode(weights[i]!, params, codes);
-        rounded.codes[row * depth + i] = code;
-        const loss = (weights[i]! - (code - params.zeroPoint) * params.scale) / upper[i * depth + i]!;
+        const params = paramsAt(rounded, at, scheme);
+        const q = quantizeValue(weights[i]!, params, range);
+        rounded.q[row * depth + i] = q;
+        const loss = (weights[i]! - (q - params.zeroPoint) * params.scale) / upper[i * depth + i]!;
         losses[i] = loss;
         subtractRows(weights, upper, depth, losses, i, i + 1, i + 1, end);
       }
       subtractRows(weights, upper, depth, losses, start, end, end, depth);
     }
   }
+  limit?.(new Int8Array(rounded.q.buffer));
   return rounded;
-}
-
-/** The same rows in the same form, each weight at its nearest code. */
-export function nearestRound({ values, rows, depth }: RowMatrix, scheme: RowScheme): QuantizedBlocks {
-  const blockSize = Math.min(scheme.blockSize, depth);
-  // Blocks of the same length lie one after the other, as shorter rows would.
-  const cut = depth % blockSize === 0 ? { rows: (rows * depth) / blockSize, depth: blockSize } : { rows, depth };
-  const matrix = { values, batches: 1, layout: "row-major", ...cut } as const;
-  return quantizeBlocks(matrix, { ...scheme, blockSize }, { layout: "row-major" });
-}
-
-/** Σ over `rows` of e·H·eᵀ, e = Ŵ − W: how far outputs for the samples behind H are off, squared and summed. */
-export function outputError(
-  { values, depth }: RowMatrix,
-  rounded: QuantizedBlocks,
-  scheme: RowScheme,
-  gram: Float32Array,
-  rows: Iterable<number>,
-): number {
-  const codes = codeRange(scheme.dtype, { symmetric: scheme.symmetric });
-  const signed = codes.min < 0 ? new Int8Array(rounded.codes.buffer) : rounded.codes;
-  const blockSize = Math.min(scheme.blockSize, depth);
-  const blocks = blockCount(depth, blockSize);
-  const errors = new Float64Array(depth);
-  let sum = 0;
-  for (const row of rows) {
-    for (let i = 0; i < depth; i++) {
-      const { scale, zeroPoint } = paramsAt(rounded, row * blocks + Math.floor(i / blockSize), codes);
-      errors[i] = (signed[row * depth + i]! - zeroPoint) * scale - values[row * depth + i]!;
-    }
-    sum += quadratic(errors, gram);
-  }
-  return sum;
-}
-
-/** e·H·eᵀ */
-export function quadratic(e: Float64Array | Float32Array, gram: Float32Array): number {
-  const depth = e.length;
-  let sum = 0;
-  for (let i = 0; i < depth; i++) {
-    let dot = 0;
-    for (let j = 0, at = i * depth; j < depth; j++, at++) dot += gram[at]! * e[j]!;
-    sum += e[i]! * dot;
-  }
-  return sum;
 }
 
 /** Whole blocks, so that a block's range is known when it is reached; a single block for the whole depth needs none. */
@@ -119,7 +76,7 @@ function chunkOf(blockSize: number, depth: number): number {
   return blockSize >= depth ? CHUNK : blockSize * Math.max(1, Math.floor(CHUNK / blockSize));
 }
 
-function rangeOf(weights: Float64Array | Float32Array, start: number, end: number): [number, number] {
+function extremesOf(weights: Float64Array, start: number, end: number): [number, number] {
   let [lo, hi] = [0, 0];
   for (let i = start; i < end; i++) {
     const x = Math.fround(weights[i]!);
@@ -128,16 +85,6 @@ function rangeOf(weights: Float64Array | Float32Array, start: number, end: numbe
     else if (Number.isNaN(x)) return [Number.NaN, Number.NaN];
   }
   return [lo, hi];
-}
-
-/** Parameters as readers will see them. */
-function paramsAt({ scales, zeroPoints }: QuantizedBlocks, at: number, codes: CodeRange): AffineParams {
-  const zeroPoint = zeroPoints[at]!;
-  return { scale: scales[at]!, zeroPoint: codes.min < 0 ? (zeroPoint << 24) >> 24 : zeroPoint };
-}
-
-function encode(x: number, { scale, zeroPoint }: AffineParams, codes: CodeRange): number {
-  return Math.min(Math.max(roundHalfEven(x / scale) + zeroPoint, codes.min), codes.max);
 }
 
 /**

@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { gptqRound, inverseFactor } from "../../../../src/core/quantize/rounding/gptq.ts";
+import { nearestRound } from "../../../../src/core/quantize/rounding/nearest.ts";
 import {
-  gptqRound,
-  inverseFactor,
-  nearestRound,
+  dequantized,
+  type LayerStatistics,
   outputError,
   type RowMatrix,
-} from "../../../../src/core/quantize/weights/gptq.ts";
+} from "../../../../src/core/quantize/rounding/rounding.ts";
+import { dtypeOf, type WeightScheme } from "../../../../src/core/quantize/scheme.ts";
 import { Random } from "../../../../src/core/random.ts";
 
 /** `count` rows of `depth` inputs that correlate: each is mostly a mixture of a few causes. */
@@ -46,7 +48,12 @@ function weightsOf(rows: number, depth: number): RowMatrix {
   return { values, rows, depth };
 }
 
-const W4 = { dtype: "uint4", blockSize: 32, symmetric: false } as const;
+const W4: WeightScheme = { bits: 4, signed: false, symmetric: false, granularity: { block: 32 } };
+
+/** Statistics of this H alone. */
+function seeing(gram: Float32Array): Pick<LayerStatistics, "fit"> {
+  return { fit: { gram } };
+}
 
 describe("GPTQ", () => {
   test("its factor is that of the damped inverse", () => {
@@ -69,14 +76,15 @@ describe("GPTQ", () => {
     }
   });
 
-  for (const scheme of [W4, { ...W4, symmetric: true }, { ...W4, dtype: "int4", symmetric: true }] as const) {
-    test(`${scheme.dtype}, ${scheme.symmetric ? "symmetric" : "with zero points"}: at least 3.5 dB better than the nearest codes, on other samples`, () => {
+  for (const scheme of [W4, { ...W4, symmetric: true }, { ...W4, signed: true, symmetric: true }]) {
+    test(`${dtypeOf(scheme)}, ${scheme.symmetric ? "symmetric" : "with zero points"}: at least 3.5 dB better than the nearest codes, on other samples`, () => {
       const depth = 256;
       const weights = weightsOf(32, depth);
-      const rounded = gptqRound(weights, gramOf(correlated(1024, depth, 2), depth), scheme)!;
+      const rounded = gptqRound(weights, seeing(gramOf(correlated(1024, depth, 2), depth)), scheme)!;
       const judge = gramOf(correlated(512, depth, 5), depth);
       const rows = Array.from({ length: weights.rows }, (_, i) => i);
-      const error = (codes: typeof rounded) => outputError(weights, codes, scheme, judge, rows);
+      const error = (candidate: typeof rounded) =>
+        outputError(weights, dequantized(weights, candidate, scheme), { gram: judge }, rows);
       const gainDb = 10 * Math.log10(error(nearestRound(weights, scheme)) / error(rounded));
       assert.ok(gainDb >= 3.5, `${gainDb.toFixed(2)} dB`);
     });
@@ -86,7 +94,7 @@ describe("GPTQ", () => {
     const depth = 80;
     const weights = weightsOf(5, depth);
     const identity = Float32Array.from({ length: depth * depth }, (_, i) => (i % (depth + 1) === 0 ? 1 : 0));
-    assert.deepEqual(gptqRound(weights, identity, W4), nearestRound(weights, W4));
+    assert.deepEqual(gptqRound(weights, seeing(identity), W4), nearestRound(weights, W4));
   });
 
   test("inputs that are always zero change nothing for the others", () => {
@@ -94,9 +102,9 @@ describe("GPTQ", () => {
     const weights = weightsOf(4, depth);
     const inputs = correlated(256, depth, 2);
     for (let at = 0; at < inputs.length; at += depth) inputs[at + 7] = 0;
-    const rounded = gptqRound(weights, gramOf(inputs, depth), W4)!;
+    const rounded = gptqRound(weights, seeing(gramOf(inputs, depth)), W4)!;
     const nearest = nearestRound(weights, W4);
-    for (let row = 0; row < 4; row++) assert.equal(rounded.codes[row * depth + 7], nearest.codes[row * depth + 7]);
+    for (let row = 0; row < 4; row++) assert.equal(rounded.q[row * depth + 7], nearest.q[row * depth + 7]);
   });
 
   test("what is not finite has no factor", () => {

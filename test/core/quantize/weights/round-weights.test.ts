@@ -4,11 +4,18 @@ import type { Model } from "../../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../../src/core/onnx/save.ts";
 import { floatsOf, type Tensor } from "../../../../src/core/onnx/tensor.ts";
 import { runPasses } from "../../../../src/core/passes/pass.ts";
+import { WeightViews } from "../../../../src/core/passes/weight-views.ts";
+import { gptq } from "../../../../src/core/quantize/rounding/gptq.ts";
+import { nearestRound } from "../../../../src/core/quantize/rounding/nearest.ts";
+import { floatStatistics, type LayerSite } from "../../../../src/core/quantize/rounding/statistics.ts";
+import { blockSizeOf } from "../../../../src/core/quantize/scheme.ts";
 import { QuantizedWeights } from "../../../../src/core/quantize/weights/codes.ts";
-import { nearestRound } from "../../../../src/core/quantize/weights/gptq.ts";
-import { gptqWeights } from "../../../../src/core/quantize/weights/gptq-weights.ts";
-import { type GramSite, observeGrams } from "../../../../src/core/quantize/weights/gram.ts";
-import { type WeightOnlyOptions, weightOnlyPass } from "../../../../src/core/quantize/weights/weight-only.ts";
+import { roundWeights } from "../../../../src/core/quantize/weights/round-weights.ts";
+import {
+  planWeightOnly,
+  type WeightOnlyOptions,
+  weightOnlyPass,
+} from "../../../../src/core/quantize/weights/weight-only.ts";
 import { cnn, GraphMaker, randomFeeds, transformer } from "../../../support/graphs.ts";
 import { openModel, runModel, sqnrDb } from "../../../support/open-model.ts";
 
@@ -54,16 +61,17 @@ describe("weights that are rounded already", () => {
                 const options = { ...DEFAULTS, format, bits, symmetric };
                 const model = layer(op, depth, 40, opset);
                 const values = floatsOf([...model.graph.initializers].find(({ name }) => name === "w")!.constant!);
-                const planned = new QuantizedWeights();
-                const plain = runPasses(model, [weightOnlyPass(options, planned)]);
-                const [form, ...others] = planned.formsOf("w");
-                assert.ok(form && others.length === 0);
+                const plain = runPasses(model, [weightOnlyPass(options)]);
+                const [planned, ...others] = planWeightOnly(model, new WeightViews(), options).decisions[0]!.weights;
+                assert.ok(planned && others.length === 0);
+                const { form } = planned;
                 const rowMajor = op === "Conv" || op === "Gemm transB";
                 const turned = Float32Array.from(
                   values,
                   (_, i) => values[rowMajor ? i : (i % depth) * 40 + Math.floor(i / depth)]!,
                 );
-                const scheme = { ...form.scheme, blockSize: Math.min(form.scheme.blockSize, form.matrix.depth) };
+                const block = Math.min(blockSizeOf(form.scheme, form.matrix.depth), form.matrix.depth);
+                const scheme = { ...form.scheme, granularity: { block } };
                 const rounded = new Map([["w", nearestRound({ values: turned, rows: 40, depth }, scheme)]]);
                 const other = runPasses(model, [weightOnlyPass(options, new QuantizedWeights(rounded))]);
                 assert.deepEqual(modelToBytes(other.model), modelToBytes(plain.model), JSON.stringify(options));
@@ -88,29 +96,29 @@ describe("XᵀX of a layer's inputs", () => {
     }
   }
 
-  async function gramsOf(model: Model, site: Omit<GramSite, "index">, feeds: readonly Record<string, Tensor>[]) {
-    return (await observeGrams(model, [{ ...site, index: 0 }], each(feeds), { openModel })).get(0)!;
+  async function gramsOf(model: Model, site: Omit<LayerSite, "index">, feeds: readonly Record<string, Tensor>[]) {
+    return (await floatStatistics(model, [{ ...site, index: 0 }], each(feeds), { openModel })).get(0)!;
   }
 
-  test("of a MatMul: every fourth batch is for judging", async () => {
+  test("of a MatMul: one batch in four is held out", async () => {
     const [depth, model] = [20, layer("MatMul", 20, 8, 17)];
     const feeds = [1, 2, 3, 4, 5].map((seed) => randomFeeds(model, { seed, dims: { n: 3 } }));
-    const { fit, judge } = await gramsOf(model, { depth, filters: undefined }, feeds);
+    const { fit, heldOut } = await gramsOf(model, { depth, filters: undefined }, feeds);
     const rowsOf = (some: readonly Record<string, Tensor>[]) =>
       some.flatMap(({ x }) => {
         const values = floatsOf(x!);
         return [0, 1, 2].map((row) => Float64Array.from(values.subarray(row * depth, (row + 1) * depth)));
       });
-    assertGram(fit, rowsOf([...feeds.slice(0, 3), feeds[4]!]), depth);
-    assertGram(judge, rowsOf([feeds[3]!]), depth);
+    assertGram(fit.gram, rowsOf([...feeds.slice(0, 3), feeds[4]!]), depth);
+    assertGram(heldOut.gram, rowsOf([feeds[3]!]), depth);
   });
 
   test("of a Conv with strides, dilations and uneven padding: the patches under its filters", async () => {
     const [channels, depth] = [3, 27];
     const model = layer("Conv", depth, 8, 17);
     const feeds = randomFeeds(model, { seed: 1, dims: { n: 2 } });
-    const { fit, judge } = await gramsOf(model, { depth, filters: [8, channels, 3, 3] }, [feeds]);
-    assert.equal(judge, fit, "a single batch is all there is");
+    const { fit, heldOut } = await gramsOf(model, { depth, filters: [8, channels, 3, 3] }, [feeds]);
+    assert.equal(heldOut, fit, "a single batch is all there is");
     const x = floatsOf(feeds.x!);
     const rows: Float64Array[] = [];
     for (let n = 0; n < 2; n++) {
@@ -125,7 +133,7 @@ describe("XᵀX of a layer's inputs", () => {
         }
       }
     }
-    assertGram(fit, rows, depth);
+    assertGram(fit.gram, rows, depth);
   });
 });
 
@@ -149,15 +157,17 @@ describe("GPTQ of a model", () => {
     for (const format of ["matmulnbits", "qdq"] as const) {
       test(`${name} as ${format}: outputs for other samples are nearer to those of the float model`, async () => {
         const options = { ...DEFAULTS, format };
-        const { weights, notes } = await gptqWeights(model, options, () => each(samples(model, 24, 1)), { openModel });
+        const { weights, notes } = await roundWeights(model, options, gptq, () => each(samples(model, 24, 1)), {
+          openModel,
+        });
         assert.ok(weights.size >= 3 && notes.length >= weights.size);
         const rtn = runPasses(model, [weightOnlyPass(options)]).model;
-        const gptq = runPasses(model, [weightOnlyPass(options, new QuantizedWeights(weights))]).model;
-        assert.equal(modelToBytes(gptq).length, modelToBytes(rtn).length);
+        const rounded = runPasses(model, [weightOnlyPass(options, new QuantizedWeights(weights))]).model;
+        assert.equal(modelToBytes(rounded).length, modelToBytes(rtn).length);
         const gains = await Promise.all(
           samples(model, 4, 100).map(async (feeds) => {
             const float = await runModel(model, feeds);
-            return sqnrDb(float, await runModel(gptq, feeds)) - sqnrDb(float, await runModel(rtn, feeds));
+            return sqnrDb(float, await runModel(rounded, feeds)) - sqnrDb(float, await runModel(rtn, feeds));
           }),
         );
         const mean = gains.reduce((sum, gain) => sum + gain / gains.length, 0);
@@ -166,13 +176,13 @@ describe("GPTQ of a model", () => {
     }
   }
 
-  test("a note says what a layer was judged by", async () => {
+  test("a note says what a layer's roundings were compared on", async () => {
     const model = cnn();
     for (const [count, judged] of [
       [3, /on the same samples, for want of others\.$/],
       [4, /on samples that it has not used\.$/],
     ] as const) {
-      const { notes } = await gptqWeights(model, DEFAULTS, () => each(samples(model, count, 1)), { openModel });
+      const { notes } = await roundWeights(model, DEFAULTS, gptq, () => each(samples(model, count, 1)), { openModel });
       assert.ok(notes.length > 0);
       for (const { message } of notes) assert.match(message, judged);
     }
@@ -180,7 +190,7 @@ describe("GPTQ of a model", () => {
 
   test("the same samples give the same codes", async () => {
     const model = cnn();
-    const run = () => gptqWeights(model, DEFAULTS, () => each(samples(model, 8, 1)), { openModel });
+    const run = () => roundWeights(model, DEFAULTS, gptq, () => each(samples(model, 8, 1)), { openModel });
     assert.deepEqual((await run()).weights, (await run()).weights);
   });
 
@@ -188,7 +198,7 @@ describe("GPTQ of a model", () => {
     const signal = AbortSignal.abort();
     const model = cnn();
     await assert.rejects(
-      gptqWeights(model, DEFAULTS, () => each(samples(model, 2, 1)), { openModel, signal }),
+      roundWeights(model, DEFAULTS, gptq, () => each(samples(model, 2, 1)), { openModel, signal }),
       { code: "cancelled" },
     );
   });

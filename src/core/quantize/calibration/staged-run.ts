@@ -49,9 +49,35 @@ export class StagedRun {
     const end = this.#positions.get(node)! + 1;
     const result = node.outputs[0]!.name;
     if (end <= this.#done) throw new CoreError("internal", "This part of the model has already run.", node.label);
+    await this.#runUntil(end, result);
+    const tensors = this.#values.get(result)!;
+    this.#forget(end);
+    return tensors;
+  }
+
+  /**
+   * Runs everything before `node`, which is in the main graph and not before the nodes of earlier calls, and answers its first input: one tensor
+   * for each sample. Constants that the node and those behind it read may be changed before the next call.
+   */
+  async runBefore(node: Node): Promise<readonly Tensor[]> {
+    const end = this.#positions.get(node)!;
+    if (end > this.#done) await this.#runUntil(end, undefined);
+    this.#forget(end);
+    const tensors = this.#values.get(node.inputs[0]?.name ?? "");
+    if (!tensors) throw new CoreError("internal", "What the node reads is not at hand.", node.label);
+    return tensors;
+  }
+
+  /** Runs the nodes up to position `end`; `result` is kept even if nothing behind reads it. */
+  async #runUntil(end: number, result: string | undefined): Promise<void> {
     const { model, inputs, outputs } = segmentOf(this.#model, this.#done, end, (name) => {
       return name === result || (this.#lastReaders.get(name) ?? -1) >= end;
     });
+    if (outputs.size === 0) {
+      // Constants are part of every segment that reads them.
+      this.#done = end;
+      return;
+    }
     for (const [input, name] of inputs) {
       const { dtype } = this.#values.get(name)![0]!;
       input.retype(dtype, undefined);
@@ -71,9 +97,11 @@ export class StagedRun {
       await session.close();
     }
     this.#done = end;
-    const tensors = this.#values.get(result)!;
+  }
+
+  /** Lets go of what nothing from position `end` on reads. */
+  #forget(end: number): void {
     for (const name of this.#values.keys()) if ((this.#lastReaders.get(name) ?? -1) < end) this.#values.delete(name);
-    return tensors;
   }
 
   /** Goes on with other tensors in the place of a value that the last `runTo` has answered. */

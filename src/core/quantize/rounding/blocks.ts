@@ -4,16 +4,9 @@
  * scale for each channel.
  */
 import { CoreError } from "../../errors.ts";
-import {
-  type AffineParams,
-  affineRule,
-  type CodeDType,
-  type CodeRange,
-  codeRange,
-  roundHalfEven,
-  type ScaleDType,
-} from "../params.ts";
-import { type WeightKernels, weightKernels } from "./simd.ts";
+import { type AffineParams, affineRule, type CodeRange, roundHalfEven, type ScaleDType } from "../params.ts";
+import { blockSizeOf, rangeOf, type WeightScheme } from "../scheme.ts";
+import { type WeightKernels, weightKernels } from "./kernels.ts";
 
 /** `row-major`: [batches, rows, depth], a row lies in one piece. `column-major`: [batches, depth, rows]. */
 export type Layout = "row-major" | "column-major";
@@ -26,32 +19,27 @@ export interface WeightMatrix {
   readonly layout: Layout;
 }
 
-export interface BlockScheme {
-  readonly dtype: CodeDType & ("int2" | "uint2" | "int4" | "uint4" | "int8" | "uint8");
-  /** Elements along the depth that share a scale; at least the depth: one scale for each row. */
-  readonly blockSize: number;
-  readonly symmetric: boolean;
-  /** One scale for the whole weight, whatever the block size. */
-  readonly perTensor?: boolean;
+/** Scales and zero points that are decided: of every block, in the layout of the result. */
+export interface Grid {
+  readonly scales: Float32Array;
+  readonly zeroPoints: Uint8Array;
+}
+
+export interface BlockOptions {
   /**
-   * The scale of a block is such that codes 2j and 2j + 1 of a row never add up to more than 128. Kernels for x64 without VNNI
-   * multiply unsigned activations (up to 255) with them and add the two products in 16 bits: 255 · 128 is the most that fits. Needs
-   * int8, symmetric.
-   */
-  readonly pairSafe?: boolean;
-  /**
-   * As few codes as it takes are rounded the other way, so that the sum of a row is kept to half a step. Needs one block for each row, in
+   * As few values as it takes are rounded the other way, so that the sum of a row is kept to half a step. Needs one block for each row, in
    * row-major order on both sides. For depthwise filters: their inputs have a mean, each filter passes on the error of its sum times that
    * mean, and nothing averages it out (PP-OCR recognition loses 0.7 points of its characters to it, and none with kept sums).
    */
   readonly keepSums?: boolean;
-  readonly scaleDType?: ScaleDType;
+  /** Taken instead of the parameters that follow from the ranges of the blocks. */
+  readonly grid?: Grid;
 }
 
-export interface QuantizedBlocks {
-  /** One byte for each code, in the layout asked for; the depth is padded with codes of zero where that was asked for. */
-  readonly codes: Uint8Array<ArrayBuffer>;
-  /** [batches, rows, blocks] for row-major codes, [batches, blocks, rows] for column-major ones. Rounded to the scheme's scale dtype. */
+export interface RoundedWeight {
+  /** The quantized values, a byte each (signed ones in two's complement), in the layout asked for; padding stands for zero. */
+  readonly q: Uint8Array<ArrayBuffer>;
+  /** [batches, rows, blocks] for a row-major result, [batches, blocks, rows] for a column-major one. Rounded to the scheme's scale dtype. */
   readonly scales: Float32Array<ArrayBuffer>;
   /** As the scales; a byte each, signed ones in two's complement. */
   readonly zeroPoints: Uint8Array<ArrayBuffer>;
@@ -59,7 +47,7 @@ export interface QuantizedBlocks {
 
 export interface BlockLayout {
   readonly layout: Layout;
-  /** Row-major codes only: rows are padded to whole blocks, as MatMulNBits wants them. */
+  /** Row-major results only: rows are padded to whole blocks, as MatMulNBits wants them. */
   readonly padded?: boolean;
 }
 
@@ -79,57 +67,79 @@ export function blockCount(depth: number, blockSize: number): number {
 }
 
 /**
- * Quantizes a weight. Throws `non_finite` when it holds NaN or an infinity.
- * Reads `matrix.values` once (twice with `perTensor`), tile by tile.
+ * Quantizes a weight to the nearest values. Throws `non_finite` when it holds NaN or an infinity.
+ * Reads `matrix.values` once (twice with one scale for the tensor), tile by tile.
  */
-export function quantizeBlocks(matrix: WeightMatrix, scheme: BlockScheme, target: BlockLayout): QuantizedBlocks {
+export function quantizeBlocks(
+  matrix: WeightMatrix,
+  scheme: WeightScheme,
+  target: BlockLayout,
+  { keepSums = false, grid }: BlockOptions = {},
+): RoundedWeight {
   const { batches, rows, depth } = matrix;
-  const blockSize = target.padded ? scheme.blockSize : Math.min(scheme.blockSize, depth);
-  if ((blockSize < depth || target.padded) && blockSize % 16 !== 0) {
-    throw new CoreError("internal", `A block of ${blockSize} is not a whole number of 16 elements.`);
-  }
+  const wanted = blockSizeOf(scheme, depth);
+  const blockSize = target.padded ? wanted : Math.min(wanted, depth);
+  checkBlock(blockSize, depth, target.padded === true);
   const blocks = blockCount(depth, blockSize);
   const rowLength = target.padded ? blocks * blockSize : depth;
-  const result: QuantizedBlocks = {
-    codes: new Uint8Array(batches * rows * rowLength),
+  const result: RoundedWeight = {
+    q: new Uint8Array(batches * rows * rowLength),
     scales: new Float32Array(batches * rows * blocks),
     zeroPoints: new Uint8Array(batches * rows * blocks),
   };
-  const codes = codeRange(scheme.dtype, { symmetric: scheme.symmetric });
-  const paramsOf = blockRule(scheme, codes);
-  const pairs = scheme.pairSafe === true;
-  let common: AffineParams | undefined;
-  if (scheme.perTensor) {
-    let lo = 0;
-    let hi = 0;
-    forEachTile(matrix, blockSize, (tile) => {
-      const ranges = tile.ranges(pairs);
-      for (let i = 0; i < ranges.los.length; i++) {
-        lo = Math.min(lo, ranges.los[i]!);
-        hi = Math.max(hi, ranges.his[i]!);
-      }
-    });
-    common = paramsOf(lo, hi);
-  }
+  const range = rangeOf(scheme);
+  const paramsOf = blockRule(scheme);
+  const common = scheme.granularity === "tensor" && !grid ? paramsOf(...wholeRange(matrix, scheme)) : undefined;
   forEachTile(matrix, blockSize, (tile) => {
-    const { los, his } = tile.ranges(pairs);
-    const { scales, zeroPoints } = tile;
-    for (let i = 0; i < los.length; i++) {
-      const { scale, zeroPoint } = common ?? paramsOf(los[i]!, his[i]!);
-      scales[i] = scale;
-      zeroPoints[i] = zeroPoint;
+    const { los, his } = tile.ranges(scheme.reduceRange === true);
+    if (grid) tile.loadGrid(grid, target.layout, blocks, scheme.signed);
+    else {
+      const { scales, zeroPoints } = tile;
+      for (let i = 0; i < los.length; i++) {
+        const { scale, zeroPoint } = common ?? paramsOf(los[i]!, his[i]!);
+        scales[i] = scale;
+        zeroPoints[i] = zeroPoint;
+      }
     }
-    tile.encode(codes);
+    tile.encode(range);
     tile.store(result, target.layout, rowLength, blocks);
   });
-  if (scheme.keepSums) restoreSums(matrix, result, codes);
+  if (keepSums) restoreSums(matrix, result, range);
   return result;
 }
 
+/** The kernels take 16 floats at a time: only a row that is a single block may be of any length. */
+function checkBlock(blockSize: number, depth: number, padded: boolean): void {
+  if ((blockSize >= depth && !padded) || blockSize % 16 === 0) return;
+  throw new CoreError("internal", `A block of ${blockSize} is not a whole number of 16 elements.`);
+}
+
+function wholeRange(matrix: WeightMatrix, { reduceRange = false }: WeightScheme): [lo: number, hi: number] {
+  let [lo, hi] = [0, 0];
+  forEachTile(matrix, matrix.depth, (tile) => {
+    const { los, his } = tile.ranges(reduceRange);
+    for (let i = 0; i < los.length; i++) {
+      lo = Math.min(lo, los[i]!);
+      hi = Math.max(hi, his[i]!);
+    }
+  });
+  return [lo, hi];
+}
+
+/** The largest |w| of each row of a single matrix. Throws `non_finite` when it holds NaN or an infinity. */
+export function largestOfRows(matrix: WeightMatrix): Float32Array {
+  const largest = new Float32Array(matrix.rows);
+  forEachTile(matrix, matrix.depth, (tile) => {
+    const { los, his } = tile.ranges(false);
+    for (let i = 0; i < tile.rows; i++) largest[tile.firstRow + i] = Math.max(-los[i]!, his[i]!);
+  });
+  return largest;
+}
+
 /** Moves codes by one step, those first that lose least by it, until each row's codes add up to its values. */
-function restoreSums({ values, depth }: WeightMatrix, result: QuantizedBlocks, range: CodeRange): void {
+function restoreSums({ values, depth }: WeightMatrix, result: RoundedWeight, range: CodeRange): void {
   const signed = range.min < 0;
-  const codes = signed ? new Int8Array(result.codes.buffer) : result.codes;
+  const codes = signed ? new Int8Array(result.q.buffer) : result.q;
   const zeroPoints = signed ? new Int8Array(result.zeroPoints.buffer) : result.zeroPoints;
   for (const [row, scale] of result.scales.entries()) {
     const start = row * depth;
@@ -151,14 +161,12 @@ function restoreSums({ values, depth }: WeightMatrix, result: QuantizedBlocks, r
 }
 
 /** The rule that makes a scale and zero point out of the range of a block. */
-export function blockRule(scheme: BlockScheme, codes: CodeRange): (lo: number, hi: number) => AffineParams {
-  const { symmetric, scaleDType = "float32" } = scheme;
-  // Two values of one sign that add up to `reach` have codes that add up to at most reach / scale + 1 once rounded: 127 + 1.
-  if (scheme.pairSafe) return affineRule({ min: -127, max: 127 }, { symmetric: true, scaleDType });
-  if (!symmetric || scheme.dtype === "int8" || scheme.dtype === "uint8") {
-    return affineRule(codes, { symmetric, scaleDType });
-  }
-  return signedRule(codes, scaleDType);
+export function blockRule(scheme: WeightScheme): (lo: number, hi: number) => AffineParams {
+  const { symmetric, bits, reduceRange, scaleDType = "float32" } = scheme;
+  // Two values of one sign that add up to `reach` are quantized to at most reach / scale + 1 once rounded: 127 + 1.
+  if (reduceRange) return affineRule({ min: -127, max: 127 }, { symmetric: true, scaleDType });
+  if (!symmetric || bits === 8) return affineRule(rangeOf(scheme), { symmetric, scaleDType });
+  return signedRule(rangeOf(scheme), scaleDType);
 }
 
 /**
@@ -240,7 +248,7 @@ class Tile {
     } else copyRuns(values, base + start * allRows + row, allRows, this.#floats, 0, this.#width, length, rows);
   }
 
-  /** lo and hi of every block; see `pairSafe` for `pairs`. */
+  /** lo and hi of every block; see `reduceRange` of a scheme for `pairs`. */
   ranges(pairs: boolean): { readonly los: Float32Array; readonly his: Float32Array } {
     const los = this.#los;
     const his = this.#his;
@@ -278,7 +286,7 @@ class Tile {
   }
 
   /** Copies codes, scales and zero points out to where they belong. */
-  store(to: QuantizedBlocks, layout: Layout, rowLength: number, allBlocks: number): void {
+  store(to: RoundedWeight, layout: Layout, rowLength: number, allBlocks: number): void {
     this.#storeParams(to, layout, allBlocks);
     const { rows: allRows } = this.#matrix;
     const { batch, row, rows, start, blocks } = this.#place;
@@ -287,22 +295,43 @@ class Tile {
     const base = batch * allRows * rowLength;
     const rowMajor = layout === "row-major";
     const codes = layout === this.#matrix.layout ? this.#codes : this.#transpose(depth);
-    if (rowMajor) copyRuns(codes, 0, depth, to.codes, base + row * rowLength + start, rowLength, rows, length);
-    else copyRuns(codes, 0, this.#width, to.codes, base + start * allRows + row, allRows, length, rows);
+    if (rowMajor) copyRuns(codes, 0, depth, to.q, base + row * rowLength + start, rowLength, rows, length);
+    else copyRuns(codes, 0, this.#width, to.q, base + start * allRows + row, allRows, length, rows);
   }
 
-  #storeParams(to: QuantizedBlocks, layout: Layout, allBlocks: number): void {
+  get firstRow(): number {
+    return this.#place.row;
+  }
+
+  get rows(): number {
+    return this.#place.rows;
+  }
+
+  /** Takes the parameters of its blocks from those of the whole weight. */
+  loadGrid({ scales, zeroPoints }: Grid, layout: Layout, allBlocks: number, signed: boolean): void {
+    this.#forEachBlock(layout, allBlocks, (here, there) => {
+      this.scales[here] = scales[there]!;
+      this.zeroPoints[here] = signed ? (zeroPoints[there]! << 24) >> 24 : zeroPoints[there]!;
+    });
+  }
+
+  #storeParams(to: RoundedWeight, layout: Layout, allBlocks: number): void {
+    this.#forEachBlock(layout, allBlocks, (here, there) => {
+      to.scales[there] = this.scales[here]!;
+      to.zeroPoints[there] = this.zeroPoints[here]!;
+    });
+  }
+
+  /** Visits the blocks by their index among the parameters of this tile and among those of the whole weight. */
+  #forEachBlock(layout: Layout, allBlocks: number, visit: (here: number, there: number) => void): void {
     const { rows: allRows } = this.#matrix;
     const { batch, row, rows, block, blocks } = this.#place;
-    const [fromRow, fromBlock] = this.#matrix.layout === "row-major" ? [blocks, 1] : [1, this.#width];
-    const [toRow, toBlock] = layout === "row-major" ? [allBlocks, 1] : [1, allRows];
+    const [hereRow, hereBlock] = this.#matrix.layout === "row-major" ? [blocks, 1] : [1, this.#width];
+    const [thereRow, thereBlock] = layout === "row-major" ? [allBlocks, 1] : [1, allRows];
     for (let r = 0; r < rows; r++) {
-      let from = r * fromRow;
-      let at = batch * allRows * allBlocks + (row + r) * toRow + block * toBlock;
-      for (let b = 0; b < blocks; b++, from += fromBlock, at += toBlock) {
-        to.scales[at] = this.scales[from]!;
-        to.zeroPoints[at] = this.zeroPoints[from]!;
-      }
+      let here = r * hereRow;
+      let there = batch * allRows * allBlocks + (row + r) * thereRow + block * thereBlock;
+      for (let b = 0; b < blocks; b++, here += hereBlock, there += thereBlock) visit(here, there);
     }
   }
 

@@ -1,0 +1,202 @@
+/**
+ * What roundings need to know of a layer's inputs: products of them with themselves, summed over samples (see `rounding.ts`), computed by
+ * onnxruntime. For the float model it is given a product of each input with itself, so that activations are never copied out, and only
+ * [depth, depth] floats come back from each run. For what the quantized model gives in its place, both inputs are handed to a small model.
+ */
+import { onnxOfDtype } from "../../onnx/dtype.ts";
+import { type Attr, type Graph, Model, type Node, type Value } from "../../onnx/ir.ts";
+import { floatsOf, type Tensor, tensorOf } from "../../onnx/tensor.ts";
+import { type CalibrateOptions, type Feeds, observe } from "../calibration/calibrate.ts";
+import type { Observer } from "../calibration/observers.ts";
+import type { LayerStatistics, Moments } from "./rounding.ts";
+
+/** A layer and the rows of X that its weight meets: of a MatMul or Gemm those of its input, of a Conv the patches under its filters. */
+export interface LayerSite {
+  /** Position among all nodes of the model. */
+  readonly index: number;
+  readonly depth: number;
+  /** Dims of a filter bank [M, C, …]; undefined for MatMul and Gemm. */
+  readonly filters: readonly number[] | undefined;
+}
+
+/** One batch in so many is held out; with fewer, none is. */
+const HELD_OUT_EVERY = 4;
+
+/**
+ * Sums H over batches of the float model, by the index of the node. Sites that share an input share the result. A node that no batch reaches
+ * has none. Takes 8 · depth² bytes for each input.
+ */
+export async function floatStatistics(
+  model: Model,
+  sites: readonly LayerSite[],
+  batches: AsyncIterable<Feeds>,
+  options: CalibrateOptions,
+): Promise<ReadonlyMap<number, LayerStatistics>> {
+  const copy = model.clone();
+  const nodes = [...copy.nodes()];
+  const made = new Map<Value, Map<string, Value>>();
+  const names = new Map<number, string>();
+  const observers = new Map<string, GramObserver>();
+  for (const site of sites) {
+    const node = nodes[site.index]!;
+    const input = node.inputs[0]!;
+    const ofInput = made.get(input) ?? new Map<string, Value>();
+    made.set(input, ofInput);
+    const key = rowsKey(node, site);
+    const gram = ofInput.get(key) ?? product(nodeMaker(node), ...twice(rowsOf(nodeMaker(node), input, node, site)));
+    ofInput.set(key, gram);
+    names.set(site.index, gram.name);
+    if (!observers.has(gram.name)) observers.set(gram.name, new GramObserver(site.depth));
+  }
+  await observe(copy, observers, batches, options);
+  return new Map(
+    [...names].flatMap(([index, name]) => {
+      const statistics = observers.get(name)!.result();
+      return statistics ? [[index, statistics] as const] : [];
+    }),
+  );
+}
+
+/**
+ * Statistics of one layer for inputs that differ between the float model (`x`) and the quantized one (`given`), a tensor for each sample. `node` is
+ * that of either model: its attributes say what its rows are.
+ */
+export async function driftStatistics(
+  node: Node,
+  site: Omit<LayerSite, "index">,
+  x: readonly Tensor[],
+  given: readonly Tensor[],
+  { openModel, threads }: Pick<CalibrateOptions, "openModel" | "threads">,
+): Promise<LayerStatistics> {
+  const { irVersion, opset } = node.graph.model;
+  const model = new Model({ irVersion, opsets: [["", opset]], graphName: "moments" });
+  const { graph } = model;
+  const make = graphMaker(graph);
+  const [float, quantized] = [graph.addInput("x", x[0]!.dtype), graph.addInput("given", given[0]!.dtype)].map((input) =>
+    rowsOf(make, input, node, site),
+  ) as [Value, Value];
+  const drift = make("Sub", [quantized, float]);
+  const outputs = { gram: [quantized, quantized], cross: [quantized, drift], power: [drift, drift] } as const;
+  for (const [name, [a, b]] of Object.entries(outputs)) {
+    const result = product(make, a, b);
+    result.name = model.freshName(name);
+    result.retype("float32", [site.depth, site.depth]);
+    graph.addOutput(result);
+  }
+  const heldOutFrom = x.length >= HELD_OUT_EVERY;
+  const sums = [emptyMoments(site.depth), emptyMoments(site.depth)] as const;
+  const session = await openModel(model, threads === undefined ? {} : { threads });
+  try {
+    for (const [i, tensor] of x.entries()) {
+      const moments = sums[heldOutFrom && (i + 1) % HELD_OUT_EVERY === 0 ? 1 : 0];
+      const results = await session.run({ x: tensor, given: given[i]! });
+      addTo(moments.gram, results.gram!);
+      addTo(moments.drift.cross, results.cross!);
+      addTo(moments.drift.power, results.power!);
+    }
+  } finally {
+    await session.close();
+  }
+  return { fit: sums[0], heldOut: heldOutFrom ? sums[1] : sums[0] };
+}
+
+function emptyMoments(depth: number): Required<Moments> {
+  const zeros = () => new Float32Array(depth * depth);
+  return { gram: zeros(), drift: { cross: zeros(), power: zeros() } };
+}
+
+function addTo(sum: Float32Array, result: Tensor): void {
+  const values = floatsOf(result);
+  for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + values[i]!;
+}
+
+class GramObserver implements Observer {
+  readonly #sums: [Float32Array, Float32Array];
+  #batches = 0;
+
+  constructor(depth: number) {
+    this.#sums = [new Float32Array(depth * depth), new Float32Array(depth * depth)];
+  }
+
+  /** One product, or in a Loop those of all its turns. */
+  observe(values: Float32Array): void {
+    if (values.length === 0) return;
+    this.#batches++;
+    const sum = this.#sums[this.#batches % HELD_OUT_EVERY === 0 ? 1 : 0]!;
+    for (let start = 0; start < values.length; start += sum.length) {
+      for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + values[start + i]!;
+    }
+  }
+
+  result(): LayerStatistics | undefined {
+    if (this.#batches === 0) return undefined;
+    const [fit, heldOut] = this.#sums.map((gram): Moments => ({ gram })) as [Moments, Moments];
+    return { fit, heldOut: this.#batches < HELD_OUT_EVERY ? fit : heldOut };
+  }
+}
+
+/** Equal for layers that see the same rows of the same input. */
+function rowsKey(node: Node, { filters }: Pick<LayerSite, "filters">): string {
+  if (!filters) return `${isTransposed(node)}`;
+  return `${filters.slice(1)} ${[...windowOf(node)].map(([name, { value }]) => `${name}=${value}`)}`;
+}
+
+function isTransposed(node: Node): boolean {
+  return node.opType === "Gemm" && node.int("transA", 0) !== 0;
+}
+
+/** The attributes that say which patches a Conv looks at. */
+function windowOf(node: Node): Map<string, Attr> {
+  return new Map([...node.attrs].filter(([name]) => WINDOW.has(name)));
+}
+
+const WINDOW: ReadonlySet<string> = new Set(["auto_pad", "dilations", "pads", "strides"]);
+
+/** Adds an operator and answers its output. */
+type Maker = (opType: string, inputs: readonly Value[], attrs?: Readonly<Record<string, Attr>>) => Value;
+
+/** Operators right before a node. */
+function nodeMaker(node: Node): Maker & { readonly graph: Graph } {
+  const make: Maker = (opType, inputs, attrs = {}) =>
+    node.graph.insertBefore(node, { opType, inputs, outputs: 1, attrs }).outputs[0]!;
+  return Object.assign(make, { graph: node.graph });
+}
+
+/** Operators at the end of a graph. */
+function graphMaker(graph: Graph): Maker & { readonly graph: Graph } {
+  const make: Maker = (opType, inputs, attrs = {}) => graph.append({ opType, inputs, outputs: 1, attrs }).outputs[0]!;
+  return Object.assign(make, { graph });
+}
+
+/** [rows, depth]: what `node` multiplies its weight with, out of its first input `value`. */
+function rowsOf(
+  make: Maker & { readonly graph: Graph },
+  value: Value,
+  node: Node,
+  { depth, filters }: Omit<LayerSite, "index">,
+): Value {
+  const { graph } = make;
+  let x = make("Cast", [value], { to: { type: "int", value: onnxOfDtype("float32") } });
+  if (isTransposed(node)) x = make("Transpose", [x], permutation([1, 0]));
+  if (filters) {
+    // A filter for each place of a patch, which is 1 there and 0 elsewhere, gives the patch itself.
+    const places = Float32Array.from({ length: depth * depth }, (_, i) => (i % (depth + 1) === 0 ? 1 : 0));
+    const pick = graph.addInitializer("places", tensorOf("float32", [depth, ...filters.slice(1)], places));
+    const patches = make("Conv", [x, pick], Object.fromEntries(windowOf(node)));
+    x = make("Transpose", [patches], permutation([0, ...filters.slice(2).map((_, axis) => axis + 2), 1]));
+  }
+  return make("Reshape", [x, graph.addInitializer("rows", tensorOf("int64", [2], [-1, depth]))]);
+}
+
+/** aᵀ·b */
+function product(make: Maker, a: Value, b: Value): Value {
+  return make("MatMul", [make("Transpose", [a], permutation([1, 0])), b]);
+}
+
+function twice<T>(value: T): [T, T] {
+  return [value, value];
+}
+
+function permutation(perm: readonly number[]): Record<string, Attr> {
+  return { perm: { type: "ints", value: perm } };
+}
