@@ -196,7 +196,7 @@ test("weights behind calls are compressed", () => {
     },
     { opsetImport: OPSETS, functions: [dense] },
   );
-  const pass = dynamicPass({ perChannel: true, pairSafe: false, exclude: { nodes: [], ops: [] } });
+  const pass = dynamicPass({ perChannel: true, reduceRange: false, exclude: { nodes: [], ops: [] } });
   const { notes } = runPasses(loadModel(bytes), [pass]);
   assert.deepEqual(
     notes.map(({ name, outcome }) => `${name} ${outcome}`),
