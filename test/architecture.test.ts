@@ -12,6 +12,7 @@ const ROOT = new URL("..", import.meta.url).pathname;
 
 /** What all of core may import: errors and facts, and what operators are, which is knowledge and builds nothing. */
 const SHARED = [
+  "src/core/codes.ts",
   "src/core/errors.ts",
   "src/core/facts.ts",
   "src/core/nearest-names.ts",
@@ -97,6 +98,7 @@ const LAYERS: readonly Layer[] = [
       "src/core/runtime/fusion-audit.ts",
       "src/core/train/trainable.ts",
       "src/core/quantize/calibration/calibrate.ts",
+      "src/core/passes/pass.ts",
       "src/core/passes/value-dtypes.ts",
     ],
     types: ["src/core/runtime/", "src/core/passes/pass.ts"],

@@ -1,3 +1,4 @@
+import type { WarningCode } from "./codes.ts";
 import type { DType } from "./onnx/dtype.ts";
 
 /**
@@ -10,8 +11,11 @@ export type Shape = readonly (number | string | null)[] | null;
 
 export interface ValueFacts {
   readonly name: string;
+  /** Null for what is no tensor. */
   readonly dtype: DType | null;
   readonly shape: Shape;
+  /** What it is when it is no tensor: `sequence(map(int64, float32))`. */
+  readonly type?: string;
 }
 
 export interface ModelFacts {
@@ -117,11 +121,20 @@ export interface NodeNote extends Reason {
   readonly op: string;
 }
 
+/** What nobody asked about and should be known; `WARNINGS` says of each code what its `value` is. */
+export interface Warning {
+  readonly code: WarningCode;
+  readonly message: string;
+  readonly value: number;
+}
+
 export interface QuantizePlan {
   readonly method: string;
   readonly quantized_nodes: readonly NodeNote[];
   readonly skipped_nodes: readonly NodeNote[];
   readonly size: { readonly before_bytes: number; readonly predicted_bytes: number; readonly ratio: number };
+  /** Those that are known before anything is computed. */
+  readonly warnings: readonly Warning[];
 }
 
 export interface DistillPlan {
@@ -297,8 +310,8 @@ export interface JobMetrics {
     readonly value: number | null;
     readonly ok: boolean;
   }[];
-  /** What no limit was set for and has to be known all the same; `value` is the number that the message is about. */
-  readonly warnings: readonly { readonly code: string; readonly message: string; readonly value: number }[];
+  /** What no limit was set for and has to be known all the same. */
+  readonly warnings: readonly Warning[];
   readonly environment: {
     readonly onnxruntime: string;
     readonly cpu: string;

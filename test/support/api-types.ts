@@ -1920,7 +1920,10 @@ export interface components {
         };
         ModelValue: {
             name: string;
+            /** @description Null for what is no tensor. */
             dtype: components["schemas"]["DType"] | null;
+            /** @description What it is when it is no tensor: `sequence(map(int64, float32))`. */
+            type?: string;
             /** @description A string is a symbolic dimension, null an unknown one; null instead of a list: unknown rank. */
             shape: ((number | string) | null)[] | null;
         };
@@ -2135,6 +2138,8 @@ export interface components {
             quantized_nodes: components["schemas"]["NodeNote"][];
             skipped_nodes: components["schemas"]["NodeNote"][];
             size: components["schemas"]["PredictedSize"];
+            /** @description Those that are known before anything is computed. */
+            warnings: components["schemas"]["ResultWarning"][];
         };
         /** @description Compresses the model of the step before. */
         QuantizeStep: {
@@ -2156,10 +2161,10 @@ export interface components {
              */
             workers: number;
         };
-        /** @description What was not asked about and should be known. `value`: the speedup, or the ratio of sizes. */
+        /** @description What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is. */
         ResultWarning: {
             /** @enum {string} */
-            code: "slower_than_original" | "larger_than_original" | "shapes_differ";
+            code: "slower_than_original" | "larger_than_original" | "shapes_differ" | "nothing_quantized" | "already_quantized" | "low_fidelity" | "few_samples" | "outputs_not_compared" | "unused_fields" | "unused_dims" | "labels_not_used" | "labels_converted" | "labels_ignored" | "layer_errors_incomplete";
             message: string;
             value: number;
         };
@@ -4054,6 +4059,7 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "warnings": [],
                      *       "type": "quantize",
                      *       "method": "weight_only",
                      *       "quantized_nodes": [

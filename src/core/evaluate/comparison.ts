@@ -4,7 +4,7 @@ import { CoreError } from "../errors.ts";
 import type { JobMetrics, OutputFidelity } from "../facts.ts";
 import type { Tensor } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
-import { type Faults, FidelityMeter } from "./fidelity.ts";
+import { type Faults, FidelityMeter, isComparable } from "./fidelity.ts";
 import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor, scoreOf } from "./metrics.ts";
 
 export type Feeds = Readonly<Record<string, Tensor>>;
@@ -111,7 +111,7 @@ export interface CompareOptions {
 export async function compare(pair: Pair, inputs: Inputs, options: CompareOptions): Promise<Comparison> {
   const { metric, ignoreLabel, signal, onSamples } = options;
   const nameAfter = options.pairs && new Map(options.pairs.map(({ before, after }) => [before, after]));
-  const outputs = pair.before.outputs.filter(({ dtype, name }) => dtype !== null && (nameAfter?.has(name) ?? true));
+  const outputs = pair.before.outputs.filter((output) => isComparable(output) && (nameAfter?.has(output.name) ?? true));
   const meters = outputs.map((output) => new FidelityMeter(output, outputs.length === 1));
   let accuracy: AccuracyMeter | undefined;
   let firstFeeds: Comparison["firstFeeds"] | undefined;

@@ -1,7 +1,7 @@
 import type { Batch, Dataset } from "../data/dataset.ts";
 import { checkDatasetFits, feedsFor } from "../data/fit.ts";
 import { CoreError, checkCancelled } from "../errors.ts";
-import type { JobMetrics, LayerError } from "../facts.ts";
+import type { JobMetrics, LayerError, ValueFacts, Warning } from "../facts.ts";
 import type { Model } from "../onnx/ir.ts";
 import { modelToBytes } from "../onnx/save.ts";
 import type { Note } from "../passes/pass.ts";
@@ -25,7 +25,7 @@ import { measureLayerErrors } from "./layer-errors.ts";
 import type { MetricName } from "./metrics.ts";
 import { findSyntheticInputs } from "./synthetic.ts";
 import { shapesByValue } from "./value-shapes.ts";
-import { warningsOf } from "./warnings.ts";
+import { comparisonWarnings, costWarnings, fidelityWarnings, unusedWarnings } from "./warnings.ts";
 
 /** One model to run in a process of its own. */
 export interface PeakRequest {
@@ -69,10 +69,12 @@ export interface EvaluateOptions {
   readonly pairs?: readonly OutputPair[] | undefined;
   readonly spec: EvaluationSpec;
   readonly acceptance: AcceptanceLimits;
-  /** What is known to be wrong before anything is measured. */
-  readonly warnings?: JobMetrics["warnings"] | undefined;
   /** What the passes said about nodes. */
   readonly notes: readonly Note[];
+  /** What is to be said of the result before it is judged. */
+  readonly warnings?: readonly Warning[] | undefined;
+  /** What can be tried when the result is not good: given for compression, where outputs are meant to stay the same. */
+  readonly remedies?: readonly string[] | undefined;
   /** What users call the nodes of the compressed model, by node or value name. */
   readonly labels?: ReadonlyMap<string, string> | undefined;
   readonly seed: number;
@@ -211,7 +213,10 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
       auditFusion({ ...options, modelPath: options.after.path, modelBytes: options.after.bytes }),
     );
 
-    const measured = metricsOf(options, inputs, comparison, latency, memory, fusion);
+    const measured = metricsOf(options, inputs, comparison, latency, memory, fusion, {
+      ...interfaceOf(pair),
+      layerErrors,
+    });
     const acceptance = checkAcceptance(options.acceptance, measured);
     onProgress?.(PROGRESS.fusion, "evaluated");
     return {
@@ -301,6 +306,29 @@ async function* firstSamples(inputs: Inputs, most: number): AsyncIterable<Batch>
   }
 }
 
+/** What the models take and give, and where their error arises. */
+interface Seen {
+  /** Names of the inputs of either. */
+  readonly inputs: ReadonlySet<string>;
+  /** Of the original. */
+  readonly outputs: readonly ValueFacts[];
+  readonly layerErrors: readonly LayerError[] | null;
+}
+
+function interfaceOf({ before, after }: Pair): Pick<Seen, "inputs" | "outputs"> {
+  return { inputs: new Set([...before.inputs, ...after.inputs].map(({ name }) => name)), outputs: before.outputs };
+}
+
+function warningsOf(options: EvaluateOptions, inputs: Inputs, { outputs }: Comparison, seen: Seen): Warning[] {
+  const { data, remedies, spec } = options;
+  return [
+    ...(options.warnings ?? []),
+    ...(remedies ? fidelityWarnings(seen.outputs, outputs, inputs.kind, seen.layerErrors, remedies) : []),
+    ...comparisonWarnings(seen.outputs, outputs, { samples: inputs.samples, data: inputs.kind }),
+    ...(data ? unusedWarnings(data.dataset.facts, seen.inputs, Object.keys(spec.dims)) : []),
+  ];
+}
+
 function metricsOf(
   options: EvaluateOptions,
   inputs: Inputs,
@@ -308,6 +336,7 @@ function metricsOf(
   latency: Latency,
   memory: { readonly before: PeakMemory; readonly after: PeakMemory },
   fusion: FusionAudit,
+  seen: Seen,
 ): Omit<JobMetrics, "acceptance"> {
   const { spec, host, notes } = options;
   const { threads } = spec.latency;
@@ -342,8 +371,8 @@ function metricsOf(
     },
     training: null,
     warnings: [
-      ...(options.warnings ?? []),
-      ...warningsOf({ size: sizes, latency: speeds, outputs: comparison.outputs }, latency.samplesMs),
+      ...warningsOf(options, inputs, comparison, seen),
+      ...costWarnings({ size: sizes, latency: speeds }, latency.samplesMs),
     ],
     environment: {
       onnxruntime: host.onnxruntime,

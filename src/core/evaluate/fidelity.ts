@@ -1,6 +1,6 @@
 import type { OutputFidelity, ValueFacts } from "../facts.ts";
 import { DTYPES } from "../onnx/dtype.ts";
-import { type ArrayDType, arrayOf, floatsOf, type Tensor } from "../onnx/tensor.ts";
+import { type ArrayDType, arrayOf, floatsOf, hasArray, type Tensor } from "../onnx/tensor.ts";
 
 /** Sums are kept in float64, whatever the outputs' dtype. */
 type Values = Float32Array | Float64Array;
@@ -20,6 +20,11 @@ export interface Faults {
   readonly shapes:
     | { readonly before: readonly number[]; readonly after: readonly number[]; readonly runs: number }
     | undefined;
+}
+
+/** Whether an output can be compared: a tensor of numbers. Maps (of a ZipMap), sequences and strings cannot. */
+export function isComparable({ dtype }: ValueFacts): boolean {
+  return dtype !== null && hasArray(dtype);
 }
 
 /** Compares one output of two models, run by run. Nothing is kept but sums. */

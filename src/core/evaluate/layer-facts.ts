@@ -1,4 +1,5 @@
 import type { LayerFacts } from "../facts.ts";
+import type { DType } from "../onnx/dtype.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, isFloat, type Tensor } from "../onnx/tensor.ts";
 import type { WeightOperand } from "../operators/operator-record.ts";
@@ -29,6 +30,14 @@ export function listLayers(model: Model): LayerFacts[] {
 /** Whether a node multiplies with a weight or looks rows up in one. */
 export function isLayer(node: Node): boolean {
   return operatorOf(node)?.weights?.some((operand) => weightBehind(node, operand) !== undefined) ?? false;
+}
+
+/** The types that a layer's weights are stored in; none for what is no layer. */
+export function weightDTypes(node: Node): DType[] {
+  return (operatorOf(node)?.weights ?? []).flatMap((operand) => {
+    const weight = weightBehind(node, operand);
+    return weight && elementCount(weight.tensor.dims) > 1 ? [weight.tensor.dtype] : [];
+  });
 }
 
 interface Found {

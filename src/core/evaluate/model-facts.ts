@@ -1,7 +1,8 @@
 import { CoreError, checkCancelled } from "../errors.ts";
-import type { ModelFacts } from "../facts.ts";
+import type { ModelFacts, ValueFacts } from "../facts.ts";
 import type { DType } from "../onnx/dtype.ts";
-import type { Model } from "../onnx/ir.ts";
+import type { Model, Value } from "../onnx/ir.ts";
+import { typeText } from "../onnx/type-text.ts";
 import type { ModelSource, OpenSession } from "../runtime/session.ts";
 import { checkTrainable } from "../train/trainable.ts";
 import { costOf } from "./model-cost.ts";
@@ -30,12 +31,21 @@ export async function inspectModel(model: Model, options: InspectOptions): Promi
   checkCancelled(signal);
   return {
     ...structureOf(model),
-    inputs,
-    outputs,
+    inputs: described(inputs, model.graph.inputs),
+    outputs: described(outputs, model.graph.outputs),
     ...weightTotals(model),
     ...(await costOf(model, inputs, { openSession, dims, signal })),
     trainable: trainabilityOf(model),
   };
+}
+
+/** Says of what is no tensor what it is, which onnxruntime's binding does not tell. */
+function described(facts: readonly ValueFacts[], declared: readonly Value[]): ValueFacts[] {
+  return facts.map((fact) => {
+    if (fact.dtype !== null) return fact;
+    const type = typeText(declared.find(({ name }) => name === fact.name)?.source?.type);
+    return type === undefined ? fact : { ...fact, type };
+  });
 }
 
 function trainabilityOf(model: Model): ModelFacts["trainable"] {

@@ -4,7 +4,7 @@ import { CoreError, checkCancelled } from "../errors.ts";
 import { measureLatency } from "../runtime/latency.ts";
 import type { Session } from "../runtime/session.ts";
 import type { Feeds } from "./comparison.ts";
-import { FidelityMeter } from "./fidelity.ts";
+import { FidelityMeter, isComparable } from "./fidelity.ts";
 import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor } from "./metrics.ts";
 
 /**
@@ -52,7 +52,7 @@ export async function scoreFidelity(
   batches: AsyncIterable<Batch>,
   signal?: AbortSignal,
 ): Promise<number> {
-  const outputs = before.outputs.filter(({ dtype }) => dtype !== null);
+  const outputs = before.outputs.filter(isComparable);
   const meters = outputs.map((output) => new FidelityMeter(output, outputs.length === 1));
   for await (const { feeds } of batches) {
     checkCancelled(signal);

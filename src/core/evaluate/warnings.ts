@@ -1,21 +1,34 @@
-import type { JobMetrics, OutputFidelity } from "../facts.ts";
+import type { DatasetFacts, JobMetrics, LayerError, OutputFidelity, ValueFacts, Warning } from "../facts.ts";
+import { DTYPES } from "../onnx/dtype.ts";
 import type { Latency } from "../runtime/latency.ts";
+import { isComparable } from "./fidelity.ts";
 
 /** Of rounds A B, how many the second must lose to be called slower: by chance, 2 of 3 of 50 are lost once in a hundred times. */
 const LOST_ROUNDS = 2 / 3;
 
+/** Below this, a tenth of the output's amplitude is error: answers begin to change. */
+export const LOW_SQNR_DB = 20;
+/** Fewer equal answers than this, on real data, are more than rounding changes in a good result. */
+export const LOW_AGREEMENT = 0.95;
+/** The fewest samples that ranges are taken from without a word. */
+export const FEW_CALIBRATION_SAMPLES = 16;
+/** The fewest samples that a result is judged on without a word. */
+export const FEW_EVALUATION_SAMPLES = 30;
+/** Layers that lose most which a message names. */
+const NAMED_LAYERS = 3;
+
 /** What nobody compresses a model for, and has to be told of though no limit was set. */
-export function warningsOf(
-  { size, latency, outputs }: Pick<JobMetrics, "size" | "latency"> & { readonly outputs: readonly OutputFidelity[] },
+export function costWarnings(
+  { size, latency }: Pick<JobMetrics, "size" | "latency">,
   { before, after }: Latency["samplesMs"],
-): JobMetrics["warnings"] {
+): Warning[] {
   const lost = after.filter((ms, round) => ms > before[round]!).length;
   const isSlower = latency.speedup < 1 && lost >= LOST_ROUNDS * after.length;
   return [
     ...(isSlower
       ? [
           {
-            code: "slower_than_original",
+            code: "slower_than_original" as const,
             message: `It takes ${times(1 / latency.speedup)} the time of the original here, and was slower in ${lost} of ${after.length} rounds.`,
             value: latency.speedup,
           },
@@ -24,22 +37,100 @@ export function warningsOf(
     ...(size.ratio > 1
       ? [
           {
-            code: "larger_than_original",
+            code: "larger_than_original" as const,
             message: `Its files are ${times(size.ratio)} as large as the original's.`,
             value: size.ratio,
           },
         ]
       : []),
-    ...outputs
-      .filter(({ shape_mismatches }) => shape_mismatches > 0)
-      .map(({ name, shape_mismatches }) => ({
-        code: "shapes_differ",
-        message: `In ${shape_mismatches} runs the output "${name}" had another shape than the original's, so that these were not compared.`,
-        value: shape_mismatches,
-      })),
   ];
 }
 
 function times(ratio: number): string {
   return `${ratio.toFixed(2)} times`;
+}
+
+/** What has to be known of the comparison of outputs itself. */
+export function comparisonWarnings(
+  outputs: readonly ValueFacts[],
+  compared: readonly OutputFidelity[],
+  { samples, data }: Pick<JobMetrics["fidelity"], "samples" | "data">,
+): Warning[] {
+  const strange = outputs.filter((output) => !isComparable(output));
+  const warnings: Warning[] = compared
+    .filter(({ shape_mismatches }) => shape_mismatches > 0)
+    .map(({ name, shape_mismatches }) => ({
+      code: "shapes_differ",
+      message: `In ${shape_mismatches} runs the output "${name}" had another shape than the original's, so that these were not compared.`,
+      value: shape_mismatches,
+    }));
+  if (strange.length > 0) {
+    const names = strange.map(({ name, dtype }) => `"${name}" (${dtype ?? "no tensor"})`).join(", ");
+    const rest = compared.length === 0 ? " Nothing else is left to compare: fidelity is not known." : "";
+    const message = `${strange.length} of ${outputs.length} outputs are no tensors of numbers and were not compared: ${names}.${rest}`;
+    warnings.push({ code: "outputs_not_compared", message, value: strange.length });
+  }
+  if (data !== "synthetic" && samples < FEW_EVALUATION_SAMPLES) {
+    const message = `It was judged on ${samples} samples: numbers from fewer than ${FEW_EVALUATION_SAMPLES} may be off by much.`;
+    warnings.push({ code: "few_samples", message, value: samples });
+  }
+  return warnings;
+}
+
+/** `calibrated`: how many samples ranges, or the inputs of layers, were taken from. */
+export function calibrationWarnings(calibrated: number | undefined): Warning[] {
+  if (calibrated === undefined || calibrated >= FEW_CALIBRATION_SAMPLES) return [];
+  const message = `It was calibrated on ${calibrated} samples: from fewer than ${FEW_CALIBRATION_SAMPLES}, ranges miss values that other samples have.`;
+  return [{ code: "few_samples", message, value: calibrated }];
+}
+
+/** Outputs that differ much, with what to try (`remedies`) and the layers that lose most. */
+export function fidelityWarnings(
+  outputs: readonly ValueFacts[],
+  compared: readonly OutputFidelity[],
+  data: JobMetrics["fidelity"]["data"],
+  layerErrors: readonly LayerError[] | null,
+  remedies: readonly string[],
+): Warning[] {
+  const kinds = new Map(outputs.map(({ name, dtype }) => [name, dtype === null ? undefined : DTYPES[dtype].kind]));
+  const worst = (layerErrors ?? [])
+    .filter((layer): layer is LayerError & { sqnr_db: number } => layer.sqnr_db !== null)
+    .sort((a, b) => a.sqnr_db - b.sqnr_db)
+    .slice(0, NAMED_LAYERS)
+    .map(({ node, sqnr_db }) => `"${node}" (${sqnr_db.toFixed(1)} dB)`);
+  const named = worst.length === 0 ? "" : ` The layers that lose most: ${worst.join(", ")}.`;
+  const advice = `${named}${remedies.length === 0 ? "" : ` Try: ${remedies.join("; ")}.`}`;
+  return compared.flatMap(({ name, sqnr_db, top1_agreement }): Warning[] => {
+    // Of ids and labels the size of a difference says nothing.
+    if (kinds.get(name) === "float" && sqnr_db !== null && sqnr_db < LOW_SQNR_DB) {
+      const message = `The output "${name}" has an SQNR of ${sqnr_db.toFixed(1)} dB, below ${LOW_SQNR_DB} dB.${advice}`;
+      return [{ code: "low_fidelity", message, value: sqnr_db }];
+    }
+    // Between classes of noise there is little to choose.
+    if (data !== "synthetic" && top1_agreement !== null && top1_agreement < LOW_AGREEMENT) {
+      const message = `The output "${name}" gives the same answer as the original in ${(100 * top1_agreement).toFixed(1)} % of cases, fewer than ${100 * LOW_AGREEMENT} %.${advice}`;
+      return [{ code: "low_fidelity", message, value: top1_agreement }];
+    }
+    return [];
+  });
+}
+
+/** Names that were given and had no effect: fields of data that no input takes, and sizes where there are data. */
+export function unusedWarnings(
+  { fields }: Pick<DatasetFacts, "fields">,
+  inputs: ReadonlySet<string>,
+  dims: readonly string[] = [],
+): Warning[] {
+  const list = (names: readonly string[]) => names.map((name) => JSON.stringify(name)).join(", ");
+  const unused = fields.map(({ name }) => name).filter((name) => !inputs.has(name));
+  const warnings: Warning[] = [];
+  if (unused.length > 0) {
+    const message = `Fields of the dataset that are no input of the model were not used: ${list(unused)}.`;
+    warnings.push({ code: "unused_fields", message, value: unused.length });
+  }
+  if (dims.length > 0) {
+    const message = `Sizes in evaluation.dims had no effect, because the data have their own: ${list(dims)}.`;
+    warnings.push({ code: "unused_dims", message, value: dims.length });
+  }
+  return warnings;
 }

@@ -32,7 +32,8 @@ export interface Session {
   readonly inputs: readonly ValueFacts[];
   readonly outputs: readonly ValueFacts[];
   /**
-   * Runs the model once and answers the outputs asked for, or all of them. Feeds are not copied.
+   * Runs the model once and answers the outputs asked for, or all that are tensors of numbers: onnxruntime's binding fetches no sequences
+   * and maps, and strings are not kept. Throws `unsupported` for a model that has no output it can fetch. Feeds are not copied.
    * Throws `invalid_dataset` when feeds do not fit the inputs, `invalid_model` when a node fails, `cancelled` when `signal` had fired
    * before the run began: a run that has begun cannot be stopped.
    */
@@ -94,12 +95,18 @@ class OrtSession implements Session {
   readonly outputs: readonly ValueFacts[];
   readonly #session: ort.InferenceSession;
   readonly #profiled: boolean;
+  /** Outputs that are fetched unless others are asked for. */
+  readonly #fetched: readonly string[];
 
   constructor(session: ort.InferenceSession, profiled: boolean) {
     this.#session = session;
     this.#profiled = profiled;
     this.inputs = session.inputMetadata.map(factsOf);
     this.outputs = session.outputMetadata.map(factsOf);
+    const numeric = this.outputs.filter(({ dtype }) => dtype !== null && hasArray(dtype));
+    // Something must be fetched for the model to run.
+    const fetched = numeric.length > 0 ? numeric : this.outputs.filter(({ dtype }) => dtype === "string");
+    this.#fetched = fetched.map(({ name }) => name);
   }
 
   async run(
@@ -110,13 +117,19 @@ class OrtSession implements Session {
     checkCancelled(signal);
     const ortFeeds: Record<string, ort.Tensor> = {};
     for (const input of this.inputs) ortFeeds[input.name] = toOrt(input, feeds[input.name]);
-    const results = await this.#run(ortFeeds, outputs);
-    return Object.fromEntries(Object.entries(results).map(([name, value]) => [name, fromOrt(name, value)]));
+    const fetched = outputs ?? this.#fetched;
+    if (fetched.length === 0) {
+      const names = this.outputs.map(({ name }) => `"${name}"`).join(", ");
+      throw new CoreError("unsupported", `No output of the model is a tensor: ${names} cannot be fetched.`);
+    }
+    const results = Object.entries(await this.#run(ortFeeds, fetched));
+    const kept = outputs ? results : results.filter(([, value]) => value.type !== "string");
+    return Object.fromEntries(kept.map(([name, value]) => [name, fromOrt(name, value)]));
   }
 
-  async #run(feeds: Record<string, ort.Tensor>, outputs: readonly string[] | undefined) {
+  async #run(feeds: Record<string, ort.Tensor>, outputs: readonly string[]) {
     try {
-      return outputs ? await this.#session.run(feeds, [...outputs], QUIET) : await this.#session.run(feeds, QUIET);
+      return await this.#session.run(feeds, [...outputs], QUIET);
     } catch (error) {
       throw runtimeError(error, "The model failed while it ran");
     }

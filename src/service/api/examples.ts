@@ -285,6 +285,7 @@ export const finishedJob = {
 };
 
 export const plan = {
+  warnings: [],
   type: "quantize",
   method: "weight_only",
   quantized_nodes: [{ name: "MatMul.3", op: "MatMul", code: "quantized", message: "4 bits in blocks of 32." }],

@@ -2,6 +2,7 @@ import {
   CoreError,
   checkDatasetFits,
   didYouMean,
+  hasArray,
   type ModelFacts,
   nearestNames,
   type ValueFacts,
@@ -33,8 +34,41 @@ function checkSingle(spec: SingleSpec, stored: StoredResources): readonly FieldE
   return spec.type === "quantize" ? checkQuantization(spec, stored) : checkDistill(spec, stored);
 }
 
+/**
+ * What no job can do with a model: feed it something other than tensors of numbers, or fetch a result that is none. Onnxruntime's binding for Node
+ * knows tensors only, and what cannot be run cannot be judged.
+ */
+function checkRunnable({ facts: { inputs, outputs } }: ModelRecord, pointer: string): FieldError[] {
+  const said = ({ name, dtype, type }: ModelFacts["inputs"][number]) =>
+    `${JSON.stringify(name)} (${dtype ?? type ?? "no tensor"})`;
+  const strange = inputs.filter(({ dtype }) => dtype === null || !hasArray(dtype));
+  const fetched = outputs.filter(({ dtype }) => dtype !== null && (hasArray(dtype) || dtype === "string"));
+  return [
+    ...(strange.length === 0
+      ? []
+      : [
+          problem(
+            pointer,
+            "unsupported_input",
+            `Jobs feed tensors of numbers only, and the model takes ${strange.map(said).join(", ")}: export the part behind it as a model of its own.`,
+          ),
+        ]),
+    ...(fetched.length > 0
+      ? []
+      : [
+          problem(
+            pointer,
+            "unsupported_output",
+            `The model gives no tensor that could be compared, only ${outputs.map(said).join(", ")}: export it with the tensor in front as an output too.`,
+          ),
+        ]),
+  ];
+}
+
 function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldError[] {
   const model = stored.models.get(spec.model_id)!;
+  const unusable = checkRunnable(model, "/model_id");
+  if (unusable.length > 0) return unusable;
   const { dataset_id } = spec.evaluation;
   const own = dataset_id === null ? undefined : stored.datasets.get(dataset_id);
   const why = "it needs evaluation.dataset_id";
@@ -93,6 +127,11 @@ function checkDistill(spec: DistillSpec, stored: StoredResources): FieldError[] 
   const { datasets } = stored;
   const { teacher, student: uploaded, training } = partiesOf(spec, stored);
   const fed = [teacher, uploaded].filter((model) => model !== undefined);
+  const unusable = [
+    ...(teacher ? checkRunnable(teacher, "/params/teacher_model_id") : []),
+    ...(uploaded ? checkRunnable(uploaded, "/params/student/model_id") : []),
+  ];
+  if (unusable.length > 0) return unusable;
   const problems = [
     ...checkDistillation(spec, { teacher, student: uploaded, training }),
     ...fed.flatMap((model) => checkInputs(model, training, "/params/dataset_id")),

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { JobMetrics } from "../../core/index.ts";
+import { type JobMetrics, WARNING_CODES } from "../../core/index.ts";
 import { DistillParams } from "../jobs/distill-spec.ts";
 import { JOB_STATUSES } from "../jobs/job.ts";
 import { Acceptance, Evaluation, PipelineParams, QuantizeParams } from "../jobs/spec.ts";
@@ -146,6 +146,12 @@ const TrainingMetrics = z
   })
   .meta({ id: "TrainingMetrics" });
 
+const ResultWarning = z.object({ code: z.enum(WARNING_CODES), message: z.string(), value: z.number() }).meta({
+  id: "ResultWarning",
+  description:
+    "What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is.",
+});
+
 export const JobMetricsSchema = z
   .object({
     size: z.object({ before_bytes: Bytes, after_bytes: Bytes, ratio: z.number() }).meta({ id: "SizeMetrics" }),
@@ -199,18 +205,7 @@ export const JobMetricsSchema = z
         .object({ name: z.string(), limit: z.number(), value: z.number().nullable(), ok: z.boolean() })
         .meta({ id: "AcceptanceCheck" }),
     ),
-    warnings: z.array(
-      z
-        .object({
-          code: z.enum(["slower_than_original", "larger_than_original", "shapes_differ"]),
-          message: z.string(),
-          value: z.number(),
-        })
-        .meta({
-          id: "ResultWarning",
-          description: "What was not asked about and should be known. `value`: the speedup, or the ratio of sizes.",
-        }),
-    ),
+    warnings: z.array(ResultWarning),
     environment: z
       .object({
         onnxruntime: z.string(),
@@ -332,6 +327,7 @@ const QuantizePlanSchema = z
     quantized_nodes: z.array(NodeNote),
     skipped_nodes: z.array(NodeNote),
     size: z.object({ before_bytes: Bytes, predicted_bytes: Bytes, ratio: z.number() }).meta({ id: "PredictedSize" }),
+    warnings: z.array(ResultWarning).meta({ description: "Those that are known before anything is computed." }),
   })
   .meta({ id: "QuantizePlan" });
 

@@ -51,7 +51,11 @@ const StoredFile = z.object({ name: z.string(), size_bytes: Bytes, sha256: Sha25
 const ModelValue = z
   .object({
     name: z.string(),
-    dtype: DType.nullable(),
+    dtype: DType.nullable().meta({ description: "Null for what is no tensor." }),
+    type: z
+      .string()
+      .optional()
+      .meta({ description: "What it is when it is no tensor: `sequence(map(int64, float32))`." }),
     shape: z
       .array(z.union([z.int(), z.string()]).nullable())
       .nullable()

@@ -50,6 +50,8 @@ export interface Compressed {
   /** The model just before, and the values of the result that stand for values of it and have other names. */
   readonly reference: { readonly model: Model; readonly results: ReadonlyMap<string, string> };
   readonly evidence?: StaticEvidence;
+  /** How many samples were looked at to make it; undefined for methods that look at none. */
+  readonly calibrated?: number;
   /** Samples that may judge the result because nothing was chosen by them. */
   readonly unseen?: Dataset | undefined;
 }

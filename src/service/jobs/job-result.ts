@@ -35,6 +35,7 @@ export interface MadeModel {
   readonly pairs?: Judgement["pairs"];
   readonly layerReference?: Judgement["layerReference"];
   readonly evidence?: StaticEvidence | undefined;
+  readonly remedies?: Judgement["remedies"];
   readonly training?: TrainingMetrics;
 }
 
@@ -60,6 +61,7 @@ export async function judgeResult(
       spec: { ...spec.evaluation, metric: metricOf(spec.evaluation), ignore_label: made.ignoreLabel },
       acceptance: spec.acceptance,
       notes: made.notes,
+      remedies: made.remedies,
       labels: labelsByName(model),
       seed: seedOf(spec),
       threads,

@@ -75,12 +75,18 @@ export function labelWarnings({ labels }: DatasetFacts, use: LabelUse, ignoreLab
   return [
     ...(stored === "as_is"
       ? []
-      : [{ code: "labels_converted", message: `${forms[stored]} and were read as ${meaning}.`, value: labels.count }]),
+      : [
+          {
+            code: "labels_converted" as const,
+            message: `${forms[stored]} and were read as ${meaning}.`,
+            value: labels.count,
+          },
+        ]),
     ...(ignored === 0
       ? []
       : [
           {
-            code: "labels_ignored",
+            code: "labels_ignored" as const,
             message: `Of the dataset's ${labels.count} labels ${ignored} are ignore_label (${ignoreLabel}): they count neither in losses nor in metrics.`,
             value: ignored,
           },

@@ -1,6 +1,9 @@
 import {
   asSimplified,
   BrokenModel,
+  calibrationWarnings,
+  completeNotes,
+  coverageWarnings,
   type Dataset,
   dynamicPass,
   type Exclusions,
@@ -17,12 +20,13 @@ import {
   simplifyPasses,
   type UnknownName,
   untouchedExclusions,
+  type Warning,
   weightOnlyPass,
   widened,
 } from "../../core/index.ts";
 import { type FieldError, pointerOf } from "../errors.ts";
 import { type JobInputs, type JobOutcome, type JobRequest, type ProducedFile, TaskError } from "../tasks.ts";
-import { isRounded, isStatic, labelTaskOf, type StaticParams } from "./calibration-samples.ts";
+import { isRounded, isStatic, labelTaskOf, openSamples, type StaticParams } from "./calibration-samples.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import { judgeResult, type MadeModel } from "./job-result.ts";
 import { createJobSteps, type JobContext, type JobSteps } from "./job-steps.ts";
@@ -87,15 +91,19 @@ export async function runQuantizeJob(
             applyPasses(original, spec.params as PassParams, host.target, exclude),
           ),
   );
-  const finish = async (compressed: Compressed, written: readonly ProducedFile[]) =>
-    judgeResult(
+  const finish = async (compressed: Compressed, written: readonly ProducedFile[]) => {
+    const { notes, warnings } = reportOf(uploaded, exclude, compressed);
+    const judged = await judgedBy(request, compressed.unseen, environment);
+    return judgeResult(
       request,
       {
         original: source,
         ...compressed,
-        notes: [...compressed.notes, ...untouchedExclusions(uploaded, exclude, compressed.notes)],
+        notes,
+        remedies: REMEDIES[spec.params.method](spec.params),
         written,
-        ...(await judgedBy(request, compressed.unseen, environment)),
+        ...judged,
+        warnings: [...warnings, ...(judged.warnings ?? [])],
         ignoreLabel: spec.evaluation.ignore_label,
         layerReference: compressed.reference,
       },
@@ -104,6 +112,7 @@ export async function runQuantizeJob(
       context,
       steps,
     );
+  };
   const write = (model: Model) => files.writeModel(model, scratch, "model.onnx", { signal });
   const written = await steps.run("write", "Writing the compressed model", () => write(compressed.model));
   try {
@@ -171,7 +180,7 @@ export async function planQuantizeJob(
   environment: JobEnvironment,
   context: JobContext,
 ): Promise<QuantizePlan> {
-  const { model, notes } = await planned(request, environment, context);
+  const { model, notes, warnings } = await planned(request, environment, context);
   const before = environment.files.sizeOf(request.models[request.spec.model_id]!.files);
   const predicted = predictedBytes(model);
   const withOutcome = (wanted: Note["outcome"]) =>
@@ -181,6 +190,7 @@ export async function planQuantizeJob(
     quantized_nodes: withOutcome("changed"),
     skipped_nodes: withOutcome("skipped"),
     size: { before_bytes: before, predicted_bytes: predicted, ratio: predicted / before },
+    warnings,
   };
 }
 
@@ -197,17 +207,22 @@ async function planned(
   request: JobInputs<QuantizeSpec>,
   environment: JobEnvironment,
   context: JobContext,
-): Promise<Pick<Compressed, "model" | "notes">> {
+): Promise<Pick<Compressed, "model" | "notes"> & { readonly warnings: readonly Warning[] }> {
   const { spec, models } = request;
   const uploaded = environment.files.openModel(models[spec.model_id]!.files);
   const exclude = exclusionsOf(spec, uploaded);
   const { original, finished } = inFloat32(uploaded, spec.params);
-  const { model, notes } = finished(
+  const done = finished(
     isStatic(spec)
       ? await planStaticJob({ ...request, spec }, original, exclude, environment, context)
       : applyPasses(original, spec.params as PassParams, environment.host.target, exclude),
   );
-  return { model, notes: [...notes, ...untouchedExclusions(uploaded, exclude, notes)] };
+  const calibrated =
+    isStatic(spec) || isRounded(spec)
+      ? (await openSamples({ ...request, spec }, models[spec.model_id]!.facts, environment)).calibrated
+      : undefined;
+  const seen = { ...done, ...(calibrated !== undefined && { calibrated }) };
+  return { model: done.model, ...reportOf(uploaded, exclude, seen) };
 }
 
 /**
@@ -226,6 +241,47 @@ function inFloat32(model: Model, { method }: Params) {
     },
   };
 }
+
+/** Notes on everything that the method was meant for, and what has to be said before the result is judged. */
+function reportOf(
+  original: Model,
+  exclude: Exclusions,
+  made: Pick<Compressed, "model" | "notes" | "calibrated">,
+): { readonly notes: readonly Note[]; readonly warnings: readonly Warning[] } {
+  const complete = completeNotes(original, made.model, made.notes);
+  const notes = [...complete, ...untouchedExclusions(original, exclude, complete)];
+  return {
+    notes,
+    warnings: [...coverageWarnings(original, notes), ...calibrationWarnings(made.calibrated)],
+  };
+}
+
+/** What can be tried when a result differs too much from the original, for each method. */
+const REMEDIES: { readonly [M in Params["method"]]: (params: Params) => readonly string[] } = {
+  float16: () => ["leave the layers that lose most in float32 (exclude_nodes)"],
+  dynamic: () => [
+    "leave the layers that lose most in float (exclude_nodes)",
+    "weight_only with 8 bits, whose activations stay in float",
+    "static with samples of your data",
+  ],
+  static: () => [
+    "min_sqnr_db or max_metric_drop, which leave in float what costs most",
+    "more samples, like those that the model will see",
+    "exclude_nodes with the layers that lose most",
+    "dynamic or weight_only",
+  ],
+  weight_only: (params) =>
+    params.method === "weight_only" && params.bits === 8
+      ? ["a smaller block_size", "exclude_nodes with the layers that lose most"]
+      : [
+          ...(params.method === "weight_only" && params.rounding !== "nearest"
+            ? ["more samples"]
+            : ["algorithm gptq with samples of your data"]),
+          "8 bits",
+          "a smaller block_size",
+          "exclude_nodes with the layers that lose most",
+        ],
+};
 
 function applyPasses(original: Model, params: PassParams, host: TargetName, exclude: Exclusions): Compressed {
   const pass = PASSES[params.method] as (params: PassParams, target: TargetName, exclude: Exclusions) => Pass;

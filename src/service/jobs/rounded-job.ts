@@ -84,6 +84,7 @@ export async function compressRoundedJob(
     notes,
     simplified: [...simple.notes.map(asSimplified), ...rounded.notes],
     reference: { model: simple.model, results: new Map() },
+    calibrated: samples.calibrated,
     unseen: samples.unseen,
   };
 }

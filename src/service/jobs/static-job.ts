@@ -82,6 +82,7 @@ export async function compressStaticJob(
       simplified: result.prepared.map(asSimplified),
       reference: { model: result.float, results: result.results },
       evidence: evidenceOf(params, result, samples, known !== undefined, control),
+      calibrated: samples.calibrated,
       unseen: samples.unseen,
     };
   } finally {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { warningsOf } from "../../../src/core/evaluate/warnings.ts";
+import { costWarnings } from "../../../src/core/evaluate/warnings.ts";
 import { metricsFixture } from "../../support/metrics.ts";
 
 const { size, latency } = metricsFixture();
@@ -11,12 +11,12 @@ const rounds = (slower: number, of = 50) => ({
 
 function codes(speedup: number, ratio: number, slowerRounds: number): string[] {
   const measured = { size: { ...size, ratio }, latency: { ...latency, speedup }, outputs: [] };
-  return warningsOf(measured, rounds(slowerRounds)).map(({ code }) => code);
+  return costWarnings(measured, rounds(slowerRounds)).map(({ code }) => code);
 }
 
 test("a result that is slower, or larger, is said to be", () => {
   const measured = { size: { ...size, ratio: 1.25 }, latency: { ...latency, speedup: 0.8 }, outputs: [] };
-  assert.deepEqual(warningsOf(measured, rounds(50)), [
+  assert.deepEqual(costWarnings(measured, rounds(50)), [
     {
       code: "slower_than_original",
       message: "It takes 1.25 times the time of the original here, and was slower in 50 of 50 rounds.",

@@ -91,20 +91,29 @@ export class TappedModel {
     return count;
   }
 
-  /** What the model itself gives out. */
+  /** What the model itself gives out, as far as those are tensors of numbers. */
   async run(feeds: Feeds): Promise<Record<string, Tensor>> {
+    const { outputs } = await this.#open();
+    const numeric = new Set(outputs.filter(({ dtype }) => dtype !== null && hasArray(dtype)).map(({ name }) => name));
+    const wanted = this.#outputs.filter(([, output]) => numeric.has(output));
+    if (wanted.length === 0) return {};
     const results = await this.#run(
       feeds,
-      this.#outputs.map(([, output]) => output),
+      wanted.map(([, output]) => output),
     );
-    return Object.fromEntries(this.#outputs.map(([name, output]) => [name, results[output]!]));
+    return Object.fromEntries(wanted.map(([name, output]) => [name, results[output]!]));
   }
 
   async #run(feeds: Feeds, outputs: readonly string[]): Promise<Record<string, Tensor>> {
+    const session = await this.#open();
+    return await session.run(feeds, outputs, this.#options.signal);
+  }
+
+  async #open(): Promise<Session> {
     const { openModel, threads, signal } = this.#options;
     checkCancelled(signal);
     this.#session ??= await openModel(this.#model, threads === undefined ? {} : { threads });
-    return await this.#session.run(feeds, outputs, signal);
+    return this.#session;
   }
 
   /** Frees the memory of the loaded model; another run loads it again. */

@@ -43,7 +43,7 @@ export class StagedRun {
 
   /**
    * Runs everything up to `node`, which is in the main graph and behind the nodes of earlier calls, and answers its first output: one tensor for
-   * each sample.
+   * each sample. Throws `unsupported` where something that is no tensor (a sequence) is made before and read after it.
    */
   async runTo(node: Node): Promise<readonly Tensor[]> {
     const end = this.#positions.get(node)! + 1;
@@ -90,7 +90,11 @@ export class StagedRun {
         checkCancelled(signal);
         const feeds = Object.fromEntries([...inputs].map(([input, name]) => [input.name, this.#values.get(name)![i]!]));
         const results = await session.run(feeds, undefined, signal);
-        for (const [output, name] of outputs) made.get(name)!.push(results[output.name]!);
+        for (const [output, name] of outputs) {
+          const tensor = results[output.name];
+          if (!tensor) throw new CoreError("unsupported", "What is not a tensor cannot be carried on.", name);
+          made.get(name)!.push(tensor);
+        }
       }
       for (const [name, tensors] of made) this.#values.set(name, tensors);
     } finally {

@@ -13,6 +13,7 @@
  * to place: samples are cut into cells along every axis but that of the channels, and with σ² the variance of the cells' means the
  * correction is m · max(0, 1 − σ²/m²). What is left is what nearly every place needs.
  */
+import { CoreError } from "../../errors.ts";
 import type { Model, Node } from "../../onnx/ir.ts";
 import { arrayOf, elementCount, floatsOf, type Tensor, tensorOf } from "../../onnx/tensor.ts";
 import { type CalibrateOptions, type Feeds, observe } from "../calibration/calibrate.ts";
@@ -64,7 +65,9 @@ export async function correctBiases(
   const shifts = new Map<string, Float64Array>();
   const run = new StagedRun(quantized, samples, options);
   for (const { name, result, node, channelAxis } of inOrder) {
-    const tensors = await run.runTo(node);
+    const tensors = await run.runTo(node).catch(refuseOthers);
+    // Behind a sequence that goes on, layers keep their biases.
+    if (!tensors) break;
     const actual = new CellObserver(channelAxis);
     for (const tensor of tensors) actual.observe(floatsOf(tensor), tensor.dims);
     const shift = shiftBetween(expected.get(result)!.means, actual.means);
@@ -76,6 +79,10 @@ export async function correctBiases(
     );
   }
   return shifts;
+}
+
+function refuseOthers(error: unknown): undefined {
+  if (!(error instanceof CoreError) || error.code !== "unsupported") throw error;
 }
 
 async function* streamOf(samples: readonly Feeds[]): AsyncGenerator<Feeds> {

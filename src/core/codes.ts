@@ -1,0 +1,98 @@
+/** Every code that a result can carry besides errors, with what it means and what to do: the guide to codes is made of this. */
+
+export interface CodeFacts {
+  /** What it says. */
+  readonly meaning: string;
+  /** The input that causes it. */
+  readonly cause: string;
+  /** What to do about it. */
+  readonly remedy: string;
+}
+
+/** Warnings of plans and results: what nobody asked about and should be known. `value` of each is said in `meaning`. */
+export const WARNINGS = {
+  slower_than_original: {
+    meaning: "The result takes longer than the original on the machine that measured it. Value: the speedup, below 1.",
+    cause:
+      "Small layers, depthwise convolutions, weight-only formats whose weights are turned into floats in every run.",
+    remedy:
+      "Another method (`static` for convolutions, `dynamic` for transformers), or `acceptance.min_speedup` to refuse it.",
+  },
+  larger_than_original: {
+    meaning: "The files of the result are larger than the original's. Value: the ratio of sizes, above 1.",
+    cause: "Small weights, whose scales and headers outweigh what is saved.",
+    remedy: "Keep the original, or exclude small layers.",
+  },
+  shapes_differ: {
+    meaning: "In some runs an output had another shape than the original's and was not compared. Value: how many runs.",
+    cause: "Models that choose: boxes behind a threshold, tokens behind a comparison.",
+    remedy: "Judge it by a metric of your own, or compare the outputs in front of the choice.",
+  },
+  nothing_quantized: {
+    meaning: "No node was changed: the result computes what the original does, in the same types. Value: 0.",
+    cause:
+      "A model without weights that the method handles, everything excluded, or a model that is compressed already.",
+    remedy: "Look at the reasons in `skipped_nodes`; choose another method or exclude less.",
+  },
+  already_quantized: {
+    meaning: "Layers of the original are stored or computed in few bits already and stay as they are. Value: how many.",
+    cause: "A model with QuantizeLinear/DequantizeLinear pairs, QLinear, ConvInteger, MatMulNBits or int8 LSTM nodes.",
+    remedy: "Start from the float model to change method or bits.",
+  },
+  low_fidelity: {
+    meaning:
+      "An output differs much from the original's: its SQNR is below 20 dB or, on real data, fewer than 95 % of its answers are the same. Value: the SQNR in dB, or the share of equal answers.",
+    cause:
+      "Layers that few bits do not suit, too few or unlike samples for calibration, 4 bits rounded to the nearest.",
+    remedy: "The message says what to try, and which layers lose most where that was measured.",
+  },
+  few_samples: {
+    meaning:
+      "A dataset is too small for what it is used for: fewer than 16 samples to calibrate with, or fewer than 30 to be judged on. Value: the samples.",
+    cause: "A small dataset, or a small `samples`.",
+    remedy: "Give more samples: 100 to 500 calibrate well, 1000 tell accuracies apart that differ by 1 %.",
+  },
+  outputs_not_compared: {
+    meaning: "Outputs that are not tensors of numbers were not fetched and not compared. Value: how many.",
+    cause: "Maps of a ZipMap (scikit-learn, LightGBM, XGBoost), sequences, optionals, strings.",
+    remedy: "Export the model without ZipMap (`zipmap: False`), or with the tensor in front of it as an output.",
+  },
+  unused_fields: {
+    meaning: "Fields of a dataset match no input of the model and were not used. Value: how many.",
+    cause: "A field whose name is misspelt, or that is meant for another model.",
+    remedy: "Name fields after inputs; leave out what is not needed.",
+  },
+  unused_dims: {
+    meaning: "Sizes in `evaluation.dims` had no effect, because the sizes of the data count. Value: how many.",
+    cause: "`evaluation.dims` together with a dataset that the result is judged on.",
+    remedy: "Leave `dims` out.",
+  },
+  labels_not_used: {
+    meaning: "The dataset has labels, and no metric was computed of them. Value: how many labels.",
+    cause: "Labels whose type or shape no output of the model fits.",
+    remedy: "The message says what fits; without a metric the comparison with the original is all there is.",
+  },
+  labels_converted: {
+    meaning: "The labels were read in another form than they are stored in. Value: how many labels.",
+    cause: "One-hot rows, classes stored as floats, numbers stored as integers.",
+    remedy: "Nothing, if the message says what was meant; else store the labels as they are meant.",
+  },
+  labels_ignored: {
+    meaning: "Labels that are `ignore_label` count neither in losses nor in metrics. Value: how many.",
+    cause: "`ignore_label` (-100, -1) in the job and in the labels.",
+    remedy: "Nothing, if that was meant.",
+  },
+  layer_errors_incomplete: {
+    meaning:
+      "Errors were measured for some of the layers only: that takes no longer than a set share of the job. Value: how many were.",
+    cause: "Models whose inference is slow.",
+    remedy: "Switch them off with `evaluation.layer_errors: false`, or take what is there.",
+  },
+} as const satisfies Readonly<Record<string, CodeFacts>>;
+
+export type WarningCode = keyof typeof WARNINGS;
+
+export const WARNING_CODES = Object.keys(WARNINGS) as readonly WarningCode[] as readonly [
+  WarningCode,
+  ...WarningCode[],
+];

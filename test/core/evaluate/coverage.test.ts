@@ -1,0 +1,131 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { completeNotes, coverageWarnings } from "../../../src/core/evaluate/coverage.ts";
+import { listLayers } from "../../../src/core/evaluate/layer-facts.ts";
+import type { Model } from "../../../src/core/onnx/ir.ts";
+import { loadModel } from "../../../src/core/onnx/load.ts";
+import { modelToBytes } from "../../../src/core/onnx/save.ts";
+import { tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { float16Pass } from "../../../src/core/passes/float16.ts";
+import { type Exclusions, type Pass, runPasses } from "../../../src/core/passes/pass.ts";
+import { simplifyPasses } from "../../../src/core/passes/simplify.ts";
+import { dynamicPass } from "../../../src/core/quantize/weights/dynamic.ts";
+import { weightOnlyPass } from "../../../src/core/quantize/weights/weight-only.ts";
+import { branches, cnn, GraphMaker, lstm, mlp, transformer } from "../../support/graphs.ts";
+
+const uploaded = (model: Model) => loadModel(modelToBytes(model));
+const NONE: Exclusions = { nodes: [], ops: [] };
+const METHODS: Readonly<Record<string, (exclude: Exclusions) => Pass>> = {
+  float16: (exclude) => float16Pass({ keepIo: true, exclude }),
+  dynamic: (exclude) => dynamicPass({ perChannel: true, pairSafe: false, exclude }),
+  weight_only: (exclude) =>
+    weightOnlyPass({
+      ...{ bits: 4, blockSize: 32, symmetric: false, format: "matmulnbits", embeddings: true, accuracyLevel: 4 },
+      exclude,
+    }),
+};
+
+function compressed(method: string, original: Model, exclude = NONE) {
+  const { model, notes } = runPasses(original, [...simplifyPasses(), METHODS[method]!(exclude)]);
+  return { model, notes: completeNotes(original, model, notes) };
+}
+
+/** Layers, so small that some methods pass them over in silence, and of operators that no method knows. */
+function odd(): Model {
+  const m = new GraphMaker({ opset: 19 });
+  const x = m.input("x", [1, 2, 6, 6]);
+  const offsets = m.floats("offsets", [1, 8, 5, 5], new Array(200).fill(0.25));
+  const deformed = m.op("DeformConv", [x, m.weight("dw", [2, 2, 2, 2], 0.5), offsets], { kernel_shape: [2, 2] });
+  const flat = m.op("Flatten", [deformed]);
+  m.output(m.op("MatMul", [flat, m.weight("w", [50, 2], 0.1)]), "y", [1, 2]);
+  return m.model;
+}
+
+const NETWORKS = { mlp: mlp(), cnn: cnn(), transformer: transformer(), lstm: lstm(), branches: branches(), odd: odd() };
+
+for (const method of Object.keys(METHODS)) {
+  for (const [name, network] of Object.entries(NETWORKS)) {
+    test(`${method} accounts for every layer of the ${name} network, once`, () => {
+      const original = uploaded(network);
+      const { notes } = compressed(method, original);
+      for (const label of new Set(listLayers(original).map((layer) => layer.name))) {
+        const about = notes.filter((note) => note.name === label && note.outcome !== "simplified");
+        assert.equal(about.length, 1, `${label}: ${JSON.stringify(about)}`);
+      }
+      assert.deepEqual(coverageWarnings(original, notes), []);
+    });
+  }
+}
+
+test("float16 has changed a layer whose weights are too few to be noted one by one", () => {
+  const { notes } = compressed("float16", uploaded(odd()));
+  assert.deepEqual(notes.map(({ op, outcome, code }) => [op, outcome, code]).sort(), [
+    ["DeformConv", "changed", "float16"],
+    ["MatMul", "changed", "float16"],
+  ]);
+});
+
+/** Weights as codes and a DequantizeLinear, as every quantizer writes them; and one layer of QLinearMatMul. */
+function quantizedBefore(): Model {
+  const m = new GraphMaker({ opset: 17 });
+  const x = m.input("x", ["n", 16]);
+  const codes = (dims: readonly number[]) =>
+    m.constant(
+      "codes",
+      tensorOf(
+        "int8",
+        dims,
+        Int8Array.from({ length: dims[0]! * dims[1]! }, (_, i) => (i * 7) % 100),
+      ),
+    );
+  const scale = m.floats("scale", [], [0.01]);
+  const zero = m.constant("zero", tensorOf("int8", [], [0]));
+  const weight = m.op("DequantizeLinear", [codes([16, 16]), scale, zero]);
+  const first = m.op("MatMul", [x, weight]);
+  const quantized = m.op("QuantizeLinear", [first, scale, zero]);
+  const second = m.op("QLinearMatMul", [quantized, scale, zero, codes([16, 16]), scale, zero, scale, zero]);
+  m.output(m.op("DequantizeLinear", [second, scale, zero]), "y", ["n", 16]);
+  return m.model;
+}
+
+for (const method of Object.keys(METHODS)) {
+  test(`${method} says of a model that was quantized before that it was, layer by layer`, () => {
+    const original = uploaded(quantizedBefore());
+    const { notes } = compressed(method, original);
+    const layers = listLayers(original).map(({ name }) => name);
+    assert.equal(layers.length, 2);
+    for (const label of layers) {
+      const about = notes.filter(({ name }) => name === label).map(({ outcome, code }) => [outcome, code]);
+      assert.deepEqual(about, [["skipped", "already_quantized"]]);
+    }
+    const warnings = coverageWarnings(original, notes);
+    assert.deepEqual(
+      warnings.map(({ code }) => code),
+      ["already_quantized", "nothing_quantized"],
+    );
+    assert.equal(warnings[0]!.value, 2);
+    assert.match(warnings[1]!.message, /2 already_quantized/);
+  });
+}
+
+test("a model of which everything is excluded was not changed, and it is said why", () => {
+  const original = uploaded(mlp());
+  const labels = [...original.nodes()].map(({ label }) => label);
+  const { notes } = compressed("dynamic", original, { nodes: labels, ops: [] });
+  const warnings = coverageWarnings(original, notes);
+  assert.deepEqual(
+    warnings.map(({ code }) => code),
+    ["nothing_quantized"],
+  );
+  assert.match(warnings[0]!.message, /^Nothing was changed: nodes that were left alone: \d+ excluded\.$/);
+});
+
+test("a model without weights is said to have nothing to do", () => {
+  const m = new GraphMaker();
+  m.output(m.op("Relu", [m.input("x", ["n", 4])]), "y", ["n", 4]);
+  const original = uploaded(m.model);
+  const { notes } = compressed("dynamic", original);
+  assert.deepEqual(coverageWarnings(original, notes), [
+    { code: "nothing_quantized", message: "Nothing was changed: it has nothing that this method handles.", value: 0 },
+  ]);
+});
