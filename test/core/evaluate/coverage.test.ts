@@ -17,7 +17,7 @@ const uploaded = (model: Model) => loadModel(modelToBytes(model));
 const NONE: Exclusions = { nodes: [], ops: [] };
 const METHODS: Readonly<Record<string, (exclude: Exclusions) => Pass>> = {
   float16: (exclude) => float16Pass({ keepIo: true, exclude }),
-  dynamic: (exclude) => dynamicPass({ perChannel: true, pairSafe: false, exclude }),
+  dynamic: (exclude) => dynamicPass({ perChannel: true, reduceRange: false, exclude }),
   weight_only: (exclude) =>
     weightOnlyPass({
       ...{ bits: 4, blockSize: 32, symmetric: false, format: "matmulnbits", embeddings: true, accuracyLevel: 4 },
