@@ -6,6 +6,7 @@
 import { dimsOf, float, GraphBuilder, int, range } from "../onnx/graph-builder.ts";
 import type { Graph, Node, Value } from "../onnx/ir.ts";
 import { elementCount, integersOf } from "../onnx/tensor.ts";
+import type { OpType } from "../operators/operators.ts";
 import { gru, lstm, recurrent, rnn } from "./recurrent.ts";
 
 /** One entry of the expansion table: emits the node's outputs in terms of operators that have gradient rules. */
@@ -74,7 +75,7 @@ export const EXPANSIONS: Readonly<Record<string, Expansion>> = {
   LSTM: { expand: (g, node) => recurrent(g, node, lstm), refuses: refusesRecurrent },
   GRU: { expand: (g, node) => recurrent(g, node, gru), refuses: refusesRecurrent },
   RNN: { expand: (g, node) => recurrent(g, node, rnn), refuses: refusesRecurrent },
-};
+} satisfies Partial<Record<OpType, Expansion>>;
 
 /** Expands every node of `graph` that has an expansion; answers whether any had. New values have no shapes yet. */
 export function expandOperators(graph: Graph): boolean {

@@ -74,4 +74,5 @@ export const ELEMENTWISE = {
   Cast: unary(1, { results: [fromAttribute("to")], ...FOLDED }),
   CastLike: { since: 15, results: [1] },
   CumSum: { since: 11 },
+  CumProd: { since: 26 },
 } as const satisfies Records;

@@ -1,5 +1,6 @@
 /** What a conversion to float16 must know of each operator, in one table. */
 import type { Node } from "../onnx/ir.ts";
+import type { ContribOpType, OpType } from "../operators/operators.ts";
 
 /** `message` is empty for parts of a pattern that is not worth a line of the report for each of its nodes. */
 export interface KeptReason {
@@ -48,7 +49,7 @@ const CRASH: KeptReason = {
   message: "onnxruntime 1.30 crashes while it fuses a float16 Transpose of this permutation with the MatMul behind it.",
 };
 
-function each(ops: readonly string[], policy: Float16Policy): [string, Float16Policy][] {
+function each<T extends OpType | ContribOpType>(ops: readonly T[], policy: Float16Policy): [T, Float16Policy][] {
   return ops.map((op) => [op, policy]);
 }
 
@@ -78,7 +79,7 @@ function readByMatMul(node: Node): boolean {
   );
 }
 
-const POLICIES: ReadonlyMap<string, Float16Policy> = new Map<string, Float16Policy>([
+const POLICIES: ReadonlyMap<string, Float16Policy> = new Map<OpType, Float16Policy>([
   ...each(["Bernoulli", "Celu", "EyeLike", "IsInf", "IsNaN", "MeanVarianceNormalization", "Multinomial"], {
     keep: NO_FLOAT16,
   }),
@@ -140,7 +141,7 @@ const POLICIES: ReadonlyMap<string, Float16Policy> = new Map<string, Float16Poli
 ]);
 
 /** Operators of com.microsoft with a float16 form. */
-const CONTRIB: ReadonlyMap<string, Float16Policy> = new Map<string, Float16Policy>([
+const CONTRIB: ReadonlyMap<string, Float16Policy> = new Map<ContribOpType, Float16Policy>([
   ...each(["BiasGelu", "FastGelu", "Gelu", "GroupQueryAttention", "MultiHeadAttention", "QuickGelu"], {}),
   ...each(["FusedMatMul", "MatMulNBits", "RotaryEmbedding"], { weights: true }),
   ...each(["SkipLayerNormalization", "SkipSimplifiedLayerNormalization"], { weights: true }),
@@ -148,7 +149,7 @@ const CONTRIB: ReadonlyMap<string, Float16Policy> = new Map<string, Float16Polic
 
 const NOTHING: Float16Policy = {};
 
-export function policyOf(node: Node): Float16Policy {
+export function policyOf(node: Pick<Node, "domain" | "opType">): Float16Policy {
   if (node.domain === "") return POLICIES.get(node.opType) ?? NOTHING;
   const contrib = node.domain === "com.microsoft" ? CONTRIB.get(node.opType) : undefined;
   return (

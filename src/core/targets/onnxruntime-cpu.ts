@@ -112,6 +112,9 @@ export const INT8: Readonly<Partial<Record<OpType, Int8Support>>> = {
   Resize: { ...MOVES, refuse: refuseInterpolation },
 };
 
+/** Operators with a kernel that quantizes its input as it runs and multiplies it with a stored int8 weight. */
+export const DYNAMIC_INT8: ReadonlySet<OpType> = new Set<OpType>(["MatMul", "Gemm", "LSTM"]);
+
 /** Float operators of com.microsoft, made by fusing those of ai.onnx, that are replaced by the same integer kernels. */
 const FUSED: ReadonlySet<string> = new Set<ContribOpType>(["FusedConv", "FusedMatMul", "FusedGemm"]);
 

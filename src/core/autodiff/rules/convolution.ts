@@ -11,6 +11,7 @@
 import { dimsOf, type GraphBuilder, int, ints, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
+import type { OpType } from "../../operators/operators.ts";
 import type { GradientRule } from "./gradient-rule.ts";
 
 /** What relates the two sides of a convolution. Every list has one entry for each spatial axis. */
@@ -261,4 +262,6 @@ function transposedGeometry(
   return { ...geometry, padsBefore: before, padsAfter: total.map((t, i) => t - before[i]!) };
 }
 
-export const CONVOLUTION = { Conv: conv, ConvTranspose: convTranspose } as const satisfies Record<string, GradientRule>;
+export const CONVOLUTION = { Conv: conv, ConvTranspose: convTranspose } as const satisfies Partial<
+  Record<OpType, GradientRule>
+>;

@@ -5,6 +5,7 @@
 
 import { float, type GraphBuilder, int } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
+import type { OpType } from "../../operators/operators.ts";
 import type { GradientRule } from "./gradient-rule.ts";
 
 /** x and y are the operator's input and output, d is dL/dy. */
@@ -177,4 +178,4 @@ export const ELEMENTWISE = {
     refuses: (node) => (node.int("exclusive", 0) === 1 ? "exclusive sums" : undefined),
     backward: (g, node, [d]) => [g.op("CumSum", [d!, node.inputs[1]], { reverse: int(1 - node.int("reverse", 0)) })],
   },
-} as const satisfies Record<string, GradientRule>;
+} as const satisfies Partial<Record<OpType, GradientRule>>;

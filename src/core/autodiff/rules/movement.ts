@@ -12,6 +12,7 @@ import {
 } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
+import type { OpType } from "../../operators/operators.ts";
 import type { GradientRule } from "./gradient-rule.ts";
 
 /** The elements stay in order: the gradient takes the input's shape. */
@@ -219,4 +220,4 @@ export const MOVEMENT = {
   Tile: tile,
   DepthToSpace: depthToSpace,
   SpaceToDepth: spaceToDepth,
-} as const satisfies Record<string, GradientRule>;
+} as const satisfies Partial<Record<OpType, GradientRule>>;

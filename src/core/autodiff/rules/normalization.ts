@@ -9,6 +9,7 @@
 
 import { dimsOf, type GraphBuilder, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
+import type { OpType } from "../../operators/operators.ts";
 import type { GradientRule } from "./gradient-rule.ts";
 
 /** A vector of one number per channel, shaped to meet [N, C, …]. */
@@ -102,4 +103,4 @@ function statisticsOf(node: Node, dims: readonly number[], axis: number): readon
 export const NORMALIZATION = {
   BatchNormalization: batchNormalization,
   LayerNormalization: layerNormalization,
-} as const satisfies Record<string, GradientRule>;
+} as const satisfies Partial<Record<OpType, GradientRule>>;

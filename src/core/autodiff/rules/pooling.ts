@@ -3,6 +3,7 @@
 import { dimsOf, type GraphBuilder, int, ints, range, string } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
+import type { OpType } from "../../operators/operators.ts";
 import { type ConvGeometry, convInputGradient, geometryOf } from "./convolution.ts";
 import type { GradientRule } from "./gradient-rule.ts";
 
@@ -124,4 +125,4 @@ export const POOLING = {
       return [g.mul(reached, g.div(dy!, g.sum(reached, spatialAxes(dimsOf(x).length))))];
     },
   },
-} as const satisfies Record<string, GradientRule>;
+} as const satisfies Partial<Record<OpType, GradientRule>>;

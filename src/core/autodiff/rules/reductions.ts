@@ -2,6 +2,7 @@
 
 import { dimsOf, type GraphBuilder, integerInput, normalAxes, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
+import type { OpType } from "../../operators/operators.ts";
 import type { GradientRule } from "./gradient-rule.ts";
 
 interface Reduced {
@@ -76,4 +77,4 @@ export const REDUCTIONS = {
   LogSoftmax: {
     backward: (g, node, [d]) => [g.sub(d!, g.mul(g.exp(node.outputs[0]!), g.sum(d!, [softmaxAxis(node)])))],
   },
-} as const satisfies Record<string, GradientRule>;
+} as const satisfies Partial<Record<OpType, GradientRule>>;

@@ -7,6 +7,7 @@
 import { constantInput, dimsOf, type GraphBuilder, integerInput, normalAxes, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { arrayOf } from "../../onnx/tensor.ts";
+import type { OpType } from "../../operators/operators.ts";
 import type { GradientRule } from "./gradient-rule.ts";
 
 /** Contracts axis `axis` of d (shape `dims`) with the rows of `matrix` [dims[axis], to]. */
@@ -128,4 +129,4 @@ const pad: GradientRule = {
   },
 };
 
-export const RESAMPLING = { Resize: resize, Pad: pad } as const satisfies Record<string, GradientRule>;
+export const RESAMPLING = { Resize: resize, Pad: pad } as const satisfies Partial<Record<OpType, GradientRule>>;

@@ -106,6 +106,11 @@ export function ruleFor(node: Node): OperatorRule | undefined {
   return entryFor(RULES, node);
 }
 
+/** The rule for an operator of ai.onnx, by its name. */
+export function ruleForOperator(opType: string): OperatorRule | undefined {
+  return entryFor(RULES, { domain: "", opType });
+}
+
 function makeRule(opType: OpType): OperatorRule {
   const { runs, activations = first, bias, floatOutput, refuse } = INT8[opType]!;
   const policy = POLICY[opType];
