@@ -59,7 +59,7 @@ test("the operators that dynamic quantization has kernels for are those of the t
     const make = new GraphMaker({ opset: 19 });
     uses[opType]!(make);
     make.output(make.graph.nodes.at(-1)!.outputs[0]!, "y");
-    const pass = dynamicPass({ perChannel: true, pairSafe: false, exclude: { nodes: [], ops: [] } });
+    const pass = dynamicPass({ perChannel: true, reduceRange: false, exclude: { nodes: [], ops: [] } });
     const [note] = compress(make.model, pass).notes;
     assert.equal(note?.outcome, "changed", opType);
     assert.equal(note?.code.startsWith("dynamic_"), DYNAMIC_INT8.has(opType), `${opType}: ${note?.code}`);
