@@ -82,6 +82,12 @@ export const WARNINGS = {
     cause: "`ignore_label` (-100, -1) in the job and in the labels.",
     remedy: "Nothing, if that was meant.",
   },
+  float16_range: {
+    meaning:
+      "Values of the model come near the end of float16, 65504, or pass it, and stayed in float32. Value: the largest magnitude on the samples.",
+    cause: "Activations that are squared, exponentiated or scaled up before they are normalized.",
+    remedy: "Nothing, if the samples are like what the model will see: give an evaluation dataset that is.",
+  },
   layer_errors_incomplete: {
     meaning:
       "Errors were measured for some of the layers only: that takes no longer than a set share of the job. Value: how many were.",

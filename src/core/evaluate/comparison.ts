@@ -17,17 +17,21 @@ export interface Pair {
   close(): Promise<void>;
 }
 
-/** Loads both models, or the compressed one beside an `original` that is loaded. Throws `BrokenModel` when the compressed one does not load. */
+/**
+ * Loads both models, or the compressed one beside an original that is `loaded`. In the form that `rounds` the compressed one is not fused:
+ * onnxruntime 1.30 does not survive all fusions across Casts. Throws `BrokenModel` when the compressed one does not load.
+ */
 export async function openPair(
   openSession: OpenSession,
   paths: { readonly before: string; readonly after: string },
   threads: number,
   loaded?: Session,
+  rounds = false,
 ): Promise<Pair> {
   const original = loaded ?? (await openSession({ path: paths.before }, { threads }));
   let compressed: Session;
   try {
-    compressed = await openSession({ path: paths.after }, { threads });
+    compressed = await openSession({ path: paths.after }, { threads, ...(rounds && { optimization: "basic" }) });
   } catch (error) {
     await original.close();
     throw brokenModel(error);

@@ -60,7 +60,12 @@ export interface EvaluationSpec {
 export interface EvaluateOptions {
   /** Paths of the two models; external data lies beside them. */
   readonly before: { readonly path: string; readonly bytes: number };
-  readonly after: { readonly path: string; readonly bytes: number };
+  readonly after: {
+    readonly path: string;
+    readonly bytes: number;
+    /** The same model in the form that really rounds to float16, if it has one: what it answers is judged by that, its cost by `path`. */
+    readonly roundedPath?: string | undefined;
+  };
   /** Without data the models are compared on synthetic input. */
   readonly data?:
     | { readonly dataset: Dataset; readonly kind: Exclude<JobMetrics["fidelity"]["data"], "synthetic"> }
@@ -157,13 +162,17 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
   let inputs: Inputs;
   let peakAfter: PeakMemory;
   try {
-    inputs = await timed("inputs", () => inputsOf(options, original));
+    inputs = await timed("inputs", () => evaluationInputs(options, original));
     peakAfter = await timed("check", () => checkRuns(original, inputs, (feeds) => peak(paths.after, feeds), signal));
   } catch (error) {
     await original.close();
     throw error;
   }
-  pair = await timed("load_compressed", () => openPair(openSession, paths, options.threads, original));
+  const { roundedPath } = options.after;
+  const judged = roundedPath === undefined ? paths : { ...paths, after: roundedPath };
+  pair = await timed("load_compressed", () =>
+    openPair(openSession, judged, options.threads, original, roundedPath !== undefined),
+  );
   try {
     const comparison = await timed("fidelity", () =>
       compare(pair, inputs, {
@@ -181,7 +190,7 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
     // Without a reference the models are a teacher and a student, whose shapes are the user's business.
     const { layerReference } = options;
     requireSameKind(comparison, layerReference ? shapesByValue(layerReference.model) : () => true);
-    if (options.threads !== threads) {
+    if (options.threads !== threads || roundedPath !== undefined) {
       await pair.close();
       pair = await timed("reload", () => openPair(openSession, paths, threads));
     }
@@ -233,8 +242,14 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
   }
 }
 
-/** The inputs of all runs: the dataset's, or synthetic ones. */
-async function inputsOf(options: EvaluateOptions, original: Session): Promise<Inputs> {
+/**
+ * The inputs that a model is judged by: the dataset's, or synthetic ones. Throws `invalid_dataset` when the data cannot feed the original,
+ * `invalid_params` when a metric has no labels or no synthetic input is found.
+ */
+export async function evaluationInputs(
+  options: Pick<EvaluateOptions, "data" | "spec" | "seed" | "signal">,
+  original: Session,
+): Promise<Inputs> {
   const { data, spec, seed, signal } = options;
   const { batch_size: wanted } = spec.latency;
   if (spec.metric !== null && !data?.dataset.facts.has_labels) {
@@ -287,9 +302,13 @@ async function layerErrorsOf(options: EvaluateOptions, inputs: Inputs): Promise<
   return measureLayerErrors({
     reference: layerReference.model,
     results: layerReference.results,
-    compressed: readModel(after.path),
+    compressed: readModel(after.roundedPath ?? after.path),
     batches: firstSamples(inputs, LAYER_SAMPLES),
-    openModel: (model, options) => openSession({ bytes: modelToBytes(model) }, options),
+    openModel: (model, options) =>
+      openSession(
+        { bytes: modelToBytes(model) },
+        { ...options, ...(after.roundedPath !== undefined && { optimization: "basic" }) },
+      ),
     threads,
     signal,
     onProgress: (fraction) =>

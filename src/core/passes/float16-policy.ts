@@ -25,6 +25,8 @@ export interface Float16Policy {
   readonly absorbs?: true;
   /** |result| is at most this. */
   readonly bound?: number;
+  /** Inputs at whose zeros the result is infinite. */
+  readonly poles?: readonly number[];
   /** What it adds up inside: all of its input, or the squares of it, in the type of its input. */
   readonly sums?: "values" | "squares";
 }
@@ -135,6 +137,8 @@ const POLICIES: ReadonlyMap<string, Float16Policy> = new Map<OpType, Float16Poli
   }),
   ...each(["Clip", "Max", "Min"], { limits: true }),
   ...each(["ArgMax", "ArgMin"], { absorbs: true }),
+  ["Div", { poles: [1] }],
+  ...each(["Log", "Reciprocal"], { poles: [0] }),
   ["Exp", { absorbs: true }],
   ["LogSoftmax", { absorbs: true }],
   ...each(["Softmax", "Hardmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "Softsign"], { absorbs: true, bound: 1 }),

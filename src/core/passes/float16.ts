@@ -14,6 +14,7 @@ import { removeDeadCode } from "./dead-code.ts";
 import { MAX_HALF } from "./float16-exact.ts";
 import { type Kept, keptInFloat32, pinnedInputs, pinnedOutputs } from "./float16-keep.ts";
 import { type KeptReason, policyOf } from "./float16-policy.ts";
+import { MAX_ACTIVATION, MIN_NORMAL, unfitReason, type ValueRanges } from "./float16-range.ts";
 import { EXCLUDED, type Exclusions, exclusionTest, type NoteSink, noteOn, type Pass } from "./pass.ts";
 import { sealWeights } from "./simplify.ts";
 import { bodyInputs, bodyOutputOffset, type DTypes, inferDTypes } from "./value-dtypes.ts";
@@ -22,8 +23,8 @@ export interface Float16Options {
   /** The model's own inputs and outputs stay float32. */
   readonly keepIo: boolean;
   readonly exclude: Exclusions;
-  /** A further reason to keep a node in float32, as a sentence: what was seen on real activations, for instance. */
-  readonly keepFloat32?: (node: Node) => string | undefined;
+  /** What values were on samples: those that float16 cannot hold stay float32, with the nodes on both sides of them. */
+  readonly ranges?: ValueRanges | undefined;
 }
 
 /** The smallest number above zero. */
@@ -138,13 +139,13 @@ class Conversion {
   // ---- which nodes -------------------------------------------------------------------------------------------------
 
   #choose(): void {
-    const { exclude, keepFloat32 } = this.#options;
+    const { exclude } = this.#options;
     const isExcluded = exclusionTest(exclude);
     const visit = (graph: Graph, inExcluded: boolean): void => {
       for (const node of graph.nodes) {
         const excluded = inExcluded || isExcluded(node);
         if (this.#touchesFloat32(node)) {
-          const reason = excluded ? EXCLUDED : (this.#kept.nodes.get(node) ?? this.#otherReason(node, keepFloat32));
+          const reason = excluded ? EXCLUDED : (this.#kept.nodes.get(node) ?? this.#otherReason(node));
           if (!reason) this.#half.add(node);
           else if (reason.message !== "" && !inExcluded)
             this.#note(noteOn(node, "skipped", reason.code, reason.message));
@@ -155,15 +156,20 @@ class Conversion {
     visit(this.#model.graph, false);
   }
 
-  #otherReason(node: Node, keepFloat32: Float16Options["keepFloat32"]): KeptReason | undefined {
-    const message = keepFloat32?.(node);
-    if (message !== undefined) return { code: "range", message };
+  #otherReason(node: Node): KeptReason | undefined {
+    const { ranges } = this.#options;
+    const unfit = ranges && unfitReason(node, ranges);
+    if (unfit) return unfit;
     if (node.bodies().some((body) => !this.#agrees(node, body))) {
       return { code: "unknown_type", message: "The types at the border of its body are not known." };
     }
     for (const [index, value] of node.inputs.entries()) {
       if (!value || !this.#isConstant(value) || pinnedInputs(node).includes(index)) continue;
       const { largest, overflow } = this.#magnitudesOf(value);
+      if (largest > 0 && largest < MIN_NORMAL && isFactor(node, index)) {
+        const message = `"${value.name}" holds at most ${largest.toPrecision(3)}, and float16 loses digits below ${MIN_NORMAL.toPrecision(3)}.`;
+        return { code: "weight_underflow", message };
+      }
       if (overflow === Number.POSITIVE_INFINITY) continue;
       // A limit that no number of float16 reaches is no limit there either.
       if (policyOf(node).limits) continue;
@@ -292,7 +298,8 @@ class Conversion {
 
   /** Whether a value has to be brought into the range of float16 before it is cast: what is infinite there was a number here. */
   #mustLimit(value: Value): boolean {
-    return !this.#isHalf(value) && this.#kept.wide.has(value);
+    if (this.#isHalf(value)) return false;
+    return this.#kept.wide.has(value) || (this.#options.ranges?.get(value.name)?.largest ?? 0) > MAX_ACTIVATION;
   }
 
   #limitNode(value: Value): NodeInit {
@@ -322,6 +329,11 @@ class Conversion {
     this.#constants.set(value, converted);
     return converted;
   }
+}
+
+/** Whether the result is in proportion to input `index`, so that digits lost there are lost. */
+function isFactor(node: Node, index: number): boolean {
+  return node.opType === "Mul" || node.opType === "Div" || (index === 1 && policyOf(node).weights === true);
 }
 
 /** Attributes that name the type an operator gives out. */

@@ -1,4 +1,13 @@
-import type { Dataset, MeasurePeak, Model, Note, OpenModel, OpenSession, StaticEvidence } from "../../core/index.ts";
+import type {
+  Dataset,
+  JobMetrics,
+  MeasurePeak,
+  Model,
+  Note,
+  OpenModel,
+  OpenSession,
+  StaticEvidence,
+} from "../../core/index.ts";
 import type { LocalFile, ProducedFile } from "../tasks.ts";
 import type { TargetName } from "./targets.ts";
 
@@ -54,4 +63,9 @@ export interface Compressed {
   readonly calibrated?: number;
   /** Samples that may judge the result because nothing was chosen by them. */
   readonly unseen?: Dataset | undefined;
+  readonly warnings?: JobMetrics["warnings"];
+  /** The same with more nodes left alone, by their labels. */
+  readonly leaving?: (nodes: ReadonlySet<string>) => Compressed;
+  /** The same, made by more samples: for a result that gives infinity where the original does not. */
+  readonly reconsidered?: (() => Promise<Compressed>) | undefined;
 }

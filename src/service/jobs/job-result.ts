@@ -8,6 +8,7 @@ import {
   type ModelFacts,
   type Note,
   renderReport,
+  roundedForm,
   type StaticEvidence,
   type TrainingMetrics,
 } from "../../core/index.ts";
@@ -51,10 +52,11 @@ export async function judgeResult(
   const { spec, scratch, threads } = request;
   const { files, host, openSession, measurePeak } = environment;
   const { original, model, written } = made;
+  const roundedPath = await writeRounded(made, scratch, environment, signal);
   const measured = await steps.run("evaluate", message, () =>
     evaluateModels({
       before: { path: original.files[0]!.path, bytes: files.sizeOf(original.files) },
-      after: { path: written[0]!.path, bytes: files.sizeOf(written) },
+      after: { path: written[0]!.path, bytes: files.sizeOf(written), roundedPath },
       data: made.data,
       pairs: made.pairs,
       warnings: made.warnings,
@@ -99,4 +101,20 @@ export async function judgeResult(
       accepted: measured.accepted,
     };
   });
+}
+
+/**
+ * Writes the form of the result that really rounds to float16, and answers where it is. There is none of a result without float16, nor
+ * where the original computes in float16: that would have to be rounded too.
+ */
+async function writeRounded(
+  { written, original }: Pick<MadeModel, "written" | "original">,
+  scratch: string,
+  { files }: JobEnvironment,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const rounded = roundedForm(files.openWrittenModel(written[0]!.path));
+  if (!rounded || roundedForm(files.openModel(original.files))) return undefined;
+  const [main] = await files.writeModel(rounded, scratch, "rounded.onnx", { signal });
+  return main!.path;
 }

@@ -1,6 +1,7 @@
 import {
   asSimplified,
   BrokenModel,
+  CoreError,
   calibrationWarnings,
   completeNotes,
   coverageWarnings,
@@ -27,6 +28,7 @@ import {
 import { type FieldError, pointerOf } from "../errors.ts";
 import { type JobInputs, type JobOutcome, type JobRequest, type ProducedFile, TaskError } from "../tasks.ts";
 import { isRounded, isStatic, labelTaskOf, openSamples, type StaticParams } from "./calibration-samples.ts";
+import { compressFloat16Job, isFloat16 } from "./float16-job.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import { judgeResult, type MadeModel } from "./job-result.ts";
 import { createJobSteps, type JobContext, type JobSteps } from "./job-steps.ts";
@@ -56,12 +58,19 @@ const PASSES: {
 
 /** Shares of the whole job that have passed when each step begins. */
 const PASS_STEPS = { load: 0, compress: 0.02, write: 0.05, evaluate: 0.3, report: 0.98 } as const;
+const FLOAT16_STEPS = { load: 0, observe: 0.02, write: 0.2, evaluate: 0.35, report: 0.98 } as const;
 const STATIC_STEPS = {
   ...{ load: 0, prepare: 0.01, equalize: 0.05, calibrate: 0.15, round: 0.3, correct: 0.35 },
   ...{ rank: 0.4, control: 0.5, write: 0.6, evaluate: 0.62, report: 0.98 },
 } as const;
 
 const ROUNDED_STEPS = { load: 0, round: 0.02, write: 0.5, evaluate: 0.55, report: 0.98 } as const;
+
+function startsOf(spec: QuantizeSpec): Readonly<Record<string, number>> {
+  if (isStatic(spec)) return STATIC_STEPS;
+  if (isRounded(spec)) return ROUNDED_STEPS;
+  return isFloat16(spec) ? FLOAT16_STEPS : PASS_STEPS;
+}
 
 /**
  * Compresses a model as the spec asks, writes the result to the scratch directory, and judges it against the original.
@@ -76,21 +85,25 @@ export async function runQuantizeJob(
   const source = request.models[spec.model_id]!;
   const { files, host } = environment;
   const { signal } = context;
-  const starts = isStatic(spec) ? STATIC_STEPS : isRounded(spec) ? ROUNDED_STEPS : PASS_STEPS;
+  const starts = startsOf(spec);
   const steps = createJobSteps<string>(starts, context);
 
   const uploaded = await steps.run("load", "Reading the model", () => files.openModel(source.files));
   const exclude = exclusionsOf(spec, uploaded);
   const { original, finished } = inFloat32(uploaded, spec.params);
-  const compressed = finished(
-    isStatic(spec)
-      ? await compressStaticJob({ ...request, spec }, original, exclude, environment, context, steps)
-      : isRounded(spec)
-        ? await compressRoundedJob({ ...request, spec }, original, exclude, environment, context, steps)
-        : await steps.run("compress", `Applying ${spec.params.method}`, () =>
-            applyPasses(original, spec.params as PassParams, host.target, exclude),
-          ),
-  );
+  const compress = async (): Promise<Compressed> => {
+    if (isStatic(spec)) return compressStaticJob({ ...request, spec }, original, exclude, environment, context, steps);
+    if (isRounded(spec))
+      return compressRoundedJob({ ...request, spec }, original, exclude, environment, context, steps);
+    if (isFloat16(spec)) {
+      const { data } = await judgedBy(request, undefined, environment);
+      return compressFloat16Job({ ...request, spec }, original, exclude, data, environment, context, steps);
+    }
+    return steps.run("compress", `Applying ${spec.params.method}`, () =>
+      applyPasses(original, spec.params as PassParams, host.target, exclude),
+    );
+  };
+  const compressed = finished(await compress());
   const finish = async (compressed: Compressed, written: readonly ProducedFile[]) => {
     const { notes, warnings } = reportOf(uploaded, exclude, compressed);
     const judged = await judgedBy(request, compressed.unseen, environment);
@@ -102,8 +115,8 @@ export async function runQuantizeJob(
         notes,
         remedies: REMEDIES[spec.params.method](spec.params),
         written,
-        ...judged,
-        warnings: [...warnings, ...(judged.warnings ?? [])],
+        data: judged.data,
+        warnings: [...(compressed.warnings ?? []), ...warnings, ...(judged.warnings ?? [])],
         ignoreLabel: spec.evaluation.ignore_label,
         layerReference: compressed.reference,
       },
@@ -118,29 +131,28 @@ export async function runQuantizeJob(
   try {
     return await finish(compressed, written);
   } catch (error) {
-    if (!(error instanceof BrokenModel) || isStatic(spec) || isRounded(spec)) throw error;
-    const params = spec.params as PassParams;
-    const repaired = finished(
-      await repairPasses(original, params, exclude, error, request, environment, context, steps),
-    );
+    if (!(error instanceof CoreError)) throw error;
+    const { leaving, reconsidered } = compressed;
+    if (error instanceof BrokenModel && leaving) {
+      const made = (nodes: ReadonlySet<string>) => finished(leaving(nodes));
+      const repaired = await repair(made, error, request, environment, context, steps);
+      return finish(repaired, await write(repaired.model));
+    }
+    if (error.code !== "non_finite" || !reconsidered) throw error;
+    const repaired = await reconsidered();
     return finish(repaired, await write(repaired.model));
   }
 }
 
-/** What the passes make when they leave alone what onnxruntime does not run. Throws `broken` when that is no single nodes. */
-async function repairPasses(
-  original: Model,
-  params: PassParams,
-  exclude: Exclusions,
+/** What the method makes when it leaves alone what onnxruntime does not run. Throws `broken` when that is no single nodes. */
+async function repair(
+  leaving: NonNullable<Compressed["leaving"]>,
   broken: BrokenModel,
   { scratch, threads }: JobRequest<QuantizeSpec>,
   environment: JobEnvironment,
   { signal }: JobContext,
   steps: JobSteps<string>,
 ): Promise<Compressed> {
-  const { target } = environment.host;
-  const leaving = (kept: ReadonlySet<string>) =>
-    applyPasses(original, params, target, { ...exclude, nodes: [...exclude.nodes, ...kept] });
   const kept = await findBreakingNodes({
     ...{ broken, environment, scratch, threads, signal },
     nodes: [...leaving(new Set()).reference.model.nodes()],
@@ -295,6 +307,7 @@ function applyPasses(original: Model, params: PassParams, host: TargetName, excl
     notes,
     simplified: simple.notes.map(asSimplified),
     reference: { model: simple.model, results: new Map() },
+    leaving: (nodes) => applyPasses(original, params, host, { ...exclude, nodes: [...exclude.nodes, ...nodes] }),
   };
 }
 

@@ -386,7 +386,11 @@ describe("what float16 cannot hold", () => {
     });
     const { notes } = compress(original, float16());
     const [note, ...others] = notes.filter(({ outcome }) => outcome === "skipped");
-    assert.deepEqual([note!.code, note!.op, others.length], ["weight_overflow", "MatMul", 0]);
+    assert.deepEqual([note!.code, note!.op], ["weight_overflow", "MatMul"]);
+    assert.deepEqual(
+      others.map(({ code, op }) => [code, op]),
+      [["weight_underflow", "MatMul"]],
+    );
     assert.match(note!.message, /"large" holds 126000/);
     const kept = await assertConverted(original, { exclude: { nodes: ["matmul_node_1"], ops: [] } }, 4e-3);
     assert.equal(weightBytes(kept).float32, 2 * 64 * 4);
@@ -464,13 +468,16 @@ describe("choices of the job", () => {
     }
   });
 
-  it("a reason given from outside keeps a node", () => {
-    const keepFloat32 = ({ name }: { name: string }) =>
-      name === "tanh_node" ? "Reaches 70000 on the data." : undefined;
-    const { notes } = compress(original(), float16({ keepFloat32 }));
+  it("what float16 cannot hold stays float32, with the nodes on both sides", () => {
+    const names = [...original().nodes()].map(({ outputs }) => outputs[0]!.name);
+    const ranges = new Map([[names[1]!, { largest: 70_000, smallest: 1, elements: 16 }]]);
+    const { notes } = compress(original(), float16({ ranges }));
+    const message = `"${names[1]}" reaches 70000.0 on the samples, and float16 ends at 65504.`;
     assert.deepEqual(
       notes.filter(({ outcome }) => outcome === "skipped"),
-      [{ outcome: "skipped", name: "tanh_node", op: "Tanh", code: "range", message: "Reaches 70000 on the data." }],
+      ["matmul_node", "add_node"].map((name) => ({
+        ...{ outcome: "skipped", name, op: name === "add_node" ? "Add" : "MatMul", code: "range", message },
+      })),
     );
   });
 
