@@ -44,6 +44,7 @@ export { largestUnfit, type ValueRanges } from "./passes/float16-range.ts";
 export { asSimplified, type Exclusions, exclusionTest, type Note, type Pass, runPasses } from "./passes/pass.ts";
 export { roundedForm } from "./passes/rounded.ts";
 export { simplifyPasses } from "./passes/simplify.ts";
+export { unfuse } from "./passes/unfuse.ts";
 export { narrowed, widened } from "./passes/widen.ts";
 export type { Feeds, OpenModel } from "./quantize/calibration/calibrate.ts";
 export { observeRanges } from "./quantize/calibration/value-ranges.ts";

@@ -20,6 +20,7 @@ import {
   runPasses,
   simplifyPasses,
   type UnknownName,
+  unfuse,
   untouchedExclusions,
   type Warning,
   weightOnlyPass,
@@ -297,7 +298,8 @@ const REMEDIES: { readonly [M in Params["method"]]: (params: Params) => readonly
 
 function applyPasses(original: Model, params: PassParams, host: TargetName, exclude: Exclusions): Compressed {
   const pass = PASSES[params.method] as (params: PassParams, target: TargetName, exclude: Exclusions) => Pass;
-  const simple = runPasses(original, simplifyPasses());
+  const inForm = params.method === "float16" ? simplifyPasses() : [...simplifyPasses(), unfuse];
+  const simple = runPasses(original, inForm);
   const { model, notes } = runPasses(simple.model, [
     pass(params, params.target === "auto" ? host : params.target, exclude),
     removeDeadCode,

@@ -6,6 +6,7 @@ import type { Model, Value } from "../../onnx/ir.ts";
 import { removeDeadCode } from "../../passes/dead-code.ts";
 import { checkInvariants, EXCLUDED, type NodeTest, type Note, noteOn, runPasses } from "../../passes/pass.ts";
 import { simplify } from "../../passes/simplify.ts";
+import { unfuse } from "../../passes/unfuse.ts";
 import { inferDTypes } from "../../passes/value-dtypes.ts";
 import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel } from "../calibration/calibrate.ts";
 import { type ActivationObserver, activationRange, type CalibrationMethod } from "../calibration/observers.ts";
@@ -66,10 +67,11 @@ export async function prepareStatic(
       await session.close();
     }
   };
-  const simple = await simplify(model, { evaluate, ...(signal && { signal }) });
+  const simplified = await simplify(model, { evaluate, ...(signal && { signal }) });
+  const simple = runPasses(simplified.model, [unfuse]);
   await inferTypes(simple.model, sample, openModel, signal);
   const { model: prepared, notes } = runPasses(simple.model, [...staticForms, removeDeadCode]);
-  return { model: prepared, notes: [...simple.notes, ...notes] };
+  return { model: prepared, notes: [...simplified.notes, ...notes] };
 }
 
 /** Gives the values of the main graph the dtype and shape that onnxruntime infers, or else the dtype and rank that they have on `sample`. */
