@@ -21,6 +21,8 @@ export interface OfflineDistillation {
   /** Null trains the student on labels alone. */
   readonly teacher: Model | null;
   readonly student: Model;
+  /** How it is taken apart for training, where that is not `createTrainable`'s way; losses read the values `watch`. */
+  readonly takeApart?: (watch: readonly string[]) => TrainableModel;
   /** Draw the student's weights anew instead of keeping the ones it came with. */
   readonly reinitialize: boolean;
   readonly loss: DistillationLoss;
@@ -53,6 +55,7 @@ export async function distillOffline(spec: OfflineDistillation, hooks: PhaseHook
   checkLabels(spec);
   checkTeacher(spec);
   const start = (watch: readonly string[]) =>
+    spec.takeApart?.(watch) ??
     createTrainable(spec.student, { watch, ...(spec.reinitialize && { reinitializeSeed: seed }) });
   const student = start([...new Set(loss.hints.map((hint) => hint.student))]);
   const metric = spec.metric ?? agreementWith(loss, pairs[0]!);

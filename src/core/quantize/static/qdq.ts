@@ -16,7 +16,8 @@ export const MIN_OPSET = 13;
 
 export interface QdqScheme {
   readonly activationDType: "uint8" | "int8";
-  readonly weights: WeightOptions;
+  /** `marked`: weights, and biases of their scale, stay in float behind an Identity each, for somebody else to round. */
+  readonly weights: WeightOptions | "marked";
   /** Weights by name that are rounded already; all others are rounded to nearest. */
   readonly rounded?: RoundedWeights | undefined;
 }
@@ -38,9 +39,28 @@ export interface EmittedWeight {
   readonly readers: readonly string[];
 }
 
+/** A weight that was left in float, and what must be known to round it. Values go by their names. */
+export interface MarkedWeight {
+  /** The constant. */
+  readonly weight: string;
+  /** Of its output channels. */
+  readonly axis: number;
+  /** The Identity outputs that layers read instead of it. */
+  readonly markers: readonly string[];
+  /** Biases that are added to products of the weight with activations of a scale, also named. */
+  readonly biases: readonly {
+    readonly bias: string;
+    readonly inputScale: string;
+    /** Set where the kernel takes int32 only: behind it. Elsewhere onnxruntime rounds the bias when it loads the model. */
+    readonly marker: string | undefined;
+  }[];
+}
+
 export interface Emission {
   readonly results: ResultNames;
   readonly weights: readonly EmittedWeight[];
+  /** Of the scheme `marked`. */
+  readonly marked: readonly MarkedWeight[];
 }
 
 /**
@@ -91,6 +111,7 @@ class Emitter {
   readonly #dequantized = new Map<Graph, Map<Value, Value>>();
   readonly #constants = new Map<string, Value>();
   readonly #emitted: EmittedWeight[] = [];
+  readonly #marked: MarkedWeight[] = [];
 
   constructor(
     placement: Placement,
@@ -114,10 +135,14 @@ class Emitter {
     for (const unit of units) if (unit.node.opType === "HardSigmoid") this.#lowerHardSigmoid(unit);
     for (const entry of values.values()) this.#insertPair(entry);
     for (const [value, { base }] of aliases) this.#redirect(value, values.get(base)!);
-    for (const weight of weights) this.#quantizeWeight(weight);
+    const { weights: options } = this.#scheme;
+    for (const weight of weights) {
+      if (options === "marked") this.#markWeight(weight);
+      else this.#quantizeWeight(weight, options);
+    }
     for (const node of this.#activations.keys()) this.#quantizeConstantOperands(node);
     this.#removeUnread(units);
-    return { results: this.#results(originalNames), weights: this.#emitted };
+    return { results: this.#results(originalNames), weights: this.#emitted, marked: this.#marked };
   }
 
   /** Values that are read in rounded form only, and what their readers read. */
@@ -216,12 +241,12 @@ class Emitter {
    * The bias stays as it is where the output is quantized: onnxruntime rounds it to the int32 that the kernel takes, at load, for which the scale of
    * the weight has been chosen. A kernel that gives out float takes codes only.
    */
-  #quantizeWeight({ weight, operand, readers }: SharedWeight): void {
+  #quantizeWeight({ weight, operand, readers }: SharedWeight, options: WeightOptions): void {
     const uses = readers.map(({ unit, inputScale }): BiasUse => ({ bias: biasOf(unit)?.constant, inputScale }));
     const inputLimits = largestOf(readers.map(({ input }) => this.#inputLimits(input)));
     const rounded = this.#scheme.rounded?.get(weight.name);
     const context: WeightContext = { layout: operand, uses, inputLimits, rounded };
-    const quantized = quantizeWeight(weight.constant!, context, this.#scheme.weights);
+    const quantized = quantizeWeight(weight.constant!, context, options);
     this.#emitted.push({
       name: weight.name,
       weight: weight.constant!,
@@ -245,6 +270,33 @@ class Emitter {
       }
       if (unit.biasAdd) subtractNegatedBias(unit);
     });
+  }
+
+  #markWeight({ weight, operand, readers }: SharedWeight): void {
+    const mark = (node: Node, index: number): string => {
+      const input = node.inputs[index]!;
+      const marker = node.graph.insertBefore(node, {
+        opType: "Identity",
+        inputs: [input],
+        outputs: [node.graph.model.freshName(`${input.name}_marked`)],
+      }).outputs[0]!;
+      marker.retype("float32", input.constant!.dims);
+      node.setInput(index, marker);
+      return marker.name;
+    };
+    const biases: MarkedWeight["biases"][number][] = [];
+    const markers = readers.map(({ unit, input, inputScale }) => {
+      const { node, rule } = unit;
+      const bias = biasOf(unit);
+      if (bias?.constant) {
+        const isInteger = this.#placement.values.get(unit.outputs[0]!)?.integer === true;
+        const marker = isInteger || rule.bias === undefined ? undefined : mark(node, rule.bias);
+        biases.push({ bias: bias.name, inputScale: this.#scale(input.graph, inputScale).name, marker });
+        if (!isInteger && unit.biasAdd) subtractNegatedBias(unit);
+      }
+      return mark(node, operand.input);
+    });
+    this.#marked.push({ weight: weight.name, axis: operand.axis, markers, biases });
   }
 
   /**

@@ -28,7 +28,7 @@ import {
   type Unit,
 } from "./placement.ts";
 import { pointwiseFunction } from "./pointwise.ts";
-import { type Emission, emitQdq } from "./qdq.ts";
+import { type Emission, emitQdq, type QdqScheme } from "./qdq.ts";
 import { storeFloatWeights } from "./storage.ts";
 
 export interface StaticOptions {
@@ -128,6 +128,22 @@ export interface StaticResult {
 
 /** A quantized copy of `model`. Nothing is computed yet: weights are rounded when their bytes are asked for. */
 export function quantizeStatic(model: Model, calibration: Calibration, options: StaticOptions): StaticResult {
+  const { finish, marked: _, ...result } = placeStatic(model, calibration, options, options);
+  return { ...result, notes: finish(result.model) };
+}
+
+export interface PlacedStatic extends Omit<StaticResult, "notes">, Pick<Emission, "marked"> {
+  /** Stores the weights that are still in float, of this model or a copy, and says what became of every node. */
+  readonly finish: (model: Model) => readonly Note[];
+}
+
+/** The same without what comes last: float weights are not stored yet. With `marked` weights none is rounded. */
+export function placeStatic(
+  model: Model,
+  calibration: Calibration,
+  options: StaticOptions,
+  weightOptions: QdqScheme["weights"],
+): PlacedStatic {
   const ranges = rangesOf(calibration, options);
   const codes = codeRange(options.activationDType);
   const excludeNodes = new Map(options.excludeNodes);
@@ -154,14 +170,17 @@ export function quantizeStatic(model: Model, calibration: Calibration, options: 
     const computeLayers = placement.units
       .filter(({ rule, quantized }) => quantized && rule.kind === "compute")
       .map(({ node }) => node.name);
-    const { results, weights } = emitQdq(copy, placement, params, (name) => channelMaxima(name, calibration), {
+    const emission = emitQdq(copy, placement, params, (name) => channelMaxima(name, calibration), {
       activationDType: options.activationDType,
-      weights: options,
+      weights: weightOptions,
       rounded: options.rounded,
     });
-    const notes = storeFloatWeights(copy, placed, { ...options, excludeNodes });
-    checkInvariants(copy, "static quantization");
-    return { model: copy, layers, computeLayers, results, weights, notes };
+    const finish = (quantized: Model) => {
+      const notes = storeFloatWeights(quantized, placed, { ...options, excludeNodes });
+      checkInvariants(quantized, "static quantization");
+      return notes;
+    };
+    return { model: copy, layers, computeLayers, ...emission, finish };
   }
 }
 

@@ -1,0 +1,370 @@
+/**
+ * Quantization in training: the graph that will be deployed, with float weights that are rounded in every step, ŵ = s·round(clip(w/s, qmin,
+ * qmax)), and with the pairs of QuantizeLinear and DequantizeLinear of its activations as they are. Gradients pass rounding straight through.
+ *
+ * All scales are learned along (LSQ, Esser et al. 2020: dŵ/ds = round(w/s) − w/s inside the range, qmin or qmax outside; it follows from
+ * the operators). A scale is kept as s = s₀·exp(t), with t from 0 and s₀ from calibration or from the least squared error of a weight: it stays
+ * positive, and a step of Adam changes it by a part of itself, whatever its size (LSQ scales the gradient instead, which Adam would undo).
+ */
+import { CoreError } from "../errors.ts";
+import { GraphBuilder } from "../onnx/graph-builder.ts";
+import type { Model, Node, Value } from "../onnx/ir.ts";
+import { elementCount, floatsOf, integersOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import { roundHalfEven } from "../quantize/params.ts";
+import type { MarkedWeight } from "../quantize/static/qdq.ts";
+import { allocateParameters, type Floats } from "../train/adam-kernel.ts";
+import { liveTensor, type Parameter } from "../train/parameters.ts";
+import { createTrainable, exportTrained, type TrainableModel, type TrainedValues } from "../train/trainable.ts";
+import { addStoredWeight, type WeightBits, weightRange } from "./stored-weights.ts";
+
+export interface FakeQuantizeOptions {
+  readonly weightBits: WeightBits;
+  /** Of those that the model has in pairs of Q/DQ of 8 bits. */
+  readonly activationBits: 8 | 4;
+  /** For processors that add pairs of 8-bit products in 16 bits: weights keep one bit free. */
+  readonly reduceRange: boolean;
+  /** Values of the graph, other than outputs, that losses read. */
+  readonly watch?: readonly string[];
+}
+
+/** A scale that is learned: `initial` · exp(the parameter). */
+interface LearnedScale {
+  readonly parameter: string;
+  readonly initial: Floats;
+}
+
+export interface FakeQuantized {
+  readonly trainable: TrainableModel;
+  /** The model with these values, its weights rounded and stored in few bits. */
+  finish(values?: TrainedValues): Model;
+}
+
+/**
+ * `model` has its activations in pairs of Q/DQ, or none, and its weights in float behind markers. Throws `unsupported` as `createTrainable`
+ * does, and where a marked weight is inside the body of an If, Loop or Scan.
+ */
+export function fakeQuantize(
+  model: Model,
+  marked: readonly MarkedWeight[],
+  options: FakeQuantizeOptions,
+): FakeQuantized {
+  const range = rangeOf(options);
+  const base = createTrainable(model, { watch: options.watch ?? [], freezeStatistics: true });
+  const { graph } = base.graph;
+  const g = new GraphBuilder(graph);
+  const parameters: Parameter[] = [];
+
+  /** s₀·exp(t) as a value of shape `dims`, at the front of the graph. */
+  const learn = (name: string, initial: Floats, dims: readonly number[]): { scale: Value; learned: LearnedScale } => {
+    const input = graph.addInput(graph.model.freshName(`${name}/log_scale`), "float32", dims);
+    const [arrays] = allocateParameters([initial.length]);
+    const fan = { in: 1, out: 1 };
+    parameters.push({ name: input.name, role: "scale", dims, ...arrays!, fan, rectified: false });
+    const start = graph.addInitializer(`${name}/initial_scale`, tensorOf("float32", dims, initial));
+    return { scale: g.mul(start, g.exp(input)), learned: { parameter: input.name, initial } };
+  };
+
+  const weights = new Map<MarkedWeight, LearnedScale>();
+  const activations = new Map<string, LearnedScale>();
+  const simulated: (() => void)[] = [];
+  const front = graph.prepend({ opType: "Identity", inputs: [graph.inputs[0]], outputs: 1 });
+  g.before(front, () => {
+    for (const entry of marked) {
+      const weight = valueNamed(graph, entry.weight);
+      const dims = weight.constant?.dims ?? (weight.shape as readonly number[]);
+      const data = base.parameters.find(({ name }) => name === entry.weight)?.data ?? floatsOf(weight.constant!);
+      const beside = dims.map((_, i) => (i === entry.axis ? dims[i]! : 1));
+      const initial = initialScales(data, dims, entry.axis, range, smallestScales(model, entry));
+      const { scale, learned } = learn(entry.weight, initial, beside);
+      const q = g.op("Round", [
+        g.op("Clip", [g.div(weight, scale), g.scalar(range.min, weight), g.scalar(range.max, weight)]),
+      ]);
+      const rounded = g.mul(q, scale);
+      for (const name of entry.markers) replaceMarker(markerNamed(graph, name), rounded);
+      weights.set(entry, learned);
+    }
+    const ratio = options.activationBits === 4 ? STEPS_RATIO : 1;
+    for (const [name, pairs] of activationScales(base.graph)) {
+      const initial = Float32Array.from(floatsOf(pairs[0]!.inputs[1]!.constant!), (scale) => scale * ratio);
+      const { scale, learned } = learn(name, initial, []);
+      for (const node of pairs) {
+        if (options.activationBits === 8) node.setInput(1, scale);
+        else simulated.push(() => g.before(node, () => simulateFourBits(g, node, scale)));
+      }
+      activations.set(name, learned);
+    }
+  });
+  graph.remove(front);
+  for (const simulate of simulated) simulate();
+  for (const { biases } of marked) {
+    for (const { marker } of biases) {
+      if (marker === undefined) continue;
+      const node = markerNamed(graph, marker);
+      replaceMarker(node, node.inputs[0]!);
+    }
+  }
+  const live = parameters.map((parameter) => [parameter.name, liveTensor(parameter)]);
+  const trainable: TrainableModel = {
+    ...base,
+    parameters: [...base.parameters, ...parameters],
+    feeds: { ...base.feeds, ...Object.fromEntries(live) },
+  };
+  return {
+    trainable,
+    finish: (values = trainable) => finish({ trainable, values, weights, activations, options }),
+  };
+}
+
+function rangeOf({ weightBits, reduceRange }: FakeQuantizeOptions): { readonly min: number; readonly max: number } {
+  return weightBits === 8 && reduceRange ? { min: -63, max: 63 } : weightRange(weightBits);
+}
+
+function valueNamed(graph: Model["graph"], name: string): Value {
+  const value =
+    graph.inputs.find((it) => it.name === name) ??
+    [...graph.initializers].find((it) => it.name === name) ??
+    graph.nodes.flatMap(({ outputs }) => outputs).find((it) => it.name === name);
+  if (!value) throw notInMainGraph(name);
+  return value;
+}
+
+function markerNamed(graph: Model["graph"], name: string): Node {
+  const node = graph.nodes.find(({ outputs }) => outputs[0]?.name === name);
+  if (!node) throw notInMainGraph(name);
+  return node;
+}
+
+function notInMainGraph(name: string): CoreError {
+  const message = `The weight "${name}" is inside the body of an If, Loop or Scan, where it cannot be trained: exclude its node.`;
+  return new CoreError("unsupported", message, name);
+}
+
+function replaceMarker(marker: Node, value: Value): void {
+  marker.graph.replaceUses(marker.outputs[0]!, value);
+  marker.graph.remove(marker);
+}
+
+/** The constants that scale activations, by name, and the nodes that read them. */
+function activationScales(model: Model): ReadonlyMap<string, readonly Node[]> {
+  const found = new Map<string, Node[]>();
+  for (const node of model.graph.nodes) {
+    if (node.opType !== "QuantizeLinear" && node.opType !== "DequantizeLinear") continue;
+    const [x, scale] = node.inputs;
+    if (x!.constant || !scale!.constant || elementCount(scale!.constant.dims) !== 1) continue;
+    const nodes = found.get(scale!.name) ?? [];
+    nodes.push(node);
+    found.set(scale!.name, nodes);
+  }
+  return found;
+}
+
+/** Scales of a weight below which its biases, at their scale, would need more than 31 bits: |b| / (s_x·2³⁰). */
+function smallestScales(model: Model, { biases }: MarkedWeight): Float64Array | undefined {
+  let floors: Float64Array | undefined;
+  for (const { bias, inputScale } of biases) {
+    const values = floatsOf(valueNamed(model.graph, bias).constant!);
+    const [scale] = floatsOf(valueNamed(model.graph, inputScale).constant!);
+    floors ??= new Float64Array(values.length);
+    for (const [c, b] of values.entries()) floors[c] = Math.max(floors[c]!, Math.abs(b) / (scale! * 2 ** 30));
+  }
+  return floors;
+}
+
+/** Parts of the largest weight that are tried as the end of the range. */
+const SHARES = Array.from({ length: 81 }, (_, i) => 1 - i / 100);
+
+/** For each output channel the scale of the least squared error, out of those that clip nothing to those that clip the upper 80 %. */
+function initialScales(
+  data: Float32Array,
+  dims: readonly number[],
+  axis: number,
+  range: { readonly min: number; readonly max: number },
+  floors: Float64Array | undefined,
+): Floats {
+  const channels = dims[axis]!;
+  const inner = elementCount(dims.slice(axis + 1));
+  const scales = new Float32Array(channels);
+  const row = new Float32Array(data.length / channels);
+  for (let c = 0; c < channels; c++) {
+    let [length, largest] = [0, 0];
+    for (let start = c * inner; start < data.length; start += channels * inner) {
+      for (let i = start; i < start + inner; i++) {
+        row[length++] = data[i]!;
+        largest = Math.max(largest, Math.abs(data[i]!));
+      }
+    }
+    let [best, least] = [largest / range.max, Number.POSITIVE_INFINITY];
+    for (const share of largest > 0 ? SHARES : []) {
+      const scale = (share * largest) / range.max;
+      let error = 0;
+      for (const w of row) {
+        const q = Math.min(Math.max(Math.round(w / scale), range.min), range.max);
+        error += (w - scale * q) ** 2;
+      }
+      if (error < least) [best, least] = [scale, error];
+    }
+    scales[c] = Math.max(best, floors?.[c] ?? 0);
+  }
+  // A channel of zeros is exact at any scale.
+  const usual = scales.reduce((a, b) => Math.max(a, b), 0) || 1;
+  return scales.map((scale) => (scale > 0 ? scale : usual));
+}
+
+// ---- the trained model -----------------------------------------------------------------------------------------------
+
+function finish({
+  trainable,
+  values,
+  weights,
+  activations,
+  options,
+}: {
+  readonly trainable: TrainableModel;
+  readonly values: TrainedValues;
+  readonly weights: ReadonlyMap<MarkedWeight, LearnedScale>;
+  readonly activations: ReadonlyMap<string, LearnedScale>;
+  readonly options: FakeQuantizeOptions;
+}): Model {
+  const model = exportTrained(trainable, values);
+  const { graph } = model;
+  const learned = new Map(values.parameters.map(({ name, data }) => [name, data]));
+  const scaleOf = ({ parameter, initial }: LearnedScale) =>
+    initial.map((scale, i) => Math.fround(scale * Math.exp(learned.get(parameter)![i]!)));
+  const inputScales = new Map<string, number>();
+  for (const [name, pairs] of activationScales(model)) {
+    const scale = scaleOf(activations.get(name)!)[0]!;
+    inputScales.set(name, scale);
+    const value = graph.addInitializer(name, tensorOf("float32", [], [scale]));
+    for (const node of pairs) {
+      node.setInput(1, value);
+      if (options.activationBits === 4) limitToFourBits(node);
+    }
+  }
+  const range = rangeOf(options);
+  for (const [entry, scale] of weights) {
+    const scales = scaleOf(scale);
+    const { dims, q } = roundedWeight(valueNamed(graph, entry.weight).constant!, entry.axis, scales, range);
+    const stored = addStoredWeight(graph, entry.weight, q, dims, options.weightBits);
+    const scaleValue = graph.addInitializer(`${entry.weight}_scale`, tensorOf("float32", [scales.length], scales));
+    for (const name of entry.markers) {
+      dequantizeAt(markerNamed(graph, name), stored, scaleValue, entry.axis, inputScales.size > 0);
+    }
+    for (const bias of entry.biases) {
+      if (bias.marker !== undefined)
+        storeBias(graph, bias.bias, bias.marker, scales, inputScales.get(bias.inputScale)!);
+    }
+  }
+  removeUnreadConstants(graph);
+  return model;
+}
+
+function roundedWeight(
+  weight: Tensor,
+  axis: number,
+  scales: Float32Array,
+  { min, max }: { readonly min: number; readonly max: number },
+): { readonly dims: readonly number[]; readonly q: Int8Array<ArrayBuffer> } {
+  const { dims } = weight;
+  const inner = elementCount(dims.slice(axis + 1));
+  const data = floatsOf(weight);
+  // As the simulation computes it: w/s is rounded to float32 first.
+  const q = Int8Array.from(data, (w, i) => {
+    const scale = scales[Math.floor(i / inner) % scales.length]!;
+    return Math.min(Math.max(roundHalfEven(Math.fround(w / scale)), min), max);
+  });
+  return { dims, q };
+}
+
+/**
+ * With quantized activations, DequantizeLinear, which becomes part of an integer kernel. Without, plain operators, which onnxruntime computes once
+ * when it loads the model.
+ */
+function dequantizeAt(marker: Node, q: Value, scale: Value, axis: number, isFused: boolean): void {
+  const { graph } = marker;
+  const dims = marker.inputs[0]!.constant!.dims;
+  const g = new GraphBuilder(graph);
+  const value = g.before(marker, () => {
+    if (isFused) return g.op("DequantizeLinear", [q, scale], { axis: { type: "int", value: axis } });
+    const beside = dims.map((_, i) => (i === axis ? dims[i]! : 1));
+    return g.mul(g.cast(q, "float32"), g.reshape(scale, beside));
+  });
+  value.retype("float32", dims);
+  replaceMarker(marker, value);
+}
+
+function storeBias(
+  graph: Model["graph"],
+  name: string,
+  marker: string,
+  scales: Float32Array,
+  inputScale: number,
+): void {
+  const node = markerNamed(graph, marker);
+  const bias = floatsOf(node.inputs[0]!.constant!);
+  const biasScales = scales.map((scale) => Math.fround(scale * inputScale));
+  const q = Int32Array.from(bias, (b, c) => {
+    const value = roundHalfEven(b / biasScales[c]!);
+    return Math.min(Math.max(value, -(2 ** 31)), 2 ** 31 - 1);
+  });
+  const stored = graph.addInitializer(`${name}_q`, tensorOf("int32", [bias.length], q));
+  const scale = graph.addInitializer(`${name}_scale`, tensorOf("float32", [bias.length], biasScales));
+  const dequantize = node.graph.insertBefore(node, {
+    opType: "DequantizeLinear",
+    inputs: [stored, scale],
+    outputs: 1,
+    attrs: { axis: { type: "int", value: 0 } },
+  });
+  replaceMarker(node, dequantize.outputs[0]!);
+}
+
+function removeUnreadConstants(graph: Model["graph"]): void {
+  for (const value of [...graph.initializers]) {
+    if (value.useCount === 0 && !value.isGraphOutput) graph.removeInitializer(value);
+  }
+}
+
+// ---- activations of 4 bits -------------------------------------------------------------------------------------------
+
+/** 255 steps of 8 bits to 15 of 4. */
+const STEPS_RATIO = 17;
+
+/** Where a zero point among 256 values is among 16, counted from the lowest of `dtype`. */
+function narrowed(zero: Tensor): { readonly dtype: "int8" | "uint8"; readonly value: number; readonly low: number } {
+  const isSigned = zero.dtype === "int8";
+  const [low, lowest] = isSigned ? [-8, -128] : [0, 0];
+  const value = low + roundHalfEven((integersOf(zero)[0]! - lowest) / STEPS_RATIO);
+  return { dtype: isSigned ? "int8" : "uint8", value, low };
+}
+
+/** One half of a pair in float: q = clip(round(x/s) + z, …) or (q − z)·s. onnxruntime's binding cannot give out values of 4 bits. */
+function simulateFourBits(g: GraphBuilder, node: Node, scale: Value): void {
+  const [x, , zero] = node.inputs;
+  const { value, low } = narrowed(zero!.constant!);
+  const made =
+    node.opType === "QuantizeLinear"
+      ? g.op("Clip", [g.add(g.op("Round", [g.div(x!, scale)]), value), g.scalar(low, x!), g.scalar(low + 15, x!)])
+      : g.mul(g.sub(x!, value), scale);
+  made.retype("float32", node.outputs[0]!.shape);
+  g.graph.replaceUses(node.outputs[0]!, made);
+  g.graph.remove(node);
+}
+
+/**
+ * Lets a pair tell 16 values apart, in 8 bits, which integer kernels read: onnxruntime has none for 4. What QuantizeLinear gives out beyond
+ * those values is clipped.
+ */
+function limitToFourBits(node: Node): void {
+  const { graph } = node;
+  const { dtype, value, low } = narrowed(node.inputs[2]!.constant!);
+  const integer = (name: string, number: number) => graph.addInitializer(name, tensorOf(dtype, [], [number]));
+  node.setInput(2, integer(node.inputs[2]!.name, value));
+  if (node.opType !== "QuantizeLinear") return;
+  const q = node.outputs[0]!;
+  const clip = graph.insertAfter(node, {
+    opType: "Clip",
+    inputs: [q, integer("least", low), integer("largest", low + 15)],
+    outputs: 1,
+  });
+  clip.outputs[0]!.retype(dtype, q.shape);
+  for (const use of [...q.uses]) if (use.node !== clip) use.node.setInput(use.index, clip.outputs[0]!);
+}

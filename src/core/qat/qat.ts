@@ -1,0 +1,165 @@
+/** Quantization-aware training: from a float model to one in few bits that was trained with the rounding in it. */
+import { distillOffline, type OfflineDistillation, type OfflineResult } from "../distill/offline.ts";
+import { CoreError } from "../errors.ts";
+import type { Model } from "../onnx/ir.ts";
+import { removeDeadCode } from "../passes/dead-code.ts";
+import { type Note, noteOn, runPasses } from "../passes/pass.ts";
+import type { Feeds, OpenModel } from "../quantize/calibration/calibrate.ts";
+import { calibrate } from "../quantize/static/calibration.ts";
+import { type Refusal, ruleFor } from "../quantize/static/operators.ts";
+import type { MarkedWeight, ResultNames } from "../quantize/static/qdq.ts";
+import { placeStatic, prepareStatic, type StaticOptions } from "../quantize/static/quantize-static.ts";
+import type { PhaseHooks } from "../train/phases.ts";
+import { type FakeQuantized, type FakeQuantizeOptions, fakeQuantize } from "./fake-quantize.ts";
+import type { WeightBits } from "./stored-weights.ts";
+
+export interface QatOptions extends Pick<StaticOptions, "method" | "percentile" | "activationDType" | "excludeOps"> {
+  readonly bits: { readonly weights: WeightBits; readonly activations: 8 | 4 | null };
+  /** For processors that add pairs of 8-bit products in 16 bits. */
+  readonly reduceRange: boolean;
+  readonly excludeNodes: ReadonlyMap<string, Refusal>;
+}
+
+/** A model that is ready to be trained with the rounding in it. */
+export interface QatModel {
+  /** In the form that is quantized, in float. */
+  readonly float: Model;
+  /** The same with rounded activations; its outputs have the names of `float`'s. */
+  readonly graph: Model;
+  readonly results: ResultNames;
+  fakeQuantize(watch: readonly string[]): FakeQuantized;
+  /** A quantized model as it goes out: what is still float is stored in 8 bits. Says what became of every node. */
+  finish(model: Model): { readonly model: Model; readonly notes: readonly Note[] };
+  /** What was said while the model was brought into form. */
+  readonly prepared: readonly Note[];
+}
+
+/**
+ * Calibrates `model` on `batches`, and places the rounding. Throws `invalid_dataset` without a batch, `unsupported` where what would have to be
+ * trained cannot be, `invalid_model` and `cancelled` as onnxruntime does.
+ */
+export async function prepareQat(
+  model: Model,
+  batches: () => AsyncIterable<Feeds>,
+  options: QatOptions,
+  runtime: { readonly openModel: OpenModel; readonly threads?: number; readonly signal?: AbortSignal },
+): Promise<QatModel> {
+  const sample = await firstOf(batches());
+  const { model: float, notes: prepared } = await prepareStatic(model, sample, runtime);
+  const { bits } = options;
+  const fake = {
+    weightBits: bits.weights,
+    activationBits: bits.activations ?? 8,
+    reduceRange: options.reduceRange,
+  } as const;
+  if (bits.activations === null) {
+    const graph = float.clone();
+    const { marked, notes } = markWeights(graph, options);
+    return {
+      ...{ float, graph, prepared, results: new Map() },
+      fakeQuantize: (watch) => checked(graph, marked, { ...fake, watch }),
+      finish: (quantized) => ({ model: runPasses(quantized, [removeDeadCode]).model, notes }),
+    };
+  }
+  const calibration = await calibrate(float, batches(), runtime);
+  const placement: StaticOptions = {
+    method: options.method,
+    percentile: options.percentile,
+    activationDType: options.activationDType,
+    perChannel: true,
+    avoidSaturation: options.reduceRange,
+    excludeNodes: options.excludeNodes,
+    ...(options.excludeOps && { excludeOps: options.excludeOps }),
+  };
+  const placed = placeStatic(float, calibration, placement, "marked");
+  const graph = placed.model;
+  const { marked } = placed.emitted;
+  return {
+    ...{ float, graph, prepared, results: placed.results },
+    fakeQuantize: (watch) => checked(graph, marked, { ...fake, watch }),
+    finish(quantized) {
+      const notes = placed.finish(quantized).map((note) => describeBits(note, bits));
+      return { model: runPasses(quantized, [removeDeadCode]).model, notes };
+    },
+  };
+}
+
+async function firstOf(batches: AsyncIterable<Feeds>): Promise<Feeds> {
+  for await (const feeds of batches) return feeds;
+  throw new CoreError("invalid_dataset", "There are no samples to calibrate with.");
+}
+
+function checked(graph: Model, marked: readonly MarkedWeight[], options: FakeQuantizeOptions): FakeQuantized {
+  if (marked.length > 0) return fakeQuantize(graph, marked, options);
+  throw new CoreError("unsupported", "The model has no layer that could compute with weights in few bits.");
+}
+
+function describeBits(note: Note, { weights, activations }: QatOptions["bits"]): Note {
+  if (note.code !== "quantized" || (weights === 8 && activations === 8)) return note;
+  const message = `It computes in 8 bits, on activations of ${activations} bits with weights of ${weights}.`;
+  return { ...note, message };
+}
+
+/** Marks the weights of all layers, whose activations stay as they are. */
+function markWeights(
+  model: Model,
+  { excludeNodes, excludeOps, bits }: QatOptions,
+): { readonly marked: readonly MarkedWeight[]; readonly notes: readonly Note[] } {
+  const found = new Map<string, { readonly axis: number; readonly markers: string[] }>();
+  const notes: Note[] = [];
+  for (const node of [...model.graph.nodes]) {
+    const rule = ruleFor(node);
+    const operand = rule?.kind === "compute" ? rule.weight?.(node) : undefined;
+    if (!rule || !operand) continue;
+    const excluded: Refusal | undefined = excludeOps?.has(node.opType)
+      ? { code: "excluded", message: "Its operator is excluded by the job." }
+      : excludeNodes.get(node.name);
+    const refusal = excluded ?? rule.refuse?.(node);
+    if (refusal) {
+      notes.push(noteOn(node, "skipped", refusal.code, refusal.message));
+      continue;
+    }
+    const weight = node.inputs[operand.input]!;
+    const key = `${operand.axis} ${weight.name}`;
+    const entry = found.get(key) ?? { axis: operand.axis, markers: [] };
+    found.set(key, entry);
+    const name = model.freshName(`${weight.name}_marked`);
+    const marker = model.graph.insertBefore(node, { opType: "Identity", inputs: [weight], outputs: [name] });
+    marker.outputs[0]!.retype("float32", weight.constant!.dims);
+    node.setInput(operand.input, marker.outputs[0]!);
+    entry.markers.push(name);
+    notes.push(noteOn(node, "changed", "quantized", `Its weights have ${bits.weights} bits; it computes in float.`));
+  }
+  const marked = [...found].map(([key, entry]) => ({ weight: key.slice(key.indexOf(" ") + 1), ...entry, biases: [] }));
+  return { marked, notes };
+}
+
+export interface QatResult extends Pick<QatModel, "float" | "results" | "prepared"> {
+  readonly model: Model;
+  readonly notes: readonly Note[];
+  /** Its metrics are those of the simulation: the student before is quantized and not trained. */
+  readonly training: OfflineResult;
+}
+
+/**
+ * Trains `qat` on a teacher's outputs, on labels, or both, as an offline distillation does, and quantizes what comes of it. Throws as
+ * `distillOffline` does.
+ */
+export async function trainQat(
+  qat: QatModel,
+  spec: Omit<OfflineDistillation, "student" | "takeApart" | "reinitialize" | "baseline">,
+  hooks: PhaseHooks,
+): Promise<QatResult> {
+  let student: FakeQuantized | undefined;
+  const takeApart = (watch: readonly string[]) => {
+    student = qat.fakeQuantize(watch);
+    return student.trainable;
+  };
+  const training = await distillOffline(
+    { ...spec, student: qat.graph, takeApart, reinitialize: false, baseline: false },
+    hooks,
+  );
+  const { model, notes } = qat.finish(student!.finish(training.run.values));
+  const { float, results, prepared } = qat;
+  return { model, notes, training, float, results, prepared };
+}

@@ -1,0 +1,60 @@
+/**
+ * Weights of 8, 4 and 2 bits as constants that an integer kernel reads. onnxruntime fuses DequantizeLinear with a kernel where it reads int8,
+ * and folds everything in front of it when it loads the model: so fewer bits are stored in fewer bytes, and turned into int8 by plain
+ * operators that exist in every opset. Only the file is smaller than with int8; speed and memory are the same.
+ *
+ * Several values share a byte. Each has a part of the tensor of its own, the first the lowest bits: with p values to a byte, part i
+ * of a tensor of n elements is [i·m, (i + 1)·m), m = ⌈n / p⌉, and byte j = Σ (q[i·m + j] − qmin) · 2^(bits·i), exact in float32.
+ */
+import { GraphBuilder, int } from "../onnx/graph-builder.ts";
+import type { Graph, Value } from "../onnx/ir.ts";
+import { elementCount, tensorOf } from "../onnx/tensor.ts";
+
+export type WeightBits = 8 | 4 | 2;
+
+/** The least and the largest value of symmetric weights: −127 … 127, −8 … 7, −2 … 1. */
+export function weightRange(bits: WeightBits): { readonly min: number; readonly max: number } {
+  const max = 2 ** (bits - 1) - 1;
+  return { min: bits === 8 ? -max : -max - 1, max };
+}
+
+/** Smaller weights take less room in int8 than with the operators that unpack them. */
+const MIN_PACKED_ELEMENTS = 2048;
+
+/** `q` as an int8 value at the front of `graph`, stored in `bits`. */
+export function addStoredWeight(
+  graph: Graph,
+  name: string,
+  q: Int8Array<ArrayBuffer>,
+  dims: readonly number[],
+  bits: WeightBits,
+): Value {
+  const count = elementCount(dims);
+  if (bits === 8 || count < MIN_PACKED_ELEMENTS) {
+    return graph.addInitializer(`${name}_q`, tensorOf("int8", dims, q));
+  }
+  const perByte = 8 / bits;
+  const length = Math.ceil(count / perByte);
+  const { min } = weightRange(bits);
+  const bytes = new Uint8Array(length);
+  for (let i = 0; i < count; i++) bytes[i % length]! += (q[i]! - min) * 2 ** (bits * Math.floor(i / length));
+  const packed = graph.addInitializer(`${name}_q${bits}`, tensorOf("uint8", [length], bytes));
+  const g = new GraphBuilder(graph);
+  const first = graph.nodes[0];
+  const unpack = () => {
+    let rest = g.cast(packed, "float32");
+    const parts: Value[] = [];
+    for (let i = perByte - 1; i > 0; i--) {
+      const part = g.op("Floor", [g.mul(rest, 2 ** (-bits * i))]);
+      rest = g.sub(rest, g.mul(part, 2 ** (bits * i)));
+      parts.unshift(part);
+    }
+    const all = g.op("Concat", [rest, ...parts], { axis: int(0) });
+    const used = length * perByte === count ? all : g.op("Slice", [all, g.shape([0]), g.shape([count])]);
+    const signed = g.add(g.reshape(used, dims), min);
+    const int8 = g.op("Cast", [signed], { to: int(3) });
+    int8.retype("int8", dims);
+    return int8;
+  };
+  return first ? g.before(first, unpack) : unpack();
+}
