@@ -84,7 +84,7 @@ for (const width of widths.split(",")) {
       weights: Number(weights) as 8 | 4 | 2,
       activations: activations === "f" ? null : (Number(activations) as 8 | 4),
     },
-    ...{ method: "mse", percentile: 99.999, activationDType: "uint8", reduceRange: false, excludeNodes: new Map() },
+    ...{ method: "mse", percentile: 99.999, activationDType: "uint8", reduceRange: false },
   };
   const batches = async function* () {
     for (let i = 0; i < 256; i += 32) yield samples.gather(Array.from({ length: 32 }, (_, j) => i + j)).feeds;

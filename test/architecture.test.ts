@@ -80,6 +80,17 @@ const LAYERS: readonly Layer[] = [
     packages: [],
   },
   {
+    of: "src/core/qat/",
+    may: [
+      ...SHARED,
+      "src/core/onnx/",
+      "src/core/passes/",
+      "src/core/quantize/",
+      "src/core/train/",
+      "src/core/distill/",
+    ],
+  },
+  {
     of: "src/core/distill/",
     may: [...SHARED, "src/core/onnx/", "src/core/passes/", "src/core/train/"],
     types: ["src/core/runtime/", "src/core/data/"],
@@ -108,7 +119,7 @@ const LAYERS: readonly Layer[] = [
     of: "src/core/index.ts",
     may: [
       ...SHARED,
-      ...["onnx", "passes", "quantize", "autodiff", "train", "distill", "data", "evaluate"].map(
+      ...["onnx", "passes", "quantize", "autodiff", "train", "distill", "qat", "data", "evaluate"].map(
         (it) => `src/core/${it}/`,
       ),
     ],

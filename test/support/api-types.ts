@@ -1157,7 +1157,142 @@ export interface components {
             steps: components["schemas"]["EffectivePipelineStep"][];
         };
         EffectivePipelineStep: components["schemas"]["EffectiveQuantizeStep"] | components["schemas"]["EffectiveDistillStep"];
-        EffectiveQuantizeParams: components["schemas"]["EffectiveFloat16Params"] | components["schemas"]["EffectiveDynamicParams"] | components["schemas"]["EffectiveStaticParams"] | components["schemas"]["EffectiveWeightOnlyParams"];
+        /** @description Weights of 4 and 2 bits are stored in 4 and 2, and turned into 8 when the model is loaded: integer kernels read 8. So do activations of 4. */
+        EffectiveQatBits: {
+            /**
+             * @default 8
+             * @enum {integer}
+             */
+            weights: 8 | 4 | 2;
+            /**
+             * @description Null leaves activations, and the arithmetic, in float.
+             * @default 8
+             */
+            activations: (8 | 4) | null;
+        };
+        /** quantization-aware training */
+        EffectiveQatParams: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "qat";
+            /** @description What is calibrated and trained on. */
+            dataset_id: string;
+            bits: components["schemas"]["EffectiveQatBits"];
+            /**
+             * @description How scales are found: `lsq` learns them with the weights (Esser et al. 2020).
+             * @default lsq
+             * @enum {string}
+             */
+            algorithm: "lsq";
+            /**
+             * @description Whose outputs are learned: `self` is the float model itself, which needs no labels; or the id of a model; null for none.
+             * @default self
+             */
+            teacher: string | null;
+            /** @description When it is not given: the outputs of the teacher by `mse`; without a teacher, the labels. */
+            loss?: components["schemas"]["EffectiveDistillLoss"];
+            /**
+             * @description Instead of `training.epochs`.
+             * @default null
+             */
+            epochs: number | null;
+            training: components["schemas"]["EffectiveQatTraining"];
+            /**
+             * Format: int64
+             * @description How many samples are calibrated on first.
+             * @default 128
+             */
+            samples: number;
+            /**
+             * @default mse
+             * @enum {string}
+             */
+            calibration: "minmax" | "moving_average" | "percentile" | "entropy" | "mse";
+            /**
+             * @description Share of the values that `percentile` keeps.
+             * @default 99.999
+             */
+            percentile: number;
+            /**
+             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
+             * @default []
+             */
+            exclude_nodes: string[];
+            /**
+             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
+             * @default []
+             */
+            exclude_ops: string[];
+            /**
+             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @default auto
+             * @enum {string}
+             */
+            target: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed: number;
+        };
+        EffectiveQatTraining: {
+            /**
+             * Format: int64
+             * @default 3
+             */
+            epochs: number;
+            /**
+             * Format: int64
+             * @default 64
+             */
+            batch_size: number;
+            /**
+             * @description `sgd` has a momentum of 0.9.
+             * @default adamw
+             * @enum {string}
+             */
+            optimizer: "sgd" | "adam" | "adamw";
+            /** @description When it is not given: 0.0001 for weights of 8 bits, 0.001 for fewer, which have further to go. */
+            learning_rate?: number;
+            /**
+             * @default cosine
+             * @enum {string}
+             */
+            schedule: "constant" | "step" | "cosine" | "onecycle";
+            /**
+             * Format: int64
+             * @default 0
+             */
+            warmup_steps: number;
+            /** @default 0 */
+            weight_decay: number;
+            /**
+             * @description Largest norm of the gradient.
+             * @default null
+             */
+            gradient_clip: number | null;
+            /**
+             * @description Share of the samples that is held out, to keep the weights of the epoch that is best on them.
+             * @default 0.1
+             */
+            validation_split: number;
+            /**
+             * @description Decay of a moving average of the weights, which is then validated and exported.
+             * @default null
+             */
+            average_decay: number | null;
+            /**
+             * @description Stop after so many epochs without a better one.
+             * @default null
+             */
+            patience: number | null;
+            /** @default null */
+            augmentation: components["schemas"]["EffectiveAugmentation"] | null;
+        };
+        EffectiveQuantizeParams: components["schemas"]["EffectiveFloat16Params"] | components["schemas"]["EffectiveDynamicParams"] | components["schemas"]["EffectiveStaticParams"] | components["schemas"]["EffectiveWeightOnlyParams"] | components["schemas"]["EffectiveQatParams"];
         /** @description Compresses the model of the step before. */
         EffectiveQuantizeStep: {
             /**
@@ -2085,6 +2220,145 @@ export interface components {
             /** @description Every field that is wrong. */
             errors?: components["schemas"]["FieldError"][];
         };
+        /**
+         * @description Weights of 4 and 2 bits are stored in 4 and 2, and turned into 8 when the model is loaded: integer kernels read 8. So do activations of 4.
+         * @default {}
+         */
+        QatBits: {
+            /**
+             * @default 8
+             * @enum {integer}
+             */
+            weights?: 8 | 4 | 2;
+            /**
+             * @description Null leaves activations, and the arithmetic, in float.
+             * @default 8
+             */
+            activations?: (8 | 4) | null;
+        };
+        /** quantization-aware training */
+        QatParams: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "qat";
+            /** @description What is calibrated and trained on. */
+            dataset_id: string;
+            bits?: components["schemas"]["QatBits"];
+            /**
+             * @description How scales are found: `lsq` learns them with the weights (Esser et al. 2020).
+             * @default lsq
+             * @enum {string}
+             */
+            algorithm?: "lsq";
+            /**
+             * @description Whose outputs are learned: `self` is the float model itself, which needs no labels; or the id of a model; null for none.
+             * @default self
+             */
+            teacher?: string | null;
+            /** @description When it is not given: the outputs of the teacher by `mse`; without a teacher, the labels. */
+            loss?: components["schemas"]["DistillLoss"];
+            /**
+             * @description Instead of `training.epochs`.
+             * @default null
+             */
+            epochs?: number | null;
+            /** @default {} */
+            training?: components["schemas"]["QatTraining"];
+            /**
+             * Format: int64
+             * @description How many samples are calibrated on first.
+             * @default 128
+             */
+            samples?: number;
+            /**
+             * @default mse
+             * @enum {string}
+             */
+            calibration?: "minmax" | "moving_average" | "percentile" | "entropy" | "mse";
+            /**
+             * @description Share of the values that `percentile` keeps.
+             * @default 99.999
+             */
+            percentile?: number;
+            /**
+             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
+             * @default []
+             */
+            exclude_nodes?: string[];
+            /**
+             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
+             * @default []
+             */
+            exclude_ops?: string[];
+            /**
+             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @default auto
+             * @enum {string}
+             */
+            target?: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed?: number;
+        };
+        QatTraining: {
+            /**
+             * Format: int64
+             * @default 3
+             */
+            epochs?: number;
+            /**
+             * Format: int64
+             * @default 64
+             */
+            batch_size?: number;
+            /**
+             * @description `sgd` has a momentum of 0.9.
+             * @default adamw
+             * @enum {string}
+             */
+            optimizer?: "sgd" | "adam" | "adamw";
+            /** @description When it is not given: 0.0001 for weights of 8 bits, 0.001 for fewer, which have further to go. */
+            learning_rate?: number;
+            /**
+             * @default cosine
+             * @enum {string}
+             */
+            schedule?: "constant" | "step" | "cosine" | "onecycle";
+            /**
+             * Format: int64
+             * @default 0
+             */
+            warmup_steps?: number;
+            /** @default 0 */
+            weight_decay?: number;
+            /**
+             * @description Largest norm of the gradient.
+             * @default null
+             */
+            gradient_clip?: number | null;
+            /**
+             * @description Share of the samples that is held out, to keep the weights of the epoch that is best on them.
+             * @default 0.1
+             */
+            validation_split?: number;
+            /**
+             * @description Decay of a moving average of the weights, which is then validated and exported.
+             * @default null
+             */
+            average_decay?: number | null;
+            /**
+             * @description Stop after so many epochs without a better one.
+             * @default null
+             */
+            patience?: number | null;
+            /** @default null */
+            augmentation?: components["schemas"]["Augmentation"] | null;
+        };
         QuantizeJob: {
             id: string;
             /** @constant */
@@ -2127,7 +2401,7 @@ export interface components {
             /** @description With every default filled in. */
             effective_params: components["schemas"]["EffectiveQuantizeParams"];
         };
-        QuantizeParams: components["schemas"]["Float16Params"] | components["schemas"]["DynamicParams"] | components["schemas"]["StaticParams"] | components["schemas"]["WeightOnlyParams"];
+        QuantizeParams: components["schemas"]["Float16Params"] | components["schemas"]["DynamicParams"] | components["schemas"]["StaticParams"] | components["schemas"]["WeightOnlyParams"] | components["schemas"]["QatParams"];
         QuantizePlan: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -2376,7 +2650,7 @@ export interface components {
             history: components["schemas"]["EpochRecord"][];
             /**
              * Format: int64
-             * @description The epoch that the student's weights are from.
+             * @description The epoch that the student's weights are from; 0: none was better than the start (`qat`).
              */
             best_epoch: number;
             /** @description `top1`, `top5` or `mse` against labels; without labels `teacher_agreement` or `teacher_mse`. */

@@ -13,7 +13,7 @@ export function training(report: Report, draw: DrawChart): Content {
   return section(
     "Training",
     html`<p class="muted">${plural(history.length, "epoch")} at ${significant(samples_per_second)} samples a second on
-${environment.cpu}; the weights are those of epoch ${best_epoch}.${
+${environment.cpu}; ${best_epoch === 0 ? "no epoch was better than the start, whose weights were kept" : `the weights are those of epoch ${best_epoch}`}.${
       training.baseline_history ? " Baseline: the same student from the same start, trained on the labels alone." : ""
     }</p>`,
     comparison(report, training),

@@ -66,6 +66,8 @@ export function fakeQuantize(
 
   const weights = new Map<MarkedWeight, LearnedScale>();
   const activations = new Map<string, LearnedScale>();
+  /** By the names of weights, and of the constants that scale activations. */
+  const scales = new Map<string, Value>();
   const simulated: (() => void)[] = [];
   const front = graph.prepend({ opType: "Identity", inputs: [graph.inputs[0]], outputs: 1 });
   g.before(front, () => {
@@ -82,6 +84,7 @@ export function fakeQuantize(
       const rounded = g.mul(q, scale);
       for (const name of entry.markers) replaceMarker(markerNamed(graph, name), rounded);
       weights.set(entry, learned);
+      scales.set(entry.weight, scale);
     }
     const ratio = options.activationBits === 4 ? STEPS_RATIO : 1;
     for (const [name, pairs] of activationScales(base.graph)) {
@@ -92,17 +95,22 @@ export function fakeQuantize(
         else simulated.push(() => g.before(node, () => simulateFourBits(g, node, scale)));
       }
       activations.set(name, learned);
+      scales.set(name, scale);
+    }
+  });
+  g.before(front, () => {
+    for (const { weight, biases } of marked) {
+      for (const { bias, inputScale, marker } of biases) {
+        if (marker === undefined) continue;
+        // int32 at the scale of the products.
+        const scale = g.mul(g.reshape(scales.get(weight)!, [-1]), scales.get(inputScale)!);
+        const rounded = g.mul(g.op("Round", [g.div(valueNamed(graph, bias), scale)]), scale);
+        replaceMarker(markerNamed(graph, marker), rounded);
+      }
     }
   });
   graph.remove(front);
   for (const simulate of simulated) simulate();
-  for (const { biases } of marked) {
-    for (const { marker } of biases) {
-      if (marker === undefined) continue;
-      const node = markerNamed(graph, marker);
-      replaceMarker(node, node.inputs[0]!);
-    }
-  }
   const live = parameters.map((parameter) => [parameter.name, liveTensor(parameter)]);
   const trainable: TrainableModel = {
     ...base,

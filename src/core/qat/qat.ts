@@ -1,23 +1,27 @@
 /** Quantization-aware training: from a float model to one in few bits that was trained with the rounding in it. */
-import { distillOffline, type OfflineDistillation, type OfflineResult } from "../distill/offline.ts";
+import type { Distillation } from "../distill/distillation.ts";
+import { agreementWith, judgeNetwork } from "../distill/judge.ts";
+import { pairOutputs, teacherValues } from "../distill/objective.ts";
+import { distillOffline, type OfflineDistillation } from "../distill/offline.ts";
+import { openTeacher } from "../distill/teacher.ts";
 import { CoreError } from "../errors.ts";
 import type { Model } from "../onnx/ir.ts";
 import { removeDeadCode } from "../passes/dead-code.ts";
-import { type Note, noteOn, runPasses } from "../passes/pass.ts";
+import { EXCLUDED, type Note, noteOn, runPasses } from "../passes/pass.ts";
 import type { Feeds, OpenModel } from "../quantize/calibration/calibrate.ts";
 import { calibrate } from "../quantize/static/calibration.ts";
-import { type Refusal, ruleFor } from "../quantize/static/operators.ts";
+import { ruleFor } from "../quantize/static/operators.ts";
 import type { MarkedWeight, ResultNames } from "../quantize/static/qdq.ts";
 import { placeStatic, prepareStatic, type StaticOptions } from "../quantize/static/quantize-static.ts";
 import type { PhaseHooks } from "../train/phases.ts";
+import { splitSamples } from "../train/samples.ts";
 import { type FakeQuantized, type FakeQuantizeOptions, fakeQuantize } from "./fake-quantize.ts";
 import type { WeightBits } from "./stored-weights.ts";
 
-export interface QatOptions extends Pick<StaticOptions, "method" | "percentile" | "activationDType" | "excludeOps"> {
+export interface QatOptions extends Pick<StaticOptions, "method" | "percentile" | "activationDType" | "isExcluded"> {
   readonly bits: { readonly weights: WeightBits; readonly activations: 8 | 4 | null };
   /** For processors that add pairs of 8-bit products in 16 bits. */
   readonly reduceRange: boolean;
-  readonly excludeNodes: ReadonlyMap<string, Refusal>;
 }
 
 /** A model that is ready to be trained with the rounding in it. */
@@ -67,13 +71,12 @@ export async function prepareQat(
     percentile: options.percentile,
     activationDType: options.activationDType,
     perChannel: true,
-    avoidSaturation: options.reduceRange,
-    excludeNodes: options.excludeNodes,
-    ...(options.excludeOps && { excludeOps: options.excludeOps }),
+    reduceRange: options.reduceRange,
+    ...(options.isExcluded && { isExcluded: options.isExcluded }),
   };
   const placed = placeStatic(float, calibration, placement, "marked");
   const graph = placed.model;
-  const { marked } = placed.emitted;
+  const { marked } = placed;
   return {
     ...{ float, graph, prepared, results: placed.results },
     fakeQuantize: (watch) => checked(graph, marked, { ...fake, watch }),
@@ -103,7 +106,7 @@ function describeBits(note: Note, { weights, activations }: QatOptions["bits"]):
 /** Marks the weights of all layers, whose activations stay as they are. */
 function markWeights(
   model: Model,
-  { excludeNodes, excludeOps, bits }: QatOptions,
+  { isExcluded, bits }: QatOptions,
 ): { readonly marked: readonly MarkedWeight[]; readonly notes: readonly Note[] } {
   const found = new Map<string, { readonly axis: number; readonly markers: string[] }>();
   const notes: Note[] = [];
@@ -111,10 +114,7 @@ function markWeights(
     const rule = ruleFor(node);
     const operand = rule?.kind === "compute" ? rule.weight?.(node) : undefined;
     if (!rule || !operand) continue;
-    const excluded: Refusal | undefined = excludeOps?.has(node.opType)
-      ? { code: "excluded", message: "Its operator is excluded by the job." }
-      : excludeNodes.get(node.name);
-    const refusal = excluded ?? rule.refuse?.(node);
+    const refusal = isExcluded?.(node) ? EXCLUDED : rule.refuse?.(node);
     if (refusal) {
       notes.push(noteOn(node, "skipped", refusal.code, refusal.message));
       continue;
@@ -138,7 +138,9 @@ export interface QatResult extends Pick<QatModel, "float" | "results" | "prepare
   readonly model: Model;
   readonly notes: readonly Note[];
   /** Its metrics are those of the simulation: the student before is quantized and not trained. */
-  readonly training: OfflineResult;
+  readonly training: Distillation;
+  /** False when no epoch was better than the start on the samples that were held out: then `model` is quantized and not trained. */
+  readonly helped: boolean;
 }
 
 /**
@@ -155,11 +157,39 @@ export async function trainQat(
     student = qat.fakeQuantize(watch);
     return student.trainable;
   };
+  const start = qat.fakeQuantize([]);
   const training = await distillOffline(
     { ...spec, student: qat.graph, takeApart, reinitialize: false, baseline: false },
     hooks,
   );
-  const { model, notes } = qat.finish(student!.finish(training.run.values));
+  const helped = await isBetter(training, start, spec, hooks, qat.graph);
+  const { model, notes } = qat.finish(helped ? student!.finish(training.run.values) : start.finish());
   const { float, results, prepared } = qat;
-  return { model, notes, training, float, results, prepared };
+  return { model, notes, training, helped, float, results, prepared };
+}
+
+/** Whether the best epoch was better than the start, on the samples that were held out; true where none were. */
+async function isBetter(
+  { run }: Distillation,
+  start: FakeQuantized,
+  spec: Omit<OfflineDistillation, "student" | "takeApart" | "reinitialize" | "baseline">,
+  { openSession, signal }: PhaseHooks,
+  graph: Model,
+): Promise<boolean> {
+  const { loss, teacher: model } = spec;
+  const { seed, threads, batchSize } = spec.training;
+  const { validation } = splitSamples(spec.samples, spec.validationSplit, seed);
+  if (run.bestMetric === null || !validation) return true;
+  const pairs = pairOutputs((model ?? graph).graph.outputs, graph.graph.outputs, loss.outputs);
+  const metric = spec.metric ?? agreementWith(loss, pairs[0]!);
+  const read = teacherValues({ ...loss, klWeight: 1 }, pairs);
+  const teacher =
+    metric.readsComputedTargets && model ? await openTeacher(model, read, { openSession, threads }) : null;
+  try {
+    const judge = { samples: validation, metric, batchSize, threads, openSession, signal, teacher };
+    const before = (await judgeNetwork(judge, start.trainable))!;
+    return metric.better === "higher" ? run.bestMetric >= before : run.bestMetric <= before;
+  } finally {
+    await teacher?.close();
+  }
 }

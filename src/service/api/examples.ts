@@ -137,6 +137,20 @@ export const createTrainingJobRequest = {
   name: "from scratch",
 };
 
+export const createQatJobRequest = {
+  type: "quantize",
+  model_id: modelId,
+  params: {
+    method: "qat",
+    dataset_id: datasetId,
+    bits: { weights: 4, activations: 8 },
+    training: { epochs: 3, batch_size: 64, learning_rate: 0.0005 },
+  },
+  evaluation: { dataset_id: "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5b" },
+  acceptance: { max_metric_drop: 0.01 },
+  name: "rec, trained in 4 bits",
+};
+
 export const createPipelineJobRequest = {
   type: "pipeline",
   params: {

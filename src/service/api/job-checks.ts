@@ -13,7 +13,14 @@ import { type CalibratedSpec, isRounded, isStatic, labelTaskOf, splitSamples } f
 import { evaluationLabels, labelledOutputs, trainingLabels } from "../jobs/distill-labels.ts";
 import { type LabelTask, labelUse } from "../jobs/label-use.ts";
 import { referencesIn } from "../jobs/resources.ts";
-import type { DistillSpec, JobSpec, QuantizeSpec, SingleSpec } from "../jobs/spec.ts";
+import {
+  asDistillation,
+  type DistillSpec,
+  isQat,
+  type JobSpec,
+  type QuantizeSpec,
+  type SingleSpec,
+} from "../jobs/spec.ts";
 import { checkDistillation } from "./distill-checks.ts";
 import { checkPipeline } from "./pipeline-checks.ts";
 import type { StoredResources } from "./stored-resources.ts";
@@ -31,6 +38,7 @@ export function checkJob(spec: JobSpec, stored: StoredResources): readonly Field
 }
 
 function checkSingle(spec: SingleSpec, stored: StoredResources): readonly FieldError[] {
+  if (isQat(spec)) return checkDistill(asDistillation(spec), stored).map(ofQat);
   return spec.type === "quantize" ? checkQuantization(spec, stored) : checkDistill(spec, stored);
 }
 
@@ -63,6 +71,12 @@ function checkRunnable({ facts: { inputs, outputs } }: ModelRecord, pointer: str
           ),
         ]),
   ];
+}
+
+/** A problem of a quantization-aware training that was checked as a distillation. */
+function ofQat({ pointer, ...problem }: FieldError): FieldError {
+  const own = { "/params/teacher_model_id": "/params/teacher", "/params/student/model_id": "/model_id" }[pointer];
+  return { ...problem, pointer: own ?? pointer };
 }
 
 function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldError[] {

@@ -63,6 +63,7 @@ export const createJob = defineOperation({
   examples: {
     "application/json": {
       quantize: examples.createJobRequest,
+      qat: examples.createQatJobRequest,
       distill: examples.createDistillJobRequest,
       train: examples.createTrainingJobRequest,
       pipeline: examples.createPipelineJobRequest,

@@ -132,7 +132,9 @@ const EpochRecord = z
 const TrainingMetrics = z
   .object({
     history: z.array(EpochRecord),
-    best_epoch: Count.meta({ description: "The epoch that the student's weights are from." }),
+    best_epoch: Count.meta({
+      description: "The epoch that the student's weights are from; 0: none was better than the start (`qat`).",
+    }),
     metric: z.string().nullable().meta({
       description: "`top1`, `top5` or `mse` against labels; without labels `teacher_agreement` or `teacher_mse`.",
     }),

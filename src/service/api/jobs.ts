@@ -85,7 +85,9 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
       refuse(await inspector.exclusions(stored.models.get(spec.model_id)!, { nodes, ops }));
     }
     const isUnsure = steps.some((step) => step.type === "distill" && needsPlan(step, partiesOf(step, stored)));
-    if (isUnsure || (spec.type === "pipeline" && excludes)) await plan();
+    // Facts do not tell whether what is trained with rounding can be: its graph is another than the model's.
+    const hasQat = steps.some(({ type, params }) => type === "quantize" && params.method === "qat");
+    if (isUnsure || hasQat || (spec.type === "pipeline" && excludes)) await plan();
   }
 
   function checkWebhook({ url }: { readonly url: string }): void {

@@ -7,6 +7,7 @@ import {
   distillOffline,
   type Model,
   OPTIMIZERS,
+  type PhaseHooks,
   parameterCount,
   SCHEDULES,
   type TrainingMetrics,
@@ -18,7 +19,7 @@ import { openDistillInputs } from "./distill-inputs.ts";
 import { ignoredLabels } from "./distill-labels.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import { judgeResult } from "./job-result.ts";
-import { createJobSteps, type JobContext } from "./job-steps.ts";
+import { createJobSteps, type JobContext, type JobSteps } from "./job-steps.ts";
 import type { DistillSpec } from "./spec.ts";
 
 type Params = DistillSpec["params"];
@@ -41,7 +42,7 @@ export async function runDistillJob(
 ): Promise<JobOutcome> {
   const { spec, scratch, threads } = request;
   const { params } = spec;
-  const { files, openSession } = environment;
+  const { files } = environment;
   const { signal } = context;
   const steps = createJobSteps(STEP_STARTS, context);
 
@@ -64,22 +65,7 @@ export async function runDistillJob(
         metric: inputs.metric,
         baseline: params.baseline,
       },
-      {
-        openSession,
-        signal,
-        checkpointEveryMs: CHECKPOINT_EVERY_MS,
-        resumeFrom: Object.fromEntries(
-          Object.entries(request.checkpoints).map(([phase, file]) => [phase, files.readBytes(file)]),
-        ),
-        async saveCheckpoint(phase, bytes) {
-          const path = await files.writeCheckpoint(scratch, phase, bytes);
-          // Undefined: the last one is still being stored. The work would only be done again from there.
-          if (path !== undefined) context.news({ kind: "checkpoint", name: phase, path });
-        },
-        onProgress: ({ phase, fraction, message }) => steps.progress("train", fraction, `${nameOf(phase)}: ${message}`),
-        onEpoch: (phase, record) =>
-          context.news({ kind: "metric", data: { phase: nameOf(phase), epochs: params.training.epochs, ...record } }),
-      },
+      trainingHooks(request, params, environment, context, steps, nameOf),
     ),
   );
   const written = await steps.run("write", "Writing the student", () =>
@@ -104,6 +90,31 @@ export async function runDistillJob(
     context,
     steps,
   );
+}
+
+/** How a run of training tells of itself and keeps its checkpoints; `nameOf` is what users know a phase by. */
+export function trainingHooks(
+  { checkpoints, scratch }: Pick<JobRequest, "checkpoints" | "scratch">,
+  { training }: Pick<Params, "training">,
+  { files, openSession }: JobEnvironment,
+  { signal, news }: JobContext,
+  steps: JobSteps<"train">,
+  nameOf: (phase: string) => string,
+): PhaseHooks {
+  return {
+    openSession,
+    signal,
+    checkpointEveryMs: CHECKPOINT_EVERY_MS,
+    resumeFrom: Object.fromEntries(Object.entries(checkpoints).map(([phase, file]) => [phase, files.readBytes(file)])),
+    async saveCheckpoint(phase, bytes) {
+      const path = await files.writeCheckpoint(scratch, phase, bytes);
+      // Undefined: the last one is still being stored. The work would only be done again from there.
+      if (path !== undefined) news({ kind: "checkpoint", name: phase, path });
+    },
+    onProgress: ({ phase, fraction, message }) => steps.progress("train", fraction, `${nameOf(phase)}: ${message}`),
+    onEpoch: (phase, record) =>
+      news({ kind: "metric", data: { phase: nameOf(phase), epochs: training.epochs, ...record } }),
+  };
 }
 
 /** Samples of a dataset that a plan reads: enough to derive a student from, and to run every model once. */
@@ -155,7 +166,7 @@ function refuseObjective(error: unknown): never {
   throw new TaskError({ code, message, ...(subject !== undefined && { subject }), fields: [field] }, { cause: error });
 }
 
-function lossOf(spec: DistillSpec): DistillationLoss {
+export function lossOf(spec: DistillSpec): DistillationLoss {
   const { loss } = spec.params;
   return {
     ignoreLabel: ignoredLabels(spec).training,
@@ -171,7 +182,7 @@ function lossOf(spec: DistillSpec): DistillationLoss {
   };
 }
 
-function settingsOf({ training, seed }: Params, threads: number): TrainingSettings {
+export function settingsOf({ training, seed }: Pick<Params, "training" | "seed">, threads: number): TrainingSettings {
   const { augmentation } = training;
   return {
     epochs: training.epochs,
@@ -196,7 +207,7 @@ function settingsOf({ training, seed }: Params, threads: number): TrainingSettin
   };
 }
 
-function trainingMetrics({ run, baseline, metrics }: Distillation): TrainingMetrics {
+export function trainingMetrics({ run, baseline, metrics }: Distillation): TrainingMetrics {
   return {
     history: run.history,
     best_epoch: run.bestEpoch,

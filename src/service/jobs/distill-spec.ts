@@ -64,7 +64,7 @@ const Hint = z
   })
   .meta({ id: "Hint", description: "A value inside the student that is to become like one inside the teacher." });
 
-const DistillLoss = z
+export const DistillLoss = z
   .strictObject({
     temperature: z.number().gt(0).max(1000).default(4),
     kl_weight: Weight.default(0.9).meta({ description: "Of the teacher's outputs. 0 trains on labels alone." }),
@@ -121,6 +121,17 @@ const Training = z
     augmentation: Augmentation.nullable().default(null),
   })
   .meta({ id: "Training" });
+
+/** To a model that is trained already, with the rounding in it. */
+export const QatTraining = Training.extend({
+  epochs: Training.shape.epochs.unwrap().default(3),
+  batch_size: Training.shape.batch_size.unwrap().default(64),
+  learning_rate: Training.shape.learning_rate.unwrap().optional().meta({
+    description: "When it is not given: 0.0001 for weights of 8 bits, 0.001 for fewer, which have further to go.",
+  }),
+  schedule: Training.shape.schedule.unwrap().default("cosine"),
+  weight_decay: Training.shape.weight_decay.unwrap().default(0),
+}).meta({ id: "QatTraining" });
 
 export const OfflineDistillParams = z
   .strictObject({

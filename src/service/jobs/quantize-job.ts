@@ -34,14 +34,15 @@ import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import { judgeResult, type MadeModel } from "./job-result.ts";
 import { createJobSteps, type JobContext, type JobSteps } from "./job-steps.ts";
 import { labelUse, labelWarnings, withLabelUse } from "./label-use.ts";
+import { planQatJob, trainQatJob } from "./qat-job.ts";
 import { findBreakingNodes } from "./repair.ts";
 import { compressRoundedJob, weightOptions } from "./rounded-job.ts";
-import type { QuantizeSpec } from "./spec.ts";
+import { isQat, type QatSpec, type QuantizeSpec } from "./spec.ts";
 import { compressStaticJob, planStaticJob } from "./static-job.ts";
 import { TARGETS, type TargetName } from "./targets.ts";
 
 type Params = QuantizeSpec["params"];
-type PassParams = Exclude<Params, StaticParams>;
+type PassParams = Exclude<Params, StaticParams | QatSpec["params"]>;
 
 /** The passes that do what methods are named for. */
 const PASSES: {
@@ -66,8 +67,10 @@ const STATIC_STEPS = {
 } as const;
 
 const ROUNDED_STEPS = { load: 0, round: 0.02, write: 0.5, evaluate: 0.55, report: 0.98 } as const;
+const QAT_STEPS = { load: 0, prepare: 0.01, train: 0.05, write: 0.88, evaluate: 0.89, report: 0.99 } as const;
 
 function startsOf(spec: QuantizeSpec): Readonly<Record<string, number>> {
+  if (isQat(spec)) return QAT_STEPS;
   if (isStatic(spec)) return STATIC_STEPS;
   if (isRounded(spec)) return ROUNDED_STEPS;
   return isFloat16(spec) ? FLOAT16_STEPS : PASS_STEPS;
@@ -92,6 +95,15 @@ export async function runQuantizeJob(
   const uploaded = await steps.run("load", "Reading the model", () => files.openModel(source.files));
   const exclude = exclusionsOf(spec, uploaded);
   const { original, finished } = inFloat32(uploaded, spec.params);
+  if (isQat(spec)) {
+    const trained = finished(await trainQatJob({ ...request, spec }, original, exclude, environment, context, steps));
+    const written = await steps.run("write", "Writing the trained model", () =>
+      files.writeModel(trained.model, scratch, "model.onnx", { signal }),
+    );
+    const remedies = REMEDIES.qat(spec.params);
+    const made = { original: source, ...trained, ...reportOf(uploaded, exclude, trained), remedies, written };
+    return judgeResult(request, made, "Comparing with the original", environment, context, steps);
+  }
   const compress = async (): Promise<Compressed> => {
     if (isStatic(spec)) return compressStaticJob({ ...request, spec }, original, exclude, environment, context, steps);
     if (isRounded(spec))
@@ -228,7 +240,9 @@ async function planned(
   const done = finished(
     isStatic(spec)
       ? await planStaticJob({ ...request, spec }, original, exclude, environment, context)
-      : applyPasses(original, spec.params as PassParams, environment.host.target, exclude),
+      : isQat(spec)
+        ? await planQatJob({ ...request, spec }, original, exclude, environment, context)
+        : applyPasses(original, spec.params as PassParams, environment.host.target, exclude),
   );
   const calibrated =
     isStatic(spec) || isRounded(spec)
@@ -276,6 +290,12 @@ const REMEDIES: { readonly [M in Params["method"]]: (params: Params) => readonly
     "leave the layers that lose most in float (exclude_nodes)",
     "weight_only with 8 bits, whose activations stay in float",
     "static with samples of your data",
+  ],
+  qat: () => [
+    "more epochs, or more samples",
+    "a larger learning_rate, which weights of few bits need",
+    "more bits, for weights or activations",
+    "exclude_nodes with the layers that lose most",
   ],
   static: () => [
     "min_sqnr_db or max_metric_drop, which leave in float what costs most",

@@ -21,6 +21,10 @@ export function referencesIn(spec: JobSpec): readonly Reference[] {
   const found: Reference[] = [];
   const visit = (value: unknown, path: readonly string[]): void => {
     if (typeof value !== "object" || value === null) return;
+    // Of a quantization-aware training: a field that has other values, too.
+    if ("method" in value && value.method === "qat" && "teacher" in value && typeof value.teacher === "string") {
+      if (value.teacher !== "self") found.push({ kind: "model", id: value.teacher, path: [...path, "teacher"] });
+    }
     for (const [key, child] of Object.entries(value)) {
       const kind = /(?:^|_)(model|dataset)_id$/.exec(key)?.[1] as Reference["kind"] | undefined;
       if (typeof child !== "string") visit(child, [...path, key]);

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { type MetricName, ROUNDINGS } from "../../core/index.ts";
 import { pointerOf } from "../errors.ts";
-import { DistillParams, IgnoreLabel, Seed } from "./distill-spec.ts";
+import { DistillLoss, DistillParams, IgnoreLabel, QatTraining, Seed } from "./distill-spec.ts";
 
 /**
  * What a job may be asked to do. Parsing fills in every default, so a parsed spec is complete: it is stored with the job,
@@ -236,8 +236,71 @@ export const WeightOnlyParams = z
   })
   .meta({ id: "WeightOnlyParams", title: "weight-only" });
 
+export const QatParams = z
+  .strictObject({
+    method: z.literal("qat"),
+    dataset_id: z.string().meta({ description: "What is calibrated and trained on." }),
+    bits: z
+      .strictObject({
+        weights: z.union([z.literal(8), z.literal(4), z.literal(2)]).default(8),
+        activations: z
+          .union([z.literal(8), z.literal(4)])
+          .nullable()
+          .default(8)
+          .meta({ description: "Null leaves activations, and the arithmetic, in float." }),
+      })
+      .prefault({})
+      .meta({
+        id: "QatBits",
+        description:
+          "Weights of 4 and 2 bits are stored in 4 and 2, and turned into 8 when the model is loaded: integer kernels read 8. So do activations of 4.",
+      }),
+    algorithm: z.enum(["lsq"]).default("lsq").meta({
+      description: "How scales are found: `lsq` learns them with the weights (Esser et al. 2020).",
+    }),
+    teacher: z.string().nullable().default("self").meta({
+      description:
+        "Whose outputs are learned: `self` is the float model itself, which needs no labels; or the id of a model; null for none.",
+    }),
+    loss: DistillLoss.optional().meta({
+      description: "When it is not given: the outputs of the teacher by `mse`; without a teacher, the labels.",
+    }),
+    epochs: z.int().min(1).max(500).nullable().default(null).meta({ description: "Instead of `training.epochs`." }),
+    training: QatTraining.prefault({}),
+    samples: z
+      .int()
+      .min(1)
+      .max(100_000)
+      .default(128)
+      .meta({ description: "How many samples are calibrated on first." }),
+    calibration: z.enum(["minmax", "moving_average", "percentile", "entropy", "mse"]).default("mse"),
+    percentile: z
+      .number()
+      .gt(50)
+      .max(100)
+      .default(99.999)
+      .meta({ description: "Share of the values that `percentile` keeps." }),
+    ...Common,
+  })
+  .overwrite(({ epochs, training, teacher, loss, ...params }) => ({
+    ...params,
+    epochs: epochs ?? training.epochs,
+    training: {
+      ...training,
+      epochs: epochs ?? training.epochs,
+      learning_rate: training.learning_rate ?? (params.bits.weights === 8 ? 0.0001 : 0.001),
+    },
+    teacher,
+    loss:
+      loss ??
+      DistillLoss.parse(
+        teacher === null ? { kl_weight: 0, label_weight: 1 } : { output_loss: "mse", kl_weight: 1, label_weight: 0 },
+      ),
+  }))
+  .meta({ id: "QatParams", title: "quantization-aware training" });
+
 export const QuantizeParams = z
-  .discriminatedUnion("method", [Float16Params, DynamicParams, StaticParams, WeightOnlyParams])
+  .discriminatedUnion("method", [Float16Params, DynamicParams, StaticParams, WeightOnlyParams, QatParams])
   .meta({ id: "QuantizeParams" });
 
 export const Latency = z
@@ -331,6 +394,33 @@ export interface QuantizeSpec extends Judgement {
   readonly type: "quantize";
   readonly model_id: string;
   readonly params: z.output<typeof QuantizeParams>;
+}
+
+export type QatSpec = QuantizeSpec & { readonly params: z.output<typeof QatParams> };
+
+export function isQat(spec: JobSpec): spec is QatSpec {
+  return spec.type === "quantize" && spec.params.method === "qat";
+}
+
+/** The training of a quantization-aware job as a distillation: the model itself is the student. */
+export function asDistillation({ model_id, params, evaluation, acceptance }: QatSpec): DistillSpec {
+  const { teacher, dataset_id, loss, training, seed } = params;
+  return {
+    type: "distill",
+    params: {
+      mode: "offline",
+      teacher_model_id: teacher === "self" ? model_id : teacher,
+      dataset_id,
+      student: { model_id, init: "keep" },
+      // Parsing has filled them in.
+      loss: loss!,
+      training: { ...training, learning_rate: training.learning_rate! },
+      baseline: false,
+      seed,
+    },
+    evaluation,
+    acceptance,
+  };
 }
 
 export interface DistillSpec extends Judgement {

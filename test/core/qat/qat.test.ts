@@ -1,0 +1,270 @@
+import assert from "node:assert/strict";
+import { before, describe, test } from "node:test";
+import { DISTILLATION_LOSS } from "../../../src/core/distill/objective.ts";
+import { CoreError } from "../../../src/core/errors.ts";
+import { dimsOf } from "../../../src/core/onnx/graph-builder.ts";
+import { Model } from "../../../src/core/onnx/ir.ts";
+import { modelToBytes } from "../../../src/core/onnx/save.ts";
+import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { fakeQuantize } from "../../../src/core/qat/fake-quantize.ts";
+import { prepareQat, type QatModel, type QatOptions, trainQat } from "../../../src/core/qat/qat.ts";
+import { openSession } from "../../../src/core/runtime/session.ts";
+import { type TrainingSettings, train } from "../../../src/core/train/loop.ts";
+import { crossEntropy } from "../../../src/core/train/losses.ts";
+import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
+import { SCHEDULES } from "../../../src/core/train/schedule.ts";
+import { buildStepGraph, soloNetwork } from "../../../src/core/train/step-graph.ts";
+import { createTrainable, exportTrained, type TrainedValues } from "../../../src/core/train/trainable.ts";
+import { createValidator, type ValidationMetric } from "../../../src/core/train/validate.ts";
+import { halves, NetworkBuilder } from "../../support/networks.ts";
+
+const SETTINGS: TrainingSettings = {
+  epochs: 4,
+  batchSize: 32,
+  optimizer: OPTIMIZERS.adamw,
+  learningRate: 0.02,
+  schedule: SCHEDULES.onecycle,
+  warmupSteps: 0,
+  weightDecay: 0,
+  gradientClip: null,
+  averageDecay: null,
+  augmentation: null,
+  patience: null,
+  seed: 3,
+  threads: 1,
+};
+
+const samples = halves(480, 5);
+const fresh = halves(400, 77);
+
+/** Two convolutions, the second with enough weights to be packed, and a dense layer. */
+function network(seed: number): Model {
+  const net = new NetworkBuilder(seed);
+  const first = net.relu(net.batchNorm(net.conv(net.input(["n", 1, 8, 8]), 1, 16), 16));
+  const second = net.relu(net.batchNorm(net.conv(first, 16, 16), 16));
+  return net.output(net.linear(net.g.op("Flatten", [net.maxPool(second, 4)]), 64, 4), ["n", 4]);
+}
+
+async function* batches() {
+  for (let start = 0; start < 128; start += 32) {
+    yield samples.gather(Uint32Array.from({ length: 32 }, (_, i) => start + i)).feeds;
+  }
+}
+
+const openModel = (model: Model, options?: object) => openSession({ bytes: modelToBytes(model) }, options);
+const optionsOf = (bits: QatOptions["bits"]): QatOptions => ({
+  ...{ bits, method: "mse", percentile: 99.999, activationDType: "uint8", reduceRange: false },
+});
+
+let float: Model;
+const prepare = (bits: QatOptions["bits"]) => prepareQat(float, batches, optionsOf(bits), { openModel });
+
+before(async () => {
+  const trainable = createTrainable(network(1));
+  const result = await train(
+    {
+      trainable,
+      training: samples,
+      objective: ({ g, value, target }) => [
+        { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
+      ],
+    },
+    { ...SETTINGS, epochs: 8 },
+    { openSession },
+  );
+  float = exportTrained(trainable, result.values);
+});
+
+/** All logits of a model, as onnxruntime runs it. */
+async function logitsOf(model: Model, options?: object): Promise<Float32Array> {
+  const session = await openModel(model, options);
+  try {
+    const all = Uint32Array.from({ length: fresh.count }, (_, i) => i);
+    return floatsOf((await session.run(fresh.gather(all).feeds)).logits!);
+  } finally {
+    await session.close();
+  }
+}
+
+/** All logits of the simulation. */
+async function simulated(qat: QatModel, values?: TrainedValues): Promise<Float32Array> {
+  const { trainable } = qat.fakeQuantize([]);
+  const logits: number[] = [];
+  const record: ValidationMetric = {
+    name: "record",
+    better: "higher",
+    score(outputs) {
+      logits.push(...floatsOf(outputs.logits!));
+      return { sum: 0, positions: 1 };
+    },
+  };
+  const validator = await createValidator(trainable, { metric: record, batchSize: 100, threads: 1, openSession });
+  await validator.evaluate(values ?? trainable, fresh);
+  await validator.close();
+  return Float32Array.from(logits);
+}
+
+function sqnrDb(exact: Float32Array, other: Float32Array): number {
+  let [signal, noise] = [0, 0];
+  for (const [i, x] of exact.entries()) {
+    signal += x * x;
+    noise += (x - other[i]!) ** 2;
+  }
+  return 10 * Math.log10(signal / noise);
+}
+
+const BITS: readonly QatOptions["bits"][] = ([8, 4, 2] as const).flatMap((weights) =>
+  ([8, 4, null] as const).map((activations) => ({ weights, activations })),
+);
+
+describe("what is trained is what goes out", () => {
+  for (const bits of BITS) {
+    test(`W${bits.weights} A${bits.activations ?? "float"}`, async () => {
+      const qat = await prepare(bits);
+      const { model, notes } = qat.finish(qat.fakeQuantize([]).finish());
+      assert.equal(notes.filter(({ outcome }) => outcome === "changed").length >= 3, true, JSON.stringify(notes));
+      const [simulation, plain] = [await simulated(qat), await logitsOf(model, { optimization: "disabled" })];
+      // The same operators on the same numbers, in float32 on both sides: a value that lies between two steps may go either way.
+      const largest = simulation.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+      const equal = simulation.filter((x, i) => Math.abs(x - plain[i]!) < 1e-5 * largest).length / simulation.length;
+      assert.ok(equal > 0.97, `${equal} of the logits are the same`);
+      const run = await logitsOf(model);
+      const answers = (logits: Float32Array) =>
+        Array.from({ length: fresh.count }, (_, i) => {
+          const row = logits.subarray(4 * i, 4 * i + 4);
+          return row.indexOf(Math.max(...row));
+        });
+      const [a, b] = [answers(simulation), answers(run)];
+      const same = a.filter((answer, i) => answer === b[i]).length / a.length;
+      assert.ok(same >= 0.99, `${same} of the answers are the same`);
+    });
+  }
+
+  test("integer kernels compute it, with weights of 4 and 2 bits too", async () => {
+    for (const bits of [
+      { weights: 8, activations: 8 },
+      { weights: 4, activations: 8 },
+      { weights: 2, activations: 4 },
+    ] as const) {
+      const qat = await prepare(bits);
+      const { model } = qat.finish(qat.fakeQuantize([]).finish());
+      const stored = [...model.graph.initializers].filter(({ name }) => name.includes(`_q${bits.weights}`));
+      assert.equal(stored.length, bits.weights === 8 ? 0 : 1, "the large weight is packed");
+      const ops = await optimizedOperators(model);
+      assert.equal(ops.get("Conv") ?? 0, 0, JSON.stringify([...ops]));
+      assert.equal(ops.get("QLinearConv"), 2, JSON.stringify([...ops]));
+    }
+  });
+});
+
+async function optimizedOperators(model: Model): Promise<ReadonlyMap<string, number>> {
+  const { mkdtemp, readFile, rm } = await import("node:fs/promises");
+  const { loadModel } = await import("../../../src/core/onnx/load.ts");
+  const folder = await mkdtemp("/tmp/qat-test-");
+  try {
+    const optimizedModelPath = `${folder}/optimized.onnx`;
+    await (await openModel(model, { optimizedModelPath })).close();
+    const counts = new Map<string, number>();
+    for (const { opType } of loadModel(await readFile(optimizedModelPath)).nodes()) {
+      counts.set(opType, (counts.get(opType) ?? 0) + 1);
+    }
+    return counts;
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+describe("learned step sizes", () => {
+  test("the gradient of a weight's scale is that of LSQ", async () => {
+    const model = new Model({ irVersion: 8, opsets: [["", 13]], graphName: "main" });
+    const { graph } = model;
+    const x = graph.addInput("x", "float32", ["n", 3]);
+    const values = [0.9, -0.31, 0.12, 0.05, -1.2, 0.44];
+    const weight = graph.addInitializer("w", tensorOf("float32", [3, 2], values));
+    const marker = graph.append({ opType: "Identity", inputs: [weight], outputs: ["marked"] }).outputs[0]!;
+    marker.retype("float32", [3, 2]);
+    const y = graph.append({ opType: "MatMul", inputs: [x, marker], outputs: ["y"] }).outputs[0]!;
+    y.retype("float32", ["n", 2]);
+    graph.addOutput(y);
+    const marked = [{ weight: "w", axis: 1, markers: ["marked"], biases: [] }];
+    const bits = { weightBits: 2, activationBits: 8, reduceRange: false } as const;
+    const { trainable } = fakeQuantize(model, marked, bits);
+    const input = [1, 2, -1, 0.5, -2, 3];
+    const batch = { feeds: { x: tensorOf("float32", [2, 3], input) }, targets: {} };
+    const step = await buildStepGraph([soloNetwork(trainable)], {
+      batch,
+      // Σ y·c with c = 1, 2: the gradient of ŵ is xᵀ·c.
+      objective: ({ g, value }) => [
+        { name: "sum", weight: 1, value: g.sum(g.mul(value("y"), g.constant("float32", [2], [1, 2])), [0, 1], false) },
+      ],
+      seed: 0,
+      openSession,
+    });
+    const session = await openSession({ bytes: step.model });
+    const results: Readonly<Record<string, Tensor>> = await session.run({ ...step.feeds, ...batch.feeds });
+    await session.close();
+    const gradientOf = (role: string) => {
+      const found = step.parameters.find(({ parameter }) => parameter.role === role)!;
+      return floatsOf(results[found.gradient!]!);
+    };
+    const initial = [...trainable.graph.graph.initializers].find(({ name }) => name.endsWith("initial_scale"))!;
+    const scales = floatsOf(initial.constant!);
+    assert.deepEqual(dimsOf(initial), [1, 2]);
+    const expectedWeight: number[] = [];
+    const expectedScale = [0, 0];
+    for (let k = 0; k < 3; k++) {
+      for (let c = 0; c < 2; c++) {
+        const upstream = (input[k]! + input[3 + k]!) * (c + 1);
+        const v = values[2 * k + c]! / scales[c]!;
+        const clipped = Math.min(Math.max(v, -2), 1);
+        expectedWeight.push(v === clipped ? upstream : 0);
+        // ds of LSQ, times s: the parameter is the logarithm of the scale.
+        const step = v === clipped ? Math.round(v) - v : clipped;
+        expectedScale[c]! += upstream * step * scales[c]!;
+      }
+    }
+    for (const [i, g] of gradientOf("weight").entries()) {
+      assert.ok(Math.abs(g - expectedWeight[i]!) < 1e-5, `dw[${i}] = ${g}, not ${expectedWeight[i]}`);
+    }
+    for (const [c, g] of gradientOf("scale").entries()) {
+      assert.ok(Math.abs(g - expectedScale[c]!) < 1e-5, `dt[${c}] = ${g}, not ${expectedScale[c]}`);
+    }
+  });
+
+  test("training on the float model's outputs makes weights of 2 bits follow it; the export is as accurate as the simulation", async () => {
+    const qat = await prepare({ weights: 2, activations: 8 });
+    const untrained = qat.finish(qat.fakeQuantize([]).finish()).model;
+    const { model, training } = await trainQat(
+      qat,
+      {
+        teacher: float,
+        loss: { ...DISTILLATION_LOSS, outputLoss: "mse", klWeight: 1, labelWeight: 0 },
+        ...{ samples, validationSplit: 0.1, evaluation: fresh },
+        training: { ...SETTINGS, learningRate: 0.003, epochs: 10 },
+      },
+      { openSession },
+    );
+    const exact = await logitsOf(float);
+    const exported = await logitsOf(model);
+    const [before, after] = [sqnrDb(exact, await logitsOf(untrained)), sqnrDb(exact, exported)];
+    assert.ok(after > before + 6, `${before} dB -> ${after} dB on samples that were not trained on`);
+    const squaredError = exact.reduce((sum, x, i) => sum + (x - exported[i]!) ** 2, 0) / exact.length;
+    const simulation = training.metrics!.studentAfter;
+    assert.equal(training.metrics!.name, "teacher_mse");
+    assert.ok(Math.abs(squaredError / simulation - 1) < 0.01, `simulated ${simulation}, exported ${squaredError}`);
+  });
+
+  test("a model without a layer for it is refused", async () => {
+    const net = new NetworkBuilder(1);
+    const model = net.output(net.relu(net.g.op("Flatten", [net.input(["n", 1, 8, 8])])), ["n", 64]);
+    await assert.rejects(
+      prepareQat(model, batches, optionsOf({ weights: 8, activations: 8 }), { openModel }).then((qat) =>
+        qat.fakeQuantize([]),
+      ),
+      (error) => {
+        assert.ok(error instanceof CoreError && error.code === "unsupported", String(error));
+        return true;
+      },
+    );
+  });
+});
