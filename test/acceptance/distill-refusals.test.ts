@@ -285,3 +285,43 @@ describe("labels that judge a quantized model", () => {
     assert.equal(metricsOf(numbers).accuracy!.metric, "mse");
   });
 });
+
+describe("values that are not finite", () => {
+  const params = (extra: object) => ({ ...extra, dataset_id: datasets.get("broken") });
+  const quantization = (own: object, evaluation: object = {}) => ({
+    ...{ type: "quantize", model_id: models.get("four"), params: own },
+    evaluation: { samples: 64, latency: { runs: 1 }, ...evaluation },
+  });
+
+  test("are told of when the dataset arrives", async () => {
+    const answer = await jobs.client.request(`/v1/datasets/${datasets.get("broken")}`);
+    const { fields, warnings } = (await answer.json()) as {
+      fields: { content: object }[];
+      warnings: { code: string }[];
+    };
+    const { non_finite, first_non_finite } = fields[0]!.content as Record<string, unknown>;
+    assert.deepEqual([non_finite, first_non_finite], [2, { sample: 9, value: "nan" }]);
+    assert.deepEqual(
+      warnings.map(({ code }) => code),
+      ["non_finite"],
+    );
+  });
+
+  test("are not calibrated with or trained on; where they judge, it is said", async () => {
+    const expected =
+      /^\/params\/dataset_id non_finite: .*"x" has 2 of its values NaN or infinite, the first in sample 9 \(nan\)/;
+    for (const body of [
+      quantization(params({ method: "static" })),
+      quantization(params({ method: "weight_only", algorithm: "gptq" })),
+      distillation("broken", "four", onLabels),
+    ]) {
+      const [only, ...others] = await refusals(body);
+      assert.match(only!, expected);
+      assert.deepEqual(others, []);
+    }
+    const judged = await done(
+      quantization({ method: "dynamic" }, { dataset_id: datasets.get("broken"), metric: "none" }),
+    );
+    assert.ok(metricsOf(judged).warnings.some(({ code }) => code === "non_finite_data"));
+  });
+});

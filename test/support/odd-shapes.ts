@@ -89,6 +89,15 @@ export const ODD_DATASETS = {
       labels: tensorOf("int64", [2], classes.slice(0, 2)),
     }),
   ),
+  /** Samples 9 and 30 have a NaN and an infinity. */
+  broken: dataset(
+    tensorOf("int64", [COUNT], classes),
+    tensorOf(
+      "float32",
+      [COUNT, WIDTH],
+      x.map((value, i) => (i === 9 * WIDTH + 3 ? Number.NaN : i === 30 * WIDTH ? Number.POSITIVE_INFINITY : value)),
+    ),
+  ),
   /** Every second one is -1. */
   unknown: dataset(
     tensorOf(

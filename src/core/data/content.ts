@@ -1,7 +1,7 @@
 /** What the values of a dataset are like: found once, when it arrives, in one pass that holds a few megabytes. */
 import type { DatasetFacts, DatasetWarning, FieldContent, LabelFacts, LabelValue } from "../facts.ts";
 import { byteLengthOf, DTYPES, type DType } from "../onnx/dtype.ts";
-import { arrayOf, elementCount, floatsOf, hasArray, type Tensor } from "../onnx/tensor.ts";
+import { arrayOf, elementCount, floatsOf, hasArray, isFloat, type Tensor } from "../onnx/tensor.ts";
 import type { SampleArray } from "./sample-array.ts";
 
 /** Samples are read in runs of about this many bytes. */
@@ -186,16 +186,16 @@ function fieldWarnings({
     const message = `${quoted} has ${count} ${count === 1 ? "value" : "values"} that are NaN or infinite, the first in sample ${first.sample} (${first.value}).`;
     return [{ code: "non_finite", field: name, message }];
   }
-  if (dtype === "bool" || min === null || min !== max) return [];
+  // Masks and ids may well be all the same.
+  if (!isFloat(dtype) || min === null || min !== max) return [];
   if (min === 0) return [{ code: "all_zero", field: name, message: `All values of ${quoted} are 0.` }];
   return [{ code: "constant", field: name, message: `All values of ${quoted} are ${min}.` }];
 }
 
 function labelWarnings(labels: LabelFacts | null): DatasetWarning[] {
   if (labels === null) return [];
-  const found = fieldWarnings({ name: "labels", dtype: labels.dtype, content: labels });
-  // Zero is as good a class as any.
-  return found.map((warning) =>
-    warning.code === "all_zero" ? { code: "constant", field: warning.field, message: "All labels are 0." } : warning,
-  );
+  const { min, max, non_finite } = labels;
+  if (non_finite > 0) return fieldWarnings({ name: "labels", dtype: labels.dtype, content: labels });
+  if (min === null || min !== max || labels.count === 1) return [];
+  return [{ code: "constant", field: "labels", message: `All labels are ${min}.` }];
 }

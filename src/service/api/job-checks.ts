@@ -115,7 +115,7 @@ function checkQuantizationLabels(
 }
 
 function checkCalibration({ params }: CalibratedSpec, model: ModelRecord, data: DatasetRecord): FieldError[] {
-  const misfits = checkInputs(model, data, "/params/dataset_id");
+  const misfits = [...checkInputs(model, data, "/params/dataset_id"), ...checkFinite([model], data, "calibrate with")];
   if (params.method !== "static" || params.max_metric_drop === null || data.facts.has_labels) return misfits;
   const message = `Dataset ${data.id} has no labels to measure a metric with; min_sqnr_db needs none.`;
   return [...misfits, problem("/params/max_metric_drop", "no_labels", message)];
@@ -149,6 +149,7 @@ function checkDistill(spec: DistillSpec, stored: StoredResources): FieldError[] 
   const problems = [
     ...checkDistillation(spec, { teacher, student: uploaded, training }),
     ...fed.flatMap((model) => checkInputs(model, training, "/params/dataset_id")),
+    ...checkFinite(fed, training, "train on"),
   ];
   const reference = teacher ?? uploaded;
   if (reference === undefined) return problems;
@@ -267,6 +268,19 @@ function checkInputs(model: ModelRecord, { facts, id }: DatasetRecord, pointer: 
     if (!(error instanceof CoreError)) throw error;
     return [problem(pointer, "dataset_mismatch", `Dataset ${id} does not fit the model: ${error.message}`)];
   }
+}
+
+/** NaN in one sample is in every range and every weight after it: fields that models take must be finite where jobs learn from them. */
+function checkFinite(models: readonly ModelRecord[], { facts, id }: DatasetRecord, purpose: string): FieldError[] {
+  const taken = new Set(models.flatMap((model) => model.facts.inputs.map(({ name }) => name)));
+  return facts.fields.flatMap(({ name, content }) => {
+    const first = content?.first_non_finite;
+    if (!first || !taken.has(name)) return [];
+    const message =
+      `Dataset ${id} is not data to ${purpose}: ${JSON.stringify(name)} has ${content.non_finite} of its values NaN or infinite, ` +
+      `the first in sample ${first.sample} (${first.value}). Leave such samples out, or replace the values.`;
+    return [problem("/params/dataset_id", "non_finite", message)];
+  });
 }
 
 function checkLabels(

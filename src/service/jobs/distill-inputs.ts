@@ -21,7 +21,7 @@ import type { JobInputs, LocalFile } from "../tasks.ts";
 import { evaluationLabels, ignoredLabels, labelledOutputs, trainingLabels } from "./distill-labels.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import type { JobContext } from "./job-steps.ts";
-import { type LabelTask, labelUse, labelWarnings, withLabelUse } from "./label-use.ts";
+import { dataWarnings, type LabelTask, labelUse, withLabelUse } from "./label-use.ts";
 import { type DistillSpec, metricOf } from "./spec.ts";
 import { trainingSamples } from "./training-samples.ts";
 
@@ -92,7 +92,7 @@ export async function openDistillInputs(
     const { file, spec, facts } = request.datasets[id]!;
     const use = labelUse(facts, labelled, task);
     const dataset = withLabelUse(await files.openDataset(file, spec), use, task.ignoreLabel, ignoreLabel.training);
-    return { dataset, warnings: labelWarnings(facts, use, task.ignoreLabel) };
+    return { dataset, warnings: dataWarnings(facts, use, task.ignoreLabel) };
   };
   const { dataset: training, warnings } = await openData(params.dataset_id, trainingLabels(request.spec));
   const first = (dataset: Dataset, count: number) =>

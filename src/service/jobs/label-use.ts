@@ -57,8 +57,23 @@ export function withLabelUse(
   return withLabelReading(dataset, use.reading, ignored);
 }
 
-/** What a user has to know of how labels were read. */
-export function labelWarnings({ labels }: DatasetFacts, use: LabelUse, ignoreLabel: number | null): Warnings {
+/** What a user has to know of the data: values that are not finite, and how labels were read. */
+export function dataWarnings(facts: DatasetFacts, use: LabelUse, ignoreLabel: number | null): Warnings {
+  const broken = facts.fields.flatMap(({ name, content }) =>
+    content?.first_non_finite
+      ? [
+          {
+            code: "non_finite_data",
+            message: `The dataset has ${content.non_finite} values of ${JSON.stringify(name)} that are NaN or infinite, the first in sample ${content.first_non_finite.sample}.`,
+            value: content.non_finite,
+          },
+        ]
+      : [],
+  );
+  return [...broken, ...labelWarnings(facts, use, ignoreLabel)];
+}
+
+function labelWarnings({ labels }: DatasetFacts, use: LabelUse, ignoreLabel: number | null): Warnings {
   if (use.kind === "unused") {
     const message = `No metric was computed of the labels. ${use.message}`;
     return [{ code: "labels_not_used", message, value: labels?.count ?? 0 }];

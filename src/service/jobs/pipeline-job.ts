@@ -11,7 +11,7 @@ import { planDistillJob, planStudent } from "./distill-job.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import { judgeResult } from "./job-result.ts";
 import { createJobSteps, type JobContext } from "./job-steps.ts";
-import { type LabelTask, labelUse, labelWarnings, withLabelUse } from "./label-use.ts";
+import { dataWarnings, type LabelTask, labelUse, withLabelUse } from "./label-use.ts";
 import { planQuantizedModel, planQuantizeJob } from "./quantize-job.ts";
 import { type PipelineSpec, PREVIOUS, type SingleSpec, sourceModelId, stepPointer, stepSpec } from "./spec.ts";
 
@@ -113,7 +113,7 @@ export async function runPipelineJob(
         kind: "evaluation",
       },
       ignoreLabel: task.ignoreLabel,
-      warnings: stored && labelWarnings(stored.facts, use!, task.ignoreLabel),
+      warnings: stored && dataWarnings(stored.facts, use!, task.ignoreLabel),
       pairs: outputPairs(spec, original.facts, last.facts),
     },
     "Comparing the last model with the first",

@@ -33,7 +33,7 @@ import { compressFloat16Job, isFloat16 } from "./float16-job.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import { judgeResult, type MadeModel } from "./job-result.ts";
 import { createJobSteps, type JobContext, type JobSteps } from "./job-steps.ts";
-import { labelUse, labelWarnings, withLabelUse } from "./label-use.ts";
+import { labelUse, dataWarnings, withLabelUse } from "./label-use.ts";
 import { planQatJob, trainQatJob } from "./qat-job.ts";
 import { findBreakingNodes } from "./repair.ts";
 import { compressRoundedJob, weightOptions } from "./rounded-job.ts";
@@ -193,7 +193,7 @@ async function judgedBy(
   const stored = datasets[dataset_id ?? calibrating ?? ""];
   if (!stored || (dataset_id === null && !unseen)) return {};
   const use = labelUse(stored.facts, models[spec.model_id]!.facts.outputs, labelTaskOf(spec));
-  const warnings = labelWarnings(stored.facts, use, ignore_label);
+  const warnings = dataWarnings(stored.facts, use, ignore_label);
   if (dataset_id === null) return { data: unseen && { dataset: unseen, kind: "calibration" }, warnings };
   const dataset = withLabelUse(await files.openDataset(stored.file, stored.spec), use, ignore_label);
   return { data: { dataset, kind: "evaluation" }, warnings };
