@@ -102,6 +102,12 @@ describe("outputs of teacher and student", () => {
     const [student, teacher] = [await outputsOf(job.result!.model_id), await outputsOf(models.get("teacher of n1")!)];
     const found = correlation(student, teacher);
     assert.ok(found > 0.98, `correlation ${found}`);
+    const { outputs } = job.result!.metrics.fidelity as unknown as { outputs: { shape_mismatches: number }[] };
+    assert.deepEqual(
+      outputs.map((it) => it.shape_mismatches),
+      [0],
+      "compared as it was learned",
+    );
   });
 
   test("maps of one pixel are class scores like vectors", async () => {
@@ -226,6 +232,19 @@ describe("labels that are learned", () => {
       if (row.indexOf(Math.max(...row)) === 3) last++;
     }
     assert.ok(last < COUNT * 0.4, `the last class is predicted for ${last} of ${COUNT}`);
+  });
+
+  test("labels may be learned and not judge", async () => {
+    const params = {
+      ...onLabels,
+      loss: { kl_weight: 0.5, label_weight: 0.5 },
+      training: { ...onLabels.training, epochs: 2 },
+    };
+    const job = await done(
+      distillation("classes", "four", params, "four as maps", { evaluation: { metric: "none", latency: { runs: 1 } } }),
+    );
+    assert.equal(metricsOf(job).training.metric, "teacher_agreement");
+    assert.equal(metricsOf(job).accuracy, null);
   });
 
   test("positions without a label count neither in the loss nor in the metric", async () => {

@@ -2,7 +2,7 @@ import type { Batch } from "../data/dataset.ts";
 import { feedsFor } from "../data/fit.ts";
 import { CoreError } from "../errors.ts";
 import type { JobMetrics, OutputFidelity } from "../facts.ts";
-import type { Tensor } from "../onnx/tensor.ts";
+import { type Tensor, tensor, withoutUnitAxes } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { type Faults, FidelityMeter, isComparable } from "./fidelity.ts";
 import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor, scoreOf } from "./metrics.ts";
@@ -129,7 +129,7 @@ export async function compare(pair: Pair, inputs: Inputs, options: CompareOption
     const results = await pair.after.run(feeds.after, undefined, signal).catch((error) => {
       throw brokenModel(error);
     });
-    const after = nameAfter ? renamed(results, nameAfter) : results;
+    const after = nameAfter ? renamed(results, nameAfter, before) : results;
     for (const [i, { name }] of outputs.entries()) {
       const candidate = after[name];
       if (!candidate) throw new CoreError("internal", `The compressed model has lost the output "${name}".`, name);
@@ -149,11 +149,14 @@ export async function compare(pair: Pair, inputs: Inputs, options: CompareOption
   };
 }
 
-/** Results under the names that they have in the original. */
-function renamed(results: Feeds, nameAfter: ReadonlyMap<string, string>): Record<string, Tensor> {
-  const found = [...nameAfter].flatMap(([before, after]) =>
-    results[after] ? [[before, results[after]] as const] : [],
-  );
+/** Results under the names that they have in the original, and in its shapes where only axes of one differ, as losses pair them. */
+function renamed(results: Feeds, nameAfter: ReadonlyMap<string, string>, original: Feeds): Record<string, Tensor> {
+  const found = [...nameAfter].flatMap(([before, after]) => {
+    const [own, theirs] = [results[after], original[before]?.dims];
+    if (!own) return [];
+    const isSame = theirs !== undefined && `${withoutUnitAxes(own.dims)}` === `${withoutUnitAxes(theirs)}`;
+    return [[before, isSame ? tensor(own.dtype, theirs, own.bytes) : own] as const];
+  });
   return Object.fromEntries(found);
 }
 

@@ -16,6 +16,7 @@ import {
   splitIndices,
   type Tensor,
   type ValidationMetric,
+  withoutLabels,
 } from "../../core/index.ts";
 import type { JobInputs, LocalFile } from "../tasks.ts";
 import { evaluationLabels, ignoredLabels, labelledOutputs, trainingLabels } from "./distill-labels.ts";
@@ -127,7 +128,9 @@ export async function openDistillInputs(
     samples,
     counts: { training: training.facts.samples - validation, validation },
     evaluation: limited && (await trainingSamples(limited, feeds, { signal })),
-    judgedBy: limited ? { dataset: limited, kind: "evaluation" } : heldOut && { dataset: heldOut, kind: "validation" },
+    judgedBy: limited
+      ? { dataset: limited, kind: "evaluation" }
+      : heldOut && { dataset: judging.metric === "none" ? withoutLabels(heldOut) : heldOut, kind: "validation" },
     // Without labels to judge by, the student is judged by its teacher.
     metric:
       judging.metric === "none" || judged?.dataset.facts.has_labels === false
