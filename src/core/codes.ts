@@ -88,6 +88,11 @@ export const WARNINGS = {
     cause: "Activations that are squared, exponentiated or scaled up before they are normalized.",
     remedy: "Nothing, if the samples are like what the model will see: give an evaluation dataset that is.",
   },
+  non_finite_data: {
+    meaning: "Data that the result was judged on hold NaN or infinity. Value: how many values.",
+    cause: "Missing values, or the result of a division by zero; `first_non_finite` of the dataset says where.",
+    remedy: "Nothing, if the model masks them; else leave such samples out.",
+  },
   layer_errors_incomplete: {
     meaning:
       "Errors were measured for some of the layers only: that takes no longer than a set share of the job. Value: how many were.",

@@ -2438,7 +2438,7 @@ export interface components {
         /** @description What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is. */
         ResultWarning: {
             /** @enum {string} */
-            code: "slower_than_original" | "larger_than_original" | "shapes_differ" | "nothing_quantized" | "already_quantized" | "low_fidelity" | "few_samples" | "outputs_not_compared" | "unused_fields" | "unused_dims" | "labels_not_used" | "labels_converted" | "labels_ignored" | "float16_range" | "layer_errors_incomplete";
+            code: "slower_than_original" | "larger_than_original" | "shapes_differ" | "nothing_quantized" | "already_quantized" | "low_fidelity" | "few_samples" | "outputs_not_compared" | "unused_fields" | "unused_dims" | "labels_not_used" | "labels_converted" | "labels_ignored" | "float16_range" | "non_finite_data" | "layer_errors_incomplete";
             message: string;
             value: number;
         };

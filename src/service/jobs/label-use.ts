@@ -63,7 +63,7 @@ export function dataWarnings(facts: DatasetFacts, use: LabelUse, ignoreLabel: nu
     content?.first_non_finite
       ? [
           {
-            code: "non_finite_data",
+            code: "non_finite_data" as const,
             message: `The dataset has ${content.non_finite} values of ${JSON.stringify(name)} that are NaN or infinite, the first in sample ${content.first_non_finite.sample}.`,
             value: content.non_finite,
           },
