@@ -33,7 +33,7 @@ import { compressFloat16Job, isFloat16 } from "./float16-job.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import { judgeResult, type MadeModel } from "./job-result.ts";
 import { createJobSteps, type JobContext, type JobSteps } from "./job-steps.ts";
-import { labelUse, dataWarnings, withLabelUse } from "./label-use.ts";
+import { dataWarnings, labelUse, withLabelUse } from "./label-use.ts";
 import { planQatJob, trainQatJob } from "./qat-job.ts";
 import { findBreakingNodes } from "./repair.ts";
 import { compressRoundedJob, weightOptions } from "./rounded-job.ts";
