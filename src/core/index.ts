@@ -44,6 +44,7 @@ export { largestUnfit, type ValueRanges } from "./passes/float16-range.ts";
 export { asSimplified, type Exclusions, exclusionTest, type Note, type Pass, runPasses } from "./passes/pass.ts";
 export { roundedForm } from "./passes/rounded.ts";
 export { simplifyPasses } from "./passes/simplify.ts";
+export { simplifyFully } from "./passes/simplify-fully.ts";
 export { unfuse } from "./passes/unfuse.ts";
 export { narrowed, widened } from "./passes/widen.ts";
 export { prepareQat, type QatModel, type QatOptions, trainQat } from "./qat/qat.ts";

@@ -1292,7 +1292,7 @@ export interface components {
             /** @default null */
             augmentation: components["schemas"]["EffectiveAugmentation"] | null;
         };
-        EffectiveQuantizeParams: components["schemas"]["EffectiveFloat16Params"] | components["schemas"]["EffectiveDynamicParams"] | components["schemas"]["EffectiveStaticParams"] | components["schemas"]["EffectiveWeightOnlyParams"] | components["schemas"]["EffectiveQatParams"];
+        EffectiveQuantizeParams: components["schemas"]["EffectiveSimplifyParams"] | components["schemas"]["EffectiveFloat16Params"] | components["schemas"]["EffectiveDynamicParams"] | components["schemas"]["EffectiveStaticParams"] | components["schemas"]["EffectiveWeightOnlyParams"] | components["schemas"]["EffectiveQatParams"];
         /** @description Compresses the model of the step before. */
         EffectiveQuantizeStep: {
             /**
@@ -1303,6 +1303,30 @@ export interface components {
             /** @description What reports and artifacts of the step are called. When it is not given: `step-1`, `step-2`, … */
             name?: string;
             params: components["schemas"]["EffectiveQuantizeParams"];
+        };
+        /** simplify */
+        EffectiveSimplifyParams: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "simplify";
+            /**
+             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
+             * @default []
+             */
+            exclude_nodes: string[];
+            /**
+             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
+             * @default []
+             */
+            exclude_ops: string[];
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed: number;
         };
         /** static int8 */
         EffectiveStaticParams: {
@@ -2401,7 +2425,7 @@ export interface components {
             /** @description With every default filled in. */
             effective_params: components["schemas"]["EffectiveQuantizeParams"];
         };
-        QuantizeParams: components["schemas"]["Float16Params"] | components["schemas"]["DynamicParams"] | components["schemas"]["StaticParams"] | components["schemas"]["WeightOnlyParams"] | components["schemas"]["QatParams"];
+        QuantizeParams: components["schemas"]["SimplifyParams"] | components["schemas"]["Float16Params"] | components["schemas"]["DynamicParams"] | components["schemas"]["StaticParams"] | components["schemas"]["WeightOnlyParams"] | components["schemas"]["QatParams"];
         QuantizePlan: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -2441,6 +2465,30 @@ export interface components {
             code: "slower_than_original" | "larger_than_original" | "shapes_differ" | "nothing_quantized" | "already_quantized" | "low_fidelity" | "few_samples" | "outputs_not_compared" | "unused_fields" | "unused_dims" | "labels_not_used" | "labels_converted" | "labels_ignored" | "float16_range" | "non_finite_data" | "layer_errors_incomplete";
             message: string;
             value: number;
+        };
+        /** simplify */
+        SimplifyParams: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            method: "simplify";
+            /**
+             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
+             * @default []
+             */
+            exclude_nodes?: string[];
+            /**
+             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
+             * @default []
+             */
+            exclude_ops?: string[];
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed?: number;
         };
         SizeMetrics: {
             /** Format: int64 */

@@ -111,6 +111,13 @@ export const createJobRequest = {
   name: "rec in 4 bits",
 };
 
+export const createSimplifyJobRequest = {
+  type: "quantize",
+  model_id: modelId,
+  params: { method: "simplify", exclude_nodes: ["/head/Mul"] },
+  name: "the same, with fewer nodes",
+};
+
 export const createDistillJobRequest = {
   type: "distill",
   params: {

@@ -66,6 +66,7 @@ export const createJob = defineOperation({
       qat: examples.createQatJobRequest,
       distill: examples.createDistillJobRequest,
       train: examples.createTrainingJobRequest,
+      simplify: examples.createSimplifyJobRequest,
       pipeline: examples.createPipelineJobRequest,
     },
   },

@@ -18,6 +18,7 @@ import {
   removeDeadCode,
   resolveExclusions,
   runPasses,
+  simplifyFully,
   simplifyPasses,
   type UnknownName,
   unfuse,
@@ -42,7 +43,7 @@ import { compressStaticJob, planStaticJob } from "./static-job.ts";
 import { TARGETS, type TargetName } from "./targets.ts";
 
 type Params = QuantizeSpec["params"];
-type PassParams = Exclude<Params, StaticParams | QatSpec["params"]>;
+type PassParams = Exclude<Params, StaticParams | QatSpec["params"] | { readonly method: "simplify" }>;
 
 /** The passes that do what methods are named for. */
 const PASSES: {
@@ -101,7 +102,7 @@ export async function runQuantizeJob(
       files.writeModel(trained.model, scratch, "model.onnx", { signal }),
     );
     const remedies = REMEDIES.qat(spec.params);
-    const made = { original: source, ...trained, ...reportOf(uploaded, exclude, trained), remedies, written };
+    const made = { original: source, ...trained, ...reportOf(spec, uploaded, exclude, trained), remedies, written };
     return judgeResult(request, made, "Comparing with the original", environment, context, steps);
   }
   const compress = async (): Promise<Compressed> => {
@@ -113,12 +114,14 @@ export async function runQuantizeJob(
       return compressFloat16Job({ ...request, spec }, original, exclude, data, environment, context, steps);
     }
     return steps.run("compress", `Applying ${spec.params.method}`, () =>
-      applyPasses(original, spec.params as PassParams, host.target, exclude),
+      spec.params.method === "simplify"
+        ? applySimplify(original, exclude, environment, signal)
+        : applyPasses(original, spec.params as PassParams, host.target, exclude),
     );
   };
   const compressed = finished(await compress());
   const finish = async (compressed: Compressed, written: readonly ProducedFile[]) => {
-    const { notes, warnings } = reportOf(uploaded, exclude, compressed);
+    const { notes, warnings } = reportOf(spec, uploaded, exclude, compressed);
     const judged = await judgedBy(request, compressed.unseen, environment);
     return judgeResult(
       request,
@@ -242,14 +245,16 @@ async function planned(
       ? await planStaticJob({ ...request, spec }, original, exclude, environment, context)
       : isQat(spec)
         ? await planQatJob({ ...request, spec }, original, exclude, environment, context)
-        : applyPasses(original, spec.params as PassParams, environment.host.target, exclude),
+        : spec.params.method === "simplify"
+          ? await applySimplify(original, exclude, environment, context.signal)
+          : applyPasses(original, spec.params as PassParams, environment.host.target, exclude),
   );
   const calibrated =
     isStatic(spec) || isRounded(spec)
       ? (await openSamples({ ...request, spec }, models[spec.model_id]!.facts, environment)).calibrated
       : undefined;
   const seen = { ...done, ...(calibrated !== undefined && { calibrated }) };
-  return { model: done.model, ...reportOf(uploaded, exclude, seen) };
+  return { model: done.model, ...reportOf(spec, uploaded, exclude, seen) };
 }
 
 /**
@@ -257,7 +262,7 @@ async function planned(
  * left alone are no larger in it than they were.
  */
 function inFloat32(model: Model, { method }: Params) {
-  const wide = method === "float16" ? undefined : widened(model);
+  const wide = method === "float16" || method === "simplify" ? undefined : widened(model);
   return {
     original: wide?.model ?? model,
     finished<C extends Pick<Compressed, "model"> & Partial<Compressed>>(compressed: C): C {
@@ -271,10 +276,15 @@ function inFloat32(model: Model, { method }: Params) {
 
 /** Notes on everything that the method was meant for, and what has to be said before the result is judged. */
 function reportOf(
+  { params }: QuantizeSpec,
   original: Model,
   exclude: Exclusions,
   made: Pick<Compressed, "model" | "notes" | "calibrated">,
 ): { readonly notes: readonly Note[]; readonly warnings: readonly Warning[] } {
+  // What has weights is not what simplify is meant for.
+  if (params.method === "simplify") {
+    return { notes: [...made.notes, ...untouchedExclusions(original, exclude, made.notes)], warnings: [] };
+  }
   const complete = completeNotes(original, made.model, made.notes);
   const notes = [...complete, ...untouchedExclusions(original, exclude, complete)];
   return {
@@ -285,6 +295,7 @@ function reportOf(
 
 /** What can be tried when a result differs too much from the original, for each method. */
 const REMEDIES: { readonly [M in Params["method"]]: (params: Params) => readonly string[] } = {
+  simplify: () => ["leave the nodes that were fused as they are (exclude_nodes)"],
   float16: () => ["leave the layers that lose most in float32 (exclude_nodes)"],
   dynamic: () => [
     "leave the layers that lose most in float (exclude_nodes)",
@@ -315,6 +326,25 @@ const REMEDIES: { readonly [M in Params["method"]]: (params: Params) => readonly
           "exclude_nodes with the layers that lose most",
         ],
 };
+
+/** Constants are computed by onnxruntime, as they would be at every load of the model. */
+async function applySimplify(
+  original: Model,
+  exclude: Exclusions,
+  { openTemporary }: JobEnvironment,
+  signal: AbortSignal,
+): Promise<Compressed> {
+  const evaluate = async (constants: Model) => {
+    const session = await openTemporary(constants);
+    try {
+      return await session.run({}, undefined, signal);
+    } finally {
+      await session.close();
+    }
+  };
+  const { model, notes } = await simplifyFully(original, { evaluate, exclude, signal });
+  return { model, notes, simplified: [], reference: { model: original, results: new Map() } };
+}
 
 function applyPasses(original: Model, params: PassParams, host: TargetName, exclude: Exclusions): Compressed {
   const pass = PASSES[params.method] as (params: PassParams, target: TargetName, exclude: Exclusions) => Pass;

@@ -10,8 +10,7 @@ import { DistillLoss, DistillParams, IgnoreLabel, QatTraining, Seed } from "./di
 
 const NodeNames = z.array(z.string().min(1).max(1024)).max(10_000);
 
-/** Fields that every quantization method has. */
-const Common = {
+const Exclusions = {
   exclude_nodes: NodeNames.default([]).meta({
     description:
       "Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.",
@@ -19,6 +18,11 @@ const Common = {
   exclude_ops: NodeNames.default([]).meta({
     description: "Operator types to leave alone, as in the uploaded model. One that it does not have is refused.",
   }),
+};
+
+/** Fields that every method that changes arithmetic has. */
+const Common = {
+  ...Exclusions,
   target: z
     .enum(["auto", "x64-vnni", "x64-avx2", "arm64", "portable"])
     .default("auto")
@@ -58,6 +62,10 @@ function candidatesAreUsed({ rounding, candidates }: Rounded): boolean {
 }
 
 const CANDIDATES_UNUSED = { path: ["candidates"], error: "is for the rounding stochastic alone" };
+
+export const SimplifyParams = z
+  .strictObject({ method: z.literal("simplify"), ...Exclusions, seed: Seed })
+  .meta({ id: "SimplifyParams", title: "simplify" });
 
 export const Float16Params = z
   .strictObject({
@@ -300,7 +308,14 @@ export const QatParams = z
   .meta({ id: "QatParams", title: "quantization-aware training" });
 
 export const QuantizeParams = z
-  .discriminatedUnion("method", [Float16Params, DynamicParams, StaticParams, WeightOnlyParams, QatParams])
+  .discriminatedUnion("method", [
+    SimplifyParams,
+    Float16Params,
+    DynamicParams,
+    StaticParams,
+    WeightOnlyParams,
+    QatParams,
+  ])
   .meta({ id: "QuantizeParams" });
 
 export const Latency = z
