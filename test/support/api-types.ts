@@ -1067,6 +1067,11 @@ export interface components {
             dims: {
                 [key: string]: number;
             };
+            /**
+             * @description Look for the error of each layer, for no longer than half of the evaluation before it (and 10 s). False leaves them out.
+             * @default true
+             */
+            layer_errors: boolean;
             latency: components["schemas"]["EffectiveLatencyOptions"];
         };
         /** float16 */
@@ -1629,6 +1634,11 @@ export interface components {
             dims?: {
                 [key: string]: number;
             };
+            /**
+             * @description Look for the error of each layer, for no longer than half of the evaluation before it (and 10 s). False leaves them out.
+             * @default true
+             */
+            layer_errors?: boolean;
             /** @default {} */
             latency?: components["schemas"]["LatencyOptions"];
         };

@@ -54,6 +54,8 @@ export interface EvaluationSpec {
   readonly ignore_label?: number | null;
   /** Sizes of symbolic dimensions, for synthetic input. */
   readonly dims: Readonly<Record<string, number>>;
+  /** Whether errors are looked for layer by layer; they are unless it is false. */
+  readonly layer_errors?: boolean;
   readonly latency: { readonly runs: number; readonly batch_size: number; readonly threads: number };
 }
 
@@ -127,6 +129,9 @@ const PEAK_RUNS = 2;
 
 /** Larger models are not looked into: that takes a copy of each. */
 const MAX_LAYERED_BYTES = 256 * 2 ** 20;
+/** Errors of layers are looked for no longer than this share of the evaluation before them, and never shorter than that. */
+const LAYER_SHARE = 0.5;
+const MIN_LAYER_MS = 10_000;
 /** Samples that errors of layers are taken from; the whole of a first batch that is larger. */
 const LAYER_SAMPLES = 8;
 
@@ -147,6 +152,8 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
   const { threads } = spec.latency;
   const paths = { before: options.before.path, after: options.after.path };
   const timingsMs: Record<string, number> = {};
+  const start = performance.now();
+  const late: Warning[] = [];
   const timed = async <T>(step: string, work: () => Promise<T>): Promise<T> => {
     checkCancelled(signal);
     const start = performance.now();
@@ -216,7 +223,7 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
       after: peakAfter,
     }));
     onProgress?.(PROGRESS.memory, "error of each layer");
-    const layerErrors = await timed("layers", () => layerErrorsOf(options, inputs));
+    const layerErrors = await timed("layers", () => layerErrorsOf(options, inputs, performance.now() - start, late));
     onProgress?.(PROGRESS.layers, "fused kernels");
     const fusion = await timed("fusion", () =>
       auditFusion({ ...options, modelPath: options.after.path, modelBytes: options.after.bytes }),
@@ -225,6 +232,7 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
     const measured = metricsOf(options, inputs, comparison, latency, memory, fusion, {
       ...interfaceOf(pair),
       layerErrors,
+      late,
     });
     const acceptance = checkAcceptance(options.acceptance, measured);
     onProgress?.(PROGRESS.fusion, "evaluated");
@@ -296,9 +304,15 @@ async function checkRuns(
   throw new CoreError("invalid_dataset", "There are no samples.");
 }
 
-async function layerErrorsOf(options: EvaluateOptions, inputs: Inputs): Promise<readonly LayerError[] | null> {
+async function layerErrorsOf(
+  options: EvaluateOptions,
+  inputs: Inputs,
+  spentMs: number,
+  late: Warning[],
+): Promise<readonly LayerError[] | null> {
   const { before, after, layerReference, readModel, openSession, threads, signal, onProgress } = options;
-  if (!layerReference || Math.max(before.bytes, after.bytes) > MAX_LAYERED_BYTES) return null;
+  if (!layerReference || options.spec.layer_errors === false || Math.max(before.bytes, after.bytes) > MAX_LAYERED_BYTES)
+    return null;
   return measureLayerErrors({
     reference: layerReference.model,
     results: layerReference.results,
@@ -310,6 +324,11 @@ async function layerErrorsOf(options: EvaluateOptions, inputs: Inputs): Promise<
         { ...options, ...(after.roundedPath !== undefined && { optimization: "basic" }) },
       ),
     threads,
+    budgetMs: Math.max(MIN_LAYER_MS, spentMs * LAYER_SHARE),
+    onIncomplete: (compared, of) => {
+      const message = `Errors of layers were measured for ${compared} of ${of} layers: runs of this model take long. evaluation.layer_errors: false leaves them out.`;
+      late.push({ code: "layer_errors_incomplete", message, value: compared });
+    },
     signal,
     onProgress: (fraction) =>
       onProgress?.(PROGRESS.memory + fraction * (PROGRESS.layers - PROGRESS.memory), "error of each layer"),
@@ -332,6 +351,8 @@ interface Seen {
   /** Of the original. */
   readonly outputs: readonly ValueFacts[];
   readonly layerErrors: readonly LayerError[] | null;
+  /** What is to be said of how they were found. */
+  readonly late: readonly Warning[];
 }
 
 function interfaceOf({ before, after }: Pair): Pick<Seen, "inputs" | "outputs"> {
@@ -342,6 +363,7 @@ function warningsOf(options: EvaluateOptions, inputs: Inputs, { outputs }: Compa
   const { data, remedies, spec } = options;
   return [
     ...(options.warnings ?? []),
+    ...seen.late,
     ...(remedies ? fidelityWarnings(seen.outputs, outputs, inputs.kind, seen.layerErrors, remedies) : []),
     ...comparisonWarnings(seen.outputs, outputs, { samples: inputs.samples, data: inputs.kind }),
     ...(data ? unusedWarnings(data.dataset.facts, seen.inputs, Object.keys(spec.dims)) : []),

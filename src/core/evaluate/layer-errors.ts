@@ -27,6 +27,10 @@ export interface LayerErrorOptions {
   readonly batches: AsyncIterable<Batch>;
   readonly openModel: OpenModel;
   readonly threads: number;
+  /** After so long no further layer is looked at; all are unless given. */
+  readonly budgetMs?: number;
+  /** Called when the time was up, with how many layers of how many were compared. */
+  readonly onIncomplete?: (compared: number, of: number) => void;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: (fraction: number) => void;
 }
@@ -82,10 +86,12 @@ async function compareLayers(options: LayerErrorOptions): Promise<readonly Layer
     const after = await openModel(taps.after.model, { threads });
     try {
       let runs = 0;
+      const end = performance.now() + (options.budgetMs ?? Number.POSITIVE_INFINITY);
+      let isLate = false;
       for await (const { feeds } of options.batches) {
         const given = { before: feedsFor(before.inputs, feeds), after: feedsFor(after.inputs, feeds) };
         const runsBefore = runs;
-        for (let done = 0; done < points.length; runs++) {
+        for (let done = 0; done < points.length && !isLate; runs++) {
           checkCancelled(signal);
           const group = nextGroup(points, done, sizes);
           const original = await readTaps(before, given.before, taps.before.outputs, group, "before", signal);
@@ -99,10 +105,12 @@ async function compareLayers(options: LayerErrorOptions): Promise<readonly Layer
             compared.add(point);
           }
           done += group.length;
+          isLate = performance.now() > end;
           onProgress?.(Math.min(1, (runs + 1) / MAX_RUNS));
         }
-        if (runs + runs - runsBefore > MAX_RUNS) break;
+        if (isLate || runs + runs - runsBefore > MAX_RUNS) break;
       }
+      if (isLate && compared.size < points.length) options.onIncomplete?.(compared.size, points.length);
     } finally {
       await after.close();
     }

@@ -346,6 +346,10 @@ export const Evaluation = z
       description:
         'Sizes for the model\'s symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`; those without a name are called by input and axis, `{ "x.3": 320 }`.',
     }),
+    layer_errors: z.boolean().default(true).meta({
+      description:
+        "Look for the error of each layer, for no longer than half of the evaluation before it (and 10 s). False leaves them out.",
+    }),
     latency: Latency.prefault({}),
   })
   .meta({ id: "EvaluationOptions" });

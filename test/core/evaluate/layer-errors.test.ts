@@ -266,3 +266,17 @@ describe("measureLayerErrors", () => {
     });
   });
 });
+
+it("stops when its time is up, and says how many layers it has compared", async () => {
+  const reference = runPasses(resnet(), simplifyPasses()).model;
+  const compressed = runPasses(reference, [float16Pass({ keepIo: true, exclude })]).model;
+  const all = (await measure(reference, compressed))!;
+  const told: [number, number][] = [];
+  const errors = await measureLayerErrors({
+    ...{ reference, compressed, results: new Map(), batches: batchesFor(reference), openModel, threads: 1 },
+    budgetMs: 0,
+    onIncomplete: (compared, of) => told.push([compared, of]),
+  });
+  assert.deepEqual(told, [[errors!.length, all.length]]);
+  assert.ok(errors!.length > 0 && errors!.length < all.length, `${errors!.length} of ${all.length}`);
+});
