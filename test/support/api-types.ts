@@ -4324,6 +4324,7 @@ export interface operations {
                      *             "dims": {
                      *               "w": 320
                      *             },
+                     *             "layer_errors": true,
                      *             "latency": {
                      *               "runs": 50,
                      *               "batch_size": 1,
@@ -4468,6 +4469,7 @@ export interface operations {
                      *         "dims": {
                      *           "w": 320
                      *         },
+                     *         "layer_errors": true,
                      *         "latency": {
                      *           "runs": 50,
                      *           "batch_size": 1,
@@ -4563,6 +4565,7 @@ export interface operations {
                      *         "dims": {
                      *           "w": 320
                      *         },
+                     *         "layer_errors": true,
                      *         "latency": {
                      *           "runs": 50,
                      *           "batch_size": 1,
@@ -4789,6 +4792,7 @@ export interface operations {
                      *         "dims": {
                      *           "w": 320
                      *         },
+                     *         "layer_errors": true,
                      *         "latency": {
                      *           "runs": 50,
                      *           "batch_size": 1,
@@ -4886,6 +4890,7 @@ export interface operations {
                      *         "dims": {
                      *           "w": 320
                      *         },
+                     *         "layer_errors": true,
                      *         "latency": {
                      *           "runs": 50,
                      *           "batch_size": 1,

@@ -213,6 +213,7 @@ export const queuedJob = {
     metric: null,
     ignore_label: null,
     dims: { w: 320 },
+    layer_errors: true,
     latency: { runs: 50, batch_size: 1, threads: 1 },
   },
   acceptance: { min_sqnr_db: 20, max_size_ratio: 0.3 },
