@@ -146,6 +146,9 @@ export interface DistillPlan {
   readonly validation_samples: number;
   /** Optimizer steps of one run; a baseline is a second run. */
   readonly steps: number;
+  /** Those that are trained; of generations the first. */
+  readonly networks: readonly { readonly name: string; readonly parameters: number }[];
+  readonly exits: readonly { readonly name: string; readonly value: string; readonly macs_share: number }[];
 }
 
 /** How close an output of the compressed model is to the original's, over all samples. */
@@ -202,6 +205,39 @@ export interface TrainingMetrics {
   readonly baseline_history: readonly EpochFacts[] | null;
   /** While training, validation left out. */
   readonly samples_per_second: number;
+  /** All that were trained, baselines left out: the student alone, or peers, or a teacher beside its student, or generations. */
+  readonly networks: readonly TrainedNetworkFacts[];
+  /** The name of the network that is the result; `average` is all of them together. */
+  readonly chosen: string;
+  /** Of the mean of all networks' (or exits') answers; null where there is one. */
+  readonly ensemble_metric: number | null;
+}
+
+export interface TrainedNetworkFacts {
+  /** `student`, `teacher`, `peer_1`, `generation_1`, … */
+  readonly name: string;
+  readonly parameters: number;
+  readonly history: readonly EpochFacts[];
+  readonly best_epoch: number;
+  /** Of the best epoch, on the samples that were held out. */
+  readonly validation_metric: number | null;
+  /** On the samples that the student is judged by, before and after training. */
+  readonly before_metric: number | null;
+  readonly metric: number | null;
+  readonly artifact: string;
+}
+
+/** An answer that a network can give before its last layer. The last one is the network's own. */
+export interface ExitFacts {
+  readonly name: string;
+  /** What it reads. */
+  readonly value: string;
+  readonly metric: number | null;
+  /** Multiply-accumulates, and median latency, up to this answer, over those of the whole network. */
+  readonly macs_share: number;
+  readonly latency_share: number;
+  /** A model that stops here; null where exits are not kept. */
+  readonly artifact: string | null;
 }
 
 /** What a correction was worth, on samples that it was not made from. */
@@ -304,6 +340,8 @@ export interface JobMetrics {
     readonly float_islands: readonly NodeNote[];
   };
   readonly training: TrainingMetrics | null;
+  /** Of a network that is its own teacher. */
+  readonly exits: readonly ExitFacts[] | null;
   readonly acceptance: readonly {
     readonly name: string;
     readonly limit: number;

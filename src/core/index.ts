@@ -14,9 +14,19 @@ export {
   withoutLabels,
 } from "./data/label-reading.ts";
 export { type DatasetSpec, TABLE_DTYPES } from "./data/spec.ts";
-export type { Distillation } from "./distill/distillation.ts";
+export { type BornAgainDistillation, distillBornAgain } from "./distill/born-again.ts";
+export type { Distillation, DistilledNetwork } from "./distill/distillation.ts";
+export type { Exit } from "./distill/exits.ts";
+export { distillMeanTeacher, type MeanTeacherDistillation } from "./distill/mean-teacher.ts";
 export { type DistillationLoss, outputMisfit, pairOutputs } from "./distill/objective.ts";
-export { checkObjective, distillOffline } from "./distill/offline.ts";
+export { checkObjective, distillOffline, type OfflineDistillation } from "./distill/offline.ts";
+export { checkOnline, distillOnline, type OnlineDistillation } from "./distill/online.ts";
+export {
+  checkOwnTeacher,
+  distillOwnTeacher,
+  type OwnTeacherDistillation,
+  type TrainedExit,
+} from "./distill/own-teacher.ts";
 export { type Derivation, deriveStudent, parameterCount } from "./distill/student.ts";
 export { CoreError, type CoreErrorCode, checkCancelled } from "./errors.ts";
 export { BrokenModel } from "./evaluate/comparison.ts";

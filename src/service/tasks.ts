@@ -56,7 +56,7 @@ export interface ProducedFile extends LocalFile {
 export interface JobOutcome {
   /** The compressed model's files (artifacts too), first the `.onnx`. None of a pipeline as a whole: its steps have made its models. */
   readonly model: readonly ProducedFile[];
-  /** `report.json`, `report.html`. */
+  /** Further artifacts: other networks that were trained, `report.json`, `report.html`. */
   readonly reports: readonly ProducedFile[];
   readonly facts: ModelFacts;
   readonly metrics: JobMetrics;

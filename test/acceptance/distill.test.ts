@@ -226,6 +226,8 @@ describe("training and distillation", () => {
       training_samples: 1800,
       validation_samples: 200,
       steps: 54,
+      networks: [{ name: "student", parameters: 784 * 16 + 16 + 170 }],
+      exits: [],
     });
   });
 });

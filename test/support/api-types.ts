@@ -506,6 +506,67 @@ export interface components {
              */
             fill?: number;
         };
+        BornAgainLoss: {
+            /** @default 1 */
+            temperature?: number;
+            /**
+             * @description Of the generation before, from the second one on.
+             * @default 1
+             */
+            kl_weight?: number;
+            /**
+             * @description Of the labels, from the second generation on.
+             * @default 1
+             */
+            label_weight?: number;
+            /**
+             * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
+             * @default kl
+             * @enum {string}
+             */
+            output_loss?: "kl" | "mse" | "huber" | "cosine";
+            /** @default 0 */
+            label_smoothing?: number;
+            /**
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
+             * @default null
+             */
+            ignore_label?: number | null;
+        };
+        /** born-again networks */
+        BornAgainParams: {
+            /** @constant */
+            mode: "self";
+            /** @description What is trained on; it must have labels. */
+            dataset_id: string;
+            student: components["schemas"]["UploadedStudent"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            self_kind: "born_again";
+            /**
+             * Format: int64
+             * @description At the most: one that is no better than the one before is the last. The first learns from labels alone.
+             * @default 3
+             */
+            generations?: number;
+            /**
+             * @description Make one model of all generations that answers with their mean: as many times as large and slow.
+             * @default false
+             */
+            average?: boolean;
+            /** @default {} */
+            loss?: components["schemas"]["BornAgainLoss"];
+            /** @default {} */
+            training?: components["schemas"]["Training"];
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed?: number;
+        };
         Capabilities: {
             versions: components["schemas"]["Versions"];
             model_suffixes: string[];
@@ -846,7 +907,7 @@ export interface components {
              */
             outputs?: components["schemas"]["OutputPair"][] | null;
         };
-        DistillParams: components["schemas"]["OfflineDistillParams"];
+        DistillParams: components["schemas"]["OfflineDistillParams"] | components["schemas"]["OnlineDistillParams"] | components["schemas"]["SelfDistillParams"];
         DistillPlan: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -866,6 +927,9 @@ export interface components {
              * @description Optimizer steps of one run; a baseline is a second run.
              */
             steps: number;
+            /** @description Those that are trained; of generations the first. */
+            networks: components["schemas"]["PlannedNetwork"][];
+            exits: components["schemas"]["PlannedExit"][];
         };
         /** @description Trains. A `model_id` of `previous` is the model of the step before: as the student, or as the teacher. */
         DistillStep: {
@@ -943,6 +1007,65 @@ export interface components {
              */
             fill: number;
         };
+        EffectiveBornAgainLoss: {
+            /** @default 1 */
+            temperature: number;
+            /**
+             * @description Of the generation before, from the second one on.
+             * @default 1
+             */
+            kl_weight: number;
+            /**
+             * @description Of the labels, from the second generation on.
+             * @default 1
+             */
+            label_weight: number;
+            /**
+             * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
+             * @default kl
+             * @enum {string}
+             */
+            output_loss: "kl" | "mse" | "huber" | "cosine";
+            /** @default 0 */
+            label_smoothing: number;
+            /**
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
+             * @default null
+             */
+            ignore_label: number | null;
+        };
+        /** born-again networks */
+        EffectiveBornAgainParams: {
+            /** @constant */
+            mode: "self";
+            /** @description What is trained on; it must have labels. */
+            dataset_id: string;
+            student: components["schemas"]["EffectiveUploadedStudent"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            self_kind: "born_again";
+            /**
+             * Format: int64
+             * @description At the most: one that is no better than the one before is the last. The first learns from labels alone.
+             * @default 3
+             */
+            generations: number;
+            /**
+             * @description Make one model of all generations that answers with their mean: as many times as large and slow.
+             * @default false
+             */
+            average: boolean;
+            loss: components["schemas"]["EffectiveBornAgainLoss"];
+            training: components["schemas"]["EffectiveTraining"];
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed: number;
+        };
         EffectiveDistillLoss: {
             /** @default 4 */
             temperature: number;
@@ -987,7 +1110,7 @@ export interface components {
              */
             outputs: components["schemas"]["OutputPair"][] | null;
         };
-        EffectiveDistillParams: components["schemas"]["EffectiveOfflineDistillParams"];
+        EffectiveDistillParams: components["schemas"]["EffectiveOfflineDistillParams"] | components["schemas"]["EffectiveOnlineDistillParams"] | components["schemas"]["EffectiveSelfDistillParams"];
         /** @description Trains. A `model_id` of `previous` is the model of the step before: as the student, or as the teacher. */
         EffectiveDistillStep: {
             /**
@@ -1127,12 +1250,113 @@ export interface components {
              */
             threads: number;
         };
-        /** offline distillation */
-        EffectiveOfflineDistillParams: {
+        EffectiveMeanTeacherLoss: {
+            /** @default 1 */
+            temperature: number;
+            /**
+             * @description Of the average's answers.
+             * @default 1
+             */
+            kl_weight: number;
+            /** @default 1 */
+            label_weight: number;
+            /**
+             * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
+             * @default kl
+             * @enum {string}
+             */
+            output_loss: "kl" | "mse" | "huber" | "cosine";
+            /** @default 0 */
+            label_smoothing: number;
+            /**
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
+             * @default null
+             */
+            ignore_label: number | null;
+        };
+        /** mean teacher */
+        EffectiveMeanTeacherParams: {
+            /** @constant */
+            mode: "self";
+            /** @description What is trained on; it must have labels. */
+            dataset_id: string;
+            student: components["schemas"]["EffectiveUploadedStudent"];
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
              */
+            self_kind: "mean_teacher";
+            loss: components["schemas"]["EffectiveMeanTeacherLoss"];
+            training: components["schemas"]["EffectiveMeanTeacherTraining"];
+            /**
+             * @description Also train the network from the same start on the labels alone, without an average.
+             * @default false
+             */
+            baseline: boolean;
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed: number;
+        };
+        EffectiveMeanTeacherTraining: {
+            /**
+             * Format: int64
+             * @default 10
+             */
+            epochs: number;
+            /**
+             * Format: int64
+             * @default 128
+             */
+            batch_size: number;
+            /**
+             * @description `sgd` has a momentum of 0.9.
+             * @default adamw
+             * @enum {string}
+             */
+            optimizer: "sgd" | "adam" | "adamw";
+            /** @default 0.005 */
+            learning_rate: number;
+            /**
+             * @default onecycle
+             * @enum {string}
+             */
+            schedule: "constant" | "step" | "cosine" | "onecycle";
+            /**
+             * Format: int64
+             * @default 0
+             */
+            warmup_steps: number;
+            /** @default 0.0001 */
+            weight_decay: number;
+            /**
+             * @description Largest norm of the gradient.
+             * @default null
+             */
+            gradient_clip: number | null;
+            /**
+             * @description Share of the samples that is held out, to keep the weights of the epoch that is best on them.
+             * @default 0.1
+             */
+            validation_split: number;
+            /**
+             * @description Decay of the moving average of the weights, which teaches, is validated and exported.
+             * @default 0.99
+             */
+            average_decay: number;
+            /**
+             * @description Stop after so many epochs without a better one.
+             * @default null
+             */
+            patience: number | null;
+            /** @default null */
+            augmentation: components["schemas"]["EffectiveAugmentation"] | null;
+        };
+        /** offline distillation */
+        EffectiveOfflineDistillParams: {
+            /** @constant */
             mode: "offline";
             /**
              * @description Any model that runs: it need not be trainable. Null, with `kl_weight` 0, is plain training.
@@ -1146,6 +1370,142 @@ export interface components {
             training: components["schemas"]["EffectiveTraining"];
             /**
              * @description Also train the same student from the same start on the labels alone, to measure what the teacher adds.
+             * @default false
+             */
+            baseline: boolean;
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed: number;
+        };
+        /** online distillation */
+        EffectiveOnlineDistillParams: {
+            /** @constant */
+            mode: "online";
+            /** @description What is trained on; it must have labels. */
+            dataset_id: string;
+            /**
+             * @description A teacher that is trained along and must be trainable. Null: peers teach each other.
+             * @default null
+             */
+            teacher_model_id: string | null;
+            student: components["schemas"]["EffectiveUploadedStudent"] | components["schemas"]["DerivedStudent"];
+            /**
+             * @description How many networks teach each other: the student, `peer_students`, and for the rest copies of the student with weights of their own. Null is 2, or as many as `peer_students` make; with a teacher it must be null.
+             * @default null
+             */
+            peers: number | null;
+            /**
+             * @description Peers of other architectures, or of the same from other weights.
+             * @default []
+             */
+            peer_students: components["schemas"]["EffectiveUploadedStudent"][];
+            /**
+             * @description `simultaneous`: all networks are updated from the same values in one step. `alternating`: in turn, each from what the others answer by then.
+             * @default simultaneous
+             * @enum {string}
+             */
+            update: "simultaneous" | "alternating";
+            loss: components["schemas"]["EffectiveOnlineLoss"];
+            training: components["schemas"]["EffectiveTraining"];
+            /**
+             * @description Also train the student from the same start on the labels alone, to measure what the others add.
+             * @default false
+             */
+            baseline: boolean;
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed: number;
+        };
+        EffectiveOnlineLoss: {
+            /** @default 1 */
+            temperature: number;
+            /**
+             * @description Of what a network learns from the others.
+             * @default 1
+             */
+            kl_weight: number;
+            /**
+             * @description Of the labels, for every network.
+             * @default 1
+             */
+            label_weight: number;
+            /**
+             * @description Of what the teacher learns from the student. For peers it must be 0: they all learn by `kl_weight`.
+             * @default 0
+             */
+            teacher_kl_weight: number;
+            /**
+             * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
+             * @default kl
+             * @enum {string}
+             */
+            output_loss: "kl" | "mse" | "huber" | "cosine";
+            /** @default 0 */
+            label_smoothing: number;
+            /**
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
+             * @default null
+             */
+            ignore_label: number | null;
+        };
+        EffectiveOwnTeacherLoss: {
+            /** @default 3 */
+            temperature: number;
+            /**
+             * @description Of the last layer's answers, for each exit.
+             * @default 0.1
+             */
+            kl_weight: number;
+            /**
+             * @description Of the labels, for each exit; the last layer's is 1.
+             * @default 0.9
+             */
+            label_weight: number;
+            /**
+             * @description Of the last layer's features, for each exit but the first.
+             * @default 0.03
+             */
+            feature_weight: number;
+            /** @default 0 */
+            label_smoothing: number;
+            /**
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
+             * @default null
+             */
+            ignore_label: number | null;
+        };
+        /** be your own teacher */
+        EffectiveOwnTeacherParams: {
+            /** @constant */
+            mode: "self";
+            /** @description What is trained on; it must have labels. */
+            dataset_id: string;
+            student: components["schemas"]["EffectiveUploadedStudent"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            self_kind: "be_your_own_teacher";
+            /**
+             * @description How many exits at the most, at the ends of stages; or the values that they are to read.
+             * @default 3
+             */
+            exits: number | string[];
+            /**
+             * @description Keep the exits as further outputs `exit_1`, `exit_2`, …; otherwise they are dropped after training.
+             * @default false
+             */
+            keep_exits: boolean;
+            loss: components["schemas"]["EffectiveOwnTeacherLoss"];
+            training: components["schemas"]["EffectiveTraining"];
+            /**
+             * @description Also train the network from the same start without exits, to measure what they add.
              * @default false
              */
             baseline: boolean;
@@ -1309,6 +1669,8 @@ export interface components {
             name?: string;
             params: components["schemas"]["EffectiveQuantizeParams"];
         };
+        /** self distillation */
+        EffectiveSelfDistillParams: components["schemas"]["EffectiveBornAgainParams"] | components["schemas"]["EffectiveOwnTeacherParams"] | components["schemas"]["EffectiveMeanTeacherParams"];
         /** simplify */
         EffectiveSimplifyParams: {
             /**
@@ -1642,6 +2004,19 @@ export interface components {
             /** @default {} */
             latency?: components["schemas"]["LatencyOptions"];
         };
+        /** @description An answer before the last layer; the last one is the network's own. */
+        ExitMetrics: {
+            name: string;
+            /** @description What the exit reads. */
+            value: string;
+            metric: number | null;
+            /** @description Multiply-accumulates up to this answer, of those of the network. */
+            macs_share: number;
+            /** @description Median latency up to this answer, of the network's. */
+            latency_share: number;
+            /** @description A model that stops here; null where exits are not kept. */
+            artifact: string | null;
+        };
         /** @description Against the original model, on the same inputs. */
         FidelityMetrics: {
             /** Format: int64 */
@@ -1834,6 +2209,8 @@ export interface components {
             memory: components["schemas"]["MemoryMetrics"];
             coverage: components["schemas"]["CoverageMetrics"];
             training: components["schemas"]["TrainingMetrics"] | null;
+            /** @description Of a network that is its own teacher. */
+            exits: components["schemas"]["ExitMetrics"][] | null;
             acceptance: components["schemas"]["AcceptanceCheck"][];
             warnings: components["schemas"]["ResultWarning"][];
             environment: components["schemas"]["MeasurementEnvironment"];
@@ -1991,6 +2368,112 @@ export interface components {
             job_threads: number;
             requests_per_minute: number | null;
         };
+        MeanTeacherLoss: {
+            /** @default 1 */
+            temperature?: number;
+            /**
+             * @description Of the average's answers.
+             * @default 1
+             */
+            kl_weight?: number;
+            /** @default 1 */
+            label_weight?: number;
+            /**
+             * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
+             * @default kl
+             * @enum {string}
+             */
+            output_loss?: "kl" | "mse" | "huber" | "cosine";
+            /** @default 0 */
+            label_smoothing?: number;
+            /**
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
+             * @default null
+             */
+            ignore_label?: number | null;
+        };
+        /** mean teacher */
+        MeanTeacherParams: {
+            /** @constant */
+            mode: "self";
+            /** @description What is trained on; it must have labels. */
+            dataset_id: string;
+            student: components["schemas"]["UploadedStudent"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            self_kind: "mean_teacher";
+            /** @default {} */
+            loss?: components["schemas"]["MeanTeacherLoss"];
+            /** @default {} */
+            training?: components["schemas"]["MeanTeacherTraining"];
+            /**
+             * @description Also train the network from the same start on the labels alone, without an average.
+             * @default false
+             */
+            baseline?: boolean;
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed?: number;
+        };
+        MeanTeacherTraining: {
+            /**
+             * Format: int64
+             * @default 10
+             */
+            epochs?: number;
+            /**
+             * Format: int64
+             * @default 128
+             */
+            batch_size?: number;
+            /**
+             * @description `sgd` has a momentum of 0.9.
+             * @default adamw
+             * @enum {string}
+             */
+            optimizer?: "sgd" | "adam" | "adamw";
+            /** @default 0.005 */
+            learning_rate?: number;
+            /**
+             * @default onecycle
+             * @enum {string}
+             */
+            schedule?: "constant" | "step" | "cosine" | "onecycle";
+            /**
+             * Format: int64
+             * @default 0
+             */
+            warmup_steps?: number;
+            /** @default 0.0001 */
+            weight_decay?: number;
+            /**
+             * @description Largest norm of the gradient.
+             * @default null
+             */
+            gradient_clip?: number | null;
+            /**
+             * @description Share of the samples that is held out, to keep the weights of the epoch that is best on them.
+             * @default 0.1
+             */
+            validation_split?: number;
+            /**
+             * @description Decay of the moving average of the weights, which teaches, is validated and exported.
+             * @default 0.99
+             */
+            average_decay?: number;
+            /**
+             * @description Stop after so many epochs without a better one.
+             * @default null
+             */
+            patience?: number | null;
+            /** @default null */
+            augmentation?: components["schemas"]["Augmentation"] | null;
+        };
         MeasurementEnvironment: {
             onnxruntime: string;
             cpu: string;
@@ -2112,10 +2595,7 @@ export interface components {
         };
         /** offline distillation */
         OfflineDistillParams: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
+            /** @constant */
             mode: "offline";
             /**
              * @description Any model that runs: it need not be trainable. Null, with `kl_weight` 0, is plain training.
@@ -2141,6 +2621,82 @@ export interface components {
              */
             seed?: number;
         };
+        /** online distillation */
+        OnlineDistillParams: {
+            /** @constant */
+            mode: "online";
+            /** @description What is trained on; it must have labels. */
+            dataset_id: string;
+            /**
+             * @description A teacher that is trained along and must be trainable. Null: peers teach each other.
+             * @default null
+             */
+            teacher_model_id?: string | null;
+            student: components["schemas"]["UploadedStudent"] | components["schemas"]["DerivedStudent"];
+            /**
+             * @description How many networks teach each other: the student, `peer_students`, and for the rest copies of the student with weights of their own. Null is 2, or as many as `peer_students` make; with a teacher it must be null.
+             * @default null
+             */
+            peers?: number | null;
+            /**
+             * @description Peers of other architectures, or of the same from other weights.
+             * @default []
+             */
+            peer_students?: components["schemas"]["UploadedStudent"][];
+            /**
+             * @description `simultaneous`: all networks are updated from the same values in one step. `alternating`: in turn, each from what the others answer by then.
+             * @default simultaneous
+             * @enum {string}
+             */
+            update?: "simultaneous" | "alternating";
+            /** @default {} */
+            loss?: components["schemas"]["OnlineLoss"];
+            /** @default {} */
+            training?: components["schemas"]["Training"];
+            /**
+             * @description Also train the student from the same start on the labels alone, to measure what the others add.
+             * @default false
+             */
+            baseline?: boolean;
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed?: number;
+        };
+        OnlineLoss: {
+            /** @default 1 */
+            temperature?: number;
+            /**
+             * @description Of what a network learns from the others.
+             * @default 1
+             */
+            kl_weight?: number;
+            /**
+             * @description Of the labels, for every network.
+             * @default 1
+             */
+            label_weight?: number;
+            /**
+             * @description Of what the teacher learns from the student. For peers it must be 0: they all learn by `kl_weight`.
+             * @default 0
+             */
+            teacher_kl_weight?: number;
+            /**
+             * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
+             * @default kl
+             * @enum {string}
+             */
+            output_loss?: "kl" | "mse" | "huber" | "cosine";
+            /** @default 0 */
+            label_smoothing?: number;
+            /**
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
+             * @default null
+             */
+            ignore_label?: number | null;
+        };
         OutputFidelity: {
             name: string;
             /** @description 10·log10(Σx² / Σ(x−y)²); null when identical. */
@@ -2164,6 +2720,70 @@ export interface components {
         OutputPair: {
             teacher: string;
             student: string;
+        };
+        OwnTeacherLoss: {
+            /** @default 3 */
+            temperature?: number;
+            /**
+             * @description Of the last layer's answers, for each exit.
+             * @default 0.1
+             */
+            kl_weight?: number;
+            /**
+             * @description Of the labels, for each exit; the last layer's is 1.
+             * @default 0.9
+             */
+            label_weight?: number;
+            /**
+             * @description Of the last layer's features, for each exit but the first.
+             * @default 0.03
+             */
+            feature_weight?: number;
+            /** @default 0 */
+            label_smoothing?: number;
+            /**
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
+             * @default null
+             */
+            ignore_label?: number | null;
+        };
+        /** be your own teacher */
+        OwnTeacherParams: {
+            /** @constant */
+            mode: "self";
+            /** @description What is trained on; it must have labels. */
+            dataset_id: string;
+            student: components["schemas"]["UploadedStudent"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            self_kind: "be_your_own_teacher";
+            /**
+             * @description How many exits at the most, at the ends of stages; or the values that they are to read.
+             * @default 3
+             */
+            exits?: number | string[];
+            /**
+             * @description Keep the exits as further outputs `exit_1`, `exit_2`, …; otherwise they are dropped after training.
+             * @default false
+             */
+            keep_exits?: boolean;
+            /** @default {} */
+            loss?: components["schemas"]["OwnTeacherLoss"];
+            /** @default {} */
+            training?: components["schemas"]["Training"];
+            /**
+             * @description Also train the network from the same start without exits, to measure what they add.
+             * @default false
+             */
+            baseline?: boolean;
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed?: number;
         };
         PairedOutputs: {
             teacher: string;
@@ -2226,6 +2846,16 @@ export interface components {
             steps: components["schemas"]["PlannedStep"][];
         };
         PipelineStep: components["schemas"]["QuantizeStep"] | components["schemas"]["DistillStep"];
+        PlannedExit: {
+            name: string;
+            value: string;
+            macs_share: number;
+        };
+        PlannedNetwork: {
+            name: string;
+            /** Format: int64 */
+            parameters: number;
+        };
         PlannedStep: {
             name: string;
             plan: components["schemas"]["QuantizePlan"] | components["schemas"]["DistillPlan"];
@@ -2476,6 +3106,8 @@ export interface components {
             message: string;
             value: number;
         };
+        /** self distillation */
+        SelfDistillParams: components["schemas"]["BornAgainParams"] | components["schemas"]["OwnTeacherParams"] | components["schemas"]["MeanTeacherParams"];
         /** simplify */
         SimplifyParams: {
             /**
@@ -2650,6 +3282,20 @@ export interface components {
             subject: string | null;
             message: string | null;
         };
+        TrainedNetwork: {
+            /** @description `student`, `teacher`, `peer_1`, `generation_1`, … */
+            name: string;
+            /** Format: int64 */
+            parameters: number;
+            history: components["schemas"]["EpochRecord"][];
+            /** Format: int64 */
+            best_epoch: number;
+            /** @description Of the best epoch, on the samples held out. */
+            validation_metric: number | null;
+            before_metric: number | null;
+            metric: number | null;
+            artifact: string;
+        };
         Training: {
             /**
              * Format: int64
@@ -2722,6 +3368,12 @@ export interface components {
             baseline_metric: number | null;
             baseline_history: components["schemas"]["EpochRecord"][] | null;
             samples_per_second: number;
+            /** @description All that were trained, baselines left out. */
+            networks: components["schemas"]["TrainedNetwork"][];
+            /** @description The network that is the result; `average` is all of them together. */
+            chosen: string;
+            /** @description Of the mean of all networks' (or exits') answers; null where there is only one. */
+            ensemble_metric: number | null;
         };
         UploadReference: {
             /** @description The last part of the finished upload's URL. */
@@ -4660,6 +5312,7 @@ export interface operations {
                      *             "float_islands": []
                      *           },
                      *           "training": null,
+                     *           "exits": null,
                      *           "acceptance": [
                      *             {
                      *               "name": "min_sqnr_db",

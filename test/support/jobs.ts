@@ -69,6 +69,7 @@ export function emptyMetrics(): JobMetrics {
     memory: { before_peak_bytes: 0, after_peak_bytes: 0, baseline_bytes: 0 },
     coverage: { quantized_nodes: 0, skipped_nodes: [], fused_nodes: 0, float_islands: [] },
     training: null,
+    exits: null,
     acceptance: [],
     warnings: [],
     environment: { onnxruntime: "", cpu: "", isa: [], threads: 1, seed: 0, versions: {} },

@@ -33,6 +33,7 @@ export function metricsFixture(part: Partial<JobMetrics> = {}): JobMetrics {
     memory: { before_peak_bytes: 150_000_000, after_peak_bytes: 120_000_000, baseline_bytes: 80_000_000 },
     coverage: { quantized_nodes: 0, skipped_nodes: [], fused_nodes: 0, float_islands: [] },
     training: null,
+    exits: null,
     acceptance: [],
     warnings: [],
     environment: { onnxruntime: "1.30.0", cpu: "A processor", isa: ["avx2"], threads: 1, seed: 0, versions: {} },

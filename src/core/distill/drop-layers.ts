@@ -68,7 +68,7 @@ export function evenlySpaced(n: number, count: number): readonly number[] {
   return Array.from({ length: count }, (_, i) => Math.round((i * (n - 1)) / (count - 1)));
 }
 
-interface Segment {
+export interface Segment {
   readonly from: Value;
   readonly to: Value;
   /** Equal for segments that compute the same with other weights. */
@@ -77,7 +77,7 @@ interface Segment {
 }
 
 /** The segments between cuts, first to last. */
-function findSegments(model: Model): Segment[] {
+export function findSegments(model: Model): Segment[] {
   const { nodes } = model.graph;
   const parameters = new Set(findParameters(model).map(({ value }) => value));
   const learned = new Set<Value>(parameters);

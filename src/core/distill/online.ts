@@ -125,10 +125,11 @@ export async function distillOnline(spec: OnlineDistillation, hooks: PhaseHooks)
 /** Throws as the job would where the networks cannot learn together: the steps of a small batch are built, and not run. */
 export async function checkOnline(
   spec: OnlineDistillation,
-  { openSession }: Pick<PhaseHooks, "openSession">,
+  { openSession, batchSize }: Pick<PhaseHooks, "openSession"> & { readonly batchSize: number },
 ): Promise<void> {
   const parties = partiesOf(spec);
-  const batch = spec.samples.gather(Uint32Array.from({ length: Math.min(2, spec.samples.count) }, (_, i) => i));
+  const count = Math.min(2, batchSize, spec.samples.count);
+  const batch = spec.samples.gather(Uint32Array.from({ length: count }, (_, i) => i));
   for (const { trains, objective } of updatesOf(spec, parties)) {
     const networks = parties.map((party) => ({ ...party, trained: trains.includes(party.prefix) }));
     await buildStepGraph(networks, { batch, objective, seed: spec.training.seed, openSession });

@@ -411,6 +411,7 @@ function metricsOf(
       float_islands: fusion.floatIslands,
     },
     training: null,
+    exits: null,
     warnings: [
       ...warningsOf(options, inputs, comparison, seen),
       ...costWarnings({ size: sizes, latency: speeds }, latency.samplesMs),

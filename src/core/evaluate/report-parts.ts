@@ -27,7 +27,7 @@ export function details(summary: Content, ...content: readonly Content[]): Marku
 
 /** What the two models are called. */
 export function sidesOf({ job, metrics }: Report): { readonly before: string; readonly after: string } {
-  const isTaught = metrics.training !== null && job.params.teacher_model_id !== null;
+  const isTaught = metrics.training !== null && typeof job.params.teacher_model_id === "string";
   return isTaught ? { before: "teacher", after: "student" } : { before: "before", after: "after" };
 }
 

@@ -1,7 +1,19 @@
 import type { EpochFacts, TrainingMetrics } from "../facts.ts";
 import { type Content, html, type Markup } from "./markup.ts";
 import type { Report } from "./report.ts";
-import { bytes, count, details, duration, metricFormat, plural, section, significant, table } from "./report-parts.ts";
+import {
+  bytes,
+  count,
+  details,
+  duration,
+  metricFormat,
+  percent,
+  plural,
+  section,
+  shortened,
+  significant,
+  table,
+} from "./report-parts.ts";
 import { countingTicks, type DrawChart } from "./report-plots.ts";
 
 /** How training went: curves, and teacher, student before, student after and baseline side by side. Nothing for other jobs. */
@@ -31,7 +43,68 @@ ${environment.cpu}; ${best_epoch === 0 ? "no epoch was better than the start, wh
       draw,
     )}</div>`,
     epochs(training),
+    networks(training, draw),
+    exits(report),
   );
+}
+
+/** Every network with its numbers, and its own curves, where there are several. */
+function networks(training: TrainingMetrics, draw: DrawChart): Content {
+  const { networks, chosen, ensemble_metric, metric } = training;
+  if (networks.length < 2) return null;
+  const format = metricFormat(metric ?? "");
+  const number = (value: number | null) => (value === null ? "–" : format(value));
+  const rows = networks.map((network): Content[] => [
+    network.name === chosen ? html`<b>${network.name}</b>` : network.name,
+    count(network.parameters),
+    number(network.before_metric),
+    number(network.metric),
+    number(network.validation_metric),
+    network.best_epoch,
+    html`<code>${network.artifact}</code>`,
+  ]);
+  const ensemble: Content[][] =
+    ensemble_metric === null ? [] : [["All together", "", "", number(ensemble_metric), "", "", ""]];
+  return html`<h3>Networks</h3>
+<p class="muted">${chosen === "average" ? "The result answers with the mean of all." : html`The result is <b>${chosen}</b>.`}
+Held out: the metric of its best epoch, by which it is chosen. All together: the mean of all answers.</p>
+${table(["Network", "Parameters", "Before", "After", "Held out", "Epoch", "File"], [...rows, ...ensemble])}
+${networks.map(
+  (network) =>
+    html`<h3>${network.name}</h3><div class="charts">${curve(
+      `${network.name}: training loss of each epoch`,
+      { ...network, baseline_history: null },
+      ({ loss }) => loss,
+      { unit: "loss", format: significant, line: network.name },
+      draw,
+    )}${curve(
+      `${network.name}: validation ${metric ?? ""} of each epoch`,
+      { ...network, baseline_history: null },
+      ({ validation_metric }) => validation_metric,
+      { unit: format(0.5) === "50 %" ? "%" : (metric ?? ""), format, line: network.name },
+      draw,
+    )}</div>`,
+)}`;
+}
+
+/** What each exit answers, and what it costs. */
+function exits({ metrics }: Report): Content {
+  const { exits, training } = metrics;
+  if (!exits) return null;
+  const format = metricFormat(training?.metric ?? "");
+  return html`<h3>Exits</h3>
+<p class="muted">Shares are of the whole network, up to an exit's answer; latency was measured in turn with it.</p>
+${table(
+  ["Exit", "Reads", training?.metric ?? "metric", "Multiply-accumulates", "Latency", "File"],
+  exits.map(({ name, value, metric, macs_share, latency_share, artifact }) => [
+    name,
+    html`<code>${shortened(value, 40)}</code>`,
+    metric === null ? "–" : format(metric),
+    percent(macs_share),
+    percent(latency_share),
+    artifact === null ? "not kept" : html`<code>${artifact}</code>`,
+  ]),
+)}`;
 }
 
 /** From here on a loss is drawn on a scale of powers of ten. */
@@ -40,9 +113,14 @@ const LOG_RANGE = 30;
 /** A number of each epoch as a line; nothing when there are no numbers. */
 function curve(
   title: string,
-  { history, baseline_history, best_epoch }: TrainingMetrics,
+  { history, baseline_history, best_epoch }: Pick<TrainingMetrics, "history" | "baseline_history" | "best_epoch">,
   numberOf: (record: EpochFacts) => number | null,
-  options: { readonly unit: string; readonly format: (value: number) => string; readonly teacher?: number | null },
+  options: {
+    readonly unit: string;
+    readonly format: (value: number) => string;
+    readonly teacher?: number | null;
+    readonly line?: string;
+  },
   draw: DrawChart,
 ): Content {
   const pointsOf = (records: readonly EpochFacts[]) =>
@@ -53,7 +131,7 @@ function curve(
   const own = pointsOf(history);
   const baseline = pointsOf(baseline_history ?? []);
   if (own.length === 0) return null;
-  const { unit, format, teacher = null } = options;
+  const { unit, format, teacher = null, line = "student" } = options;
   const best = own.filter(({ epoch }) => epoch === best_epoch);
   const values = [...own, ...baseline].map(({ value }) => value);
   const [low, high] = [Math.min(...values), Math.max(...values)];
@@ -65,7 +143,7 @@ function curve(
     alternative: `${format(own[0]!.value)} in epoch ${own[0]!.epoch}, ${format(own.at(-1)!.value)} in epoch ${own.at(-1)!.epoch}; between ${format(low)} and ${format(high)}`,
     span: "half",
     legend: [
-      ["line", "student"],
+      ["line", line],
       ...(baseline.length > 0 ? [["line baseline", "baseline"] as const] : []),
       ...(teacher !== null ? [["line teacher", "teacher"] as const] : []),
       ["dot", "the epoch that was kept"],
@@ -137,7 +215,9 @@ interface Column {
 function comparison({ job, models, metrics }: Report, training: TrainingMetrics): Markup {
   const { size, latency } = metrics;
   const candidates: (Column | null)[] = [
-    job.params.teacher_model_id === null ? null : { name: "Teacher", model: "before", metric: training.teacher_metric },
+    typeof job.params.teacher_model_id === "string"
+      ? { name: "Teacher", model: "before", metric: training.teacher_metric }
+      : null,
     { name: "Student before", model: "after", metric: training.student_before_metric },
     { name: "Student after", model: "after", metric: training.student_metric },
     training.baseline_history ? { name: "Baseline", model: "after", metric: training.baseline_metric } : null,

@@ -75,6 +75,13 @@ export function dataName({ prefix, ownInputs }: Pick<StepNetwork, "prefix" | "ow
   return ownInputs ? prefix + name : name;
 }
 
+/** A copy of a model whose names all begin with `prefix`, those of its inputs excepted. */
+export function withPrefix(source: Model, prefix: string): Model {
+  const model = source.clone();
+  addPrefix(model, prefix, new Set(model.graph.inputs.filter(({ constant }) => !constant)));
+  return model;
+}
+
 function addPrefix(model: Model, prefix: string, shared: ReadonlySet<Value>): void {
   for (const graph of model.graphs()) {
     const values = [...graph.inputs, ...graph.initializers, ...graph.nodes.flatMap(({ outputs }) => outputs)];

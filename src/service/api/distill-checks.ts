@@ -9,7 +9,7 @@ import {
 } from "../../core/index.ts";
 import type { DatasetRecord, ModelRecord } from "../catalog.ts";
 import type { FieldError } from "../errors.ts";
-import type { DistillSpec } from "../jobs/spec.ts";
+import type { OfflineSpec } from "../jobs/spec.ts";
 
 interface Parties {
   /** Undefined in plain training. */
@@ -20,7 +20,7 @@ interface Parties {
 }
 
 /** What is wrong between teacher, student, losses and training data, as far as recorded facts tell. */
-export function checkDistillation({ params }: DistillSpec, parties: Parties): FieldError[] {
+export function checkDistillation({ params }: OfflineSpec, parties: Parties): FieldError[] {
   const rules = [
     checkTeacher,
     checkLosses,
@@ -33,7 +33,7 @@ export function checkDistillation({ params }: DistillSpec, parties: Parties): Fi
   return rules.flatMap((rule) => rule(params, parties));
 }
 
-type Params = DistillSpec["params"];
+type Params = OfflineSpec["params"];
 type Rule = (params: Params, parties: Parties) => readonly FieldError[];
 
 const at = (pointer: string, code: string, message: string): FieldError => ({
@@ -145,7 +145,7 @@ function comparedOutputs(loss: Params["loss"], teacher: ModelRecord | undefined,
  * Whether only a run of the models tells if a distillation can be: facts do not hold the values that hints name, nor sizes that are only known
  * then, nor what a BatchNormalization makes of a batch of one. Such a job is planned before it is accepted.
  */
-export function needsPlan({ params }: Pick<DistillSpec, "params">, { teacher, student, training }: Parties): boolean {
+export function needsPlan({ params }: Pick<OfflineSpec, "params">, { teacher, student, training }: Parties): boolean {
   const { loss } = params;
   const { batch_size, validation_split } = params.training;
   const { samples } = training.facts;

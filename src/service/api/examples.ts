@@ -132,6 +132,35 @@ export const createDistillJobRequest = {
   name: "half as wide",
 };
 
+export const createOnlineJobRequest = {
+  type: "distill",
+  params: {
+    mode: "online",
+    dataset_id: datasetId,
+    student: { model_id: modelId, init: "reinitialize" },
+    peers: 2,
+    update: "simultaneous",
+    loss: { temperature: 1, kl_weight: 1, label_weight: 1 },
+    training: { epochs: 20 },
+    baseline: true,
+  },
+  name: "two peers",
+};
+
+export const createSelfJobRequest = {
+  type: "distill",
+  params: {
+    mode: "self",
+    self_kind: "be_your_own_teacher",
+    dataset_id: datasetId,
+    student: { model_id: modelId },
+    exits: 2,
+    keep_exits: true,
+    training: { epochs: 20 },
+  },
+  name: "early exits",
+};
+
 export const createTrainingJobRequest = {
   type: "distill",
   params: {
@@ -288,6 +317,7 @@ export const finishedJob = {
       memory: { baseline_bytes: 52428800, before_peak_bytes: 96468992, after_peak_bytes: 88080384 },
       coverage: { quantized_nodes: 54, skipped_nodes: [skipped], fused_nodes: 0, float_islands: [] },
       training: null,
+      exits: null,
       acceptance: [
         { name: "min_sqnr_db", limit: 20, value: 24.1, ok: true },
         { name: "max_size_ratio", limit: 0.3, value: 0.2, ok: true },

@@ -15,13 +15,14 @@ import { type LabelTask, labelUse } from "../jobs/label-use.ts";
 import { referencesIn } from "../jobs/resources.ts";
 import {
   asDistillation,
-  type DistillSpec,
   isQat,
   type JobSpec,
+  type OfflineSpec,
   type QuantizeSpec,
   type SingleSpec,
 } from "../jobs/spec.ts";
 import { checkDistillation } from "./distill-checks.ts";
+import { checkMode } from "./distill-mode-checks.ts";
 import { checkPipeline } from "./pipeline-checks.ts";
 import type { StoredResources } from "./stored-resources.ts";
 
@@ -39,7 +40,7 @@ export function checkJob(spec: JobSpec, stored: StoredResources): readonly Field
 
 function checkSingle(spec: SingleSpec, stored: StoredResources): readonly FieldError[] {
   if (isQat(spec)) return checkDistill(asDistillation(spec), stored).map(ofQat);
-  return spec.type === "quantize" ? checkQuantization(spec, stored) : checkDistill(spec, stored);
+  return spec.type === "quantize" ? checkQuantization(spec, stored) : checkMode(spec, stored, checkDistill);
 }
 
 /**
@@ -126,7 +127,7 @@ function checkCalibration({ params }: CalibratedSpec, model: ModelRecord, data: 
  * an earlier step.
  */
 export function partiesOf(
-  { params: { teacher_model_id: id, student, dataset_id } }: Pick<DistillSpec, "params">,
+  { params: { teacher_model_id: id, student, dataset_id } }: Pick<OfflineSpec, "params">,
   { models, datasets }: StoredResources,
 ) {
   return {
@@ -136,7 +137,7 @@ export function partiesOf(
   };
 }
 
-function checkDistill(spec: DistillSpec, stored: StoredResources): FieldError[] {
+function checkDistill(spec: OfflineSpec, stored: StoredResources): FieldError[] {
   const { params, evaluation } = spec;
   const { datasets } = stored;
   const { teacher, student: uploaded, training } = partiesOf(spec, stored);
@@ -163,7 +164,7 @@ function checkDistill(spec: DistillSpec, stored: StoredResources): FieldError[] 
 
 /** Whether the labels that a student learns and is judged by go with the output that they belong to. */
 function checkDistillationLabels(
-  spec: DistillSpec,
+  spec: OfflineSpec,
   reference: ModelRecord,
   student: ModelRecord,
   training: DatasetRecord,

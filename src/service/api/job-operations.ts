@@ -65,6 +65,8 @@ export const createJob = defineOperation({
       quantize: examples.createJobRequest,
       qat: examples.createQatJobRequest,
       distill: examples.createDistillJobRequest,
+      distill_online: examples.createOnlineJobRequest,
+      distill_self: examples.createSelfJobRequest,
       train: examples.createTrainingJobRequest,
       simplify: examples.createSimplifyJobRequest,
       pipeline: examples.createPipelineJobRequest,

@@ -129,6 +129,19 @@ const EpochRecord = z
   })
   .meta({ id: "EpochRecord" });
 
+const TrainedNetwork = z
+  .object({
+    name: z.string().meta({ description: "`student`, `teacher`, `peer_1`, `generation_1`, …" }),
+    parameters: Count,
+    history: z.array(EpochRecord),
+    best_epoch: Count,
+    validation_metric: z.number().nullable().meta({ description: "Of the best epoch, on the samples held out." }),
+    before_metric: z.number().nullable(),
+    metric: z.number().nullable(),
+    artifact: z.string(),
+  })
+  .meta({ id: "TrainedNetwork" });
+
 const TrainingMetrics = z
   .object({
     history: z.array(EpochRecord),
@@ -145,6 +158,11 @@ const TrainingMetrics = z
     baseline_metric: z.number().nullable().meta({ description: "Of the same student, trained without the teacher." }),
     baseline_history: z.array(EpochRecord).nullable(),
     samples_per_second: z.number(),
+    networks: z.array(TrainedNetwork).meta({ description: "All that were trained, baselines left out." }),
+    chosen: z.string().meta({ description: "The network that is the result; `average` is all of them together." }),
+    ensemble_metric: z.number().nullable().meta({
+      description: "Of the mean of all networks' (or exits') answers; null where there is only one.",
+    }),
   })
   .meta({ id: "TrainingMetrics" });
 
@@ -153,6 +171,17 @@ const ResultWarning = z.object({ code: z.enum(WARNING_CODES), message: z.string(
   description:
     "What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is.",
 });
+
+const ExitMetrics = z
+  .object({
+    name: z.string(),
+    value: z.string().meta({ description: "What the exit reads." }),
+    metric: z.number().nullable(),
+    macs_share: z.number().meta({ description: "Multiply-accumulates up to this answer, of those of the network." }),
+    latency_share: z.number().meta({ description: "Median latency up to this answer, of the network's." }),
+    artifact: z.string().nullable().meta({ description: "A model that stops here; null where exits are not kept." }),
+  })
+  .meta({ id: "ExitMetrics", description: "An answer before the last layer; the last one is the network's own." });
 
 export const JobMetricsSchema = z
   .object({
@@ -202,6 +231,7 @@ export const JobMetricsSchema = z
       })
       .meta({ id: "CoverageMetrics" }),
     training: TrainingMetrics.nullable(),
+    exits: z.array(ExitMetrics).nullable().meta({ description: "Of a network that is its own teacher." }),
     acceptance: z.array(
       z
         .object({ name: z.string(), limit: z.number(), value: z.number().nullable(), ok: z.boolean() })
@@ -342,6 +372,12 @@ const DistillPlanSchema = z
     training_samples: Count,
     validation_samples: Count,
     steps: Count.meta({ description: "Optimizer steps of one run; a baseline is a second run." }),
+    networks: z
+      .array(z.object({ name: z.string(), parameters: Count }).meta({ id: "PlannedNetwork" }))
+      .meta({ description: "Those that are trained; of generations the first." }),
+    exits: z.array(
+      z.object({ name: z.string(), value: z.string(), macs_share: z.number() }).meta({ id: "PlannedExit" }),
+    ),
   })
   .meta({ id: "DistillPlan" });
 

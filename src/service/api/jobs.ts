@@ -3,6 +3,7 @@ import { REPORT_POLICY } from "../../core/index.ts";
 import { newId } from "../catalog.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
+import type { DistillParams } from "../jobs/distill-spec.ts";
 import { isTerminal } from "../jobs/job.ts";
 import type { JobRecord } from "../jobs/job-store.ts";
 import { resourcesOf } from "../jobs/resources.ts";
@@ -84,7 +85,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
       const { exclude_nodes: nodes, exclude_ops: ops } = spec.params;
       refuse(await inspector.exclusions(stored.models.get(spec.model_id)!, { nodes, ops }));
     }
-    const isUnsure = steps.some((step) => step.type === "distill" && needsPlan(step, partiesOf(step, stored)));
+    const isUnsure = steps.some((step) => step.type === "distill" && isUnsureOf(step.params, stored));
     // Facts do not tell whether what is trained with rounding can be: its graph is another than the model's.
     const hasQat = steps.some(({ type, params }) => type === "quantize" && params.method === "qat");
     if (isUnsure || hasQat || (spec.type === "pipeline" && excludes)) await plan();
@@ -237,6 +238,13 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     const look = { filename: found.name, mediaType: "text/html; charset=utf-8", inline: true };
     return sendDownload(request, reply, blobDownload(blobs, found, look));
   });
+}
+
+/** Whether only a plan tells if a distillation can be. */
+function isUnsureOf(params: DistillParams, stored: StoredResources): boolean {
+  // Networks that learn from each other, or exits: their step is built before the job is accepted.
+  if (params.mode !== "offline") return true;
+  return needsPlan({ params }, partiesOf({ params }, stored));
 }
 
 function accepted<T extends { id: string }>(reply: FastifyReply, job: T): T {

@@ -304,6 +304,12 @@ function improve({ zodSchema, jsonSchema }: { zodSchema: z.core.$ZodTypes; jsonS
 }
 
 function addDiscriminator({ discriminator, options }: z.core.$ZodDiscriminatedUnionDef, jsonSchema: Json): void {
+  // OpenAPI maps to objects only: the members of a union that holds another one are told apart by their constants.
+  if (options.some((option) => option._zod.def.type === "union")) {
+    jsonSchema.anyOf = jsonSchema.oneOf;
+    delete jsonSchema.oneOf;
+    return;
+  }
   const mapping: Record<string, string> = {};
   for (const option of options) {
     const name = z.globalRegistry.get(option)?.id;

@@ -1,5 +1,6 @@
 import type { ModelRecord } from "../catalog.ts";
 import { type FieldError, pointerOf } from "../errors.ts";
+import { offlineView } from "../jobs/distill-spec.ts";
 import { type PipelineSpec, PREVIOUS, type SingleSpec, stepPointer, stepSpec } from "../jobs/spec.ts";
 import type { StoredResources } from "./stored-resources.ts";
 
@@ -74,7 +75,7 @@ function checkLimits({ acceptance, evaluation }: PipelineSpec, { datasets }: Sto
 /** The record of the model that a step will make, as far as it is known before. */
 function madeBy(spec: SingleSpec, { models }: StoredResources, name: string): ModelRecord {
   if (spec.type === "distill") {
-    const { student, teacher_model_id } = spec.params;
+    const { student, teacher_model_id } = offlineView(spec.params);
     return models.get("model_id" in student ? student.model_id : teacher_model_id!)!;
   }
   const model = models.get(spec.model_id)!;

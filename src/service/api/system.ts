@@ -3,7 +3,7 @@ import { stringify as toYaml } from "yaml";
 import { z } from "zod";
 import { trainableOperators } from "../../core/index.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
-import { DistillParams } from "../jobs/distill-spec.ts";
+import { OfflineDistillParams, OnlineDistillParams, SelfDistillParams } from "../jobs/distill-spec.ts";
 import { Evaluation, PipelineParams, QuantizeParams } from "../jobs/spec.ts";
 import { TARGETS } from "../jobs/targets.ts";
 import { VERSIONS } from "../versions.ts";
@@ -213,7 +213,9 @@ function capabilitiesOf({ settings }: ApiContext): z.input<typeof Capabilities> 
     dataset_suffixes: [...DATASET_SUFFIXES],
     methods: [
       ...QuantizeParams.options.map((params) => methodOf("quantize", params.shape.method.value, params)),
-      ...DistillParams.options.map((params) => methodOf("distill", params.shape.mode.value, params)),
+      methodOf("distill", "offline", OfflineDistillParams),
+      methodOf("distill", "online", OnlineDistillParams),
+      methodOf("distill", "self", SelfDistillParams),
       methodOf("pipeline", "pipeline", PipelineParams),
     ],
     metrics: Evaluation.shape.metric.unwrap().unwrap().exclude(["none"]).options,

@@ -23,7 +23,7 @@ import { evaluationLabels, ignoredLabels, labelledOutputs, trainingLabels } from
 import type { JobEnvironment } from "./job-environment.ts";
 import type { JobContext } from "./job-steps.ts";
 import { dataWarnings, type LabelTask, labelUse, withLabelUse } from "./label-use.ts";
-import { type DistillSpec, metricOf } from "./spec.ts";
+import { metricOf, type OfflineSpec } from "./spec.ts";
 import { trainingSamples } from "./training-samples.ts";
 
 /** A stored model, read. */
@@ -52,6 +52,10 @@ export interface DistillInputs {
   /** What is to be said of labels. */
   readonly warnings: JobMetrics["warnings"];
   readonly pairs: readonly { readonly teacher: string; readonly student: string }[];
+  /** How well an output of this name fits the labels. Throws `invalid_dataset` where there are none to judge by. */
+  readonly metricOf: (output: string) => ValidationMetric;
+  /** Further networks, by id. */
+  readonly others: ReadonlyMap<string, Model>;
 }
 
 /**
@@ -59,11 +63,11 @@ export interface DistillInputs {
  * dataset are read (reading can mean decoding images), and of a derived student only the structure is made.
  */
 export async function openDistillInputs(
-  request: JobInputs<DistillSpec>,
+  request: JobInputs<OfflineSpec>,
   threads: number,
   { files, openSession }: JobEnvironment,
   { signal, news }: JobContext,
-  plan?: { readonly samples: number },
+  { plan, others = [] }: { readonly plan?: { readonly samples: number }; readonly others?: readonly string[] } = {},
 ): Promise<DistillInputs> {
   const maxSamples = plan?.samples ?? Number.POSITIVE_INFINITY;
   const { params, evaluation: judging } = request.spec;
@@ -76,8 +80,9 @@ export async function openDistillInputs(
   const uploaded = "model_id" in params.student ? open(params.student.model_id) : undefined;
   const reference = teacher ?? uploaded;
   if (!reference) throw new CoreError("invalid_params", "There is no teacher to derive a student from.", "student");
+  const further = new Map(others.map((id) => [id, open(id)]));
   const inputs = Map.groupBy(
-    [teacher, uploaded].flatMap((it) => it?.facts.inputs ?? []),
+    [teacher, uploaded, ...further.values()].flatMap((it) => it?.facts.inputs ?? []),
     ({ name }) => name,
   );
   const feeds = [...inputs.values()].map(([input]) => input!);
@@ -121,6 +126,11 @@ export async function openDistillInputs(
   const heldOut = validationView(training, params);
   const validation = heldOut?.facts.samples ?? 0;
   const limited = own && first(own, judging.samples);
+  // Without labels to judge by, a student is judged by its teacher.
+  const metricFor = (output: string): ValidationMetric | undefined =>
+    judging.metric === "none" || judged?.dataset.facts.has_labels === false
+      ? undefined
+      : labelMetric(metricOf(judging), samples.gather([0]).targets.labels, output, ignoreLabel.training);
   return {
     teacher,
     reference,
@@ -131,22 +141,24 @@ export async function openDistillInputs(
     judgedBy: limited
       ? { dataset: limited, kind: "evaluation" }
       : heldOut && { dataset: judging.metric === "none" ? withoutLabels(heldOut) : heldOut, kind: "validation" },
-    // Without labels to judge by, the student is judged by its teacher.
-    metric:
-      judging.metric === "none" || judged?.dataset.facts.has_labels === false
-        ? undefined
-        : labelMetric(metricOf(judging), samples.gather([0]).targets.labels, pairs[0]!.student, ignoreLabel.training),
+    metric: metricFor(pairs[0]!.student),
+    metricOf(output) {
+      const metric = metricFor(output);
+      if (!metric) throw new CoreError("invalid_dataset", "The dataset has no labels to judge by.", "labels");
+      return metric;
+    },
+    others: new Map([...further].map(([id, { model }]) => [id, model])),
     warnings: [...warnings, ...(judged?.warnings ?? [])],
     pairs,
   };
 }
 
-function derivationOf(derive: Extract<DistillSpec["params"]["student"], { derive: unknown }>["derive"]): Derivation {
+function derivationOf(derive: Extract<OfflineSpec["params"]["student"], { derive: unknown }>["derive"]): Derivation {
   return "keep_layers" in derive ? { keepLayers: derive.keep_layers } : derive;
 }
 
 /** The samples that training does not see. */
-function validationView(dataset: Dataset, { training, seed }: DistillSpec["params"]): Dataset | undefined {
+function validationView(dataset: Dataset, { training, seed }: OfflineSpec["params"]): Dataset | undefined {
   if (training.validation_split === 0) return undefined;
   const { validation } = splitIndices(dataset.facts.samples, training.validation_split, seed);
   return datasetView(dataset, validation);

@@ -1,12 +1,12 @@
 import { type ModelFacts, pairOutputs, type ValueFacts } from "../../core/index.ts";
 import type { LabelTask } from "./label-use.ts";
-import type { DistillSpec } from "./spec.ts";
+import type { OfflineSpec } from "./spec.ts";
 
 /** Which labels a distillation reads, and against what. */
 
 /** The student's output that labels belong to: that of the first pair. Empty where outputs cannot be paired. */
 export function labelledOutputs(
-  { params }: DistillSpec,
+  { params }: OfflineSpec,
   teacher: ModelFacts,
   student: ModelFacts,
 ): readonly ValueFacts[] {
@@ -19,7 +19,7 @@ export function labelledOutputs(
 }
 
 /** The label of what has none, in either dataset: what is said of one holds for the other where nothing is. */
-export function ignoredLabels({ params, evaluation }: DistillSpec): {
+export function ignoredLabels({ params, evaluation }: OfflineSpec): {
   readonly training: number | null;
   readonly evaluation: number | null;
 } {
@@ -28,7 +28,7 @@ export function ignoredLabels({ params, evaluation }: DistillSpec): {
 }
 
 /** What labels of the training data are to do. */
-export function trainingLabels(spec: DistillSpec): LabelTask {
+export function trainingLabels(spec: OfflineSpec): LabelTask {
   const { loss, baseline } = spec.params;
   const learned = loss.label_weight > 0 || baseline || (loss.output_loss === "dkd" && loss.kl_weight > 0);
   // Labels that are learned are read even if the student is not judged by them.
@@ -37,11 +37,11 @@ export function trainingLabels(spec: DistillSpec): LabelTask {
 }
 
 /** What labels of the data that the result is judged by are to do. */
-export function evaluationLabels(spec: DistillSpec): LabelTask {
+export function evaluationLabels(spec: OfflineSpec): LabelTask {
   const { metric } = spec.evaluation;
   return { metric, ignoreLabel: ignoredLabels(spec).evaluation, needed: isMetricNeeded(spec) };
 }
 
-function isMetricNeeded({ evaluation, acceptance }: DistillSpec): boolean {
+function isMetricNeeded({ evaluation, acceptance }: OfflineSpec): boolean {
   return (evaluation.metric !== null && evaluation.metric !== "none") || acceptance.max_metric_drop !== undefined;
 }

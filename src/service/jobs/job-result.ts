@@ -1,5 +1,6 @@
 import {
   buildReport,
+  type ExitFacts,
   evaluateModels,
   inspectModel,
   type JobMetrics,
@@ -38,6 +39,9 @@ export interface MadeModel {
   readonly evidence?: StaticEvidence | undefined;
   readonly remedies?: Judgement["remedies"];
   readonly training?: TrainingMetrics;
+  readonly exits?: readonly ExitFacts[] | null;
+  /** Further files that become artifacts. */
+  readonly more?: readonly ProducedFile[];
 }
 
 /** The last two steps of every job: `evaluate`, with this message, and `report`. */
@@ -79,7 +83,7 @@ export async function judgeResult(
   );
   return steps.run("report", "Writing the report", async () => {
     const after = await inspectModel(model, { openSession, source: { path: written[0]!.path }, dims: {}, signal });
-    const metrics = { ...measured.metrics, training: made.training ?? null };
+    const metrics = { ...measured.metrics, training: made.training ?? null, exits: made.exits ?? null };
     const report = buildReport({
       createdAt: new Date(),
       job: { id: request.job_id, ...spec },
@@ -93,6 +97,7 @@ export async function judgeResult(
     return {
       model: written,
       reports: [
+        ...(made.more ?? []),
         await files.writeText(scratch, "report.json", "application/json", `${JSON.stringify(report, null, 2)}\n`),
         await files.writeText(scratch, "report.html", "text/html; charset=utf-8", await renderReport(report)),
       ],

@@ -8,6 +8,7 @@ import {
   TaskError,
 } from "../tasks.ts";
 import { planDistillJob, planStudent } from "./distill-job.ts";
+import { offlineView } from "./distill-spec.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import { judgeResult } from "./job-result.ts";
 import { createJobSteps, type JobContext } from "./job-steps.ts";
@@ -137,6 +138,7 @@ type Outputs = { readonly outputs: readonly { readonly name: string }[] };
 /** The outputs of the first model and those of the last that mean the same: as the first step that trains pairs them. */
 function outputPairs({ params }: PipelineSpec, first: Outputs, last: Outputs) {
   const training = params.steps.find((step) => step.type === "distill");
-  const pairs = pairOutputs(first.outputs, last.outputs, training?.params.loss.outputs ?? undefined);
+  const outputs = training && offlineView(training.params).loss.outputs;
+  const pairs = pairOutputs(first.outputs, last.outputs, outputs ?? undefined);
   return pairs.map(({ teacher, student }) => ({ before: teacher, after: student }));
 }

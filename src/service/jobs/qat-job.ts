@@ -11,8 +11,9 @@ import {
 } from "../../core/index.ts";
 import type { JobInputs, JobRequest } from "../tasks.ts";
 import { type DistillInputs, openDistillInputs } from "./distill-inputs.ts";
-import { lossOf, settingsOf, trainingHooks, trainingMetrics } from "./distill-job.ts";
+import { trainingHooks, trainingMetrics } from "./distill-job.ts";
 import { ignoredLabels } from "./distill-labels.ts";
+import { lossOf, settingsOf } from "./distill-modes.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import type { MadeModel } from "./job-result.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";
@@ -85,7 +86,9 @@ export async function planQatJob(
   context: JobContext,
 ): Promise<{ readonly model: Model; readonly notes: readonly Note[] }> {
   const spec = asDistillation(request.spec);
-  const inputs = await openDistillInputs({ ...request, spec }, 1, environment, context, { samples: PLANNED_SAMPLES });
+  const inputs = await openDistillInputs({ ...request, spec }, 1, environment, context, {
+    plan: { samples: PLANNED_SAMPLES },
+  });
   const qat = await prepared(request.spec, original, exclude, inputs, PLANNED_SAMPLES, environment, context);
   return qat.finish(qat.fakeQuantize([]).finish());
 }

@@ -1,7 +1,15 @@
 import { z } from "zod";
 import { type MetricName, ROUNDINGS } from "../../core/index.ts";
 import { pointerOf } from "../errors.ts";
-import { DistillLoss, DistillParams, IgnoreLabel, QatTraining, Seed } from "./distill-spec.ts";
+import {
+  DistillLoss,
+  DistillParams,
+  IgnoreLabel,
+  type OfflineParams,
+  offlineView,
+  QatTraining,
+  Seed,
+} from "./distill-spec.ts";
 
 /**
  * What a job may be asked to do. Parsing fills in every default, so a parsed spec is complete: it is stored with the job,
@@ -422,7 +430,7 @@ export function isQat(spec: JobSpec): spec is QatSpec {
 }
 
 /** The training of a quantization-aware job as a distillation: the model itself is the student. */
-export function asDistillation({ model_id, params, evaluation, acceptance }: QatSpec): DistillSpec {
+export function asDistillation({ model_id, params, evaluation, acceptance }: QatSpec): OfflineSpec {
   const { teacher, dataset_id, loss, training, seed } = params;
   return {
     type: "distill",
@@ -444,7 +452,12 @@ export function asDistillation({ model_id, params, evaluation, acceptance }: Qat
 
 export interface DistillSpec extends Judgement {
   readonly type: "distill";
-  readonly params: z.output<typeof DistillParams>;
+  readonly params: DistillParams;
+}
+
+/** Of one mode: the view that the others share, too. */
+export interface OfflineSpec extends DistillSpec {
+  readonly params: OfflineParams;
 }
 
 export interface PipelineSpec extends Judgement {
@@ -500,7 +513,7 @@ function withFed<T>(value: T, fed: string | null): T {
 export function sourceModelId(spec: JobSpec): string {
   if (spec.type === "pipeline") return sourceModelId(stepSpec(spec, 0, spec.model_id));
   if (spec.type === "quantize") return spec.model_id;
-  const { student, teacher_model_id } = spec.params;
+  const { student, teacher_model_id } = offlineView(spec.params);
   // That there is a teacher to derive from is checked when the job is posted.
   return "model_id" in student ? student.model_id : teacher_model_id!;
 }

@@ -187,9 +187,9 @@ describe("online distillation", () => {
     const net = new NetworkBuilder(4);
     const five = net.output(net.linear(net.g.op("Flatten", [net.input(["n", 1, 8, 8])]), 64, 5), ["n", 5]);
     const networks = [...peers(1), { name: "peer_2", model: five }];
-    await checkOnline(specOf({}), { openSession });
+    await checkOnline(specOf({}), { openSession, batchSize: 32 });
     await assert.rejects(
-      checkOnline(specOf({ networks }), { openSession }),
+      checkOnline(specOf({ networks }), { openSession, batchSize: 32 }),
       (error) =>
         error instanceof CoreError &&
         error.code === "invalid_params" &&

@@ -205,6 +205,9 @@ describe("renderReport", () => {
       baseline_metric: 0.72,
       baseline_history: [epoch(1, 2, 0.4)],
       samples_per_second: 900,
+      networks: [],
+      chosen: "student",
+      ensemble_metric: null,
     };
     const job = { type: "distill", params: { mode: "offline", teacher_model_id: "mdl_t" } };
     const html = await page({ metrics: { training }, job });
@@ -239,6 +242,59 @@ describe("renderReport", () => {
       curves[0],
       "Size, by what the weights are stored as",
     ]);
+  });
+
+  it("has a section for each of several networks, and a table of exits", async () => {
+    const history = [1, 2].map((epoch) => ({
+      ...{ epoch, loss: 1 / epoch, losses: { label: 1 / epoch }, validation_metric: 0.4 * epoch },
+      ...{ learning_rate: 0.01, samples_per_second: 900 },
+    }));
+    const network = (name: string, metric: number, artifact: string) => ({
+      ...{
+        name,
+        parameters: 1234,
+        history,
+        best_epoch: 2,
+        validation_metric: 0.8,
+        before_metric: 0.1,
+        metric,
+        artifact,
+      },
+    });
+    const training = {
+      history,
+      best_epoch: 2,
+      metric: "top1",
+      metric_samples: 1000,
+      teacher_metric: null,
+      student_before_metric: 0.1,
+      student_metric: 0.9,
+      baseline_metric: null,
+      baseline_history: null,
+      samples_per_second: 900,
+      networks: [network("peer_1", 0.85, "peer_1.onnx"), network("peer_2", 0.9, "model.onnx")],
+      chosen: "peer_2",
+      ensemble_metric: 0.95,
+    };
+    const exits = [
+      { name: "exit_1", value: "relu", metric: 0.7, macs_share: 0.25, latency_share: 0.3, artifact: "exit_1.onnx" },
+      { name: "logits", value: "logits", metric: 0.9, macs_share: 1, latency_share: 1, artifact: "model.onnx" },
+    ];
+    const job = { type: "distill", params: { mode: "online", teacher_model_id: null } };
+    const html = await page({ metrics: { training, exits }, job });
+    assert.match(html, /The result is <b>peer_2<\/b>/);
+    assert.match(
+      html,
+      /<th scope="row">peer_1<\/th><td>1,234<\/td><td>10 %<\/td><td>85 %<\/td><td>80 %<\/td><td>2<\/td>/,
+    );
+    assert.match(html, /<th scope="row">All together<\/th>.*?95 %/);
+    for (const name of ["peer_1", "peer_2"]) {
+      assert.ok(charts(html).includes(`${name}: validation top1 of each epoch`), String(charts(html)));
+    }
+    assert.match(html, /exit_1<\/th><td><code>relu<\/code><\/td><td>70 %<\/td><td>25 %<\/td><td>30 %<\/td>/);
+    assert.doesNotMatch(html, /<th scope="col">Teacher/);
+    const self = await page({ metrics: { training, exits }, job: { ...job, params: { mode: "self" } } });
+    assert.doesNotMatch(self, /<th scope="col">Teacher/);
   });
 
   it("loads nothing, and runs the one script that its policy names", async () => {

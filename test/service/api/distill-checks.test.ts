@@ -77,7 +77,7 @@ test("every default is filled in", () => {
 });
 
 test("what has no meaning is not even parsed", () => {
-  assert.deepEqual(malformed({ mode: "online" }), ["/params/mode invalid_union"]);
+  assert.deepEqual(malformed({ mode: "offhand" }), ["/params/mode invalid_union"]);
   for (const student of [{}, { derive: {} }, { derive: { width: 1 } }, { derive: { width: 0.5, rank: 0.5 } }]) {
     const pointers = malformed({ student }).map((text) => text.split(" ")[0]!);
     assert.ok(pointers.length === 1 && pointers[0]!.startsWith("/params/student"), String(pointers));
