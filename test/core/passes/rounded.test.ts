@@ -53,7 +53,9 @@ describe("a float16 model that really rounds", () => {
           );
           const rounded = roundedForm(toHalf(products(given)))!;
           const y = await run(rounded, x, "basic");
-          assert.deepEqual([...y], expected);
+          // The sign of a zero is not what this is about.
+          const unsigned = (value: number) => value + 0;
+          assert.deepEqual([...y].map(unsigned), expected.map(unsigned));
         },
       ),
       { numRuns: 40 },
