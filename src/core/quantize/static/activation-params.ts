@@ -75,11 +75,11 @@ function collectGroups(placement: Placement, ranges: ReadonlyMap<string, Range>)
     if (!observed) throw new CoreError("internal", "A quantized value has no range.", value.name);
     include(groupOf(group), affine, { min: Math.max(observed.min, clip.min), max: Math.min(observed.max, clip.max) });
   }
-  for (const { base, factor, shift, nodes } of placement.aliases.values()) {
+  for (const { base, factor, shift, node } of placement.aliases.values()) {
     const { group, affine } = placement.values.get(base)!;
     const composed = { factor: factor * affine.factor, shift: factor * affine.shift + shift };
     include(groupOf(group), composed, { min: 0, max: 0 });
-    if (shift !== 0) groupOf(group).sums.push(...nodes.map(({ name }) => name));
+    if (shift !== 0) groupOf(group).sums.push(node.name);
   }
   return groups;
 }

@@ -73,8 +73,12 @@ export interface QuantizedValue {
 /** A quantized value read through operations with single numbers: the same codes, under another scale and zero point. */
 export interface Alias extends Affine {
   readonly base: Value;
-  readonly nodes: readonly Node[];
+  /** The last of the operations: those before it make aliases of the same value. */
+  readonly node: Node;
 }
+
+/** A value as a number times another, plus a number; `node` is undefined for a value that is nothing but itself. */
+type Resolved = Affine & { readonly base: Value; readonly node?: Node };
 
 export interface Placement {
   /** In topological order, bodies after the nodes that own them; quantized or not. */
@@ -110,6 +114,13 @@ class Placer {
   /** Values that are a number times another, plus a number. */
   readonly #affine = new Map<Value, Affine & { readonly node: Node; readonly input: Value }>();
 
+  /** What `#resolve` has found, and by base which values those are: when a unit is taken back, they no longer share its codes. */
+  readonly #resolved = new Map<Value, Resolved>();
+  readonly #sharing = new Map<Value, Value[]>();
+  /** Movements that integers come into, until a unit is taken back; and those that none come into, which stays so. */
+  readonly #chained = new Set<Unit>();
+  readonly #unchained = new Set<Unit>();
+
   constructor(model: Model, options: PlacementOptions) {
     this.#model = model;
     this.#options = options;
@@ -118,12 +129,12 @@ class Placer {
   }
 
   place(): Placement {
-    while (this.#units.filter((unit) => unit.quantized && this.#takeBack(unit)).length > 0);
+    this.#takeBackAll();
     const values = this.#values();
     const aliases = new Map<Value, Alias>();
     for (const value of this.#affine.keys()) {
-      const alias = this.#resolve(value);
-      if (alias.nodes.length > 0 && values.has(alias.base)) aliases.set(value, alias);
+      const { node, ...affine } = this.#resolve(value);
+      if (node && values.has(affine.base)) aliases.set(value, { node, ...affine });
     }
     return { units: this.#units, values, aliases, islands: this.#islands(values) };
   }
@@ -184,6 +195,24 @@ class Placer {
 
   // ---- what pays ---------------------------------------------------------------------------------------------------
 
+  /** In both directions by turns: what is float spreads along chains, to readers and to makers. */
+  #takeBackAll(): void {
+    const backwards = [...this.#units].reverse();
+    for (let forward = true, calm = 0; calm < 2; forward = !forward) {
+      let changed = false;
+      for (const unit of forward ? this.#units : backwards) {
+        if (!unit.quantized || !this.#takeBack(unit)) continue;
+        changed = true;
+        this.#chained.clear();
+        for (const output of unit.outputs) {
+          for (const value of this.#sharing.get(output) ?? []) this.#resolved.delete(value);
+          this.#sharing.delete(output);
+        }
+      }
+      calm = changed ? 0 : calm + 1;
+    }
+  }
+
   /** Takes a unit back to float when being quantized does not pay; answers whether it did. */
   #takeBack(unit: Unit): boolean {
     const refuse = (code: string, message: string): boolean => {
@@ -221,7 +250,27 @@ class Placer {
     const maker = this.#makers.get(this.#resolve(value).base);
     if (!maker?.quantized) return false;
     if (maker.rule.kind === "compute") return !maker.rule.floatOutput;
-    return maker.rule.kind === "pointwise" || this.#activations(maker).some((input) => this.#isChained(input));
+    if (maker.rule.kind === "pointwise") return true;
+    return this.#chainedMovement(maker);
+  }
+
+  /** Whether integers come into a movement, through any number of others: a walk of its own, because such chains can be long. */
+  #chainedMovement(movement: Unit): boolean {
+    if (this.#chained.has(movement) || this.#unchained.has(movement)) return this.#chained.has(movement);
+    const seen = new Set([movement]);
+    let found = false;
+    for (const unit of seen) {
+      for (const input of this.#activations(unit)) {
+        const maker = this.#makers.get(this.#resolve(input).base);
+        if (!maker?.quantized || this.#unchained.has(maker)) continue;
+        if (maker.rule.kind === "movement" && !this.#chained.has(maker)) seen.add(maker);
+        else found ||= maker.rule.kind !== "compute" || !maker.rule.floatOutput;
+      }
+      if (found) break;
+    }
+    if (found) this.#chained.add(movement);
+    else for (const unit of seen) this.#unchained.add(unit);
+    return found;
   }
 
   #activations({ node, rule }: Unit): Value[] {
@@ -242,29 +291,42 @@ class Placer {
 
   /** Who reads a value, seen through operations that only change scale or zero point. */
   #readers(value: Value): Reader[] {
-    const readers: Reader[] = value.uses.flatMap(({ node, index }): Reader[] => {
-      const output = node.outputs[0];
-      if (output && this.#resolve(output).nodes.length > 0) return this.#readers(output);
-      const unit = this.#hearts.get(node);
-      return [unit?.rule.activations(node).includes(index) ? unit : node];
-    });
-    return value.isGraphOutput ? [...readers, undefined] : readers;
+    const readers: Reader[] = [];
+    const read: Value[] = [value];
+    for (const current of read) {
+      for (const { node, index } of current.uses) {
+        const [output] = node.outputs;
+        if (output && this.#resolve(output).node) read.push(output);
+        else {
+          const unit = this.#hearts.get(node);
+          readers.push(unit?.rule.activations(node).includes(index) ? unit : node);
+        }
+      }
+      if (current.isGraphOutput) readers.push(undefined);
+    }
+    return readers;
   }
 
   /** The value whose codes this one shares, when that is made by a quantized unit; else the value itself. */
-  #resolve(value: Value): Alias {
-    const itself: Alias = { base: value, ...IDENTITY, nodes: [] };
-    const affine = this.#affine.get(value);
-    if (!affine) return itself;
-    const inner = this.#resolve(affine.input);
-    const maker = this.#makers.get(inner.base);
-    if (!maker?.quantized || (affine.shift !== 0 && maker.rule.floatOutput)) return itself;
-    return {
-      base: inner.base,
-      factor: affine.factor * inner.factor,
-      shift: affine.factor * inner.shift + affine.shift,
-      nodes: [...inner.nodes, affine.node],
-    };
+  #resolve(value: Value): Resolved {
+    const chain: Value[] = [];
+    let at = value;
+    for (let next = this.#affine.get(at); next && !this.#resolved.has(at); next = this.#affine.get(at)) {
+      chain.push(at);
+      at = next.input;
+    }
+    let resolved: Resolved = this.#resolved.get(at) ?? { base: at, ...IDENTITY };
+    for (const made of chain.reverse()) {
+      const { node, factor, shift } = this.#affine.get(made)!;
+      const maker = this.#makers.get(resolved.base);
+      resolved =
+        !maker?.quantized || (shift !== 0 && maker.rule.floatOutput)
+          ? { base: made, ...IDENTITY }
+          : { base: resolved.base, factor: factor * resolved.factor, shift: factor * resolved.shift + shift, node };
+      this.#resolved.set(made, resolved);
+      if (resolved.base !== made) appendTo(this.#sharing, resolved.base, made);
+    }
+    return resolved;
   }
 
   // ---- values ------------------------------------------------------------------------------------------------------
@@ -329,10 +391,16 @@ class Placer {
         !inUnits.has(node) &&
         node.opType !== "Constant" &&
         node.inputs.some(isInteger) &&
-        !node.outputs.some((output) => this.#resolve(output).nodes.length > 0) &&
+        !node.outputs.some((output) => this.#resolve(output).node) &&
         node.outputs.some((output) => this.#readers(output).some(isQuantizedUnit)),
     );
   }
+}
+
+function appendTo<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
+  const list = lists.get(key);
+  if (list) list.push(value);
+  else lists.set(key, [value]);
 }
 
 function isQuantizedUnit(reader: Reader): reader is Unit {

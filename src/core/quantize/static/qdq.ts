@@ -377,8 +377,7 @@ class Emitter {
 
   #removeUnread(units: readonly Unit[]): void {
     const nodes = new Set<Node>();
-    for (const { nodes: rescalings } of this.#placement.aliases.values())
-      for (const node of rescalings) nodes.add(node);
+    for (const { node } of this.#placement.aliases.values()) nodes.add(node);
     for (const unit of units) {
       for (const node of unit.tail) nodes.add(node);
       if (this.#lowered.has(unit.result)) nodes.add(unit.node);

@@ -38,15 +38,17 @@ export function findWeights(
       note(noteOn(node, "skipped", EXCLUDED.code, EXCLUDED.message));
     } else found.set(node, slots);
   }
+  const outside = new OutsideReaders(views, found);
   for (let changed = true; changed; ) {
     changed = false;
     for (const [node, slots] of found) {
-      const other = slots.flatMap(({ view }) => view.sources).map((source) => readerOutside(source, views, found));
-      const blocking = other.find((reader) => reader !== undefined);
+      const sources = slots.flatMap(({ view }) => view.sources);
+      const blocking = sources.map((source) => outside.of(source)).find((reader) => reader !== undefined);
       if (!blocking) continue;
       const who = blocking.node ? `"${blocking.node.label}" (${blocking.node.opType})` : "an output of the model";
       note(noteOn(node, "skipped", "shared_weight", `Its weight is also read by ${who}, which keeps it as it is.`));
       found.delete(node);
+      outside.recheck(sources);
       changed = true;
     }
   }
@@ -71,16 +73,36 @@ function holdsLargeConstant(node: Node, views: WeightViews): boolean {
   });
 }
 
-function readerOutside(
-  source: Value,
-  views: WeightViews,
-  found: ReadonlyMap<Node, readonly WeightSlot[]>,
-): Partial<Use> | undefined {
-  for (const reader of views.readers(source)) {
-    if (!reader) return {};
-    if (!found.get(reader.node)?.some(({ index }) => index === reader.index)) return reader;
+/** Readers of weights that are not among those `found`. A weight may have thousands of readers: they are gone through once, not by each. */
+class OutsideReaders {
+  readonly #views: WeightViews;
+  readonly #found: ReadonlyMap<Node, readonly WeightSlot[]>;
+  readonly #readers = new Map<Value, readonly (Use | undefined)[]>();
+  /** Weights without one. */
+  readonly #closed = new Set<Value>();
+
+  constructor(views: WeightViews, found: ReadonlyMap<Node, readonly WeightSlot[]>) {
+    this.#views = views;
+    this.#found = found;
   }
-  return undefined;
+
+  /** The first reader of a weight that keeps it as it is, an output of the model as `{}`; undefined when there is none. */
+  of(source: Value): Partial<Use> | undefined {
+    if (this.#closed.has(source)) return undefined;
+    const readers = this.#readers.get(source) ?? this.#views.readers(source);
+    this.#readers.set(source, readers);
+    for (const reader of readers) {
+      if (!reader) return {};
+      if (!this.#found.get(reader.node)?.some(({ index }) => index === reader.index)) return reader;
+    }
+    this.#closed.add(source);
+    return undefined;
+  }
+
+  /** To be called when a node that reads these weights is found no more. */
+  recheck(sources: readonly Value[]): void {
+    for (const source of sources) this.#closed.delete(source);
+  }
 }
 
 /** Whether each filter of a Conv reads one channel. */
