@@ -13,6 +13,7 @@ const MIN_BYTES = 256;
  */
 export const mergeDuplicates: Pass = {
   name: "merge duplicate constants",
+  once: true,
   run(model) {
     let changed = false;
     for (const group of duplicatesOf(model)) {

@@ -41,14 +41,15 @@ function groupReaders(model: Model): Set<Group> {
   const views = new WeightViews();
   const groupOf = new Map<Value, Group>();
   const add = (view: WeightView, reader: Reader | undefined) => {
-    const group: Group = { sources: new Set(view.sources), readers: reader ? [reader] : [], given: new Set() };
-    for (const other of new Set(view.sources.map((source) => groupOf.get(source)))) {
-      for (const source of other?.sources ?? []) group.sources.add(source);
-      for (const source of other?.given ?? []) group.given.add(source);
-      group.readers.push(...(other?.readers ?? []));
+    const others = new Set(view.sources.flatMap((source) => groupOf.get(source) ?? []));
+    // A weight may have many thousands of readers: they join its group rather than make another of all of them.
+    const group = others.size === 1 ? [...others][0]! : merged([...others]);
+    for (const source of others.size === 1 ? view.sources : [...view.sources, ...group.sources]) {
+      group.sources.add(source);
+      groupOf.set(source, group);
     }
-    if (!reader) for (const source of view.sources) group.given.add(source);
-    for (const source of group.sources) groupOf.set(source, group);
+    if (reader) group.readers.push(reader);
+    else for (const source of view.sources) group.given.add(source);
   };
   for (const graph of model.graphs()) {
     for (const node of graph.nodes) {
@@ -66,8 +67,17 @@ function groupReaders(model: Model): Set<Group> {
   return new Set(groupOf.values());
 }
 
+function merged(groups: readonly Group[]): Group {
+  return {
+    sources: new Set(groups.flatMap(({ sources }) => [...sources])),
+    readers: groups.toReversed().flatMap(({ readers }) => readers),
+    given: new Set(groups.flatMap(({ given }) => [...given])),
+  };
+}
+
 function foldGroup({ sources, readers, given }: Group): boolean {
-  const moved = readers.filter((reader) => reader.moved);
+  // The last reader first: what it reads gives the folded weight its name.
+  const moved = readers.filter((reader) => reader.moved).reverse();
   const direct = new Set([...given, ...readers.filter((reader) => !reader.moved).flatMap(({ view }) => view.sources)]);
   const freed = [...sources].filter((source) => !direct.has(source) && !source.graph.isOverridable(source));
   const made = new Map(moved.map(({ view }) => [view.key, view]));

@@ -18,8 +18,20 @@ export type NoteSink = (note: Note) => void;
  */
 export interface Pass {
   readonly name: string;
-  /** Answers whether anything changed. Throws `CoreError` and never leaves a broken graph. */
+  /** What must hold before it runs. */
+  readonly requires?: readonly Condition[];
+  /** What holds after it has run, and until the run of passes that it is one of is over. */
+  readonly ensures?: readonly Condition[];
+  /** It is run once where others are run until nothing changes: it reads weights, or what it does it does at once. */
+  readonly once?: true;
+  /** Answers whether anything changed; what runs it relies on that. Throws `CoreError` and never leaves a broken graph. */
   run(model: Model, note: NoteSink): boolean;
+}
+
+/** Something that can hold of a model, as a clause: "all weights are constants". */
+export interface Condition {
+  readonly clause: string;
+  holds(model: Model): boolean;
 }
 
 /** A note about a node. `code` is stable snake_case, `message` a sentence. */
@@ -61,21 +73,66 @@ export function exclusionTest(exclude: Exclusions): NodeTest {
 /** Why a job leaves an excluded node alone. */
 export const EXCLUDED = { code: "excluded", message: "The job excludes this node." } as const;
 
+/** More rounds than chains of passes that help each other are long; every round but the last removes or replaces nodes. */
+const MAX_ROUNDS = 16;
+
 /**
- * Runs passes in order on a copy of `model` (tensors are shared) and checks the graph after each.
- * Answers the new model and every note, in order.
+ * Runs passes in order on a copy of `model` (tensors are shared). With `settle` they are run again, those that may be, until none changes
+ * anything: what one pass removes can be all that was in the way of another. Answers the new model, every note in order, and the names
+ * of the passes that changed something.
+ * Throws `internal` when a pass leaves a broken graph, is run where what it requires does not hold, or when what one ensures does not hold
+ * after a later one.
  */
 export function runPasses(
   model: Model,
   passes: readonly Pass[],
-): { readonly model: Model; readonly notes: readonly Note[] } {
-  const result = model.clone();
-  const notes: Note[] = [];
-  for (const pass of passes) {
-    pass.run(result, (note) => notes.push(note));
-    checkInvariants(result, pass.name);
+  options: { readonly settle?: boolean } = {},
+): { readonly model: Model; readonly notes: readonly Note[]; readonly changedBy: readonly string[] } {
+  const run = new PassRun(model.clone());
+  let changed = run.round(passes);
+  const repeated = passes.filter(({ once }) => !once);
+  for (let round = 1; options.settle && changed && round < MAX_ROUNDS; round++) changed = run.round(repeated);
+  return { model: run.model, notes: run.notes, changedBy: [...run.changedBy] };
+}
+
+class PassRun {
+  readonly model: Model;
+  readonly changedBy = new Set<string>();
+  #notes: { readonly pass: Pass; readonly note: Note }[] = [];
+  readonly #ensured = new Set<Condition>();
+
+  constructor(model: Model) {
+    this.model = model;
   }
-  return { model: result, notes };
+
+  get notes(): readonly Note[] {
+    return this.#notes.map(({ note }) => note);
+  }
+
+  /** Answers whether anything changed. What passes left alone in an earlier round, and why, is as they say now. */
+  round(passes: readonly Pass[]): boolean {
+    this.#notes = this.#notes.filter(({ pass, note }) => note.outcome !== "skipped" || !passes.includes(pass));
+    let changed = false;
+    for (const pass of passes) changed = this.#run(pass) || changed;
+    return changed;
+  }
+
+  #run(pass: Pass): boolean {
+    for (const condition of pass.requires ?? []) this.#check(condition, `Before "${pass.name}"`);
+    const changed = pass.run(this.model, (note) => this.#notes.push({ pass, note }));
+    for (const condition of pass.ensures ?? []) this.#ensured.add(condition);
+    if (changed) {
+      this.changedBy.add(pass.name);
+      checkInvariants(this.model, pass.name);
+    }
+    for (const condition of changed ? this.#ensured : (pass.ensures ?? []))
+      this.#check(condition, `After "${pass.name}"`);
+    return changed;
+  }
+
+  #check({ clause, holds }: Condition, when: string): void {
+    if (!holds(this.model)) throw new CoreError("internal", `${when} it does not hold that ${clause}.`);
+  }
 }
 
 /**

@@ -1,5 +1,5 @@
 import { checkCancelled } from "../errors.ts";
-import type { Model } from "../onnx/ir.ts";
+import type { Model, Value } from "../onnx/ir.ts";
 import { elementCount } from "../onnx/tensor.ts";
 import { removeDeadCode } from "./dead-code.ts";
 import { mergeDuplicates } from "./dedupe.ts";
@@ -7,7 +7,17 @@ import { type Evaluate, foldConstants } from "./fold-constants.ts";
 import { foldMoves } from "./fold-moves.ts";
 import { fuseAffine } from "./fuse-affine.ts";
 import { bypassIdentities } from "./identity.ts";
-import { checkInvariants, type Note, type Pass, runPasses } from "./pass.ts";
+import { type Condition, checkInvariants, type Note, type Pass, runPasses } from "./pass.ts";
+
+/** Whether a value is a weight, and not a scalar or an integer that can be a real option. */
+function isWeight({ constant }: Value): boolean {
+  return constant !== undefined && constant.dtype.includes("float") && elementCount(constant.dims) > 1;
+}
+
+const WEIGHTS_SEALED: Condition = {
+  clause: "no weight is among the inputs",
+  holds: (model) => model.irVersion >= 4 && [...model.graphs()].every(({ inputs }) => !inputs.some(isWeight)),
+};
 
 /**
  * Takes weights off the list of inputs, where old exporters put every initializer so that callers could override it. Nobody does, and a runtime must
@@ -16,12 +26,12 @@ import { checkInvariants, type Note, type Pass, runPasses } from "./pass.ts";
  */
 export const sealWeights: Pass = {
   name: "seal weights",
+  ensures: [WEIGHTS_SEALED],
   run(model) {
     let changed = model.irVersion < 4;
     for (const graph of model.graphs()) {
       for (const value of graph.inputs.filter(({ constant }) => constant)) {
-        const { dtype, dims } = value.constant!;
-        if (model.irVersion >= 4 && !(dtype.includes("float") && elementCount(dims) > 1)) continue;
+        if (model.irVersion >= 4 && !isWeight(value)) continue;
         graph.setOverridable(value, false);
         changed = true;
       }
@@ -34,6 +44,7 @@ export const sealWeights: Pass = {
 /** Leaves out what exporters note about their own source code at every node (stack traces, mostly): it is of no use to whoever runs the model. */
 export const dropTraces: Pass = {
   name: "drop traces",
+  once: true,
   run(model) {
     const changed = !model.withoutTraces;
     model.withoutTraces = true;
@@ -61,10 +72,10 @@ export async function simplify(
   options: SimplifyOptions & { readonly evaluate?: Evaluate; readonly signal?: AbortSignal } = {},
 ): Promise<{ readonly model: Model; readonly notes: readonly Note[] }> {
   const { evaluate, signal } = options;
-  if (!evaluate) return runPasses(model, simplifyPasses(options));
+  if (!evaluate) return runPasses(model, simplifyPasses(options), { settle: true });
   const { model: copy } = runPasses(model, [sealWeights, bypassIdentities]);
   await foldConstants(copy, evaluate);
   checkInvariants(copy, "fold constants");
   checkCancelled(signal);
-  return runPasses(copy, simplifyPasses(options));
+  return runPasses(copy, simplifyPasses(options), { settle: true });
 }

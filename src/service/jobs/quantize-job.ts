@@ -349,7 +349,7 @@ async function applySimplify(
 function applyPasses(original: Model, params: PassParams, host: TargetName, exclude: Exclusions): Compressed {
   const pass = PASSES[params.method] as (params: PassParams, target: TargetName, exclude: Exclusions) => Pass;
   const inForm = params.method === "float16" ? simplifyPasses() : [...simplifyPasses(), unfuse];
-  const simple = runPasses(original, inForm);
+  const simple = runPasses(original, inForm, { settle: true });
   const { model, notes } = runPasses(simple.model, [
     pass(params, params.target === "auto" ? host : params.target, exclude),
     removeDeadCode,

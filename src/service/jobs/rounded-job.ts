@@ -67,7 +67,7 @@ export async function compressRoundedJob(
   const { spec, threads, models } = request;
   const samples = await openSamples(request, models[spec.model_id]!.facts, environment);
   const options = weightOptions(spec.params, exclude);
-  const simple = runPasses(original, [...simplifyPasses(), unfuse]);
+  const simple = runPasses(original, [...simplifyPasses(), unfuse], { settle: true });
   const openModel = environment.openTemporary;
   const rounding = roundingOf(spec.params, { openModel, threads, signal });
   const rounded = await roundWeights(simple.model, options, rounding, () => samples.feeds(samples.runs), {

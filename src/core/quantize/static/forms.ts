@@ -4,7 +4,7 @@
 import type { Graph, Node, Value } from "../../onnx/ir.ts";
 import { upgradeOpset } from "../../onnx/opset.ts";
 import { arrayOf, integersOf, tensorOf } from "../../onnx/tensor.ts";
-import { noteOn, type Pass } from "../../passes/pass.ts";
+import { type Condition, noteOn, type Pass } from "../../passes/pass.ts";
 import { clipBounds, isFloatConstant } from "./operators.ts";
 import { MIN_OPSET } from "./qdq.ts";
 
@@ -17,9 +17,28 @@ const upgrade: Pass = {
   },
 };
 
+const NAMED_UNIQUELY: Condition = {
+  clause: "every node and every value has a name of its own",
+  holds(model) {
+    const [values, nodes] = [new Set<string>(), new Set<string>()];
+    let [valueCount, nodeCount] = [0, 0];
+    for (const graph of model.graphs()) {
+      for (const { name } of valuesOf(graph)) {
+        if (name === "") continue;
+        values.add(name);
+        valueCount++;
+      }
+      for (const { name } of graph.nodes) nodes.add(name);
+      nodeCount += graph.nodes.length;
+    }
+    return values.size === valueCount && nodes.size === nodeCount && !nodes.has("");
+  },
+};
+
 /** What calibration finds out is kept by the names of values, and exclusions are by the names of nodes: over all bodies, too. */
 const nameUniquely: Pass = {
   name: "name uniquely",
+  ensures: [NAMED_UNIQUELY],
   run(model) {
     let changed = false;
     const values = new Set<string>();

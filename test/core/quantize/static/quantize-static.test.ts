@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Model } from "../../../../src/core/onnx/ir.ts";
+import type { Model, Value } from "../../../../src/core/onnx/ir.ts";
 import { floatsOf, type Tensor, tensorOf } from "../../../../src/core/onnx/tensor.ts";
 import { calibrate } from "../../../../src/core/quantize/static/calibration.ts";
 import { placeQuantizers } from "../../../../src/core/quantize/static/placement.ts";
@@ -155,6 +155,35 @@ for (const opType of ["ReduceMax", "ReduceMin"] as const) {
     }
   });
 }
+
+/** A linear layer, `length` times what `build` adds, and another linear layer. */
+function longChain(length: number, build: (make: GraphMaker, x: Value) => Value): Model {
+  const make = new GraphMaker();
+  const typed = (value: Value) => {
+    value.retype("float32", [4, 4]);
+    return value;
+  };
+  let x = typed(make.op("Conv", [make.input("x", [4, 4, 1]), make.weight("k", [4, 4, 1], 0.4)]));
+  for (let i = 0; i < length; i++) x = typed(build(make, x));
+  make.output(make.op("MatMul", [x, make.weight("w", [4, 4], 0.4)]), "y");
+  return make.model;
+}
+
+test("chains of thousands of nodes are placed: nothing recurses along them, and what is float is found in a few sweeps", () => {
+  const chains: Readonly<Record<string, (make: GraphMaker, x: Value) => Value>> = {
+    moved: (make, x) => make.op("Transpose", [x], { perm: [1, 0] }),
+    scaled: (make, x) => make.op("Mul", [x, make.floats("factor", [], [1.01])]),
+    pointwise: (make, x) => make.op("Sigmoid", [x]),
+    float: (make, x) => make.op("Sigmoid", [make.op("Tanh", [x])]),
+  };
+  for (const [name, build] of Object.entries(chains)) {
+    const { units, aliases } = placeQuantizers(longChain(5000, build));
+    const quantized = units.filter((unit) => unit.quantized).length;
+    const expected = { moved: 5002, scaled: 2, pointwise: 5002, float: 2 }[name];
+    assert.equal(quantized, expected, name);
+    assert.equal(aliases.size, name === "scaled" ? 5000 : 0, name);
+  }
+});
 
 test("kernels compute what the Q/DQ graph says, even where products are largest", async () => {
   // All activations at the top code and all weights of one sign: what saturates on processors without VNNI unless it is avoided.
