@@ -5,7 +5,7 @@ import { float16Pass } from "../src/core/passes/float16.ts";
 import { runPasses } from "../src/core/passes/pass.ts";
 import { simplifyPasses } from "../src/core/passes/simplify.ts";
 import { staticForms } from "../src/core/quantize/static/forms.ts";
-import { planStatic } from "../src/core/quantize/static/quantize-static.ts";
+import { quantizeStatic } from "../src/core/quantize/static/quantize-static.ts";
 import { dynamicPass } from "../src/core/quantize/weights/dynamic.ts";
 import { weightOnlyPass } from "../src/core/quantize/weights/weight-only.ts";
 import { GraphMaker } from "../test/support/graphs.ts";
@@ -72,7 +72,7 @@ const STEPS: Readonly<Record<string, (model: Model, bytes: Uint8Array) => unknow
       }),
     ]),
   plan_static: (model) =>
-    planStatic(runPasses(model, staticForms).model, {
+    quantizeStatic(runPasses(model, staticForms).model, undefined, {
       method: "minmax",
       percentile: 99.9,
       activationDType: "uint8",

@@ -128,8 +128,31 @@ export interface Warning {
   readonly value: number;
 }
 
+/** How a weight is quantized. */
+export interface WeightPlan {
+  readonly name: string;
+  /** The nodes that read it so. */
+  readonly nodes: readonly string[];
+  readonly bits: number;
+  readonly signed: boolean;
+  readonly symmetric: boolean;
+  /** What has a scale of its own. */
+  readonly granularity: "tensor" | "channel" | "block";
+  readonly block_size: number | null;
+  /** What it looks like in the file: the code of the notes on the nodes. */
+  readonly storage: string;
+}
+
+/** A value that is rounded while the model runs. */
+export interface ValuePlan {
+  readonly name: string;
+  readonly dtype: "uint8" | "int8";
+}
+
 export interface QuantizePlan {
   readonly method: string;
+  readonly weights: readonly WeightPlan[];
+  readonly values: readonly ValuePlan[];
   readonly quantized_nodes: readonly NodeNote[];
   readonly skipped_nodes: readonly NodeNote[];
   readonly size: { readonly before_bytes: number; readonly predicted_bytes: number; readonly ratio: number };

@@ -160,7 +160,7 @@ describe("static int8", () => {
       "/params/max_metric_drop no_labels",
     ]);
     assert.deepEqual(await refused({ max_metric_drop: 0.1, min_sqnr_db: 20 }), ["/params/min_sqnr_db custom"]);
-    assert.deepEqual(await refused({ rounding: "adaround" }), ["/params/rounding invalid_value"]);
+    assert.deepEqual(await refused({ rounding: "up" }), ["/params/rounding invalid_value"]);
     const bytes = new Uint8Array(32);
     const pairs = writeNpz({ pair: { dtype: "float32", dims: [4, 2], byteLength: bytes.byteLength, bytes } });
     const { id } = await jobs.client.uploadDataset(new Uint8Array(pairs), "pairs.npz", "pairs");

@@ -97,7 +97,13 @@ test("a node without a name has one label: in the layers, in the plan, in what i
     assert.equal(coverage.quantized_nodes, quantized.length);
     const report = (await (await jobs.client.request(`/v1/jobs/${job.id}/artifacts/report.json`)).json()) as {
       layer_errors: { node: string }[] | null;
+      plan: { weights: unknown[]; values: { name: string; dtype: string }[] };
     };
+    const { weights, values } = plan.json as unknown as { weights: unknown[]; values: unknown[] };
+    assert.deepEqual(report.plan.weights, weights);
+    const rounded = report.plan.values.map(({ name, dtype }) => ({ name, dtype }));
+    assert.deepEqual(rounded, values);
+    if (params.method !== "float16") assert.ok(weights.length > 0);
     const listed = new Set(layers.data.map(({ name }) => name));
     for (const { node } of report.layer_errors ?? []) assert.ok(listed.has(node), node);
     for (const { name } of coverage.float_islands) assert.ok(listed.has(name), name);

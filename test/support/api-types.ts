@@ -3073,6 +3073,8 @@ export interface components {
              */
             type: "quantize";
             method: string;
+            weights: components["schemas"]["WeightPlan"][];
+            values: components["schemas"]["ValuePlan"][];
             quantized_nodes: components["schemas"]["NodeNote"][];
             skipped_nodes: components["schemas"]["NodeNote"][];
             size: components["schemas"]["PredictedSize"];
@@ -3389,6 +3391,12 @@ export interface components {
              */
             init?: "keep" | "reinitialize";
         };
+        /** @description A value that is rounded while the model runs. */
+        ValuePlan: {
+            name: string;
+            /** @enum {string} */
+            dtype: "uint8" | "int8";
+        };
         Versions: {
             modelpress: string;
             node: string;
@@ -3494,6 +3502,19 @@ export interface components {
              * @default 0
              */
             seed?: number;
+        };
+        /** @description How a weight is quantized, and the form that it has in the file. */
+        WeightPlan: {
+            name: string;
+            nodes: string[];
+            /** Format: int64 */
+            bits: number;
+            signed: boolean;
+            symmetric: boolean;
+            /** @enum {string} */
+            granularity: "tensor" | "channel" | "block";
+            block_size: number | null;
+            storage: string;
         };
     };
     responses: {

@@ -61,7 +61,16 @@ export function createMemoryTasks(overrides: Results = {}): TaskRunner & { reado
     },
     async plan_job({ spec }) {
       const size = { before_bytes: 100, predicted_bytes: 50, ratio: 0.5 };
-      return { type: "quantize", method: methodOf(spec), quantized_nodes: [], skipped_nodes: [], size, warnings: [] };
+      return {
+        type: "quantize",
+        method: methodOf(spec),
+        weights: [],
+        values: [],
+        quantized_nodes: [],
+        skipped_nodes: [],
+        size,
+        warnings: [],
+      };
     },
     ...overrides,
   };

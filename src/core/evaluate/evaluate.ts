@@ -99,7 +99,7 @@ export interface EvaluateOptions {
    * The original as the method got it, and which values of the compressed model stand for values of it that have other names there. Without it
    * there are no errors of layers.
    */
-  readonly layerReference?: { readonly model: Model; readonly results: ReadonlyMap<string, string> } | undefined;
+  readonly layerReference?: { readonly model: Model; readonly results: Readonly<Record<string, string>> } | undefined;
   /** Reads a model that a job or onnxruntime has written; its weights are in `<path>.data` when that exists. */
   readonly readModel: (path: string) => Model;
   /** A path that may be written to, as may `<path>.data`; the caller removes both. */

@@ -23,7 +23,7 @@ export interface LayerErrorOptions {
    * The values of `compressed` that others read in place of values of `reference`, by the names that those have there. A value that is not
    * in it has kept its name.
    */
-  readonly results?: ReadonlyMap<string, string> | undefined;
+  readonly results?: Readonly<Record<string, string>> | undefined;
   readonly batches: AsyncIterable<Batch>;
   readonly openModel: OpenModel;
   readonly threads: number;
@@ -72,7 +72,7 @@ export async function measureLayerErrors(options: LayerErrorOptions): Promise<re
 
 async function compareLayers(options: LayerErrorOptions): Promise<readonly LayerError[] | null> {
   const { reference, compressed, threads, openModel, signal, onProgress } = options;
-  const points = spread(findPoints(reference, compressed, options.results ?? new Map()), MAX_LAYERS);
+  const points = spread(findPoints(reference, compressed, new Map(Object.entries(options.results ?? {}))), MAX_LAYERS);
   if (points.length === 0) return null;
   const names = { before: points.map(({ before }) => before), after: points.map(({ after }) => after) };
   const taps = { before: exposeValues(reference, names.before), after: exposeValues(compressed, names.after) };

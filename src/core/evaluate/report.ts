@@ -1,4 +1,4 @@
-import type { JobMetrics, LayerError, ModelFacts, StaticEvidence } from "../facts.ts";
+import type { JobMetrics, LayerError, ModelFacts, StaticEvidence, ValuePlan, WeightPlan } from "../facts.ts";
 import type { Note } from "../passes/pass.ts";
 import type { Evaluation } from "./evaluate.ts";
 
@@ -36,6 +36,11 @@ export interface Report {
   readonly nodes: readonly Note[];
   /** Of static quantization. */
   readonly quantization: StaticEvidence | null;
+  /** How weights, and values while the model runs, are quantized; null where no method of quantization decided it. */
+  readonly plan: {
+    readonly weights: readonly WeightPlan[];
+    readonly values: readonly (ValuePlan & { readonly scale: number; readonly zero_point: number })[];
+  } | null;
   /** Of layers that both models have, in order; null where there are none, and for models that are too large to look inside. */
   readonly layer_errors: readonly LayerError[] | null;
   /** Shapes of the inputs of one run while measuring. */
@@ -57,6 +62,7 @@ export interface ReportParts {
   readonly models: Report["models"];
   readonly notes: readonly Note[];
   readonly quantization?: StaticEvidence | undefined;
+  readonly plan?: Report["plan"] | undefined;
   readonly steps?: readonly ReportedStep[];
   /** Steps before the evaluation; its own are added. */
   readonly timingsMs: Readonly<Record<string, number>>;
@@ -64,7 +70,7 @@ export interface ReportParts {
 
 /** Puts the report together; nothing is computed here. */
 export function buildReport(parts: ReportParts): Report {
-  const { createdAt, job, evaluation, models, notes, quantization, steps, timingsMs } = parts;
+  const { createdAt, job, evaluation, models, notes, quantization, plan, steps, timingsMs } = parts;
   const evaluated = Object.entries(evaluation.timingsMs).map(([step, ms]) => [`evaluate.${step}`, ms] as const);
   const timings = [...Object.entries(timingsMs), ...evaluated].map(([step, ms]) => [step, Math.round(ms * 10) / 10]);
   return {
@@ -77,6 +83,7 @@ export function buildReport(parts: ReportParts): Report {
     models,
     nodes: notes,
     quantization: quantization ?? null,
+    plan: plan ?? null,
     layer_errors: evaluation.layerErrors,
     input_shapes: evaluation.inputShapes,
     latency_samples_ms: evaluation.latencySamplesMs,

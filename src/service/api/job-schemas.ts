@@ -352,10 +352,29 @@ export const JobEnded = z
   })
   .meta({ id: "JobEnded", description: "What a webhook says; ask for the job to know more." });
 
+const WeightPlanSchema = z
+  .object({
+    name: z.string(),
+    nodes: z.array(z.string()),
+    bits: Count,
+    signed: z.boolean(),
+    symmetric: z.boolean(),
+    granularity: z.enum(["tensor", "channel", "block"]),
+    block_size: Count.nullable(),
+    storage: z.string(),
+  })
+  .meta({ id: "WeightPlan", description: "How a weight is quantized, and the form that it has in the file." });
+
+const ValuePlanSchema = z
+  .object({ name: z.string(), dtype: z.enum(["uint8", "int8"]) })
+  .meta({ id: "ValuePlan", description: "A value that is rounded while the model runs." });
+
 const QuantizePlanSchema = z
   .object({
     type: z.literal("quantize"),
     method: z.string(),
+    weights: z.array(WeightPlanSchema),
+    values: z.array(ValuePlanSchema),
     quantized_nodes: z.array(NodeNote),
     skipped_nodes: z.array(NodeNote),
     size: z.object({ before_bytes: Bytes, predicted_bytes: Bytes, ratio: z.number() }).meta({ id: "PredictedSize" }),

@@ -6,6 +6,7 @@ import type {
   Note,
   OpenModel,
   OpenSession,
+  QuantizationPlan,
   StaticEvidence,
 } from "../../core/index.ts";
 import type { LocalFile, ProducedFile } from "../tasks.ts";
@@ -56,8 +57,9 @@ export interface Compressed {
   readonly notes: readonly Note[];
   /** What was said while the model was made simpler, before. */
   readonly simplified: readonly Note[];
-  /** The model just before, and the values of the result that stand for values of it and have other names. */
-  readonly reference: { readonly model: Model; readonly results: ReadonlyMap<string, string> };
+  /** The model just before, which the plan is about. */
+  readonly reference: Model;
+  readonly plan: QuantizationPlan;
   readonly evidence?: StaticEvidence;
   /** How many samples were looked at to make it; undefined for methods that look at none. */
   readonly calibrated?: number;

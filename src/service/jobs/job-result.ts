@@ -8,10 +8,13 @@ import {
   type Model,
   type ModelFacts,
   type Note,
+  type QuantizationPlan,
   renderReport,
   roundedForm,
   type StaticEvidence,
   type TrainingMetrics,
+  valueFacts,
+  weightFacts,
 } from "../../core/index.ts";
 import type { JobOutcome, JobRequest, LocalFile, ProducedFile } from "../tasks.ts";
 import { toldOf } from "./job.ts";
@@ -36,6 +39,7 @@ export interface MadeModel {
   readonly warnings?: JobMetrics["warnings"] | undefined;
   readonly pairs?: Judgement["pairs"];
   readonly layerReference?: Judgement["layerReference"];
+  readonly plan?: QuantizationPlan;
   readonly evidence?: StaticEvidence | undefined;
   readonly remedies?: Judgement["remedies"];
   readonly training?: TrainingMetrics;
@@ -91,6 +95,7 @@ export async function judgeResult(
       models: { before: original.facts, after },
       notes: [...made.simplified, ...made.notes],
       quantization: made.evidence,
+      plan: made.plan && { weights: weightFacts(made.plan), values: valueFacts(made.plan) },
       steps: request.steps.map(toldOf),
       timingsMs: steps.timingsMs,
     });

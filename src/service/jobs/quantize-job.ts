@@ -13,6 +13,7 @@ import {
   type Note,
   narrowed,
   type Pass,
+  planOf,
   predictedBytes,
   type QuantizePlan,
   removeDeadCode,
@@ -23,7 +24,10 @@ import {
   type UnknownName,
   unfuse,
   untouchedExclusions,
+  valueFacts,
   type Warning,
+  type WeightUse,
+  weightFacts,
   weightOnlyPass,
   widened,
 } from "../../core/index.ts";
@@ -45,18 +49,20 @@ import { TARGETS, type TargetName } from "./targets.ts";
 type Params = QuantizeSpec["params"];
 type PassParams = Exclude<Params, StaticParams | QatSpec["params"] | { readonly method: "simplify" }>;
 
+type PassOf<P> = (
+  params: P,
+  target: TargetName,
+  exclude: Exclusions,
+  onWeights: (uses: readonly WeightUse[]) => void,
+) => Pass;
+
 /** The passes that do what methods are named for. */
-const PASSES: {
-  readonly [M in PassParams["method"]]: (
-    params: Extract<PassParams, { method: M }>,
-    target: TargetName,
-    exclude: Exclusions,
-  ) => Pass;
-} = {
+const PASSES: { readonly [M in PassParams["method"]]: PassOf<Extract<PassParams, { method: M }>> } = {
   float16: (params, _target, exclude) => float16Pass({ keepIo: params.keep_io, exclude }),
-  dynamic: (params, target, exclude) =>
-    dynamicPass({ perChannel: params.per_channel, reduceRange: TARGETS[target].reduceRange, exclude }),
-  weight_only: (params, _target, exclude) => weightOnlyPass(weightOptions(params, exclude)),
+  dynamic: (params, target, exclude, onWeights) =>
+    dynamicPass({ perChannel: params.per_channel, reduceRange: TARGETS[target].reduceRange, exclude }, onWeights),
+  weight_only: (params, _target, exclude, onWeights) =>
+    weightOnlyPass(weightOptions(params, exclude), undefined, onWeights),
 };
 
 /** Shares of the whole job that have passed when each step begins. */
@@ -134,7 +140,7 @@ export async function runQuantizeJob(
         data: judged.data,
         warnings: [...(compressed.warnings ?? []), ...warnings, ...(judged.warnings ?? [])],
         ignoreLabel: spec.evaluation.ignore_label,
-        layerReference: compressed.reference,
+        layerReference: { model: compressed.reference, results: compressed.plan.results },
       },
       "Comparing with the original",
       environment,
@@ -171,7 +177,7 @@ async function repair(
 ): Promise<Compressed> {
   const kept = await findBreakingNodes({
     ...{ broken, environment, scratch, threads, signal },
-    nodes: [...leaving(new Set()).reference.model.nodes()],
+    nodes: [...leaving(new Set()).reference.nodes()],
     build: (kept) => leaving(kept).model,
     onTrial: (trials) => steps.progress("evaluate", 0, `finding the nodes that do not run: trial ${trials}`),
   });
@@ -208,13 +214,15 @@ export async function planQuantizeJob(
   environment: JobEnvironment,
   context: JobContext,
 ): Promise<QuantizePlan> {
-  const { model, notes, warnings } = await planned(request, environment, context);
+  const { model, notes, plan, warnings } = await planned(request, environment, context);
   const before = environment.files.sizeOf(request.models[request.spec.model_id]!.files);
   const predicted = predictedBytes(model);
   const withOutcome = (wanted: Note["outcome"]) =>
     notes.filter(({ outcome }) => outcome === wanted).map(({ outcome: _, ...note }) => note);
   return {
     method: request.spec.params.method,
+    weights: weightFacts(plan),
+    values: valueFacts(plan).map(({ name, dtype }) => ({ name, dtype })),
     quantized_nodes: withOutcome("changed"),
     skipped_nodes: withOutcome("skipped"),
     size: { before_bytes: before, predicted_bytes: predicted, ratio: predicted / before },
@@ -235,7 +243,7 @@ async function planned(
   request: JobInputs<QuantizeSpec>,
   environment: JobEnvironment,
   context: JobContext,
-): Promise<Pick<Compressed, "model" | "notes"> & { readonly warnings: readonly Warning[] }> {
+): Promise<Pick<Compressed, "model" | "notes" | "plan"> & { readonly warnings: readonly Warning[] }> {
   const { spec, models } = request;
   const uploaded = environment.files.openModel(models[spec.model_id]!.files);
   const exclude = exclusionsOf(spec, uploaded);
@@ -254,7 +262,7 @@ async function planned(
       ? (await openSamples({ ...request, spec }, models[spec.model_id]!.facts, environment)).calibrated
       : undefined;
   const seen = { ...done, ...(calibrated !== undefined && { calibrated }) };
-  return { model: done.model, ...reportOf(spec, uploaded, exclude, seen) };
+  return { model: done.model, plan: done.plan, ...reportOf(spec, uploaded, exclude, seen) };
 }
 
 /**
@@ -347,18 +355,20 @@ async function applySimplify(
 }
 
 function applyPasses(original: Model, params: PassParams, host: TargetName, exclude: Exclusions): Compressed {
-  const pass = PASSES[params.method] as (params: PassParams, target: TargetName, exclude: Exclusions) => Pass;
+  const pass = PASSES[params.method] as PassOf<PassParams>;
   const inForm = params.method === "float16" ? simplifyPasses() : [...simplifyPasses(), unfuse];
   const simple = runPasses(original, inForm, { settle: true });
+  const uses: WeightUse[] = [];
   const { model, notes } = runPasses(simple.model, [
-    pass(params, params.target === "auto" ? host : params.target, exclude),
+    pass(params, params.target === "auto" ? host : params.target, exclude, (found) => uses.push(...found)),
     removeDeadCode,
   ]);
   return {
     model,
     notes,
     simplified: simple.notes.map(asSimplified),
-    reference: { model: simple.model, results: new Map() },
+    reference: simple.model,
+    plan: planOf(notes, uses),
     leaving: (nodes) => applyPasses(original, params, host, { ...exclude, nodes: [...exclude.nodes, ...nodes] }),
   };
 }

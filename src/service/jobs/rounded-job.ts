@@ -6,6 +6,7 @@ import {
   type Model,
   nearest,
   type OpenModel,
+  planOf,
   QuantizedWeights,
   type Rounding,
   removeDeadCode,
@@ -15,6 +16,7 @@ import {
   stochastic,
   unfuse,
   type WeightOnlyOptions,
+  type WeightUse,
   weightOnlyPass,
 } from "../../core/index.ts";
 import type { JobRequest } from "../tasks.ts";
@@ -76,15 +78,17 @@ export async function compressRoundedJob(
     signal,
     onProgress: (fraction, message) => steps.progress("round", fraction, message),
   });
+  const uses: WeightUse[] = [];
   const { model, notes } = runPasses(simple.model, [
-    weightOnlyPass(options, new QuantizedWeights(rounded.weights)),
+    weightOnlyPass(options, new QuantizedWeights(rounded.weights), (found) => uses.push(...found)),
     removeDeadCode,
   ]);
   return {
     model,
     notes,
     simplified: [...simple.notes.map(asSimplified), ...rounded.notes],
-    reference: { model: simple.model, results: new Map() },
+    reference: simple.model,
+    plan: planOf(notes, uses),
     calibrated: samples.calibrated,
     unseen: samples.unseen,
   };

@@ -13,11 +13,10 @@ import {
   type MetricName,
   type Model,
   measureSpeedup,
-  type Note,
   type PipelineOptions,
   type PipelineResult,
-  planStatic,
   prepareStatic,
+  quantizeStatic,
   type Session,
   type StaticEvidence,
   scoreFidelity,
@@ -80,7 +79,8 @@ export async function compressStaticJob(
       model: result.model,
       notes: result.notes,
       simplified: result.prepared.map(asSimplified),
-      reference: { model: result.float, results: result.results },
+      reference: result.float,
+      plan: result.plan,
       evidence: evidenceOf(params, result, samples, known !== undefined, control),
       calibrated: samples.calibrated,
       unseen: samples.unseen,
@@ -90,27 +90,25 @@ export async function compressStaticJob(
   }
 }
 
-/** Which nodes would be quantized, which not and why. The model runs twice, for the types of its values and for their sizes. */
+/** Runs that a plan looks at: what they reach, and how large values are, decides what is quantized. */
+const PLAN_RUNS = 4;
+
+/** What `compressStaticJob` decides before it knows what corrections and trials are worth, from few samples. */
 export async function planStaticJob(
   request: JobInputs<StaticSpec>,
   original: Model,
   exclude: Exclusions,
   environment: JobEnvironment,
   { signal }: JobContext,
-): Promise<{ readonly model: Model; readonly notes: readonly Note[] }> {
+): Promise<Pick<Compressed, "model" | "notes" | "plan">> {
   const { spec } = request;
   const samples = await openSamples(request, request.models[spec.model_id]!.facts, environment);
   const sample = await samples.first();
   const runtime = { openModel: environment.openTemporary, signal };
   const { model } = await prepareStatic(original, sample, runtime);
   const options = pipelineOptions(spec.params, environment.host.target, 1, exclude);
-  // What kernels cost depends on how many elements values have.
-  const seen = options.floatWhereSlower ? await calibrate(model, onlyOne(sample), runtime) : undefined;
-  return planStatic(model, options, seen);
-}
-
-async function* onlyOne<T>(item: T): AsyncGenerator<T> {
-  yield item;
+  const seen = await calibrate(model, samples.feeds(Math.min(PLAN_RUNS, samples.runs)), runtime);
+  return quantizeStatic(model, seen, options);
 }
 
 /** Ranges that cannot be read are found anew. */

@@ -311,7 +311,7 @@ describe("evaluateModels", () => {
         options({
           before: write(before),
           after: write(after),
-          layerReference: { model: before, results: new Map() },
+          layerReference: { model: before, results: {} },
         }),
       );
     const pointwise = (op: string) => build((make, x) => make.op(op, [x]));

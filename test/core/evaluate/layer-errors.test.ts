@@ -37,7 +37,7 @@ async function* batchesFor(model: Model): AsyncGenerator<Batch> {
 function measure(
   reference: Model,
   compressed: Model,
-  results: ReadonlyMap<string, string> = new Map(),
+  results: Readonly<Record<string, string>> = {},
 ): Promise<readonly LayerError[] | null> {
   return measureLayerErrors({ reference, compressed, results, batches: batchesFor(reference), openModel, threads: 1 });
 }
@@ -159,7 +159,7 @@ describe("measureLayerErrors", () => {
   it("compares static int8 with the float model whose channels it has scaled, after the rounding of each result", async () => {
     for (const [network, { model, layers }] of Object.entries(NETWORKS)) {
       const result = await quantized(model);
-      const errors = (await measure(result.float, compress(result.model).model, result.results))!;
+      const errors = (await measure(result.float, compress(result.model).model, result.plan.results))!;
       assert.equal(errors.length, layers, network);
       for (const { node, sqnr_db } of errors) {
         assert.ok(sqnr_db === null || (sqnr_db > 28 && sqnr_db < 60), `${network} ${node}: ${sqnr_db} dB`);
@@ -192,7 +192,7 @@ describe("measureLayerErrors", () => {
       pairs.map(({ after }) => after),
     );
     const errors = new Map(
-      (await measure(reference, compressed, result.results))!.map(({ node, sqnr_db }) => [node, sqnr_db!]),
+      (await measure(reference, compressed, result.plan.results))!.map(({ node, sqnr_db }) => [node, sqnr_db!]),
     );
     assert.equal(errors.size, 21);
     let unrounded = 0;

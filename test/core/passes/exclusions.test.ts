@@ -7,7 +7,7 @@ import { resolveExclusions, untouchedExclusions } from "../../../src/core/passes
 import { float16Pass } from "../../../src/core/passes/float16.ts";
 import { exclusionTest, type Pass, runPasses } from "../../../src/core/passes/pass.ts";
 import { simplifyPasses } from "../../../src/core/passes/simplify.ts";
-import { planStatic, prepareStatic } from "../../../src/core/quantize/static/quantize-static.ts";
+import { prepareStatic, quantizeStatic } from "../../../src/core/quantize/static/quantize-static.ts";
 import { dynamicPass } from "../../../src/core/quantize/weights/dynamic.ts";
 import { weightOnlyPass } from "../../../src/core/quantize/weights/weight-only.ts";
 import { branches, cnn, GraphMaker, mlp, randomFeeds } from "../../support/graphs.ts";
@@ -107,7 +107,11 @@ async function notesOf(method: string, model: Model, exclude: ReturnType<typeof 
   }
   const prepared = await prepareStatic(model, randomFeeds(model), { openModel });
   const options = { method: "mse", percentile: 99, activationDType: "uint8", perChannel: true } as const;
-  return planStatic(prepared.model, { ...options, reduceRange: false, isExcluded: exclusionTest(exclude) }).notes;
+  return quantizeStatic(prepared.model, undefined, {
+    ...options,
+    reduceRange: false,
+    isExcluded: exclusionTest(exclude),
+  }).notes;
 }
 
 for (const method of [...Object.keys(METHODS), "static"]) {

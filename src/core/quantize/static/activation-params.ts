@@ -35,19 +35,46 @@ interface Group {
   inexpressible: boolean;
 }
 
-/** `ranges` has the range of every leaf, by name. */
+/**
+ * `ranges` has the range of every leaf, by name. `given` has scales and zero points that are decided, by the names of values: they hold for all values
+ * of their groups. Throws `internal` when a range is missing, or what is given contradicts itself.
+ */
 export function activationParams(
   placement: Placement,
   ranges: ReadonlyMap<string, Range>,
   codes: CodeRange,
+  given: Readonly<Record<string, AffineParams>> = {},
 ): ActivationParams {
   const groups = collectGroups(placement, ranges);
   const grids = new Map([...groups].map(([number, group]) => [number, gridOf(group, codes)]));
+  for (const [number, grid] of givenGrids(placement, given)) {
+    grids.set(number, grid);
+    groups.get(number)!.inexpressible = false;
+  }
   const params = new Map<Value, AffineParams>();
   for (const { value, group, affine } of placement.values.values()) params.set(value, under(affine, grids.get(group)!));
   for (const [value, alias] of placement.aliases) params.set(value, under(alias, params.get(alias.base)!));
   const inexpressible = [...groups.values()].flatMap((group) => (group.inexpressible ? group.sums : []));
   return { params, inexpressible: new Set(inexpressible) };
+}
+
+/** The scales and zero points of g that are given by those of members. Throws `internal` when members of one group contradict each other. */
+function givenGrids(placement: Placement, given: Readonly<Record<string, AffineParams>>): Map<number, AffineParams> {
+  const grids = new Map<number, AffineParams>();
+  for (const { value, group, affine } of placement.values.values()) {
+    const own = given[value.name];
+    if (!own) continue;
+    const grid = {
+      scale: Math.fround(own.scale / affine.factor),
+      zeroPoint: own.zeroPoint + Math.round(affine.shift / own.scale),
+    };
+    const known = grids.get(group) ?? grid;
+    if (known.zeroPoint !== grid.zeroPoint || Math.abs(known.scale - grid.scale) > 1e-6 * grid.scale) {
+      throw new CoreError("internal", "Values that share their integers are given different scales.", value.name);
+    }
+    grids.set(group, known);
+  }
+  return grids;
 }
 
 function collectGroups(placement: Placement, ranges: ReadonlyMap<string, Range>): Map<number, Group> {

@@ -5,6 +5,7 @@ import type { Model } from "../../onnx/ir.ts";
 import type { Tensor } from "../../onnx/tensor.ts";
 import type { Note, NoteSink } from "../../passes/pass.ts";
 import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
+import type { QuantizationPlan } from "../plan.ts";
 import type { Rounding } from "../rounding/rounding.ts";
 import { type ControlResult, controlAccuracy, type LayerSensitivity, rankLayers } from "./accuracy-control.ts";
 import { correctBiases } from "./bias-correction.ts";
@@ -12,7 +13,6 @@ import { type Calibration, Calibrator } from "./calibration.ts";
 import { scalingSites } from "./channel-scaling.ts";
 import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equalize.ts";
 import { OutputReference } from "./output-error.ts";
-import type { ResultNames } from "./qdq.ts";
 import { prepareStatic, quantizeStatic, type StaticOptions } from "./quantize-static.ts";
 import { roundWeights } from "./round-weights.ts";
 
@@ -55,8 +55,8 @@ export interface PipelineResult {
   readonly model: Model;
   /** What was quantized: the model in form, with its channels scaled. */
   readonly float: Model;
-  /** Values of `float` by name, and those of `model` that mean the same where they have another name. */
-  readonly results: ResultNames;
+  /** What was decided about `float`. */
+  readonly plan: QuantizationPlan;
   /** Why nodes are, or are not, quantized. */
   readonly notes: readonly Note[];
   /** What was said while the float model was brought into form. */
@@ -150,7 +150,7 @@ export async function compressStatic(
   return {
     model: result.model,
     float,
-    results: result.results,
+    plan: result.plan,
     notes: result.notes,
     prepared: [...preparedNotes, ...scaled.notes, ...(rounding?.notes ?? [])],
     corrections: [...scaled.facts, ...(biases ? [biases.facts] : [])],

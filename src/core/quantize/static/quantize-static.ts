@@ -11,11 +11,13 @@ import { inferDTypes } from "../../passes/value-dtypes.ts";
 import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel } from "../calibration/calibrate.ts";
 import { type ActivationObserver, activationRange, type CalibrationMethod } from "../calibration/observers.ts";
 import type { Range } from "../calibration/thresholds.ts";
-import { codeRange } from "../params.ts";
+import { type AffineParams, codeRange } from "../params.ts";
+import { nodesOf, type QuantizationPlan, weightsOf } from "../plan.ts";
 import type { RoundedWeights } from "../rounding/round-layers.ts";
 import { activationParams } from "./activation-params.ts";
 import { type BiasShifts, type CorrectableLayer, correctableLayers, shiftBias } from "./bias-correction.ts";
 import type { Calibration } from "./calibration.ts";
+import { kernelScheme } from "./channel-weights.ts";
 import { staticForms } from "./forms.ts";
 import { placedRegions } from "./kernel-cost.ts";
 import type { Affine, Refusal } from "./operators.ts";
@@ -44,6 +46,8 @@ export interface StaticOptions {
   readonly excludeNodes?: ReadonlyMap<string, Refusal>;
   /** Nodes that the job leaves alone. */
   readonly isExcluded?: NodeTest;
+  /** Scales and zero points of values that are decided, by name, in place of those that follow from calibration. */
+  readonly given?: Readonly<Record<string, AffineParams>> | undefined;
   /** Weights by name that are rounded already; all others are rounded to nearest. */
   readonly rounded?: RoundedWeights | undefined;
   /** Corrections that quantized layers' biases get. */
@@ -119,43 +123,56 @@ export interface StaticResult {
   readonly layers: readonly CorrectableLayer[];
   /** Names of the nodes that multiply with weights or each other in 8 bits, in order. */
   readonly computeLayers: readonly string[];
-  /** Where values of the float model are found again, when not under their own names. */
-  readonly results: Emission["results"];
-  /** The weights that kernels read in 8 bits. */
+  readonly plan: QuantizationPlan;
+  /** The weights that kernels read in 8 bits, and what decided how. */
   readonly weights: Emission["weights"];
   readonly notes: readonly Note[];
 }
 
-/** A quantized copy of `model`. Nothing is computed yet: weights are rounded when their bytes are asked for. */
-export function quantizeStatic(model: Model, calibration: Calibration, options: StaticOptions): StaticResult {
-  const { finish, marked: _, ...result } = placeStatic(model, calibration, options, options);
-  return { ...result, notes: finish(result.model) };
+/** The range of what was not calibrated. */
+const UNKNOWN: Range = { min: -1, max: 1 };
+
+/** The code of what is said of nodes that compute in 8 bits. */
+const QUANTIZED = "quantized";
+
+/**
+ * A quantized copy of `model`. Nothing is computed yet: weights are rounded when their bytes are asked for. Without a calibration the result has
+ * the structure that one of ordinary activations gives, and ranges that mean nothing.
+ */
+export function quantizeStatic(
+  model: Model,
+  calibration: Calibration | undefined,
+  options: StaticOptions,
+): StaticResult {
+  const { finish, marked: _, results: __, ...result } = placeStatic(model, calibration, options, options);
+  return { ...result, ...finish(result.model) };
 }
 
-export interface PlacedStatic extends Omit<StaticResult, "notes">, Pick<Emission, "marked"> {
+export interface PlacedStatic extends Omit<StaticResult, "notes" | "plan">, Pick<Emission, "marked" | "results"> {
   /** Stores the weights that are still in float, of this model or a copy, and says what became of every node. */
-  readonly finish: (model: Model) => readonly Note[];
+  readonly finish: (model: Model) => Pick<StaticResult, "notes" | "plan">;
 }
 
 /** The same without what comes last: float weights are not stored yet. With `marked` weights none is rounded. */
 export function placeStatic(
   model: Model,
-  calibration: Calibration,
+  calibration: Calibration | undefined,
   options: StaticOptions,
   weightOptions: QdqScheme["weights"],
 ): PlacedStatic {
-  const ranges = rangesOf(calibration, options);
+  const ranges = calibration && rangesOf(calibration, options);
   const codes = codeRange(options.activationDType);
   const excludeNodes = new Map(options.excludeNodes);
   const computedSums = new Set<string>();
   for (;;) {
     const copy = model.clone();
     const placement = placeQuantizers(copy, { ...placementOptions(options), excludeNodes, computedSums });
-    if (excludeUnseen(placement, calibration, excludeNodes)) continue;
-    if (options.floatWhereSlower && excludeSlower(placement, calibration, excludeNodes)) continue;
+    if (calibration && excludeUnseen(placement, calibration, excludeNodes)) continue;
+    if (calibration && options.floatWhereSlower && excludeSlower(placement, calibration, excludeNodes)) continue;
     const found = new Map<string, Range>();
-    for (const entry of placement.values.values()) if (entry.leaf) found.set(entry.value.name, ranges.of(entry));
-    const { params, inexpressible } = activationParams(placement, found, codes);
+    for (const entry of placement.values.values())
+      if (entry.leaf) found.set(entry.value.name, ranges?.of(entry) ?? UNKNOWN);
+    const { params, inexpressible } = activationParams(placement, found, codes, options.given);
     if (inexpressible.size > 0) {
       for (const name of inexpressible) computedSums.add(name);
       continue;
@@ -170,45 +187,32 @@ export function placeStatic(
     const computeLayers = placement.units
       .filter(({ rule, quantized }) => quantized && rule.kind === "compute")
       .map(({ node }) => node.name);
-    const emission = emitQdq(copy, placement, params, (name) => channelMaxima(name, calibration), {
-      activationDType: options.activationDType,
+    const { activationDType: dtype } = options;
+    const values = [...params].map(([{ name }, { scale, zeroPoint }]) => [name, { dtype, scale, zeroPoint }] as const);
+    const labels = new Map(placement.units.map(({ node }) => [node.name, node.label]));
+    const maximaOf = (name: string) => calibration && channelMaxima(name, calibration);
+    const emission = emitQdq(copy, placement, params, maximaOf, {
+      activationDType: dtype,
       weights: weightOptions,
       rounded: options.rounded,
     });
+    const scheme = kernelScheme(options);
+    const multiplied = emission.weights.flatMap(({ name, readers }) =>
+      readers.map((reader) => ({ name, node: labels.get(reader)!, scheme, storage: QUANTIZED })),
+    );
     const finish = (quantized: Model) => {
-      const notes = storeFloatWeights(quantized, placed, { ...options, excludeNodes });
+      const { notes, uses } = storeFloatWeights(quantized, placed, { ...options, excludeNodes });
       checkInvariants(quantized, "static quantization");
-      return notes;
+      const plan: QuantizationPlan = {
+        values: Object.fromEntries(values),
+        weights: weightsOf([...multiplied, ...uses]),
+        nodes: nodesOf(notes),
+        results: Object.fromEntries(emission.results),
+      };
+      return { notes, plan };
     };
     return { model: copy, layers, computeLayers, ...emission, finish };
   }
-}
-
-/**
- * What `quantizeStatic` would do, without data: a model of the same nodes and size, and why nodes are, or are not, quantized. `seen` is of at
- * least one sample, and needed for `floatWhereSlower` only.
- */
-export function planStatic(
-  model: Model,
-  options: StaticOptions,
-  seen?: Calibration,
-): Pick<StaticResult, "model" | "notes"> {
-  const excludeNodes = new Map(options.excludeNodes);
-  let copy: Model;
-  let placement: Placement;
-  do {
-    copy = model.clone();
-    placement = placeQuantizers(copy, { ...placementOptions(options), excludeNodes });
-  } while (seen && options.floatWhereSlower && excludeSlower(placement, seen, excludeNodes));
-  const placed = notesOf(placement, options.isExcluded);
-  const params = new Map(
-    [...placement.values.keys(), ...placement.aliases.keys()].map((value) => [value, { scale: 1, zeroPoint: 0 }]),
-  );
-  emitQdq(copy, placement, params, () => undefined, {
-    activationDType: options.activationDType,
-    weights: { perChannel: options.perChannel, reduceRange: false },
-  });
-  return { model: copy, notes: storeFloatWeights(copy, placed, { ...options, excludeNodes }) };
 }
 
 function placementOptions({ excludeNodes, isExcluded }: StaticOptions): PlacementOptions {
@@ -322,7 +326,7 @@ function notesOf({ units, islands }: Placement, isExcluded: NodeTest = () => fal
     .filter(({ rule, quantized, reason }) => quantized || rule.kind === "compute" || !RECONSIDERED.has(reason!.code))
     .map(({ node, quantized, reason }) =>
       quantized
-        ? noteOn(node, "changed", "quantized", "It computes in 8 bits.")
+        ? noteOn(node, "changed", QUANTIZED, "It computes in 8 bits.")
         : noteOn(node, "skipped", reason!.code, reason!.message),
     );
   return [

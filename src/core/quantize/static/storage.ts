@@ -6,6 +6,7 @@
 import type { Model, Node } from "../../onnx/ir.ts";
 import { distinctNotes, type NodeTest, type Note } from "../../passes/pass.ts";
 import { WeightViews } from "../../passes/weight-views.ts";
+import type { WeightUse } from "../plan.ts";
 import { QuantizedWeights } from "../weights/codes.ts";
 import { dynamicLstm } from "../weights/dynamic.ts";
 import { gatherCodes } from "../weights/gather.ts";
@@ -26,9 +27,13 @@ const STORED: ReadonlySet<string> = new Set(["not_reached", "non_finite", "slowe
 
 /**
  * Stores what is left of float weights in `model`, which has its Q/DQ pairs, in place. `notes` are about the same nodes; answers them with
- * those replaced that a node has no more use for.
+ * those replaced that a node has no more use for, and the weights that are stored.
  */
-export function storeFloatWeights(model: Model, notes: readonly Note[], options: StaticStorageOptions): Note[] {
+export function storeFloatWeights(
+  model: Model,
+  notes: readonly Note[],
+  options: StaticStorageOptions,
+): { readonly notes: Note[]; readonly uses: readonly WeightUse[] } {
   const { perChannel, reduceRange, excludeNodes, isExcluded } = options;
   const keepsWeights = (node: Node) => {
     const refusal = excludeNodes?.get(node.name);
@@ -41,7 +46,7 @@ export function storeFloatWeights(model: Model, notes: readonly Note[], options:
     storeCodes(model, weights, { bits: 8, blockSize: 0, symmetric: true }),
   ];
   const said: Note[] = [];
-  rewriteWeights(
+  const uses = rewriteWeights(
     model,
     new WeightViews(),
     keepsWeights,
@@ -50,11 +55,12 @@ export function storeFloatWeights(model: Model, notes: readonly Note[], options:
   );
   const known = new Map(notes.map((note) => [note.name, note]));
   const stored = new Map(said.filter(({ outcome }) => outcome === "changed").map((note) => [note.name, note]));
-  return distinctNotes([
+  const all = distinctNotes([
     ...notes.map((note) => {
       const now = note.outcome === "skipped" ? stored.get(note.name) : undefined;
       return now?.code === "stored_codes" ? { ...now, message: `${now.message} ${note.message}` } : (now ?? note);
     }),
     ...said.filter(({ name }) => !known.has(name)),
   ]);
+  return { notes: all, uses };
 }

@@ -16,6 +16,7 @@ import type { Model } from "../../onnx/ir.ts";
 import { tensorOf } from "../../onnx/tensor.ts";
 import { type Exclusions, exclusionTest, type Pass } from "../../passes/pass.ts";
 import { WeightViews } from "../../passes/weight-views.ts";
+import type { WeightUse } from "../plan.ts";
 import { type QuantizedForm, QuantizedWeights, quantizedBytes } from "./codes.ts";
 import { gatherCodes, isRowGather, rowCodes } from "./gather.ts";
 import { linearLayer, replaceLayer } from "./linear-layer.ts";
@@ -42,14 +43,17 @@ const DOMAIN = "com.microsoft";
 /** About what a node and the headers of its tensors take up in the file. */
 const OVERHEAD_BYTES = 200;
 
-/** int8 weights and dynamically quantized activations; every node that holds a weight is noted with the form it got, or the reason why not. */
-export function dynamicPass(options: DynamicOptions): Pass {
+/** int8 weights and dynamically quantized activations; every node that holds a weight is noted with the form it got, or the reason why not. `onWeights` is told which are quantized. */
+export function dynamicPass(options: DynamicOptions, onWeights: (uses: readonly WeightUse[]) => void = () => {}): Pass {
   return {
     name: "dynamic",
     run: (model, note) => {
       const views = new WeightViews();
       const isExcluded = exclusionTest(options.exclude);
-      return rewriteWeights(model, views, isExcluded, (slots) => formsOf(model, views, options, slots), note);
+      const formsFor = (slots: readonly WeightSlot[]) => formsOf(model, views, options, slots);
+      const uses = rewriteWeights(model, views, isExcluded, formsFor, note);
+      onWeights(uses);
+      return uses.length > 0;
     },
   };
 }

@@ -7,6 +7,7 @@ import { removeDeadCode } from "../../passes/dead-code.ts";
 import { type NodeTest, type Note, type NoteSink, noteOn } from "../../passes/pass.ts";
 import { sealWeights } from "../../passes/simplify.ts";
 import type { WeightView, WeightViews } from "../../passes/weight-views.ts";
+import type { WeightUse } from "../plan.ts";
 import type { QuantizedForm } from "./codes.ts";
 import { findWeights, type WeightSlot } from "./slots.ts";
 
@@ -67,14 +68,26 @@ export function planWeights(
   return { decisions, notes: [...left, ...decisions.map(({ note }) => note)] };
 }
 
-/** Plans the weights of a model and rewrites it so. Answers whether anything was changed. */
+/** The weights that are quantized by these decisions. */
+export function usesOf(decisions: readonly WeightDecision[]): WeightUse[] {
+  return decisions.flatMap(({ weights, note }) =>
+    weights.map(({ view, form }) => ({
+      name: view.sources[0]!.name,
+      node: note.name,
+      scheme: form.scheme,
+      storage: note.code,
+    })),
+  );
+}
+
+/** Plans the weights of a model and rewrites it so. Answers the weights that are quantized. */
 export function rewriteWeights(
   model: Model,
   views: WeightViews,
   isExcluded: NodeTest,
   formsFor: (slots: readonly WeightSlot[]) => readonly RewriteForm[],
   note: NoteSink,
-): boolean {
+): readonly WeightUse[] {
   const { decisions, notes } = planWeights(model, views, isExcluded, formsFor);
   let changed = false;
   for (const { form, slots, node } of decisions) {
@@ -87,10 +100,11 @@ export function rewriteWeights(
     changed = true;
   }
   notes.forEach(note);
+  const uses = usesOf(decisions);
   if (changed) {
     // What goes are the weights as they were, even where they are listed as inputs, and what made them.
     sealWeights.run(model, note);
     removeDeadCode.run(model, note);
   }
-  return changed;
+  return uses;
 }

@@ -14,6 +14,7 @@ import type { Model } from "../../onnx/ir.ts";
 import { type Exclusions, exclusionTest, type NodeTest, type Pass } from "../../passes/pass.ts";
 import { WeightViews } from "../../passes/weight-views.ts";
 import type { CodeBits } from "../packing.ts";
+import type { WeightUse } from "../plan.ts";
 import { QuantizedWeights } from "./codes.ts";
 import { gatherBlockQuantized, matMulNBits, tiedMatrices } from "./contrib.ts";
 import { dequantizeAny, dequantizeForMatMul } from "./dequantize.ts";
@@ -38,15 +39,21 @@ export interface WeightOnlyOptions {
 
 /**
  * Stores weights in few bits; every node that holds one is noted with the form it got, or with the reason why it got none. `weights` takes
- * the weights of one model: the pass is run once.
+ * the weights of one model: the pass is run once. `onWeights` is told which weights are quantized.
  */
-export function weightOnlyPass(options: WeightOnlyOptions, weights = new QuantizedWeights()): Pass {
+export function weightOnlyPass(
+  options: WeightOnlyOptions,
+  weights = new QuantizedWeights(),
+  onWeights: (uses: readonly WeightUse[]) => void = () => {},
+): Pass {
   return {
     name: "weight_only",
     run: (model, note) => {
       const views = new WeightViews();
       const formsFor = (slots: readonly WeightSlot[]) => formsOf(model, views, weights, options, slots);
-      return rewriteWeights(model, views, excludedFrom(options), formsFor, note);
+      const uses = rewriteWeights(model, views, excludedFrom(options), formsFor, note);
+      onWeights(uses);
+      return uses.length > 0;
     },
   };
 }

@@ -5,11 +5,7 @@ import type { Tensor } from "../../../../src/core/onnx/tensor.ts";
 import { calibrate } from "../../../../src/core/quantize/static/calibration.ts";
 import { placedRegions } from "../../../../src/core/quantize/static/kernel-cost.ts";
 import { placeQuantizers } from "../../../../src/core/quantize/static/placement.ts";
-import {
-  planStatic,
-  quantizeStatic,
-  type StaticOptions,
-} from "../../../../src/core/quantize/static/quantize-static.ts";
+import { quantizeStatic, type StaticOptions } from "../../../../src/core/quantize/static/quantize-static.ts";
 import { GraphMaker, randomFeeds } from "../../../support/graphs.ts";
 import { fusedOperators, openModel, runModel, sqnrDb } from "../../../support/open-model.ts";
 
@@ -89,5 +85,5 @@ test("what is predicted to be slower in 8 bits stays in float, stored in 8 bits,
   assert.ok(sqnrDb(await runModel(model, feeds[0]!), await runModel(mixed, feeds[0]!)) > 28);
   // A plan knows as much from one sample.
   const seen = await calibrate(model, streamOf(feeds.slice(0, 1)), { openModel });
-  assert.deepEqual(planStatic(model, { ...OPTIONS, floatWhereSlower: true }, seen).notes, notes);
+  assert.deepEqual(quantizeStatic(model, seen, { ...OPTIONS, floatWhereSlower: true }).notes, notes);
 });

@@ -1,0 +1,90 @@
+/**
+ * What the ways to round weights are worth: PP-OCR's recognizer in 4 bits, on lines of text. For each rounding, the mean over layers of the output
+ * error on held-out samples, and the answers of the whole model when every layer has what the rounding made of it, and when (as jobs do) each keeps
+ * it only where it is better than nearest.
+ *
+ *   node bench/roundings.ts FOLDER [samples]
+ */
+import type { Model } from "../src/core/onnx/ir.ts";
+import { removeDeadCode } from "../src/core/passes/dead-code.ts";
+import { runPasses } from "../src/core/passes/pass.ts";
+import { simplifyPasses } from "../src/core/passes/simplify.ts";
+import { adaround } from "../src/core/quantize/rounding/adaround.ts";
+import type { RoundedWeight } from "../src/core/quantize/rounding/blocks.ts";
+import { gptq } from "../src/core/quantize/rounding/gptq.ts";
+import { nearest } from "../src/core/quantize/rounding/nearest.ts";
+import type { RoundedWeights } from "../src/core/quantize/rounding/round-layers.ts";
+import type { Rounding } from "../src/core/quantize/rounding/rounding.ts";
+import { stochastic } from "../src/core/quantize/rounding/stochastic.ts";
+import { QuantizedWeights } from "../src/core/quantize/weights/codes.ts";
+import { roundWeights } from "../src/core/quantize/weights/round-weights.ts";
+import { type WeightOnlyOptions, weightOnlyPass } from "../src/core/quantize/weights/weight-only.ts";
+import { openModel, sqnrDb } from "../test/support/open-model.ts";
+import { answersOf, type Outputs, SUBJECTS } from "./static-subjects.ts";
+
+const [folder, samples = "32"] = process.argv.slice(2);
+if (!folder) throw new Error("Where are fonts kept? node bench/roundings.ts FOLDER");
+const HELD_OUT = 128;
+const OPTIONS: WeightOnlyOptions = {
+  ...{ bits: 4, blockSize: 32, symmetric: false, format: "matmulnbits", embeddings: true, accuracyLevel: 1 },
+  exclude: { nodes: [], ops: [] },
+};
+const ROUNDINGS: Readonly<Record<string, Rounding>> = {
+  nearest,
+  "one stochastic draw": stochastic({ seed: 0, candidates: 1 }),
+  "best of 16 draws": stochastic({ seed: 0, candidates: 16 }),
+  AdaRound: adaround({ openModel, threads: 2 }),
+  GPTQ: gptq,
+};
+
+const subject = await SUBJECTS["ppocr-rec"]!(folder);
+const { model } = runPasses(subject.model, simplifyPasses());
+const feeds = subject.calibration.slice(0, Number(samples));
+const heldOut = subject.heldOut.slice(0, HELD_OUT);
+const float = await answers(model);
+
+async function answers(of: Model): Promise<Outputs[]> {
+  const session = await openModel(of, { threads: 2 });
+  try {
+    return await answersOf(session, heldOut);
+  } finally {
+    await session.close();
+  }
+}
+
+async function* batches() {
+  yield* feeds;
+}
+
+async function measure(weights: RoundedWeights): Promise<string> {
+  const made = runPasses(model, [weightOnlyPass(OPTIONS, new QuantizedWeights(weights)), removeDeadCode]).model;
+  const given = await answers(made);
+  const sqnr = given.reduce((sum, answer, i) => sum + sqnrDb(float[i]!, answer) / given.length, 0);
+  const counted = Object.entries(subject.judge(given, float)).map(([name, value]) => `${name} ${value.toFixed(2)}`);
+  return `${sqnr.toFixed(1)} dB, ${counted.join(", ")}`;
+}
+
+for (const [name, rounding] of Object.entries(ROUNDINGS)) {
+  const made = new Map<string, RoundedWeight>();
+  const watched: Rounding = {
+    ...rounding,
+    async round(weight, scheme, statistics) {
+      const rounded = await rounding.round(weight, scheme, statistics);
+      if (rounded) made.set(weight.name!, rounded);
+      return rounded;
+    },
+  };
+  const start = performance.now();
+  const { weights, notes } = await roundWeights(model, OPTIONS, watched, batches, { openModel, threads: 2 });
+  const seconds = (performance.now() - start) / 1000;
+  const pairs = notes.flatMap(({ message }) => {
+    const found = [...message.matchAll(/(-?[\d.]+) dB/g)].map((match) => Number(match[1]));
+    return found.length === 2 ? [found] : [];
+  });
+  const mean = (i: number) => pairs.reduce((sum, pair) => sum + pair[i]! / pairs.length, 0).toFixed(2);
+  console.log(
+    `${name}: layers ${mean(0)} -> ${mean(1)} dB, ${weights.size} of ${pairs.length} kept, ${seconds.toFixed(1)} s`,
+  );
+  console.log(`  all of it: ${await measure(made)}`);
+  console.log(`  where it is better: ${await measure(weights)}`);
+}
