@@ -21,8 +21,8 @@ const SHARED = [
   "src/core/wasm-assembler.ts",
 ];
 
-/** What quantized values are, what schemes say, and how they are packed. */
-const ARITHMETIC = ["params.ts", "scheme.ts", "packing.ts"].map((file) => `src/core/quantize/${file}`);
+/** What quantized values are, what schemes and plans say, and how values are packed. */
+const ARITHMETIC = ["params.ts", "scheme.ts", "packing.ts", "plan.ts"].map((file) => `src/core/quantize/${file}`);
 
 interface Layer {
   /** A folder or a file; the first row that fits a file is its layer. */
