@@ -5068,6 +5068,21 @@ export interface operations {
                      *       "warnings": [],
                      *       "type": "quantize",
                      *       "method": "weight_only",
+                     *       "weights": [
+                     *         {
+                     *           "name": "linear_3.w_0",
+                     *           "nodes": [
+                     *             "MatMul.3"
+                     *           ],
+                     *           "bits": 4,
+                     *           "signed": false,
+                     *           "symmetric": false,
+                     *           "granularity": "block",
+                     *           "block_size": 32,
+                     *           "storage": "matmulnbits"
+                     *         }
+                     *       ],
+                     *       "values": [],
                      *       "quantized_nodes": [
                      *         {
                      *           "name": "MatMul.3",

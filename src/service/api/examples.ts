@@ -340,6 +340,13 @@ export const plan = {
   warnings: [],
   type: "quantize",
   method: "weight_only",
+  weights: [
+    {
+      ...{ name: "linear_3.w_0", nodes: ["MatMul.3"], bits: 4, signed: false, symmetric: false },
+      ...{ granularity: "block", block_size: 32, storage: "matmulnbits" },
+    },
+  ],
+  values: [],
   quantized_nodes: [{ name: "MatMul.3", op: "MatMul", code: "quantized", message: "4 bits in blocks of 32." }],
   skipped_nodes: [skipped],
   size: { before_bytes: 10822323, predicted_bytes: 2200000, ratio: 0.203 },
