@@ -81,7 +81,7 @@ export async function prepareQat(
     ...{ float, graph, prepared, results: placed.results },
     fakeQuantize: (watch) => checked(graph, marked, { ...fake, watch }),
     finish(quantized) {
-      const notes = placed.finish(quantized).map((note) => describeBits(note, bits));
+      const notes = placed.finish(quantized).notes.map((note) => describeBits(note, bits));
       return { model: runPasses(quantized, [removeDeadCode]).model, notes };
     },
   };

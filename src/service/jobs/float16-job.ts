@@ -10,6 +10,7 @@ import {
   largestUnfit,
   type Model,
   observeRanges,
+  planOf,
   removeDeadCode,
   runPasses,
   simplifyPasses,
@@ -57,7 +58,8 @@ export async function compressFloat16Job(
       model,
       notes,
       simplified,
-      reference: { model: simple.model, results: new Map() },
+      reference: simple.model,
+      plan: planOf(notes),
       warnings: rangeWarnings(simple.model, ranges),
       leaving: (nodes) => make(ranges, { ...exclude, nodes: [...exclude.nodes, ...nodes] }),
     };

@@ -252,7 +252,7 @@ async function planned(
     isStatic(spec)
       ? await planStaticJob({ ...request, spec }, original, exclude, environment, context)
       : isQat(spec)
-        ? await planQatJob({ ...request, spec }, original, exclude, environment, context)
+        ? withPlan(await planQatJob({ ...request, spec }, original, exclude, environment, context))
         : spec.params.method === "simplify"
           ? await applySimplify(original, exclude, environment, context.signal)
           : applyPasses(original, spec.params as PassParams, environment.host.target, exclude),
@@ -263,6 +263,11 @@ async function planned(
       : undefined;
   const seen = { ...done, ...(calibrated !== undefined && { calibrated }) };
   return { model: done.model, plan: done.plan, ...reportOf(spec, uploaded, exclude, seen) };
+}
+
+/** A planned model of which no more is decided than what becomes of nodes: scales are learned. */
+function withPlan(made: Pick<Compressed, "model" | "notes">): Pick<Compressed, "model" | "notes" | "plan"> {
+  return { ...made, plan: planOf(made.notes) };
 }
 
 /**
@@ -351,7 +356,7 @@ async function applySimplify(
     }
   };
   const { model, notes } = await simplifyFully(original, { evaluate, exclude, signal });
-  return { model, notes, simplified: [], reference: { model: original, results: new Map() } };
+  return { model, notes, simplified: [], reference: original, plan: planOf(notes) };
 }
 
 function applyPasses(original: Model, params: PassParams, host: TargetName, exclude: Exclusions): Compressed {
