@@ -273,7 +273,7 @@ it("stops when its time is up, and says how many layers it has compared", async 
   const all = (await measure(reference, compressed))!;
   const told: [number, number][] = [];
   const errors = await measureLayerErrors({
-    ...{ reference, compressed, results: new Map(), batches: batchesFor(reference), openModel, threads: 1 },
+    ...{ reference, compressed, results: {}, batches: batchesFor(reference), openModel, threads: 1 },
     budgetMs: 0,
     onIncomplete: (compared, of) => told.push([compared, of]),
   });
