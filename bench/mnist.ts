@@ -3,13 +3,12 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { METRICS } from "../src/core/evaluate/metrics.ts";
 import { tensorOf } from "../src/core/onnx/tensor.ts";
 import type { TrainingSettings } from "../src/core/train/loop.ts";
 import { OPTIMIZERS } from "../src/core/train/optimizer.ts";
 import { type Samples, samplesOf } from "../src/core/train/samples.ts";
 import { SCHEDULES } from "../src/core/train/schedule.ts";
-import type { ValidationMetric } from "../src/core/train/validate.ts";
+import { top1Of } from "../test/support/top1.ts";
 
 const MEAN = 0.1307;
 const DEVIATION = 0.3081;
@@ -17,11 +16,7 @@ const DEVIATION = 0.3081;
 export const BLACK = -MEAN / DEVIATION;
 
 /** Share of the images that the output `logits` tells right. */
-export const TOP1: ValidationMetric = {
-  name: "top1",
-  better: "higher",
-  score: (outputs, targets) => METRICS.top1.score(outputs.logits!, targets.labels!),
-};
+export const TOP1 = top1Of("logits");
 
 /** Shifts by up to two pixels. */
 export const SHIFTED = { input: "x", flip: false, shiftPixels: 2, cutoutPixels: 0, fill: BLACK } as const;

@@ -59,13 +59,13 @@ async function floatModel(): Promise<Model> {
 /** The metric of a model as onnxruntime runs it. */
 async function accuracy(model: Model, { gather, count }: Samples): Promise<number> {
   const session = await openSession({ bytes: modelToBytes(model) }, { threads: Number(threads) });
-  let right = 0;
+  const meter = TOP1.start();
   for (let start = 0; start < count; start += 500) {
     const batch = gather(Array.from({ length: Math.min(500, count - start) }, (_, i) => start + i));
-    right += TOP1.score(await session.run(batch.feeds), batch.targets).sum;
+    meter.add(await session.run(batch.feeds), batch.targets);
   }
   await session.close();
-  return right / count;
+  return meter.value;
 }
 
 if (!existsSync(path)) writeFileSync(path, modelToBytes(await floatModel()));

@@ -234,13 +234,9 @@ function batchesOf(samples: Samples, first = 0) {
 
 function top1Of(batches: ReturnType<typeof batchesOf>): Judge {
   return (outputs) => {
-    const hits = outputs.map(({ logits }, i) => METRICS.top1.score(logits!, batches[i]!.targets.labels!).sum);
-    return {
-      "top-1": percent(
-        hits.reduce((a, b) => a + b, 0),
-        IMAGES_IN_BATCH * batches.length,
-      ),
-    };
+    const meter = METRICS.top1.start(null);
+    for (const [i, { logits }] of outputs.entries()) meter.add(logits!, batches[i]!.targets.labels!);
+    return { "top-1": percent(meter.value, 1) };
   };
 }
 

@@ -7,7 +7,6 @@
  * Epochs are judged on 3,000 of the training images; the test images are seen once, at the end.
  */
 
-import { METRICS } from "../src/core/evaluate/metrics.ts";
 import { modelToBytes } from "../src/core/onnx/save.ts";
 import { openSession } from "../src/core/runtime/session.ts";
 import { train } from "../src/core/train/loop.ts";
@@ -45,14 +44,13 @@ const result = await train(
 
 const trained = exportTrained(trainable, result.values);
 const session = await openSession({ bytes: modelToBytes(trained) }, { threads: 2 });
-let hits = 0;
+const meter = TOP1.start();
 for (let start = 0; start < test.count; start += 500) {
   const batch = test.gather(Array.from({ length: 500 }, (_, i) => start + i));
-  const outputs = await session.run(batch.feeds);
-  hits += METRICS.top1.score(outputs.logits!, batch.targets.labels!).sum;
+  meter.add(await session.run(batch.feeds), batch.targets);
 }
 await session.close();
 console.log(
-  `exported model: ${((100 * hits) / test.count).toFixed(2)} % of the test images (best epoch ${result.bestEpoch}), ` +
+  `exported model: ${(100 * meter.value).toFixed(2)} % of the test images (best epoch ${result.bestEpoch}), ` +
     `${result.samplesPerSecond.toFixed(0)} samples/s, ${((performance.now() - started) / 1000).toFixed(1)} s in all`,
 );

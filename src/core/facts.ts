@@ -1,4 +1,5 @@
 import type { WarningCode } from "./codes.ts";
+import type { MetricName } from "./evaluate/metrics.ts";
 import type { DType } from "./onnx/dtype.ts";
 
 /**
@@ -216,7 +217,7 @@ export interface TrainingMetrics {
   readonly history: readonly EpochFacts[];
   /** The epoch that the student's weights are from. */
   readonly best_epoch: number;
-  /** What the four numbers below are: `top1`, `top5` or `mse` against labels; without labels `teacher_agreement` or `teacher_mse`. */
+  /** What the four numbers below are: a metric of `evaluation.metric` against labels; without labels `teacher_agreement` or `teacher_mse`. */
   readonly metric: string | null;
   readonly metric_samples: number;
   readonly teacher_metric: number | null;
@@ -333,7 +334,7 @@ export interface JobMetrics {
     readonly outputs: readonly OutputFidelity[];
   };
   readonly accuracy: {
-    readonly metric: "top1" | "top5" | "mse";
+    readonly metric: MetricName;
     readonly before: number;
     readonly after: number;
     readonly drop: number;

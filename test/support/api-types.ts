@@ -3359,7 +3359,7 @@ export interface components {
              * @description The epoch that the student's weights are from; 0: none was better than the start (`qat`).
              */
             best_epoch: number;
-            /** @description `top1`, `top5` or `mse` against labels; without labels `teacher_agreement` or `teacher_mse`. */
+            /** @description A metric of `evaluation.metric` against labels; without labels `teacher_agreement` or `teacher_mse`. */
             metric: string | null;
             /** Format: int64 */
             metric_samples: number;

@@ -1,5 +1,6 @@
 /** The final numbers of a distillation: one metric, of every network, over the same samples. */
 import { CoreError, checkCancelled } from "../errors.ts";
+import { meanMeter } from "../meter.ts";
 import type { Model } from "../onnx/ir.ts";
 import { floatsOf, type Tensor, tensorOf, withoutUnitAxes } from "../onnx/tensor.ts";
 import type { OpenSession } from "../runtime/session.ts";
@@ -46,17 +47,15 @@ export async function judgeTeacher(judge: Judge, model: Model, pairs: readonly O
   const plain = pairs.map((pair) => ({ value: pair.teacher, target: pair.student, scores: false }));
   const session = await openTeacher(model, plain, { openSession, threads });
   try {
-    let [sum, positions] = [0, 0];
+    const meter = metric.start();
     for (let start = 0; start < samples.count; start += batchSize) {
       checkCancelled(signal);
       const rows = Math.min(batchSize, samples.count - start);
       const { feeds, targets } = samples.gather(Uint32Array.from({ length: rows }, (_, i) => start + i));
       const more = metric.readsComputedTargets && teacher ? await teacher.run(feeds) : {};
-      const score = metric.score(await session.run(feeds), { ...targets, ...more });
-      sum += score.sum;
-      positions += score.positions;
+      meter.add(await session.run(feeds), { ...targets, ...more });
     }
-    return sum / positions;
+    return meter.value;
   } finally {
     await session.close();
   }
@@ -77,18 +76,16 @@ export async function judgeEnsemble(
     for (const { model, output: value } of members) {
       opened.push(await openTeacher(model, [{ value, target: output, scores }], { openSession, threads }));
     }
-    let [sum, positions] = [0, 0];
+    const meter = metric.start();
     for (let start = 0; start < samples.count; start += batchSize) {
       checkCancelled(signal);
       const rows = Math.min(batchSize, samples.count - start);
       const { feeds, targets } = samples.gather(Uint32Array.from({ length: rows }, (_, i) => start + i));
       const answers: Tensor[] = [];
       for (const member of opened) answers.push((await member.run(feeds))[output]!);
-      const score = metric.score({ [output]: meanOf(answers, scores) }, targets);
-      sum += score.sum;
-      positions += score.positions;
+      meter.add({ [output]: meanOf(answers, scores) }, targets);
     }
-    return sum / positions;
+    return meter.value;
   } finally {
     for (const member of opened) await member.close();
   }
@@ -141,23 +138,25 @@ export function agreementWith({ outputLoss }: DistillationLoss, pair: OutputPair
       name: "teacher_agreement",
       better: "higher",
       readsComputedTargets: true,
-      score: (outputs, targets) => {
-        const { s, t, width } = values(outputs, targets);
-        let sum = 0;
-        for (let start = 0; start < s.length; start += width)
-          if (largest(s, start, width) === largest(t, start, width)) sum++;
-        return { sum, positions: s.length / width };
-      },
+      start: () =>
+        meanMeter((outputs, targets) => {
+          const { s, t, width } = values(outputs, targets);
+          let sum = 0;
+          for (let start = 0; start < s.length; start += width)
+            if (largest(s, start, width) === largest(t, start, width)) sum++;
+          return { sum, positions: s.length / width };
+        }),
     };
   }
   return {
     name: "teacher_mse",
     better: "lower",
     readsComputedTargets: true,
-    score: (outputs, targets) => {
-      const { s, t } = values(outputs, targets);
-      return { sum: s.reduce((sum, x, i) => sum + (x - t[i]!) ** 2, 0), positions: s.length };
-    },
+    start: () =>
+      meanMeter((outputs, targets) => {
+        const { s, t } = values(outputs, targets);
+        return { sum: s.reduce((sum, x, i) => sum + (x - t[i]!) ** 2, 0), positions: s.length };
+      }),
   };
 }
 

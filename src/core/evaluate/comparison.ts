@@ -5,7 +5,7 @@ import type { JobMetrics, OutputFidelity } from "../facts.ts";
 import { type Tensor, tensor, withoutUnitAxes } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { type Faults, FidelityMeter, isComparable } from "./fidelity.ts";
-import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor, scoreOf } from "./metrics.ts";
+import { countedValue, defaultMetric, METRICS, type MetricName, outputFor, scoreOf } from "./metrics.ts";
 
 export type Feeds = Readonly<Record<string, Tensor>>;
 
@@ -201,20 +201,17 @@ function accuracyMeter(
       "labels",
     );
   }
-  const before = new MetricMeter(metric, ignoreLabel);
-  const after = new MetricMeter(metric, ignoreLabel);
+  const before = METRICS[metric].start(ignoreLabel);
+  const after = METRICS[metric].start(ignoreLabel);
   return {
     add(original, compressed, labels) {
       before.add(original[output]!, labels);
       after.add(compressed[output]!, labels);
     },
-    result: (samples) => ({
-      metric,
-      before: before.value,
-      after: after.value,
-      drop: scoreOf(metric, before.value) - scoreOf(metric, after.value),
-      samples,
-    }),
+    result(samples) {
+      const values = { before: countedValue(before), after: countedValue(after) };
+      return { metric, ...values, drop: scoreOf(metric, values.before) - scoreOf(metric, values.after), samples };
+    },
   };
 }
 

@@ -1,88 +1,117 @@
 import { CoreError } from "../errors.ts";
+import { type Meter, meanMeter, type Share } from "../meter.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import { type Tensor, withoutUnitAxes } from "../onnx/tensor.ts";
 import { valuesOf } from "./fidelity.ts";
 
-export type MetricName = "top1" | "top5" | "mse";
-
 interface Metric {
   /** Whether an output of these dims can be compared with such labels. */
   fits(output: Tensor, labels: Tensor): boolean;
-  /** What each position adds to the mean, and how many positions there are; those labelled `ignoreLabel` are none. */
-  score(
-    output: Tensor,
-    labels: Tensor,
-    ignoreLabel?: number | null,
-  ): { readonly sum: number; readonly positions: number };
-  /** How many axes an output has beside those of the labels. */
-  readonly scoreAxes: number;
+  /** Begins to count, for one model; positions labelled `ignoreLabel` are left out. */
+  start(ignoreLabel: number | null): Meter<[output: Tensor, labels: Tensor]>;
+  /** What labels are to it. */
+  readonly labels: "classes" | "numbers";
   readonly better: "higher" | "lower";
+  /** Whether it is a part of a whole, 0 to 1, that people read in per cent. */
+  readonly isShare: boolean;
   /** What the labels must be like, for a message. */
   readonly wants: string;
 }
 
-/** The metrics that labels can be held against. */
-export const METRICS: Readonly<Record<MetricName, Metric>> = {
-  top1: topK(1),
-  top5: topK(5),
-  mse: {
-    // Axes of one do not count: a regressor's [n, 1] fits labels of [n].
-    fits: (output, labels) => `${withoutUnitAxes(output.dims)}` === `${withoutUnitAxes(labels.dims)}`,
-    score(output, labels, ignoreLabel = null) {
-      const y = valuesOf(output);
-      const target = valuesOf(labels);
-      let [sum, positions] = [0, 0];
-      for (let i = 0; i < y.length; i++) {
-        if (target[i] === ignoreLabel) continue;
-        sum += (y[i]! - target[i]!) ** 2;
-        positions++;
-      }
-      return { sum, positions };
-    },
-    scoreAxes: 0,
-    better: "lower",
-    wants: "numbers in the shape of an output",
-  },
-};
+/**
+ * The metrics that labels can be held against. A metric is added here and nowhere else: requests, answers, capabilities and reports follow
+ * this record.
+ */
+export const METRICS = {
+  top1: ofClasses((ignoreLabel) => meanMeter((scores, labels) => topHits(1, scores, labels, ignoreLabel))),
+  top5: ofClasses((ignoreLabel) => meanMeter((scores, labels) => topHits(5, scores, labels, ignoreLabel))),
+  mse: ofNumbers((ignoreLabel) =>
+    meanMeter((output, labels) => sumOfErrors(output, labels, ignoreLabel, (error) => error * error)),
+  ),
+} satisfies Readonly<Record<string, Metric>>;
 
-/** Share of positions whose label is among the k largest scores of the last axis that is not of one. */
-function topK(k: number): Metric {
+export type MetricName = keyof typeof METRICS;
+
+export const METRIC_NAMES = Object.keys(METRICS) as [MetricName, ...MetricName[]];
+
+/** A metric of class scores, the last axis that is not of one, and integer labels; more of it is better. */
+function ofClasses(start: Metric["start"]): Metric {
   return {
     fits: (output, labels) =>
       isIntegers(labels) &&
       DTYPES[output.dtype].kind === "float" &&
       withoutUnitAxes(output.dims).length > 1 &&
       `${withoutUnitAxes(output.dims).slice(0, -1)}` === `${withoutUnitAxes(labels.dims)}`,
-    score(output, labels, ignoreLabel = null) {
-      const scores = valuesOf(output);
-      const classes = valuesOf(labels);
-      const width = withoutUnitAxes(output.dims).at(-1)!;
-      let [hits, positions] = [0, 0];
-      for (let row = 0; row < classes.length; row++) {
-        if (classes[row] === ignoreLabel) continue;
-        positions++;
-        const own = scores[row * width + classes[row]!];
-        if (own === undefined || classes[row]! < 0 || classes[row]! >= width) {
-          throw new CoreError(
-            "invalid_dataset",
-            `The label ${classes[row]} is not a class: the model has ${width} of them, counted from 0.`,
-            "labels",
-          );
-        }
-        // The label's rank: scores above its own, and equal ones before it, so that ties are decided as argmax decides them.
-        let above = 0;
-        for (let i = 0; i < width && above < k; i++) {
-          const score = scores[row * width + i]!;
-          if (score > own || (score === own && i < classes[row]!)) above++;
-        }
-        if (above < k && !Number.isNaN(own)) hits++;
-      }
-      return { sum: hits, positions };
-    },
-    scoreAxes: 1,
+    start,
+    labels: "classes",
     better: "higher",
+    isShare: true,
     wants: "integer classes, one for each row of scores",
   };
+}
+
+/** A metric of numbers, an error: less of it is better. */
+function ofNumbers(start: Metric["start"]): Metric {
+  return {
+    // Axes of one do not count: a regressor's [n, 1] fits labels of [n].
+    fits: (output, labels) => `${withoutUnitAxes(output.dims)}` === `${withoutUnitAxes(labels.dims)}`,
+    start,
+    labels: "numbers",
+    better: "lower",
+    isShare: false,
+    wants: "numbers in the shape of an output",
+  };
+}
+
+/** How many positions have their label among the `k` largest scores. */
+function topHits(k: number, output: Tensor, labels: Tensor, ignoreLabel: number | null): Share {
+  let [hits, positions] = [0, 0];
+  for (const { label, scores } of labelledScores(output, labels, ignoreLabel)) {
+    positions++;
+    const own = scores[label]!;
+    // The label's rank: scores above its own, and equal ones before it, so that ties are decided as argmax decides them.
+    let above = 0;
+    for (let i = 0; i < scores.length && above < k; i++) {
+      if (scores[i]! > own || (scores[i] === own && i < label)) above++;
+    }
+    if (above < k && !Number.isNaN(own)) hits++;
+  }
+  return { sum: hits, positions };
+}
+
+/** The positions that count: their class, and the scores of all classes. Throws `invalid_dataset` for a label that is no class. */
+function* labelledScores(output: Tensor, labels: Tensor, ignoreLabel: number | null) {
+  const values = valuesOf(output);
+  const width = withoutUnitAxes(output.dims).at(-1)!;
+  for (const [row, label] of valuesOf(labels).entries()) {
+    if (label === ignoreLabel) continue;
+    if (!(label >= 0 && label < width)) {
+      throw new CoreError(
+        "invalid_dataset",
+        `The label ${label} is not a class: the model has ${width} of them, counted from 0.`,
+        "labels",
+      );
+    }
+    yield { label, scores: values.subarray(row * width, (row + 1) * width) };
+  }
+}
+
+/** The sum of `loss` of the differences between an output and its labels. */
+function sumOfErrors(
+  output: Tensor,
+  labels: Tensor,
+  ignoreLabel: number | null,
+  loss: (error: number) => number,
+): Share {
+  const y = valuesOf(output);
+  const target = valuesOf(labels);
+  let [sum, positions] = [0, 0];
+  for (let i = 0; i < y.length; i++) {
+    if (target[i] === ignoreLabel) continue;
+    sum += loss(y[i]! - target[i]!);
+    positions++;
+  }
+  return { sum, positions };
 }
 
 /** A metric as a number of which more is better: errors are negated. */
@@ -90,39 +119,10 @@ export function scoreOf(metric: MetricName, value: number): number {
   return METRICS[metric].better === "lower" ? -value : value;
 }
 
-/** A metric over all batches: for each model one of these. */
-export class MetricMeter {
-  readonly #metric: Metric;
-  readonly #ignoreLabel: number | null;
-  #sum = 0;
-  #positions = 0;
-
-  constructor(name: MetricName, ignoreLabel: number | null = null) {
-    this.#metric = METRICS[name];
-    this.#ignoreLabel = ignoreLabel;
-  }
-
-  add(output: Tensor, labels: Tensor): void {
-    const { sum, positions } = this.#metric.score(output, labels, this.#ignoreLabel);
-    this.#sum += sum;
-    this.#positions += positions;
-  }
-
-  /** How many positions have counted. */
-  get positions(): number {
-    return this.#positions;
-  }
-
-  /** The mean over all positions. Throws `invalid_dataset` when every one was ignored. */
-  get value(): number {
-    if (this.#positions === 0) throw nothingCounted();
-    return this.#sum / this.#positions;
-  }
-}
-
-/** What is said where every label is the one that is ignored. */
-export function nothingCounted(): CoreError {
-  return new CoreError("invalid_dataset", "Every label of the samples is the one that is ignored.", "labels");
+/** What a meter has counted. Throws `invalid_dataset` when it has counted nothing, every label being the one that is ignored. */
+export function countedValue({ positions, value }: Meter<[Tensor, Tensor]>): number {
+  if (positions > 0) return value;
+  throw new CoreError("invalid_dataset", "Every label of the samples is the one that is ignored.", "labels");
 }
 
 /** The output that fits the labels: the first with the fewest further axes of one; undefined when none does. */
@@ -132,7 +132,7 @@ export function outputFor(
   labels: Tensor,
 ): string | undefined {
   const fitting = Object.keys(outputs).filter((output) => METRICS[name].fits(outputs[output]!, labels));
-  const rank = labels.dims.length + METRICS[name].scoreAxes;
+  const rank = labels.dims.length + (METRICS[name].labels === "classes" ? 1 : 0);
   return fitting.find((output) => outputs[output]!.dims.length === rank) ?? fitting[0];
 }
 

@@ -1,4 +1,5 @@
 import { type Content, html, type Markup } from "./markup.ts";
+import { METRICS, type MetricName } from "./metrics.ts";
 import type { Report } from "./report.ts";
 
 /** What the sections of the report are made of. */
@@ -94,6 +95,8 @@ export function plural(value: number, noun: string): string {
   return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 }
 
+/** How values of a metric are written: one of `METRICS`, or `teacher_agreement` or `teacher_mse`. */
 export function metricFormat(metric: string): (value: number) => string {
-  return metric === "mse" || metric === "teacher_mse" ? significant : percent;
+  const isShare = Object.hasOwn(METRICS, metric) ? METRICS[metric as MetricName].isShare : metric !== "teacher_mse";
+  return isShare ? percent : significant;
 }

@@ -1,11 +1,13 @@
 import type { Batch } from "../data/dataset.ts";
 import { feedsFor } from "../data/fit.ts";
 import { CoreError, checkCancelled } from "../errors.ts";
+import type { Meter } from "../meter.ts";
+import type { Tensor } from "../onnx/tensor.ts";
 import { measureLatency } from "../runtime/latency.ts";
 import type { Session } from "../runtime/session.ts";
 import type { Feeds } from "./comparison.ts";
 import { FidelityMeter, isComparable } from "./fidelity.ts";
-import { defaultMetric, METRICS, MetricMeter, type MetricName, outputFor } from "./metrics.ts";
+import { countedValue, defaultMetric, METRICS, type MetricName, outputFor } from "./metrics.ts";
 
 /**
  * The metric of a model over labelled batches; labels of `ignoreLabel` do not count. Without a name it is the one that the labels are for: `top1` for classes, `mse` for numbers.
@@ -19,7 +21,7 @@ export async function scoreModel(
   signal?: AbortSignal,
 ): Promise<{ readonly metric: MetricName; readonly value: number }> {
   let metric: MetricName | undefined;
-  let meter: MetricMeter | undefined;
+  let meter: Meter<[Tensor, Tensor]> | undefined;
   let output: string | undefined;
   for await (const { feeds, labels } of batches) {
     checkCancelled(signal);
@@ -35,11 +37,11 @@ export async function scoreModel(
         "labels",
       );
     }
-    meter ??= new MetricMeter(metric, ignoreLabel);
+    meter ??= METRICS[metric].start(ignoreLabel);
     meter.add(outputs[output]!, labels);
   }
   if (!metric || !meter) throw new CoreError("invalid_dataset", "There are no samples.");
-  return { metric, value: meter.value };
+  return { metric, value: countedValue(meter) };
 }
 
 /** What is said of outputs that are exactly the same, in dB. */

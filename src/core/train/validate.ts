@@ -1,4 +1,5 @@
 import { CoreError, checkCancelled } from "../errors.ts";
+import type { Meter } from "../meter.ts";
 import { modelToBytes } from "../onnx/save.ts";
 import { type Tensor, tensorOf } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
@@ -8,13 +9,14 @@ import type { TrainableModel, TrainedValues } from "./trainable.ts";
 
 type Named = Readonly<Record<string, Tensor>>;
 
-/** A number that says how good the model's outputs are; the mean over all positions. */
+/** A number that says how good the model's outputs are. */
 export interface ValidationMetric {
   readonly name: string;
   readonly better: "higher" | "lower";
   /** Whether it needs the targets that are computed from a batch (a teacher's outputs), which costs a run of the teacher. */
   readonly readsComputedTargets?: boolean;
-  score(outputs: Named, targets: Named): { readonly sum: number; readonly positions: number };
+  /** Begins to count, for one model. */
+  start(): Meter<[outputs: Named, targets: Named]>;
 }
 
 /** Runs the model as it is now on samples it does not learn from. */
@@ -53,7 +55,7 @@ export async function createValidator(trainable: TrainableModel, options: Valida
   return {
     async evaluate(values, samples, signal) {
       const feeds = valueFeeds(trainable, values);
-      let [sum, positions] = [0, 0];
+      const meter = metric.start();
       for (let start = 0; start < samples.count; start += batchSize) {
         checkCancelled(signal);
         const rows = Math.min(batchSize, samples.count - start);
@@ -61,17 +63,15 @@ export async function createValidator(trainable: TrainableModel, options: Valida
         const batch = samples.gather(indices);
         const more = metric.readsComputedTargets ? await options.moreTargets?.(batch.feeds) : undefined;
         const results = await session.run({ ...feeds, ...batch.feeds }, outputs);
-        const score = metric.score(firstRows(results, rows), firstRows({ ...batch.targets, ...more }, rows));
-        sum += score.sum;
-        positions += score.positions;
+        meter.add(firstRows(results, rows), firstRows({ ...batch.targets, ...more }, rows));
       }
-      if (positions === 0) {
+      if (meter.positions === 0) {
         throw new CoreError(
           "invalid_dataset",
           `None of the ${samples.count} held-out samples has a label that counts.`,
         );
       }
-      return sum / positions;
+      return meter.value;
     },
     close: () => session.close(),
   };

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { type JobMetrics, WARNING_CODES } from "../../core/index.ts";
+import { type JobMetrics, METRIC_NAMES, WARNING_CODES } from "../../core/index.ts";
 import { DistillParams } from "../jobs/distill-spec.ts";
 import { JOB_STATUSES } from "../jobs/job.ts";
 import { Acceptance, Evaluation, PipelineParams, QuantizeParams } from "../jobs/spec.ts";
@@ -149,7 +149,8 @@ const TrainingMetrics = z
       description: "The epoch that the student's weights are from; 0: none was better than the start (`qat`).",
     }),
     metric: z.string().nullable().meta({
-      description: "`top1`, `top5` or `mse` against labels; without labels `teacher_agreement` or `teacher_mse`.",
+      description:
+        "A metric of `evaluation.metric` against labels; without labels `teacher_agreement` or `teacher_mse`.",
     }),
     metric_samples: Count,
     teacher_metric: z.number().nullable(),
@@ -197,7 +198,7 @@ export const JobMetricsSchema = z
       .meta({ id: "FidelityMetrics", description: "Against the original model, on the same inputs." }),
     accuracy: z
       .object({
-        metric: z.enum(["top1", "top5", "mse"]),
+        metric: z.enum(METRIC_NAMES),
         before: z.number(),
         after: z.number(),
         drop: z.number(),

@@ -5,6 +5,7 @@ import {
   datasetView,
   defaultMetric,
   deriveStudent,
+  fedBy,
   type JobMetrics,
   METRICS,
   type MetricName,
@@ -177,16 +178,16 @@ function labelMetric(
   return {
     name,
     better: metric.better,
-    score(outputs, targets) {
-      const [scores, truth] = [outputs[output]!, targets.labels!];
-      if (!metric.fits(scores, truth)) {
+    start() {
+      return fedBy(metric.start(ignoreLabel), (outputs, targets) => {
+        const [scores, truth] = [outputs[output]!, targets.labels!];
+        if (metric.fits(scores, truth)) return [scores, truth];
         throw new CoreError(
           "invalid_dataset",
           `The metric ${name} wants ${metric.wants}; labels of ${truth.dtype} [${truth.dims}] do not fit the output "${output}", [${scores.dims}].`,
           "labels",
         );
-      }
-      return metric.score(scores, truth, ignoreLabel);
+      });
     },
   };
 }

@@ -3,6 +3,7 @@ import {
   type DatasetFacts,
   type JobMetrics,
   type LabelReading,
+  METRICS,
   readLabels,
   type ValueFacts,
   withLabelReading,
@@ -37,7 +38,7 @@ export function labelUse(facts: DatasetFacts, outputs: readonly ValueFacts[], ta
   if (!facts.has_labels || metric === "none") return { kind: "none" };
   // Datasets of earlier versions were not looked into: what is wrong with them shows when they are read.
   if (!facts.labels) return { kind: "used", reading: AS_IS };
-  const meaning = metric === null ? null : metric === "mse" ? "numbers" : "classes";
+  const meaning = metric === null ? null : METRICS[metric].labels;
   const verdict = readLabels({ labels: facts.labels, outputs, meaning, ignoreLabel });
   if (verdict.kind === "fits") return { kind: "used", reading: verdict.reading };
   return { kind: verdict.kind === "misfit" && !needed ? "unused" : verdict.kind, message: verdict.message };

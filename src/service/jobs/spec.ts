@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { type MetricName, ROUNDINGS } from "../../core/index.ts";
+import { METRIC_NAMES, type MetricName, ROUNDINGS } from "../../core/index.ts";
 import { pointerOf } from "../errors.ts";
 import {
   DistillLoss,
@@ -341,7 +341,7 @@ export const Evaluation = z
     }),
     samples: z.int().min(1).max(1_000_000).default(256),
     metric: z
-      .enum(["top1", "top5", "mse", "none"])
+      .enum([...METRIC_NAMES, "none"])
       .nullable()
       .default(null)
       .meta({

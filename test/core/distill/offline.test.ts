@@ -4,7 +4,6 @@ import { DISTILLATION_LOSS, type DistillationLoss, type HintSpec } from "../../.
 import { checkObjective, distillOffline, type OfflineDistillation } from "../../../src/core/distill/offline.ts";
 import { openTeacher, teacherOutputs } from "../../../src/core/distill/teacher.ts";
 import { CoreError } from "../../../src/core/errors.ts";
-import { METRICS } from "../../../src/core/evaluate/metrics.ts";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf } from "../../../src/core/onnx/tensor.ts";
@@ -16,8 +15,8 @@ import type { PhaseHooks } from "../../../src/core/train/phases.ts";
 import type { Samples } from "../../../src/core/train/samples.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../../../src/core/train/trainable.ts";
-import type { ValidationMetric } from "../../../src/core/train/validate.ts";
 import { halves, NetworkBuilder } from "../../support/networks.ts";
+import { top1Of } from "../../support/top1.ts";
 
 const SETTINGS: TrainingSettings = {
   epochs: 4,
@@ -50,11 +49,7 @@ function network(channels: number, seed: number): Model {
   return net.output(net.linear(net.g.op("Flatten", [pooled]), channels * 4, 4), ["n", 4]);
 }
 
-const top1: ValidationMetric = {
-  name: "top1",
-  better: "higher",
-  score: (outputs, targets) => METRICS.top1.score(outputs.logits!, targets.labels!),
-};
+const top1 = top1Of("logits");
 
 let teacher: Model;
 
@@ -130,7 +125,9 @@ describe("offline distillation", () => {
     const { feeds, targets } = fresh.gather([...Array(fresh.count).keys()]);
     const outputs = await session.run(feeds);
     await session.close();
-    assert.equal(METRICS.top1.score(outputs.logits!, targets.labels!).sum / fresh.count, metrics!.studentAfter);
+    const meter = top1.start();
+    meter.add(outputs, targets);
+    assert.equal(meter.value, metrics!.studentAfter);
   });
 
   test("without a teacher the labels alone train", async () => {

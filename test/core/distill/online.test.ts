@@ -17,6 +17,7 @@ import { splitSamples } from "../../../src/core/train/samples.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../../../src/core/train/trainable.ts";
 import { halves, NetworkBuilder } from "../../support/networks.ts";
+import { top1Of } from "../../support/top1.ts";
 
 const SETTINGS: TrainingSettings = {
   epochs: 4,
@@ -60,11 +61,7 @@ const specOf = (spec: Partial<OnlineDistillation>): OnlineDistillation => ({
   validationSplit: 0.2,
   evaluation: fresh,
   baseline: false,
-  metricOf: (output) => ({
-    name: "top1",
-    better: "higher",
-    score: (outputs, targets) => METRICS.top1.score(outputs[output]!, targets.labels!),
-  }),
+  metricOf: top1Of,
   ...spec,
 });
 
@@ -113,8 +110,9 @@ describe("online distillation", () => {
         for (const [k, value] of e.entries()) mean[4 * row + k]! += value / sum / networks.length;
       }
     }
-    const scored = METRICS.top1.score(tensorOf("float32", [fresh.count, 4], [...mean]), targets.labels!);
-    assert.ok(Math.abs(ensemble! - scored.sum / scored.positions) < 1e-9);
+    const scored = METRICS.top1.start(null);
+    scored.add(tensorOf("float32", [fresh.count, 4], [...mean]), targets.labels!);
+    assert.ok(Math.abs(ensemble! - scored.value) < 1e-9);
   });
 
   test("the first to be updated in turn learns what it learns at once, the second from what the first has become", async () => {

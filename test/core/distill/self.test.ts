@@ -6,7 +6,6 @@ import { distillMeanTeacher } from "../../../src/core/distill/mean-teacher.ts";
 import { DISTILLATION_LOSS } from "../../../src/core/distill/objective.ts";
 import { distillOwnTeacher } from "../../../src/core/distill/own-teacher.ts";
 import { CoreError } from "../../../src/core/errors.ts";
-import { METRICS } from "../../../src/core/evaluate/metrics.ts";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
@@ -15,8 +14,8 @@ import type { TrainingSettings } from "../../../src/core/train/loop.ts";
 import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
 import type { PhaseHooks } from "../../../src/core/train/phases.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
-import type { ValidationMetric } from "../../../src/core/train/validate.ts";
 import { halves, imageTransformer, NetworkBuilder } from "../../support/networks.ts";
+import { top1, top1Of } from "../../support/top1.ts";
 
 const SETTINGS = {
   epochs: 4,
@@ -40,11 +39,7 @@ const data = {
   samples,
   validationSplit: 0.2,
   evaluation: fresh,
-  metricOf: (output: string): ValidationMetric => ({
-    name: "top1",
-    better: "higher",
-    score: (outputs, targets) => METRICS.top1.score(outputs[output]!, targets.labels!),
-  }),
+  metricOf: top1Of,
 };
 const LOSS = { ...DISTILLATION_LOSS, temperature: 1, klWeight: 1, labelWeight: 1 };
 
@@ -156,7 +151,7 @@ describe("born-again networks", () => {
     assert.equal(chosen, "average");
     assert.equal(metrics!.studentAfter, ensemble);
     const own = await answers(student, "logits");
-    assert.ok(Math.abs(METRICS.top1.score(own.tensor, own.labels).sum / fresh.count - ensemble!) < 1e-9);
+    assert.ok(Math.abs(top1(own.tensor, own.labels) - ensemble!) < 1e-9);
   });
 });
 
@@ -243,7 +238,7 @@ describe("a network that is its own teacher", () => {
     );
     for (const { name, metric, model, macsShare } of withExits.exits) {
       const answer = await answers(withExits.student, name);
-      assert.ok(Math.abs(METRICS.top1.score(answer.tensor, answer.labels).sum / fresh.count - metric!) < 1e-9);
+      assert.ok(Math.abs(top1(answer.tensor, answer.labels) - metric!) < 1e-9);
       assert.deepEqual((await answers(model, name)).values, answer.values);
       assert.ok(name === "logits" ? macsShare === 1 && metric! > 0.8 : macsShare < 1);
     }
@@ -276,9 +271,7 @@ describe("mean teacher", () => {
     assert.ok(result.run.history.every(({ losses }) => losses.kl! > 1e-3));
     assert.ok(result.metrics!.studentAfter > 0.6 && result.metrics!.baseline! > 0.5, JSON.stringify(result.metrics));
     const own = await answers(result.student, "logits");
-    assert.ok(
-      Math.abs(METRICS.top1.score(own.tensor, own.labels).sum / fresh.count - result.metrics!.studentAfter) < 1e-9,
-    );
+    assert.ok(Math.abs(top1(own.tensor, own.labels) - result.metrics!.studentAfter) < 1e-9);
     assert.notDeepEqual(bytes((await run({}, 0.001)).student), bytes(result.student));
   });
 

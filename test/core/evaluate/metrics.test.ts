@@ -1,13 +1,20 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { defaultMetric, MetricMeter, type MetricName, outputFor, scoreOf } from "../../../src/core/evaluate/metrics.ts";
+import {
+  countedValue,
+  defaultMetric,
+  METRICS,
+  type MetricName,
+  outputFor,
+  scoreOf,
+} from "../../../src/core/evaluate/metrics.ts";
 import { type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 
 function measure(name: MetricName, ...batches: (readonly [Tensor, Tensor])[]): number {
-  const meter = new MetricMeter(name);
+  const meter = METRICS[name].start(null);
   for (const [output, labels] of batches) meter.add(output, labels);
-  return meter.value;
+  return countedValue(meter);
 }
 
 const floats = (dims: number[], values: number[]) => tensorOf("float32", dims, values);
@@ -101,16 +108,16 @@ describe("a metric", () => {
 
   it("leaves out what is ignored, and refuses to be the mean of nothing", () => {
     const scores = floats([3, 2], [1, 0, 0, 1, 1, 0]);
-    const meter = new MetricMeter("top1", -1);
+    const meter = METRICS.top1.start(-1);
     meter.add(scores, labels([3], [0, -1, 1]));
     assert.deepEqual([meter.value, meter.positions], [0.5, 2]);
-    const errors = new MetricMeter("mse", -100);
+    const errors = METRICS.mse.start(-100);
     errors.add(floats([3], [1, 2, 3]), floats([3], [-100, 4, 3]));
     assert.equal(errors.value, 2);
-    const none = new MetricMeter("top1", -1);
+    const none = METRICS.top1.start(-1);
     none.add(scores, labels([3], [-1, -1, -1]));
-    assert.throws(() => none.value, { code: "invalid_dataset" });
-    assert.throws(() => new MetricMeter("top1").add(scores, labels([3], [0, -1, 1])), /The label -1 is not a class/);
+    assert.throws(() => countedValue(none), { code: "invalid_dataset" });
+    assert.throws(() => METRICS.top1.start(null).add(scores, labels([3], [0, -1, 1])), /The label -1 is not a class/);
   });
 
   it("counts classes along the last axis that is not of one", () => {

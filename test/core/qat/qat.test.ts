@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
 import { DISTILLATION_LOSS } from "../../../src/core/distill/objective.ts";
 import { CoreError } from "../../../src/core/errors.ts";
+import { meanMeter } from "../../../src/core/meter.ts";
 import { dimsOf } from "../../../src/core/onnx/graph-builder.ts";
 import { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
@@ -93,10 +94,11 @@ async function simulated(qat: QatModel, values?: TrainedValues): Promise<Float32
   const record: ValidationMetric = {
     name: "record",
     better: "higher",
-    score(outputs) {
-      logits.push(...floatsOf(outputs.logits!));
-      return { sum: 0, positions: 1 };
-    },
+    start: () =>
+      meanMeter((outputs) => {
+        logits.push(...floatsOf(outputs.logits!));
+        return { sum: 0, positions: 1 };
+      }),
   };
   const validator = await createValidator(trainable, { metric: record, batchSize: 100, threads: 1, openSession });
   await validator.evaluate(values ?? trainable, fresh);

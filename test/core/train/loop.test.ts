@@ -14,6 +14,7 @@ import { type Samples, samplesOf, splitSamples } from "../../../src/core/train/s
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../../../src/core/train/trainable.ts";
 import { halves, NetworkBuilder } from "../../support/networks.ts";
+import { top1Of } from "../../support/top1.ts";
 
 /** Convolution, BatchNormalization, pooling, Dropout and a dense layer. */
 function network(seed = 1): Model {
@@ -45,7 +46,7 @@ function task(model: Model, samples = halves(320, 5)): TrainingTask {
     trainable: createTrainable(model),
     training,
     validation,
-    metric: { name: "top1", better: "higher", score: (y, t) => METRICS.top1.score(y.logits!, t.labels!) },
+    metric: top1Of("logits"),
     objective: ({ g, value, target }) => [
       { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
     ],
@@ -63,7 +64,9 @@ async function accuracy(bytes: Uint8Array, samples: Samples): Promise<number> {
   const { feeds, targets } = samples.gather([...Array(samples.count).keys()]);
   const outputs = await session.run(feeds);
   await session.close();
-  return METRICS.top1.score(outputs.logits!, targets.labels!).sum / samples.count;
+  const meter = METRICS.top1.start(null);
+  meter.add(outputs.logits!, targets.labels!);
+  return meter.value;
 }
 
 describe("training", () => {
