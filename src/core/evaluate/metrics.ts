@@ -25,6 +25,7 @@ interface Metric {
 export const METRICS = {
   top1: ofClasses((ignoreLabel) => meanMeter((scores, labels) => topHits(1, scores, labels, ignoreLabel))),
   top5: ofClasses((ignoreLabel) => meanMeter((scores, labels) => topHits(5, scores, labels, ignoreLabel))),
+  f1_macro: ofClasses(macroF1),
   mse: ofNumbers((ignoreLabel) =>
     meanMeter((output, labels) => sumOfErrors(output, labels, ignoreLabel, (error) => error * error)),
   ),
@@ -77,6 +78,50 @@ function topHits(k: number, output: Tensor, labels: Tensor, ignoreLabel: number 
     if (above < k && !Number.isNaN(own)) hits++;
   }
   return { sum: hits, positions };
+}
+
+/**
+ * Macro F1: the mean of 2·TP / (2·TP + FP + FN) over the classes that are the label or the prediction of some position, each class with the
+ * same weight. The prediction is the class of the first largest score; a position whose scores are all NaN has none.
+ */
+function macroF1(ignoreLabel: number | null): ReturnType<Metric["start"]> {
+  const counts = new Map<number, { hits: number; labelled: number; predicted: number }>();
+  const countOf = (label: number) => {
+    const known = counts.get(label);
+    if (known) return known;
+    const fresh = { hits: 0, labelled: 0, predicted: 0 };
+    counts.set(label, fresh);
+    return fresh;
+  };
+  let positions = 0;
+  return {
+    add(output, labels) {
+      for (const { label, scores } of labelledScores(output, labels, ignoreLabel)) {
+        positions++;
+        const prediction = firstLargest(scores);
+        countOf(label).labelled++;
+        if (prediction !== undefined) countOf(prediction).predicted++;
+        if (prediction === label) countOf(label).hits++;
+      }
+    },
+    get positions() {
+      return positions;
+    },
+    get value() {
+      // 2·TP + FP + FN is how often a class was a label and how often a prediction, together.
+      const scores = [...counts.values()].map(({ hits, labelled, predicted }) => (2 * hits) / (labelled + predicted));
+      return scores.reduce((sum, score) => sum + score, 0) / scores.length;
+    },
+  };
+}
+
+/** Index of the first largest value; undefined when all are NaN. */
+function firstLargest(values: ArrayLike<number>): number | undefined {
+  let best: number | undefined;
+  for (let i = 0; i < values.length; i++) {
+    if (!Number.isNaN(values[i]) && (best === undefined || values[i]! > values[best]!)) best = i;
+  }
+  return best;
 }
 
 /** The positions that count: their class, and the scores of all classes. Throws `invalid_dataset` for a label that is no class. */

@@ -76,6 +76,88 @@ describe("top1 and top5", () => {
   });
 });
 
+describe("f1_macro", () => {
+  /** Scores whose largest is that of the class. */
+  const predicted = (classes: number, predictions: readonly number[]) =>
+    floats(
+      [predictions.length, classes],
+      predictions.flatMap((prediction) => Array.from({ length: classes }, (_, i) => (i === prediction ? 1 : 0))),
+    );
+
+  it("is the mean of the classes' F1, whatever their sizes", () => {
+    // Class 0: TP 2, FP 1, FN 1, F1 4/6. Class 1: TP 1, FP 1, FN 0, F1 2/3. Class 2: TP 0, FP 0, FN 1, F1 0.
+    const truth = labels([5], [0, 0, 0, 1, 2]);
+    const value = measure("f1_macro", [predicted(3, [0, 0, 1, 1, 0]), truth]);
+    assert.ok(Math.abs(value - (4 / 6 + 2 / 3 + 0) / 3) < 1e-15);
+    assert.equal(measure("f1_macro", [predicted(3, [0, 1, 2]), labels([3], [0, 1, 2])]), 1);
+  });
+
+  it("is over the classes that are a label or a prediction, not over all that the model has", () => {
+    // Of ten classes only 0 (F1 2·1/(1+2)) and 7 (labelled, never predicted) occur; then 3, predicted and never a label.
+    assert.ok(Math.abs(measure("f1_macro", [predicted(10, [0, 0]), labels([2], [0, 7])]) - 2 / 3 / 2) < 1e-15);
+    assert.equal(measure("f1_macro", [predicted(10, [0, 3]), labels([2], [0, 0])]), 2 / 3 / 2);
+  });
+
+  it("counts over all batches and leaves out ignored positions", () => {
+    const meter = METRICS.f1_macro.start(-1);
+    meter.add(predicted(2, [0, 1]), labels([2], [0, 0]));
+    meter.add(predicted(2, [0, 1]), labels([2], [0, -1]));
+    // Class 0: TP 2, FN 1, F1 4/5. Class 1: FP 1, F1 0. The batches alone have 1/3 and 1.
+    assert.deepEqual([countedValue(meter), meter.positions], [0.4, 3]);
+    const none = METRICS.f1_macro.start(-1);
+    none.add(predicted(2, [0]), labels([1], [-1]));
+    assert.throws(() => countedValue(none), { code: "invalid_dataset" });
+  });
+
+  it("predicts nothing from scores that are NaN", () => {
+    // The first position is missed and no other class is blamed: class 0 has TP 1, FN 1.
+    assert.equal(measure("f1_macro", [floats([2, 2], [NaN, NaN, 1, NaN]), labels([2], [0, 0])]), 2 / 3);
+  });
+
+  it("refuses labels that are not classes", () => {
+    assert.throws(() => measure("f1_macro", [predicted(2, [0]), labels([1], [2])]), { code: "invalid_dataset" });
+  });
+
+  it("is what precision and recall say, class by class", () => {
+    const classes = 5;
+    const position = fc.tuple(
+      fc.array(fc.integer({ min: 0, max: 3 }), { minLength: classes, maxLength: classes }),
+      fc.integer({ min: -1, max: classes - 1 }),
+    );
+    fc.assert(
+      fc.property(fc.array(position, { minLength: 1, maxLength: 30 }), fc.nat(29), (positions, cut) => {
+        fc.pre(positions.some(([, label]) => label >= 0));
+        const counted = positions
+          .filter(([, label]) => label >= 0)
+          .map(([scores, label]) => ({ label, prediction: scores.indexOf(Math.max(...scores)) }));
+        const seen = new Set(counted.flatMap(({ label, prediction }) => [label, prediction]));
+        let sum = 0;
+        for (const one of seen) {
+          const right = counted.filter(({ label, prediction }) => label === one && prediction === one).length;
+          const precision = right / counted.filter(({ prediction }) => prediction === one).length;
+          const recall = right / counted.filter(({ label }) => label === one).length;
+          sum += right === 0 ? 0 : (2 * precision * recall) / (precision + recall);
+        }
+        const meter = METRICS.f1_macro.start(-1);
+        for (const part of [positions.slice(0, cut), positions.slice(cut)]) {
+          if (part.length === 0) continue;
+          meter.add(
+            floats(
+              [part.length, classes],
+              part.flatMap(([scores]) => scores),
+            ),
+            labels(
+              [part.length],
+              part.map(([, label]) => label),
+            ),
+          );
+        }
+        assert.ok(Math.abs(countedValue(meter) - sum / seen.size) < 1e-12);
+      }),
+    );
+  });
+});
+
 describe("mse", () => {
   it("is the mean over all elements, in float64", () => {
     assert.equal(measure("mse", [floats([2, 2], [1, 2, 3, 4]), floats([2, 2], [1, 0, 3, 8])]), 5);
@@ -103,6 +185,7 @@ describe("outputFor", () => {
 describe("a metric", () => {
   it("as a score is higher when it is better", () => {
     assert.ok(scoreOf("top1", 0.9) > scoreOf("top1", 0.8));
+    assert.ok(scoreOf("f1_macro", 0.9) > scoreOf("f1_macro", 0.8));
     assert.ok(scoreOf("mse", 0.1) > scoreOf("mse", 0.2));
   });
 
