@@ -455,7 +455,7 @@ export interface components {
         };
         AccuracyMetrics: {
             /** @enum {string} */
-            metric: "top1" | "top5" | "f1_macro" | "mse";
+            metric: "top1" | "top5" | "f1_macro" | "mse" | "mae" | "rmse";
             before: number;
             after: number;
             drop: number;
@@ -1177,7 +1177,7 @@ export interface components {
              * @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at.
              * @default null
              */
-            metric: ("top1" | "top5" | "f1_macro" | "mse" | "none") | null;
+            metric: ("top1" | "top5" | "f1_macro" | "mse" | "mae" | "rmse" | "none") | null;
             /**
              * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
              * @default null
@@ -1983,7 +1983,7 @@ export interface components {
              * @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at.
              * @default null
              */
-            metric?: ("top1" | "top5" | "f1_macro" | "mse" | "none") | null;
+            metric?: ("top1" | "top5" | "f1_macro" | "mse" | "mae" | "rmse" | "none") | null;
             /**
              * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
              * @default null

@@ -29,6 +29,10 @@ export const METRICS = {
   mse: ofNumbers((ignoreLabel) =>
     meanMeter((output, labels) => sumOfErrors(output, labels, ignoreLabel, (error) => error * error)),
   ),
+  mae: ofNumbers((ignoreLabel) => meanMeter((output, labels) => sumOfErrors(output, labels, ignoreLabel, Math.abs))),
+  rmse: ofNumbers((ignoreLabel) =>
+    meanMeter((output, labels) => sumOfErrors(output, labels, ignoreLabel, (error) => error * error), Math.sqrt),
+  ),
 } satisfies Readonly<Record<string, Metric>>;
 
 export type MetricName = keyof typeof METRICS;

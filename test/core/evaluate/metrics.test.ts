@@ -168,6 +168,55 @@ describe("mse", () => {
   });
 });
 
+describe("mae and rmse", () => {
+  it("are the mean of absolute errors and the root of the mean of squared ones, over all batches", () => {
+    const batches = [
+      [floats([2, 2], [1, 2, 3, 4]), floats([2, 2], [1, 0, 3, 8])],
+      [floats([1, 2], [5, -1]), floats([1, 2], [4, -1])],
+    ] as const;
+    // Errors 0, 2, 0, -4, 1, 0.
+    assert.equal(measure("mae", ...batches), 7 / 6);
+    assert.equal(measure("rmse", ...batches), Math.sqrt(21 / 6));
+  });
+
+  it("leave out what is ignored, and are better when lower", () => {
+    for (const [name, value] of [
+      ["mae", 2],
+      ["rmse", Math.sqrt(5)],
+    ] as const) {
+      const meter = METRICS[name].start(-100);
+      meter.add(floats([3], [1, 2, 3]), floats([3], [-100, 1, 6]));
+      assert.deepEqual([countedValue(meter), meter.positions], [value, 2]);
+      assert.ok(scoreOf(name, 0.1) > scoreOf(name, 0.2));
+    }
+  });
+
+  it("agree with a plain computation in float64, and lie as they must: mae at most rmse, rmse the root of mse", () => {
+    const value = fc.float({ noNaN: true, min: -1e3, max: 1e3 });
+    fc.assert(
+      fc.property(fc.array(fc.tuple(value, value), { minLength: 1, maxLength: 40 }), (pairs) => {
+        const batch = [
+          floats(
+            [pairs.length],
+            pairs.map(([y]) => y),
+          ),
+          floats(
+            [pairs.length],
+            pairs.map(([, label]) => label),
+          ),
+        ] as const;
+        const [mse, mae, rmse] = [measure("mse", batch), measure("mae", batch), measure("rmse", batch)];
+        const errors = pairs.map(([y, label]) => y - label);
+        const mean = (values: readonly number[]) => values.reduce((sum, x) => sum + x, 0) / values.length;
+        assert.ok(Math.abs(mae - mean(errors.map(Math.abs))) <= 1e-12 * (1 + mae));
+        assert.ok(Math.abs(mse - mean(errors.map((x) => x ** 2))) <= 1e-12 * (1 + mse));
+        assert.equal(rmse, Math.sqrt(mse));
+        assert.ok(mae <= rmse * (1 + 1e-12));
+      }),
+    );
+  });
+});
+
 describe("outputFor", () => {
   const outputs = { state: floats([2, 1, 3], [1, 2, 3, 4, 5, 6]), logits: floats([2, 3], [1, 2, 3, 4, 5, 6]) };
 
