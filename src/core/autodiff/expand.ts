@@ -60,7 +60,7 @@ const USUAL_ACTIVATIONS: Readonly<Record<string, readonly string[]>> = {
   LSTM: ["sigmoid", "tanh", "tanh"],
   GRU: ["sigmoid", "tanh"],
   RNN: ["tanh"],
-};
+} satisfies Partial<Record<OpType, readonly string[]>>;
 
 function hasDefaultActivations(node: Node): boolean {
   const attr = node.attrs.get("activations");

@@ -7,6 +7,7 @@ import { CoreError, checkCancelled } from "../errors.ts";
 import type { LayerError } from "../facts.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { isFloat, type Tensor } from "../onnx/tensor.ts";
+import type { OpType } from "../operators/operators.ts";
 import { exposeValues, type OpenModel } from "../quantize/calibration/calibrate.ts";
 import type { Session } from "../runtime/session.ts";
 import { FidelityMeter } from "./fidelity.ts";
@@ -175,7 +176,7 @@ function findPoints(reference: Model, compressed: Model, results: ReadonlyMap<st
 }
 
 /** Operators that a method can make part of the layer before them (a bias, a range), when nothing else reads its result. */
-const ABSORBED: ReadonlySet<string> = new Set(["Add", "Sub", "Relu", "Clip"]);
+const ABSORBED: ReadonlySet<string> = new Set<OpType>(["Add", "Sub", "Relu", "Clip"]);
 
 /** The output of a layer, then what becomes of it by operators with constants that no one else sees. */
 function resultsOf(output: Value): Value[] {

@@ -1,7 +1,7 @@
 import { DTYPES } from "../onnx/dtype.ts";
 import type { Model, Node, Use, Value } from "../onnx/ir.ts";
 import { elementCount, isFloat, type Tensor } from "../onnx/tensor.ts";
-import { operatorOf } from "../operators/operators.ts";
+import { type OpType, operatorOf } from "../operators/operators.ts";
 
 /**
  * What counts as a weight. Nothing in a file says so; the rule is
@@ -53,7 +53,7 @@ export function weightsOf(model: Model): Weight[] {
 }
 
 /** Operators that turn codes into floats. In each of them the codes come in first. */
-const RESTORING = new Set(["Cast", "Concat", "Mul", "Reshape", "Sub"]);
+const RESTORING: ReadonlySet<string> = new Set<OpType>(["Cast", "Concat", "Mul", "Reshape", "Sub"]);
 
 export interface StoredCodes {
   /** The integer constant. */

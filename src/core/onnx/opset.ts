@@ -3,6 +3,7 @@
  * in attributes are inputs, what they left to a default is written out. Models that are newer already stay as they are.
  */
 import { CoreError } from "../errors.ts";
+import type { OpType } from "../operators/operators.ts";
 import { GraphBuilder, int, string } from "./graph-builder.ts";
 import type { Model, Node, Value } from "./ir.ts";
 import { hasArray } from "./tensor.ts";
@@ -48,7 +49,7 @@ const REFUSED: Readonly<Record<string, { readonly since: number }>> = {
   ...refusedSince(9, "Scan", "MeanVarianceNormalization"),
   // Never standardized.
   ...refusedSince(10, "Affine", "Crop", "DynamicSlice", "ImageScaler", "ParametricSoftplus", "ScaledTanh"),
-};
+} satisfies Partial<Record<OpType, { readonly since: number }>>;
 
 function refusedSince(since: number, ...operators: readonly string[]) {
   return Object.fromEntries(operators.map((opType) => [opType, { since }]));
@@ -255,7 +256,7 @@ const UPGRADES: Readonly<Record<string, readonly Upgrade[]>> = {
     { since: 14, rewrite: dropStatistics },
   ],
   GroupNormalization: [{ since: 21, rewrite: spreadGroups }],
-};
+} satisfies Partial<Record<OpType, readonly Upgrade[]>>;
 
 /** The operators that are rewritten. */
 export const UPGRADED_OPERATORS: ReadonlySet<string> = new Set(Object.keys(UPGRADES));

@@ -33,6 +33,7 @@ export const CONTRIB = {
     quantized: { values: [1], parameters: [2, 3] },
     macs: productMacs,
   },
+  EmbedLayerNormalization: { since: 1, results: [UNKNOWN] },
   FastGelu: { since: 1 },
   FusedConv: {
     since: 1,

@@ -5,6 +5,7 @@
 import { DTYPES } from "../onnx/dtype.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf } from "../onnx/tensor.ts";
+import type { OpType } from "../operators/operators.ts";
 import { type KeptReason, policyOf } from "./float16-policy.ts";
 import type { DTypes } from "./value-dtypes.ts";
 
@@ -216,7 +217,18 @@ function tooLarge(value: Value | undefined): KeptReason {
 }
 
 /** Operators after which a mask is still a mask, besides those that move elements. */
-const ADDITIVE = new Set(["Add", "Sub", "Mul", "Div", "Max", "Min", "Cast", "Neg", "ReduceMax", "ReduceMin"]);
+const ADDITIVE: ReadonlySet<string> = new Set<OpType>([
+  "Add",
+  "Sub",
+  "Mul",
+  "Div",
+  "Max",
+  "Min",
+  "Cast",
+  "Neg",
+  "ReduceMax",
+  "ReduceMin",
+]);
 
 function filling(node: Node): number {
   const value = node.tensor("value");

@@ -1,5 +1,6 @@
 /** What a conversion to float16 leaves in float32, and why. */
 import type { Model, Node, Value } from "../onnx/ir.ts";
+import type { OpType } from "../operators/operators.ts";
 import { findExactParts } from "./float16-exact.ts";
 import { type KeptReason, policyOf, SQUARES } from "./float16-policy.ts";
 import type { DTypes } from "./value-dtypes.ts";
@@ -54,40 +55,39 @@ function byOperator(node: Node, types: DTypes): KeptReason | undefined {
 }
 
 /** Operators through which a shape stays a shape. */
-const SHAPE_OPERATORS = new Set([
-  ...[
-    "Abs",
-    "Add",
-    "Cast",
-    "Ceil",
-    "Concat",
-    "Div",
-    "Equal",
-    "Floor",
-    "Gather",
-    "Greater",
-    "Identity",
-    "Less",
-    "Max",
-    "Min",
-    "Mod",
-    "Mul",
-  ],
-  ...[
-    "Neg",
-    "Not",
-    "Pow",
-    "Reciprocal",
-    "ReduceMax",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceSum",
-    "Reshape",
-    "Round",
-    "Slice",
-    "Sqrt",
-  ],
-  ...["Squeeze", "Sub", "Unsqueeze", "Where"],
+const SHAPE_OPERATORS: ReadonlySet<string> = new Set<OpType>([
+  "Abs",
+  "Add",
+  "Cast",
+  "Ceil",
+  "Concat",
+  "Div",
+  "Equal",
+  "Floor",
+  "Gather",
+  "Greater",
+  "Identity",
+  "Less",
+  "Max",
+  "Min",
+  "Mod",
+  "Mul",
+  "Neg",
+  "Not",
+  "Pow",
+  "Reciprocal",
+  "ReduceMax",
+  "ReduceMin",
+  "ReduceProd",
+  "ReduceSum",
+  "Reshape",
+  "Round",
+  "Slice",
+  "Sqrt",
+  "Squeeze",
+  "Sub",
+  "Unsqueeze",
+  "Where",
 ]);
 
 /** Nodes that compute with the sizes of tensors. */
@@ -106,7 +106,16 @@ function shapeArithmetic(model: Model, types: DTypes): Set<Node> {
 }
 
 /** What a variance goes through: plus epsilon, root, and the division by it. */
-const VARIANCE_OPERATORS = new Set(["Add", "Sqrt", "Reciprocal", "Div", "Mul", "Pow", "ReduceMean", "ReduceSum"]);
+const VARIANCE_OPERATORS: ReadonlySet<string> = new Set<OpType>([
+  "Add",
+  "Sqrt",
+  "Reciprocal",
+  "Div",
+  "Mul",
+  "Pow",
+  "ReduceMean",
+  "ReduceSum",
+]);
 
 /**
  * For a square whose mean is taken, as in a normalization written out in parts: the nodes from it to the division by the deviation.

@@ -1,5 +1,6 @@
 import type { Node, Value } from "../onnx/ir.ts";
 import { arrayOf, elementCount, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import type { OpType } from "../operators/operators.ts";
 import { type NoteSink, noteOn, type Pass } from "./pass.ts";
 
 /**
@@ -99,7 +100,7 @@ const LAYERS: Readonly<Record<string, (node: Node) => Layer | undefined>> = {
       channelOf: (index) => (transposed ? Math.floor(index / columns) : index % columns),
     };
   },
-};
+} satisfies Partial<Record<OpType, (node: Node) => Layer | undefined>>;
 
 /** The constant behind a value that callers cannot replace. */
 function constantOf(value: Value | undefined): Tensor | undefined {
@@ -170,7 +171,7 @@ const FOLLOWERS: Readonly<Record<string, Follower>> = {
     const scale = gamma.map((value, c) => value / Math.sqrt(variance[c]! + epsilon));
     return { scale, shift: beta.map((value, c) => value - scale[c]! * mean[c]!) };
   },
-};
+} satisfies Partial<Record<OpType, Follower>>;
 
 /** Folds the one node that reads the layer's output, if it can be, and says whether it was. */
 function fuseNext(layer: Layer, opset: number, note: NoteSink): boolean {

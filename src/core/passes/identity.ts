@@ -1,6 +1,7 @@
 import { DTYPES } from "../onnx/dtype.ts";
 import type { Model, Node } from "../onnx/ir.ts";
 import { integersOf } from "../onnx/tensor.ts";
+import type { OpType } from "../operators/operators.ts";
 import type { Pass } from "./pass.ts";
 
 /** Nodes whose first output is their first input. Outputs after the first must be unused. */
@@ -18,7 +19,7 @@ const IDENTITIES: Readonly<Record<string, (node: Node, model: Model) => boolean>
     const isFixed = training.constant !== undefined && !training.graph.isOverridable(training);
     return isFixed && integersOf(training.constant)[0] === 0;
   },
-};
+} satisfies Partial<Record<OpType, (node: Node, model: Model) => boolean>>;
 
 /**
  * Bypasses nodes that do nothing: Identity, Dropout outside of training, Cast to the type a value has, Concat of one value.

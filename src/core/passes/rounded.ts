@@ -9,6 +9,7 @@
 import { onnxOfDtype } from "../onnx/dtype.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { arrayOf, deriveTensors } from "../onnx/tensor.ts";
+import type { OpType } from "../operators/operators.ts";
 import { removeDeadCode } from "./dead-code.ts";
 import { policyOf } from "./float16-policy.ts";
 import { inferDTypes } from "./value-dtypes.ts";
@@ -37,7 +38,7 @@ function computes(node: Node): boolean {
   return node.domain !== "" || !(policyOf(node).moves || NOT_COMPUTING.has(node.opType));
 }
 
-const NOT_COMPUTING = new Set(["Cast", "Constant", "ConstantOfShape", "CastLike"]);
+const NOT_COMPUTING: ReadonlySet<string> = new Set<OpType>(["Cast", "Constant", "ConstantOfShape", "CastLike"]);
 
 function widen(value: Value, widened: Map<Value, Value>): Value {
   const known = widened.get(value);

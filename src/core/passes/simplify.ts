@@ -11,7 +11,7 @@ import { type Condition, checkInvariants, type Note, type Pass, runPasses } from
 
 /** Whether a value is a weight, and not a scalar or an integer that can be a real option. */
 function isWeight({ constant }: Value): boolean {
-  return constant !== undefined && constant.dtype.includes("float") && elementCount(constant.dims) > 1;
+  return constant ? constant.dtype.includes("float") && elementCount(constant.dims) > 1 : false;
 }
 
 const WEIGHTS_SEALED: Condition = {

@@ -11,6 +11,7 @@
  */
 import { float, GraphBuilder, int } from "../onnx/graph-builder.ts";
 import type { Node, Value } from "../onnx/ir.ts";
+import type { ContribOpType } from "../operators/operators.ts";
 import type { Pass } from "./pass.ts";
 
 const DOMAIN = "com.microsoft";
@@ -99,7 +100,7 @@ const UNFUSE: Readonly<Record<string, Unfuse>> = {
     const alpha = node.float("alpha", 1);
     return [alpha === 1 ? product : g.mul(product, alpha)];
   },
-};
+} satisfies Partial<Record<ContribOpType, Unfuse>>;
 
 function isRead(value: Value): boolean {
   return value.uses.length > 0 || value.isGraphOutput;

@@ -6,6 +6,7 @@
 import { type DType, dtypeOfOnnx } from "../onnx/dtype.ts";
 import type { Graph, Node, Use, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, integersOf, isFloat } from "../onnx/tensor.ts";
+import type { OpType } from "../operators/operators.ts";
 
 export interface WeightView {
   readonly dtype: DType;
@@ -181,7 +182,7 @@ const MOVES = new Map<string, Move>(
       const { transposed: _, ...rest } = view;
       return { ...rest, dtype, whole: false, key: `F(${view.key};${dtype})[${view.dims}]` };
     },
-  } satisfies Record<string, Move>),
+  } satisfies Partial<Record<OpType, Move>>),
 );
 
 /** Float types that hold every value of a type. Between the two of 16 bits either way would round. */

@@ -2,7 +2,7 @@ import { CoreError } from "../errors.ts";
 import type { Model, Node, Use, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, isFloat, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import type { ConstantRole } from "../operators/operator-record.ts";
-import { operatorOf } from "../operators/operators.ts";
+import { type OpType, operatorOf } from "../operators/operators.ts";
 import { Random } from "../random.ts";
 import { allocateParameters, type Floats, type ParameterArrays } from "./adam-kernel.ts";
 
@@ -25,16 +25,34 @@ export interface Parameter {
 }
 
 /** Where the constant must meet something learned to count: a constant that meets the model's input normalises it. */
-const ELEMENTWISE = new Set(["Add", "Sub", "Mul", "Div"]);
+const ELEMENTWISE: ReadonlySet<string> = new Set<OpType>(["Add", "Sub", "Mul", "Div"]);
 
 /** Operators that weights are brought into shape with. */
-const PASSING = new Set([
-  ...["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Slice", "Split", "Concat"],
+const PASSING: ReadonlySet<string> = new Set<OpType>([
+  "Identity",
+  "Transpose",
+  "Reshape",
+  "Squeeze",
+  "Unsqueeze",
+  "Flatten",
+  "Expand",
+  "Slice",
+  "Split",
+  "Concat",
 ]);
 
 /** How large random starting values are after a rectifier, which halves the variance. */
-const RECTIFIERS = new Set([
-  ...["Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Clip", "HardSwish", "Gelu", "Mish", "Softplus"],
+const RECTIFIERS: ReadonlySet<string> = new Set<OpType>([
+  "Relu",
+  "LeakyRelu",
+  "PRelu",
+  "Elu",
+  "Selu",
+  "Clip",
+  "HardSwish",
+  "Gelu",
+  "Mish",
+  "Softplus",
 ]);
 
 /** The floating constants of the main graph that a training run learns, in the order of their first use. */

@@ -14,6 +14,7 @@ import { DTYPES } from "../../onnx/dtype.ts";
 import { dimsOf, type GraphBuilder, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount, integersOf } from "../../onnx/tensor.ts";
+import type { OpType } from "../../operators/operators.ts";
 import type { GradientRule } from "./gradient-rule.ts";
 
 /** The shape of a scale beside values of `dims`; undefined where it has one element and broadcasts as it is. */
@@ -106,4 +107,4 @@ export const ROUNDING: Readonly<Record<string, GradientRule>> = {
   Round: { straightThrough: true, backward: (_g, _node, [d]) => [d] },
   QuantizeLinear: quantize,
   DequantizeLinear: dequantize,
-};
+} satisfies Partial<Record<OpType, GradientRule>>;

@@ -6,6 +6,7 @@ import { checkCancelled } from "../../errors.ts";
 import type { DType } from "../../onnx/dtype.ts";
 import type { Graph, Model, Node, Value } from "../../onnx/ir.ts";
 import { floatsOf, hasArray, isFloat, type Tensor, tensor } from "../../onnx/tensor.ts";
+import type { OpType } from "../../operators/operators.ts";
 import { type DTypes, inferDTypes } from "../../passes/value-dtypes.ts";
 import type { Session, SessionOptions } from "../../runtime/session.ts";
 import type { Observer } from "./observers.ts";
@@ -220,7 +221,7 @@ const GIVES_OUT: Readonly<Record<string, GiveOut>> = {
     body.addOutput(value);
     return true;
   },
-};
+} satisfies Partial<Record<OpType, GiveOut>>;
 
 /** Gives `owner` further outputs for those of the `found` values that are made in `body`; those that cannot be given out are dropped. */
 function raise(owner: Node, body: Graph, found: Map<string, Value>, types: DTypes): void {

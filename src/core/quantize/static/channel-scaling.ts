@@ -14,6 +14,7 @@
  */
 import type { Model, Node, Value } from "../../onnx/ir.ts";
 import { arrayOf, elementCount, lazyTensor, tensorOf } from "../../onnx/tensor.ts";
+import type { OpType } from "../../operators/operators.ts";
 import { clipBounds, isFloatConstant, ruleFor, type WeightOperand } from "./operators.ts";
 
 /** A layer that reads the channels. */
@@ -161,12 +162,12 @@ const PRODUCERS: Readonly<Record<string, (node: Node) => Producer | undefined>> 
     const parameters = shift ? [gain, shift] : [gain];
     return { node, output, channels, channelAxis: -1, operand: undefined, parameters };
   },
-};
+} satisfies Partial<Record<OpType, (node: Node) => Producer | undefined>>;
 
 // ---- consumers -----------------------------------------------------------------------------------------------------
 
 /** Operators that scale their output when their input is scaled, channel by channel. */
-const HOMOGENEOUS: ReadonlySet<string> = new Set([
+const HOMOGENEOUS: ReadonlySet<string> = new Set<OpType>([
   "Relu",
   "LeakyRelu",
   "MaxPool",

@@ -4,6 +4,7 @@
 import type { Graph, Node, Value } from "../../onnx/ir.ts";
 import { upgradeOpset } from "../../onnx/opset.ts";
 import { arrayOf, integersOf, tensorOf } from "../../onnx/tensor.ts";
+import type { OpType } from "../../operators/operators.ts";
 import { type Condition, noteOn, type Pass } from "../../passes/pass.ts";
 import { clipBounds, isFloatConstant } from "./operators.ts";
 import { MIN_OPSET } from "./qdq.ts";
@@ -111,7 +112,7 @@ const EQUALS: Readonly<Record<string, (node: Node) => Value | undefined>> = {
     const bias = graph.addInitializer(`${node.label}_shift`, tensorOf("float32", [channels], shift));
     return insert(node, "Conv", [x, weight, bias], { group: { type: "int", value: channels } });
   },
-};
+} satisfies Partial<Record<OpType, (node: Node) => Value | undefined>>;
 
 function insert(
   node: Node,
