@@ -14,7 +14,7 @@ import { ActivationObserver, type ActivationState, ChannelObserver } from "../ca
 import type { Calibration } from "./calibration.ts";
 
 const MAGIC = "mpcal";
-const VERSION = 1;
+const VERSION = 2;
 /** A histogram has no more on both sides of zero. */
 const MAX_BINS = 8192;
 

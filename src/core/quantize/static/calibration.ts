@@ -5,6 +5,7 @@ import { type CalibrateOptions, type Feeds, TappedModel } from "../calibration/c
 import { ActivationObserver, ChannelObserver, type Observer } from "../calibration/observers.ts";
 import type { Affine } from "./operators.ts";
 import { placeQuantizers, RECONSIDERED } from "./placement.ts";
+import { stretchesIn } from "./stretched.ts";
 
 /** By the names of values. */
 export interface Calibration {
@@ -134,5 +135,9 @@ function nothingSeen(model: Model): Calibration {
     if (name !== undefined && !channels.has(name)) channels.set(name, new ChannelObserver(operand!.activationAxis));
   }
   for (const value of aliases.keys()) watch(value);
+  // Under its own name: what an operator stretches is told by it.
+  for (const { input } of stretchesIn(model)) {
+    if (!activations.has(input.name)) activations.set(input.name, new ActivationObserver());
+  }
   return { activations, derived, channels, batches: 0 };
 }

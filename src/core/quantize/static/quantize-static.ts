@@ -32,6 +32,7 @@ import {
 import { pointwiseFunction } from "./pointwise.ts";
 import { type Emission, emitQdq, type QdqScheme } from "./qdq.ts";
 import { storeFloatWeights } from "./storage.ts";
+import { stretchedNodes } from "./stretched.ts";
 
 export interface StaticOptions {
   readonly method: CalibrationMethod;
@@ -162,7 +163,7 @@ export function placeStatic(
 ): PlacedStatic {
   const ranges = calibration && rangesOf(calibration, options);
   const codes = codeRange(options.activationDType);
-  const excludeNodes = new Map(options.excludeNodes);
+  const excludeNodes = withStretched(model, calibration, options.excludeNodes);
   const computedSums = new Set<string>();
   for (;;) {
     const copy = model.clone();
@@ -275,6 +276,16 @@ function observationOf(
 function channelMaxima(name: string, { channels, derived }: Calibration): Float64Array | undefined {
   const { base, factor, shift } = derived.get(name) ?? { base: name, factor: 1, shift: 0 };
   return channels.get(base)?.max.map((max) => factor * max + shift);
+}
+
+/** What is excluded already, and what has to be because of what becomes of its results. */
+function withStretched(
+  model: Model,
+  calibration: Calibration | undefined,
+  excluded: ReadonlyMap<string, Refusal> = new Map(),
+): Map<string, Refusal> {
+  const stretched = calibration && stretchedNodes(model, (name) => calibration.activations.get(name));
+  return new Map([...(stretched ?? []), ...excluded]);
 }
 
 const UNSEEN: Refusal = { code: "not_reached", message: "Calibration never reached it, so its range is not known." };
