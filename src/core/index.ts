@@ -14,7 +14,7 @@ export {
   withoutLabels,
 } from "./data/label-reading.ts";
 export { type DatasetSpec, TABLE_DTYPES } from "./data/spec.ts";
-export { type BornAgainDistillation, distillBornAgain } from "./distill/born-again.ts";
+export { averageModels, type BornAgainDistillation, distillBornAgain } from "./distill/born-again.ts";
 export type { Distillation, DistilledNetwork } from "./distill/distillation.ts";
 export type { Exit } from "./distill/exits.ts";
 export { distillMeanTeacher, type MeanTeacherDistillation } from "./distill/mean-teacher.ts";

@@ -17,7 +17,7 @@ import { splitSamples } from "../train/samples.ts";
 import { buildStepGraph, type LossTerm, type Objective, soloNetwork } from "../train/step-graph.ts";
 import { createTrainable, exportTrained } from "../train/trainable.ts";
 import { type Distillation, type DistillationData, distilled, labelJudge } from "./distillation.ts";
-import { addExits, type Exit, keepOutput, type ModelWithExits } from "./exits.ts";
+import { addExits, keepOutput, type ModelWithExits } from "./exits.ts";
 import { judgeEnsemble, judgeNetwork } from "./judge.ts";
 import { type DistillationLoss, LABELS, labelLoss } from "./objective.ts";
 import { onLabels } from "./online.ts";
@@ -123,18 +123,18 @@ export async function distillOwnTeacher(
   };
 }
 
-/** Throws as the job would: finds the exits and builds the step of a small batch, without running it. Answers the exits. */
+/** Throws as the job would: finds the exits and builds the step of a small batch, without running it. Answers the network with its exits. */
 export async function checkOwnTeacher(
   spec: OwnTeacherDistillation,
   { openSession, batchSize }: Pick<PhaseHooks, "openSession"> & { readonly batchSize: number },
-): Promise<readonly Exit[]> {
+): Promise<ModelWithExits> {
   const withExits = await exitsOf(spec, { openSession });
   const count = Math.min(2, batchSize, spec.samples.count);
   const batch = spec.samples.gather(Uint32Array.from({ length: count }, (_, i) => i));
   const networks = [soloNetwork(trainableOf(spec, withExits))];
   const objective = objectiveOf(spec, withExits);
   await buildStepGraph(networks, { batch, objective, seed: spec.training.seed, openSession });
-  return withExits.exits;
+  return withExits;
 }
 
 function exitsOf(

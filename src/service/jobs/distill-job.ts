@@ -165,13 +165,15 @@ export async function planDistillJob(
   };
 }
 
-/** The student before it is trained: a model of the structure that the job's result will have. */
+/** A model of the structure that the job's result will have, before it is trained. */
 export async function planStudent(
   request: JobInputs<DistillSpec>,
   environment: JobEnvironment,
   context: JobContext,
 ): Promise<Model> {
-  return (await openInputs(request, 1, environment, context, { samples: PLANNED_SAMPLES })).student;
+  const inputs = await openInputs(request, 1, environment, context, { samples: PLANNED_SAMPLES });
+  const { openSession } = environment;
+  return (await modeOf(request.spec, inputs, 1).plan({ openSession })).result;
 }
 
 /** What is wrong with a field of the loss, by where in it, or with one beside it. */

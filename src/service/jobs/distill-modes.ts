@@ -1,4 +1,5 @@
 import {
+  averageModels,
   type BornAgainDistillation,
   checkObjective,
   checkOnline,
@@ -42,6 +43,8 @@ export interface Planned {
   /** Those that are trained, by name; in generations, one. */
   readonly networks: readonly { readonly name: string; readonly model: Model }[];
   readonly exits: readonly Exit[];
+  /** A model of the structure that the result will have; of peers that of the first. */
+  readonly result: Model;
 }
 
 /** One mode of distillation, put together from a spec and what it reads. */
@@ -90,7 +93,7 @@ function offlineMode(params: OfflineParams, { inputs, loss, training }: Common):
     async plan({ openSession }) {
       const batchSize = batchOf(inputs, training);
       await checkObjective({ teacher, student, loss, samples, batchSize }, { openSession, threads: 1 });
-      return { networks: [{ name: "student", model: student }], exits: [] };
+      return { networks: [{ name: "student", model: student }], exits: [], result: student };
     },
   };
 }
@@ -129,7 +132,8 @@ function onlineMode(params: OnlineParams, common: Common): DistillMode {
     run: (hooks) => distillOnline(spec, hooks),
     async plan(hooks) {
       await checkOnline(spec, { ...hooks, batchSize: batchOf(inputs, training) });
-      return { networks: spec.networks.map(({ name, model }) => ({ name, model })), exits: [] };
+      const networks = spec.networks.map(({ name, model }) => ({ name, model }));
+      return { networks, exits: [], result: inputs.student };
     },
   };
 }
@@ -141,7 +145,7 @@ function selfMode(params: SelfParams, common: Common): DistillMode {
   const data = { ...dataOf(common, params), model, reinitialize };
   const { kl_weight, label_weight } = params.loss;
   const loss = { ...common.loss, klWeight: kl_weight, labelWeight: label_weight };
-  const network = (name: string): Planned => ({ networks: [{ name, model }], exits: [] });
+  const network = (name: string): Planned => ({ networks: [{ name, model }], exits: [], result: model });
   /** Every generation, and a student of its own average, learns at least the labels. */
   const learnsLabels = async ({ openSession }: Pick<PhaseHooks, "openSession">, name: string) => {
     const learned = { teacher: null, student: model, loss: common.loss, samples: inputs.samples };
@@ -154,7 +158,11 @@ function selfMode(params: SelfParams, common: Common): DistillMode {
       const spec: BornAgainDistillation = { ...data, loss, training, generations, average };
       return {
         run: (hooks) => distillBornAgain(spec, hooks),
-        plan: (hooks) => learnsLabels(hooks, "generation_1"),
+        async plan(hooks) {
+          const planned = await learnsLabels(hooks, "generation_1");
+          if (!average) return planned;
+          return { ...planned, result: averageModels(Array(generations).fill(model), loss.outputLoss === "kl") };
+        },
       };
     }
     case "be_your_own_teacher": {
@@ -168,10 +176,11 @@ function selfMode(params: SelfParams, common: Common): DistillMode {
       };
       return {
         run: (hooks) => distillOwnTeacher(spec, hooks),
-        plan: async (hooks) => ({
-          ...network("student"),
-          exits: await checkOwnTeacher(spec, { ...hooks, batchSize: batchOf(inputs, training) }),
-        }),
+        async plan(hooks) {
+          const found = await checkOwnTeacher(spec, { ...hooks, batchSize: batchOf(inputs, training) });
+          const planned = { ...network("student"), exits: found.exits };
+          return params.keep_exits ? { ...planned, result: found.model } : planned;
+        },
       };
     }
     case "mean_teacher": {
