@@ -193,10 +193,10 @@ async function tryMethod(
   }
   tally.succeeded++;
   const { warnings } = job.result.metrics as unknown as { warnings: readonly { readonly code: string }[] };
-  const isWarned = warnings.some(({ code }) => code === "low_fidelity");
-  if (isWarned) tally.warned++;
-  if (warnings.some(({ code }) => code === "nothing_quantized")) tally.unchanged++;
-  await judgeResult(url, judge, entry, job, tally, name, isWarned);
+  const codes = warnings.map(({ code }) => code);
+  if (codes.includes("low_fidelity")) tally.warned++;
+  if (codes.includes("nothing_quantized")) tally.unchanged++;
+  await judgeResult(url, judge, entry, job, tally, name, codes);
 }
 
 async function judgeResult(
@@ -206,7 +206,7 @@ async function judgeResult(
   job: Job,
   tally: Tally,
   name: string,
-  isWarned: boolean,
+  warnings: readonly string[],
 ): Promise<void> {
   const made = join(folder, job.id);
   await mkdir(made);
@@ -221,9 +221,11 @@ async function judgeResult(
   });
   await rm(made, { recursive: true });
   const fault = VERDICT_FAULTS[verdict.kind];
-  if (fault && "detail" in verdict) note(tally, name, fault, verdict.detail);
+  // Shapes that follow from values may differ, and are warned of.
+  const isSaid = verdict.kind === "other_outputs" && warnings.includes("shapes_differ");
+  if (fault && !isSaid && "detail" in verdict) note(tally, name, fault, verdict.detail);
   if (verdict.kind === "original_fails") say(name, "cannot be judged", verdict.detail);
-  if (verdict.kind === "compared" && verdict.worstDb < LOW_DB && !isWarned) {
+  if (verdict.kind === "compared" && verdict.worstDb < LOW_DB && !warnings.includes("low_fidelity")) {
     note(tally, name, "silent < 20 dB", `${verdict.worstDb.toFixed(1)} dB`);
   }
 }

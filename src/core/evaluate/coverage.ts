@@ -4,6 +4,7 @@ import type { DType } from "../onnx/dtype.ts";
 import type { Model, Node } from "../onnx/ir.ts";
 import { isFloat } from "../onnx/tensor.ts";
 import { type Note, noteOn } from "../passes/pass.ts";
+import { inferDTypes } from "../passes/value-dtypes.ts";
 import { weightDTypes } from "./layer-facts.ts";
 
 /**
@@ -35,8 +36,11 @@ export function completeNotes(original: Model, result: Model, notes: readonly No
   return [...corrected, ...added];
 }
 
-/** What is to be said of a method that did nothing, or had nothing to do. `notes` are complete. */
-export function coverageWarnings(original: Model, notes: readonly Note[]): Warning[] {
+/**
+ * What is to be said of a method that did nothing, or had nothing to do. `notes` are complete; they are about layers, and float16 also
+ * converts models that have none.
+ */
+export function coverageWarnings(original: Model, result: Model, notes: readonly Note[]): Warning[] {
   const layers = layersOf(original);
   const already = layers.filter(({ dtypes }) => isStoredInFewBits(dtypes)).length;
   const warnings: Warning[] = [];
@@ -44,7 +48,7 @@ export function coverageWarnings(original: Model, notes: readonly Note[]): Warni
     const message = `${already} of its ${layers.length} layers are quantized already and stay as they are: start from the float model to change method or bits.`;
     warnings.push({ code: "already_quantized", message, value: already });
   }
-  if (!notes.some(({ outcome }) => outcome === "changed")) {
+  if (!notes.some(({ outcome }) => outcome === "changed") && halfValues(result) <= halfValues(original)) {
     const reasons = Map.groupBy(
       notes.filter(({ outcome }) => outcome === "skipped"),
       ({ code }) => code,
@@ -54,6 +58,11 @@ export function coverageWarnings(original: Model, notes: readonly Note[]): Warni
     warnings.push({ code: "nothing_quantized", message: `Nothing was changed: ${why}.`, value: 0 });
   }
   return warnings;
+}
+
+/** How many values are float16. */
+function halfValues(model: Model): number {
+  return [...inferDTypes(model).values()].filter((dtype) => dtype === "float16").length;
 }
 
 interface Layer {

@@ -147,7 +147,8 @@ const POLICIES: ReadonlyMap<string, Float16Policy> = new Map<OpType, Float16Poli
 /** Operators of com.microsoft with a float16 form. */
 const CONTRIB: ReadonlyMap<string, Float16Policy> = new Map<ContribOpType, Float16Policy>([
   ...each(["BiasGelu", "FastGelu", "Gelu", "GroupQueryAttention", "MultiHeadAttention", "QuickGelu"], {}),
-  ...each(["FusedMatMul", "MatMulNBits", "RotaryEmbedding"], { weights: true }),
+  ...each(["Attention", "EmbedLayerNormalization"], { weights: true }),
+  ...each(["FusedConv", "FusedGemm", "FusedMatMul", "MatMulNBits", "RotaryEmbedding"], { weights: true }),
   ...each(["SkipLayerNormalization", "SkipSimplifiedLayerNormalization"], { weights: true }),
 ]);
 

@@ -302,7 +302,7 @@ function reportOf(
   const notes = [...complete, ...untouchedExclusions(original, exclude, complete)];
   return {
     notes,
-    warnings: [...coverageWarnings(original, notes), ...calibrationWarnings(made.calibrated)],
+    warnings: [...coverageWarnings(original, made.model, notes), ...calibrationWarnings(made.calibrated)],
   };
 }
 

@@ -524,3 +524,29 @@ describe("mixed precision", () => {
     );
   });
 });
+
+describe("operators of com.microsoft", () => {
+  it("have weights and results of float16 where they have such a form, and what reads them is converted too", async () => {
+    const make = new GraphMaker({ opset: 17 });
+    const contrib = (op: string, inputs: readonly (Value | undefined)[], attrs = {}, outputs = 1) =>
+      make.node(op, inputs, attrs, outputs, "com.microsoft").outputs[0]!;
+    const ids = make.input("ids", [2, 5], "int32");
+    const normal = [make.weight("gamma", [16], 1), make.weight("beta", [16], 1)];
+    const tables = [make.weight("words", [12, 16], 1), make.weight("places", [8, 16], 1), undefined];
+    const embedded = contrib("EmbedLayerNormalization", [ids, undefined, ...tables, ...normal], {}, 2);
+    const projections = [make.weight("w", [16, 48], 0.25), make.weight("b", [48], 0.2)];
+    const attended = contrib("Attention", [embedded, ...projections], { num_heads: 2 });
+    const flat = make.op("Reshape", [attended, make.ints("flat", [10, 16])]);
+    const gemm = contrib("FusedGemm", [flat, make.weight("v", [16, 16], 0.25), make.weight("c", [16], 1)], {
+      activation: "Relu",
+    });
+    const image = make.op("Reshape", [gemm, make.ints("image", [2, 5, 16, 1])]);
+    const conv = contrib("FusedConv", [image, make.weight("k", [4, 5, 3, 1], 0.25)], {
+      activation: "Relu",
+    });
+    make.output(make.op("MatMul", [conv, make.weight("u", [1, 8], 1)]), "y", [2, 4, 14, 8]);
+    const feeds = { ids: tensorOf("int32", [2, 5], [1, 2, 3, 4, 5, 11, 10, 9, 8, 0]) };
+    const model = await assertConverted(make.model, {}, 4e-3, feeds);
+    assert.equal(weightBytes(model).float32, 0);
+  });
+});
