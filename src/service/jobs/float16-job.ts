@@ -24,10 +24,6 @@ import type { QuantizeSpec } from "./spec.ts";
 
 export type Float16Spec = QuantizeSpec & { readonly params: { readonly method: "float16" } };
 
-export function isFloat16(spec: QuantizeSpec): spec is Float16Spec {
-  return spec.params.method === "float16";
-}
-
 /** All values are looked at on so many samples at most, and for so long: a large model shows its ranges on a few. */
 const MAX_SAMPLES = 64;
 const BUDGET_MS = 20_000;

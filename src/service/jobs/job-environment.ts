@@ -8,6 +8,7 @@ import type {
   OpenSession,
   QuantizationPlan,
   StaticEvidence,
+  TrainingMetrics,
 } from "../../core/index.ts";
 import type { LocalFile, ProducedFile } from "../tasks.ts";
 import type { TargetName } from "./targets.ts";
@@ -66,6 +67,14 @@ export interface Compressed {
   /** Samples that may judge the result because nothing was chosen by them. */
   readonly unseen?: Dataset | undefined;
   readonly warnings?: JobMetrics["warnings"];
+  /** How its training went; its weights are then other weights than the original's. */
+  readonly training?: TrainingMetrics;
+  /** What it is judged by, where that is not the job's own data or what calibration has left. */
+  readonly judgement?: {
+    readonly data: { readonly dataset: Dataset; readonly kind: "evaluation" | "validation" } | undefined;
+    readonly ignoreLabel: number | null;
+    readonly warnings?: JobMetrics["warnings"];
+  };
   /** The same with more nodes left alone, by their labels. */
   readonly leaving?: (nodes: ReadonlySet<string>) => Compressed;
   /** The same, made by more samples: for a result that gives infinity where the original does not. */

@@ -4,6 +4,7 @@ import {
   exclusionTest,
   type Model,
   type Note,
+  planOf,
   prepareQat,
   type QatModel,
   type QatOptions,
@@ -14,13 +15,10 @@ import { type DistillInputs, openDistillInputs } from "./distill-inputs.ts";
 import { trainingHooks, trainingMetrics } from "./distill-job.ts";
 import { ignoredLabels } from "./distill-labels.ts";
 import { lossOf, settingsOf } from "./distill-modes.ts";
-import type { JobEnvironment } from "./job-environment.ts";
-import type { MadeModel } from "./job-result.ts";
+import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";
 import { asDistillation, type QatSpec } from "./spec.ts";
 import { TARGETS } from "./targets.ts";
-
-type Trained = Pick<MadeModel, "model" | "notes" | "simplified" | "data" | "ignoreLabel" | "training">;
 
 /**
  * Quantizes a model and trains it with the rounding in it. Goes on from the request's checkpoints, to the same bytes. Throws `CoreError` as
@@ -33,7 +31,7 @@ export async function trainQatJob(
   environment: JobEnvironment,
   context: JobContext,
   steps: JobSteps<string>,
-): Promise<Trained> {
+): Promise<Compressed> {
   const { spec, threads } = request;
   const distillation = asDistillation(spec);
   const { params } = distillation;
@@ -66,8 +64,9 @@ export async function trainQatJob(
     model: trained.model,
     notes: trained.notes,
     simplified: trained.prepared.map(asSimplified),
-    data: inputs.judgedBy,
-    ignoreLabel: ignoredLabels(distillation).evaluation,
+    reference: trained.float,
+    plan: planOf(trained.notes),
+    judgement: { data: inputs.judgedBy, ignoreLabel: ignoredLabels(distillation).evaluation },
     training: trained.helped
       ? training
       : { ...training, best_epoch: 0, student_metric: training.student_before_metric },
