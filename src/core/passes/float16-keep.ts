@@ -2,7 +2,7 @@
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import type { OpType } from "../operators/operators.ts";
 import { findExactParts } from "./float16-exact.ts";
-import { type KeptReason, policyOf, SQUARES } from "./float16-policy.ts";
+import { type KeptReason, policyOf, QUANTIZED, SQUARES } from "./float16-policy.ts";
 import type { DTypes } from "./value-dtypes.ts";
 
 const SILENT: KeptReason = { code: "float32_pattern", message: "" };
@@ -50,6 +50,8 @@ function byOperator(node: Node, types: DTypes): KeptReason | undefined {
   const { keep, keepIf } = policyOf(node);
   const reason = keep ?? keepIf?.(node);
   if (reason || node.bodies().length > 0) return reason;
+  // A runtime computes in integers what stands between pairs, and no longer finds it behind a Cast.
+  if (node.inputs.some((value) => value?.producer?.opType === "DequantizeLinear")) return QUANTIZED;
   const unknown = node.inputs.find((value) => value && value.name !== "" && !types.has(value));
   return unknown && { code: "unknown_type", message: `The type of its input "${unknown.name}" is not known.` };
 }

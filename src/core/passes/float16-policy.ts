@@ -40,7 +40,7 @@ const COORDINATES: KeptReason = {
   message: "It computes or compares positions, which float16 rounds to steps.",
 };
 export const SQUARES: KeptReason = { code: "squares", message: "Sums of squares leave the range of float16." };
-const QUANTIZED: KeptReason = {
+export const QUANTIZED: KeptReason = {
   code: "quantized",
   message: "It belongs to a part of the model that is quantized already.",
 };

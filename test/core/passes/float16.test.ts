@@ -19,7 +19,7 @@ import {
   resnet,
   transformer,
 } from "../../support/graphs.ts";
-import { runModel } from "../../support/open-model.ts";
+import { fusedOperators, runModel } from "../../support/open-model.ts";
 
 function float16(options: Partial<Float16Options> = {}) {
   return float16Pass({ keepIo: true, exclude: { nodes: [], ops: [] }, ...options });
@@ -522,6 +522,49 @@ describe("mixed precision", () => {
       ),
       { numRuns: 60 },
     );
+  });
+});
+
+describe("models that are quantized already", () => {
+  it("layers between QuantizeLinear and DequantizeLinear stay integer kernels, layers behind them become float16", async () => {
+    const make = new GraphMaker({ opset: 17 });
+    const scale = make.floats("scale", [], [0.05]);
+    const [middle, zero] = [128, 0].map((point, i) =>
+      make.constant("zero", tensorOf(i === 0 ? "uint8" : "int8", [], [point])),
+    );
+    const pair = (value: Value) =>
+      make.op("DequantizeLinear", [make.op("QuantizeLinear", [value, scale, middle]), scale, middle]);
+    const codes = make.constant(
+      "codes",
+      tensorOf(
+        "int8",
+        [32, 32],
+        Int8Array.from({ length: 1024 }, (_, i) => ((i * 37) % 31) - 15),
+      ),
+    );
+    const layer = make.op("MatMul", [
+      pair(make.input("x", [4, 32])),
+      make.op("DequantizeLinear", [codes, scale, zero]),
+    ]);
+    const paired = pair(layer);
+    make.output(make.op("MatMul", [paired, make.weight("w", [32, 32], 0.2)]), "early", [4, 32]);
+    make.output(
+      make.op("MatMul", [make.op("Relu", [make.op("Relu", [paired])]), make.weight("v", [32, 32], 0.2)]),
+      "y",
+      [4, 32],
+    );
+    const { model, notes } = compress(make.model, float16());
+    assert.equal((await fusedOperators(make.model)).QLinearMatMul ?? 0, 1);
+    assert.equal((await fusedOperators(model)).QLinearMatMul ?? 0, 1);
+    assert.deepEqual(
+      notes.filter(({ op }) => op === "MatMul").map(({ outcome, code }) => [outcome, code]),
+      [
+        ["skipped", "quantized"],
+        ["skipped", "quantized"],
+        ["changed", "float16"],
+      ],
+    );
+    await assertConverted(make.model);
   });
 });
 
