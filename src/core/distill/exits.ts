@@ -4,8 +4,9 @@
  * a stage, where the next layers work on another resolution or number of channels; in networks without stages (transformers), places that
  * share the multiply-accumulates out evenly.
  *
- * A head is: 3x3 convolutions with Relu that go down to about the size and the channels of the deepest features (or a linear map with Relu),
- * the mean over all positions, and a linear map to the classes.
+ * A head is: separable convolutions (3x3 for each channel, then 1x1, BatchNormalization and Relu) that go down to about the size and the
+ * channels of the deepest features, or a linear map with Relu; and a linear map from there to the classes, of all positions where inputs
+ * have one size, else of their mean.
  */
 import { CoreError } from "../errors.ts";
 import { GraphBuilder, int, ints } from "../onnx/graph-builder.ts";
@@ -23,7 +24,7 @@ export interface Exit {
   readonly name: string;
   /** What it reads. */
   readonly value: string;
-  /** The vector of each sample, [N, C], that its last linear map reads. */
+  /** The vector of each sample, [N, F], that its last linear map reads. */
   readonly features: string;
   /** Multiply-accumulates up to its answer, over those of the whole network. */
   readonly macsShare: number;
@@ -221,8 +222,20 @@ function addExit(
     added.name = full;
     return added;
   };
-  const { features, own } = g.within(base, () => {
-    if (dims.length > 3) return convolutions(g, value, { dims, width, depth: depthOf(dims, deepest.dims), weight });
+  const vector = (name: string, start: number): Value => {
+    const full = model.freshName(`${base}.${name}`);
+    const added = graph.addInitializer(full, tensorOf("float32", [width], new Float32Array(width).fill(start)));
+    added.name = full;
+    return added;
+  };
+  const { features, own, length } = g.within(base, () => {
+    if (dims.length > 3) {
+      const depth = depthOf(dims, deepest.dims);
+      const isFixedSize = graph.inputs.every(
+        ({ constant, shape }) => constant || shape?.slice(1).every((dim) => typeof dim === "number"),
+      );
+      return convolutions(g, value, { dims, width, depth, weight, vector, isFixedSize });
+    }
     const pooled =
       dims.length === 2
         ? value
@@ -230,16 +243,20 @@ function addExit(
             axis: int(1),
           });
     const map = [pooled, weight("fc.weight", [width, channels], channels), weight("fc.bias", [width], 0)];
-    return { features: g.op("Relu", [g.op("Gemm", map, { transB: int(1) })]), own: dims[0]! * channels * width };
+    return {
+      features: g.op("Relu", [g.op("Gemm", map, { transB: int(1) })]),
+      own: dims[0]! * channels * width,
+      length: width,
+    };
   });
-  const head = [features, weight("classes.weight", [classes, width], width), weight("classes.bias", [classes], 0)];
+  const head = [features, weight("classes.weight", [classes, length], length), weight("classes.bias", [classes], 0)];
   const answer = g.within(base, () => g.op("Gemm", head, { transB: int(1) }));
   const name = model.freshName(base);
   answer.name = name;
   answer.retype("float32", [graph.outputs[0]!.shape?.[0] ?? null, classes]);
   graph.addOutput(answer);
   features.retype("float32", undefined);
-  const work = macs + own + dims[0]! * width * classes;
+  const work = macs + own + dims[0]! * length * classes;
   return { name, value: value.name, features: features.name, macsShare: work / total };
 }
 
@@ -254,7 +271,7 @@ function depthOf(dims: readonly number[], deepest: readonly number[]): number {
   return Math.min(MAX_DEPTH, Math.max(1, halvings));
 }
 
-/** 3x3 convolutions with Relu, of stride 2 while there is something to halve, and the mean over all positions, [N, width]. */
+/** Separable convolutions, of stride 2 while there is something to halve, and their values or the means of these, [N, length]. */
 function convolutions(
   g: GraphBuilder,
   value: Value,
@@ -263,23 +280,43 @@ function convolutions(
     readonly width: number;
     readonly depth: number;
     readonly weight: (name: string, shape: readonly number[], fanIn: number) => Value;
+    readonly vector: (name: string, value: number) => Value;
+    readonly isFixedSize: boolean;
   },
-): { readonly features: Value; readonly own: number } {
-  const { width, depth, weight } = options;
+): { readonly features: Value; readonly own: number; readonly length: number } {
+  const { width, depth, weight, vector } = options;
   let x = value;
   let own = 0;
   let { dims } = options;
   for (let i = 1; i <= depth; i++) {
-    const spatial = dims.slice(2);
-    const kernel = spatial.map(() => 3);
-    const strides = spatial.map((size) => (size >= 4 ? 2 : 1));
-    const shape = [width, dims[1]!, ...kernel];
-    const fanIn = elementCount(shape) / width;
-    const map = [x, weight(`conv${i}.weight`, shape, fanIn), weight(`conv${i}.bias`, [width], 0)];
-    const pads = ints([...kernel, ...kernel].map(() => 1));
-    x = g.op("Relu", [g.op("Conv", map, { kernel_shape: ints(kernel), pads, strides: ints(strides) })]);
-    dims = [dims[0]!, width, ...spatial.map((size, axis) => Math.ceil(size / strides[axis]!))];
-    own += elementCount(dims) * fanIn;
+    const channels = dims[1]!;
+    const kernel = dims.slice(2).map(() => 3);
+    const strides = dims.slice(2).map((size) => (size >= 4 ? 2 : 1));
+    const size = elementCount(kernel);
+    const each = g.op("Conv", [x, weight(`depthwise${i}.weight`, [channels, 1, ...kernel], size)], {
+      kernel_shape: ints(kernel),
+      pads: ints([...kernel, ...kernel].map(() => 1)),
+      strides: ints(strides),
+      group: int(channels),
+    });
+    const mixed = g.op(
+      "Conv",
+      [each, weight(`pointwise${i}.weight`, [width, channels, ...kernel.map(() => 1)], channels)],
+      {
+        kernel_shape: ints(kernel.map(() => 1)),
+      },
+    );
+    const statistics = [["scale", 1] as const, ["bias", 0] as const, ["mean", 0] as const, ["variance", 1] as const];
+    const normal = g.op("BatchNormalization", [
+      mixed,
+      ...statistics.map(([name, start]) => vector(`norm${i}.${name}`, start)),
+    ]);
+    x = g.op("Relu", [normal]);
+    const positions = dims[0]! * elementCount(dims.slice(2).map((length, axis) => Math.ceil(length / strides[axis]!)));
+    dims = [dims[0]!, width, ...dims.slice(2).map((length, axis) => Math.ceil(length / strides[axis]!))];
+    own += positions * channels * (size + width);
   }
-  return { features: g.op("Flatten", [g.op("GlobalAveragePool", [x])], { axis: int(1) }), own };
+  const last = options.isFixedSize ? x : g.op("GlobalAveragePool", [x]);
+  const length = options.isFixedSize ? elementCount(dims.slice(1)) : width;
+  return { features: g.op("Flatten", [last], { axis: int(1) }), own, length };
 }
