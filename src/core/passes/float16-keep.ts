@@ -9,7 +9,8 @@ const SILENT: KeptReason = { code: "float32_pattern", message: "" };
 
 /** Inputs that are float32 whatever the node computes in. */
 export function pinnedInputs(node: Node): readonly number[] {
-  if (node.opType === "Upsample") return [1];
+  // A ratio of Dropout may have a type of its own. Cast to float16, onnxruntime 1.30 gives out nothing but the ratio.
+  if (node.opType === "Upsample" || node.opType === "Dropout") return [1];
   if (node.opType === "Resize") return node.graph.model.opset < 11 ? [1] : [1, 2];
   return [];
 }

@@ -525,6 +525,16 @@ describe("mixed precision", () => {
   });
 });
 
+it("Dropout whose ratio and mode are inputs keeps the ratio in float32, and its result", async () => {
+  const make = new GraphMaker({ opset: 13 });
+  const [ratio, mode] = [make.input("ratio", []), make.input("mode", [], "bool")];
+  make.output(make.op("Dropout", [make.weight("table", [3, 40], 1), ratio, mode]), "y", [3, 40]);
+  await assertConverted(make.model, {}, 4e-3, {
+    ratio: tensorOf("float32", [], [0.75]),
+    mode: tensorOf("bool", [], [0]),
+  });
+});
+
 describe("models that are quantized already", () => {
   it("layers between QuantizeLinear and DequantizeLinear stay integer kernels, layers behind them become float16", async () => {
     const make = new GraphMaker({ opset: 17 });
