@@ -13,6 +13,7 @@ export {
   withLabelReading,
   withoutLabels,
 } from "./data/label-reading.ts";
+export { ROW_FORMATS, ROW_KINDS, type RowKind } from "./data/row-formats.ts";
 export { type DatasetSpec, TABLE_DTYPES } from "./data/spec.ts";
 export { averageModels, type BornAgainDistillation, distillBornAgain } from "./distill/born-again.ts";
 export type { Distillation, DistilledNetwork } from "./distill/distillation.ts";

@@ -91,7 +91,7 @@ export interface paths {
         put?: never;
         /**
          * Upload a dataset
-         * @description `.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. The other formats need a `spec`, which says what feeds which input: `.npy` (one array), `.zip` (images, in a folder for each class), `.csv` and `.jsonl` (a row or line for each sample). Arrays of objects are refused. The same file with the same spec answers 200 with the dataset that is there already.
+         * @description `.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. The other formats need a `spec`, which says what feeds which input: `.npy` (one array), `.zip` (images, in a folder for each class), `.csv`, `.jsonl` (a row or line for each sample). Arrays of objects are refused. The same file with the same spec answers 200 with the dataset that is there already.
          */
         post: operations["createDataset"];
         delete?: never;

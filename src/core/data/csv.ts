@@ -15,6 +15,7 @@ const INTEGER = /^[+-]?\d+$/;
 const BOOLS: Readonly<Record<string, number>> = { true: 1, false: 0 };
 
 const FORMAT: TableFormat = {
+  row: "Line",
   numberOf(cell: Cell, dtype: TableDType) {
     const text = (cell as string).trim();
     if (NUMBER.test(text)) {

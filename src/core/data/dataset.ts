@@ -6,10 +6,10 @@ import { type ByteSource, memoryScratch, type ScratchBytes } from "./byte-source
 import { describeContent } from "./content.ts";
 import { readCsv } from "./csv.ts";
 import { type ImageDecoder, readImages } from "./images.ts";
-import { readJsonl } from "./jsonl.ts";
 import { LIMITS } from "./limits.ts";
 import { isNpy, readNpy } from "./npy.ts";
 import { readNpz } from "./npz.ts";
+import { ROW_FORMATS } from "./row-formats.ts";
 import { isSafetensors, readSafetensors } from "./safetensors.ts";
 import { type Contents, SampleArray, type StoredArray } from "./sample-array.ts";
 import type { ArraySpec, DatasetSpec } from "./spec.ts";
@@ -75,7 +75,7 @@ export interface DatasetOptions {
 }
 
 /**
- * Opens a file of arrays (.npy, .npz or .safetensors, told apart by their first bytes), of images (.zip) or of rows (.csv, .jsonl), as
+ * Opens a file of arrays (.npy, .npz or .safetensors, told apart by their first bytes), of images (.zip) or of rows (.csv, and `ROW_FORMATS`), as
  * `spec.kind` says. Reads headers, unpacks what is compressed, reads tables once, and checks that all arrays have the same number of samples.
  * Throws `invalid_dataset` with the array, file or column at fault, or `limit_exceeded`.
  */
@@ -93,16 +93,17 @@ export async function inspectDataset(source: ByteSource, options: DatasetOptions
 
 async function readContents(source: ByteSource, options: DatasetOptions): Promise<Contents> {
   const { spec, imageDecoder, verify = false, openScratch = () => memoryScratch(LIMITS.memoryBytes) } = options;
-  switch (spec?.kind) {
+  if (!spec) return { arrays: await readArrays(source, spec, verify) };
+  switch (spec.kind) {
+    case "array":
+      return { arrays: await readArrays(source, spec, verify) };
     case "images":
       if (!imageDecoder) throw new CoreError("unsupported", "Images cannot be decoded here.");
       return readImages(source, spec, { decoder: imageDecoder, openScratch, verify });
     case "csv":
       return readCsv(source, spec, openScratch);
-    case "jsonl":
-      return readJsonl(source, spec, openScratch);
     default:
-      return { arrays: await readArrays(source, spec, verify) };
+      return ROW_FORMATS[spec.kind].read(source, spec, openScratch);
   }
 }
 

@@ -1,12 +1,13 @@
 import { CoreError } from "../errors.ts";
 import type { ByteSource, ScratchBytes } from "./byte-source.ts";
 import type { Contents } from "./sample-array.ts";
-import type { JsonlSpec, TableDType } from "./spec.ts";
+import type { RowsSpec, TableDType } from "./spec.ts";
 import { TableRows } from "./table.ts";
 import type { Cell, TableFormat } from "./table-cells.ts";
 import { textLines } from "./text.ts";
 
 const FORMAT: TableFormat = {
+  row: "Line",
   numberOf(cell: Cell, dtype: TableDType) {
     if (typeof cell === "boolean" && dtype === "bool") return Number(cell);
     return typeof cell === "number" ? cell : undefined;
@@ -20,7 +21,7 @@ const FORMAT: TableFormat = {
  */
 export async function readJsonl(
   source: ByteSource,
-  spec: JsonlSpec,
+  spec: RowsSpec,
   openScratch: () => ScratchBytes,
 ): Promise<Contents> {
   let names: readonly string[] = [];

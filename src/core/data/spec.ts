@@ -1,10 +1,11 @@
 import type { DType } from "../onnx/dtype.ts";
+import type { RowKind } from "./row-formats.ts";
 
 /**
  * What a file does not say about itself: how its contents become arrays for model inputs. Fields have the names of the wire, where each
  * kind belongs to one format. Defaults are filled in where the spec is checked.
  */
-export type DatasetSpec = ArraySpec | ImagesSpec | CsvSpec | JsonlSpec;
+export type DatasetSpec = ArraySpec | ImagesSpec | CsvSpec | RowsSpec;
 
 /** A .npy file: one array, which has no name. */
 export interface ArraySpec {
@@ -71,10 +72,10 @@ export interface CsvSpec {
   readonly labels?: string | number | undefined;
 }
 
-/** A .jsonl file: a line is a sample, a JSON object. */
-export interface JsonlSpec {
-  readonly kind: "jsonl";
-  /** By input. A column is a field of the object: a number, or nested lists of numbers when it is the only one. */
+/** A file of one of `ROW_FORMATS`: its columns have names. */
+export interface RowsSpec {
+  readonly kind: RowKind;
+  /** By input. A column holds a number, or nested lists of numbers when it is the only one. */
   readonly inputs: Readonly<Record<string, TableInput<string>>>;
   readonly labels?: string | undefined;
 }

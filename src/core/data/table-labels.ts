@@ -1,7 +1,7 @@
 import { CoreError } from "../errors.ts";
 import type { DType } from "../onnx/dtype.ts";
 import { checkName, LIMITS } from "./limits.ts";
-import { type Cell, notANumber, type Refuse, type TableFormat } from "./table-cells.ts";
+import { type Cell, notANumber, notFinite, type Refuse, type TableFormat } from "./table-cells.ts";
 
 /** A column of labels when all of it has been read. */
 export interface Labels {
@@ -38,7 +38,7 @@ export class LabelColumn {
       return refuse(this.#values.length === 0 ? why : `${why} as the labels before it are`);
     }
     const value = Number(number);
-    if (!Number.isFinite(value)) return refuse(`holds ${number}, which is too large`);
+    if (!Number.isFinite(value)) return refuse(notFinite(number));
     this.#integers &&= Number.isSafeInteger(value);
     return value;
   }

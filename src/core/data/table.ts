@@ -5,7 +5,7 @@ import { CHUNK_BYTES, memorySource, type ScratchBytes } from "./byte-source.ts";
 import { checkDims, checkName, LIMITS } from "./limits.ts";
 import type { Contents, StoredArray } from "./sample-array.ts";
 import type { TableDType, TableInput } from "./spec.ts";
-import { type Cell, notANumber, type Refuse, type TableFormat } from "./table-cells.ts";
+import { type Cell, notANumber, notFinite, type Refuse, type TableFormat } from "./table-cells.ts";
 import { LabelColumn } from "./table-labels.ts";
 
 export interface TableSpec {
@@ -19,6 +19,7 @@ export interface TableSpec {
  */
 export class TableRows {
   readonly #names: readonly string[];
+  readonly #format: TableFormat;
   readonly #inputs: readonly InputRows[];
   readonly #labels: { readonly column: number; readonly values: LabelColumn } | undefined;
   #count = 0;
@@ -26,6 +27,7 @@ export class TableRows {
   /** `names` are those of the columns. Throws `invalid_dataset` for columns that are not there. */
   constructor(names: readonly string[], spec: TableSpec, format: TableFormat, openScratch: () => ScratchBytes) {
     this.#names = names;
+    this.#format = format;
     const labels = spec.labels === undefined ? undefined : columnOf(names, spec.labels, "the labels");
     const named = Object.entries(spec.inputs).map(([name, input]) => ({
       name,
@@ -40,12 +42,12 @@ export class TableRows {
     this.#labels = labels === undefined ? undefined : { column: labels, values: new LabelColumn(format) };
   }
 
-  /** `cells` in the order of the names; `line` is where the row ends, counted from 1. */
+  /** `cells` in the order of the names; `line` is where the row ends, or its number, counted from 1. */
   add(line: number, cells: readonly Cell[]): void {
     if (++this.#count > LIMITS.rows) {
       throw new CoreError("limit_exceeded", `The table has more than ${LIMITS.rows} rows.`);
     }
-    const at = (column: number): Refuse => refuseCell(line, this.#names[column]!);
+    const at = (column: number): Refuse => refuseCell(`${this.#format.row} ${line}`, this.#names[column]!);
     for (const input of this.#inputs) input.add(cells, at);
     if (this.#labels) this.#labels.values.add(cells[this.#labels.column], at(this.#labels.column));
   }
@@ -62,9 +64,9 @@ export class TableRows {
   }
 }
 
-function refuseCell(line: number, name: string): Refuse {
+function refuseCell(place: string, name: string): Refuse {
   return (why) => {
-    throw new CoreError("invalid_dataset", `Line ${line}, column "${name}" ${why}.`, name);
+    throw new CoreError("invalid_dataset", `${place}, column "${name}" ${why}.`, name);
   };
 }
 
@@ -165,7 +167,7 @@ class InputRows {
     if (chunk instanceof BigInt64Array || chunk instanceof BigUint64Array) chunk[i] = BigInt(number);
     else {
       chunk[i] = Number(number);
-      if (!Number.isFinite(chunk[i])) refuse(`holds ${number}, which is too large for ${dtype}`);
+      if (!Number.isFinite(chunk[i])) refuse(notFinite(number, ` for ${dtype}`));
     }
   }
 

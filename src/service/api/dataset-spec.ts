@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { type DatasetSpec as CoreSpec, TABLE_DTYPES } from "../../core/index.ts";
+import { type DatasetSpec as CoreSpec, ROW_FORMATS, ROW_KINDS, type RowKind, TABLE_DTYPES } from "../../core/index.ts";
 
 /** The wire form of what a dataset's file does not say itself: for each format that needs it, a `kind` of spec. */
 
@@ -106,28 +106,29 @@ const CsvSpec = z
   .superRefine(checkInputs)
   .meta({ id: "CsvSpec", description: "For `.csv`: a row is a sample." });
 
-const JsonlSpec = z
-  .strictObject({
-    kind: z.literal("jsonl"),
-    inputs: z
-      .record(
-        InputName,
-        z
-          .strictObject({
-            columns: z.array(Column).min(1).max(100_000).optional().meta({ description: Columns }),
-            ...TABLE_INPUT,
-          })
-          .meta({ id: "JsonlColumns" }),
-      )
-      .meta({
-        description:
-          "By model input. A column is a field of the objects: a number, or, when it is the input's only one, nested " +
-          "lists of numbers.",
-      }),
-    labels: Column.optional().meta({ description: Labels }),
-  })
-  .superRefine(checkInputs)
-  .meta({ id: "JsonlSpec", description: "For `.jsonl`: a line is a sample, a JSON object." });
+/** The spec of one of the formats whose columns have names. */
+function rowsSpec(kind: RowKind) {
+  const { suffix, row, column } = ROW_FORMATS[kind];
+  const id = kind[0]!.toUpperCase() + kind.slice(1);
+  return z
+    .strictObject({
+      kind: z.literal(kind),
+      inputs: z
+        .record(
+          InputName,
+          z
+            .strictObject({
+              columns: z.array(Column).min(1).max(100_000).optional().meta({ description: Columns }),
+              ...TABLE_INPUT,
+            })
+            .meta({ id: `${id}Columns` }),
+        )
+        .meta({ description: `By model input. ${column}` }),
+      labels: Column.optional().meta({ description: Labels }),
+    })
+    .superRefine(checkInputs)
+    .meta({ id: `${id}Spec`, description: `For \`${suffix}\`: ${row}.` });
+}
 
 function checkInputs(
   { inputs }: { readonly inputs: Readonly<Record<string, { readonly columns?: unknown }>> },
@@ -142,10 +143,10 @@ function checkInputs(
 }
 
 const KINDS = z
-  .discriminatedUnion("kind", [ArraySpec, ImagesSpec, CsvSpec, JsonlSpec], {
+  .discriminatedUnion("kind", [ArraySpec, ImagesSpec, CsvSpec, ...ROW_KINDS.map(rowsSpec)], {
     error: (issue) =>
       issue.code === "invalid_union"
-        ? 'must be "images" (for .zip), "csv", "jsonl", or "array" (for .npy, where it may be left out)'
+        ? `must be "images" (for .zip), "csv", ${ROW_KINDS.map((kind) => `"${kind}", `).join("")}or "array" (for .npy, where it may be left out)`
         : undefined,
   })
   .meta({
@@ -169,7 +170,7 @@ export const DATASET_FORMATS: Readonly<Record<string, DatasetSpecKind | undefine
   ".safetensors": undefined,
   ".zip": "images",
   ".csv": "csv",
-  ".jsonl": "jsonl",
+  ...Object.fromEntries(ROW_KINDS.map((kind) => [ROW_FORMATS[kind].suffix, kind])),
 };
 
 /** A spec of each kind that is short and works: what to send when there is none. */
@@ -177,7 +178,9 @@ export const SPEC_EXAMPLES: Readonly<Record<DatasetSpecKind, object>> = {
   array: { input: "x" },
   images: { kind: "images", input: "x", size: [224, 224] },
   csv: { kind: "csv", inputs: { x: { columns: ["height", "width"] } }, labels: "label" },
-  jsonl: { kind: "jsonl", inputs: { x: { columns: ["pixels"] } }, labels: "label" },
+  ...(Object.fromEntries(
+    ROW_KINDS.map((kind) => [kind, { kind, inputs: { x: { columns: ["pixels"] } }, labels: "label" }]),
+  ) as Record<RowKind, object>),
 };
 
 /** What is wrong with a spec, or with there being none, for a file of this suffix; undefined when nothing is. */

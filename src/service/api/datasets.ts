@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { z } from "zod";
+import { ROW_FORMATS, ROW_KINDS } from "../../core/index.ts";
 import { type CatalogFile, type DatasetRecord, newId } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
@@ -33,7 +34,8 @@ const createDataset = defineOperation({
   description:
     "`.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. " +
     "The other formats need a `spec`, which says what feeds which input: `.npy` (one array), `.zip` (images, in a " +
-    "folder for each class), `.csv` and `.jsonl` (a row or line for each sample). Arrays of objects are refused. " +
+    `folder for each class), ${[".csv", ...ROW_KINDS.map((kind) => ROW_FORMATS[kind].suffix)].map((suffix) => `\`${suffix}\``).join(", ")} (a row or line for each sample). ` +
+    "Arrays of objects are refused. " +
     "The same file with the same spec answers 200 with the dataset that is there already.",
   access: "write",
   query: z.strictObject({

@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 import fc from "fast-check";
 import { type ByteSource, memoryScratch, memorySource } from "../../../src/core/data/byte-source.ts";
 import { type Dataset, openDataset } from "../../../src/core/data/dataset.ts";
-import type { CsvSpec, JsonlSpec, TableDType } from "../../../src/core/data/spec.ts";
+import type { CsvSpec, RowsSpec, TableDType } from "../../../src/core/data/spec.ts";
 import { CoreError, type CoreErrorCode } from "../../../src/core/errors.ts";
 import { type ArrayDType, arrayOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 
@@ -15,12 +15,12 @@ const csvSpec = (inputs: Inputs, rest: Partial<CsvSpec> = {}): CsvSpec => ({
   ...{ kind: "csv", header: true, delimiter: ",", inputs: withDtypes(inputs) },
   ...rest,
 });
-const jsonlSpec = (inputs: Inputs, labels?: string): JsonlSpec => ({
+const jsonlSpec = (inputs: Inputs, labels?: string): RowsSpec => ({
   ...{ kind: "jsonl", inputs: withDtypes(inputs) },
   labels,
 });
 
-const open = (text: string | Uint8Array, spec: CsvSpec | JsonlSpec): Promise<Dataset> =>
+const open = (text: string | Uint8Array, spec: CsvSpec | RowsSpec): Promise<Dataset> =>
   openDataset(memorySource(typeof text === "string" ? Buffer.from(text) : text), { spec, verify: true });
 
 async function valuesOf(dataset: Dataset, name = "x"): Promise<(number | bigint)[]> {
@@ -31,7 +31,7 @@ async function valuesOf(dataset: Dataset, name = "x"): Promise<(number | bigint)
 
 async function assertRefused(
   text: string | Uint8Array,
-  spec: CsvSpec | JsonlSpec,
+  spec: CsvSpec | RowsSpec,
   message: RegExp,
   subject?: string,
   code: CoreErrorCode = "invalid_dataset",
@@ -205,7 +205,7 @@ describe(".jsonl", () => {
   });
 
   const spec = jsonlSpec({ x: { columns: ["v"] } });
-  const cases: [string, string, JsonlSpec, RegExp, string | undefined][] = [
+  const cases: [string, string, RowsSpec, RegExp, string | undefined][] = [
     ["a missing field", '{"v":1}\n{"w":1}', spec, /^Line 2, column "v" is missing\.$/, "v"],
     ["null", '{"v":null}', spec, /^Line 1, column "v" is empty\.$/, "v"],
     ["a text", '{"v":1}\n\n{"v":"2"}', spec, /^Line 3, column "v" holds "2", which is not a number\.$/, "v"],
