@@ -47,7 +47,7 @@ const LAYERS: readonly Layer[] = [
   { of: "src/core/onnx/", may: SHARED, packages: ["@bufbuild/protobuf", "onnx-buf"] },
   { of: "src/core/passes/", may: [...SHARED, "src/core/onnx/"], packages: [] },
   { of: "src/core/autodiff/", may: [...SHARED, "src/core/onnx/"], packages: [] },
-  { of: "src/core/data/", may: [...SHARED, "src/core/onnx/"], packages: ["csv-parse", "yauzl"] },
+  { of: "src/core/data/", may: [...SHARED, "src/core/onnx/"], packages: ["csv-parse", "hyparquet", "yauzl"] },
   {
     of: "src/core/quantize/calibration/",
     may: [...SHARED, "src/core/onnx/", "src/core/passes/"],

@@ -85,7 +85,12 @@ test("a spec that is missing, not needed, of another kind or wrong is refused wi
     ["a.csv", undefined, "/spec", /a \.csv file needs a spec, such as \{"kind":"csv"/],
     ["a.jsonl", `${images}}`, "/spec", /needs a spec of kind "jsonl", such as .*; this one is of kind "images"/],
     ["a.npz", '{"input":"x"}', "/spec", /a \.npz file needs no spec/],
-    ["a.npy", '{"input":"x","axis":1}', "/spec/kind", /must be "images" \(for \.zip\), "csv", "jsonl", or "array"/],
+    [
+      "a.npy",
+      '{"input":"x","axis":1}',
+      "/spec/kind",
+      /must be "images" \(for \.zip\), "csv", "jsonl", "parquet", or "array"/,
+    ],
     ["a.npy", '{"kind":"array","input":"x","axis":1}', "/spec/axis", /no such field/],
     ["a.zip", "{", "/spec", /must be JSON/],
     ["a.zip", `${images},"mean":[0.5]}`, "/spec/mean", /one number for each channel, 3/],

@@ -6,8 +6,9 @@ import { writeZip } from "../support/dataset-writers.ts";
 import { DIGITS_SPEC, type DigitFiles, digitFiles } from "../support/digit-files.ts";
 import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
 import { NETWORKS } from "../support/mnist.ts";
+import { writeParquet } from "../support/parquet.ts";
 
-/** The same digits as images, rows, lines and arrays, through the whole service: jobs cannot tell them apart. */
+/** The same digits as images, rows, lines, tables and arrays, through the whole service: jobs cannot tell them apart. */
 
 const PER_CLASS = 30;
 
@@ -15,6 +16,7 @@ const SPECS = {
   images: JSON.stringify(DIGITS_SPEC),
   csv: '{"kind":"csv","inputs":{"x":{"shape":[1,28,28]}},"labels":"label"}',
   jsonl: '{"kind":"jsonl","inputs":{"x":{"columns":["image"]}},"labels":"label"}',
+  parquet: '{"kind":"parquet","inputs":{"x":{"columns":["image"]}},"labels":"label"}',
 };
 
 let stack: Stack;
@@ -75,12 +77,14 @@ test("images, rows and lines are judged as the same arrays are", async () => {
     ...{ headers: raw, body: Buffer.from(digits.csv) },
   });
   const lines = await sendInPieces("digits.jsonl", digits.jsonl, SPECS.jsonl);
+  const table = await send("digits.parquet", digits.parquet, SPECS.parquet);
   const classes = Array.from({ length: 10 }, (_, i) => String(i));
   for (const [{ status, json: dataset }, names] of [
     [arrays, null],
     [images, classes],
     [rows, null],
     [lines, classes.map((name) => `digit ${name}`)],
+    [table, classes.map((name) => `digit ${name}`)],
   ] as const) {
     assert.equal(status, 201, JSON.stringify(dataset));
     assert.equal(dataset.samples, 10 * PER_CLASS);
@@ -105,7 +109,7 @@ test("images, rows and lines are judged as the same arrays are", async () => {
   assert.equal(byImages.sha256, byArrays.sha256, "training on images ends at the same bytes");
 
   const results = [];
-  for (const { json: dataset } of [arrays, images, rows, lines]) {
+  for (const { json: dataset } of [arrays, images, rows, lines, table]) {
     const { id } = await jobs.client.createJob({
       ...{
         type: "quantize",
@@ -151,6 +155,14 @@ test("a damaged image, a wrong cell and a wrong line are named", async () => {
       SPECS.jsonl,
       /^Line 2 of the \.jsonl file is not a JSON object/,
     ],
+    [
+      "d.parquet",
+      writeParquet({ image: { data: [[1, 2], [3]], type: "FLOAT", lists: 1 }, label: { data: [0, 1], type: "INT32" } }),
+      SPECS.parquet,
+      /^Row 2, column "image" has the shape \[1\] where the first row has \[2\]/,
+    ],
+    ["d.parquet", digits.parquet.subarray(0, 5000), SPECS.parquet, /does not end with PAR1/],
+    ["d.parquet", digits.npz, SPECS.parquet, /is not a \.parquet file/],
   ];
   for (const [file, bytes, spec, detail] of cases) {
     const refused = await send(file, bytes, spec);

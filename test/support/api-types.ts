@@ -91,7 +91,7 @@ export interface paths {
         put?: never;
         /**
          * Upload a dataset
-         * @description `.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. The other formats need a `spec`, which says what feeds which input: `.npy` (one array), `.zip` (images, in a folder for each class), `.csv`, `.jsonl` (a row or line for each sample). Arrays of objects are refused. The same file with the same spec answers 200 with the dataset that is there already.
+         * @description `.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. The other formats need a `spec`, which says what feeds which input: `.npy` (one array), `.zip` (images, in a folder for each class), `.csv`, `.jsonl`, `.parquet` (a row or line for each sample). Arrays of objects are refused. The same file with the same spec answers 200 with the dataset that is there already.
          */
         post: operations["createDataset"];
         delete?: never;
@@ -791,7 +791,7 @@ export interface components {
             next_cursor: string | null;
         };
         /** @description What the file itself does not say. `.npz` and `.safetensors` say it all and take none. */
-        DatasetSpec: components["schemas"]["ArraySpec"] | components["schemas"]["ImagesSpec"] | components["schemas"]["CsvSpec"] | components["schemas"]["JsonlSpec"];
+        DatasetSpec: components["schemas"]["ArraySpec"] | components["schemas"]["ImagesSpec"] | components["schemas"]["CsvSpec"] | components["schemas"]["JsonlSpec"] | components["schemas"]["ParquetSpec"];
         /** @description `non_finite`, `all_zero`, `constant`, or what later versions add. */
         DatasetWarning: {
             code: string;
@@ -2788,6 +2788,31 @@ export interface components {
         PairedOutputs: {
             teacher: string;
             student: string;
+        };
+        ParquetColumns: {
+            /** @description In this order. Unless given: all columns that no other input and not the labels take, in the order of the file. */
+            columns?: string[];
+            /**
+             * @default float32
+             * @enum {string}
+             */
+            dtype?: "bool" | "int8" | "uint8" | "int16" | "uint16" | "int32" | "uint32" | "int64" | "uint64" | "float16" | "float32" | "float64";
+            /** @description Of one sample; one axis of all its numbers unless given. */
+            shape?: number[];
+        };
+        /** @description For `.parquet`: a row is a sample. */
+        ParquetSpec: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            kind: "parquet";
+            /** @description By model input. A column holds a number a row, or, when it is the input's only one, a list of numbers, nested or not. */
+            inputs: {
+                [key: string]: components["schemas"]["ParquetColumns"];
+            };
+            /** @description Column of the labels: class numbers, class names (their sorted list becomes `classes`), or numbers. */
+            labels?: string;
         };
         PipelineJob: {
             id: string;

@@ -1,6 +1,7 @@
 import { mnist } from "../../bench/mnist.ts";
 import { floatsOf, integersOf, tensorOf } from "../../src/core/onnx/tensor.ts";
 import { writeNpz, writeZip } from "./dataset-writers.ts";
+import { writeParquet } from "./parquet.ts";
 import { writePng } from "./png.ts";
 
 /** The same digits in every format of a dataset, for an input `x` of [n, 1, 28, 28]. */
@@ -9,6 +10,7 @@ export interface DigitFiles {
   readonly npz: Uint8Array;
   readonly csv: Uint8Array;
   readonly jsonl: Uint8Array;
+  readonly parquet: Uint8Array;
 }
 
 const MEAN = 0.1307;
@@ -65,6 +67,13 @@ export function digitFiles(part: "training" | "test", perClass: number): DigitFi
     ),
     jsonl: Buffer.from(
       digits.map(({ label }, i) => JSON.stringify({ image: [nested(i)], label: `digit ${label}` })).join("\n"),
+    ),
+    parquet: writeParquet(
+      {
+        image: { data: digits.map((_, i) => [nested(i)]), type: "FLOAT", lists: 3 },
+        label: { data: digits.map(({ label }) => `digit ${label}`), type: "STRING" },
+      },
+      { rowGroupSize: 70 },
     ),
   };
 }

@@ -24,6 +24,13 @@ export const ROW_FORMATS = {
       "A column is a field of the objects: a number, or, when it is the input's only one, nested lists of numbers.",
     read: readJsonl,
   },
+  parquet: {
+    suffix: ".parquet",
+    row: "a row is a sample",
+    column: "A column holds a number a row, or, when it is the input's only one, a list of numbers, nested or not.",
+    // Loaded when there is such a file, which most processes never see.
+    read: async (...args) => (await import("./parquet.ts")).readParquet(...args),
+  },
 } satisfies Readonly<Record<string, RowFormat>>;
 
 export type RowKind = keyof typeof ROW_FORMATS;
