@@ -22,9 +22,11 @@ const [folder, subjectList, methodList, sampleCount = "128"] = process.argv.slic
 if (!folder) throw new Error("Where are networks kept? node bench/static-models.ts FOLDER");
 const subjects = subjectList?.split(",") ?? Object.keys(SUBJECTS);
 
+type Method = CalibrationMethod | "auto";
+
 /** The one whose answers depend most on ranges shows all methods; the others the default. */
-const METHODS: Readonly<Record<string, readonly CalibrationMethod[]>> = { "ppocr-rec": CALIBRATION_METHODS };
-const DEFAULT_METHODS: readonly CalibrationMethod[] = ["mse"];
+const METHODS: Readonly<Record<string, readonly Method[]>> = { "ppocr-rec": [...CALIBRATION_METHODS, "auto"] };
+const DEFAULT_METHODS: readonly Method[] = ["mse", "auto"];
 
 const OPTIONS: Omit<PipelineOptions, "method"> = {
   samples: Number(sampleCount),
@@ -146,17 +148,18 @@ for (const name of subjects) {
       { ...OPTIONS, method: "mse", ...options },
       { openModel, threads: 1 },
     );
-  const methods = (methodList?.split(",") as CalibrationMethod[] | undefined) ?? METHODS[name] ?? DEFAULT_METHODS;
+  const methods = (methodList?.split(",") as Method[] | undefined) ?? METHODS[name] ?? DEFAULT_METHODS;
   for (const method of methods) {
     const started = performance.now();
-    const { model, notes, corrections } = await compress({ method });
+    const { model, notes, corrections, methodsTried } = await compress({ method });
     const seconds = (performance.now() - started) / 1000;
     const quantized = notes.filter(({ code }) => code === "quantized").length;
     const gains = corrections.map(
       (it) =>
         `${it.name} ${it.sqnr_before_db.toFixed(1)} → ${it.sqnr_after_db.toFixed(1)} dB${it.applied ? "" : " (not kept)"}`,
     );
-    const made = [`${quantized} nodes`, `${seconds.toFixed(1)} s`, ...gains].join("; ");
+    const tried = methodsTried.map((trial) => `${trial.method} ${trial.sqnrDb.toFixed(1)} dB`);
+    const made = [`${quantized} nodes`, `${seconds.toFixed(1)} s`, ...tried, ...gains].join("; ");
     report({ subject: name, setting: method, result: `${await judged(subject, before, float, model)}; ${made}` });
   }
   const limit = LIMITS[name];

@@ -297,6 +297,8 @@ export interface TrialFacts {
 export interface StaticEvidence {
   readonly calibration: {
     readonly method: string;
+    /** What each method reached on some samples where the choice was `auto`, the chosen one first; else empty. */
+    readonly tried: readonly { readonly method: string; readonly sqnr_db: number }[];
     readonly samples: number;
     /** Activations whose ranges were taken. */
     readonly tensors: number;

@@ -86,15 +86,22 @@ describe("static int8", () => {
 
   test("ranges are found once for all ways to choose them, and do not change what comes out", async () => {
     const params = { samples: 64, seed: 3 };
-    const [first, again, other] = [
+    const [first, again, other, auto] = [
       await quantized("cnn", params),
       await quantized("cnn", params),
       await quantized("cnn", { ...params, calibration: "minmax" }),
+      await quantized("cnn", { ...params, calibration: "auto" }),
     ];
     const cached = await Promise.all(
-      [first, again, other].map(async (job) => (await reportOf(job)).quantization!.calibration.cached),
+      [first, again, other, auto].map(async (job) => (await reportOf(job)).quantization!.calibration.cached),
     );
-    assert.deepEqual(cached, [false, true, true]);
+    assert.deepEqual(cached, [false, true, true, true]);
+    const { method, tried } = (await reportOf(auto)).quantization!.calibration;
+    assert.equal(tried.length, 5);
+    assert.equal(method, tried[0]!.method);
+    const best = Math.max(...tried.map(({ sqnr_db }) => sqnr_db));
+    assert.ok(tried[0]!.sqnr_db >= best - 0.5, JSON.stringify(tried));
+    assert.deepEqual((await reportOf(first)).quantization!.calibration.tried, []);
     assert.equal(first.result!.model_id, again.result!.model_id);
     assert.notEqual(first.result!.model_id, other.result!.model_id);
   });

@@ -1711,11 +1711,11 @@ export interface components {
              */
             samples: number;
             /**
-             * @description How the range of an activation follows from its values: all of them, a moving average of each sample's range, a share of the values, the least loss of information, or the least squared error.
+             * @description How the range of an activation follows from its values: all of them, a moving average of each sample's range, a share of the values, the least loss of information, or the least squared error. `auto` tries all of these and takes the one whose outputs are nearest to the float model's on some samples.
              * @default mse
              * @enum {string}
              */
-            calibration: "minmax" | "moving_average" | "percentile" | "entropy" | "mse";
+            calibration: "minmax" | "moving_average" | "percentile" | "entropy" | "mse" | "auto";
             /**
              * @description Share of the values that `percentile` keeps.
              * @default 99.999
@@ -3182,11 +3182,11 @@ export interface components {
              */
             samples?: number;
             /**
-             * @description How the range of an activation follows from its values: all of them, a moving average of each sample's range, a share of the values, the least loss of information, or the least squared error.
+             * @description How the range of an activation follows from its values: all of them, a moving average of each sample's range, a share of the values, the least loss of information, or the least squared error. `auto` tries all of these and takes the one whose outputs are nearest to the float model's on some samples.
              * @default mse
              * @enum {string}
              */
-            calibration?: "minmax" | "moving_average" | "percentile" | "entropy" | "mse";
+            calibration?: "minmax" | "moving_average" | "percentile" | "entropy" | "mse" | "auto";
             /**
              * @description Share of the values that `percentile` keeps.
              * @default 99.999

@@ -136,7 +136,7 @@ export function staticReportFixture(layers = 52): Report {
       acceptance: [{ name: "max_metric_drop", limit: 0.01, value: 0.0064, ok: true }],
     },
     quantization: {
-      calibration: { method: "entropy", samples: 256, tensors: 104, cached: false },
+      calibration: { method: "entropy", tried: [], samples: 256, tensors: 104, cached: false },
       corrections: [
         { name: "cross_layer_equalization", sqnr_before_db: 6.2, sqnr_after_db: 19.4, applied: true },
         { name: "bias_correction", sqnr_before_db: 19.4, sqnr_after_db: 22.1, applied: true },

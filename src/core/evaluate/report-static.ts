@@ -29,12 +29,13 @@ export function staticEvidence(report: Report, draw: DrawChart): Content {
 }
 
 function calibration({ calibration, corrections }: StaticEvidence): Markup {
-  const { method, samples, tensors, cached } = calibration;
+  const { method, tried, samples, tensors, cached } = calibration;
+  const others = tried.map((it) => `${it.method} ${decibels(it.sqnr_db)}`).join(", ");
   return section(
     "Calibration and corrections",
     html`<p class="muted">Ranges of ${plural(tensors, "activation")} by <code>${method}</code> over ${plural(samples, "sample")}${
       cached ? ", known from an earlier job with the same model and data" : ""
-    }. A correction is kept when it makes the outputs of samples better that it was not made from.</p>`,
+    }${others === "" ? "" : `, chosen by the outputs of what each method made of them: ${others}`}. A correction is kept when it makes the outputs of samples better that it was not made from.</p>`,
     corrections.length === 0
       ? html`<p>No correction was tried.</p>`
       : table(

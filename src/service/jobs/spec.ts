@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { METRIC_NAMES, type MetricName, ROUNDINGS } from "../../core/index.ts";
+import { CALIBRATION_METHODS, METRIC_NAMES, type MetricName, ROUNDINGS } from "../../core/index.ts";
 import { pointerOf } from "../errors.ts";
 import {
   DistillLoss,
@@ -103,12 +103,13 @@ export const StaticParams = z
       .meta({ description: "Samples of what the model will see: the ranges of activations are taken from them." }),
     samples: z.int().min(1).max(100_000).default(128).meta({ description: "How many of them, drawn by the seed." }),
     calibration: z
-      .enum(["minmax", "moving_average", "percentile", "entropy", "mse"])
+      .enum([...CALIBRATION_METHODS, "auto"])
       .default("mse")
       .meta({
         description:
           "How the range of an activation follows from its values: all of them, a moving average of each sample's range, " +
-          "a share of the values, the least loss of information, or the least squared error.",
+          "a share of the values, the least loss of information, or the least squared error. `auto` tries all of these and takes " +
+          "the one whose outputs are nearest to the float model's on some samples.",
       }),
     percentile: z
       .number()

@@ -8,6 +8,7 @@ import {
   calibrationFromBytes,
   calibrationToBytes,
   compressStatic,
+  DEFAULT_METHOD,
   type Exclusions,
   exclusionTest,
   type MetricName,
@@ -81,7 +82,7 @@ export async function compressStaticJob(
       simplified: result.prepared.map(asSimplified),
       reference: result.float,
       plan: result.plan,
-      evidence: evidenceOf(params, result, samples, known !== undefined, control),
+      evidence: evidenceOf(result, samples, known !== undefined, control),
       calibrated: samples.calibrated,
       unseen: samples.unseen,
     };
@@ -108,7 +109,9 @@ export async function planStaticJob(
   const { model } = await prepareStatic(original, sample, runtime);
   const options = pipelineOptions(spec.params, environment.host.target, 1, exclude);
   const seen = await calibrate(model, samples.feeds(Math.min(PLAN_RUNS, samples.runs)), runtime);
-  return quantizeStatic(model, seen, options);
+  // What the ranges are decides nothing else here, and what they will be is known once the whole was calibrated.
+  const method = options.method === "auto" ? DEFAULT_METHOD : options.method;
+  return quantizeStatic(model, seen, { ...options, method });
 }
 
 /** Ranges that cannot be read are found anew. */
@@ -197,8 +200,7 @@ async function accuracyTarget(
 }
 
 function evidenceOf(
-  params: StaticParams,
-  { calibration, corrections, sensitivity, control: found, float }: PipelineResult,
+  { calibration, method, methodsTried, corrections, sensitivity, control: found, float }: PipelineResult,
   { calibrated }: CalibrationSamples,
   cached: boolean,
   control: Control | undefined,
@@ -209,7 +211,8 @@ function evidenceOf(
   const chosen = found?.floatLayers.toSorted().join("\n");
   return {
     calibration: {
-      method: params.calibration,
+      method,
+      tried: methodsTried.map((it) => ({ method: it.method, sqnr_db: Math.min(it.sqnrDb, MAX_DB) })),
       samples: calibrated,
       tensors: calibration.activations.size,
       cached,

@@ -132,7 +132,7 @@ describe("renderReport", () => {
     const html = await page({
       layerErrors: [{ node: "a", op: "Conv", sqnr_db: null }],
       quantization: {
-        calibration: { method: "minmax", samples: 1, tensors: 1, cached: true },
+        calibration: { method: "minmax", tried: [], samples: 1, tensors: 1, cached: true },
         ...{ corrections: [], sensitivity: [], control: null },
       },
     });
@@ -146,7 +146,7 @@ describe("renderReport", () => {
     const trial = { float_nodes: [], score: 20, size_bytes: 1000, speedup: 1, chosen: false };
     const html = await page({
       quantization: {
-        calibration: { method: "minmax", samples: 1, tensors: 1, cached: false },
+        calibration: { method: "minmax", tried: [], samples: 1, tensors: 1, cached: false },
         ...{ corrections: [], sensitivity: [{ nodes: ["a"], sqnr_db: 1, gain_db: 0 }] },
         control: {
           ...{ score: "sqnr_db", target: 20, original_score: null, reached: false },

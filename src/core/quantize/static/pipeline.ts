@@ -5,6 +5,7 @@ import type { Model } from "../../onnx/ir.ts";
 import type { Tensor } from "../../onnx/tensor.ts";
 import type { Note, NoteSink } from "../../passes/pass.ts";
 import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
+import { CALIBRATION_METHODS, type CalibrationMethod } from "../calibration/observers.ts";
 import type { QuantizationPlan } from "../plan.ts";
 import type { Rounding } from "../rounding/rounding.ts";
 import { type ControlResult, controlAccuracy, type LayerSensitivity, rankLayers } from "./accuracy-control.ts";
@@ -21,7 +22,9 @@ export interface CalibrationData {
   batches(count: number): AsyncIterable<Feeds>;
 }
 
-export interface PipelineOptions extends Omit<StaticOptions, "biasShifts" | "rounded"> {
+export interface PipelineOptions extends Omit<StaticOptions, "biasShifts" | "rounded" | "method"> {
+  /** How ranges follow from what was seen; `auto`: whichever is measured to be best. */
+  readonly method: CalibrationMethod | "auto";
   /** Samples to calibrate with. */
   readonly samples: number;
   /** Scale channels between layers: where it is expected to help, by weights alone and everywhere, or not. */
@@ -64,10 +67,22 @@ export interface PipelineResult {
   /** What each was worth, on samples that it was not made from. */
   readonly corrections: readonly CorrectionFacts[];
   readonly calibration: Calibration;
+  readonly method: CalibrationMethod;
+  /** What each method to find ranges reached, where it was left to us: the chosen one first. */
+  readonly methodsTried: readonly MethodTrial[];
   /** The most useful layer to leave in float first; empty without accuracy control. */
   readonly sensitivity: readonly LayerSensitivity[];
   readonly control: ControlResult | undefined;
 }
+
+export interface MethodTrial {
+  readonly method: CalibrationMethod;
+  /** Of the outputs of a model whose ranges it found, without corrections of biases. */
+  readonly sqnrDb: number;
+}
+
+/** The method that is taken where none is measured to be better. */
+export const DEFAULT_METHOD: CalibrationMethod = "mse";
 
 /** Batches that corrections are found and tried with. */
 const TRIAL_BATCHES = 16;
@@ -117,12 +132,16 @@ export async function compressStatic(
     runtime.known ?? (await calibrator.observe(counted(skip(data.batches(options.samples), seen), report)));
   await calibrator.close();
 
+  const methodsTried = options.method === "auto" ? await tryMethods(float, calibration, trial) : [];
+  const method = options.method === "auto" ? methodsTried[0]!.method : options.method;
+  const ranged: StaticOptions = { ...options, method };
+
   const batches = () => data.batches(options.samples);
-  const rounding = await roundWeights(float, calibration, options, options.rounding, batches, {
+  const rounding = await roundWeights(float, calibration, ranged, options.rounding, batches, {
     ...runtime,
     onProgress: (fraction, message) => progress("round", fraction, message),
   });
-  const chosen: StaticOptions = { ...options, rounded: rounding?.weights };
+  const chosen: StaticOptions = { ...ranged, rounded: rounding?.weights };
 
   progress("correct", 0, "Correcting biases");
   const biases = await chooseBiases(float, calibration, chosen, trial);
@@ -155,6 +174,8 @@ export async function compressStatic(
     prepared: [...preparedNotes, ...scaled.notes, ...(rounding?.notes ?? [])],
     corrections: [...scaled.facts, ...(biases ? [biases.facts] : [])],
     calibration,
+    method,
+    methodsTried,
     sensitivity,
     control: controlled,
   };
@@ -250,8 +271,30 @@ async function scaleChannels(original: Calibrator, trial: Trial) {
  */
 async function trialSqnrDb({ model, calibration }: Calibrator, { reference, options }: Trial): Promise<number> {
   const { activationDType, perChannel, reduceRange, percentile } = options;
-  const trial: StaticOptions = { method: "mse", percentile, activationDType, perChannel, reduceRange };
+  const trial: StaticOptions = { method: DEFAULT_METHOD, percentile, activationDType, perChannel, reduceRange };
   return reference.sqnrDb(quantizeStatic(model, calibration, trial).model);
+}
+
+/** Less is chance, on a few samples. */
+const MIN_METHOD_GAIN_DB = 0.5;
+
+/**
+ * Every method to find ranges, by the outputs of the model that comes of it; the first is to be taken. All of them know the same histograms, so
+ * each costs a search and a few runs.
+ */
+async function tryMethods(
+  float: Model,
+  calibration: Calibration,
+  { reference, options, runtime: { onProgress } }: Trial,
+): Promise<MethodTrial[]> {
+  const tried: MethodTrial[] = [];
+  for (const method of CALIBRATION_METHODS) {
+    const { model } = quantizeStatic(float, calibration, { ...options, method });
+    tried.push({ method, sqnrDb: await reference.sqnrDb(model) });
+    onProgress?.("calibrate", 1, `${tried.length} of ${CALIBRATION_METHODS.length} ways to choose ranges tried`);
+  }
+  const favoured = ({ method, sqnrDb }: MethodTrial) => sqnrDb + (method === DEFAULT_METHOD ? MIN_METHOD_GAIN_DB : 0);
+  return tried.sort((a, b) => favoured(b) - favoured(a) || 0);
 }
 
 async function* each<T>(items: readonly T[]): AsyncGenerator<T> {

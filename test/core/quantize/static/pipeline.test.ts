@@ -4,6 +4,7 @@ import type { Model, Value } from "../../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../../src/core/onnx/load.ts";
 import { modelToBytes } from "../../../../src/core/onnx/save.ts";
 import { type Tensor, tensorOf } from "../../../../src/core/onnx/tensor.ts";
+import { CALIBRATION_METHODS } from "../../../../src/core/quantize/calibration/observers.ts";
 import { scalingSites } from "../../../../src/core/quantize/static/channel-scaling.ts";
 import { compressStatic, type PipelineOptions } from "../../../../src/core/quantize/static/pipeline.ts";
 import { branches, GraphMaker, mobilenet, randomFeeds, transformer, uniformSource } from "../../../support/graphs.ts";
@@ -130,6 +131,33 @@ test("where int8 misses a target, layers are left in float until it holds, and n
   assert.ok(
     (operators.MatMulIntegerToFloat ?? 0) + (operators.QLinearMatMul ?? 0) + (operators.QGemm ?? 0) > layers / 2,
   );
+});
+
+test("left to choose, calibration takes the method whose model is measured to be best, and says what each reached", async () => {
+  const make = new GraphMaker();
+  const x = make.input("x", ["n", 32]);
+  make.output(make.linear(make.op("Relu", [make.linear(x, 32, 64, 2)]), 64, 8), "y", ["n", 8]);
+  // A few values are large, and they are what the outputs are made of: ranges that cut them lose most of the signal.
+  const data = {
+    async *batches(count: number) {
+      for (let i = 0; i < count; i++) {
+        const uniform = uniformSource(i + 1);
+        const values = Float32Array.from({ length: 16 * 32 }, (_, k) => (uniform() - 0.5) * (k % 32 < 2 ? 100 : 1));
+        yield { x: tensorOf("float32", [16, 32], values) };
+      }
+    },
+  };
+  const options: PipelineOptions = { ...OPTIONS, percentile: 90, biasCorrection: false };
+  const auto = await compressStatic(make.model, data, { ...options, method: "auto" }, { openModel });
+  assert.deepEqual(auto.methodsTried.map(({ method }) => method).sort(), [...CALIBRATION_METHODS].sort());
+  assert.equal(auto.method, auto.methodsTried[0]!.method);
+  const reached = new Map(auto.methodsTried.map(({ method, sqnrDb }) => [method, sqnrDb]));
+  const best = Math.max(...reached.values());
+  assert.ok(reached.get(auto.method)! >= best - 0.5, JSON.stringify([...reached]));
+  assert.ok(reached.get("percentile")! < best - 10, JSON.stringify([...reached]));
+  const named = await compressStatic(make.model, data, { ...options, method: auto.method }, { openModel });
+  assert.deepEqual(named.methodsTried, []);
+  assert.deepEqual(modelToBytes(named.model), modelToBytes(auto.model));
 });
 
 test("what cannot be quantized is a note, and the model is otherwise as it was", async () => {
