@@ -77,7 +77,7 @@ export interface PipelineResult {
 
 export interface MethodTrial {
   readonly method: CalibrationMethod;
-  /** Of the outputs of a model whose ranges it found, without corrections of biases. */
+  /** Of the outputs of a model whose ranges it found, with corrected biases where those are wanted and better. */
   readonly sqnrDb: number;
 }
 
@@ -280,18 +280,24 @@ const MIN_METHOD_GAIN_DB = 0.5;
 
 /**
  * Every method to find ranges, by the outputs of the model that comes of it; the first is to be taken. All of them know the same histograms, so
- * each costs a search and a few runs.
+ * each costs a search, a few runs and what the correction of biases takes.
  */
-async function tryMethods(
-  float: Model,
-  calibration: Calibration,
-  { reference, options, runtime: { onProgress } }: Trial,
-): Promise<MethodTrial[]> {
+async function tryMethods(float: Model, calibration: Calibration, trial: Trial): Promise<MethodTrial[]> {
+  const { reference, options, runtime } = trial;
   const tried: MethodTrial[] = [];
   for (const method of CALIBRATION_METHODS) {
-    const { model } = quantizeStatic(float, calibration, { ...options, method });
-    tried.push({ method, sqnrDb: await reference.sqnrDb(model) });
-    onProgress?.("calibrate", 1, `${tried.length} of ${CALIBRATION_METHODS.length} ways to choose ranges tried`);
+    const ranged: StaticOptions = { ...options, method };
+    // What one method loses, corrected biases may give back, and more so than another's.
+    const biases = (await chooseBiases(float, calibration, ranged, trial))?.facts;
+    const sqnrDb = biases
+      ? Math.max(biases.sqnr_before_db, biases.sqnr_after_db)
+      : await reference.sqnrDb(quantizeStatic(float, calibration, ranged).model);
+    tried.push({ method, sqnrDb });
+    runtime.onProgress?.(
+      "calibrate",
+      1,
+      `${tried.length} of ${CALIBRATION_METHODS.length} ways to choose ranges tried`,
+    );
   }
   const favoured = ({ method, sqnrDb }: MethodTrial) => sqnrDb + (method === DEFAULT_METHOD ? MIN_METHOD_GAIN_DB : 0);
   return tried.sort((a, b) => favoured(b) - favoured(a) || 0);
