@@ -67,7 +67,9 @@ test("a classifier: facts, layers, plan, every method, artifacts, report, the mo
   });
   assert.equal(data.status, 201);
   assert.equal(data.json.samples, 4);
-  assert.deepEqual(data.json.fields, [{ name: input.name, dtype: "float32", shape: [3, 48, 192] }]);
+  const [min, max] = [Math.min, Math.max].map((pick) => pixels.reduce((a, b) => pick(a, b)));
+  const content = { min, max, non_finite: 0, first_non_finite: null };
+  assert.deepEqual(data.json.fields, [{ name: input.name, dtype: "float32", shape: [3, 48, 192], content }]);
 
   for (const params of [
     { method: "float16" },
