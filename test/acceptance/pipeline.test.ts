@@ -220,6 +220,12 @@ describe("pipelines", () => {
     await until("its model is gone", async () => (await fetch(`${stack.url}/v1/models/${data[0]!.id}`)).status === 404);
   });
 
+  test("a simplified model can be trained", async () => {
+    const steps = [{ type: "quantize", params: { method: "simplify" } }, teacherStep()];
+    const { status } = await post({ ...body(1), params: { steps } }, "?validate_only=true");
+    assert.equal(status, 200);
+  });
+
   test("steps that do not follow from each other are refused when the pipeline is posted", async () => {
     const of = (steps: object[], rest: object = {}) => ({ ...body(1), params: { steps }, ...rest });
     assert.deepEqual(

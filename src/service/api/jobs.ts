@@ -187,13 +187,14 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
       for (const { model_artifacts, report_artifacts } of steps) {
         for (const artifact of [...model_artifacts, ...report_artifacts]) await claims.claim(again.id, artifact);
       }
-      const recorded = await submit(again, caller);
-      await claims.settle(again.id);
-      return accepted(reply, await wireJob(recorded));
+      await submit(again, caller);
     } catch (error) {
       await claims.release(again.id);
       throw error;
     }
+    // From here on the job is recorded, and needs what was claimed.
+    await claims.settle(again.id);
+    return accepted(reply, await wireJob(again));
   });
 
   route(app, deleteJob, async ({ params }, _request, reply) => {

@@ -79,6 +79,8 @@ function madeBy(spec: SingleSpec, { models }: StoredResources, name: string): Mo
     return models.get("model_id" in student ? student.model_id : teacher_model_id!)!;
   }
   const model = models.get(spec.model_id)!;
+  // It changes no weight's type.
+  if (spec.params.method === "simplify") return model;
   const message = `${name} stores weights in fewer bits, and such a model cannot be trained: train first, compress last.`;
   return { ...model, facts: { ...model.facts, trainable: { ok: false, subject: name, message } } };
 }

@@ -66,7 +66,11 @@ export async function trainQatJob(
     simplified: trained.prepared.map(asSimplified),
     reference: trained.float,
     plan: planOf(trained.notes),
-    judgement: { data: inputs.judgedBy, ignoreLabel: ignoredLabels(distillation).evaluation },
+    judgement: {
+      data: inputs.judgedBy,
+      ignoreLabel: ignoredLabels(distillation).evaluation,
+      warnings: inputs.warnings,
+    },
     training: trained.helped
       ? training
       : { ...training, best_epoch: 0, student_metric: training.student_before_metric },
@@ -95,7 +99,7 @@ export async function planQatJob(
 /** Samples of one run of calibration. */
 const CALIBRATION_BATCH = 16;
 
-/** Calibrates on the first of the samples that are learned from. */
+/** Calibrates on the first samples of the dataset; those that are held out from training may be among them. */
 function prepared(
   { params }: QatSpec,
   original: Model,
