@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { glob } from "node:fs/promises";
 import { cpus } from "node:os";
 import { basename } from "node:path";
-import { ENVIRONMENT } from "../workers/environment.ts";
+import { ENVIRONMENT } from "../src/tasks/environment.ts";
 
 /**
  * npm run bench [name...]

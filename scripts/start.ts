@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import { loadConfig } from "../src/config.ts";
 import { type PrivateRedis, startPrivateRedis } from "../src/service/redis-server.ts";
-import { createReaper } from "../workers/reaper.ts";
+import { createReaper } from "../src/tasks/reaper.ts";
 
 /**
  * npm start

@@ -3,7 +3,7 @@ import { glob } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join, relative } from "node:path";
 import { run } from "node:test";
-import { ENVIRONMENT } from "../workers/environment.ts";
+import { ENVIRONMENT } from "../src/tasks/environment.ts";
 
 /**
  * npm test [unit | acceptance | file...]
@@ -118,7 +118,7 @@ function report(ok: boolean, name: string, detail: string, durationMs: number): 
   console.log(`${ok ? "ok  " : "FAIL"} ${name.padEnd(56)} ${detail.padEnd(12)} ${(durationMs / 1000).toFixed(1)} s`);
 }
 
-// Tests that run onnxruntime in their own process inherit this; see workers/environment.ts.
+// Tests that run onnxruntime in their own process inherit this; see src/tasks/environment.ts.
 process.env.ORT_DISABLE_TELEMETRY = ENVIRONMENT.ORT_DISABLE_TELEMETRY;
 
 const started = performance.now();

@@ -1,7 +1,6 @@
 import { join } from "node:path";
 import type { Queue } from "bullmq";
 import type { Logger } from "pino";
-import { createSupervisor } from "../workers/supervisor.ts";
 import type { Config } from "./config.ts";
 import { type ApiKeys, OPEN_TO_ALL, parseApiKeys } from "./service/api/api-keys.ts";
 import type { ApiContext } from "./service/api/context.ts";
@@ -14,6 +13,7 @@ import { createCatalog } from "./service/catalog.ts";
 import { createJobQueue } from "./service/jobs/queue.ts";
 import { createRedisJobStore } from "./service/jobs/redis-job-store.ts";
 import { closeRedis, fromRedis, openRedis } from "./service/redis.ts";
+import { createSupervisor } from "./tasks/supervisor.ts";
 
 export interface Deps {
   readonly context: ApiContext;

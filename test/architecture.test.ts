@@ -114,7 +114,7 @@ const LAYERS: readonly Layer[] = [
       "src/core/passes/value-dtypes.ts",
     ],
     types: ["src/core/runtime/", "src/core/passes/pass.ts"],
-    packages: ["@observablehq/plot", "linkedom"],
+    packages: [],
   },
   {
     of: "src/core/index.ts",
@@ -129,10 +129,25 @@ const LAYERS: readonly Layer[] = [
   },
   { of: "src/core/facts.ts", may: SHARED, types: ["src/core/onnx/", "src/core/evaluate/metrics.ts"], packages: [] },
   { of: "src/core/", may: SHARED, types: ["src/core/onnx/"], packages: [] },
-  { of: "src/service/", may: ["src/core/index.ts"] },
+  {
+    of: "src/report/",
+    may: [...SHARED, "src/core/onnx/dtype.ts", "src/core/evaluate/metrics.ts"],
+    types: ["src/core/"],
+    packages: ["@observablehq/plot", "linkedom"],
+  },
+  {
+    of: "src/tasks/",
+    may: ["src/core/index.ts", "src/service/errors.ts"],
+    types: ["src/service/"],
+    packages: ["pino"],
+  },
+  { of: "src/service/", may: ["src/core/index.ts", "src/report/", "src/tasks/protocol.ts"] },
   { of: "src/config.ts", may: [] },
-  { of: "src/deps.ts", may: ["src/config.ts", "src/service/", "src/core/index.ts", "workers/supervisor.ts"] },
-  { of: "src/app.ts", may: ["src/config.ts", "src/deps.ts", "src/service/", "src/core/index.ts"] },
+  { of: "src/deps.ts", may: ["src/config.ts", "src/service/", "src/core/index.ts", "src/tasks/"] },
+  {
+    of: "src/app.ts",
+    may: ["src/config.ts", "src/deps.ts", "src/service/", "src/core/index.ts", "src/tasks/protocol.ts"],
+  },
   { of: "src/main.ts", may: ["src/config.ts", "src/deps.ts", "src/app.ts", "src/service/"] },
   { of: "workers/image-decoder.ts", may: ["src/core/index.ts"], packages: ["sharp"] },
   { of: "workers/", may: ["src/"] },
@@ -142,11 +157,14 @@ const LAYERS: readonly Layer[] = [
   { of: "test/", may: ["src/", "workers/", "scripts/", "bench/"] },
 ];
 
+/** What starts, watches and kills child processes. */
+const TASK_PROCESSES = ["process-memory.ts", "reaper.ts", "task-process.ts"].map((file) => `src/tasks/${file}`);
+
 /** Node's modules that reach outside the process, and the only files of `src/` that may import them. */
 const OUTSIDE: Readonly<Record<string, readonly string[]>> = {
-  "node:fs": ["src/service/blobs/fs.ts", "src/service/redis-server.ts"],
+  "node:fs": ["src/service/blobs/fs.ts", "src/service/redis-server.ts", "src/tasks/process-memory.ts"],
   "node:fs/promises": ["src/service/blobs/fs.ts", "src/service/redis-server.ts"],
-  "node:child_process": ["src/service/redis-server.ts"],
+  "node:child_process": ["src/service/redis-server.ts", ...TASK_PROCESSES],
   "node:worker_threads": [],
 };
 

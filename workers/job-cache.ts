@@ -8,7 +8,7 @@ import type { BlobClaims } from "../src/service/blobs/claims.ts";
 import type { JobRecord } from "../src/service/jobs/job-store.ts";
 import { cacheKeys } from "../src/service/jobs/static-cache.ts";
 import { fromRedis, KEY_PREFIX } from "../src/service/redis.ts";
-import type { LocalFile, TaskNews } from "../src/service/tasks.ts";
+import type { LocalFile, TaskNews } from "../src/tasks/protocol.ts";
 import { checkProduced } from "./job-files.ts";
 
 type CacheNews = Extract<TaskNews, { kind: "cache" }>;

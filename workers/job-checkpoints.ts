@@ -6,7 +6,7 @@ import type { BlobRef, BlobStore } from "../src/service/blobs/blob-store.ts";
 import type { BlobClaims } from "../src/service/blobs/claims.ts";
 import { isTerminal } from "../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../src/service/jobs/job-store.ts";
-import type { LocalFile, TaskNews } from "../src/service/tasks.ts";
+import type { LocalFile, TaskNews } from "../src/tasks/protocol.ts";
 import { checkProduced } from "./job-files.ts";
 
 type CheckpointNews = Extract<TaskNews, { kind: "checkpoint" }>;

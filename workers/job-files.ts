@@ -9,7 +9,7 @@ import { bundleSha256 } from "../src/service/identity.ts";
 import type { Artifact, FinishedStep } from "../src/service/jobs/job.ts";
 import { resourcesOf } from "../src/service/jobs/resources.ts";
 import { type JobSpec, type SingleSpec, sourceModelId } from "../src/service/jobs/spec.ts";
-import type { JobInputs, JobOutcome, LocalFile, ProducedFile } from "../src/service/tasks.ts";
+import type { JobInputs, JobOutcome, LocalFile, ProducedFile } from "../src/tasks/protocol.ts";
 
 /** Moves bytes between the blob store and a job's directory: the child sees local files only. */
 export interface JobFiles {

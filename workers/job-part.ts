@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { FinishedStep } from "../src/service/jobs/job.ts";
 import type { JobRecord } from "../src/service/jobs/job-store.ts";
 import type { JobSpec } from "../src/service/jobs/spec.ts";
-import type { JobOutcome, JobRequest, LocalFile, TaskLimits, TaskNews, TaskRunner } from "../src/service/tasks.ts";
+import type { JobOutcome, JobRequest, LocalFile, TaskLimits, TaskNews, TaskRunner } from "../src/tasks/protocol.ts";
 import type { JobCache } from "./job-cache.ts";
 import type { CheckpointRecorder } from "./job-checkpoints.ts";
 import type { JobFiles } from "./job-files.ts";

@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import { CoreError } from "../src/core/errors.ts";
 import { BrokenModel } from "../src/core/evaluate/comparison.ts";
 import type { MeasurePeak, PeakMemory, PeakRequest } from "../src/core/evaluate/evaluate.ts";
-import { ENVIRONMENT } from "./environment.ts";
+import { ENVIRONMENT } from "../src/tasks/environment.ts";
 
 /** What the child answers: the measurement, or why there is none. */
 export type PeakAnswer =

@@ -9,7 +9,7 @@ import { LIMITS } from "../src/core/onnx/limits.ts";
 import { loadModel } from "../src/core/onnx/load.ts";
 import { type EncodedFile, encodeModel, type SaveOptions } from "../src/core/onnx/save.ts";
 import { openSession, type Session, type SessionOptions } from "../src/core/runtime/session.ts";
-import type { LocalFile, ProducedFile } from "../src/service/tasks.ts";
+import type { LocalFile, ProducedFile } from "../src/tasks/protocol.ts";
 
 /**
  * Models on the local disk. The `.onnx` is read whole; tensors in external data files are read when they are used, so that a model of any

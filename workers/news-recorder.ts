@@ -1,7 +1,7 @@
 import type { Logger } from "pino";
 import type { Progress } from "../src/service/jobs/job.ts";
 import type { JobStore } from "../src/service/jobs/job-store.ts";
-import type { TaskNews } from "../src/service/tasks.ts";
+import type { TaskNews } from "../src/tasks/protocol.ts";
 
 const PROGRESS_INTERVAL_MS = 250;
 /** Of one attempt: a child could say more than anybody wants to keep. */

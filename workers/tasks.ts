@@ -17,14 +17,14 @@ import type { JobContext } from "../src/service/jobs/job-steps.ts";
 import { planPipelineJob, runPipelineJob } from "../src/service/jobs/pipeline-job.ts";
 import { checkExclusions, planQuantizeJob, runQuantizeJob } from "../src/service/jobs/quantize-job.ts";
 import type { JobSpec } from "../src/service/jobs/spec.ts";
-import type { JobInputs, JobOutcome, JobPlan, JobRequest, LocalFile } from "../src/service/tasks.ts";
 import { VERSIONS } from "../src/service/versions.ts";
+import type { JobInputs, JobOutcome, JobPlan, JobRequest, LocalFile } from "../src/tasks/protocol.ts";
+import type { TaskHandlers } from "../src/tasks/task-server.ts";
 import { openByteSource, openScratch } from "./byte-source.ts";
 import { describeHost } from "./host.ts";
 import { imageDecoder } from "./image-decoder.ts";
 import { measurePeak } from "./measure-peak.ts";
 import { openModel, openTemporary, openWrittenModel, withTemporaryFiles, writeModel } from "./model-files.ts";
-import type { TaskHandlers } from "./task-server.ts";
 
 /** What jobs have of the machine: the runtime, files, and a process of its own for what may crash. */
 export const ENVIRONMENT: JobEnvironment = {

@@ -10,12 +10,12 @@ import { startReconciler } from "../src/service/jobs/reconciler.ts";
 import { createRedisJobStore } from "../src/service/jobs/redis-job-store.ts";
 import { startWebhooks } from "../src/service/jobs/webhooks.ts";
 import { closeRedis, openRedis } from "../src/service/redis.ts";
+import { createSupervisor } from "../src/tasks/supervisor.ts";
 import { createJobCache } from "./job-cache.ts";
 import { createJobCheckpoints } from "./job-checkpoints.ts";
 import { createJobFiles } from "./job-files.ts";
 import { createJobRunner } from "./job-runner.ts";
 import { createWorkerScratch, workerName } from "./scratch.ts";
-import { createSupervisor } from "./supervisor.ts";
 
 export interface WorkerOptions {
   readonly config: Config;

@@ -1,5 +1,5 @@
 import { fork } from "node:child_process";
-import { ENVIRONMENT } from "../../workers/environment.ts";
+import { ENVIRONMENT } from "../../src/tasks/environment.ts";
 
 /**
  * Runs a model on data with known answers. onnxruntime runs in a child process, as everywhere in this project: a broken artifact may

@@ -1,4 +1,5 @@
 /** The public surface of the library. `runtime/` is not part of it: who runs models passes `openSession` in. */
+
 export { trainableOperators } from "./autodiff/gradient.ts";
 export { WARNING_CODES, WARNINGS } from "./codes.ts";
 export type { ByteSource, ScratchBytes } from "./data/byte-source.ts";
@@ -36,9 +37,6 @@ export { evaluateModels, evaluationInputs, type MeasurePeak } from "./evaluate/e
 export { listLayers } from "./evaluate/layer-facts.ts";
 export { defaultMetric, METRIC_NAMES, METRICS, type MetricName, scoreOf } from "./evaluate/metrics.ts";
 export { inspectModel } from "./evaluate/model-facts.ts";
-export { buildReport } from "./evaluate/report.ts";
-export { renderReport } from "./evaluate/report-html.ts";
-export { REPORT_POLICY } from "./evaluate/report-script.ts";
 export { measureSpeedup, scoreFidelity, scoreModel } from "./evaluate/score.ts";
 export { calibrationWarnings } from "./evaluate/warnings.ts";
 export type * from "./facts.ts";

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { pino } from "pino";
-import { createSupervisor } from "../../workers/supervisor.ts";
+import { createSupervisor } from "../../src/tasks/supervisor.ts";
 
 /** onnxruntime's telemetry client leaves a session file and a log in the temporary directory as soon as it is on. */
 test("a child that loads a model leaves nothing behind and reports nothing", async (t) => {

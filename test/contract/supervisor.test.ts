@@ -5,8 +5,8 @@ import { readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
-import type { TaskNews, TaskRunner } from "../../src/service/tasks.ts";
-import { createSupervisor } from "../../workers/supervisor.ts";
+import type { TaskNews, TaskRunner } from "../../src/tasks/protocol.ts";
+import { createSupervisor } from "../../src/tasks/supervisor.ts";
 import { hasEnded, isRunning } from "../support/processes.ts";
 
 const ENTRY = new URL("../support/acting-child.ts", import.meta.url);
@@ -201,7 +201,7 @@ describe("the supervisor", () => {
 test("children of a process killed with SIGKILL die soon, even inside a native call", async () => {
   const script = `
     import { pino } from "pino";
-    import { createSupervisor } from ${JSON.stringify(new URL("../../workers/supervisor.ts", import.meta.url).href)};
+    import { createSupervisor } from ${JSON.stringify(new URL("../../src/tasks/supervisor.ts", import.meta.url).href)};
     const runner = createSupervisor({ entry: new URL(${JSON.stringify(ENTRY.href)}), log: pino({ level: "silent" }) });
     const limits = { timeoutMs: 3600000, memoryBytes: 2 ** 31 };
     const request = { files: [{ name: "descendant", path: "hang" }], dims: {} };

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { CoreError, type ModelFacts } from "../../src/core/index.ts";
-import { serveTask, type TaskContext } from "../../workers/task-server.ts";
+import { serveTask, type TaskContext } from "../../src/tasks/task-server.ts";
 import { emptyMetrics, factsSaying } from "./jobs.ts";
 
 /**

@@ -6,7 +6,7 @@ import { closeSync, ftruncateSync, openSync, readSync, writeFileSync, writeSync 
 import { join } from "node:path";
 import { encodeModel } from "../../src/core/onnx/save.ts";
 import { lazyTensor } from "../../src/core/onnx/tensor.ts";
-import type { LocalFile } from "../../src/service/tasks.ts";
+import type { LocalFile } from "../../src/tasks/protocol.ts";
 import { GraphMaker, uniformSource } from "./graphs.ts";
 
 export interface BigModel {

@@ -3,7 +3,7 @@ import { open } from "node:fs/promises";
 import type { DatasetFacts, ModelFacts } from "../../src/core/index.ts";
 import type { JobQueue } from "../../src/service/jobs/job-store.ts";
 import { methodOf } from "../../src/service/jobs/spec.ts";
-import { TaskError, type TaskKind, type TaskRunner, type Tasks } from "../../src/service/tasks.ts";
+import { TaskError, type TaskKind, type TaskRunner, type Tasks } from "../../src/tasks/protocol.ts";
 
 /** Stand-ins for the queue and the child processes: for tests of what the API does before, after and without them. */
 

@@ -1,7 +1,7 @@
 import type { Evaluation } from "../../src/core/evaluate/evaluate.ts";
-import { buildReport, type Report } from "../../src/core/evaluate/report.ts";
 import type { JobMetrics, LayerError, StaticEvidence } from "../../src/core/facts.ts";
 import type { Note } from "../../src/core/passes/pass.ts";
+import { buildReport, type Report } from "../../src/report/report.ts";
 import { uniformSource } from "./graphs.ts";
 import { metricsFixture, modelFactsFixture } from "./metrics.ts";
 

@@ -5,7 +5,7 @@ import { simplifyPasses } from "../../src/core/passes/simplify.ts";
 import { scalingSites } from "../../src/core/quantize/static/channel-scaling.ts";
 import { uniformSource } from "./graphs.ts";
 
-export type { Report } from "../../src/core/evaluate/report.ts";
+export type { Report } from "../../src/report/report.ts";
 
 /** The same network with the channels between its layers scaled by up to 2^±5, which changes nothing but what 8 bits can do for it. */
 export function uneven(bytes: Uint8Array): Uint8Array<ArrayBuffer> {

@@ -1,8 +1,8 @@
+import type { TaskLimits, TaskRunner } from "../../tasks/protocol.ts";
 import type { BlobStore } from "../blobs/blob-store.ts";
 import type { BlobClaims } from "../blobs/claims.ts";
 import type { Catalog } from "../catalog.ts";
 import type { JobQueue, JobStore } from "../jobs/job-store.ts";
-import type { TaskLimits, TaskRunner } from "../tasks.ts";
 import type { ApiKeys, Caller } from "./api-keys.ts";
 import type { JobQuota } from "./job-quota.ts";
 

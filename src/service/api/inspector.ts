@@ -1,10 +1,10 @@
 import { join } from "node:path";
 import type { DatasetFacts, Exclusions, LayerFacts, ModelFacts } from "../../core/index.ts";
+import type { JobPlan, LocalFile, TaskKind, Tasks } from "../../tasks/protocol.ts";
 import { withScratch } from "../blobs/fs.ts";
 import type { CatalogFile, DatasetRecord, ModelRecord } from "../catalog.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
 import type { JobSpec } from "../jobs/spec.ts";
-import type { JobPlan, LocalFile, TaskKind, Tasks } from "../tasks.ts";
 import type { ApiContext } from "./context.ts";
 
 /**

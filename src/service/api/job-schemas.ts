@@ -1,10 +1,10 @@
 import { z } from "zod";
 import { type JobMetrics, METRIC_NAMES, WARNING_CODES } from "../../core/index.ts";
+import type { JobPlan as Plan } from "../../tasks/protocol.ts";
 import { DistillParams } from "../jobs/distill-spec.ts";
 import { JOB_STATUSES } from "../jobs/job.ts";
 import { Acceptance, Evaluation, PipelineParams, QuantizeParams } from "../jobs/spec.ts";
 import { WEBHOOK_EVENTS } from "../jobs/webhooks.ts";
-import type { JobPlan as Plan } from "../tasks.ts";
 import { Problem } from "./problem.ts";
 import { Bytes, Count, Metadata, Name, PageQuery, pageOf, Sha256, Timestamp } from "./schemas.ts";
 

@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyReply } from "fastify";
-import { REPORT_POLICY } from "../../core/index.ts";
+import { REPORT_POLICY } from "../../report/script.ts";
 import { newId } from "../catalog.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";

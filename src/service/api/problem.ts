@@ -4,8 +4,8 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest, preHa
 import { uuidv7 } from "uuidv7";
 import { z } from "zod";
 import { CoreError } from "../../core/index.ts";
+import { TaskError } from "../../tasks/protocol.ts";
 import { type FieldError, PROBLEMS, type ProblemCode, problemType, ServiceError } from "../errors.ts";
-import { TaskError } from "../tasks.ts";
 
 export const PROBLEM_MEDIA_TYPE = "application/problem+json";
 

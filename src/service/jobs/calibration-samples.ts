@@ -7,7 +7,7 @@ import {
   type ModelFacts,
   Random,
 } from "../../core/index.ts";
-import type { JobInputs } from "../tasks.ts";
+import type { JobInputs } from "../../tasks/protocol.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import { type LabelTask, labelUse, withLabelUse } from "./label-use.ts";
 import type { QuantizeSpec } from "./spec.ts";

@@ -19,7 +19,7 @@ import {
   type ValidationMetric,
   withoutLabels,
 } from "../../core/index.ts";
-import type { JobInputs, LocalFile } from "../tasks.ts";
+import type { JobInputs, LocalFile } from "../../tasks/protocol.ts";
 import { evaluationLabels, ignoredLabels, labelledOutputs, trainingLabels } from "./distill-labels.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import type { JobContext } from "./job-steps.ts";

@@ -11,8 +11,14 @@ import {
   type TrainedNetworkFacts,
   type TrainingMetrics,
 } from "../../core/index.ts";
+import {
+  type JobInputs,
+  type JobOutcome,
+  type JobRequest,
+  type ProducedFile,
+  TaskError,
+} from "../../tasks/protocol.ts";
 import { pointerOf } from "../errors.ts";
-import { type JobInputs, type JobOutcome, type JobRequest, type ProducedFile, TaskError } from "../tasks.ts";
 import { type DistillInputs, openDistillInputs } from "./distill-inputs.ts";
 import { ignoredLabels } from "./distill-labels.ts";
 import { modeOf, otherModels, type Trained } from "./distill-modes.ts";

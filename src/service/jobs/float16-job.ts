@@ -16,7 +16,7 @@ import {
   simplifyPasses,
   type ValueRanges,
 } from "../../core/index.ts";
-import type { JobRequest } from "../tasks.ts";
+import type { JobRequest } from "../../tasks/protocol.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import type { MadeModel } from "./job-result.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";

@@ -10,7 +10,7 @@ import type {
   StaticEvidence,
   TrainingMetrics,
 } from "../../core/index.ts";
-import type { LocalFile, ProducedFile } from "../tasks.ts";
+import type { LocalFile, ProducedFile } from "../../tasks/protocol.ts";
 import type { TargetName } from "./targets.ts";
 
 /** What a job needs of the machine it runs on. */

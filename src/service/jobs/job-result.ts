@@ -1,5 +1,4 @@
 import {
-  buildReport,
   type ExitFacts,
   evaluateModels,
   inspectModel,
@@ -9,14 +8,15 @@ import {
   type ModelFacts,
   type Note,
   type QuantizationPlan,
-  renderReport,
   roundedForm,
   type StaticEvidence,
   type TrainingMetrics,
   valueFacts,
   weightFacts,
 } from "../../core/index.ts";
-import type { JobOutcome, JobRequest, LocalFile, ProducedFile } from "../tasks.ts";
+import { renderReport } from "../../report/html.ts";
+import { buildReport } from "../../report/report.ts";
+import type { JobOutcome, JobRequest, LocalFile, ProducedFile } from "../../tasks/protocol.ts";
 import { toldOf } from "./job.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";

@@ -1,5 +1,5 @@
 import { checkCancelled } from "../../core/index.ts";
-import type { TaskNews } from "../tasks.ts";
+import type { TaskNews } from "../../tasks/protocol.ts";
 
 export interface JobContext {
   /** Fires when the job is to stop. */

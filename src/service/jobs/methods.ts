@@ -15,7 +15,7 @@ import {
   type WeightUse,
   weightOnlyPass,
 } from "../../core/index.ts";
-import type { JobInputs, JobRequest } from "../tasks.ts";
+import type { JobInputs, JobRequest } from "../../tasks/protocol.ts";
 import { isRounded, openSamples } from "./calibration-samples.ts";
 import { compressFloat16Job } from "./float16-job.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";

@@ -6,7 +6,7 @@ import {
   type PipelinePlan,
   type SinglePlan,
   TaskError,
-} from "../tasks.ts";
+} from "../../tasks/protocol.ts";
 import { planDistillJob, planStudent } from "./distill-job.ts";
 import { offlineView } from "./distill-spec.ts";
 import type { JobEnvironment } from "./job-environment.ts";

@@ -10,7 +10,7 @@ import {
   type QatOptions,
   trainQat,
 } from "../../core/index.ts";
-import type { JobInputs, JobRequest } from "../tasks.ts";
+import type { JobInputs, JobRequest } from "../../tasks/protocol.ts";
 import { type DistillInputs, openDistillInputs } from "./distill-inputs.ts";
 import { trainingHooks, trainingMetrics } from "./distill-job.ts";
 import { ignoredLabels } from "./distill-labels.ts";

@@ -20,8 +20,14 @@ import {
   weightFacts,
   widened,
 } from "../../core/index.ts";
+import {
+  type JobInputs,
+  type JobOutcome,
+  type JobRequest,
+  type ProducedFile,
+  TaskError,
+} from "../../tasks/protocol.ts";
 import { type FieldError, pointerOf } from "../errors.ts";
-import { type JobInputs, type JobOutcome, type JobRequest, type ProducedFile, TaskError } from "../tasks.ts";
 import { labelTaskOf } from "./calibration-samples.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import { judgeResult, type MadeModel } from "./job-result.ts";

@@ -19,7 +19,7 @@ import {
   type WeightUse,
   weightOnlyPass,
 } from "../../core/index.ts";
-import type { JobRequest } from "../tasks.ts";
+import type { JobRequest } from "../../tasks/protocol.ts";
 import { openSamples, type RoundedParams, type RoundedSpec } from "./calibration-samples.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";

@@ -24,7 +24,7 @@ import {
   scoreModel,
   scoreOf,
 } from "../../core/index.ts";
-import type { JobInputs, JobRequest } from "../tasks.ts";
+import type { JobInputs, JobRequest } from "../../tasks/protocol.ts";
 import { type CalibrationSamples, openSamples, type StaticParams, type StaticSpec } from "./calibration-samples.ts";
 import type { Compressed, JobEnvironment } from "./job-environment.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";

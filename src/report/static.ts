@@ -1,6 +1,5 @@
-import type { SensitivityFacts, StaticEvidence, TrialFacts } from "../facts.ts";
+import type { SensitivityFacts, StaticEvidence, TrialFacts } from "../core/facts.ts";
 import { type Content, html, type Markup } from "./markup.ts";
-import type { Report } from "./report.ts";
 import {
   bytes,
   byteUnit,
@@ -14,8 +13,9 @@ import {
   shortened,
   significant,
   table,
-} from "./report-parts.ts";
-import type { DrawChart } from "./report-plots.ts";
+} from "./parts.ts";
+import type { DrawChart } from "./plots.ts";
+import type { Report } from "./report.ts";
 
 /** What static quantization has found out: its ranges, its corrections, which layers suffer, and what accuracy control made of that. */
 export function staticEvidence(report: Report, draw: DrawChart): Content {

@@ -1,7 +1,7 @@
-import type { NodeNote } from "../facts.ts";
+import type { NodeNote } from "../core/facts.ts";
 import { type Content, html, type Markup } from "./markup.ts";
+import { count, decibels, details, plural, section, shortened, table } from "./parts.ts";
 import type { Report } from "./report.ts";
-import { count, decibels, details, plural, section, shortened, table } from "./report-parts.ts";
 
 /** What became of every node, and why; above all, what stayed float. */
 

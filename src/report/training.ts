@@ -1,6 +1,5 @@
-import type { EpochFacts, TrainingMetrics } from "../facts.ts";
+import type { EpochFacts, TrainingMetrics } from "../core/facts.ts";
 import { type Content, html, type Markup } from "./markup.ts";
-import type { Report } from "./report.ts";
 import {
   bytes,
   count,
@@ -13,8 +12,9 @@ import {
   shortened,
   significant,
   table,
-} from "./report-parts.ts";
-import { countingTicks, type DrawChart } from "./report-plots.ts";
+} from "./parts.ts";
+import { countingTicks, type DrawChart } from "./plots.ts";
+import type { Report } from "./report.ts";
 
 /** How training went: curves, and teacher, student before, student after and baseline side by side. Nothing for other jobs. */
 export function training(report: Report, draw: DrawChart): Content {

@@ -7,9 +7,9 @@ import type {
   ModelFacts,
   QuantizePlan,
 } from "../core/index.ts";
-import type { FieldError, ProblemCode } from "./errors.ts";
-import type { FinishedStep, Progress } from "./jobs/job.ts";
-import type { JobSpec } from "./jobs/spec.ts";
+import type { FieldError, ProblemCode } from "../service/errors.ts";
+import type { FinishedStep, Progress } from "../service/jobs/job.ts";
+import type { JobSpec } from "../service/jobs/spec.ts";
 
 /**
  * The work that runs in a child process because it loads the native runtime, or parses hostile files, or blocks.

@@ -1,6 +1,6 @@
-import type { JobMetrics, LayerError, ModelFacts, StaticEvidence, ValuePlan, WeightPlan } from "../facts.ts";
-import type { Note } from "../passes/pass.ts";
-import type { Evaluation } from "./evaluate.ts";
+import type { Evaluation } from "../core/evaluate/evaluate.ts";
+import type { JobMetrics, LayerError, ModelFacts, StaticEvidence, ValuePlan, WeightPlan } from "../core/facts.ts";
+import type { Note } from "../core/passes/pass.ts";
 
 /** What was asked for, with every default filled in. */
 export interface ReportedJob {

@@ -1,6 +1,6 @@
 import { tmpdir } from "node:os";
 import type { Logger } from "pino";
-import { TaskError, type TaskRunner, type Tasks } from "../src/service/tasks.ts";
+import { TaskError, type TaskRunner, type Tasks } from "./protocol.ts";
 import { createReaper } from "./reaper.ts";
 import { startTaskProcess, type TaskProcess } from "./task-process.ts";
 

@@ -1,6 +1,6 @@
-import { CoreError } from "../src/core/index.ts";
-import { ServiceError } from "../src/service/errors.ts";
-import { TaskError, type TaskFailure, type TaskLimits } from "../src/service/tasks.ts";
+import { CoreError } from "../core/index.ts";
+import { ServiceError } from "../service/errors.ts";
+import { TaskError, type TaskFailure, type TaskLimits } from "./protocol.ts";
 
 /** The two ways for work to fail, an error or the end of its process, and what they mean to who asked for it. */
 

@@ -1,6 +1,6 @@
 import { type Content, html } from "./markup.ts";
+import { bytes, count, decibels, duration, metricFormat, percent, ratio, section, table } from "./parts.ts";
 import type { Report, ReportedStep } from "./report.ts";
-import { bytes, count, decibels, duration, metricFormat, percent, ratio, section, table } from "./report-parts.ts";
 
 /** What each step of a pipeline was worth, one row each, and all of them together. Nothing for other jobs. */
 export function pipelineSteps({ steps, metrics, models }: Report): Content {

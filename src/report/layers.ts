@@ -1,8 +1,8 @@
-import type { LayerError } from "../facts.ts";
+import type { LayerError } from "../core/facts.ts";
 import { type Content, html } from "./markup.ts";
+import { decibels, details, plural, section, shortened, table } from "./parts.ts";
+import { countingTicks, type DrawChart } from "./plots.ts";
 import type { Report } from "./report.ts";
-import { decibels, details, plural, section, shortened, table } from "./report-parts.ts";
-import { countingTicks, type DrawChart } from "./report-plots.ts";
 
 /** Layers that are pointed out. */
 const WORST = 3;

@@ -1,9 +1,8 @@
-import type { ModelFacts } from "../facts.ts";
+import type { ModelFacts } from "../core/facts.ts";
+import { latencyChart, sizeChart } from "./charts.ts";
+import { layerErrors } from "./layers.ts";
 import { type Content, html, type Markup } from "./markup.ts";
-import type { Report } from "./report.ts";
-import { latencyChart, sizeChart } from "./report-charts.ts";
-import { layerErrors } from "./report-layers.ts";
-import { nodeSection } from "./report-nodes.ts";
+import { nodeSection } from "./nodes.ts";
 import {
   bytes,
   cosine,
@@ -20,13 +19,14 @@ import {
   sidesOf,
   significant,
   table,
-} from "./report-parts.ts";
-import { type DrawChart, loadCharts } from "./report-plots.ts";
-import { REPORT_POLICY, REPORT_SCRIPT } from "./report-script.ts";
-import { staticEvidence } from "./report-static.ts";
-import { pipelineSteps } from "./report-steps.ts";
-import { REPORT_STYLE } from "./report-style.ts";
-import { training } from "./report-training.ts";
+} from "./parts.ts";
+import { type DrawChart, loadCharts } from "./plots.ts";
+import type { Report } from "./report.ts";
+import { REPORT_POLICY, REPORT_SCRIPT } from "./script.ts";
+import { staticEvidence } from "./static.ts";
+import { pipelineSteps } from "./steps.ts";
+import { REPORT_STYLE } from "./style.ts";
+import { training } from "./training.ts";
 
 /**
  * The report as one page that needs nothing else: no network, no fonts, and a script only to sort tables. All text of users and models is

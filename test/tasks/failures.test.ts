@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { CoreError } from "../../src/core/index.ts";
 import { ServiceError } from "../../src/service/errors.ts";
-import { TaskError } from "../../src/service/tasks.ts";
-import { type Exit, failureOfError, failureOfExit } from "../../workers/failures.ts";
+import { type Exit, failureOfError, failureOfExit } from "../../src/tasks/failures.ts";
+import { TaskError } from "../../src/tasks/protocol.ts";
 
 const LIMITS = { timeoutMs: 90_000, memoryBytes: 512 * 2 ** 20 };
 const NOTHING: Exit = { code: null, signal: null, killedFor: undefined, stderr: "", kernelOomKill: false };

@@ -1,9 +1,9 @@
-import type { ModelFacts } from "../facts.ts";
-import { DTYPES, type DType } from "../onnx/dtype.ts";
+import type { ModelFacts } from "../core/facts.ts";
+import { DTYPES, type DType } from "../core/onnx/dtype.ts";
 import type { Markup } from "./markup.ts";
+import { bytes, byteUnit, duration, percent, plural, ratio, sidesOf } from "./parts.ts";
+import type { DrawChart } from "./plots.ts";
 import type { Report } from "./report.ts";
-import { bytes, byteUnit, duration, percent, plural, ratio, sidesOf } from "./report-parts.ts";
-import type { DrawChart } from "./report-plots.ts";
 
 /** What every job has to show: how large the two models are, and how long they take. */
 

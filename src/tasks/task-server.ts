@@ -1,5 +1,5 @@
-import type { TaskFailure, TaskKind, TaskNews, Tasks } from "../src/service/tasks.ts";
 import { failureOfError } from "./failures.ts";
+import type { TaskFailure, TaskKind, TaskNews, Tasks } from "./protocol.ts";
 
 export interface TaskContext {
   /** Fires when the work is to stop. */

@@ -1,5 +1,5 @@
+import { METRICS, type MetricName } from "../core/evaluate/metrics.ts";
 import { type Content, html, type Markup } from "./markup.ts";
-import { METRICS, type MetricName } from "./metrics.ts";
 import type { Report } from "./report.ts";
 
 /** What the sections of the report are made of. */

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { describe, it } from "node:test";
-import { html } from "../../../src/core/evaluate/markup.ts";
-import { renderReport } from "../../../src/core/evaluate/report-html.ts";
-import type { Note } from "../../../src/core/passes/pass.ts";
-import { outputFixture } from "../../support/metrics.ts";
-import { nodeName, type ReportFixture, reportFixture, staticReportFixture } from "../../support/report-fixtures.ts";
+import type { Note } from "../../src/core/passes/pass.ts";
+import { renderReport } from "../../src/report/html.ts";
+import { html } from "../../src/report/markup.ts";
+import { outputFixture } from "../support/metrics.ts";
+import { nodeName, type ReportFixture, reportFixture, staticReportFixture } from "../support/report-fixtures.ts";
 
 const skipped = (i: number): Note => ({
   outcome: "skipped",

@@ -3,10 +3,10 @@ import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { stripVTControlCharacters } from "node:util";
 import type { Logger } from "pino";
-import { TaskError, type TaskFailure, type TaskLimits, type TaskNews } from "../src/service/tasks.ts";
 import { ENVIRONMENT } from "./environment.ts";
 import { type Exit, failureOfExit } from "./failures.ts";
 import { kernelOomKills, MEMORY_POLL_MS, residentBytes } from "./process-memory.ts";
+import { TaskError, type TaskFailure, type TaskLimits, type TaskNews } from "./protocol.ts";
 import type { Reaper } from "./reaper.ts";
 import type { ChildMessage, TaskMessage } from "./task-server.ts";
 
