@@ -52,6 +52,12 @@ export const WARNINGS = {
     cause: "A small dataset, or a small `samples`.",
     remedy: "Give more samples: 100 to 500 calibrate well, 1000 tell accuracies apart that differ by 1 %.",
   },
+  drop_within_noise: {
+    meaning:
+      "The metric differs by less than the samples can tell: the 95 % interval of the drop contains 0. Value: the drop, negative for a gain.",
+    cause: "Few samples, or two models that are equally good.",
+    remedy: "Evaluate on more samples; the interval shrinks with the square root of their number.",
+  },
   outputs_not_compared: {
     meaning: "Outputs that are not tensors of numbers were not fetched and not compared. Value: how many.",
     cause: "Maps of a ZipMap (scikit-learn, LightGBM, XGBoost), sequences, optionals, strings.",

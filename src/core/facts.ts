@@ -188,6 +188,10 @@ export interface OutputFidelity {
    * are not class scores.
    */
   readonly top1_agreement: number | null;
+  /** At 95 %, over runs; null when identical, and for a single run. */
+  readonly sqnr_interval_db: readonly [number, number] | null;
+  /** At 95 %; null where there is no agreement, and where a single run has several positions. */
+  readonly top1_agreement_interval: readonly [number, number] | null;
   /** Elements that are NaN or infinite in one model and not in the other; as errors they count as if the compressed model had said 0. */
   readonly non_finite: number;
   /** Runs in which the output had another shape, which cannot be compared (boxes after a threshold). */
@@ -341,6 +345,10 @@ export interface JobMetrics {
     readonly after: number;
     readonly drop: number;
     readonly samples: number;
+    /** Of `drop`, at 95 %, on the same samples in both models; null for a single sample. A smaller drop may be chance. */
+    readonly interval: readonly [number, number] | null;
+    readonly before_interval: readonly [number, number] | null;
+    readonly after_interval: readonly [number, number] | null;
   } | null;
   readonly latency: {
     readonly before: Timing;

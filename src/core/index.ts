@@ -33,7 +33,7 @@ export { type Derivation, deriveStudent, parameterCount } from "./distill/studen
 export { CoreError, type CoreErrorCode, checkCancelled } from "./errors.ts";
 export { BrokenModel } from "./evaluate/comparison.ts";
 export { completeNotes, coverageWarnings } from "./evaluate/coverage.ts";
-export { evaluateModels, evaluationInputs, type MeasurePeak } from "./evaluate/evaluate.ts";
+export { evaluateModels, evaluationInputs, MAX_EVALUATED_SAMPLES, type MeasurePeak } from "./evaluate/evaluate.ts";
 export { listLayers } from "./evaluate/layer-facts.ts";
 export { defaultMetric, METRIC_NAMES, METRICS, type MetricName, scoreOf } from "./evaluate/metrics.ts";
 export { inspectModel } from "./evaluate/model-facts.ts";

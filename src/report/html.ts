@@ -209,11 +209,13 @@ the same largest score, or of equal integers.</p>`,
       ],
       outputs.map((output) => [
         html`<code>${output.name}</code>`,
-        decibels(output.sqnr_db),
+        within(decibels(output.sqnr_db), output.sqnr_interval_db, decibels),
         cosine(output.cosine),
         significant(output.max_abs_error),
         significant(output.mean_abs_error),
-        output.top1_agreement === null ? "–" : percent(output.top1_agreement),
+        output.top1_agreement === null
+          ? "–"
+          : within(percent(output.top1_agreement), output.top1_agreement_interval, percent),
         ...(hasBroken ? [output.non_finite, output.shape_mismatches] : []),
       ]),
     ),
@@ -228,9 +230,23 @@ function accuracy(report: Report): Content {
     "Accuracy against the labels",
     table(
       ["Metric", ...headings(report), "Drop", "Samples"],
-      [[accuracy.metric, format(accuracy.before), format(accuracy.after), format(accuracy.drop), accuracy.samples]],
+      [
+        [
+          accuracy.metric,
+          within(format(accuracy.before), accuracy.before_interval, format),
+          within(format(accuracy.after), accuracy.after_interval, format),
+          within(format(accuracy.drop), accuracy.interval, format),
+          accuracy.samples,
+        ],
+      ],
     ),
+    html`<p class="muted">In brackets: confidence intervals at 95 %. That of the drop is of the same samples in both models.</p>`,
   );
+}
+
+/** A number, and between which it lies. */
+function within(value: string, interval: readonly [number, number] | null, format: (end: number) => string): string {
+  return interval ? `${value} (${format(interval[0])} … ${format(interval[1])})` : value;
 }
 
 function weights(report: Report): Markup {

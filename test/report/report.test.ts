@@ -4,7 +4,7 @@ import { describe, it } from "node:test";
 import type { Note } from "../../src/core/passes/pass.ts";
 import { renderReport } from "../../src/report/html.ts";
 import { html } from "../../src/report/markup.ts";
-import { outputFixture } from "../support/metrics.ts";
+import { accuracyFixture, outputFixture } from "../support/metrics.ts";
 import { nodeName, type ReportFixture, reportFixture, staticReportFixture } from "../support/report-fixtures.ts";
 
 const skipped = (i: number): Note => ({
@@ -59,7 +59,7 @@ describe("renderReport", () => {
   it("shows what was measured", async () => {
     const html = await page({
       metrics: {
-        accuracy: { metric: "top1", before: 0.9912, after: 0.99, drop: 0.0012, samples: 1000 },
+        accuracy: accuracyFixture({ before: 0.9912, after: 0.99, drop: 0.0012, samples: 1000 }),
         acceptance: [{ name: "min_speedup", limit: 1.5, value: 2, ok: true }],
       },
       notes: [{ ...skipped(1), outcome: "changed" }, skipped(2)],

@@ -461,6 +461,11 @@ export interface components {
             drop: number;
             /** Format: int64 */
             samples: number;
+            /** @description Of `drop`, on the same samples in both models: Agresti and Min's for shares of samples, else by bootstrap. A smaller drop may be chance. */
+            interval: components["schemas"]["Interval"] | null;
+            /** @description Wilson's for shares of samples, else by bootstrap. */
+            before_interval: components["schemas"]["Interval"] | null;
+            after_interval: components["schemas"]["Interval"] | null;
         };
         /** @description For `.npy`: the array has no name, and is for this model input. The kind may be left out. */
         ArraySpec: {
@@ -1169,10 +1174,10 @@ export interface components {
              */
             dataset_id: string | null;
             /**
-             * Format: int64
-             * @default 256
+             * @description Null takes all there are, up to 10,000 and to a minute of the slower model.
+             * @default null
              */
-            samples: number;
+            samples: number | null;
             /**
              * @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at.
              * @default null
@@ -1975,10 +1980,10 @@ export interface components {
              */
             dataset_id?: string | null;
             /**
-             * Format: int64
-             * @default 256
+             * @description Null takes all there are, up to 10,000 and to a minute of the slower model.
+             * @default null
              */
-            samples?: number;
+            samples?: number | null;
             /**
              * @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at.
              * @default null
@@ -2152,6 +2157,11 @@ export interface components {
             /** @description One for each channel, in the order of `color`; 1 unless given. */
             std?: number[];
         };
+        /** @description Lower and upper end of a confidence interval at 95 %. */
+        Interval: [
+            number,
+            number
+        ];
         Job: components["schemas"]["QuantizeJob"] | components["schemas"]["DistillJob"] | components["schemas"]["PipelineJob"];
         /** @description What a webhook says; ask for the job to know more. */
         JobEnded: {
@@ -2706,6 +2716,9 @@ export interface components {
             mean_abs_error: number;
             /** @description Share of positions with the same argmax over the last axis; of integer outputs, share of equal elements. Null for outputs that are not class scores. */
             top1_agreement: number | null;
+            /** @description Of `sqnr_db`, over runs; null when identical. */
+            sqnr_interval_db: components["schemas"]["Interval"] | null;
+            top1_agreement_interval: components["schemas"]["Interval"] | null;
             /**
              * Format: int64
              * @description Elements that are NaN or infinite in only one of the two models.
@@ -3129,7 +3142,7 @@ export interface components {
         /** @description What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is. */
         ResultWarning: {
             /** @enum {string} */
-            code: "slower_than_original" | "larger_than_original" | "shapes_differ" | "nothing_quantized" | "already_quantized" | "low_fidelity" | "few_samples" | "outputs_not_compared" | "unused_fields" | "unused_dims" | "labels_not_used" | "labels_converted" | "labels_ignored" | "float16_range" | "non_finite_data" | "layer_errors_incomplete";
+            code: "slower_than_original" | "larger_than_original" | "shapes_differ" | "nothing_quantized" | "already_quantized" | "low_fidelity" | "few_samples" | "drop_within_noise" | "outputs_not_compared" | "unused_fields" | "unused_dims" | "labels_not_used" | "labels_converted" | "labels_ignored" | "float16_range" | "non_finite_data" | "layer_errors_incomplete";
             message: string;
             value: number;
         };
@@ -5331,6 +5344,14 @@ export interface operations {
                      *                 "max_abs_error": 0.21,
                      *                 "mean_abs_error": 0.0004,
                      *                 "top1_agreement": 0.994,
+                     *                 "sqnr_interval_db": [
+                     *                   23.8,
+                     *                   24.5
+                     *                 ],
+                     *                 "top1_agreement_interval": [
+                     *                   0.988,
+                     *                   0.998
+                     *                 ],
                      *                 "non_finite": 0,
                      *                 "shape_mismatches": 0
                      *               }

@@ -10,8 +10,24 @@ export function outputFixture(part: Partial<OutputFidelity> = {}): OutputFidelit
     max_abs_error: 0.02,
     mean_abs_error: 0.003,
     top1_agreement: 0.99,
+    sqnr_interval_db: [30.9, 31.9],
+    top1_agreement_interval: [0.981, 0.995],
     non_finite: 0,
     shape_mismatches: 0,
+    ...part,
+  };
+}
+
+export function accuracyFixture(part: Partial<NonNullable<JobMetrics["accuracy"]>> = {}): JobMetrics["accuracy"] {
+  return {
+    metric: "top1",
+    before: 0.9,
+    after: 0.88,
+    drop: 0.02,
+    samples: 100,
+    interval: [-0.01, 0.05],
+    before_interval: [0.826, 0.945],
+    after_interval: [0.802, 0.93],
     ...part,
   };
 }

@@ -3,7 +3,7 @@ import type { JobMetrics, LayerError, StaticEvidence } from "../../src/core/fact
 import type { Note } from "../../src/core/passes/pass.ts";
 import { buildReport, type Report } from "../../src/report/report.ts";
 import { uniformSource } from "./graphs.ts";
-import { metricsFixture, modelFactsFixture } from "./metrics.ts";
+import { accuracyFixture, metricsFixture, modelFactsFixture } from "./metrics.ts";
 
 /** Reports as they might be, for tests of the page. */
 
@@ -121,7 +121,10 @@ export function staticReportFixture(layers = 52): Report {
     },
     metrics: {
       size: { before_bytes: 13_964_000, after_bytes: 5_810_000, ratio: 5_810_000 / 13_964_000 },
-      accuracy: { metric: "top1", before: 0.7188, after: 0.7124, drop: 0.0064, samples: 5000 },
+      accuracy: accuracyFixture({
+        ...{ before: 0.7188, after: 0.7124, drop: 0.0064, samples: 5000, interval: [0.002, 0.011] },
+        ...{ before_interval: [0.706, 0.731], after_interval: [0.7, 0.725] },
+      }),
       latency: {
         before: { p50_ms: 21.6, p90_ms: 22.4, mean_ms: 21.9 },
         after: { p50_ms: 10.2, p90_ms: 10.7, mean_ms: 10.6 },

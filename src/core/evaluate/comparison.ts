@@ -1,11 +1,20 @@
 import type { Batch } from "../data/dataset.ts";
 import { feedsFor } from "../data/fit.ts";
 import { CoreError } from "../errors.ts";
-import type { JobMetrics, OutputFidelity } from "../facts.ts";
+import type { JobMetrics, OutputFidelity, ValueFacts } from "../facts.ts";
 import { type Tensor, tensor, withoutUnitAxes } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { type Faults, FidelityMeter, isComparable } from "./fidelity.ts";
-import { countedValue, defaultMetric, METRICS, type MetricName, outputFor, scoreOf } from "./metrics.ts";
+import { bootstrap, type Interval, pairedDifference, wilson } from "./intervals.ts";
+import {
+  countedValue,
+  defaultMetric,
+  METRICS,
+  type MetricName,
+  outputFor,
+  type SampledMeter,
+  scoreOf,
+} from "./metrics.ts";
 
 export type Feeds = Readonly<Record<string, Tensor>>;
 
@@ -86,6 +95,8 @@ export interface Inputs {
 
 /** What the runs of both models have shown. */
 export interface Comparison {
+  /** Samples that were run: fewer than there are when time ran out. */
+  readonly samples: number;
   readonly outputs: readonly OutputFidelity[];
   /** By the names of outputs. */
   readonly faults: ReadonlyMap<string, Faults>;
@@ -107,46 +118,113 @@ export interface CompareOptions {
   readonly ignoreLabel: number | null;
   /** All outputs, by their names, unless given. */
   readonly pairs?: readonly OutputPair[] | undefined;
+  /** No batch begins when one of the models has run for so long; the first one always does. */
+  readonly maxMs?: number | undefined;
   readonly onSamples: (samples: number) => void;
   readonly signal: AbortSignal | undefined;
 }
 
+/** A model that is held against the original. */
+export interface Challenger {
+  readonly session: Session;
+  /** All outputs, by their names, unless given. */
+  readonly pairs?: readonly OutputPair[] | undefined;
+  /** What an error means that comes of running it. What is answered is thrown; undefined leaves the model out from then on. */
+  readonly onFailure: (error: unknown) => unknown;
+}
+
 /** Runs both models on every batch. */
 export async function compare(pair: Pair, inputs: Inputs, options: CompareOptions): Promise<Comparison> {
-  const { metric, ignoreLabel, signal, onSamples } = options;
-  const nameAfter = options.pairs && new Map(options.pairs.map(({ before, after }) => [before, after]));
-  const outputs = pair.before.outputs.filter((output) => isComparable(output) && (nameAfter?.has(output.name) ?? true));
-  const meters = outputs.map((output) => new FidelityMeter(output, outputs.length === 1));
-  let accuracy: AccuracyMeter | undefined;
-  let firstFeeds: Comparison["firstFeeds"] | undefined;
+  const challenger = { session: pair.after, pairs: options.pairs, onFailure: (error: unknown) => brokenModel(error) };
+  const [comparison] = await compareAll(pair.before, [challenger], inputs, options);
+  return comparison!;
+}
+
+/** Runs the original and all challengers on every batch. What was left out on the way has no comparison. */
+export async function compareAll(
+  original: Session,
+  challengers: readonly Challenger[],
+  inputs: Inputs,
+  options: Omit<CompareOptions, "pairs">,
+): Promise<readonly (Comparison | undefined)[]> {
+  const { maxMs = Number.POSITIVE_INFINITY, signal, onSamples } = options;
+  const trials = challengers.map((challenger) => new Trial(original, challenger, options));
+  const clock = new Map<Session, number>();
+  const timed = async <T>(session: Session, work: () => Promise<T>): Promise<T> => {
+    const start = performance.now();
+    const result = await work();
+    clock.set(session, (clock.get(session) ?? 0) + performance.now() - start);
+    return result;
+  };
   let done = 0;
   for await (const batch of inputs.batches()) {
-    const feeds = {
-      before: feedsFor(pair.before.inputs, batch.feeds),
-      after: feedsFor(pair.after.inputs, batch.feeds),
-    };
-    const before = await runOriginal(pair.before, feeds.before, inputs.kind, signal);
-    const results = await pair.after.run(feeds.after, undefined, signal).catch((error) => {
-      throw brokenModel(error);
-    });
-    const after = nameAfter ? renamed(results, nameAfter, before) : results;
-    for (const [i, { name }] of outputs.entries()) {
-      const candidate = after[name];
-      if (!candidate) throw new CoreError("internal", `The compressed model has lost the output "${name}".`, name);
-      meters[i]!.add(before[name]!, candidate);
+    if (done > 0 && Math.max(...clock.values()) >= maxMs) break;
+    const feeds = feedsFor(original.inputs, batch.feeds);
+    const before = await timed(original, () => runOriginal(original, feeds, inputs.kind, signal));
+    for (const trial of trials) {
+      if (!trial.failed) await timed(trial.challenger.session, () => trial.add(batch, feeds, before, signal));
     }
-    if (!firstFeeds) accuracy = batch.labels && accuracyMeter(metric, before, batch.labels, ignoreLabel);
-    if (accuracy && batch.labels) accuracy.add(before, after, batch.labels);
-    firstFeeds ??= feeds;
     done += batch.count;
     onSamples(done);
   }
-  return {
-    outputs: meters.map((meter) => meter.result()),
-    faults: new Map(outputs.map(({ name }, i) => [name, meters[i]!.faults()])),
-    accuracy: accuracy?.result(done) ?? null,
-    firstFeeds: firstFeeds!,
-  };
+  return trials.map((trial) => (trial.failed ? undefined : trial.result(done)));
+}
+
+/** What one challenger has shown so far. */
+class Trial {
+  readonly challenger: Challenger;
+  failed = false;
+  readonly #options: Omit<CompareOptions, "pairs">;
+  readonly #nameAfter: ReadonlyMap<string, string> | undefined;
+  readonly #outputs: readonly ValueFacts[];
+  readonly #meters: readonly FidelityMeter[];
+  #accuracy: AccuracyMeter | undefined;
+  #firstFeeds: Comparison["firstFeeds"] | undefined;
+
+  constructor(original: Session, challenger: Challenger, options: Omit<CompareOptions, "pairs">) {
+    const { pairs } = challenger;
+    this.challenger = challenger;
+    this.#options = options;
+    this.#nameAfter = pairs && new Map(pairs.map(({ before, after }) => [before, after]));
+    const isNamed = (output: ValueFacts) => this.#nameAfter?.has(output.name) ?? true;
+    this.#outputs = original.outputs.filter((output) => isComparable(output) && isNamed(output));
+    this.#meters = this.#outputs.map((output) => new FidelityMeter(output, this.#outputs.length === 1));
+  }
+
+  async add(batch: Batch, fedBefore: Feeds, before: Feeds, signal: AbortSignal | undefined): Promise<void> {
+    const { session, onFailure } = this.challenger;
+    const fed = feedsFor(session.inputs, batch.feeds);
+    let results: Feeds;
+    try {
+      results = await session.run(fed, undefined, signal);
+    } catch (error) {
+      const failure = onFailure(error);
+      if (failure !== undefined) throw failure;
+      this.failed = true;
+      return;
+    }
+    const after = this.#nameAfter ? renamed(results, this.#nameAfter, before) : results;
+    for (const [i, { name }] of this.#outputs.entries()) {
+      const candidate = after[name];
+      if (!candidate) throw new CoreError("internal", `The compressed model has lost the output "${name}".`, name);
+      this.#meters[i]!.add(before[name]!, candidate);
+    }
+    const { metric, ignoreLabel } = this.#options;
+    if (!this.#firstFeeds) this.#accuracy = batch.labels && accuracyMeter(metric, before, batch.labels, ignoreLabel);
+    if (this.#accuracy && batch.labels) this.#accuracy.add(before, after, batch.labels);
+    this.#firstFeeds ??= { before: fedBefore, after: fed };
+  }
+
+  /** `samples`: how many batches had, all together. */
+  result(samples: number): Comparison {
+    return {
+      samples,
+      outputs: this.#meters.map((meter) => meter.result()),
+      faults: new Map(this.#outputs.map(({ name }, i) => [name, this.#meters[i]!.faults()])),
+      accuracy: this.#accuracy?.result(samples) ?? null,
+      firstFeeds: this.#firstFeeds!,
+    };
+  }
 }
 
 /** Results under the names that they have in the original, and in its shapes where only axes of one differ, as losses pair them. */
@@ -210,9 +288,49 @@ function accuracyMeter(
     },
     result(samples) {
       const values = { before: countedValue(before), after: countedValue(after) };
-      return { metric, ...values, drop: scoreOf(metric, values.before) - scoreOf(metric, values.after), samples };
+      const drop = scoreOf(metric, values.before) - scoreOf(metric, values.after);
+      return {
+        metric,
+        ...values,
+        drop,
+        samples,
+        interval: dropInterval(metric, before, after) ?? null,
+        before_interval: intervalOf(before) ?? null,
+        after_interval: intervalOf(after) ?? null,
+      };
     },
   };
+}
+
+/** Of a metric, at 95 %; undefined for a single sample whose positions depend on each other. */
+function intervalOf(meter: SampledMeter): Interval | undefined {
+  const trials = independentTrials(meter);
+  if (trials) return wilson(sumOf(trials), trials.length);
+  return bootstrap(meter.samples, (weights) => meter.resampled(weights));
+}
+
+/** Of how much lower the second scores, on the same samples. */
+function dropInterval(metric: MetricName, before: SampledMeter, after: SampledMeter): Interval | undefined {
+  const [a, b] = [independentTrials(before), independentTrials(after)];
+  if (a && b) {
+    const first = a.filter((hit, i) => hit > b[i]!).length;
+    const second = a.filter((hit, i) => hit < b[i]!).length;
+    return pairedDifference(first, second, a.length);
+  }
+  const drop = (weights: Uint32Array) =>
+    scoreOf(metric, before.resampled(weights)) - scoreOf(metric, after.resampled(weights));
+  return bootstrap(before.samples, drop);
+}
+
+/** Hits, 1 or 0, of a share whose samples have one position each; undefined for other metrics, and where positions of a sample depend on each other. */
+function independentTrials({ shares }: SampledMeter): readonly number[] | undefined {
+  const counted = shares?.filter(({ positions }) => positions > 0);
+  if (!counted?.every(({ positions }) => positions === 1)) return undefined;
+  return counted.map(({ sum }) => sum);
+}
+
+function sumOf(numbers: readonly number[]): number {
+  return numbers.reduce((sum, number) => sum + number, 0);
 }
 
 /**

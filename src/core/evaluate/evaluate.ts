@@ -47,7 +47,8 @@ export interface PeakMemory {
 export type MeasurePeak = (request: PeakRequest, signal?: AbortSignal) => Promise<PeakMemory>;
 
 export interface EvaluationSpec {
-  readonly samples: number;
+  /** Null: all there are, up to `MAX_EVALUATED_SAMPLES`, for as long as the slower model has run for less than `MAX_COMPARED_MS`. */
+  readonly samples: number | null;
   /** Null: `top1` for integer labels, `mse` for others, where they fit an output; else none. */
   readonly metric: MetricName | null;
   /** The label of what has none: it does not count. */
@@ -122,6 +123,11 @@ export interface Evaluation {
   readonly timingsMs: Readonly<Record<string, number>>;
 }
 
+/** Unless a number is asked for: so many samples at most, */
+export const MAX_EVALUATED_SAMPLES = 10_000;
+/** and no more when the slower model has run for so long. */
+const MAX_COMPARED_MS = 60_000;
+
 /** Runs on synthetic input: each is another draw of the same noise, so a few say as much as many. */
 const MAX_SYNTHETIC_RUNS = 16;
 /** Runs whose memory is measured: the first one allocates, the second shows whether that was all. */
@@ -186,6 +192,7 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
         metric: spec.metric,
         ignoreLabel: spec.ignore_label ?? null,
         pairs: options.pairs,
+        maxMs: spec.samples === null ? MAX_COMPARED_MS : undefined,
         signal,
         onSamples: (samples) =>
           onProgress?.(
@@ -267,14 +274,14 @@ export async function evaluationInputs(
     const { dataset, kind } = data;
     const fit = checkDatasetFits(dataset.facts, original.inputs);
     const batchSize = fit.batchSize ?? Math.min(wanted, dataset.facts.samples);
-    const available = Math.min(spec.samples, dataset.facts.samples);
+    const available = Math.min(spec.samples ?? MAX_EVALUATED_SAMPLES, dataset.facts.samples);
     // A model that takes exactly k samples gets whole batches only, and at least one.
     const samples = fit.batchSize === null ? available : Math.max(1, Math.floor(available / batchSize)) * batchSize;
     return { kind, batchSize, samples, batches: () => dataset.batches({ batchSize, limit: samples, signal }) };
   }
   const synthetic = await findSyntheticInputs(original, { dims: spec.dims, seed, signal });
   const batchSize = synthetic.batchSize ?? wanted;
-  const runs = Math.min(MAX_SYNTHETIC_RUNS, Math.ceil(spec.samples / batchSize));
+  const runs = Math.min(MAX_SYNTHETIC_RUNS, Math.ceil((spec.samples ?? MAX_EVALUATED_SAMPLES) / batchSize));
   return {
     kind: "synthetic",
     batchSize,
@@ -359,13 +366,13 @@ function interfaceOf({ before, after }: Pair): Pick<Seen, "inputs" | "outputs"> 
   return { inputs: new Set([...before.inputs, ...after.inputs].map(({ name }) => name)), outputs: before.outputs };
 }
 
-function warningsOf(options: EvaluateOptions, inputs: Inputs, { outputs }: Comparison, seen: Seen): Warning[] {
+function warningsOf(options: EvaluateOptions, inputs: Inputs, comparison: Comparison, seen: Seen): Warning[] {
   const { data, remedies, spec } = options;
   return [
     ...(options.warnings ?? []),
     ...seen.late,
-    ...(remedies ? fidelityWarnings(seen.outputs, outputs, inputs.kind, seen.layerErrors, remedies) : []),
-    ...comparisonWarnings(seen.outputs, outputs, { samples: inputs.samples, data: inputs.kind }),
+    ...(remedies ? fidelityWarnings(seen.outputs, comparison.outputs, inputs.kind, seen.layerErrors, remedies) : []),
+    ...comparisonWarnings(seen.outputs, comparison, { samples: comparison.samples, data: inputs.kind }),
     ...(data ? unusedWarnings(data.dataset.facts, seen.inputs, Object.keys(spec.dims)) : []),
   ];
 }
@@ -394,7 +401,7 @@ function metricsOf(
   };
   return {
     size: sizes,
-    fidelity: { samples: inputs.samples, data: inputs.kind, outputs: comparison.outputs },
+    fidelity: { samples: comparison.samples, data: inputs.kind, outputs: comparison.outputs },
     accuracy: comparison.accuracy,
     latency: speeds,
     memory: {

@@ -1,6 +1,7 @@
 import type { OutputFidelity, ValueFacts } from "../facts.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import { type ArrayDType, arrayOf, floatsOf, hasArray, type Tensor } from "../onnx/tensor.ts";
+import { bootstrap, type Interval, wilson } from "./intervals.ts";
 
 /** Sums are kept in float64, whatever the outputs' dtype. */
 type Values = Float32Array | Float64Array;
@@ -47,6 +48,8 @@ export class FidelityMeter {
   #agreement: "argmax" | "equality" | "none" | undefined;
   #agreeing = 0;
   #positions = 0;
+  /** Of each run, for intervals. */
+  readonly #runs: RunSums[] = [];
 
   constructor(output: ValueFacts, isOnlyOutput: boolean) {
     this.#output = output;
@@ -63,12 +66,20 @@ export class FidelityMeter {
     const x = valuesOf(reference);
     const y = valuesOf(candidate);
     this.#agreement ??= agreementOf(this.#output, reference, x, this.#isOnlyOutput);
-    this.#addErrors(x, y);
-    if (this.#agreement === "equality") this.#addAgreement(x, y, 1);
-    if (this.#agreement === "argmax") this.#addAgreement(x, y, reference.dims.at(-1)!);
+    const width = this.#agreement === "argmax" ? reference.dims.at(-1)! : 1;
+    const positions = this.#agreement === "none" ? 0 : x.length / width;
+    const agreeing = this.#agreement === "none" ? 0 : countAgreement(x, y, width);
+    this.#agreeing += agreeing;
+    this.#positions += positions;
+    this.#runs.push({
+      ...this.#addErrors(x, y),
+      agreeing,
+      positions,
+      isOneEach: positions === reference.dims[0],
+    });
   }
 
-  #addErrors(x: Values, y: Values): void {
+  #addErrors(x: Values, y: Values): Pick<RunSums, "signal" | "noise"> {
     let signal = 0;
     let candidateSignal = 0;
     let product = 0;
@@ -101,15 +112,36 @@ export class FidelityMeter {
     this.#absError += absError;
     this.#maxAbsError = maxAbsError;
     this.#elements += x.length;
+    return { signal, noise };
   }
 
-  #addAgreement(x: Values, y: Values, width: number): void {
-    const positions = x.length / width;
-    for (let row = 0; row < positions; row++) {
-      const same = width === 1 ? x[row] === y[row] : argmax(x, row * width, width) === argmax(y, row * width, width);
-      if (same) this.#agreeing++;
-    }
-    this.#positions += positions;
+  /** Of the signal to noise ratio, over runs: null for one run, and where most choices of runs have no noise. */
+  #sqnrInterval(): Interval | null {
+    const runs = this.#runs;
+    const interval = bootstrap(runs.length, (weights) => {
+      let [signal, noise] = [0, 0];
+      for (let i = 0; i < runs.length; i++) {
+        signal += weights[i]! * runs[i]!.signal;
+        noise += weights[i]! * runs[i]!.noise;
+      }
+      return Math.max(MIN_SQNR_DB, 10 * Math.log10(signal / noise));
+    });
+    return interval?.every(Number.isFinite) ? interval : null;
+  }
+
+  #agreementInterval(): Interval | null {
+    if (this.#positions === 0) return null;
+    const runs = this.#runs;
+    if (runs.every(({ isOneEach }) => isOneEach)) return wilson(this.#agreeing, this.#positions);
+    const interval = bootstrap(runs.length, (weights) => {
+      let [agreeing, positions] = [0, 0];
+      for (let i = 0; i < runs.length; i++) {
+        agreeing += weights[i]! * runs[i]!.agreeing;
+        positions += weights[i]! * runs[i]!.positions;
+      }
+      return agreeing / positions;
+    });
+    return interval ?? null;
   }
 
   faults(): Faults {
@@ -134,10 +166,32 @@ export class FidelityMeter {
       max_abs_error: this.#maxAbsError,
       mean_abs_error: this.#elements > 0 ? this.#absError / this.#elements : 0,
       top1_agreement: this.#positions > 0 ? this.#agreeing / this.#positions : null,
+      sqnr_interval_db: isSame ? null : this.#sqnrInterval(),
+      top1_agreement_interval: this.#agreementInterval(),
       non_finite: this.#nonFinite,
       shape_mismatches: this.#shapeMismatches,
     };
   }
+}
+
+/** What one run has added. */
+interface RunSums {
+  readonly signal: number;
+  readonly noise: number;
+  readonly agreeing: number;
+  readonly positions: number;
+  /** Whether there was one position for each sample: then positions are independent of each other. */
+  readonly isOneEach: boolean;
+}
+
+/** In how many rows of `width` both have their largest value at the same place; with a width of 1, how many elements are equal. */
+function countAgreement(x: Values, y: Values, width: number): number {
+  let agreeing = 0;
+  for (let row = 0; row < x.length / width; row++) {
+    const same = width === 1 ? x[row] === y[row] : argmax(x, row * width, width) === argmax(y, row * width, width);
+    if (same) agreeing++;
+  }
+  return agreeing;
 }
 
 /** Elements as float32 or float64 numbers; 64-bit integers lose what float64 cannot hold. */

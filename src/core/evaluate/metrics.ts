@@ -1,14 +1,23 @@
 import { CoreError } from "../errors.ts";
-import { type Meter, meanMeter, type Share } from "../meter.ts";
+import type { Meter, Share } from "../meter.ts";
 import { DTYPES } from "../onnx/dtype.ts";
-import { type Tensor, withoutUnitAxes } from "../onnx/tensor.ts";
+import { type Tensor, tensor, withoutUnitAxes } from "../onnx/tensor.ts";
 import { valuesOf } from "./fidelity.ts";
+
+/** A metric of one model that can be taken again of any choice among the samples that it has seen, in their order. */
+export interface SampledMeter extends Meter<[output: Tensor, labels: Tensor]> {
+  readonly samples: number;
+  /** The metric with each sample counted so often as `weights` says; NaN when no position is counted. */
+  resampled(weights: ArrayLike<number>): number;
+  /** Of a share of hits: hits and positions of each sample; undefined for what is not. */
+  readonly shares: readonly Share[] | undefined;
+}
 
 interface Metric {
   /** Whether an output of these dims can be compared with such labels. */
   fits(output: Tensor, labels: Tensor): boolean;
   /** Begins to count, for one model; positions labelled `ignoreLabel` are left out. */
-  start(ignoreLabel: number | null): Meter<[output: Tensor, labels: Tensor]>;
+  start(ignoreLabel: number | null): SampledMeter;
   /** What labels are to it. */
   readonly labels: "classes" | "numbers";
   readonly better: "higher" | "lower";
@@ -23,16 +32,12 @@ interface Metric {
  * this record.
  */
 export const METRICS = {
-  top1: ofClasses((ignoreLabel) => meanMeter((scores, labels) => topHits(1, scores, labels, ignoreLabel))),
-  top5: ofClasses((ignoreLabel) => meanMeter((scores, labels) => topHits(5, scores, labels, ignoreLabel))),
+  top1: ofClasses((ignoreLabel) => shareMeter((scores, labels) => topHits(1, scores, labels, ignoreLabel))),
+  top5: ofClasses((ignoreLabel) => shareMeter((scores, labels) => topHits(5, scores, labels, ignoreLabel))),
   f1_macro: ofClasses(macroF1),
-  mse: ofNumbers((ignoreLabel) =>
-    meanMeter((output, labels) => sumOfErrors(output, labels, ignoreLabel, (error) => error * error)),
-  ),
-  mae: ofNumbers((ignoreLabel) => meanMeter((output, labels) => sumOfErrors(output, labels, ignoreLabel, Math.abs))),
-  rmse: ofNumbers((ignoreLabel) =>
-    meanMeter((output, labels) => sumOfErrors(output, labels, ignoreLabel, (error) => error * error), Math.sqrt),
-  ),
+  mse: ofNumbers((ignoreLabel) => errorMeter(ignoreLabel, (error) => error * error)),
+  mae: ofNumbers((ignoreLabel) => errorMeter(ignoreLabel, Math.abs)),
+  rmse: ofNumbers((ignoreLabel) => errorMeter(ignoreLabel, (error) => error * error, Math.sqrt)),
 } satisfies Readonly<Record<string, Metric>>;
 
 export type MetricName = keyof typeof METRICS;
@@ -68,6 +73,74 @@ function ofNumbers(start: Metric["start"]): Metric {
   };
 }
 
+// ---- meters ----------------------------------------------------------------------------------------------------------
+
+/** The samples of a batch, one by one: along the first axis, where output and labels both have it; else the batch is one. */
+function* samplesOf(output: Tensor, labels: Tensor): Generator<readonly [output: Tensor, labels: Tensor]> {
+  const count = labels.dims[0] ?? 1;
+  if (count === 1 || output.dims[0] !== count) {
+    yield [output, labels];
+    return;
+  }
+  const part = ({ dtype, dims, bytes }: Tensor, i: number) => {
+    const size = bytes.byteLength / count;
+    return tensor(dtype, [1, ...dims.slice(1)], bytes.subarray(i * size, (i + 1) * size));
+  };
+  for (let i = 0; i < count; i++) yield [part(output, i), part(labels, i)];
+}
+
+/** A mean over positions, of which samples have some each; `finish` makes the metric of it (its root, say). */
+function sampledMean(
+  share: (output: Tensor, labels: Tensor) => Share,
+  finish: (mean: number) => number = (mean) => mean,
+): SampledMeter & { readonly shares: readonly Share[] } {
+  const shares: Share[] = [];
+  let [sum, positions] = [0, 0];
+  return {
+    add(output, labels) {
+      for (const sample of samplesOf(output, labels)) {
+        const own = share(...sample);
+        shares.push(own);
+        sum += own.sum;
+        positions += own.positions;
+      }
+    },
+    get positions() {
+      return positions;
+    },
+    get value() {
+      return finish(sum / positions);
+    },
+    get samples() {
+      return shares.length;
+    },
+    resampled(weights) {
+      let [sum, positions] = [0, 0];
+      for (let i = 0; i < shares.length; i++) {
+        sum += weights[i]! * shares[i]!.sum;
+        positions += weights[i]! * shares[i]!.positions;
+      }
+      return finish(sum / positions);
+    },
+    shares,
+  };
+}
+
+/** The share of positions that are hits. */
+function shareMeter(hits: (output: Tensor, labels: Tensor) => Share): SampledMeter {
+  return sampledMean(hits);
+}
+
+/** The mean loss of the differences between an output and its labels. */
+function errorMeter(
+  ignoreLabel: number | null,
+  loss: (error: number) => number,
+  finish?: (mean: number) => number,
+): SampledMeter {
+  const meter = sampledMean((output, labels) => sumOfErrors(output, labels, ignoreLabel, loss), finish);
+  return Object.defineProperty(meter, "shares", { value: undefined }) as SampledMeter;
+}
+
 /** How many positions have their label among the `k` largest scores. */
 function topHits(k: number, output: Tensor, labels: Tensor, ignoreLabel: number | null): Share {
   let [hits, positions] = [0, 0];
@@ -88,34 +161,55 @@ function topHits(k: number, output: Tensor, labels: Tensor, ignoreLabel: number 
  * Macro F1: the mean of 2·TP / (2·TP + FP + FN) over the classes that are the label or the prediction of some position, each class with the
  * same weight. The prediction is the class of the first largest score; a position whose scores are all NaN has none.
  */
-function macroF1(ignoreLabel: number | null): ReturnType<Metric["start"]> {
-  const counts = new Map<number, { hits: number; labelled: number; predicted: number }>();
-  const countOf = (label: number) => {
-    const known = counts.get(label);
-    if (known) return known;
-    const fresh = { hits: 0, labelled: 0, predicted: 0 };
-    counts.set(label, fresh);
-    return fresh;
-  };
+function macroF1(ignoreLabel: number | null): SampledMeter {
+  /** Of each sample the classes that occur in it: class, how often both label and prediction, and how often either, counted twice. */
+  const samples: Uint32Array[] = [];
   let positions = 0;
+  const score = (weightOf: (sample: number) => number) => {
+    const counts = new Map<number, { hits: number; either: number }>();
+    for (const [sample, classes] of samples.entries()) {
+      const weight = weightOf(sample);
+      if (weight === 0) continue;
+      for (let i = 0; i < classes.length; i += 3) {
+        const known = counts.get(classes[i]!) ?? { hits: 0, either: 0 };
+        known.hits += weight * classes[i + 1]!;
+        known.either += weight * classes[i + 2]!;
+        counts.set(classes[i]!, known);
+      }
+    }
+    // 2·TP + FP + FN is how often a class was a label and how often a prediction, together.
+    let sum = 0;
+    for (const { hits, either } of counts.values()) sum += (2 * hits) / either;
+    return sum / counts.size;
+  };
   return {
     add(output, labels) {
-      for (const { label, scores } of labelledScores(output, labels, ignoreLabel)) {
-        positions++;
-        const prediction = firstLargest(scores);
-        countOf(label).labelled++;
-        if (prediction !== undefined) countOf(prediction).predicted++;
-        if (prediction === label) countOf(label).hits++;
+      for (const [own, truth] of samplesOf(output, labels)) {
+        const counts = new Map<number, [hits: number, either: number]>();
+        const count = (label: number, hits: number, either: number) => {
+          const [a, b] = counts.get(label) ?? [0, 0];
+          counts.set(label, [a + hits, b + either]);
+        };
+        for (const { label, scores } of labelledScores(own, truth, ignoreLabel)) {
+          positions++;
+          const prediction = firstLargest(scores);
+          count(label, prediction === label ? 1 : 0, 1);
+          if (prediction !== undefined) count(prediction, 0, 1);
+        }
+        samples.push(Uint32Array.from([...counts].flatMap(([label, [hits, either]]) => [label, hits, either])));
       }
     },
     get positions() {
       return positions;
     },
     get value() {
-      // 2·TP + FP + FN is how often a class was a label and how often a prediction, together.
-      const scores = [...counts.values()].map(({ hits, labelled, predicted }) => (2 * hits) / (labelled + predicted));
-      return scores.reduce((sum, score) => sum + score, 0) / scores.length;
+      return score(() => 1);
     },
+    get samples() {
+      return samples.length;
+    },
+    resampled: (weights) => score((sample) => weights[sample]!),
+    shares: undefined,
   };
 }
 

@@ -53,7 +53,10 @@ function times(ratio: number): string {
 /** What has to be known of the comparison of outputs itself. */
 export function comparisonWarnings(
   outputs: readonly ValueFacts[],
-  compared: readonly OutputFidelity[],
+  {
+    outputs: compared,
+    accuracy,
+  }: { readonly outputs: readonly OutputFidelity[]; readonly accuracy: JobMetrics["accuracy"] },
   { samples, data }: Pick<JobMetrics["fidelity"], "samples" | "data">,
 ): Warning[] {
   const strange = outputs.filter((output) => !isComparable(output));
@@ -74,7 +77,21 @@ export function comparisonWarnings(
     const message = `It was judged on ${samples} samples: numbers from fewer than ${FEW_EVALUATION_SAMPLES} may be off by much.`;
     warnings.push({ code: "few_samples", message, value: samples });
   }
-  return warnings;
+  return [...warnings, ...chanceWarnings(accuracy)];
+}
+
+/** A drop of which the samples do not tell whether it is one. */
+function chanceWarnings(accuracy: JobMetrics["accuracy"]): Warning[] {
+  if (!accuracy?.interval || accuracy.drop === 0) return [];
+  const { metric, drop, interval, samples } = accuracy;
+  const [low, high] = interval;
+  if (low > 0 || high < 0) return [];
+  const [change, to] = drop > 0 ? ["drop", "worse"] : ["gain", "better"];
+  const ends = `${low.toPrecision(3)} to ${high.toPrecision(3)}`;
+  const message =
+    `The ${change} of ${metric}, ${Math.abs(drop).toPrecision(3)}, may be chance: with 95 % confidence the drop is within ${ends}, ` +
+    `so ${samples} samples do not tell whether the result is ${to}.`;
+  return [{ code: "drop_within_noise", message, value: drop }];
 }
 
 /** `calibrated`: how many samples ranges, or the inputs of layers, were taken from. */

@@ -8,15 +8,19 @@ export interface Contestant {
   readonly feeds: Readonly<Record<string, Tensor>>;
 }
 
-export interface LatencyOptions {
-  readonly before: Contestant;
-  readonly after: Contestant;
+/** How many runs are timed, and for how long at most. */
+interface Timed {
   /** Measured runs of each. */
   readonly runs: number;
   /** No round begins after this; at least one always runs. */
   readonly maxMs?: number;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: (fraction: number) => void;
+}
+
+export interface LatencyOptions extends Timed {
+  readonly before: Contestant;
+  readonly after: Contestant;
 }
 
 export interface Latency {
@@ -34,31 +38,37 @@ const MAX_MS = 30_000;
 const WARM_UP_RUNS = 3;
 const WARM_UP_SHARE = 0.2;
 
-/**
- * Times two models in one process, in turns A B A B …, so that whatever else the machine does hits both alike. The time of a run is that
- * of the whole call, in milliseconds of wall-clock time.
- */
-export async function measureLatency(options: LatencyOptions): Promise<Latency> {
-  const { before, after, runs, maxMs = MAX_MS, signal, onProgress } = options;
-  const start = performance.now();
-  const elapsed = () => performance.now() - start;
-  for (let run = 0; run < WARM_UP_RUNS && (run === 0 || elapsed() < maxMs * WARM_UP_SHARE); run++) {
-    await timeOf(before, signal);
-    await timeOf(after, signal);
-  }
-  const samplesMs = { before: [] as number[], after: [] as number[] };
-  for (let run = 0; run < runs && (run === 0 || elapsed() < maxMs); run++) {
-    samplesMs.before.push(await timeOf(before, signal));
-    samplesMs.after.push(await timeOf(after, signal));
-    onProgress?.((run + 1) / runs);
-  }
-  const timings = { before: timingOf(samplesMs.before), after: timingOf(samplesMs.after) };
+/** Times two models against each other, as `timeInTurns` does. */
+export async function measureLatency({ before, after, ...timed }: LatencyOptions): Promise<Latency> {
+  const [first, second] = (await timeInTurns([before, after], timed)) as [readonly number[], readonly number[]];
+  const timings = { before: timingOf(first), after: timingOf(second) };
   return {
     ...timings,
     speedup: timings.before.p50_ms / timings.after.p50_ms,
-    runs: samplesMs.before.length,
-    samplesMs,
+    runs: first.length,
+    samplesMs: { before: first, after: second },
   };
+}
+
+/**
+ * Times models in one process, in turns A B C A B C …, so that whatever else the machine does hits all alike. The time of a run is that of the
+ * whole call, in milliseconds of wall-clock time. Answers every measured run of each, in order: as many of one as of another.
+ */
+export async function timeInTurns(
+  contestants: readonly Contestant[],
+  { runs, maxMs = MAX_MS, signal, onProgress }: Timed,
+): Promise<readonly (readonly number[])[]> {
+  const start = performance.now();
+  const elapsed = () => performance.now() - start;
+  for (let run = 0; run < WARM_UP_RUNS && (run === 0 || elapsed() < maxMs * WARM_UP_SHARE); run++) {
+    for (const contestant of contestants) await timeOf(contestant, signal);
+  }
+  const samplesMs = contestants.map((): number[] => []);
+  for (let run = 0; run < runs && (run === 0 || elapsed() < maxMs); run++) {
+    for (const [i, contestant] of contestants.entries()) samplesMs[i]!.push(await timeOf(contestant, signal));
+    onProgress?.((run + 1) / runs);
+  }
+  return samplesMs;
 }
 
 async function timeOf({ session, feeds }: Contestant, signal: AbortSignal | undefined): Promise<number> {

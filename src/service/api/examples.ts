@@ -299,6 +299,8 @@ export const finishedJob = {
             max_abs_error: 0.21,
             mean_abs_error: 0.0004,
             top1_agreement: 0.994,
+            sqnr_interval_db: [23.8, 24.5] as [number, number],
+            top1_agreement_interval: [0.988, 0.998] as [number, number],
             non_finite: 0,
             shape_mismatches: 0,
           },

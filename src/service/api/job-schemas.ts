@@ -96,6 +96,11 @@ const NodeNote = z
   .object({ name: z.string(), op: z.string(), code: z.string(), message: z.string() })
   .meta({ id: "NodeNote", description: "Why a node was, or was not, touched." });
 
+/** Ends of an interval. */
+const Interval = z
+  .tuple([z.number(), z.number()])
+  .meta({ id: "Interval", description: "Lower and upper end of a confidence interval at 95 %." });
+
 const OutputFidelity = z
   .object({
     name: z.string(),
@@ -111,6 +116,8 @@ const OutputFidelity = z
           "Share of positions with the same argmax over the last axis; of integer outputs, share of equal elements. " +
           "Null for outputs that are not class scores.",
       }),
+    sqnr_interval_db: Interval.nullable().meta({ description: "Of `sqnr_db`, over runs; null when identical." }),
+    top1_agreement_interval: Interval.nullable(),
     non_finite: Count.meta({ description: "Elements that are NaN or infinite in only one of the two models." }),
     shape_mismatches: Count.meta({ description: "Runs in which the output had another shape and was not compared." }),
   })
@@ -203,6 +210,14 @@ export const JobMetricsSchema = z
         after: z.number(),
         drop: z.number(),
         samples: Count,
+        interval: Interval.nullable().meta({
+          description:
+            "Of `drop`, on the same samples in both models: Agresti and Min's for shares of samples, else by bootstrap. A smaller drop may be chance.",
+        }),
+        before_interval: Interval.nullable().meta({
+          description: "Wilson's for shares of samples, else by bootstrap.",
+        }),
+        after_interval: Interval.nullable(),
       })
       .meta({ id: "AccuracyMetrics" })
       .nullable(),

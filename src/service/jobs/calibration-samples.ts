@@ -35,6 +35,9 @@ export function isRounded(spec: QuantizeSpec): spec is RoundedSpec {
 /** With fewer labelled samples than this besides those for calibration, candidates are scored on all there are. */
 const MIN_SCORED_SAMPLES = 100;
 
+/** Candidates of accuracy control are scored on so many samples unless the job says how many: there may be dozens of them. */
+const MAX_SCORED_SAMPLES = 256;
+
 /** Places in the shuffled order of a dataset: from the first to before the second. */
 type Span = readonly [number, number];
 
@@ -51,7 +54,7 @@ export function splitSamples(
   const whole = (count: number) => count - (count % batchSize);
   const calibrated = whole(Math.min(params.samples + batchSize - 1, total));
   const left = total - calibrated;
-  const wanted = whole(evaluation.samples + batchSize - 1);
+  const wanted = whole((evaluation.samples ?? MAX_SCORED_SAMPLES) + batchSize - 1);
   const from = left < MIN_SCORED_SAMPLES ? 0 : calibrated;
   const scored = whole(Math.min(wanted, total - from));
   const isScored = isStatic(spec) && (spec.params.max_metric_drop !== null || spec.params.min_sqnr_db !== null);

@@ -7,6 +7,7 @@ import {
   deriveStudent,
   fedBy,
   type JobMetrics,
+  MAX_EVALUATED_SAMPLES,
   METRICS,
   type MetricName,
   type Model,
@@ -126,7 +127,7 @@ export async function openDistillInputs(
   const own = judged?.dataset;
   const heldOut = validationView(training, params);
   const validation = heldOut?.facts.samples ?? 0;
-  const limited = own && first(own, judging.samples);
+  const limited = own && first(own, judging.samples ?? MAX_EVALUATED_SAMPLES);
   // Without labels to judge by, a student is judged by its teacher.
   const metricFor = (output: string): ValidationMetric | undefined =>
     judging.metric === "none" || judged?.dataset.facts.has_labels === false

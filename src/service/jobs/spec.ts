@@ -340,7 +340,9 @@ export const Evaluation = z
     dataset_id: z.string().nullable().default(null).meta({
       description: "Held-out data. Without it fidelity is measured on seeded synthetic input, and the report says so.",
     }),
-    samples: z.int().min(1).max(1_000_000).default(256),
+    samples: z.int().min(1).max(1_000_000).nullable().default(null).meta({
+      description: "Null takes all there are, up to 10,000 and to a minute of the slower model.",
+    }),
     metric: z
       .enum([...METRIC_NAMES, "none"])
       .nullable()

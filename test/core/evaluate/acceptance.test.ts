@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { checkAcceptance } from "../../../src/core/evaluate/acceptance.ts";
-import { metricsFixture, outputFixture } from "../../support/metrics.ts";
+import { accuracyFixture, metricsFixture, outputFixture } from "../../support/metrics.ts";
 
 describe("checkAcceptance", () => {
   const metrics = metricsFixture({
     size: { before_bytes: 100, after_bytes: 30, ratio: 0.3 },
-    accuracy: { metric: "top1", before: 0.9, after: 0.88, drop: 0.02, samples: 100 },
+    accuracy: accuracyFixture(),
     fidelity: {
       samples: 1,
       data: "evaluation",

@@ -12,6 +12,7 @@ import {
   type PeakRequest,
 } from "../../../src/core/evaluate/evaluate.ts";
 import { argmax, valuesOf } from "../../../src/core/evaluate/fidelity.ts";
+import { pairedDifference, wilson } from "../../../src/core/evaluate/intervals.ts";
 import type { DType } from "../../../src/core/onnx/dtype.ts";
 import type { Model, Value } from "../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../src/core/onnx/load.ts";
@@ -107,6 +108,8 @@ describe("evaluateModels", () => {
           max_abs_error: 0,
           mean_abs_error: 0,
           top1_agreement: 1,
+          sqnr_interval_db: null,
+          top1_agreement_interval: wilson(16, 16),
           non_finite: 0,
           shape_mismatches: 0,
         },
@@ -167,7 +170,14 @@ describe("evaluateModels", () => {
       after: same / SAMPLES,
       drop: 1 - same / SAMPLES,
       samples: SAMPLES,
+      // The original is right everywhere: what the other one has wrong, it has wrong alone.
+      interval: pairedDifference(SAMPLES - same, 0, SAMPLES),
+      before_interval: wilson(SAMPLES, SAMPLES),
+      after_interval: wilson(same, SAMPLES),
     });
+    const [low, high] = output!.sqnr_interval_db!;
+    assert.ok(low < output!.sqnr_db! && output!.sqnr_db! < high);
+    assert.deepEqual(output!.top1_agreement_interval, wilson(same, SAMPLES));
     assert.ok(same < SAMPLES, "rounding was meant to change some answers");
     assert.equal(metrics.fidelity.data, "evaluation");
     assert.equal(metrics.fidelity.samples, SAMPLES);
@@ -208,6 +218,23 @@ describe("evaluateModels", () => {
       progress.toSorted((a, b) => a - b),
     );
     assert.equal(progress.at(-1), 1);
+  });
+
+  it("takes all samples unless told how many, and says so when a drop is less than they can tell", async () => {
+    const original = write(mlp({ sizes: [FEATURES, 32, CLASSES] }));
+    const { dataset } = await selfLabelled(original.path);
+    const judged = async (step: number) => {
+      const spec = { ...SPEC, samples: null };
+      const data = { dataset, kind: "evaluation" } as const;
+      return (await evaluateModels(options({ before: original, after: write(roundedMlp(step)), data, spec }))).metrics;
+    };
+    const [slight, gross] = [await judged(0.1), await judged(1)];
+    assert.equal(slight.fidelity.samples, SAMPLES);
+    const codes = ({ warnings }: typeof slight) => warnings.map(({ code }) => code);
+    assert.ok(slight.accuracy!.drop > 0 && slight.accuracy!.interval![0] < 0, JSON.stringify(slight.accuracy));
+    assert.ok(codes(slight).includes("drop_within_noise"));
+    assert.ok(gross.accuracy!.interval![0] > 0, JSON.stringify(gross.accuracy));
+    assert.ok(!codes(gross).includes("drop_within_noise"));
   });
 
   it("feeds a model of fixed batch size whole batches", async () => {

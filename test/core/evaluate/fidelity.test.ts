@@ -70,6 +70,8 @@ describe("FidelityMeter", () => {
       max_abs_error: 0,
       mean_abs_error: 0,
       top1_agreement: null,
+      sqnr_interval_db: null,
+      top1_agreement_interval: null,
       non_finite: 0,
       shape_mismatches: 0,
     });
