@@ -8,6 +8,7 @@ import { createJobQuota } from "./service/api/job-quota.ts";
 import type { BlobStore } from "./service/blobs/blob-store.ts";
 import { createBlobClaims } from "./service/blobs/claims.ts";
 import { createFileBlobStore, readTextFile, removeStale } from "./service/blobs/fs.ts";
+import { createLongTexts } from "./service/blobs/long-texts.ts";
 import { createS3BlobStore } from "./service/blobs/s3.ts";
 import { createCatalog } from "./service/catalog.ts";
 import { createJobQueue } from "./service/jobs/queue.ts";
@@ -34,7 +35,8 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
   await removeStale(scratchDir);
   const redis = await openRedis(redisUrl, "request", log);
   const claims = createBlobClaims(redis, blobs);
-  const jobs = createRedisJobStore(redis);
+  const texts = createLongTexts(blobs, claims);
+  const jobs = createRedisJobStore(redis, texts);
   const queue = createJobQueue(redis, log);
   const tasks = createSupervisor({ entry: INSPECT_ENTRY, log, tmpDir: scratchDir });
   const stopping = new AbortController();
@@ -75,7 +77,7 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
       keys,
       blobs,
       claims,
-      catalog: createCatalog(redis, claims),
+      catalog: createCatalog(redis, claims, texts),
       jobs,
       queue,
       quota: createJobQuota(redis, jobs),

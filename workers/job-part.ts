@@ -2,6 +2,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { FinishedStep } from "../src/service/jobs/job.ts";
 import type { JobRecord } from "../src/service/jobs/job-store.ts";
+import { recordedMetrics } from "../src/service/jobs/recorded-metrics.ts";
 import type { JobSpec } from "../src/service/jobs/spec.ts";
 import type { JobOutcome, JobRequest, LocalFile, TaskLimits, TaskNews, TaskRunner } from "../src/tasks/protocol.ts";
 import type { JobCache } from "./job-cache.ts";
@@ -83,7 +84,7 @@ export function createPerformer(options: PerformerOptions): Performer {
       const keep = (it: CacheNews) => void cached.push(cache.store({ id: job.id, spec }, scratch, it));
       const onNews = listen(part, scratch, keep);
       const outcome = await tasks.run("run_job", request, { limits, signal, onNews });
-      return await publish(outcome, scratch);
+      return await publish({ ...outcome, metrics: recordedMetrics(outcome.metrics) }, scratch);
     } finally {
       await saved.finish();
       await Promise.all(cached);

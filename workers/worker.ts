@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import type { Config } from "../src/config.ts";
 import { openBlobStore } from "../src/deps.ts";
 import { createBlobClaims } from "../src/service/blobs/claims.ts";
+import { createLongTexts } from "../src/service/blobs/long-texts.ts";
 import { createCatalog } from "../src/service/catalog.ts";
 import { consumeJobs, createJobQueue } from "../src/service/jobs/queue.ts";
 import { startReconciler } from "../src/service/jobs/reconciler.ts";
@@ -47,13 +48,14 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const redis = await openRedis(options.redisUrl, "worker", log);
   const blobs = await openBlobStore(config);
   const claims = createBlobClaims(redis, blobs);
-  const jobs = createRedisJobStore(redis);
+  const texts = createLongTexts(blobs, claims);
+  const jobs = createRedisJobStore(redis, texts);
   const queue = createJobQueue(redis, log);
   const scratch = await createWorkerScratch(join(config.dataDir, "work"), name);
   const tasks = createSupervisor({ entry: options.childEntry, log, tmpDir: scratch.path });
   const runner = createJobRunner({
     jobs,
-    files: createJobFiles({ blobs, claims, catalog: createCatalog(redis, claims) }),
+    files: createJobFiles({ blobs, claims, catalog: createCatalog(redis, claims, texts) }),
     checkpoints: createJobCheckpoints({ blobs, claims, jobs, log }),
     cache: createJobCache({ redis, blobs, claims, log }),
     tasks,

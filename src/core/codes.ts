@@ -105,6 +105,11 @@ export const WARNINGS = {
     cause: "Models whose inference is slow.",
     remedy: "Switch them off with `evaluation.layer_errors: false`, or take what is there.",
   },
+  list_shortened: {
+    meaning: "A list of the result has more than 1000 entries, of which the first are here. Value: how many there are.",
+    cause: "Models with thousands of nodes, of which as many were left alone.",
+    remedy: "Nothing: the artifact `report.json` has all of them.",
+  },
 } as const satisfies Readonly<Record<string, CodeFacts>>;
 
 export type WarningCode = keyof typeof WARNINGS;

@@ -3,8 +3,9 @@ import { uuidv7 } from "uuidv7";
 import type { DatasetFacts, ModelFacts } from "../core/index.ts";
 import type { BlobRef } from "./blobs/blob-store.ts";
 import type { BlobClaims } from "./blobs/claims.ts";
+import type { LongTexts } from "./blobs/long-texts.ts";
 import { ServiceError } from "./errors.ts";
-import type { Page } from "./jobs/job-store.ts";
+import { itemsThatFit, type Page } from "./pages.ts";
 import { fromRedis, KEY_PREFIX } from "./redis.ts";
 
 /** A file of a model or dataset, and where its bytes are. */
@@ -40,70 +41,118 @@ export interface DatasetRecord extends CatalogRecord {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
+/** What lists tell of a record: nothing that grows with the model or the dataset. */
+export type ModelSummary = Omit<ModelRecord, "identity" | "files" | "facts"> &
+  Pick<ModelFacts, "nodes" | "parameters" | "weight_bytes">;
+export type DatasetSummary = Omit<DatasetRecord, "identity" | "file" | "spec" | "facts"> &
+  Pick<BlobRef, "size_bytes" | "sha256"> &
+  Pick<DatasetFacts, "samples" | "has_labels">;
+
 /** Records of one kind. Every method rejects with `ServiceError("unavailable")` while Redis cannot be reached. */
-export interface Collection<R extends CatalogRecord> {
+export interface Collection<R extends CatalogRecord, Summary> {
   /**
    * Records something whose blobs are claimed by its id, and settles these claims. When the same thing is recorded
-   * already, that record comes back with `created: false`, and the claims of the new id are released.
+   * already, that record comes back with `created: false`, and the claims of the new id are released. Throws
+   * `limit_exceeded` for a record of more than `MAX_RECORD_BYTES`.
    */
   add(record: R): Promise<{ readonly record: R; readonly created: boolean }>;
   get(id: string): Promise<R | undefined>;
   /** The record of the same thing. */
   find(identity: string): Promise<R | undefined>;
-  /** Newest first. Throws `invalid_request` for a cursor it did not make. */
-  list(page: { readonly limit: number; readonly cursor?: string }): Promise<Page<R>>;
+  /** Newest first, fewer than `limit` where those would be too many bytes. Throws `invalid_request` for a cursor it did not make. */
+  list(page: { readonly limit: number; readonly cursor?: string }): Promise<Page<Summary>>;
   /** Forgets the record, releases its blobs; false when it was not there. */
   remove(id: string): Promise<boolean>;
 }
 
 export interface Catalog {
-  readonly models: Collection<ModelRecord>;
-  readonly datasets: Collection<DatasetRecord>;
+  readonly models: Collection<ModelRecord, ModelSummary>;
+  readonly datasets: Collection<DatasetRecord, DatasetSummary>;
 }
 
 export const newId = (prefix: "mdl" | "dst" | "job"): string => `${prefix}_${uuidv7()}`;
 
+/** The largest models known take 50 KiB: what comes near this is made to be large. It is in memory whenever the record is used. */
+export const MAX_RECORD_BYTES = 4 * 1024 * 1024;
+
 /**
- * KEYS: record, ids, identities. ARGV: id, record, identity. Answers the id of the same thing, or nothing when it was
- * added.
+ * KEYS: record, ids, identities, summary. ARGV: id, record, identity, summary. Answers the id of the same thing, or
+ * nothing when it was added.
  */
 const ADD = `
   local same = redis.call('HGET', KEYS[3], ARGV[3])
   if same then return same end
   redis.call('SET', KEYS[1], ARGV[2])
+  redis.call('SET', KEYS[4], ARGV[4])
   redis.call('ZADD', KEYS[2], 0, ARGV[1])
   redis.call('HSET', KEYS[3], ARGV[3], ARGV[1])`;
 
-/** KEYS: record, ids, identities. ARGV: id, identity. */
+/** KEYS: record, ids, identities, summary. ARGV: id, identity. */
 const REMOVE = `
   redis.call('ZREM', KEYS[2], ARGV[1])
   if redis.call('HGET', KEYS[3], ARGV[2]) == ARGV[1] then redis.call('HDEL', KEYS[3], ARGV[2]) end
+  redis.call('DEL', KEYS[4])
   return redis.call('DEL', KEYS[1])`;
 
-export function createCatalog(redis: Redis, claims: BlobClaims): Catalog {
+export function createCatalog(redis: Redis, claims: BlobClaims, texts: LongTexts): Catalog {
   return {
-    models: createCollection<ModelRecord>(redis, claims, "models"),
-    datasets: createCollection<DatasetRecord>(redis, claims, "datasets"),
+    models: createCollection("models", modelSummary, redis, claims, texts),
+    datasets: createCollection("datasets", datasetSummary, redis, claims, texts),
   };
 }
 
-function createCollection<R extends CatalogRecord>(redis: Redis, claims: BlobClaims, name: string): Collection<R> {
+function modelSummary({ identity: _identity, files: _files, facts, ...rest }: ModelRecord): ModelSummary {
+  const { nodes, parameters, weight_bytes } = facts;
+  return { ...rest, nodes, parameters, weight_bytes };
+}
+
+function datasetSummary({ identity: _identity, file, spec: _spec, facts, ...rest }: DatasetRecord): DatasetSummary {
+  const { samples, has_labels } = facts;
+  return { ...rest, size_bytes: file.size_bytes, sha256: file.sha256, samples, has_labels };
+}
+
+function createCollection<R extends CatalogRecord, Summary>(
+  name: string,
+  summaryOf: (record: R) => Summary,
+  redis: Redis,
+  claims: BlobClaims,
+  texts: LongTexts,
+): Collection<R, Summary> {
   const recordOf = (id: string) => `${KEY_PREFIX}:${name}:record:${id}`;
+  const summaryKeyOf = (id: string) => `${KEY_PREFIX}:${name}:summary:${id}`;
   /** A sorted set with equal scores: its order is that of the ids. */
   const ids = `${KEY_PREFIX}:${name}:ids`;
   const identities = `${KEY_PREFIX}:${name}:identities`;
 
   async function get(id: string): Promise<R | undefined> {
-    const text = await fromRedis(redis.get(recordOf(id)));
-    return text === null ? undefined : (JSON.parse(text) as R);
+    const kept = await fromRedis(redis.get(recordOf(id)));
+    return kept === null ? undefined : (JSON.parse(await texts.read(kept)) as R);
+  }
+
+  /** The texts of the summaries; undefined for records that are gone. */
+  async function summariesOf(page: readonly string[]): Promise<(string | undefined)[]> {
+    if (page.length === 0) return [];
+    const kept = await fromRedis(redis.mget(page.map(summaryKeyOf)));
+    return Promise.all(
+      page.map(async (id, i) => {
+        if (kept[i] != null) return kept[i];
+        // Removed since, or recorded by a version without summaries.
+        const record = await get(id);
+        return record && JSON.stringify(summaryOf(record));
+      }),
+    );
   }
 
   return {
     get,
     async add(record) {
       const { id, identity } = record;
+      const text = JSON.stringify(record);
+      if (Buffer.byteLength(text) > MAX_RECORD_BYTES) throw tooMuchToKnow(Buffer.byteLength(text));
+      const kept = await texts.keep(id, text);
+      const keys = [recordOf(id), ids, identities, summaryKeyOf(id)];
       for (;;) {
-        const add = redis.eval(ADD, 3, recordOf(id), ids, identities, id, JSON.stringify(record), identity);
+        const add = redis.eval(ADD, 4, ...keys, id, kept, identity, JSON.stringify(summaryOf(record)));
         const same = (await fromRedis(add)) as string | null;
         if (same === null) {
           await claims.settle(id);
@@ -123,21 +172,33 @@ function createCollection<R extends CatalogRecord>(redis: Redis, claims: BlobCla
     async list({ limit, cursor }) {
       const from = cursor === undefined ? "+" : `(${idOfCursor(cursor)}`;
       const found = await fromRedis(redis.zrange(ids, from, "-", "BYLEX", "REV", "LIMIT", 0, limit + 1));
-      const page = found.slice(0, limit);
-      const texts = page.length === 0 ? [] : await fromRedis(redis.mget(page.map(recordOf)));
+      const summaries = await summariesOf(found.slice(0, limit));
+      const count = itemsThatFit(summaries.map((text) => (text === undefined ? 0 : Buffer.byteLength(text))));
       return {
-        data: texts.filter((text) => text !== null).map((text) => JSON.parse(text) as R),
-        next_cursor: found.length > limit ? cursorOfId(page.at(-1)!) : null,
+        data: summaries
+          .slice(0, count)
+          .filter((text) => text !== undefined)
+          .map((text) => JSON.parse(text) as Summary),
+        next_cursor: found.length > count ? cursorOfId(found[count - 1]!) : null,
       };
     },
     async remove(id) {
       const record = await get(id);
       if (record === undefined) return false;
-      const removed = await fromRedis(redis.eval(REMOVE, 3, recordOf(id), ids, identities, id, record.identity));
+      const removed = await fromRedis(
+        redis.eval(REMOVE, 4, ...[recordOf(id), ids, identities, summaryKeyOf(id)], id, record.identity),
+      );
       await claims.release(id);
       return removed === 1;
     },
   };
+}
+
+function tooMuchToKnow(bytes: number): ServiceError {
+  return new ServiceError(
+    "limit_exceeded",
+    `What there is to record of this (inputs, outputs, operators, classes, files) takes ${bytes} bytes; at most ${MAX_RECORD_BYTES} are kept.`,
+  );
 }
 
 function cursorOfId(id: string): string {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { after, afterEach, before, test } from "node:test";
 import { formOf } from "../support/calls.ts";
+import { createMemoryTasks, DATASET_FACTS } from "../support/memory-workers.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 let api: TestServer;
@@ -26,13 +27,42 @@ test("a dataset is uploaded, found, listed, downloaded and deleted", async () =>
   assert.equal(created.json.size_bytes, 3000);
   assert.equal(created.json.samples, 10);
   assert.deepEqual((await api.call("GET", `/v1/datasets/${id}`)).json, created.json);
-  assert.deepEqual((await api.call("GET", "/v1/datasets")).json.data, [created.json]);
+  const listed = (await api.call("GET", "/v1/datasets")).json.data;
+  assert.deepEqual(listed, [summaryOf(created.json)]);
   assert.ok((await api.call("GET", `/v1/datasets/${id}/content`)).body.equals(bytes));
   const part = await api.call("GET", `/v1/datasets/${id}/content`, { headers: { range: "bytes=10-19" } });
   assert.ok(part.body.equals(bytes.subarray(10, 20)));
   assert.equal((await api.call("DELETE", `/v1/datasets/${id}`)).status, 204);
   assert.equal((await api.call("GET", `/v1/datasets/${id}`)).status, 404);
   assert.equal((await api.call("DELETE", `/v1/datasets/${id}`)).status, 404);
+});
+
+/** What lists have of a dataset: nothing that grows with it. */
+function summaryOf(dataset: Record<string, unknown>): Record<string, unknown> {
+  const { fields: _f, classes: _c, class_count: _n, labels: _l, warnings: _w, ...summary } = dataset;
+  return summary;
+}
+
+test("long class lists are told in pages", async () => {
+  const classes = Array.from({ length: 2500 }, (_, i) => `class ${i}`);
+  const named = await startTestServer({
+    context: { tasks: createMemoryTasks({ inspect_dataset: async () => ({ ...DATASET_FACTS, classes }) }) },
+  });
+  try {
+    const created = await named.call("POST", "/v1/datasets", { body: formOf({ "d.npz": randomBytes(10) }) });
+    assert.deepEqual([created.json.classes, created.json.class_count], [null, 2500]);
+    const seen: string[] = [];
+    for (let cursor = ""; ; ) {
+      const path = `/v1/datasets/${created.json.id}/classes?limit=1000${cursor}`;
+      const { json } = await named.call("GET", path);
+      seen.push(...json.data);
+      if (json.next_cursor === null) break;
+      cursor = `&cursor=${json.next_cursor}`;
+    }
+    assert.deepEqual(seen, classes);
+  } finally {
+    await named.close();
+  }
 });
 
 test("the same file with the same spec is the same dataset; read another way it is another one", async () => {

@@ -7,10 +7,11 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { extract } from "tar-stream";
 import { formOf } from "../support/calls.ts";
-import { modelBytes } from "../support/memory-workers.ts";
+import { createMemoryTasks, modelBytes } from "../support/memory-workers.ts";
 import { connectRaw } from "../support/raw-http.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
+const NO_LIMITS = { limits: { timeoutMs: 1, memoryBytes: 1 } };
 const sha256 = (bytes: Uint8Array | string) => createHash("sha256").update(bytes).digest("hex");
 
 let api: TestServer;
@@ -35,7 +36,13 @@ test("a model is uploaded, found, listed, downloaded and deleted", async () => {
   assert.deepEqual(created.json.files, [{ name: "rec.onnx", size_bytes: bytes.length, sha256: sha256(bytes) }]);
 
   assert.deepEqual((await api.call("GET", `/v1/models/${id}`)).json, created.json);
-  assert.deepEqual((await api.call("GET", "/v1/models?limit=1")).json.data, [created.json]);
+  const { files: _files, ...rest } = created.json;
+  const [listed] = (await api.call("GET", "/v1/models?limit=1")).json.data;
+  assert.deepEqual(
+    Object.keys(listed).sort(),
+    "created_at derived_from id metadata name nodes object parameters sha256 size_bytes weight_bytes".split(" "),
+  );
+  for (const [name, value] of Object.entries(listed)) assert.deepEqual(value, rest[name], name);
   const content = await api.call("GET", `/v1/models/${id}/content`);
   assert.ok(content.body.equals(bytes));
   assert.equal((await api.call("GET", `/v1/models/${id}/layers`)).json.data[0].op, "MatMul");
@@ -233,6 +240,22 @@ test("a download may be cut at any moment, and leaves no file open", async () =>
     assert.equal(await openFiles(), 0);
   }
   await api.call("DELETE", `/v1/models/${model.id}`);
+});
+
+test("layers come in pages", async () => {
+  const [row] = await createMemoryTasks().run("list_layers", { files: [] }, NO_LIMITS);
+  const rows = Array.from({ length: 250 }, (_, i) => ({ ...row!, name: `MatMul.${i}` }));
+  const deep = await startTestServer({ context: { tasks: createMemoryTasks({ list_layers: async () => rows }) } });
+  try {
+    const { id } = (await deep.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) })).json;
+    const first = (await deep.call("GET", `/v1/models/${id}/layers`)).json;
+    assert.deepEqual(first, { data: rows.slice(0, 100), next_cursor: "100" });
+    const last = (await deep.call("GET", `/v1/models/${id}/layers?limit=1000&cursor=100`)).json;
+    assert.deepEqual(last, { data: rows.slice(100), next_cursor: null });
+    assert.equal((await deep.call("GET", `/v1/models/${id}/layers?cursor=x`)).status, 422);
+  } finally {
+    await deep.close();
+  }
 });
 
 test("pages are newest first and go on where the last one ended", async () => {

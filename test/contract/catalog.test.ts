@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { BlobRef, BlobStore } from "../../src/service/blobs/blob-store.ts";
 import { type BlobClaims, createBlobClaims } from "../../src/service/blobs/claims.ts";
 import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
+import { createLongTexts } from "../../src/service/blobs/long-texts.ts";
 import { type Catalog, createCatalog, type DatasetRecord, newId } from "../../src/service/catalog.ts";
 import { KEY_PREFIX } from "../../src/service/redis.ts";
 import { startTestRedis } from "../support/redis.ts";
@@ -34,7 +35,7 @@ beforeEach(async () => {
   await rm(directory, { recursive: true });
   blobs = await createFileBlobStore(directory);
   claims = createBlobClaims(server.redis, blobs);
-  catalog = createCatalog(server.redis, claims);
+  catalog = createCatalog(server.redis, claims, createLongTexts(blobs, claims));
 });
 
 const put = (bytes: Uint8Array, owner: string): Promise<BlobRef> =>
@@ -113,6 +114,63 @@ test("lists are newest first, and pages neither repeat nor skip while records co
   );
   assert.equal(third.next_cursor, null);
   await assert.rejects(catalog.datasets.list({ limit: 3, cursor: "bm8" }), { code: "invalid_request" });
+});
+
+test("a long record is a blob, and lists tell what does not grow with it", async () => {
+  const id = newId("dst");
+  const classes = Array.from({ length: 3000 }, (_, i) => `class ${i}`.padEnd(100, "x"));
+  const short = dataset(id, await put(randomBytes(500), id));
+  const record = { ...short, facts: { ...short.facts, has_labels: true, classes } };
+  await catalog.datasets.add(record);
+  assert.deepEqual(await catalog.datasets.get(id), record);
+  const keys = await server.redis.keys(`${KEY_PREFIX}:datasets:*${id}`);
+  for (const key of keys) assert.ok((await server.redis.strlen(key)) < 20_000, key);
+  const { name, created_at, metadata, file } = record;
+  assert.deepEqual((await catalog.datasets.list({ limit: 10 })).data, [
+    ...[{ id, name, created_at, metadata, size_bytes: file.size_bytes, sha256: file.sha256 }].map((it) => ({
+      ...it,
+      ...{ samples: 10, has_labels: true },
+    })),
+  ]);
+  await claims.sweep();
+  assert.equal((await storedBlobs()).length, 2);
+  await catalog.datasets.remove(id);
+  assert.deepEqual(await storedBlobs(), []);
+  assert.deepEqual(await server.redis.keys(`${KEY_PREFIX}*`), []);
+});
+
+test("a record of more bytes than a record may have is refused", async () => {
+  const id = newId("dst");
+  const record = dataset(id, await put(randomBytes(500), id));
+  const facts = { ...record.facts, classes: ["x".repeat(5_000_000)] };
+  await assert.rejects(catalog.datasets.add({ ...record, facts }), { code: "limit_exceeded" });
+  assert.deepEqual((await catalog.datasets.list({ limit: 10 })).data, []);
+  await claims.release(id);
+});
+
+test("a page has a bound in bytes, and all pages together have every record once", async () => {
+  const metadata = Object.fromEntries(Array.from({ length: 16 }, (_, i) => [`key ${i}`, "ä".repeat(512)]));
+  const made: string[] = [];
+  for (let i = 0; i < 40; i++) {
+    const id = newId("dst");
+    made.push((await catalog.datasets.add({ ...dataset(id, await put(randomBytes(50), id)), metadata })).record.id);
+  }
+  const seen: string[] = [];
+  let cursor: string | undefined;
+  do {
+    const page = await catalog.datasets.list({ limit: 100, ...(cursor !== undefined && { cursor }) });
+    assert.ok(page.data.length >= 1 && Buffer.byteLength(JSON.stringify(page.data)) < 300_000);
+    seen.push(...page.data.map(({ id }) => id));
+    cursor = page.next_cursor ?? undefined;
+  } while (cursor !== undefined);
+  assert.deepEqual(seen, made.toReversed());
+});
+
+test("records of versions without summaries are listed too", async () => {
+  const { id } = await addDataset();
+  const [before] = (await catalog.datasets.list({ limit: 10 })).data;
+  await server.redis.del(`${KEY_PREFIX}:datasets:summary:${id}`);
+  assert.deepEqual((await catalog.datasets.list({ limit: 10 })).data, [before]);
 });
 
 test("a blob that two owners claim lives until both have let go", async () => {

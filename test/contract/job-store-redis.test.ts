@@ -1,5 +1,9 @@
-import { after } from "node:test";
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
+import { KEY_PREFIX } from "../../src/service/redis.ts";
+import { emptyMetrics, queuedJob } from "../support/jobs.ts";
+import { createMemoryTexts } from "../support/long-texts.ts";
 import { startTestRedis } from "../support/redis.ts";
 import { testJobStore } from "./job-store.ts";
 
@@ -12,7 +16,66 @@ after(async () => {
 
 testJobStore("redis", async () => {
   await server.redis.flushdb();
-  const store = createRedisJobStore(server.redis);
+  const store = createRedisJobStore(server.redis, createMemoryTexts());
   opened.push(store);
   return store;
+});
+
+test("what is long of a job is kept apart as long as the job, and is not in lists", async () => {
+  await server.redis.flushdb();
+  const texts = createMemoryTexts();
+  const store = createRedisJobStore(server.redis, texts);
+  opened.push(store);
+  const exclude_nodes = Array.from({ length: 10_000 }, (_, i) => `/model/layers.${i}/attention/MatMul`);
+  const job = queuedJob({ exclude_nodes });
+  await store.create(job);
+  assert.deepEqual(await store.get(job.id), job);
+  assert.ok((await server.redis.memory("USAGE", `${KEY_PREFIX}:job:${job.id}`))! < 10_000);
+  const warnings = Array.from({ length: 1000 }, () => ({
+    ...{ code: "unused_fields" as const, message: "m".repeat(100), value: 1 },
+  }));
+  const metrics = { ...emptyMetrics(), warnings };
+  const result = { model_id: "mdl_b", accepted: true, artifacts: [], metrics, steps: null };
+  await store.transition(job.id, ["queued"], "running", { attempt: 1 });
+  const done = await store.transition(job.id, ["running"], "succeeded", { result });
+  assert.deepEqual(done?.result, result);
+  assert.ok((await server.redis.memory("USAGE", `${KEY_PREFIX}:job:${job.id}`))! < 10_000);
+  const [summary] = (await store.list({}, { limit: 10 })).data;
+  assert.ok(JSON.stringify(summary).length < 1_000);
+  assert.deepEqual(summary!.result, { model_id: "mdl_b", accepted: true });
+  assert.equal(summary!.method, "float16");
+  // Records of versions that did not keep what lists tell.
+  await server.redis.hdel(`${KEY_PREFIX}:job:${job.id}`, "_method", "_result");
+  assert.deepEqual((await store.list({}, { limit: 10 })).data, [summary]);
+  await store.delete(job.id);
+  assert.equal(texts.kept.size, 0);
+});
+
+test("pages of jobs and of events have a bound in bytes", async () => {
+  await server.redis.flushdb();
+  const store = createRedisJobStore(server.redis, createMemoryTexts());
+  opened.push(store);
+  const metadata = Object.fromEntries(Array.from({ length: 16 }, (_, i) => [`key ${i}`, "ä".repeat(512)]));
+  const made: string[] = [];
+  for (let i = 0; i < 40; i++) made.push((await store.create(queuedJob({ metadata }))).job.id);
+  const seen: string[] = [];
+  let cursor: string | null = null;
+  do {
+    const page = await store.list({}, { limit: 100, ...(cursor !== null && { cursor }) });
+    assert.ok(Buffer.byteLength(JSON.stringify(page.data)) < 300_000);
+    seen.push(...page.data.map(({ id }) => id));
+    cursor = page.next_cursor;
+  } while (cursor !== null);
+  assert.deepEqual(seen.sort(), made.sort());
+  const [id] = made as [string];
+  for (let i = 0; i < 30; i++) await store.appendEvent(id, "log", { message: "m".repeat(50_000) });
+  const first = await store.events(id, 0, 1000);
+  assert.ok(first.more && first.data.length < 10);
+  const followed: number[] = [];
+  await store.transition(id, ["queued"], "cancelled");
+  for await (const event of store.follow(id, 0, new AbortController().signal)) followed.push(event.id);
+  assert.deepEqual(
+    followed,
+    Array.from({ length: 32 }, (_, i) => i + 1),
+  );
 });

@@ -19,7 +19,7 @@ export function testJobStore(name: string, open: () => Promise<JobStore>): void 
 
     const create = async (fields: Parameters<typeof queuedJob>[0] = {}) => (await store.create(queuedJob(fields))).job;
     const eventsOf = async (id: string) =>
-      (await store.events(id, 0)).map(({ id, type, data }) => ({ id, type, data }));
+      (await store.events(id, 0, 1000)).data.map(({ id, type, data }) => ({ id, type, data }));
 
     test("a record comes back as it was stored", async () => {
       const job = queuedJob({
@@ -188,14 +188,14 @@ export function testJobStore(name: string, open: () => Promise<JobStore>): void 
       await store.transition(job.id, ["running"], "failed", { error: FAILURE });
       assert.equal(await store.delete(job.id), true);
       assert.equal(await store.get(job.id), undefined);
-      assert.deepEqual(await store.events(job.id, 0), []);
+      assert.deepEqual((await store.events(job.id, 0, 1000)).data, []);
       for (const filter of [{}, { status: "failed" }, { type: "quantize" }, { model_id: "mdl_a" }] as const) {
         assert.deepEqual((await store.list(filter, { limit: 5 })).data, []);
       }
       await store.appendEvent(job.id, "log", { message: "late" });
       await store.setProgress(job.id, { step: "late", fraction: 0, message: "" });
       assert.equal(await store.get(job.id), undefined);
-      assert.deepEqual(await store.events(job.id, 0), []);
+      assert.deepEqual((await store.events(job.id, 0, 1000)).data, []);
     });
 
     test("a model or dataset has users while an unfinished job reads it", async () => {
@@ -283,10 +283,10 @@ export function testJobStore(name: string, open: () => Promise<JobStore>): void 
         { id: 9, type: "status", data: { status: "failed", error: FAILURE } },
       ]);
       assert.deepEqual(
-        (await store.events(job.id, 7)).map((event) => event.id),
+        (await store.events(job.id, 7, 1000)).data.map((event) => event.id),
         [8, 9],
       );
-      assert.deepEqual(await store.events(job.id, 9), []);
+      assert.deepEqual((await store.events(job.id, 9, 1000)).data, []);
     });
 
     const collect = async (follower: AsyncIterable<JobEvent>) => {

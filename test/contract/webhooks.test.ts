@@ -11,6 +11,7 @@ import type { JobRecord, JobStore } from "../../src/service/jobs/job-store.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
 import { startWebhooks } from "../../src/service/jobs/webhooks.ts";
 import { queuedJob } from "../support/jobs.ts";
+import { createMemoryTexts } from "../support/long-texts.ts";
 import { startTestRedis, type TestRedis } from "../support/redis.ts";
 
 const SECRET = `whsec_${Buffer.alloc(32, 7).toString("base64")}`;
@@ -31,7 +32,7 @@ const received: Received[] = [];
 
 before(async () => {
   redis = await startTestRedis();
-  jobs = createRedisJobStore(redis.redis);
+  jobs = createRedisJobStore(redis.redis, createMemoryTexts());
   receiver = createServer(async (request, response) => {
     const chunks = await Array.fromAsync(request);
     received.push({ path: request.url!, headers: request.headers, body: Buffer.concat(chunks).toString() });
@@ -71,7 +72,7 @@ async function deliveries(count: number, withinMs: number): Promise<Received[]> 
 }
 
 const warnings = async (id: string) =>
-  (await jobs.events(id, 0)).filter(({ type }) => type === "log").map(({ data }) => String(data.message));
+  (await jobs.events(id, 0, 1000)).data.filter(({ type }) => type === "log").map(({ data }) => String(data.message));
 
 test("the end of a job is told once, signed, to those who asked for that end", async () => {
   const failing = await createHooked("/failed", ["job.failed"]);

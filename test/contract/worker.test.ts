@@ -10,6 +10,7 @@ import { pino } from "pino";
 import type { BlobStore } from "../../src/service/blobs/blob-store.ts";
 import { type BlobClaims, createBlobClaims } from "../../src/service/blobs/claims.ts";
 import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
+import { createLongTexts } from "../../src/service/blobs/long-texts.ts";
 import { type Catalog, createCatalog } from "../../src/service/catalog.ts";
 import { isTerminal } from "../../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../../src/service/jobs/job-store.ts";
@@ -44,8 +45,9 @@ beforeEach(async () => {
   dataDir = await mkdtemp(join(tmpdir(), "worker-"));
   blobs = await createFileBlobStore(join(dataDir, "blobs"));
   claims = createBlobClaims(server.redis, blobs);
-  catalog = createCatalog(server.redis, claims);
-  jobs = createRedisJobStore(server.redis);
+  const texts = createLongTexts(blobs, claims);
+  catalog = createCatalog(server.redis, claims, texts);
+  jobs = createRedisJobStore(server.redis, texts);
   queue = createJobQueue(server.redis, log);
   const claim = (ref: Parameters<BlobClaims["claim"]>[1]) => claims.claim(MODEL_ID, ref);
   const ref = await blobs.put(
@@ -123,13 +125,15 @@ const ended = (id: string, withinMs?: number): Promise<JobRecord> =>
 /** The pid of the child that does the job's `attempt`, once it is at work. */
 const childOf = (id: string, attempt = 1): Promise<number> =>
   until(async () => {
-    const logged = (await jobs.events(id, 0)).map(({ data }) => /^pid (\d+)$/.exec(String(data.message))?.[1]);
+    const logged = (await jobs.events(id, 0, 1000)).data.map(
+      ({ data }) => /^pid (\d+)$/.exec(String(data.message))?.[1],
+    );
     const pid = logged.filter((text) => text !== undefined)[attempt - 1];
     return pid === undefined ? undefined : Number(pid);
   }, 30_000);
 
 const statusesOf = async (id: string) =>
-  (await jobs.events(id, 0)).filter(({ type }) => type === "status").map(({ data }) => data.status);
+  (await jobs.events(id, 0, 1000)).data.filter(({ type }) => type === "status").map(({ data }) => data.status);
 
 async function assertNothingLeft(): Promise<void> {
   for (const name of await readdir(join(dataDir, "work"))) {
@@ -164,7 +168,7 @@ test("a job's results are stored, claimed, catalogued and recorded, and its dire
   await claims.release(id);
   await assert.rejects(blobs.get(job.result!.artifacts[0]!), { code: "not_found" });
 
-  const events = await jobs.events(id, 0);
+  const events = (await jobs.events(id, 0, 1000)).data;
   assert.deepEqual(
     events.filter(({ type }) => type === "status").map(({ data }) => data.status),
     ["queued", "running", "succeeded"],

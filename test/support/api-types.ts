@@ -68,7 +68,7 @@ export interface paths {
         };
         /**
          * List a model's layers
-         * @description One row for each node that holds weights, all on one page.
+         * @description One row for each node that holds weights.
          */
         get: operations["listModelLayers"];
         put?: never;
@@ -113,6 +113,26 @@ export interface paths {
         post?: never;
         /** Delete a dataset */
         delete: operations["deleteDataset"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/datasets/{dataset_id}/classes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List a dataset's classes
+         * @description The names that the labels are numbers of, in the order of the numbers; none where labels have no names.
+         */
+        get: operations["listDatasetClasses"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -742,12 +762,20 @@ export interface components {
             samples: number;
             fields: components["schemas"]["DatasetField"][];
             has_labels: boolean;
+            /** @description What the labels are numbers of. Null where they have no names, and where those are too long for here. */
             classes: string[] | null;
+            /** @description Null where labels have no names; all of them: `listDatasetClasses`. */
+            class_count: number | null;
             /** @description Null without labels, and for datasets of earlier versions. */
             labels: components["schemas"]["DatasetLabels"] | null;
             /** @description What is strange about the values. */
             warnings: components["schemas"]["DatasetWarning"][];
             metadata: components["schemas"]["Metadata"];
+        };
+        DatasetClassPage: {
+            data: string[];
+            /** @description Null on the last page. */
+            next_cursor: string | null;
         };
         /** @description `shape` is that of one sample. */
         DatasetField: {
@@ -791,12 +819,32 @@ export interface components {
             outermost: components["schemas"]["LabelValue"][];
         };
         DatasetPage: {
-            data: components["schemas"]["Dataset"][];
+            data: components["schemas"]["DatasetSummary"][];
             /** @description Null on the last page. */
             next_cursor: string | null;
         };
         /** @description What the file itself does not say. `.npz` and `.safetensors` say it all and take none. */
         DatasetSpec: components["schemas"]["ArraySpec"] | components["schemas"]["ImagesSpec"] | components["schemas"]["CsvSpec"] | components["schemas"]["JsonlSpec"] | components["schemas"]["ParquetSpec"];
+        /** @description What lists tell of a dataset; ask for the dataset to know more. */
+        DatasetSummary: {
+            id: string;
+            /** @constant */
+            object: "dataset";
+            name: string;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            created_at: string;
+            /** Format: int64 */
+            size_bytes: number;
+            /** @description Lower-case hexadecimal. */
+            sha256: string;
+            /** Format: int64 */
+            samples: number;
+            has_labels: boolean;
+            metadata: components["schemas"]["Metadata"];
+        };
         /** @description `non_finite`, `all_zero`, `constant`, or what later versions add. */
         DatasetWarning: {
             code: string;
@@ -2226,7 +2274,7 @@ export interface components {
             environment: components["schemas"]["MeasurementEnvironment"];
         };
         JobPage: {
-            data: components["schemas"]["Job"][];
+            data: components["schemas"]["JobSummary"][];
             /** @description Null on the last page. */
             next_cursor: string | null;
         };
@@ -2261,8 +2309,46 @@ export interface components {
             /** @description Of a pipeline, in their order; null for other jobs. */
             steps: components["schemas"]["StepResult"][] | null;
         };
+        /** @description The model that was made, and whether it is within `acceptance`. */
+        JobResultSummary: {
+            model_id: string;
+            accepted: boolean;
+        };
         /** @enum {string} */
         JobStatus: "queued" | "running" | "cancelling" | "succeeded" | "failed" | "cancelled";
+        /** @description What lists tell of a job; ask for the job to know more. */
+        JobSummary: {
+            id: string;
+            /** @constant */
+            object: "job";
+            type: components["schemas"]["JobType"];
+            /** @description Of quantization, or the mode of a distillation. */
+            method: string;
+            name: string | null;
+            metadata: components["schemas"]["Metadata"];
+            status: components["schemas"]["JobStatus"];
+            model_id: string;
+            /** Format: int64 */
+            priority: number;
+            progress: components["schemas"]["JobProgress"] | null;
+            /** @description 1 is next; null when the job is not waiting. */
+            queue_position: number | null;
+            /**
+             * Format: int64
+             * @description How often a worker has started it.
+             */
+            attempt: number;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            created_at: string;
+            started_at: string | null;
+            finished_at: string | null;
+            retry_of: string | null;
+            result: components["schemas"]["JobResultSummary"] | null;
+            error: components["schemas"]["JobProblem"] | null;
+        };
         /** @enum {string} */
         JobType: "quantize" | "distill" | "pipeline";
         JsonlColumns: {
@@ -2576,9 +2662,42 @@ export interface components {
             metadata?: string;
         };
         ModelPage: {
-            data: components["schemas"]["Model"][];
+            data: components["schemas"]["ModelSummary"][];
             /** @description Null on the last page. */
             next_cursor: string | null;
+        };
+        /** @description What lists tell of a model; ask for the model to know more. */
+        ModelSummary: {
+            id: string;
+            /** @constant */
+            object: "model";
+            name: string;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            created_at: string;
+            /** @description Of the file; of several files, of `sha256sum`'s lines for them, sorted by name. */
+            sha256: string;
+            /**
+             * Format: int64
+             * @description All files together.
+             */
+            size_bytes: number;
+            /**
+             * Format: int64
+             * @description Of the graph and its subgraphs.
+             */
+            nodes: number;
+            /**
+             * Format: int64
+             * @description Elements of all weights.
+             */
+            parameters: number;
+            /** Format: int64 */
+            weight_bytes: number;
+            derived_from: components["schemas"]["DerivedFrom"] | null;
+            metadata: components["schemas"]["Metadata"];
         };
         ModelValue: {
             name: string;
@@ -3142,7 +3261,7 @@ export interface components {
         /** @description What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is. */
         ResultWarning: {
             /** @enum {string} */
-            code: "slower_than_original" | "larger_than_original" | "shapes_differ" | "nothing_quantized" | "already_quantized" | "low_fidelity" | "few_samples" | "drop_within_noise" | "outputs_not_compared" | "unused_fields" | "unused_dims" | "labels_not_used" | "labels_converted" | "labels_ignored" | "float16_range" | "non_finite_data" | "layer_errors_incomplete";
+            code: "slower_than_original" | "larger_than_original" | "shapes_differ" | "nothing_quantized" | "already_quantized" | "low_fidelity" | "few_samples" | "drop_within_noise" | "outputs_not_compared" | "unused_fields" | "unused_dims" | "labels_not_used" | "labels_converted" | "labels_ignored" | "float16_range" | "non_finite_data" | "layer_errors_incomplete" | "list_shortened";
             message: string;
             value: number;
         };
@@ -3865,7 +3984,7 @@ export interface operations {
     listModels: {
         parameters: {
             query?: {
-                /** @description Length of a page. */
+                /** @description Length of a page; it is shorter where it would be too many bytes. */
                 limit?: number;
                 /** @description `next_cursor` of the page before. */
                 cursor?: string;
@@ -3892,58 +4011,9 @@ export interface operations {
                      *           "created_at": "2026-10-01T09:30:00.000Z",
                      *           "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
                      *           "size_bytes": 10822323,
-                     *           "files": [
-                     *             {
-                     *               "name": "rec.onnx",
-                     *               "size_bytes": 10822323,
-                     *               "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-                     *             }
-                     *           ],
-                     *           "ir_version": 7,
-                     *           "opset_imports": {
-                     *             "ai.onnx": 9
-                     *           },
-                     *           "producer": "PaddlePaddle",
-                     *           "inputs": [
-                     *             {
-                     *               "name": "x",
-                     *               "dtype": "float32",
-                     *               "shape": [
-                     *                 "n",
-                     *                 3,
-                     *                 48,
-                     *                 "w"
-                     *               ]
-                     *             }
-                     *           ],
-                     *           "outputs": [
-                     *             {
-                     *               "name": "softmax_11.tmp_0",
-                     *               "dtype": "float32",
-                     *               "shape": [
-                     *                 "n",
-                     *                 null,
-                     *                 6625
-                     *               ]
-                     *             }
-                     *           ],
                      *           "nodes": 440,
-                     *           "operators": {
-                     *             "Conv": 38,
-                     *             "MatMul": 17
-                     *           },
                      *           "parameters": 2680000,
                      *           "weight_bytes": 10700000,
-                     *           "weight_bytes_by_dtype": {
-                     *             "float32": 10700000
-                     *           },
-                     *           "activation_bytes": null,
-                     *           "macs": null,
-                     *           "trainable": {
-                     *             "ok": true,
-                     *             "subject": null,
-                     *             "message": null
-                     *           },
                      *           "derived_from": null,
                      *           "metadata": {
                      *             "team": "ocr"
@@ -4357,7 +4427,12 @@ export interface operations {
     };
     listModelLayers: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Length of a page. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
             header?: never;
             path: {
                 model_id: string;
@@ -4414,7 +4489,7 @@ export interface operations {
     listDatasets: {
         parameters: {
             query?: {
-                /** @description Length of a page. */
+                /** @description Length of a page; it is shorter where it would be too many bytes. */
                 limit?: number;
                 /** @description `next_cursor` of the page before. */
                 cursor?: string;
@@ -4442,27 +4517,7 @@ export interface operations {
                      *           "size_bytes": 94372154,
                      *           "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
                      *           "samples": 512,
-                     *           "fields": [
-                     *             {
-                     *               "name": "x",
-                     *               "dtype": "float32",
-                     *               "shape": [
-                     *                 3,
-                     *                 48,
-                     *                 320
-                     *               ],
-                     *               "content": {
-                     *                 "min": -1,
-                     *                 "max": 1,
-                     *                 "non_finite": 0,
-                     *                 "first_non_finite": null
-                     *               }
-                     *             }
-                     *           ],
                      *           "has_labels": false,
-                     *           "classes": null,
-                     *           "labels": null,
-                     *           "warnings": [],
                      *           "metadata": {}
                      *         }
                      *       ],
@@ -4537,6 +4592,7 @@ export interface operations {
                      *       ],
                      *       "has_labels": false,
                      *       "classes": null,
+                     *       "class_count": null,
                      *       "labels": null,
                      *       "warnings": [],
                      *       "metadata": {}
@@ -4581,6 +4637,7 @@ export interface operations {
                      *       ],
                      *       "has_labels": false,
                      *       "classes": null,
+                     *       "class_count": null,
                      *       "labels": null,
                      *       "warnings": [],
                      *       "metadata": {}
@@ -4648,6 +4705,7 @@ export interface operations {
                      *       ],
                      *       "has_labels": false,
                      *       "classes": null,
+                     *       "class_count": null,
                      *       "labels": null,
                      *       "warnings": [],
                      *       "metadata": {}
@@ -4690,6 +4748,52 @@ export interface operations {
             403: components["responses"]["Problem403"];
             404: components["responses"]["Problem404"];
             409: components["responses"]["Problem409"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    listDatasetClasses: {
+        parameters: {
+            query?: {
+                /** @description Length of a page. */
+                limit?: number;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                dataset_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Class 0 first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         "cat",
+                     *         "dog"
+                     *       ],
+                     *       "next_cursor": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["DatasetClassPage"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            422: components["responses"]["Problem422"];
             429: components["responses"]["Problem429"];
             431: components["responses"]["Problem431"];
             500: components["responses"]["Problem500"];
@@ -4975,7 +5079,7 @@ export interface operations {
     listJobs: {
         parameters: {
             query?: {
-                /** @description Length of a page. */
+                /** @description Length of a page; it is shorter where it would be too many bytes. */
                 limit?: number;
                 /** @description `next_cursor` of the page before. */
                 cursor?: string;
@@ -5002,51 +5106,11 @@ export interface operations {
                      *           "id": "job_0199d3b2-5a30-7e21-b8c4-0a1b2c3d4e5f",
                      *           "object": "job",
                      *           "type": "quantize",
+                     *           "method": "weight_only",
                      *           "status": "queued",
                      *           "name": "rec in 4 bits",
-                     *           "model_id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
-                     *           "params": {
-                     *             "method": "weight_only",
-                     *             "bits": 4,
-                     *             "block_size": 32,
-                     *             "format": "qdq"
-                     *           },
-                     *           "effective_params": {
-                     *             "method": "weight_only",
-                     *             "bits": 4,
-                     *             "block_size": 32,
-                     *             "symmetric": false,
-                     *             "algorithm": "rtn",
-                     *             "dataset_id": null,
-                     *             "samples": 128,
-                     *             "format": "qdq",
-                     *             "embeddings": true,
-                     *             "accuracy_level": 4,
-                     *             "exclude_nodes": [],
-                     *             "exclude_ops": [],
-                     *             "target": "auto",
-                     *             "seed": 0
-                     *           },
-                     *           "evaluation": {
-                     *             "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
-                     *             "samples": 100,
-                     *             "metric": null,
-                     *             "ignore_label": null,
-                     *             "dims": {
-                     *               "w": 320
-                     *             },
-                     *             "layer_errors": true,
-                     *             "latency": {
-                     *               "runs": 50,
-                     *               "batch_size": 1,
-                     *               "threads": 1
-                     *             }
-                     *           },
-                     *           "acceptance": {
-                     *             "min_sqnr_db": 20,
-                     *             "max_size_ratio": 0.3
-                     *           },
                      *           "metadata": {},
+                     *           "model_id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
                      *           "priority": 5,
                      *           "progress": null,
                      *           "queue_position": 1,

@@ -11,6 +11,7 @@ import type { ApiContext, ApiSettings } from "../../src/service/api/context.ts";
 import { createJobQuota } from "../../src/service/api/job-quota.ts";
 import { createBlobClaims } from "../../src/service/blobs/claims.ts";
 import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
+import { createLongTexts } from "../../src/service/blobs/long-texts.ts";
 import { createCatalog } from "../../src/service/catalog.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
 import { fromRedis } from "../../src/service/redis.ts";
@@ -55,7 +56,8 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
   const stopping = new AbortController();
   const blobs = await createFileBlobStore(join(dataDir, "blobs"));
   const claims = createBlobClaims(redis, blobs);
-  const jobs = createRedisJobStore(redis);
+  const texts = createLongTexts(blobs, claims);
+  const jobs = createRedisJobStore(redis, texts);
   const context: ApiContext = {
     settings: {
       scratchDir: join(dataDir, "scratch"),
@@ -76,7 +78,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     keys: OPEN_TO_ALL,
     blobs,
     claims,
-    catalog: createCatalog(redis, claims),
+    catalog: createCatalog(redis, claims, texts),
     jobs,
     queue: createMemoryQueue(),
     quota: createJobQuota(redis, jobs),

@@ -1,9 +1,11 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { ROW_FORMATS, ROW_KINDS } from "../../core/index.ts";
-import { type CatalogFile, type DatasetRecord, newId } from "../catalog.ts";
+import { INLINE_BYTES } from "../blobs/long-texts.ts";
+import { type CatalogFile, type DatasetRecord, type DatasetSummary, newId } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
+import { partOf } from "../pages.ts";
 import type { ApiContext } from "./context.ts";
 import { DATASET_FORMATS, DatasetSpec, specMismatch } from "./dataset-spec.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
@@ -11,7 +13,17 @@ import * as examples from "./examples.ts";
 import type { Inspector } from "./inspector.ts";
 import { defineOperation, isJson, route } from "./operation.ts";
 import type { FinishedUploads } from "./resumable-uploads.ts";
-import { CreateDatasetRequest, Dataset, DatasetPage, DatasetParams, Metadata, Name, PageQuery } from "./schemas.ts";
+import {
+  CreateDatasetRequest,
+  Dataset,
+  DatasetClassPage,
+  DatasetPage,
+  DatasetParams,
+  Metadata,
+  Name,
+  PageQuery,
+  PartQuery,
+} from "./schemas.ts";
 import {
   checkFieldNames,
   type Intake,
@@ -99,7 +111,7 @@ const listDatasets = defineOperation({
     200: {
       description: "Newest first.",
       content: { "application/json": DatasetPage },
-      example: { data: [examples.dataset], next_cursor: null },
+      example: { data: [examples.datasetSummary], next_cursor: null },
     },
   },
   problems: ["validation_failed"],
@@ -117,6 +129,27 @@ const getDataset = defineOperation({
     200: { description: "The dataset.", content: { "application/json": Dataset }, example: examples.dataset },
   },
   problems: ["not_found"],
+});
+
+const listDatasetClasses = defineOperation({
+  id: "listDatasetClasses",
+  method: "GET",
+  path: "/v1/datasets/{dataset_id}/classes",
+  tag: "Datasets",
+  summary: "List a dataset's classes",
+  description:
+    "The names that the labels are numbers of, in the order of the numbers; none where labels have no names.",
+  access: "read",
+  params: DatasetParams,
+  query: PartQuery,
+  responses: {
+    200: {
+      description: "Class 0 first.",
+      content: { "application/json": DatasetClassPage },
+      example: { data: ["cat", "dog"], next_cursor: null },
+    },
+  },
+  problems: ["not_found", "validation_failed"],
 });
 
 const downloadDataset = defineOperation({
@@ -156,7 +189,14 @@ const deleteDataset = defineOperation({
   problems: ["not_found", "conflict"],
 });
 
-export const DATASET_OPERATIONS = [createDataset, listDatasets, getDataset, downloadDataset, deleteDataset];
+export const DATASET_OPERATIONS = [
+  createDataset,
+  listDatasets,
+  getDataset,
+  listDatasetClasses,
+  downloadDataset,
+  deleteDataset,
+];
 
 export function registerDatasets(
   app: FastifyInstance,
@@ -225,10 +265,15 @@ export function registerDatasets(
 
   route(app, listDatasets, async ({ query: { limit, cursor } }) => {
     const page = await catalog.datasets.list({ limit, ...(cursor !== undefined && { cursor }) });
-    return { ...page, data: page.data.map(datasetOf) };
+    return { ...page, data: page.data.map(datasetSummaryOf) };
   });
 
   route(app, getDataset, async ({ params }) => datasetOf(await datasetById(params.dataset_id)));
+
+  route(app, listDatasetClasses, async ({ params, query }) => {
+    const { facts } = await datasetById(params.dataset_id);
+    return partOf(facts.classes ?? [], query);
+  });
 
   route(app, downloadDataset, async ({ params }, request, reply) => {
     const { file } = await datasetById(params.dataset_id);
@@ -286,9 +331,15 @@ function suffixOf(filename: string): string {
 function datasetOf({ id, name, created_at, file, facts, metadata }: DatasetRecord) {
   const { sha256, size_bytes } = file;
   const { samples, fields, has_labels, classes, labels = null, warnings = [] } = facts;
+  const areShort = Buffer.byteLength(JSON.stringify(classes)) <= INLINE_BYTES;
   return {
     ...{ id, object: "dataset", name, created_at, size_bytes, sha256, samples },
     fields: fields.map((field) => ({ content: null, ...field })),
-    ...{ has_labels, classes, labels, warnings, metadata },
+    ...{ has_labels, classes: areShort ? classes : null, class_count: classes?.length ?? null },
+    ...{ labels, warnings, metadata },
   };
+}
+
+function datasetSummaryOf(summary: DatasetSummary) {
+  return { object: "dataset", ...summary };
 }

@@ -31,6 +31,11 @@ export const model = {
   metadata: { team: "ocr" },
 };
 
+export const modelSummary = {
+  ...{ id: modelId, object: "model", name: "rec", created_at: createdAt, sha256, size_bytes: 10822323 },
+  ...{ nodes: 440, parameters: 2680000, weight_bytes: 10700000, derived_from: null, metadata: { team: "ocr" } },
+};
+
 export const createModelRequest = {
   uploads: [{ upload_id: "upl_0199d3b2-4e00-7b7b-8a8a-111213141516", filename: "rec.onnx" }],
   name: "rec",
@@ -66,9 +71,15 @@ export const dataset = {
   ],
   has_labels: false,
   classes: null,
+  class_count: null,
   labels: null,
   warnings: [],
   metadata: {},
+};
+
+export const datasetSummary = {
+  ...{ id: datasetId, object: "dataset", name: "lines", created_at: createdAt, size_bytes: 94372154, sha256 },
+  ...{ samples: 512, has_labels: false, metadata: {} },
 };
 
 const uploadOf = (filename: string) => ({
@@ -257,6 +268,12 @@ export const queuedJob = {
   retry_of: null,
   result: null,
   error: null,
+};
+
+export const jobSummary = {
+  ...{ id: jobId, object: "job", type: "quantize", method: params.method, status: "queued", name: queuedJob.name },
+  ...{ metadata: {}, model_id: modelId, priority: 5, progress: null, queue_position: 1, attempt: 0 },
+  ...{ created_at: createdAt, started_at: null, finished_at: null, retry_of: null, result: null, error: null },
 };
 
 const skipped = {

@@ -86,7 +86,7 @@ export const listJobs = defineOperation({
     200: {
       description: "Newest first.",
       content: json(JobPage),
-      example: { data: [examples.queuedJob], next_cursor: null },
+      example: { data: [examples.jobSummary], next_cursor: null },
     },
   },
   problems: ["validation_failed"],

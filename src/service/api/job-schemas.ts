@@ -347,7 +347,33 @@ const PipelineJob = z
   .meta({ id: "PipelineJob" });
 
 export const Job = z.discriminatedUnion("type", [QuantizeJob, DistillJob, PipelineJob]).meta({ id: "Job" });
-export const JobPage = pageOf("JobPage", Job);
+
+const JobSummary = z
+  .object({
+    id: z.string(),
+    object: z.literal("job"),
+    type: JobType,
+    method: z.string().meta({ description: "Of quantization, or the mode of a distillation." }),
+    name: STATE.name,
+    metadata: STATE.metadata,
+    status: STATE.status,
+    model_id: z.string(),
+    priority: STATE.priority,
+    progress: STATE.progress,
+    queue_position: STATE.queue_position,
+    attempt: STATE.attempt,
+    created_at: STATE.created_at,
+    started_at: STATE.started_at,
+    finished_at: STATE.finished_at,
+    retry_of: STATE.retry_of,
+    result: z
+      .object({ model_id: z.string(), accepted: z.boolean() })
+      .meta({ id: "JobResultSummary", description: "The model that was made, and whether it is within `acceptance`." })
+      .nullable(),
+    error: STATE.error,
+  })
+  .meta({ id: "JobSummary", description: "What lists tell of a job; ask for the job to know more." });
+export const JobPage = pageOf("JobPage", JobSummary);
 
 export const JobEnded = z
   .object({

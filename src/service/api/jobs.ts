@@ -5,7 +5,7 @@ import { type FieldError, ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
 import type { DistillParams } from "../jobs/distill-spec.ts";
 import { isTerminal } from "../jobs/job.ts";
-import type { JobRecord } from "../jobs/job-store.ts";
+import type { JobRecord, JobSummary } from "../jobs/job-store.ts";
 import { resourcesOf } from "../jobs/resources.ts";
 import { type JobSpec, type QuantizeSpec, sourceModelId, stepsOf } from "../jobs/spec.ts";
 import { checkWebhookUrl } from "../jobs/webhook-target.ts";
@@ -52,8 +52,16 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     return job;
   }
 
+  async function positionOf({ id, status }: Pick<JobRecord, "id" | "status">): Promise<number | null> {
+    return status === "queued" ? queue.position(id) : null;
+  }
+
   async function wireJob(job: JobRecord) {
-    return jobOf(job, job.status === "queued" ? await queue.position(job.id) : null);
+    return jobOf(job, await positionOf(job));
+  }
+
+  async function wireSummary(job: JobSummary) {
+    return { ...job, object: "job", queue_position: await positionOf(job) };
   }
 
   /** The records of those ids that exist. */
@@ -150,7 +158,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
   route(app, listJobs, async ({ query: { limit, cursor, status, type, model_id } }) => {
     const filter = { ...(status && { status }), ...(type && { type }), ...(model_id !== undefined && { model_id }) };
     const page = await jobs.list(filter, { limit, ...(cursor !== undefined && { cursor }) });
-    return { ...page, data: await Promise.all(page.data.map(wireJob)) };
+    return { ...page, data: await Promise.all(page.data.map(wireSummary)) };
   });
 
   route(app, getJob, async ({ params }) => wireJob(await jobById(params.job_id)));
@@ -211,9 +219,8 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
       const after = Number(headers["last-event-id"] || (query.cursor ?? 0));
       return sendEvents(reply, context.stopping, (signal) => jobs.follow(id, after, signal));
     }
-    const events = await jobs.events(id, Number(query.cursor ?? 0));
-    const data = events.slice(0, query.limit);
-    return { data, next_cursor: events.length > data.length ? String(data.at(-1)!.id) : null };
+    const { data, more } = await jobs.events(id, Number(query.cursor ?? 0), query.limit);
+    return { data, next_cursor: more ? String(data.at(-1)!.id) : null };
   });
 
   async function artifact(jobId: string, name: string) {

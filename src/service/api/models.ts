@@ -1,9 +1,10 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { z } from "zod";
 import type { ModelFacts } from "../../core/index.ts";
-import { type CatalogFile, type ModelRecord, newId } from "../catalog.ts";
+import { type CatalogFile, type ModelRecord, type ModelSummary, newId } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
 import { bundleSha256 } from "../identity.ts";
+import { partOf } from "../pages.ts";
 import type { ApiContext } from "./context.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
 import * as examples from "./examples.ts";
@@ -21,6 +22,7 @@ import {
   ModelParams,
   Name,
   PageQuery,
+  PartQuery,
 } from "./schemas.ts";
 import { tarDownload } from "./tar.ts";
 import { checkFieldNames, type Intake, parseField, parseJsonField, takeUpload, withClaims } from "./upload-intake.ts";
@@ -91,7 +93,7 @@ const listModels = defineOperation({
     200: {
       description: "Newest first.",
       content: { "application/json": ModelPage },
-      example: { data: [examples.model], next_cursor: null },
+      example: { data: [examples.modelSummary], next_cursor: null },
     },
   },
   problems: ["validation_failed"],
@@ -142,9 +144,10 @@ const listModelLayers = defineOperation({
   path: "/v1/models/{model_id}/layers",
   tag: "Models",
   summary: "List a model's layers",
-  description: "One row for each node that holds weights, all on one page.",
+  description: "One row for each node that holds weights.",
   access: "read",
   params: ModelParams,
+  query: PartQuery,
   responses: {
     200: {
       description: "In the order of the graph.",
@@ -152,7 +155,7 @@ const listModelLayers = defineOperation({
       example: { data: [examples.layer], next_cursor: null },
     },
   },
-  problems: ["not_found", "timeout", "out_of_memory", "worker_crashed", "invalid_model"],
+  problems: ["not_found", "validation_failed", "timeout", "out_of_memory", "worker_crashed", "invalid_model"],
 });
 
 const deleteModel = defineOperation({
@@ -226,7 +229,7 @@ export function registerModels(
 
   route(app, listModels, async ({ query: { limit, cursor } }) => {
     const page = await catalog.models.list({ limit, ...(cursor !== undefined && { cursor }) });
-    return { ...page, data: page.data.map((record) => modelOf(record)) };
+    return { ...page, data: page.data.map(modelSummaryOf) };
   });
 
   route(app, getModel, async ({ params, query }) => {
@@ -251,9 +254,9 @@ export function registerModels(
     return sendDownload(request, reply, download);
   });
 
-  route(app, listModelLayers, async ({ params }) => {
+  route(app, listModelLayers, async ({ params, query }) => {
     const { files } = await modelById(params.model_id);
-    return { data: await inspector.layers(files), next_cursor: null };
+    return partOf(await inspector.layers(files), query);
   });
 
   route(app, deleteModel, async ({ params }, _request, reply) => {
@@ -296,4 +299,8 @@ function modelOf(record: ModelRecord, facts: ModelFacts = record.facts) {
   const { id, name, created_at, sha256, size_bytes, derived_from, metadata } = record;
   const files = record.files.map((file) => ({ name: file.name, size_bytes: file.size_bytes, sha256: file.sha256 }));
   return { id, object: "model", name, created_at, sha256, size_bytes, files, ...facts, derived_from, metadata };
+}
+
+function modelSummaryOf(summary: ModelSummary) {
+  return { object: "model", ...summary };
 }

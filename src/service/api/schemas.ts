@@ -28,11 +28,13 @@ export const ModelParams = z.object({ model_id: z.string() });
 export const DatasetParams = z.object({ dataset_id: z.string() });
 
 export const PageQuery = z.strictObject({
-  limit: z.coerce.number().int().min(1).max(100).default(20).meta({ description: "Length of a page." }),
+  limit: z.coerce.number().int().min(1).max(100).default(20).meta({
+    description: "Length of a page; it is shorter where it would be too many bytes.",
+  }),
   cursor: z.string().max(500).optional().meta({ description: "`next_cursor` of the page before." }),
 });
 
-/** A page of `item`s, newest first. */
+/** A page of `item`s, in the order that the operation says. A page may be shorter than asked for where it would be too many bytes. */
 export function pageOf<Item extends z.ZodType>(id: string, item: Item) {
   return z
     .object({
@@ -97,7 +99,11 @@ export const Model = z
     metadata: Metadata,
   })
   .meta({ id: "Model" });
-export const ModelPage = pageOf("ModelPage", Model);
+export const ModelSummary = Model.pick({
+  ...{ id: true, object: true, name: true, created_at: true, sha256: true, size_bytes: true },
+  ...{ nodes: true, parameters: true, weight_bytes: true, derived_from: true, metadata: true },
+}).meta({ id: "ModelSummary", description: "What lists tell of a model; ask for the model to know more." });
+export const ModelPage = pageOf("ModelPage", ModelSummary);
 
 export const Layer = z
   .object({
@@ -170,7 +176,13 @@ export const Dataset = z
     samples: Count,
     fields: z.array(DatasetField),
     has_labels: z.boolean(),
-    classes: z.array(z.string()).nullable(),
+    classes: z.array(z.string()).nullable().meta({
+      description:
+        "What the labels are numbers of. Null where they have no names, and where those are too long for here.",
+    }),
+    class_count: Count.nullable().meta({
+      description: "Null where labels have no names; all of them: `listDatasetClasses`.",
+    }),
     labels: DatasetLabels.nullable().meta({
       description: "Null without labels, and for datasets of earlier versions.",
     }),
@@ -178,7 +190,28 @@ export const Dataset = z
     metadata: Metadata,
   })
   .meta({ id: "Dataset" });
-export const DatasetPage = pageOf("DatasetPage", Dataset);
+export const DatasetSummary = Dataset.pick({
+  ...{ id: true, object: true, name: true, created_at: true, size_bytes: true, sha256: true },
+  ...{ samples: true, has_labels: true, metadata: true },
+}).meta({ id: "DatasetSummary", description: "What lists tell of a dataset; ask for the dataset to know more." });
+export const DatasetPage = pageOf("DatasetPage", DatasetSummary);
+
+/** `?limit=…&cursor=…` of what is in a fixed order: the cursor counts. */
+export const PartQuery = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(1000).default(100).meta({ description: "Length of a page." }),
+  cursor: z
+    .string()
+    .regex(/^\d{1,9}$/, "must be a next_cursor")
+    .optional()
+    .meta({ description: "`next_cursor` of the page before." }),
+});
+
+export const DatasetClassPage = z
+  .object({
+    data: z.array(z.string()),
+    next_cursor: z.string().nullable().meta({ description: "Null on the last page." }),
+  })
+  .meta({ id: "DatasetClassPage" });
 
 const UploadReference = z
   .strictObject({

@@ -1,5 +1,6 @@
 import type { JobMetrics } from "../../core/index.ts";
 import type { BlobRef } from "../blobs/blob-store.ts";
+import type { Page } from "../pages.ts";
 import type { Artifact, FinishedStep, JobError, JobEvent, JobStatus, Progress } from "./job.ts";
 import type { JobSpec } from "./spec.ts";
 
@@ -59,9 +60,28 @@ export interface JobTotals {
   readonly runSeconds: number;
 }
 
-export interface Page<T> {
-  readonly data: readonly T[];
-  readonly next_cursor: string | null;
+/** What lists tell of a job: nothing that grows with its parameters or its result. */
+export interface JobSummary
+  extends Pick<
+    JobRecord,
+    | "id"
+    | "status"
+    | "name"
+    | "metadata"
+    | "priority"
+    | "created_at"
+    | "started_at"
+    | "finished_at"
+    | "retry_of"
+    | "attempt"
+    | "progress"
+    | "error"
+  > {
+  readonly type: string;
+  /** Of quantization, or the mode of a distillation. */
+  readonly method: string;
+  readonly model_id: string;
+  readonly result: { readonly model_id: string; readonly accepted: boolean } | null;
 }
 
 /**
@@ -78,8 +98,8 @@ export interface JobStore {
     idempotency?: { readonly key: string; readonly fingerprint: string },
   ): Promise<{ readonly job: JobRecord; readonly created: boolean }>;
   get(id: string): Promise<JobRecord | undefined>;
-  /** Newest first. Throws `invalid_request` for a cursor it did not make. */
-  list(filter: JobFilter, page: { readonly limit: number; readonly cursor?: string }): Promise<Page<JobRecord>>;
+  /** Newest first, fewer than `limit` where those would be too many bytes. Throws `invalid_request` for a cursor it did not make. */
+  list(filter: JobFilter, page: { readonly limit: number; readonly cursor?: string }): Promise<Page<JobSummary>>;
   /**
    * Moves a job to `to` and merges `patch` in one atomic step, when its status is one of `from`; else changes nothing and answers
    * undefined. A change of status is logged as an event and wakes up who follows the job.
@@ -101,8 +121,12 @@ export interface JobStore {
   /** The same for the finished steps of a pipeline. */
   setSteps(id: string, attempt: number, steps: JobRecord["steps"]): Promise<boolean>;
   appendEvent(id: string, type: JobEvent["type"], data: JobEvent["data"]): Promise<void>;
-  /** Events after `afterId` (0: all), oldest first. */
-  events(id: string, afterId: number): Promise<readonly JobEvent[]>;
+  /** Events after `afterId` (0: all), oldest first, at most `limit`: fewer where those would be too many bytes. */
+  events(
+    id: string,
+    afterId: number,
+    limit: number,
+  ): Promise<{ readonly data: readonly JobEvent[]; readonly more: boolean }>;
   /** Events after `afterId` as they come; ends after the event of a terminal status, or when `signal` fires. */
   follow(id: string, afterId: number, signal: AbortSignal): AsyncIterable<JobEvent>;
   /** Forgets a finished job; false when it is not finished. */

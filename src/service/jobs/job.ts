@@ -36,6 +36,9 @@ export interface JobError {
   readonly subject?: string;
 }
 
+/** Of a job's error: its record is short. */
+const MAX_DETAIL_LENGTH = 4_000;
+
 /** The problem with a code, for a job's `error`. `message` says what happened in this case. */
 export function jobError({
   code,
@@ -47,7 +50,9 @@ export function jobError({
   subject?: string;
 }): JobError {
   const { title, status } = PROBLEMS[code];
-  return { type: problemType(code), title, status, code, detail: message, ...(subject !== undefined && { subject }) };
+  const detail = message.length > MAX_DETAIL_LENGTH ? `${message.slice(0, MAX_DETAIL_LENGTH)}…` : message;
+  const about = subject !== undefined && { subject: subject.slice(0, MAX_DETAIL_LENGTH) };
+  return { type: problemType(code), title, status, code, detail, ...about };
 }
 
 export interface Artifact extends BlobRef {

@@ -1,22 +1,37 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Redis } from "ioredis";
+import { isKeptApart, type LongTexts } from "../blobs/long-texts.ts";
 import { ServiceError } from "../errors.ts";
+import { itemsThatFit } from "../pages.ts";
 import { fromRedis, isRedisOutage, KEY_PREFIX } from "../redis.ts";
 import { createEventFeed } from "./event-feed.ts";
 import { isTerminal, JOB_STATUSES, type JobEvent, type JobStatus, TRANSITIONS } from "./job.ts";
 import { withJobScripts } from "./job-scripts.ts";
-import type { JobFilter, JobRecord, JobStore } from "./job-store.ts";
+import type { JobFilter, JobRecord, JobStore, JobSummary } from "./job-store.ts";
 import { resourcesOf } from "./resources.ts";
-import { sourceModelId } from "./spec.ts";
+import { methodOf, sourceModelId } from "./spec.ts";
 
 /** How long an idempotency key is remembered. */
 const IDEMPOTENCY_TTL_S = 24 * 60 * 60;
 const TERMINAL = JSON.stringify(JOB_STATUSES.filter(isTerminal));
 /** While Redis is away a follower looks again this often. */
 const FOLLOW_RETRY_MS = 1_000;
+/** What a follower reads at once. */
+const FOLLOW_BATCH = 200;
+
+/** What of a record grows with what was asked for or measured; the other fields are short. */
+const LONG_FIELDS: ReadonlySet<string> = new Set<keyof JobRecord>(["spec", "sent_params", "steps", "result"]);
+
+/** Claims the blobs of a job's long fields, as long as there is a record of it. */
+const fieldsOwner = (id: string) => `record:${id}`;
 
 /** The job store of one process. `close` ends its subscription; the connection stays the caller's. */
-export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREFIX): JobStore & { close(): void } {
+export function createRedisJobStore(
+  connection: Redis,
+  /** Where long fields of records go. */
+  texts: LongTexts,
+  prefix: string = KEY_PREFIX,
+): JobStore & { close(): void } {
   const redis = withJobScripts(connection);
   const feed = createEventFeed(connection, `${prefix}:events`);
   const totals = `${prefix}:totals`;
@@ -35,8 +50,51 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
     field: keyof JobRecord,
     value: unknown,
   ): Promise<boolean> {
-    const set = redis.jobSet(keyOf(id), prefix, id, "running", attempt, field, JSON.stringify(value));
-    return (await fromRedis(set)) === 1;
+    const [, text] = await encode(id, { [field]: value });
+    const set = redis.jobSet(keyOf(id), prefix, id, "running", attempt, field, text!);
+    const isSet = (await fromRedis(set)) === 1;
+    await settle(id, [text!]);
+    return isSet;
+  }
+
+  /** Names and JSON texts of fields, in turn; what is long is kept apart. */
+  async function encode(id: string, fields: Partial<JobRecord>): Promise<string[]> {
+    const pairs = Object.entries(fields).map(async ([name, value]) => [
+      name,
+      LONG_FIELDS.has(name) ? await texts.keep(fieldsOwner(id), JSON.stringify(value)) : JSON.stringify(value),
+    ]);
+    return (await Promise.all(pairs)).flat();
+  }
+
+  /** Says that what is kept apart belongs to a record that is written. */
+  async function settle(id: string, written: readonly string[]): Promise<void> {
+    if (written.some(isKeptApart)) await texts.settle(fieldsOwner(id));
+  }
+
+  /** The record behind a hash; undefined for the empty hash of a job that does not exist. */
+  async function decode(hash: Readonly<Record<string, string>>): Promise<JobRecord | undefined> {
+    if (hash._status === undefined) return undefined;
+    const own = Object.entries(hash).filter(([name]) => !name.startsWith("_"));
+    const fields = own.map(async ([name, kept]) => [name, JSON.parse(await texts.read(kept))]);
+    const record = Object.fromEntries(await Promise.all(fields));
+    // Jobs of versions before pipelines have no steps.
+    return { steps: [], ...record, status: hash._status } as unknown as JobRecord;
+  }
+
+  /** The text of what lists tell of a job; undefined when it is gone. */
+  async function summaryText(id: string): Promise<string | undefined> {
+    const found = await fromRedis(
+      redis.hmget(keyOf(id), ...SUMMARY_FIELDS, "_status", "_type", "_method", "_model", "_result"),
+    );
+    const [status, type, method, model, result] = found.splice(SUMMARY_FIELDS.length);
+    if (status == null) return undefined;
+    if (type == null || method == null || model == null || result == null) {
+      // Of a version that did not keep these.
+      const job = await store.get(id);
+      return job && JSON.stringify(summaryOf(job));
+    }
+    const fields = Object.fromEntries(SUMMARY_FIELDS.map((name, i) => [name, JSON.parse(found[i] ?? "null")]));
+    return JSON.stringify({ ...fields, status, type, method, model_id: model, result: JSON.parse(result) });
   }
 
   const store: JobStore = {
@@ -44,9 +102,11 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
       const { status, ...rest } = job;
       const { models, datasets } = resourcesOf(job.spec);
       const fields = [
-        ...encode(rest),
+        ...(await encode(job.id, rest)),
         ...["_order", orderOf(job)],
         ...["_type", job.spec.type],
+        ...["_method", methodOf(job.spec)],
+        ...["_result", "null"],
         ...["_model", sourceModelId(job.spec)],
         ...(job.webhook === null ? [] : ["_webhook", ` ${job.webhook.events.join(" ")} `]),
         ...["_resources", JSON.stringify([...models, ...datasets])],
@@ -63,10 +123,14 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
           ],
         ),
       );
+      if (id === job.id) {
+        await settle(id, fields);
+        return { job, created: true };
+      }
+      await texts.release(fieldsOwner(job.id));
       if (id === "conflict") {
         throw new ServiceError("idempotency_conflict", "This Idempotency-Key was used for a different request.");
       }
-      if (id === job.id) return { job, created: true };
       const earlier = await store.get(id as string);
       if (earlier === undefined)
         throw new ServiceError("conflict", "The job of this Idempotency-Key is being deleted.");
@@ -83,11 +147,14 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
       const members = await fromRedis(redis.zrange(index, before, "-", "BYLEX", "REV", "LIMIT", 0, limit + 1));
       const page = members.slice(0, limit);
       // A record that was deleted since leaves a gap, not an error.
-      const records = await Promise.all(page.map((member) => store.get(idOf(member))));
-      const last = page.at(-1);
+      const summaries = await Promise.all(page.map((member) => summaryText(idOf(member))));
+      const count = itemsThatFit(summaries.map((text) => (text === undefined ? 0 : Buffer.byteLength(text))));
       return {
-        data: records.filter((record) => record !== undefined),
-        next_cursor: members.length > limit && last !== undefined ? Buffer.from(last).toString("base64url") : null,
+        data: summaries
+          .slice(0, count)
+          .filter((text) => text !== undefined)
+          .map((text) => JSON.parse(text) as JobSummary),
+        next_cursor: members.length > count ? Buffer.from(members[count - 1]!).toString("base64url") : null,
       };
     },
 
@@ -97,16 +164,19 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
           throw new ServiceError("internal", `A job cannot go from ${status} to ${to}.`);
         }
       }
-      const { attempt, error } = patch;
+      const { attempt, error, result } = patch;
       const event = { status: to, ...(attempt !== undefined && { attempt }), ...(error && { error }) };
+      const fields = await encode(id, patch);
+      if (result) fields.push("_result", JSON.stringify(resultSummary(result)));
       const reply = await fromRedis(
         redis.jobTransition(
           keyOf(id),
           ...[prefix, id, JSON.stringify(from), to, isTerminal(to) ? 1 : 0, guard.attempt ?? ""],
-          ...[JSON.stringify(encode(patch)), eventText("status", event)],
+          ...[JSON.stringify(fields), eventText("status", event)],
         ),
       );
-      const job = reply === null ? undefined : decode(pairs(reply as string[]));
+      await settle(id, fields);
+      const job = reply === null ? undefined : await decode(pairs(reply as string[]));
       if (job !== undefined && isTerminal(to)) await countRunTime(job);
       return job;
     },
@@ -126,12 +196,15 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
       await fromRedis(redis.jobLog(keyOf(id), prefix, id, "", "", "", eventText(type, data), ""));
     },
 
-    async events(id, afterId) {
-      const entries = await fromRedis(redis.xrange(`${keyOf(id)}:events`, `${afterId + 1}-0`, "+"));
-      return entries.map(([streamId, fields]) => {
+    async events(id, afterId, limit) {
+      const stream = `${keyOf(id)}:events`;
+      const entries = await fromRedis(redis.xrange(stream, `${afterId + 1}-0`, "+", "COUNT", limit + 1));
+      const count = itemsThatFit(entries.slice(0, limit).map(([, fields]) => Buffer.byteLength(fields[1] ?? "")));
+      const data = entries.slice(0, count).map(([streamId, fields]) => {
         const { at, type, data } = JSON.parse(fields[1] ?? "");
         return { id: Number.parseInt(streamId, 10), at, type, data };
       });
+      return { data, more: entries.length > count };
     },
 
     async *follow(id, afterId, signal) {
@@ -147,11 +220,12 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
           try {
             // In this order: the log of a job that is finished now is complete.
             const status = await fromRedis(redis.hget(keyOf(id), "_status"));
-            const events = await store.events(id, last);
+            const { data: events, more } = await store.events(id, last, FOLLOW_BATCH);
             for (const event of events) {
               yield event;
               last = event.id;
             }
+            if (more) continue;
             if (status === null || isTerminal(status as JobStatus)) return;
           } catch (error) {
             if (reads === 0 || !isRedisOutage(error)) throw error;
@@ -167,7 +241,9 @@ export function createRedisJobStore(connection: Redis, prefix: string = KEY_PREF
     },
 
     async delete(id) {
-      return (await fromRedis(redis.jobDelete(keyOf(id), prefix, id, TERMINAL))) === 1;
+      const isGone = (await fromRedis(redis.jobDelete(keyOf(id), prefix, id, TERMINAL))) === 1;
+      if (isGone) await texts.release(fieldsOwner(id));
+      return isGone;
     },
 
     async activeUsers(resourceId) {
@@ -226,17 +302,36 @@ function parseCursor(cursor: string): string {
   return member;
 }
 
-function encode(fields: Partial<JobRecord>): string[] {
-  return Object.entries(fields).flatMap(([name, value]) => [name, JSON.stringify(value)]);
+/** What lists tell of a job that is a field of its record. */
+const SUMMARY_FIELDS = [
+  "id",
+  "name",
+  "metadata",
+  "priority",
+  "created_at",
+  "started_at",
+  "finished_at",
+  "retry_of",
+  "attempt",
+  "progress",
+  "error",
+] as const satisfies readonly (keyof JobRecord)[];
+
+function summaryOf(job: JobRecord): JobSummary {
+  const { status, spec, result } = job;
+  const fields = Object.fromEntries(SUMMARY_FIELDS.map((name) => [name, job[name]])) as Pick<
+    JobRecord,
+    (typeof SUMMARY_FIELDS)[number]
+  >;
+  return {
+    ...fields,
+    ...{ status, type: spec.type, method: methodOf(spec), model_id: sourceModelId(spec) },
+    result: result && resultSummary(result),
+  };
 }
 
-/** The record behind a hash; undefined for the empty hash of a job that does not exist. */
-function decode(hash: Record<string, string>): JobRecord | undefined {
-  if (hash._status === undefined) return undefined;
-  const own = Object.entries(hash).filter(([name]) => !name.startsWith("_"));
-  const record = Object.fromEntries(own.map(([name, text]) => [name, JSON.parse(text)]));
-  // Jobs of versions before pipelines have no steps.
-  return { steps: [], ...record, status: hash._status } as unknown as JobRecord;
+function resultSummary({ model_id, accepted }: NonNullable<JobRecord["result"]>): NonNullable<JobSummary["result"]> {
+  return { model_id, accepted };
 }
 
 function pairs(flat: readonly string[]): Record<string, string> {
