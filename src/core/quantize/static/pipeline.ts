@@ -14,15 +14,16 @@ import { type Calibration, Calibrator } from "./calibration.ts";
 import { scalingSites } from "./channel-scaling.ts";
 import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equalize.ts";
 import { OutputReference } from "./output-error.ts";
-import { prepareStatic, quantizeStatic, type StaticOptions } from "./quantize-static.ts";
+import { prepareStatic, quantizeStatic, type StaticOptions, stretchedIn } from "./quantize-static.ts";
 import { roundWeights } from "./round-weights.ts";
+import { chooseStretched, type StretchedForms } from "./stretched.ts";
 
 /** Samples for calibration, in feeds that the model takes; the same ones in the same order every time. */
 export interface CalibrationData {
   batches(count: number): AsyncIterable<Feeds>;
 }
 
-export interface PipelineOptions extends Omit<StaticOptions, "biasShifts" | "rounded" | "method"> {
+export interface PipelineOptions extends Omit<StaticOptions, "biasShifts" | "rounded" | "method" | "stretched"> {
   /** How ranges follow from what was seen; `auto`: whichever is measured to be best. */
   readonly method: CalibrationMethod | "auto";
   /** Samples to calibrate with. */
@@ -132,9 +133,11 @@ export async function compressStatic(
     runtime.known ?? (await calibrator.observe(counted(skip(data.batches(options.samples), seen), report)));
   await calibrator.close();
 
-  const methodsTried = options.method === "auto" ? await tryMethods(float, calibration, trial) : [];
+  const stretched = await formsOfStretched(float, calibration, trial);
+  const placed = { ...options, stretched: stretched?.forms };
+  const methodsTried = options.method === "auto" ? await tryMethods(float, calibration, placed, trial) : [];
   const method = options.method === "auto" ? methodsTried[0]!.method : options.method;
-  const ranged: StaticOptions = { ...options, method };
+  const ranged: StaticOptions = { ...placed, method };
 
   const batches = () => data.batches(options.samples);
   const rounding = await roundWeights(float, calibration, ranged, options.rounding, batches, {
@@ -172,7 +175,7 @@ export async function compressStatic(
     plan: result.plan,
     notes: result.notes,
     prepared: [...preparedNotes, ...scaled.notes, ...(rounding?.notes ?? [])],
-    corrections: [...scaled.facts, ...(biases ? [biases.facts] : [])],
+    corrections: [...scaled.facts, ...(stretched ? [stretched.facts] : []), ...(biases ? [biases.facts] : [])],
     calibration,
     method,
     methodsTried,
@@ -282,8 +285,13 @@ const MIN_METHOD_GAIN_DB = 0.5;
  * Every method to find ranges, by the outputs of the model that comes of it; the first is to be taken. All of them know the same histograms, so
  * each costs a search, a few runs and what the correction of biases takes.
  */
-async function tryMethods(float: Model, calibration: Calibration, trial: Trial): Promise<MethodTrial[]> {
-  const { reference, options, runtime } = trial;
+async function tryMethods(
+  float: Model,
+  calibration: Calibration,
+  options: Omit<StaticOptions, "method">,
+  trial: Trial,
+): Promise<MethodTrial[]> {
+  const { reference, runtime } = trial;
   const tried: MethodTrial[] = [];
   for (const method of CALIBRATION_METHODS) {
     const ranged: StaticOptions = { ...options, method };
@@ -301,6 +309,25 @@ async function tryMethods(float: Model, calibration: Calibration, trial: Trial):
   }
   const favoured = ({ method, sqnrDb }: MethodTrial) => sqnrDb + (method === DEFAULT_METHOD ? MIN_METHOD_GAIN_DB : 0);
   return tried.sort((a, b) => favoured(b) - favoured(a) || 0);
+}
+
+/** Which nodes in front of operators that stretch small values stay in float, and what that is worth; undefined where there are none. */
+async function formsOfStretched(
+  float: Model,
+  calibration: Calibration,
+  { reference, options }: Trial,
+): Promise<{ readonly forms: StretchedForms; readonly facts: CorrectionFacts } | undefined> {
+  const groups = stretchedIn(float, calibration);
+  if (groups.length === 0) return undefined;
+  const ranged: StaticOptions = { ...options, method: options.method === "auto" ? DEFAULT_METHOD : options.method };
+  const { forms, quantizedDb, chosenDb } = await chooseStretched(groups, (stretched) =>
+    reference.sqnrDb(quantizeStatic(float, calibration, { ...ranged, stretched }).model),
+  );
+  const applied = [...forms.values()].some((form) => form !== "quantized");
+  return {
+    forms,
+    facts: { name: "float_where_stretched", sqnr_before_db: quantizedDb, sqnr_after_db: chosenDb, applied },
+  };
 }
 
 async function* each<T>(items: readonly T[]): AsyncGenerator<T> {

@@ -20,7 +20,7 @@ import type { Calibration } from "./calibration.ts";
 import { kernelScheme } from "./channel-weights.ts";
 import { staticForms } from "./forms.ts";
 import { placedRegions } from "./kernel-cost.ts";
-import type { Affine, Refusal } from "./operators.ts";
+import type { Affine } from "./operators.ts";
 import {
   type Placement,
   type PlacementOptions,
@@ -31,8 +31,8 @@ import {
 } from "./placement.ts";
 import { pointwiseFunction } from "./pointwise.ts";
 import { type Emission, emitQdq, type QdqScheme } from "./qdq.ts";
-import { storeFloatWeights } from "./storage.ts";
-import { stretchedNodes } from "./stretched.ts";
+import { type FloatNode, storeFloatWeights } from "./storage.ts";
+import { nodesInFloat, type StretchedForms, type StretchedGroup, stretchedGroups } from "./stretched.ts";
 
 export interface StaticOptions {
   readonly method: CalibrationMethod;
@@ -44,9 +44,11 @@ export interface StaticOptions {
   readonly reduceRange: boolean;
   /** Leave in float what is predicted to be slower in 8 bits. */
   readonly floatWhereSlower?: boolean;
-  readonly excludeNodes?: ReadonlyMap<string, Refusal>;
+  readonly excludeNodes?: ReadonlyMap<string, FloatNode>;
   /** Nodes that the job leaves alone. */
   readonly isExcluded?: NodeTest;
+  /** What becomes of nodes in front of operators that stretch small values. */
+  readonly stretched?: StretchedForms | undefined;
   /** Scales and zero points of values that are decided, by name, in place of those that follow from calibration. */
   readonly given?: Readonly<Record<string, AffineParams>> | undefined;
   /** Weights by name that are rounded already; all others are rounded to nearest. */
@@ -163,7 +165,8 @@ export function placeStatic(
 ): PlacedStatic {
   const ranges = calibration && rangesOf(calibration, options);
   const codes = codeRange(options.activationDType);
-  const excludeNodes = withStretched(model, calibration, options.excludeNodes);
+  const stretched = calibration ? nodesInFloat(stretchedIn(model, calibration), options.stretched) : [];
+  const excludeNodes = new Map([...stretched, ...(options.excludeNodes ?? [])]);
   const computedSums = new Set<string>();
   for (;;) {
     const copy = model.clone();
@@ -278,21 +281,24 @@ function channelMaxima(name: string, { channels, derived }: Calibration): Float6
   return channels.get(base)?.max.map((max) => factor * max + shift);
 }
 
-/** What is excluded already, and what has to be because of what becomes of its results. */
-function withStretched(
-  model: Model,
-  calibration: Calibration | undefined,
-  excluded: ReadonlyMap<string, Refusal> = new Map(),
-): Map<string, Refusal> {
-  const stretched = calibration && stretchedNodes(model, (name) => calibration.activations.get(name));
-  return new Map([...(stretched ?? []), ...excluded]);
+/** Nodes in front of operators that stretch what was seen of them. */
+export function stretchedIn(model: Model, { activations }: Calibration): StretchedGroup[] {
+  return stretchedGroups(model, (name) => activations.get(name));
 }
 
-const UNSEEN: Refusal = { code: "not_reached", message: "Calibration never reached it, so its range is not known." };
-const NON_FINITE: Refusal = { code: "non_finite", message: "It computes infinities or NaN, which have no code." };
+const UNSEEN: FloatNode = {
+  code: "not_reached",
+  message: "Calibration never reached it, so its range is not known.",
+  storesWeights: true,
+};
+const NON_FINITE: FloatNode = {
+  code: "non_finite",
+  message: "It computes infinities or NaN, which have no code.",
+  storesWeights: true,
+};
 
 /** Excludes units next to values that have no usable range; answers whether there were any. */
-function excludeUnseen(placement: Placement, calibration: Calibration, excludeNodes: Map<string, Refusal>): boolean {
+function excludeUnseen(placement: Placement, calibration: Calibration, excludeNodes: Map<string, FloatNode>): boolean {
   let found = false;
   for (const { value, leaf } of placement.values.values()) {
     const histogram = observationOf(value.name, calibration)?.seen.histogram;
@@ -306,7 +312,7 @@ function excludeUnseen(placement: Placement, calibration: Calibration, excludeNo
 }
 
 /** Excludes regions that 8 bits are predicted to slow down; answers whether there were any. */
-function excludeSlower(placement: Placement, calibration: Calibration, excludeNodes: Map<string, Refusal>): boolean {
+function excludeSlower(placement: Placement, calibration: Calibration, excludeNodes: Map<string, FloatNode>): boolean {
   const elementsOf = ({ name }: Value) => {
     const count = observationOf(name, calibration)?.seen.histogram.count;
     return count && count / calibration.batches;
@@ -314,7 +320,7 @@ function excludeSlower(placement: Placement, calibration: Calibration, excludeNo
   const slower = placedRegions(placement, elementsOf).filter(({ floatUs, int8Us }) => int8Us > floatUs);
   for (const { units, floatUs, int8Us } of slower) {
     const message = `Where it is, 8 bits are predicted to take ${(int8Us / floatUs).toFixed(1)} times as long as float.`;
-    for (const { node } of units) excludeNodes.set(node.name, { code: "slower", message });
+    for (const { node } of units) excludeNodes.set(node.name, { code: "slower", message, storesWeights: true });
   }
   return slower.length > 0;
 }

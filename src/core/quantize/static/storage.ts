@@ -14,16 +14,19 @@ import { rewriteWeights } from "../weights/rewrite.ts";
 import { storeCodes } from "../weights/storage.ts";
 import type { Refusal } from "./operators.ts";
 
+/** Why a node computes in float although there is a kernel. */
+export interface FloatNode extends Refusal {
+  /** Whether nothing is said against rounding its weights: they are stored in 8 bits. */
+  readonly storesWeights?: boolean;
+}
+
 export interface StaticStorageOptions {
   readonly perChannel: boolean;
   /** For processors that add pairs of 8-bit products in 16 bits. */
   readonly reduceRange: boolean;
-  readonly excludeNodes?: ReadonlyMap<string, Refusal>;
+  readonly excludeNodes?: ReadonlyMap<string, FloatNode>;
   readonly isExcluded?: NodeTest;
 }
-
-/** Reasons for a node to compute in float that say nothing against rounding its weights. */
-const STORED: ReadonlySet<string> = new Set(["not_reached", "non_finite", "slower"]);
 
 /**
  * Stores what is left of float weights in `model`, which has its Q/DQ pairs, in place. `notes` are about the same nodes; answers them with
@@ -36,8 +39,8 @@ export function storeFloatWeights(
 ): { readonly notes: Note[]; readonly uses: readonly WeightUse[] } {
   const { perChannel, reduceRange, excludeNodes, isExcluded } = options;
   const keepsWeights = (node: Node) => {
-    const refusal = excludeNodes?.get(node.name);
-    return isExcluded?.(node) || (refusal !== undefined && !STORED.has(refusal.code));
+    const inFloat = excludeNodes?.get(node.name);
+    return isExcluded?.(node) || (inFloat !== undefined && inFloat.storesWeights !== true);
   };
   const weights = new QuantizedWeights();
   const forms = [

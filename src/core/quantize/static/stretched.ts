@@ -1,7 +1,7 @@
 /**
  * Finds layers whose results are stretched: they reach a logarithm, a root, an exponential or a denominator. A spectrum on its way to decibels holds
  * values of very different size, and the small ones, which eight bits round to zero, count as much as the large ones behind the logarithm.
- * Such layers stay in float.
+ * Such layers stay in float, unless the outputs are measured to be as good without that (`chooseStretched`).
  *
  * Whether an operator stretches is told by what was seen of its input: f(x̂) of the values rounded to 8 bits is compared with f(x). The square
  * root of a variance that is never small (LayerNormalization written out) stretches nothing.
@@ -17,6 +17,7 @@ import { entryFor, isOneOf, type OpType, operatorOf } from "../../operators/oper
 import type { ActivationObserver } from "../calibration/observers.ts";
 import { observedRange } from "../calibration/thresholds.ts";
 import { isFloatConstant, type Refusal, ruleFor, scalarOf } from "./operators.ts";
+import type { FloatNode } from "./storage.ts";
 
 /** An operator that may stretch what it reads. */
 export interface Stretch {
@@ -68,32 +69,101 @@ export function stretchesIn(model: Model): Stretch[] {
   });
 }
 
-/**
- * Names of the nodes that must stay in float because of what becomes of their results, and why. Of operators whose input was not seen nothing
- * is known.
- */
-export function stretchedNodes(
+/** The nodes in front of one operator that stretches what they make. */
+export interface StretchedGroup {
+  /** The name of the operator's node. */
+  readonly operator: string;
+  readonly nodes: ReadonlySet<string>;
+  /** Why they should stay in float. */
+  readonly reason: Refusal;
+}
+
+/** The groups of nodes whose results would be destroyed. Of operators whose input was not seen nothing is known. */
+export function stretchedGroups(
   model: Model,
   seen: (name: string) => ActivationObserver | undefined,
-): Map<string, Refusal> {
-  const found = new Map<string, Refusal>();
-  for (const { node, input, becomes, ofSmall } of stretchesIn(model)) {
+): StretchedGroup[] {
+  return stretchesIn(model).flatMap(({ node, input, becomes, ofSmall }) => {
     const observer = seen(input.name);
-    if (!observer || observer.histogram.count === 0) continue;
+    if (!observer || observer.histogram.count === 0) return [];
     const sqnrDb = roundedSqnrDb(observer, becomes, isSquared(input));
-    if (sqnrDb >= MIN_SQNR_DB) continue;
+    if (sqnrDb >= MIN_SQNR_DB) return [];
+    // A product that gives out floats is no coarser than its operands, which is fine where small values count for nothing.
+    const makers = [...makersOf(input)].filter((maker) => ofSmall || !ruleFor(maker)?.floatOutput);
+    if (makers.length === 0) return [];
     const left = sqnrDb > 0 ? `an SQNR of ${sqnrDb.toFixed(1)} dB` : "nothing";
-    const refusal: Refusal = {
+    const reason: Refusal = {
       code: "stretched",
       message: `Its result reaches ${node.opType} "${node.label}": of 8-bit values, that would leave ${left}.`,
     };
-    for (const maker of makersOf(input)) {
-      // A product that gives out floats is no coarser than its operands, which is fine where small values count for nothing.
-      if (!ofSmall && ruleFor(maker)?.floatOutput) continue;
-      if (!found.has(maker.name)) found.set(maker.name, refusal);
+    return [{ operator: node.name, nodes: new Set(makers.map(({ name }) => name)), reason }];
+  });
+}
+
+/**
+ * What becomes of the nodes in front of an operator that stretches small values: `float`, `stored` (computed in float, of weights that are
+ * stored in 8 bits) or `quantized` like all others.
+ */
+export type StretchedForm = "float" | "stored" | "quantized";
+
+/** By the operators of groups; those that are not named stay in float. */
+export type StretchedForms = ReadonlyMap<string, StretchedForm>;
+
+/** The nodes of `groups` that stay in float. A node in front of several operators has the most careful of their forms. */
+export function nodesInFloat(
+  groups: readonly StretchedGroup[],
+  forms: StretchedForms = new Map(),
+): Map<string, FloatNode> {
+  const found = new Map<string, FloatNode>();
+  for (const { operator, nodes, reason } of groups) {
+    const form = forms.get(operator) ?? "float";
+    if (form === "quantized") continue;
+    for (const name of nodes) {
+      const known = found.get(name);
+      if (!known || (known.storesWeights && form === "float")) {
+        found.set(name, { ...reason, storesWeights: form === "stored" });
+      }
     }
   }
   return found;
+}
+
+/** What the outputs may lose by a cheaper form: a sixth of a bit, and what few samples can tell. */
+const MAX_LOSS_DB = 1;
+/** With more operators all of them have one form. */
+const MAX_CHOICES = 8;
+
+/**
+ * The cheapest forms with which the outputs are as good as with all groups in float: `sqnrDb` says how good they are with some forms. Answers
+ * also how good they are with everything quantized, and as chosen.
+ */
+export async function chooseStretched(
+  groups: readonly StretchedGroup[],
+  sqnrDb: (forms: StretchedForms) => Promise<number>,
+): Promise<{ readonly forms: StretchedForms; readonly quantizedDb: number; readonly chosenDb: number }> {
+  const operators = groups.map(({ operator }) => operator);
+  const all = (form: StretchedForm) => new Map(operators.map((operator) => [operator, form]));
+  const quantizedDb = await sqnrDb(all("quantized"));
+  const floatDb = await sqnrDb(all("float"));
+  const least = floatDb - MAX_LOSS_DB;
+  if (quantizedDb >= least) return { forms: all("quantized"), quantizedDb, chosenDb: quantizedDb };
+  let forms: StretchedForms = all("float");
+  let chosenDb = floatDb;
+  const attempt = async (candidate: StretchedForms): Promise<boolean> => {
+    const reached = await sqnrDb(candidate);
+    if (!(reached >= least)) return false;
+    forms = candidate;
+    chosenDb = reached;
+    return true;
+  };
+  await attempt(all("stored"));
+  if (operators.length > 1 && operators.length <= MAX_CHOICES) {
+    for (const operator of operators) {
+      if (await attempt(new Map([...forms, [operator, "quantized"]]))) continue;
+      if (forms.get(operator) === "float") await attempt(new Map([...forms, [operator, "stored"]]));
+    }
+  }
+  return { forms, quantizedDb, chosenDb };
 }
 
 /**
