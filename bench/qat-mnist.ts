@@ -3,7 +3,9 @@
  * with the rounding in it, on labels and on the float model's own outputs. Accuracies are of the 10,000 test images, simulated and of the
  * model that comes out, run by onnxruntime.
  *
- *   node bench/qat-mnist.ts FLOAT.onnx [epochs] [samples] [threads] [seed,seed,...] [8-8,4-8,2-8,...]
+ *   node bench/qat-mnist.ts FLOAT.onnx [epochs] [samples] [threads] [seed,seed,...] [8-8,4-8,2-8,4-4-pact,...]
+ *
+ * Each of the last: bits of weights, of activations (f for float), and the algorithm, `lsq` unless said otherwise.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { DISTILLATION_LOSS, type DistillationLoss } from "../src/core/distill/objective.ts";
@@ -78,13 +80,14 @@ const LOSSES: Readonly<Record<string, Partial<DistillationLoss>>> = {
 };
 
 for (const width of widths.split(",")) {
-  const [weights, activations] = width.split("-");
+  const [weights, activations, algorithm = "lsq"] = width.split("-");
   const options: QatOptions = {
     bits: {
       weights: Number(weights) as 8 | 4 | 2,
       activations: activations === "f" ? null : (Number(activations) as 8 | 4),
     },
     ...{ method: "mse", percentile: 99.999, activationDType: "uint8", reduceRange: false },
+    algorithm: algorithm as QatOptions["algorithm"],
   };
   const batches = async function* () {
     for (let i = 0; i < 256; i += 32) yield samples.gather(Array.from({ length: 32 }, (_, j) => i + j)).feeds;
@@ -92,7 +95,7 @@ for (const width of widths.split(",")) {
   const openModel = (model: Model, session?: object) => openSession({ bytes: modelToBytes(model) }, session);
   const qat = await prepareQat(float, batches, options, { openModel });
   const start = qat.finish(qat.fakeQuantize([]).finish()).model;
-  console.log(`W${weights} A${activations}, not trained: ${percent(await accuracy(start, test))}`);
+  console.log(`W${weights} A${activations} ${algorithm}, not trained: ${percent(await accuracy(start, test))}`);
   for (const [name, loss] of Object.entries(LOSSES)) {
     for (const seed of seeds.split(",").map(Number)) {
       const began = performance.now();

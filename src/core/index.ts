@@ -57,6 +57,7 @@ export { simplifyPasses } from "./passes/simplify.ts";
 export { simplifyFully } from "./passes/simplify-fully.ts";
 export { unfuse } from "./passes/unfuse.ts";
 export { narrowed, widened } from "./passes/widen.ts";
+export { QAT_ALGORITHMS } from "./qat/fake-quantize.ts";
 export { prepareQat, type QatModel, type QatOptions, trainQat } from "./qat/qat.ts";
 export type { Feeds, OpenModel } from "./quantize/calibration/calibrate.ts";
 export { CALIBRATION_METHODS } from "./quantize/calibration/observers.ts";

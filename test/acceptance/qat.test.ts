@@ -50,7 +50,7 @@ interface Metrics {
   readonly coverage: { readonly fused_nodes: number; readonly quantized_nodes: number };
   readonly training: {
     readonly metric: string;
-    readonly history: readonly { readonly epoch: number }[];
+    readonly history: readonly { readonly epoch: number; readonly losses: Readonly<Record<string, number>> }[];
     readonly teacher_metric: number | null;
     readonly student_before_metric: number;
     readonly student_metric: number;
@@ -115,6 +115,21 @@ describe("quantization-aware training", () => {
     assert.ok(accuracy.before - accuracy.after <= 0.004, JSON.stringify(accuracy));
   });
 
+  test("activations of 4 bits with ranges learned by PACT", async () => {
+    const bits = { weights: 4, activations: 4 };
+    const job = await jobs.succeeded(
+      await jobs.client.createJob(request({ algorithm: "pact", bits, training: { epochs: 2, learning_rate: 0.002 } })),
+    );
+    const { accuracy, training } = metricsOf(job);
+    assert.ok(
+      training.history.every(({ losses }) => losses.ranges! > 0),
+      JSON.stringify(training.history),
+    );
+    // Two samples: at 4 bits a value between two steps moves the outputs by more. bench/qat-mnist.ts compares them on 10,000.
+    assert.ok(Math.abs(training.student_metric - accuracy.after) <= 0.0041, JSON.stringify({ training, accuracy }));
+    assert.ok(accuracy.before - accuracy.after <= 0.02, JSON.stringify(accuracy));
+  });
+
   test("its process killed: it goes on where it was, to the same bytes", async () => {
     const body = request({ bits: { weights: 4, activations: 8 }, training: { epochs: 6, batch_size: 64 } });
     const whole = await jobs.succeeded(await jobs.client.createJob(body));
@@ -134,6 +149,8 @@ describe("quantization-aware training", () => {
     assert.deepEqual(await refusalOf({ teacher: "mdl_none" }), ["/params/teacher unknown_model"]);
     assert.equal((await refusalOf({ bits: { weights: 3 } })).length, 1);
     assert.equal((await refusalOf({ bits: { activations: 2 } })).length, 1);
+    const [ranges] = await refusalOf({ algorithm: "pact", bits: { activations: null } });
+    assert.match(ranges!, /^\/params\/algorithm /);
     assert.deepEqual(await refusalOf({ exclude_nodes: ["nothing"] }), ["/params/exclude_nodes/0 unknown_node"]);
     const dynamic = await jobs.succeeded(
       await jobs.client.createJob({

@@ -1599,11 +1599,11 @@ export interface components {
             dataset_id: string;
             bits: components["schemas"]["EffectiveQatBits"];
             /**
-             * @description How scales are found: `lsq` learns them with the weights (Esser et al. 2020).
+             * @description How the scales of activations are learned. `lsq` (Esser et al. 2020): from what rounding and clipping do to the loss. `pact` (Choi et al. 2018): from what clipping does, with a penalty on wide ranges. Those of weights are learned by `lsq`.
              * @default lsq
              * @enum {string}
              */
-            algorithm: "lsq";
+            algorithm: "lsq" | "pact";
             /**
              * @description Whose outputs are learned: `self` is the float model itself, which needs no labels; or the id of a model; null for none.
              * @default self
@@ -3068,11 +3068,11 @@ export interface components {
             dataset_id: string;
             bits?: components["schemas"]["QatBits"];
             /**
-             * @description How scales are found: `lsq` learns them with the weights (Esser et al. 2020).
+             * @description How the scales of activations are learned. `lsq` (Esser et al. 2020): from what rounding and clipping do to the loss. `pact` (Choi et al. 2018): from what clipping does, with a penalty on wide ranges. Those of weights are learned by `lsq`.
              * @default lsq
              * @enum {string}
              */
-            algorithm?: "lsq";
+            algorithm?: "lsq" | "pact";
             /**
              * @description Whose outputs are learned: `self` is the float model itself, which needs no labels; or the id of a model; null for none.
              * @default self

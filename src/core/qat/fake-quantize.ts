@@ -5,6 +5,10 @@
  * All scales are learned along (LSQ, Esser et al. 2020: dŵ/ds = round(w/s) − w/s inside the range, qmin or qmax outside; it follows from
  * the operators). A scale is kept as s = s₀·exp(t), with t from 0 and s₀ from calibration or from the least squared error of a weight: it stays
  * positive, and a step of Adam changes it by a part of itself, whatever its size (LSQ scales the gradient instead, which Adam would undo).
+ *
+ * PACT (Choi et al. 2018) learns the ranges of activations otherwise, and those of weights as LSQ does: x̂ = Q(min(max(x, a), b)) with
+ * a = s·(qmin − z), b = s·(qmax − z). What is clipped moves the range (dx̂/db = 1 where x > b), what is rounded does not, and λ·Σ(b − a)²
+ * is added to the loss, so that ranges stay small enough to be rounded well.
  */
 import { CoreError } from "../errors.ts";
 import { GraphBuilder } from "../onnx/graph-builder.ts";
@@ -17,12 +21,20 @@ import { liveTensor, type Parameter } from "../train/parameters.ts";
 import { createTrainable, exportTrained, type TrainableModel, type TrainedValues } from "../train/trainable.ts";
 import { addStoredWeight, type WeightBits, weightRange } from "./stored-weights.ts";
 
+export const QAT_ALGORITHMS = ["lsq", "pact"] as const;
+export type QatAlgorithm = (typeof QAT_ALGORITHMS)[number];
+
+/** λ of PACT, between those of its authors (1e-4 and 1e-3 with the settings of their networks). */
+const RANGE_DECAY = 1e-4;
+
 export interface FakeQuantizeOptions {
   readonly weightBits: WeightBits;
   /** Of those that the model has in pairs of Q/DQ of 8 bits. */
   readonly activationBits: 8 | 4;
   /** For processors that add pairs of 8-bit products in 16 bits: weights keep one bit free. */
   readonly reduceRange: boolean;
+  /** How the ranges of activations are learned. */
+  readonly algorithm: QatAlgorithm;
   /** Values of the graph, other than outputs, that losses read. */
   readonly watch?: readonly string[];
 }
@@ -69,6 +81,8 @@ export function fakeQuantize(
   /** By the names of weights, and of the constants that scale activations. */
   const scales = new Map<string, Value>();
   const simulated: (() => void)[] = [];
+  const detached: string[] = [];
+  const widths: Value[] = [];
   const front = graph.prepend({ opType: "Identity", inputs: [graph.inputs[0]], outputs: 1 });
   g.before(front, () => {
     for (const entry of marked) {
@@ -89,8 +103,16 @@ export function fakeQuantize(
     const ratio = options.activationBits === 4 ? STEPS_RATIO : 1;
     for (const [name, pairs] of activationScales(base.graph)) {
       const initial = Float32Array.from(floatsOf(pairs[0]!.inputs[1]!.constant!), (scale) => scale * ratio);
-      const { scale, learned } = learn(name, initial, []);
+      const { scale: moving, learned } = learn(name, initial, []);
+      const scale = options.algorithm === "pact" ? g.op("Identity", [moving]) : moving;
+      if (scale !== moving) {
+        detached.push(scale.name);
+        widths.push(g.mul(moving, options.activationBits === 4 ? 15 : 255));
+      }
       for (const node of pairs) {
+        if (scale !== moving && node.opType === "QuantizeLinear") {
+          simulated.push(() => g.before(node, () => clipToRange(g, node, moving, options.activationBits)));
+        }
         if (options.activationBits === 8) node.setInput(1, scale);
         else simulated.push(() => g.before(node, () => simulateFourBits(g, node, scale)));
       }
@@ -109,6 +131,9 @@ export function fakeQuantize(
       }
     }
   });
+  const squares = widths.map((width) => g.before(front, () => g.square(width)));
+  const penalty = squares.length > 0 && g.before(front, () => squares.reduce((sum, square) => g.add(sum, square)));
+  if (penalty) graph.addOutput(penalty);
   graph.remove(front);
   for (const simulate of simulated) simulate();
   const live = parameters.map((parameter) => [parameter.name, liveTensor(parameter)]);
@@ -116,6 +141,8 @@ export function fakeQuantize(
     ...base,
     parameters: [...base.parameters, ...parameters],
     feeds: { ...base.feeds, ...Object.fromEntries(live) },
+    detached,
+    penalties: penalty ? [{ name: "ranges", value: penalty.name, weight: RANGE_DECAY }] : [],
   };
   return {
     trainable,
@@ -331,10 +358,35 @@ function removeUnreadConstants(graph: Model["graph"]): void {
   }
 }
 
-// ---- activations of 4 bits -------------------------------------------------------------------------------------------
+// ---- ranges that clipping moves, and activations of 4 bits -------------------------------------------------------------------------------------------
 
 /** 255 steps of 8 bits to 15 of 4. */
 const STEPS_RATIO = 17;
+
+/**
+ * x between s·(qmin − z) and s·(qmax − z), which are taken in by less than rounding notices: x/s must not be seen as outside for an error of
+ * its last bit, where the gradient of a pair ends.
+ */
+function clipToRange(g: GraphBuilder, node: Node, scale: Value, bits: 8 | 4): void {
+  const [x, , zero] = node.inputs;
+  const [least, largest] = bits === 4 ? fourBitRange(zero!.constant!) : eightBitRange(zero!.constant!);
+  const end = (steps: number) => g.mul(scale, steps * (1 - 2 ** -20));
+  const clipped = g.op("Max", [g.op("Min", [x, end(largest)]), end(least)]);
+  clipped.retype("float32", x!.shape);
+  node.setInput(0, clipped);
+}
+
+/** qmin − z and qmax − z. */
+function eightBitRange(zero: Tensor): readonly [number, number] {
+  const lowest = zero.dtype === "int8" ? -128 : 0;
+  const value = integersOf(zero)[0]!;
+  return [lowest - value, lowest + 255 - value];
+}
+
+function fourBitRange(zero: Tensor): readonly [number, number] {
+  const { value, low } = narrowed(zero);
+  return [low - value, low + 15 - value];
+}
 
 /** Where a zero point among 256 values is among 16, counted from the lowest of `dtype`. */
 function narrowed(zero: Tensor): { readonly dtype: "int8" | "uint8"; readonly value: number; readonly low: number } {

@@ -15,13 +15,14 @@ import type { MarkedWeight, ResultNames } from "../quantize/static/qdq.ts";
 import { placeStatic, prepareStatic, type StaticOptions } from "../quantize/static/quantize-static.ts";
 import type { PhaseHooks } from "../train/phases.ts";
 import { splitSamples } from "../train/samples.ts";
-import { type FakeQuantized, type FakeQuantizeOptions, fakeQuantize } from "./fake-quantize.ts";
+import { type FakeQuantized, type FakeQuantizeOptions, fakeQuantize, type QatAlgorithm } from "./fake-quantize.ts";
 import type { WeightBits } from "./stored-weights.ts";
 
 export interface QatOptions extends Pick<StaticOptions, "method" | "percentile" | "activationDType" | "isExcluded"> {
   readonly bits: { readonly weights: WeightBits; readonly activations: 8 | 4 | null };
   /** For processors that add pairs of 8-bit products in 16 bits. */
   readonly reduceRange: boolean;
+  readonly algorithm: QatAlgorithm;
 }
 
 /** A model that is ready to be trained with the rounding in it. */
@@ -55,6 +56,7 @@ export async function prepareQat(
     weightBits: bits.weights,
     activationBits: bits.activations ?? 8,
     reduceRange: options.reduceRange,
+    algorithm: options.algorithm,
   } as const;
   if (bits.activations === null) {
     const graph = float.clone();

@@ -1,7 +1,7 @@
 import { buildGradients } from "../autodiff/gradient.ts";
 import { CoreError } from "../errors.ts";
 import { dimsOf, GraphBuilder, int } from "../onnx/graph-builder.ts";
-import type { Value } from "../onnx/ir.ts";
+import type { Node, Value } from "../onnx/ir.ts";
 import { modelToBytes } from "../onnx/save.ts";
 import { elementCount, type Tensor } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
@@ -122,10 +122,12 @@ export async function buildStepGraph(networks: readonly StepNetwork[], options: 
   }
 
   const g = new GraphBuilder(graph);
-  const detached = new Set<Value>();
+  const detached = detachedIn(graph.nodes, networks);
   const own: Parameter[] = [];
-  const terms = g.within("loss", () => options.objective(contextOf(g, { own, detached, feeds, seed })));
-  if (terms.length === 0) throw new CoreError("invalid_params", "The objective has no loss.");
+  const context = contextOf(g, { own, detached, feeds, seed });
+  const learned = g.within("loss", () => options.objective(context));
+  if (learned.length === 0) throw new CoreError("invalid_params", "The objective has no loss.");
+  const terms = [...learned, ...penaltiesOf(networks, context)];
   const weighted = terms.map(({ value, weight }) => (weight === 1 ? value : g.mul(value, weight)));
   const loss = weighted.reduce((sum, term) => g.add(sum, term));
   for (const value of [...graph.outputs]) graph.removeOutput(value);
@@ -156,6 +158,22 @@ export async function buildStepGraph(networks: readonly StepNetwork[], options: 
     parts: read,
     feeds: { ...live, ...Object.fromEntries(own.map((parameter) => [parameter.name, liveTensor(parameter)])) },
   };
+}
+
+/** What networks keep gradients from flowing through. */
+function detachedIn(nodes: readonly Node[], networks: readonly StepNetwork[]): Set<Value> {
+  const names = new Set(
+    networks.flatMap(({ prefix, trainable }) => trainable.detached?.map((it) => prefix + it) ?? []),
+  );
+  return new Set(nodes.flatMap(({ outputs }) => outputs.filter(({ name }) => names.has(name))));
+}
+
+function penaltiesOf(networks: readonly StepNetwork[], { value }: ObjectiveContext): readonly LossTerm[] {
+  return networks
+    .filter(({ trained }) => trained)
+    .flatMap(({ prefix, trainable: { penalties = [] } }) =>
+      penalties.map((it) => ({ ...it, value: value(prefix + it.value), network: prefix })),
+    );
 }
 
 /** Makes outputs of the gradients and of Σ g² of each. */

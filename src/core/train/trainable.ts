@@ -46,6 +46,10 @@ export interface TrainableModel {
   readonly statistics: readonly RunningStatistics[];
   /** What a forward pass needs besides the data: parameters and statistics over their own memory. */
   readonly feeds: Readonly<Record<string, Tensor>>;
+  /** Names of values of `graph` that no gradient flows through. */
+  readonly detached?: readonly string[];
+  /** Outputs of `graph` with one element, which training adds to any loss. */
+  readonly penalties?: readonly { readonly name: string; readonly value: string; readonly weight: number }[];
 }
 
 /**

@@ -112,6 +112,7 @@ function prepared(
   const target = TARGETS[params.target === "auto" ? host.target : params.target];
   const options: QatOptions = {
     bits: params.bits,
+    algorithm: params.algorithm,
     method: params.calibration,
     percentile: params.percentile,
     activationDType: target.activations,

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { CALIBRATION_METHODS, METRIC_NAMES, type MetricName, ROUNDINGS } from "../../core/index.ts";
+import { CALIBRATION_METHODS, METRIC_NAMES, type MetricName, QAT_ALGORITHMS, ROUNDINGS } from "../../core/index.ts";
 import { pointerOf } from "../errors.ts";
 import {
   DistillLoss,
@@ -272,8 +272,9 @@ export const QatParams = z
         description:
           "Weights of 4 and 2 bits are stored in 4 and 2, and turned into 8 when the model is loaded: integer kernels read 8. So do activations of 4.",
       }),
-    algorithm: z.enum(["lsq"]).default("lsq").meta({
-      description: "How scales are found: `lsq` learns them with the weights (Esser et al. 2020).",
+    algorithm: z.enum(QAT_ALGORITHMS).default("lsq").meta({
+      description:
+        "How the scales of activations are learned. `lsq` (Esser et al. 2020): from what rounding and clipping do to the loss. `pact` (Choi et al. 2018): from what clipping does, with a penalty on wide ranges. Those of weights are learned by `lsq`.",
     }),
     teacher: z.string().nullable().default("self").meta({
       description:
@@ -298,6 +299,10 @@ export const QatParams = z
       .default(99.999)
       .meta({ description: "Share of the values that `percentile` keeps." }),
     ...Common,
+  })
+  .refine(({ algorithm, bits }) => algorithm !== "pact" || bits.activations !== null, {
+    path: ["algorithm"],
+    error: "of pact learns the ranges of activations, which bits.activations: null leaves in float",
   })
   .overwrite(({ epochs, training, teacher, loss, ...params }) => ({
     ...params,

@@ -54,11 +54,12 @@ async function* batches() {
 
 const openModel = (model: Model, options?: object) => openSession({ bytes: modelToBytes(model) }, options);
 const optionsOf = (bits: QatOptions["bits"]): QatOptions => ({
-  ...{ bits, method: "mse", percentile: 99.999, activationDType: "uint8", reduceRange: false },
+  ...{ bits, method: "mse", percentile: 99.999, activationDType: "uint8", reduceRange: false, algorithm: "lsq" },
 });
 
 let float: Model;
-const prepare = (bits: QatOptions["bits"]) => prepareQat(float, batches, optionsOf(bits), { openModel });
+const prepare = (bits: QatOptions["bits"], more: Partial<QatOptions> = {}) =>
+  prepareQat(float, batches, { ...optionsOf(bits), ...more }, { openModel });
 
 before(async () => {
   const trainable = createTrainable(network(1));
@@ -176,6 +177,28 @@ async function optimizedOperators(model: Model): Promise<ReadonlyMap<string, num
   }
 }
 
+/** y = x̂·W with x̂ behind one pair of Q/DQ and W of ones behind a marker. */
+function quantizedInput(scale: number, dtype: "int8" | "uint8", zero: number) {
+  const model = new Model({ irVersion: 8, opsets: [["", 13]], graphName: "main" });
+  const { graph } = model;
+  const x = graph.addInput("x", "float32", ["n", 3]);
+  const scaleValue = graph.addInitializer("scale", tensorOf("float32", [], [scale]));
+  const zeroValue = graph.addInitializer("zero", tensorOf(dtype, [], [zero]));
+  const [q] = graph.append({ opType: "QuantizeLinear", inputs: [x, scaleValue, zeroValue], outputs: ["q"] }).outputs;
+  q!.retype(dtype, ["n", 3]);
+  const [rounded] = graph.append({
+    ...{ opType: "DequantizeLinear", inputs: [q!, scaleValue, zeroValue], outputs: ["rounded"] },
+  }).outputs;
+  rounded!.retype("float32", ["n", 3]);
+  const weight = graph.addInitializer("w", tensorOf("float32", [3, 1], [1, 1, 1]));
+  const [marker] = graph.append({ opType: "Identity", inputs: [weight], outputs: ["marked"] }).outputs;
+  marker!.retype("float32", [3, 1]);
+  const [y] = graph.append({ opType: "MatMul", inputs: [rounded!, marker!], outputs: ["y"] }).outputs;
+  y!.retype("float32", ["n", 1]);
+  graph.addOutput(y!);
+  return { model, marked: [{ weight: "w", axis: 1, markers: ["marked"], biases: [] }] };
+}
+
 describe("learned step sizes", () => {
   test("the gradient of a weight's scale is that of LSQ", async () => {
     const model = new Model({ irVersion: 8, opsets: [["", 13]], graphName: "main" });
@@ -189,7 +212,7 @@ describe("learned step sizes", () => {
     y.retype("float32", ["n", 2]);
     graph.addOutput(y);
     const marked = [{ weight: "w", axis: 1, markers: ["marked"], biases: [] }];
-    const bits = { weightBits: 2, activationBits: 8, reduceRange: false } as const;
+    const bits = { weightBits: 2, activationBits: 8, reduceRange: false, algorithm: "lsq" } as const;
     const { trainable } = fakeQuantize(model, marked, bits);
     const input = [1, 2, -1, 0.5, -2, 3];
     const batch = { feeds: { x: tensorOf("float32", [2, 3], input) }, targets: {} };
@@ -231,6 +254,71 @@ describe("learned step sizes", () => {
     for (const [c, g] of gradientOf("scale").entries()) {
       assert.ok(Math.abs(g - expectedScale[c]!) < 1e-5, `dt[${c}] = ${g}, not ${expectedScale[c]}`);
     }
+  });
+
+  for (const { bits, dtype, zero, range } of [
+    { bits: 8, dtype: "uint8", zero: 100, range: [-100, 155] },
+    { bits: 8, dtype: "int8", zero: -28, range: [-100, 155] },
+    // 100/17 = 5.9 of 16 values, whose scale is 17 times as large.
+    { bits: 4, dtype: "uint8", zero: 100, range: [-6, 9] },
+  ] as const) {
+    test(`the gradient of an activation's range is that of PACT: ${bits} bits, ${dtype}`, async () => {
+      const scale = 0.01;
+      const { model, marked } = quantizedInput(scale, dtype, zero);
+      const options = { weightBits: 8, activationBits: bits, reduceRange: false, algorithm: "pact" } as const;
+      const { trainable } = fakeQuantize(model, marked, options);
+      // In the range, above it, below it.
+      const input = [0.3, 9, -9, 1.2, -0.4, 7];
+      const batch = { feeds: { x: tensorOf("float32", [2, 3], input) }, targets: {} };
+      const step = await buildStepGraph([soloNetwork(trainable)], {
+        batch,
+        objective: ({ g, value }) => [{ name: "sum", weight: 1, value: g.sum(value("y"), [0, 1], false) }],
+        seed: 0,
+        openSession,
+      });
+      const session = await openSession({ bytes: step.model });
+      const results = await session.run({ ...step.feeds, ...batch.feeds });
+      await session.close();
+      const s = bits === 4 ? 17 * scale : scale;
+      const width = s * (range[1] - range[0]);
+      // Weights are 1: the loss is the sum of x̂. The parameter is the logarithm of the scale.
+      const expected = s * (2 * range[1] + range[0]) + 2 * 1e-4 * width ** 2;
+      const learned = step.parameters.find(({ name }) => name === "scale/log_scale")!;
+      const [gradient] = floatsOf(results[learned.gradient!]!);
+      assert.ok(Math.abs(gradient! - expected) < 1e-5 * Math.abs(expected), `${gradient}, not ${expected}`);
+      assert.deepEqual(
+        step.terms.map(({ name, weight }) => [name, weight]),
+        [
+          ["sum", 1],
+          ["ranges", 1e-4],
+        ],
+      );
+      const penalty = floatsOf(results[step.terms[1]!.output]!)[0]!;
+      assert.ok(Math.abs(penalty / width ** 2 - 1) < 1e-6, `${penalty}, not ${width ** 2}`);
+    });
+  }
+
+  test("PACT makes activations of 4 bits follow the float model; the export is as accurate as the simulation", async () => {
+    const qat = await prepare({ weights: 4, activations: 4 }, { algorithm: "pact", method: "minmax" });
+    const untrained = qat.finish(qat.fakeQuantize([]).finish()).model;
+    const { model, training } = await trainQat(
+      qat,
+      {
+        teacher: float,
+        loss: { ...DISTILLATION_LOSS, outputLoss: "mse", klWeight: 1, labelWeight: 0 },
+        ...{ samples, validationSplit: 0.1, evaluation: fresh },
+        training: { ...SETTINGS, learningRate: 0.003, epochs: 10 },
+      },
+      { openSession },
+    );
+    const exact = await logitsOf(float);
+    const exported = await logitsOf(model);
+    const [before, after] = [sqnrDb(exact, await logitsOf(untrained)), sqnrDb(exact, exported)];
+    assert.ok(after > before + 1.5, `${before} dB -> ${after} dB on samples that were not trained on`);
+    const squaredError = exact.reduce((sum, x, i) => sum + (x - exported[i]!) ** 2, 0) / exact.length;
+    const simulation = training.metrics!.studentAfter;
+    assert.ok(Math.abs(squaredError / simulation - 1) < 0.01, `simulated ${simulation}, exported ${squaredError}`);
+    assert.ok(training.run.history.every(({ losses }) => losses.ranges! > 0));
   });
 
   test("training on the float model's outputs makes weights of 2 bits follow it; the export is as accurate as the simulation", async () => {
