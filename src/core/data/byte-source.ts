@@ -10,6 +10,8 @@ export interface ByteSource {
 /** Room for samples that are decoded once and read often. It grows as it is written; what was never written may hold anything. */
 export interface ScratchBytes extends ByteSource {
   write(offset: number, bytes: Uint8Array): void;
+  /** Throws when there is no room for `bytes` more: `limit_exceeded` where there never can be. */
+  reserve(bytes: number): void;
 }
 
 /** Bytes that are in memory already; what is read are views. */
@@ -34,16 +36,20 @@ export function* chunksOf(source: ByteSource): Generator<Uint8Array> {
 export function memoryScratch(maxBytes: number): ScratchBytes {
   let bytes = new Uint8Array(0);
   let size = 0;
+  const refuse = () => {
+    throw new CoreError("limit_exceeded", `The decoded samples take more than ${maxBytes} bytes of memory.`);
+  };
   return {
+    reserve(more) {
+      if (size + more > maxBytes) refuse();
+    },
     get size() {
       return size;
     },
     read: (offset, length) => bytes.subarray(offset, offset + length),
     write(offset, written) {
       const end = offset + written.byteLength;
-      if (end > maxBytes) {
-        throw new CoreError("limit_exceeded", `The decoded samples take more than ${maxBytes} bytes of memory.`);
-      }
+      if (end > maxBytes) refuse();
       if (end > bytes.byteLength) {
         const larger = new Uint8Array(Math.min(maxBytes, Math.max(end, 2 * bytes.byteLength)));
         larger.set(bytes);

@@ -10,7 +10,9 @@ import { TableRows } from "./table.ts";
 import type { Cell, TableFormat } from "./table-cells.ts";
 import { utf8Chunks } from "./text.ts";
 
-const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$/;
+/** Written out in full the longest double has 1,076 characters; what is longer is not looked at. */
+const MAX_NUMBER_LENGTH = 1_100;
+const NUMBER = /^[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?$/;
 const INTEGER = /^[+-]?\d+$/;
 const BOOLS: Readonly<Record<string, number>> = { true: 1, false: 0 };
 
@@ -18,6 +20,7 @@ const FORMAT: TableFormat = {
   row: "Line",
   numberOf(cell: Cell, dtype: TableDType) {
     const text = (cell as string).trim();
+    if (text.length > MAX_NUMBER_LENGTH) return undefined;
     if (NUMBER.test(text)) {
       const number = Number(text);
       return !Number.isSafeInteger(number) && INTEGER.test(text) ? BigInt(text.replace(/^\+/, "")) : number;

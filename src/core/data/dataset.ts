@@ -1,6 +1,6 @@
 import { CoreError, checkCancelled } from "../errors.ts";
 import type { DatasetFacts } from "../facts.ts";
-import type { Tensor } from "../onnx/tensor.ts";
+import { elementCount, type Tensor } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
 import { type ByteSource, memoryScratch, type ScratchBytes } from "./byte-source.ts";
 import { describeContent } from "./content.ts";
@@ -138,6 +138,15 @@ function partsOf(contents: Contents): DatasetParts {
   const stored = labels ? [...fields, labels] : fields;
   if (fields.length === 0) throw new CoreError("invalid_dataset", "The dataset has no arrays.");
   const samples = countSamples(stored);
+  // Beside others an empty array may be meant (what a decoder has seen so far); alone it is a count that nothing stands behind.
+  if (fields.every(({ dims }) => dims.length > 0 && elementCount(dims) === 0)) {
+    const { name, dims } = fields[0]!;
+    throw new CoreError(
+      "invalid_dataset",
+      `The samples of "${name}" are empty: their shape is [${dims.slice(1)}].`,
+      name,
+    );
+  }
   if (labels?.dims.length === 0) {
     throw new CoreError("invalid_dataset", "The labels have no sample axis.", LABELS);
   }
@@ -160,6 +169,10 @@ function countSamples(arrays: readonly StoredArray[]): number {
   if (!first) throw new CoreError("invalid_dataset", "No array of the dataset has a sample axis.");
   const samples = first.dims[0]!;
   if (samples === 0) throw new CoreError("invalid_dataset", `"${first.name}" has no samples.`, first.name);
+  if (samples > LIMITS.samples) {
+    const message = `"${first.name}" has ${samples} samples; at most ${LIMITS.samples} are allowed.`;
+    throw new CoreError("limit_exceeded", message, first.name);
+  }
   for (const { name, dims } of arrays) {
     if (dims.length > 0 && dims[0] !== samples) {
       throw new CoreError(

@@ -217,6 +217,8 @@ function decodedOnce(
       const missing = [...new Set(Array.from(indices))].filter((i) => !isDecoded[i]);
       if (missing.length === 0) return;
       scratch ??= openScratch();
+      // A few pixels in the file may be many in a sample.
+      scratch.reserve(missing.length * sampleBytes);
       await eachOf(missing, async (i) => {
         checkCancelled(signal);
         const image = await files.decode(samples[i]!.member, false);

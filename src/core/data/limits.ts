@@ -21,7 +21,10 @@ export const LIMITS = {
   verifiedImages: 8192,
   /** One line of a table; all of it is in memory at once. */
   lineBytes: 16 * 1024 * 1024,
-  rows: 2 ** 27,
+  /** Columns of a table: all pixels of an image of 256 x 256 in colors. */
+  columns: 2 ** 18,
+  /** Samples, rows of tables too. Their numbers and orders are kept in memory. */
+  samples: 2 ** 27,
   /** Distinct labels that are text. */
   classes: 65_536,
   /** A compressed archive may grow this many times, */

@@ -100,12 +100,20 @@ function parseHeader(text: string): NpyHeader | undefined {
   }
   const descr = /^['"](.*)['"]$/.exec(fields.get("descr") ?? "")?.[1];
   const order = fields.get("fortran_order");
-  const shape = /^\(\s*((?:\d+L?\s*,\s*)*)(\d+L?)?\s*\)$/.exec(fields.get("shape") ?? "");
+  const shape = parseShape(fields.get("shape") ?? "");
   if (fields.size !== 3 || descr === undefined || !shape || (order !== "True" && order !== "False")) return undefined;
-  const dims = shape[0].match(/\d+/g) ?? [];
-  // `(3)` is a number in Python, not a tuple.
-  if (dims.length === 1 && !shape[0].includes(",")) return undefined;
-  return { descr, fortranOrder: order === "True", shape: dims.map(Number) };
+  return { descr, fortranOrder: order === "True", shape };
+}
+
+/** A tuple of sizes. Cut at its commas: one pattern for all of it would take time that grows with the square of its length. */
+function parseShape(text: string): number[] | undefined {
+  if (!text.startsWith("(") || !text.endsWith(")")) return undefined;
+  const parts = text.slice(1, -1).split(",");
+  // After the last comma there need not be another size; `(3)`, without one, is a number in Python and no tuple.
+  if (parts.at(-1)!.trim() === "") parts.pop();
+  else if (parts.length === 1) return undefined;
+  const sizes = parts.map((part) => /^(\d{1,40})L?$/.exec(part.trim())?.[1]);
+  return sizes.includes(undefined) ? undefined : sizes.map(Number);
 }
 
 /**

@@ -20,6 +20,8 @@ export type Refuse = (why: string) => never;
 export function notANumber(cell: Cell, format: TableFormat): string {
   if (cell === undefined) return "is missing";
   if (cell === null || cell === "") return "is empty";
+  // Not written out: nested deep enough, that would take the stack.
+  if (typeof cell === "object") return `holds ${Array.isArray(cell) ? "a list" : "an object"}, which is not a number`;
   const text = format.textOf(cell) ?? JSON.stringify(cell);
   return text === "" ? "is empty" : `holds ${JSON.stringify(text.slice(0, 40))}, which is not a number`;
 }

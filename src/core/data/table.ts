@@ -26,6 +26,10 @@ export class TableRows {
 
   /** `names` are those of the columns. Throws `invalid_dataset` for columns that are not there. */
   constructor(names: readonly string[], spec: TableSpec, format: TableFormat, openScratch: () => ScratchBytes) {
+    if (names.length > LIMITS.columns) {
+      const message = `The table has ${names.length} columns; at most ${LIMITS.columns} are read.`;
+      throw new CoreError("limit_exceeded", message);
+    }
     this.#names = names;
     this.#format = format;
     const labels = spec.labels === undefined ? undefined : columnOf(names, spec.labels, "the labels");
@@ -44,8 +48,8 @@ export class TableRows {
 
   /** `cells` in the order of the names; `line` is where the row ends, or its number, counted from 1. */
   add(line: number, cells: readonly Cell[]): void {
-    if (++this.#count > LIMITS.rows) {
-      throw new CoreError("limit_exceeded", `The table has more than ${LIMITS.rows} rows.`);
+    if (++this.#count > LIMITS.samples) {
+      throw new CoreError("limit_exceeded", `The table has more than ${LIMITS.samples} rows.`);
     }
     const at = (column: number): Refuse => refuseCell(`${this.#format.row} ${line}`, this.#names[column]!);
     for (const input of this.#inputs) input.add(cells, at);

@@ -201,8 +201,17 @@ const OTHER_CAUSES = [
   { pattern: /bad_alloc|Failed to allocate memory/, code: "limit_exceeded" },
 ] as const;
 
+/** Of a message of the runtime, which repeats names and sizes of the model: its beginning, and its end, where the innermost node is. */
+const MESSAGE_HEAD = 6_000;
+const MESSAGE_TAIL = 2_000;
+
+function shortened(text: string): string {
+  if (text.length <= MESSAGE_HEAD + MESSAGE_TAIL) return text;
+  return `${text.slice(0, MESSAGE_HEAD)} … ${text.slice(-MESSAGE_TAIL)}`;
+}
+
 function runtimeError(error: unknown, what: string): CoreError {
-  const text = error instanceof Error ? error.message : String(error);
+  const text = shortened(error instanceof Error ? error.message : String(error));
   // The innermost node is the last one named: an If that fails names itself around the node in its branch.
   const node = NODE_NAMES.map((pattern) => [...text.matchAll(pattern)].at(-1)?.[1]).find((name) => name);
   const stripped = NOISE.reduce((message, pattern) => message.replace(pattern, ""), text);

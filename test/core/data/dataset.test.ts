@@ -146,6 +146,34 @@ describe(".npy", () => {
     await assertRefused(open(shape(`(${"1,".repeat(20)})`)), "limit_exceeded", "x", /20 axes/);
   });
 
+  // One pattern for the whole shape took 22 s for these.
+  it("refuses shapes of spaces and digits without end in moments", { timeout: 10_000 }, async () => {
+    for (const shape of [
+      `(${" ".repeat(60_000)}L), }`,
+      `(${"1".repeat(60_000)} L), }`,
+      `(${"1, ".repeat(20_000)}x), }`,
+    ]) {
+      const header = `{'descr': '<f4', 'fortran_order': False, 'shape': ${shape}`;
+      await assertRefused(open(writeNpy(SMALL, { version: 2, header })), "invalid_dataset", "x", /plain array/);
+    }
+  });
+
+  it("refuses samples that nothing stands behind", async () => {
+    const empty = (shape: string) =>
+      writeNpy(tensor("float32", [0], new Uint8Array(0)), {
+        header: `{'descr': '<f4', 'fortran_order': False, 'shape': ${shape}, }`,
+      });
+    await assertRefused(open(empty("(4000000000, 0, 4)")), "limit_exceeded", "x", /4000000000 samples/);
+    await assertRefused(
+      open(empty("(5, 0)")),
+      "invalid_dataset",
+      "x",
+      /samples of "x" are empty: their shape is \[0\]/,
+    );
+    const floats = (dims: number[]) => tensorOf("float32", dims, new Float32Array(elementCount(dims)));
+    assert.equal((await open(writeNpz({ x: floats([3, 2]), past: floats([3, 0, 2]) }))).facts.samples, 3);
+  });
+
   it("refuses a header longer than any array needs", async () => {
     await assertRefused(
       open(writeNpy(SMALL, { version: 2, header: " ".repeat(70_000) })),

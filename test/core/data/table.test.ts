@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { describe, it } from "node:test";
+import { describe, it, test } from "node:test";
 import fc from "fast-check";
 import { type ByteSource, memoryScratch, memorySource } from "../../../src/core/data/byte-source.ts";
 import { type Dataset, openDataset } from "../../../src/core/data/dataset.ts";
@@ -217,7 +217,7 @@ describe(".jsonl", () => {
     ["lists and numbers", '{"v":[1,[2]]}', spec, /lists of different lengths/, "v"],
     ["a text in a list", '{"v":[1,"2"]}', spec, /"2", which is not a number/, "v"],
     ["deep lists", `{"v":${"[".repeat(20)}1${"]".repeat(20)}}`, spec, /nested 20 deep/, "v"],
-    ["a list among numbers", '{"a":1,"b":[2]}', jsonlSpec({ x: {} }), /"\[2\]", which is not a number/, "b"],
+    ["a list among numbers", '{"a":1,"b":[2]}', jsonlSpec({ x: {} }), /holds a list, which is not a number/, "b"],
     ["what is not JSON", '{"v":1}\n{v:2}', spec, /^Line 2 of the \.jsonl file is not JSON\.$/, undefined],
     ["a JSON array", "[1,2]", spec, /not a JSON object/, undefined],
     [
@@ -294,6 +294,7 @@ it("a table of any length takes the same memory", async () => {
       return scratch.size;
     },
     read: scratch.read,
+    reserve: scratch.reserve,
     write(offset: number, bytes: Uint8Array) {
       longest = Math.max(longest, bytes.byteLength);
       scratch.write(offset, bytes);
@@ -313,4 +314,25 @@ it("a table of any length takes the same memory", async () => {
       Array.from({ length: 50 }, (_, i) => i),
     ),
   );
+});
+
+// The patterns that these are read with once took time that grew with the square of a cell's length: minutes, where now it is moments.
+test("cells of millions of characters are refused in moments", { timeout: 60_000 }, async () => {
+  const spec = csvSpec({ x: {} });
+  for (const cell of [
+    `${"1".repeat(5_000_000)}e`,
+    "9".repeat(5_000_000),
+    `${"1".repeat(3_000_000)}.${"1".repeat(2_000_000)}x`,
+  ]) {
+    await assertRefused(`a\n${cell}\n`, spec, /^Line 2, column "a" holds "[19]{40}", which is not a number/, "a");
+  }
+  const exact = `0.${"0".repeat(300)}1`;
+  assert.deepEqual(await valuesOf(await open(`a\n${exact}\n`, csvSpec({ x: { dtype: "float64" } }))), [1e-301]);
+});
+
+test("more columns than tables have, and values nested without end, are refused", async () => {
+  const names = Array.from({ length: 2 ** 18 + 1 }, (_, i) => `c${i}`).join(",");
+  await assertRefused(`${names}\n`, csvSpec({ x: {} }), /^The table has 262145 columns/, undefined, "limit_exceeded");
+  const deep = `{"v":${'{"a":'.repeat(100_000)}1${"}".repeat(100_000)}}`;
+  await assertRefused(deep, jsonlSpec({ x: {} }), /holds an object, which is not a number/, "v");
 });
