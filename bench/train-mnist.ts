@@ -2,8 +2,9 @@
  * Trains an MLP and a CNN with BatchNormalization on MNIST from scratch and prints the history and the accuracy on the 10,000 test images,
  * of the exported inference graph.
  *
- *   node bench/train-mnist.ts [mlp|cnn] [epochs] [samples] [threads]
+ *   node bench/train-mnist.ts [mlp|cnn] [epochs] [samples] [threads] [learning rate] [float32|nearest|stochastic]
  *
+ * The last says what weights are kept in: float32, or bfloat16 with updates rounded so.
  * Epochs are judged on 3,000 of the training images; the test images are seen once, at the end.
  */
 
@@ -11,12 +12,13 @@ import { modelToBytes } from "../src/core/onnx/save.ts";
 import { openSession } from "../src/core/runtime/session.ts";
 import { train } from "../src/core/train/loop.ts";
 import { crossEntropy } from "../src/core/train/losses.ts";
+import type { UpdateRounding } from "../src/core/train/rewrites.ts";
 import { splitSamples } from "../src/core/train/samples.ts";
 import { createTrainable, exportTrained } from "../src/core/train/trainable.ts";
 import { cnn, mlp } from "../test/support/networks.ts";
 import { mnist, mnistSettings, SHIFTED, TOP1 } from "./mnist.ts";
 
-const [kind = "cnn", epochs = "6", samples = "60000", threads = "2"] = process.argv.slice(2);
+const [kind = "cnn", epochs = "6", samples = "60000", threads = "2", rate, updates = "float32"] = process.argv.slice(2);
 const model = kind === "mlp" ? mlp([784, 512, 256, 10]) : cnn([16, 32], 64);
 const { training, validation } = splitSamples(mnist("training", Number(samples)), 0.05, 1);
 const test = mnist("test");
@@ -35,7 +37,11 @@ const result = await train(
       { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
     ],
   },
-  mnistSettings({ epochs: Number(epochs), threads: Number(threads), augmentation: kind === "cnn" ? SHIFTED : null }),
+  mnistSettings({
+    ...{ epochs: Number(epochs), threads: Number(threads), augmentation: kind === "cnn" ? SHIFTED : null },
+    ...(rate !== undefined && { learningRate: Number(rate) }),
+    ...(updates !== "float32" && { updateRounding: updates as UpdateRounding }),
+  }),
   {
     openSession,
     onEpoch: (record) => console.log(JSON.stringify(record)),

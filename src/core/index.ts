@@ -82,6 +82,7 @@ export type { OpenSession, Session } from "./runtime/session.ts";
 export type { TrainingSettings } from "./train/loop.ts";
 export { OPTIMIZERS } from "./train/optimizer.ts";
 export type { PhaseHooks } from "./train/phases.ts";
+export { UPDATE_ROUNDINGS } from "./train/rewrites.ts";
 export { heldOutCount, type Samples, samplesOf, splitIndices } from "./train/samples.ts";
 export { SCHEDULES } from "./train/schedule.ts";
 export { checkTrainable } from "./train/trainable.ts";

@@ -1400,6 +1400,11 @@ export interface components {
              */
             average_decay: number;
             /**
+             * @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.
+             * @default null
+             */
+            update_rounding: ("nearest" | "stochastic") | null;
+            /**
              * @description Stop after so many epochs without a better one.
              * @default null
              */
@@ -1703,6 +1708,11 @@ export interface components {
              */
             average_decay: number | null;
             /**
+             * @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.
+             * @default null
+             */
+            update_rounding: ("nearest" | "stochastic") | null;
+            /**
              * @description Stop after so many epochs without a better one.
              * @default null
              */
@@ -1901,6 +1911,11 @@ export interface components {
              * @default null
              */
             average_decay: number | null;
+            /**
+             * @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.
+             * @default null
+             */
+            update_rounding: ("nearest" | "stochastic") | null;
             /**
              * @description Stop after so many epochs without a better one.
              * @default null
@@ -2563,6 +2578,11 @@ export interface components {
              */
             average_decay?: number;
             /**
+             * @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.
+             * @default null
+             */
+            update_rounding?: ("nearest" | "stochastic") | null;
+            /**
              * @description Stop after so many epochs without a better one.
              * @default null
              */
@@ -3173,6 +3193,11 @@ export interface components {
              */
             average_decay?: number | null;
             /**
+             * @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.
+             * @default null
+             */
+            update_rounding?: ("nearest" | "stochastic") | null;
+            /**
              * @description Stop after so many epochs without a better one.
              * @default null
              */
@@ -3501,6 +3526,11 @@ export interface components {
              * @default null
              */
             average_decay?: number | null;
+            /**
+             * @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.
+             * @default null
+             */
+            update_rounding?: ("nearest" | "stochastic") | null;
             /**
              * @description Stop after so many epochs without a better one.
              * @default null

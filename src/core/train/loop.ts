@@ -5,7 +5,7 @@ import type { OpenSession, Session } from "../runtime/session.ts";
 import { type AugmentationSpec, augmentImages, checkAugmentable } from "./augment.ts";
 import { applyUpdate, type OptimizerSpec } from "./optimizer.ts";
 import { decays } from "./parameters.ts";
-import { movingAverage, type Rewrite } from "./rewrites.ts";
+import { movingAverage, type Rewrite, roundedUpdates, type UpdateRounding } from "./rewrites.ts";
 import { type EpochRecord, type RunNetwork, RunState } from "./run-state.ts";
 import type { SampleBatch, Samples } from "./samples.ts";
 import { learningRateAt, type ScheduleSpec } from "./schedule.ts";
@@ -35,6 +35,8 @@ export interface TrainingSettings {
   readonly gradientClip: number | null;
   /** Decay of the moving average of the weights, which is then what is validated and exported; null for none. */
   readonly averageDecay: number | null;
+  /** Keeps weights in bfloat16, and says how an update is rounded to it; float32 when not given. */
+  readonly updateRounding?: UpdateRounding;
   /** Random changes of the images of one input. */
   readonly augmentation: (AugmentationSpec & { readonly input: string }) | null;
   /** Stop after so many epochs without a better metric of any network; null never. */
@@ -186,7 +188,7 @@ interface Run {
 async function openRun(task: NetworksTask, settings: TrainingSettings, hooks: TrainingHooks): Promise<Run> {
   const { training } = task;
   const { openSession } = hooks;
-  const { averageDecay, threads, seed } = settings;
+  const { averageDecay, updateRounding, threads, seed } = settings;
   const batchSize = Math.min(settings.batchSize, training.count);
   const networks = task.networks.map(({ prefix, trainable }) => ({
     prefix,
@@ -203,6 +205,7 @@ async function openRun(task: NetworksTask, settings: TrainingSettings, hooks: Tr
   const averages = new Map(networks.map((network) => [network.trainable, network.averages?.parameters]));
   const rewrites = [
     ...(task.rewrites ?? STEP_REWRITES),
+    ...(updateRounding ? [roundedUpdates(updateRounding)] : []),
     ...(averageDecay === null ? [] : [movingAverage(averageDecay, ({ trainable }) => averages.get(trainable))]),
   ];
   const updates: Update[] = [];

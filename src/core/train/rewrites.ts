@@ -125,3 +125,47 @@ export function movingAverage(
     },
   };
 }
+
+/**
+ * Keeps a network's weights in bfloat16: after every update each is rounded to one of the two values beside it, to the nearer one, or to
+ * either at random, with the chance that makes the mean the exact weight (stochastic rounding, Gupta et al. 2015). An update smaller than half
+ * a step is lost by the first and kept on average by the second. Learned scales stay in float32.
+ */
+export function roundedUpdates(rounding: UpdateRounding): Rewrite {
+  return {
+    name: `${rounding} updates`,
+    apply({ network: { trainable, trained, prefix }, seed }) {
+      if (!trained) return undefined;
+      const parameters = trainable.parameters.filter(({ role }) => role !== "scale");
+      return {
+        after(_outputs, steps) {
+          for (const { name, data } of parameters) {
+            if (rounding === "nearest") toNearestBfloat16(data);
+            else toRandomBfloat16(data, new Random(seed, `update ${prefix}${name} ${steps}`));
+          }
+        },
+      };
+    },
+  };
+}
+
+export const UPDATE_ROUNDINGS = ["nearest", "stochastic"] as const;
+export type UpdateRounding = (typeof UPDATE_ROUNDINGS)[number];
+
+const bitsOf = (data: Float32Array) => new Uint32Array(data.buffer, data.byteOffset, data.length);
+
+/** To the upper 16 bits of float32, ties to even. */
+export function toNearestBfloat16(data: Float32Array): void {
+  const bits = bitsOf(data);
+  for (let i = 0; i < bits.length; i++) bits[i] = (bits[i]! + 0x7fff + ((bits[i]! >>> 16) & 1)) & 0xffff0000;
+}
+
+/** Up with the chance that the lower 16 bits are of a step. */
+export function toRandomBfloat16(data: Float32Array, random: Random): void {
+  const bits = bitsOf(data);
+  for (let i = 0; i < bits.length; i += 2) {
+    const drawn = random.uint32();
+    bits[i] = (bits[i]! + (drawn & 0xffff)) & 0xffff0000;
+    if (i + 1 < bits.length) bits[i + 1] = (bits[i + 1]! + (drawn >>> 16)) & 0xffff0000;
+  }
+}

@@ -240,6 +240,7 @@ export function settingsOf(
     weightDecay: training.weight_decay,
     gradientClip: training.gradient_clip,
     averageDecay: training.average_decay,
+    ...(training.update_rounding !== null && { updateRounding: training.update_rounding }),
     augmentation: augmentation && {
       input: augmentation.input,
       flip: augmentation.flip,

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { UPDATE_ROUNDINGS } from "../../core/index.ts";
 
 /** The parameters of training and distillation. */
 
@@ -117,6 +118,10 @@ const Training = z
     }),
     average_decay: z.number().gt(0).lt(1).nullable().default(null).meta({
       description: "Decay of a moving average of the weights, which is then validated and exported.",
+    }),
+    update_rounding: z.enum(UPDATE_ROUNDINGS).nullable().default(null).meta({
+      description:
+        "Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.",
     }),
     patience: z.int().min(1).max(500).nullable().default(null).meta({
       description: "Stop after so many epochs without a better one.",
