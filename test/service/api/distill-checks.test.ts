@@ -67,7 +67,7 @@ test("every default is filled in", () => {
     training: {
       ...{ epochs: 10, batch_size: 128, optimizer: "adamw", learning_rate: 0.005, schedule: "onecycle" },
       ...{ warmup_steps: 0, weight_decay: 0.0001, gradient_clip: null, validation_split: 0.1 },
-      ...{ average_decay: null, patience: null, augmentation: null },
+      ...{ average_decay: null, update_rounding: null, patience: null, augmentation: null },
     },
     baseline: false,
     seed: 0,
