@@ -36,9 +36,11 @@ export interface Config {
   /** Time a job may wait in the queue. */
   readonly queueTimeoutMs: number;
   /** Finished jobs, with their artifacts, are deleted after this long; null: never. The models they made stay. */
-  readonly retentionMs: number | null;
-  /** Resident memory of one job's or inspection's process. */
+  readonly retentionMs: { readonly succeeded: number | null; readonly failed: number | null };
+  /** Resident memory of one job's process. */
   readonly jobMemoryBytes: number;
+  /** Resident memory of all inspections of one API process together. */
+  readonly inspectMemoryBytes: number;
   /** Run time of the inspection of one upload. */
   readonly inspectTimeoutMs: number;
   /** Inspections that one API process runs at the same time. */
@@ -55,6 +57,12 @@ export interface Config {
 const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
 const KIB = 1024;
 const MINUTE_MS = 60_000;
+/**
+ * Of the machine's memory (or the container's), for all jobs and for all inspections that run at the same time. The last quarter is left to
+ * the API, the worker, the page cache and redis-server.
+ */
+const JOBS_SHARE = 3 / 8;
+const INSPECTIONS_SHARE = 3 / 8;
 
 /** Every problem of the environment, in one message: the start is refused once, not once per variable. */
 export class ConfigError extends Error {
@@ -102,7 +110,9 @@ const Environment = z.object({
   JOB_TIMEOUT_MS: durationMs.default(60 * MINUTE_MS),
   QUEUE_TIMEOUT_MS: durationMs.default(24 * 60 * MINUTE_MS),
   RETENTION_DAYS: integer(0, 36_500).default(0),
+  RETENTION_FAILED_DAYS: integer(0, 36_500).default(30),
   JOB_MEMORY_BYTES: integer(64 * KIB ** 2, Number.MAX_SAFE_INTEGER).optional(),
+  INSPECT_MEMORY_BYTES: integer(64 * KIB ** 2, Number.MAX_SAFE_INTEGER).optional(),
   INSPECT_TIMEOUT_MS: durationMs.default(2 * MINUTE_MS),
   INSPECT_CONCURRENCY: integer(1, 64).default(2),
   TRUST_PROXY: z
@@ -139,8 +149,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
 
   const values = parsed.data;
-  const share =
-    Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY) / values.WORKER_CONCURRENCY;
+  const machineBytes = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
+  const days = (count: number) => (count === 0 ? null : count * 24 * 60 * MINUTE_MS);
   return Object.freeze<Config>({
     host: values.HOST,
     port: values.PORT,
@@ -160,9 +170,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     jobThreads: values.JOB_THREADS ?? Math.max(1, Math.floor(availableParallelism() / values.WORKER_CONCURRENCY)),
     jobTimeoutMs: values.JOB_TIMEOUT_MS,
     queueTimeoutMs: values.QUEUE_TIMEOUT_MS,
-    retentionMs: values.RETENTION_DAYS === 0 ? null : values.RETENTION_DAYS * 24 * 60 * MINUTE_MS,
-    // Leaves a quarter of the machine to the worker, the page cache and redis-server.
-    jobMemoryBytes: values.JOB_MEMORY_BYTES ?? Math.floor(share * 0.75),
+    retentionMs: { succeeded: days(values.RETENTION_DAYS), failed: days(values.RETENTION_FAILED_DAYS) },
+    jobMemoryBytes: values.JOB_MEMORY_BYTES ?? Math.floor((machineBytes * JOBS_SHARE) / values.WORKER_CONCURRENCY),
+    inspectMemoryBytes: values.INSPECT_MEMORY_BYTES ?? Math.floor(machineBytes * INSPECTIONS_SHARE),
     inspectTimeoutMs: values.INSPECT_TIMEOUT_MS,
     inspectConcurrency: values.INSPECT_CONCURRENCY,
     trustProxy: values.TRUST_PROXY,

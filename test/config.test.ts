@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { totalmem } from "node:os";
 import { test } from "node:test";
 import { ConfigError, isLoopback, loadConfig } from "../src/config.ts";
 
@@ -22,9 +23,21 @@ test("an empty environment gives the documented defaults", () => {
   assert.equal(config.maxUploadBytes, 8 * 1024 ** 3);
   assert.equal(config.workerConcurrency, 1);
   assert.ok(config.jobThreads >= 1);
-  assert.equal(config.retentionMs, null);
-  assert.equal(loadConfig({ RETENTION_DAYS: "2" }).retentionMs, 2 * 24 * 60 * 60 * 1000);
+  const day = 24 * 60 * 60 * 1000;
+  assert.deepEqual(config.retentionMs, { succeeded: null, failed: 30 * day });
+  const kept = loadConfig({ RETENTION_DAYS: "2", RETENTION_FAILED_DAYS: "0" }).retentionMs;
+  assert.deepEqual(kept, { succeeded: 2 * day, failed: null });
   assert.ok(Object.isFrozen(config));
+});
+
+test("jobs and inspections together take three quarters of the machine, however many run", () => {
+  const machine = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
+  for (const concurrency of [1, 3]) {
+    const config = loadConfig({ WORKER_CONCURRENCY: String(concurrency), INSPECT_CONCURRENCY: String(concurrency) });
+    const taken = concurrency * config.jobMemoryBytes + config.inspectMemoryBytes;
+    assert.ok(taken <= 0.75 * machine && taken > 0.7 * machine, `${taken} of ${machine}`);
+  }
+  assert.equal(loadConfig({ INSPECT_MEMORY_BYTES: "100000000" }).inspectMemoryBytes, 100_000_000);
 });
 
 test("empty variables count as unset", () => {

@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { TaskError, type TaskRunner, type Tasks } from "../../src/tasks/protocol.ts";
 import { formOf } from "../support/calls.ts";
 import { createMemoryTasks, failingTask, MODEL_FACTS, modelBytes } from "../support/memory-workers.ts";
 import { startTestServer } from "../support/server.ts";
@@ -32,7 +35,7 @@ test("however an inspection fails, the upload is refused with the reason and not
   assert.ok(api.logged.some((line) => line.includes("secret path")));
 });
 
-test("only so many inspections run at once; the others wait, and too many are told to come back", async (t) => {
+test("only so many inspections run at once; the others wait, and too many are told when to come back", async (t) => {
   let running = 0;
   let most = 0;
   const release = Promise.withResolvers<void>();
@@ -49,11 +52,64 @@ test("only so many inspections run at once; the others wait, and too many are to
   const uploads = Array.from({ length: 40 }, () =>
     api.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) }),
   );
-  const first = await Promise.any(uploads.map(async (upload) => assert.ok((await upload).status === 503)));
-  assert.equal(first, undefined);
+  const first = await Promise.any(
+    uploads.map(async (upload) => {
+      const answer = await upload;
+      assert.equal(answer.status, 503);
+      return answer;
+    }),
+  );
+  // 18 of 2 s each in 2 slots.
+  assert.equal(first.headers.get("retry-after"), "18");
   release.resolve();
   const statuses = (await Promise.all(uploads)).map(({ status }) => status);
   assert.equal(most, 2);
-  assert.equal(statuses.filter((status) => status === 201).length, 34);
-  assert.equal(statuses.filter((status) => status === 503).length, 6);
+  assert.equal(statuses.filter((status) => status === 201).length, 18);
+  assert.equal(statuses.filter((status) => status === 503).length, 22);
+});
+
+test("clients that ask and hang up shut nobody out: their inspections end with them, and uploads have a lane of their own", async (t) => {
+  const ended = Promise.withResolvers<void>();
+  let asked = 0;
+  const tasks = createMemoryTasks();
+  const slow: TaskRunner = {
+    ...tasks,
+    async run(kind, request, options) {
+      if (kind !== "inspect_model" || Object.keys((request as Tasks["inspect_model"]["request"]).dims).length === 0) {
+        return tasks.run(kind, request, options);
+      }
+      asked++;
+      await once(options.signal!, "abort");
+      if (asked === 20) ended.resolve();
+      throw new TaskError({ code: "cancelled", message: "The work was cancelled." });
+    },
+  };
+  const api = await startTestServer({ context: { tasks: slow } });
+  t.after(() => api.close());
+  const { id } = (await api.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) })).json;
+  for (let i = 1; i <= 20; i++) {
+    const client = new AbortController();
+    const question = fetch(`${api.url}/v1/models/${id}?dims=w:${i}`, { signal: client.signal });
+    question.catch(() => {});
+    while (asked < i) await sleep(5);
+    const upload = await api.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) });
+    assert.equal(upload.status, 201);
+    client.abort();
+    await assert.rejects(question);
+  }
+  await ended.promise;
+});
+
+test("what was found out about a model is answered again without another inspection", async (t) => {
+  const tasks = createMemoryTasks();
+  const api = await startTestServer({ context: { tasks } });
+  t.after(() => api.close());
+  const { id } = (await api.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) })).json;
+  tasks.ran.length = 0;
+  const ask = async (path: string) => (await api.call("GET", `/v1/models/${id}${path}`)).json;
+  const [a, b] = await Promise.all([ask("?dims=w:3,n:1"), ask("?dims=n:1,w:3")]);
+  assert.deepEqual([a.macs, b.macs, (await ask("?dims=w:3,n:1")).macs], [3000, 3000, 3000]);
+  assert.equal((await ask("?dims=w:4")).macs, 4000);
+  for (let i = 0; i < 3; i++) assert.equal((await ask("/layers")).data.length, 1);
+  assert.deepEqual(tasks.ran.toSorted(), ["inspect_model", "inspect_model", "list_layers"]);
 });

@@ -9,6 +9,8 @@ import { queuedJob } from "../support/jobs.ts";
 
 const FAILURE: JobError = { type: "about:blank", title: "t", status: 422, code: "timeout", detail: "too slow" };
 
+const ENDED = ["succeeded", "failed", "cancelled"] as const;
+
 /** What every job store must do. `open` gives an empty one each time. */
 export function testJobStore(name: string, open: () => Promise<JobStore>): void {
   describe(`${name} is a job store`, () => {
@@ -227,10 +229,11 @@ export function testJobStore(name: string, open: () => Promise<JobStore>): void 
       await create({ created_at: at(0) }); // unfinished
       for (const job of jobs) await store.transition(job.id, ["queued"], "cancelled");
       await store.transition(failed.id, ["queued"], "failed");
-      assert.deepEqual(await store.finishedBefore(at(3), 10), [jobs[1]!.id, failed.id]);
-      assert.deepEqual(await store.finishedBefore(at(4), 10), [jobs[1]!.id, failed.id, jobs[0]!.id]);
-      assert.deepEqual(await store.finishedBefore(at(4), 1), [jobs[1]!.id]);
-      assert.deepEqual(await store.finishedBefore(at(0), 10), []);
+      assert.deepEqual(await store.finishedBefore(ENDED, at(3), 10), [jobs[1]!.id, failed.id]);
+      assert.deepEqual(await store.finishedBefore(ENDED, at(4), 10), [jobs[1]!.id, failed.id, jobs[0]!.id]);
+      assert.deepEqual(await store.finishedBefore(ENDED, at(4), 1), [jobs[1]!.id]);
+      assert.deepEqual(await store.finishedBefore(ENDED, at(0), 10), []);
+      assert.deepEqual(await store.finishedBefore(["failed"], at(4), 10), [failed.id]);
     });
 
     test("any sequence of legal moves ends where the table says, logged in order", async () => {

@@ -15,6 +15,7 @@ interface Service {
   readonly command: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
   readonly healthcheck?: object;
+  readonly mem_limit?: string;
 }
 
 const compose = parse(read("docker-compose.yml"), { merge: true }) as { services: Record<string, Service> };
@@ -49,6 +50,17 @@ describe("compose file", () => {
       assert.ok(existsSync(join(ROOT, file!)), `${file} is not there`);
       assert.ok(copied.includes(file!.split("/")[0]!), `the image does not hold ${file}`);
     }
+  });
+
+  test("limits the memory of every container, and jobs and inspections to less than that", () => {
+    const sizeOf = (text: string | undefined) => {
+      const [, number, unit = ""] = /^(?:\$\{\w+:-)?(\d+)(mb|g)?\}?$/.exec(text ?? "") ?? [];
+      return Number(number) * { "": 1, mb: 2 ** 20, g: 2 ** 30 }[unit]!;
+    };
+    const { redis, api, worker } = compose.services as Record<string, Service>;
+    assert.ok(sizeOf(redis!.command.at(-1)) <= sizeOf(redis!.mem_limit) / 2);
+    assert.equal(sizeOf(api!.environment!.INSPECT_MEMORY_BYTES), 0.75 * sizeOf(api!.mem_limit));
+    assert.equal(sizeOf(worker!.environment!.JOB_MEMORY_BYTES), 0.75 * sizeOf(worker!.mem_limit));
   });
 
   test("keeps records: an append-only file, and no eviction", () => {

@@ -2472,9 +2472,14 @@ export interface components {
             inspect_timeout_ms: number;
             /**
              * Format: int64
-             * @description Of the process of one job or inspection.
+             * @description Of the process of one job.
              */
             memory_bytes: number;
+            /**
+             * Format: int64
+             * @description Of all inspections that run at the same time together: two thirds for uploads.
+             */
+            inspect_memory_bytes: number;
             /** Format: int64 */
             job_threads: number;
             requests_per_minute: number | null;

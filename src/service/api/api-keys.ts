@@ -72,7 +72,8 @@ function keyOf(authorization: string): string | undefined {
   return /^[^:]*:(.+)$/.exec(Buffer.from(credentials, "base64").toString())?.[1];
 }
 
-const ANYBODY: Caller = { name: "anybody", scopes: new Set(["read", "write", "admin"]) };
+/** The caller where there are no keys. */
+export const ANYBODY: Caller = { name: "anybody", scopes: new Set(["read", "write", "admin"]) };
 
 /** For a service that only its own machine can reach. */
 export const OPEN_TO_ALL: ApiKeys = { open: true, identify: () => ANYBODY };

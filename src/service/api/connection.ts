@@ -2,6 +2,9 @@ import { once } from "node:events";
 import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { FastifyReply, FastifyRequest } from "fastify";
+import { ServiceError } from "../errors.ts";
+import { ANYBODY } from "./api-keys.ts";
+import type { Asker } from "./inspection-lane.ts";
 
 /** A JSON body is small; a client that takes longer than this for it holds the connection on purpose. */
 const JSON_BODY_TIMEOUT_MS = 30_000;
@@ -40,4 +43,18 @@ export function endEarly(request: FastifyRequest, reply: FastifyReply, payload: 
     })(),
     { objectMode: false },
   );
+}
+
+/** Who makes a request, as one whose work ends when the client goes. Of those without a key each address is one. */
+export function askerOf(request: FastifyRequest, reply: FastifyReply): Asker {
+  const gone = new AbortController();
+  reply.raw.once("close", () => gone.abort(new ServiceError("cancelled", "The client has gone.")));
+  return { key: shareOf(request), signal: gone.signal };
+}
+
+/** Whose share of what all have a request takes: its key's, or without keys its address's. */
+export function shareOf(request: FastifyRequest): string {
+  return request.caller === undefined || request.caller === ANYBODY
+    ? `address ${request.ip}`
+    : `key ${request.caller.name}`;
 }

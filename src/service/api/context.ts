@@ -1,4 +1,4 @@
-import type { TaskLimits, TaskRunner } from "../../tasks/protocol.ts";
+import type { TaskRunner } from "../../tasks/protocol.ts";
 import type { BlobStore } from "../blobs/blob-store.ts";
 import type { BlobClaims } from "../blobs/claims.ts";
 import type { Catalog } from "../catalog.ts";
@@ -34,7 +34,10 @@ export interface ApiSettings {
   readonly rateLimitPerMinute: number;
   readonly maxQueuedJobsPerKey: number;
   readonly inspectConcurrency: number;
-  readonly inspectLimits: TaskLimits;
+  readonly inspectTimeoutMs: number;
+  /** Of all inspections that run at the same time together. */
+  readonly inspectMemoryBytes: number;
+  readonly jobMemoryBytes: number;
   readonly jobTimeoutMs: number;
   readonly queueTimeoutMs: number;
   readonly jobThreads: number;

@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { ROW_FORMATS, ROW_KINDS } from "../../core/index.ts";
 import { INLINE_BYTES } from "../blobs/long-texts.ts";
@@ -6,6 +6,7 @@ import { type CatalogFile, type DatasetRecord, type DatasetSummary, newId } from
 import { ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
 import { partOf } from "../pages.ts";
+import { askerOf } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
 import { DATASET_FORMATS, DatasetSpec, specMismatch } from "./dataset-spec.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
@@ -211,14 +212,14 @@ export function registerDatasets(
     if (query.spec !== undefined && !isRaw) throw invalidField("#/query/spec", "misplaced", "goes into the body");
     const { record, created } = isJson(request)
       ? await finishedUploads.use(body.uploads, (take) =>
-          add(request, async (id) => ({
+          add(request, reply, async (id) => ({
             files: await take(id),
             name: body.name,
             spec: body.spec,
             metadata: body.metadata,
           })),
         )
-      : await add(request, async (id) =>
+      : await add(request, reply, async (id) =>
           formOf(
             await takeUpload(context, request, id, { rawName: query.name ?? "dataset", checkName: suffixOf }),
             query.spec === undefined ? {} : { spec: query.spec },
@@ -229,8 +230,9 @@ export function registerDatasets(
   });
 
   /** Adds the dataset whose file `take` stores for the id it is given. */
-  function add(request: FastifyRequest, take: (id: string) => Promise<TakenDataset>) {
+  function add(request: FastifyRequest, reply: FastifyReply, take: (id: string) => Promise<TakenDataset>) {
     const id = newId("dst");
+    const asker = askerOf(request, reply);
     return withClaims(context, request, id, async () => {
       const { files, name, spec, metadata } = await take(id);
       const file = onlyFile(files);
@@ -243,7 +245,7 @@ export function registerDatasets(
         await context.claims.release(id);
         return { record: same, created: false };
       }
-      const facts = await inspector.dataset(file, spec ?? null);
+      const facts = await inspector.dataset(asker, file, spec ?? null);
       return catalog.datasets.add({
         id,
         identity,

@@ -3,36 +3,71 @@ import type { DatasetFacts, Exclusions, LayerFacts, ModelFacts } from "../../cor
 import type { JobPlan, LocalFile, TaskKind, Tasks } from "../../tasks/protocol.ts";
 import { withScratch } from "../blobs/fs.ts";
 import type { CatalogFile, DatasetRecord, ModelRecord } from "../catalog.ts";
-import { type FieldError, ServiceError } from "../errors.ts";
+import type { FieldError } from "../errors.ts";
+import { canonicalJson } from "../identity.ts";
 import type { JobSpec } from "../jobs/spec.ts";
 import type { ApiContext } from "./context.ts";
+import { type Asker, createInspectionLane, type InspectionLane } from "./inspection-lane.ts";
+import { createKeptAnswers } from "./kept-answers.ts";
 
 /**
- * Looks into uploads, in child processes: nothing here parses a model or a dataset. A few run at the same time, some
- * more wait their turn, the rest is told to come back.
+ * Looks into uploads and models, in child processes: nothing here parses a model or a dataset. Uploads and questions about what is there
+ * already have lanes of their own, so that neither can shut out the other; askers take turns in each. What is asked of a stored model
+ * again is answered from what was found before. All end with who asks.
  */
 export interface Inspector {
-  model(files: readonly CatalogFile[], dims?: Readonly<Record<string, number>>): Promise<ModelFacts>;
-  layers(files: readonly CatalogFile[]): Promise<readonly LayerFacts[]>;
-  dataset(file: CatalogFile, spec: unknown): Promise<DatasetFacts>;
+  /** The facts of an upload. */
+  upload(asker: Asker, files: readonly CatalogFile[]): Promise<ModelFacts>;
+  /** The facts of an upload that is a dataset. */
+  dataset(asker: Asker, file: CatalogFile, spec: unknown): Promise<DatasetFacts>;
+  /** The facts of a stored model with sizes for its symbolic dimensions. */
+  model(asker: Asker, model: ModelRecord, dims: Readonly<Record<string, number>>): Promise<ModelFacts>;
+  layers(asker: Asker, model: ModelRecord): Promise<readonly LayerFacts[]>;
   /** The names among them that nothing in the model has. */
-  exclusions(model: ModelRecord, exclude: Exclusions): Promise<readonly FieldError[]>;
-  plan(spec: JobSpec, models: readonly ModelRecord[], datasets: readonly DatasetRecord[]): Promise<JobPlan>;
+  exclusions(asker: Asker, model: ModelRecord, exclude: Exclusions): Promise<readonly FieldError[]>;
+  plan(
+    asker: Asker,
+    spec: JobSpec,
+    models: readonly ModelRecord[],
+    datasets: readonly DatasetRecord[],
+  ): Promise<JobPlan>;
 }
 
-/** Waiting uploads hold a connection and disk space each. */
-const MAX_WAITING = 32;
+/** Of the memory of all inspections, what uploads get; questions get the rest. */
+const UPLOAD_SHARE = 2 / 3;
+/** Of answers about models, in this process. */
+const KEPT_BYTES = 32 * 1024 * 1024;
 
-export function createInspector({ blobs, tasks, settings, stopping }: ApiContext): Inspector {
-  const slots = createSlots(settings.inspectConcurrency);
+export function createInspector({ blobs, tasks, settings, stopping, keys }: ApiContext): Inspector {
+  const { inspectConcurrency, inspectMemoryBytes, inspectTimeoutMs } = settings;
+  const uploads = createInspectionLane({
+    what: "uploads are being inspected",
+    slots: inspectConcurrency,
+    memoryBytes: Math.floor(inspectMemoryBytes * UPLOAD_SHARE),
+    // Without keys there is nobody else.
+    slotsPerKey: keys.open ? inspectConcurrency : Math.max(1, inspectConcurrency - 1),
+  });
+  const questions = createInspectionLane({
+    what: "questions about models are being answered",
+    slots: 1,
+    memoryBytes: inspectMemoryBytes - Math.floor(inspectMemoryBytes * UPLOAD_SHARE),
+    slotsPerKey: 1,
+  });
+  const kept = createKeptAnswers(KEPT_BYTES);
 
   /** Runs a task on copies of `files` below a directory that is gone afterwards. */
   function inspect<K extends TaskKind>(
+    lane: InspectionLane,
+    asker: Asker,
     kind: K,
     folders: Readonly<Record<string, readonly CatalogFile[]>>,
     requestOf: (local: Readonly<Record<string, readonly LocalFile[]>>) => Tasks[K]["request"],
   ): Promise<Tasks[K]["result"]> {
-    return slots.run(() =>
+    const bytes = Object.values(folders)
+      .flat()
+      .reduce((sum, { size_bytes }) => sum + size_bytes, 0);
+    const signal = AbortSignal.any([asker.signal, stopping]);
+    return lane.run({ ...asker, signal }, bytes, (memoryBytes) =>
       withScratch(settings.scratchDir, async (scratch) => {
         const local: Record<string, LocalFile[]> = {};
         for (const [name, files] of Object.entries(folders)) {
@@ -40,20 +75,30 @@ export function createInspector({ blobs, tasks, settings, stopping }: ApiContext
           local[name] = files.map((file) => ({ name: file.name, path: join(folder, file.name) }));
           await Promise.all(files.map((file) => blobs.materialize(file, join(folder, file.name))));
         }
-        return tasks.run(kind, requestOf(local), { limits: settings.inspectLimits, signal: stopping });
+        return tasks.run(kind, requestOf(local), { limits: { timeoutMs: inspectTimeoutMs, memoryBytes }, signal });
       }),
     );
   }
 
   return {
-    model: (files, dims = {}) => inspect("inspect_model", { model: files }, (local) => ({ files: local.model!, dims })),
-    layers: (files) => inspect("list_layers", { model: files }, (local) => ({ files: local.model! })),
-    exclusions: ({ files }, exclude) =>
-      inspect("check_exclusions", { model: files }, (local) => ({ files: local.model!, exclude })),
-    dataset: (file, spec) =>
-      inspect("inspect_dataset", { dataset: [file] }, (local) => ({ file: local.dataset![0]!, spec })),
-    plan: (spec, models, datasets) =>
+    upload: (asker, files) =>
+      inspect(uploads, asker, "inspect_model", { model: files }, (local) => ({ files: local.model!, dims: {} })),
+    dataset: (asker, file, spec) =>
+      inspect(uploads, asker, "inspect_dataset", { dataset: [file] }, (local) => ({ file: local.dataset![0]!, spec })),
+    model: (asker, { sha256, files }, dims) =>
+      kept.ask(canonicalJson(["facts", sha256, dims]), asker, (all) =>
+        inspect(questions, all, "inspect_model", { model: files }, (local) => ({ files: local.model!, dims })),
+      ),
+    layers: (asker, { sha256, files }) =>
+      kept.ask(canonicalJson(["layers", sha256]), asker, (all) =>
+        inspect(questions, all, "list_layers", { model: files }, (local) => ({ files: local.model! })),
+      ),
+    exclusions: (asker, { files }, exclude) =>
+      inspect(questions, asker, "check_exclusions", { model: files }, (local) => ({ files: local.model!, exclude })),
+    plan: (asker, spec, models, datasets) =>
       inspect(
+        questions,
+        asker,
         "plan_job",
         Object.fromEntries([
           ...models.map(({ id, files }) => [id, files]),
@@ -67,26 +112,5 @@ export function createInspector({ blobs, tasks, settings, stopping }: ApiContext
           ),
         }),
       ),
-  };
-}
-
-/** Lets `count` tasks run at the same time. */
-function createSlots(count: number) {
-  let free = count;
-  const waiting: (() => void)[] = [];
-  return {
-    async run<T>(task: () => Promise<T>): Promise<T> {
-      if (free > 0) free--;
-      else if (waiting.length >= MAX_WAITING) {
-        throw new ServiceError("unavailable", "Too many uploads are being inspected.", { retryAfterSeconds: 10 });
-      } else await new Promise<void>((resolve) => waiting.push(resolve));
-      try {
-        return await task();
-      } finally {
-        const next = waiting.shift();
-        if (next === undefined) free++;
-        else next();
-      }
-    },
   };
 }

@@ -9,9 +9,11 @@ import type { JobRecord, JobSummary } from "../jobs/job-store.ts";
 import { resourcesOf } from "../jobs/resources.ts";
 import { type JobSpec, type QuantizeSpec, sourceModelId, stepsOf } from "../jobs/spec.ts";
 import { checkWebhookUrl } from "../jobs/webhook-target.ts";
+import { askerOf } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
 import { needsPlan } from "./distill-checks.ts";
 import { blobDownload, sendDownload } from "./download.ts";
+import type { Asker } from "./inspection-lane.ts";
 import type { Inspector } from "./inspector.ts";
 import { checkJob, partiesOf } from "./job-checks.ts";
 import { sendEvents, wantsStream } from "./job-events.ts";
@@ -86,12 +88,17 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
    * Records do not hold the names of nodes and values: what a job excludes is looked up in the model before it is accepted, and one of which facts
    * do not tell whether it can be (`needsPlan`), or with exclusions in what a step of it will make, is planned.
    */
-  async function checkByPlan(spec: JobSpec, stored: StoredResources, plan: () => Promise<unknown>) {
+  async function checkByPlan(
+    asker: Asker,
+    spec: JobSpec,
+    stored: StoredResources,
+    plan: () => Promise<unknown>,
+  ): Promise<void> {
     const steps = stepsOf(spec);
     const excludes = steps.some(({ type, params }) => type === "quantize" && excludesSomething(params));
     if (spec.type === "quantize" && excludes) {
       const { exclude_nodes: nodes, exclude_ops: ops } = spec.params;
-      refuse(await inspector.exclusions(stored.models.get(spec.model_id)!, { nodes, ops }));
+      refuse(await inspector.exclusions(asker, stored.models.get(spec.model_id)!, { nodes, ops }));
     }
     const isUnsure = steps.some((step) => step.type === "distill" && isUnsureOf(step.params, stored));
     // Facts do not tell whether what is trained with rounding can be: its graph is another than the model's.
@@ -133,9 +140,10 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     const { name, metadata, priority, webhook, ...spec } = body;
     if (webhook !== null) checkWebhook(webhook);
     const { models, datasets } = await resolve(spec);
-    const plan = () => inspector.plan(spec, [...models.values()], [...datasets.values()]);
+    const asker = askerOf(request, reply);
+    const plan = () => inspector.plan(asker, spec, [...models.values()], [...datasets.values()]);
     if (query.validate_only === "true") return plan();
-    await checkByPlan(spec, { models, datasets }, plan);
+    await checkByPlan(asker, spec, { models, datasets }, plan);
     const caller = request.caller!.name;
     const key = headers["idempotency-key"];
     const job = await submit(

@@ -1,10 +1,11 @@
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import type { ModelFacts } from "../../core/index.ts";
 import { type CatalogFile, type ModelRecord, type ModelSummary, newId } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
 import { bundleSha256 } from "../identity.ts";
 import { partOf } from "../pages.ts";
+import { askerOf } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
 import * as examples from "./examples.ts";
@@ -183,9 +184,9 @@ export function registerModels(
   route(app, createModel, async ({ query, body }, request, reply) => {
     const { record, created } = isJson(request)
       ? await finishedUploads.use(body.uploads, (take) =>
-          add(request, async (id) => ({ files: await take(id), name: body.name, metadata: body.metadata })),
+          add(request, reply, async (id) => ({ files: await take(id), name: body.name, metadata: body.metadata })),
         )
-      : await add(request, async (id) => ({
+      : await add(request, reply, async (id) => ({
           name: query.name,
           ...formOf(await takeUpload(context, request, id, { rawName: "model.onnx" })),
         }));
@@ -194,8 +195,9 @@ export function registerModels(
   });
 
   /** Adds the model whose files `take` stores for the id it is given. */
-  function add(request: FastifyRequest, take: (id: string) => Promise<TakenModel>) {
+  function add(request: FastifyRequest, reply: FastifyReply, take: (id: string) => Promise<TakenModel>) {
     const id = newId("mdl");
+    const asker = askerOf(request, reply);
     return withClaims(context, request, id, async () => {
       const { files: unordered, name, metadata } = await take(id);
       const files = graphFirst(unordered);
@@ -205,7 +207,7 @@ export function registerModels(
         await context.claims.release(id);
         return { record: same, created: false };
       }
-      const facts = await inspector.model(files);
+      const facts = await inspector.upload(asker, files);
       return catalog.models.add({
         id,
         identity: sha256,
@@ -232,7 +234,7 @@ export function registerModels(
     return { ...page, data: page.data.map(modelSummaryOf) };
   });
 
-  route(app, getModel, async ({ params, query }) => {
+  route(app, getModel, async ({ params, query }, request, reply) => {
     const record = await modelById(params.model_id);
     if (query.dims === undefined) return modelOf(record);
     const unknown = unknownDims(query.dims, record.facts);
@@ -241,7 +243,7 @@ export function registerModels(
       const fields = [{ pointer: "#/query/dims", code: "unknown_dimension", message }];
       throw new ServiceError("validation_failed", message, { fields });
     }
-    return modelOf(record, await inspector.model(record.files, query.dims));
+    return modelOf(record, await inspector.model(askerOf(request, reply), record, query.dims));
   });
 
   route(app, downloadModel, async ({ params }, request, reply) => {
@@ -254,9 +256,9 @@ export function registerModels(
     return sendDownload(request, reply, download);
   });
 
-  route(app, listModelLayers, async ({ params, query }) => {
-    const { files } = await modelById(params.model_id);
-    return partOf(await inspector.layers(files), query);
+  route(app, listModelLayers, async ({ params, query }, request, reply) => {
+    const model = await modelById(params.model_id);
+    return partOf(await inspector.layers(askerOf(request, reply), model), query);
   });
 
   route(app, deleteModel, async ({ params }, _request, reply) => {

@@ -58,7 +58,10 @@ const Capabilities = z
         job_timeout_ms: z.int(),
         queue_timeout_ms: z.int(),
         inspect_timeout_ms: z.int(),
-        memory_bytes: z.int().meta({ description: "Of the process of one job or inspection." }),
+        memory_bytes: z.int().meta({ description: "Of the process of one job." }),
+        inspect_memory_bytes: z.int().meta({
+          description: "Of all inspections that run at the same time together: two thirds for uploads.",
+        }),
         job_threads: z.int(),
         requests_per_minute: z.int().nullable(),
       })
@@ -206,7 +209,7 @@ function methodOf(type: string, method: string, params: z.ZodType) {
 }
 
 function capabilitiesOf({ settings }: ApiContext): z.input<typeof Capabilities> {
-  const { maxUploadBytes, maxQueuedJobsPerKey, jobTimeoutMs, queueTimeoutMs, inspectLimits, jobThreads } = settings;
+  const { maxUploadBytes, maxQueuedJobsPerKey, jobTimeoutMs, queueTimeoutMs, jobThreads } = settings;
   return {
     versions: VERSIONS,
     model_suffixes: [".onnx"],
@@ -231,8 +234,9 @@ function capabilitiesOf({ settings }: ApiContext): z.input<typeof Capabilities> 
       max_queued_jobs: maxQueuedJobsPerKey,
       job_timeout_ms: jobTimeoutMs,
       queue_timeout_ms: queueTimeoutMs,
-      inspect_timeout_ms: inspectLimits.timeoutMs,
-      memory_bytes: inspectLimits.memoryBytes,
+      inspect_timeout_ms: settings.inspectTimeoutMs,
+      memory_bytes: settings.jobMemoryBytes,
+      inspect_memory_bytes: settings.inspectMemoryBytes,
       job_threads: jobThreads,
       requests_per_minute: settings.rateLimitPerMinute || null,
     },

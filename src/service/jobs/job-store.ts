@@ -136,8 +136,12 @@ export interface JobStore {
   /** Ids of the jobs in one of the active statuses, oldest first. */
   active(status: "queued" | "running" | "cancelling"): Promise<readonly string[]>;
   totals(): Promise<JobTotals>;
-  /** Ids of finished jobs that were created before a time (RFC 3339), oldest first, at most `limit`. */
-  finishedBefore(time: string, limit: number): Promise<readonly string[]>;
+  /** Ids of jobs that have ended so and were created before a time (RFC 3339), oldest first, at most `limit`. */
+  finishedBefore(
+    statuses: readonly ("succeeded" | "failed" | "cancelled")[],
+    time: string,
+    limit: number,
+  ): Promise<readonly string[]>;
 }
 
 /** Hands recorded jobs to workers. */

@@ -12,8 +12,8 @@ export interface ReconcilerOptions {
   readonly queue: BullJobQueue;
   readonly claims: BlobClaims;
   readonly queueTimeoutMs: number;
-  /** Null: finished jobs are kept for ever. */
-  readonly retentionMs: number | null;
+  /** How long jobs are kept that have succeeded, and that have not; null: for ever. */
+  readonly retentionMs: { readonly succeeded: number | null; readonly failed: number | null };
   readonly log: Logger;
   /** Between two rounds of all workers together. */
   readonly intervalMs?: number;
@@ -109,9 +109,13 @@ export async function reconcile(options: Omit<ReconcilerOptions, "redis" | "inte
     await jobs.transition(id, ["queued"], "failed", { finished_at: now(), error });
   }
 
-  if (retentionMs !== null) {
-    const tooOldToKeep = new Date(Date.now() - retentionMs).toISOString();
-    for (const id of await jobs.finishedBefore(tooOldToKeep, MAX_DELETIONS)) {
+  for (const [statuses, keptMs] of [
+    [["succeeded"], retentionMs.succeeded],
+    [["failed", "cancelled"], retentionMs.failed],
+  ] as const) {
+    if (keptMs === null) continue;
+    const tooOldToKeep = new Date(Date.now() - keptMs).toISOString();
+    for (const id of await jobs.finishedBefore(statuses, tooOldToKeep, MAX_DELETIONS)) {
       const job = await jobs.get(id);
       if (job === undefined || (job.finished_at ?? job.created_at) >= tooOldToKeep) continue;
       if (await jobs.delete(id)) await claims.release(id);

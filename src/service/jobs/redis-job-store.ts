@@ -266,9 +266,9 @@ export function createRedisJobStore(
       return (await fromRedis(redis.zrange(indexOf(prefix, { status }), 0, "-1"))).map(idOf);
     },
 
-    async finishedBefore(time, limit) {
+    async finishedBefore(statuses, time, limit) {
       const found: string[] = [];
-      for (const status of JOB_STATUSES.filter(isTerminal)) {
+      for (const status of statuses) {
         const index = indexOf(prefix, { status });
         found.push(...(await fromRedis(redis.zrange(index, "-", `(${time}`, "BYLEX", "LIMIT", 0, limit))));
       }
