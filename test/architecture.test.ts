@@ -15,6 +15,7 @@ const SHARED = [
   "src/core/codes.ts",
   "src/core/errors.ts",
   "src/core/facts.ts",
+  "src/core/intervals.ts",
   "src/core/meter.ts",
   "src/core/nearest-names.ts",
   "src/core/operators/",

@@ -146,7 +146,11 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
       }
     },
 
-    publishReports,
+    async publishReports(jobId, reports, directory, signal) {
+      const artifacts = await publishReports(jobId, reports, directory, signal);
+      await claims.settle(jobId);
+      return artifacts;
+    },
 
     async keptSteps(steps) {
       const models = await Promise.all(steps.map(({ model_id }) => catalog.models.get(model_id)));

@@ -3,7 +3,13 @@ import { join } from "node:path";
 import type { Logger } from "pino";
 import { type FinishedStep, isTerminal, jobError, toldOf } from "../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../src/service/jobs/job-store.ts";
-import { type PipelineSpec, type SingleSpec, sourceModelId, stepSpec } from "../src/service/jobs/spec.ts";
+import {
+  type EvaluateSpec,
+  type PipelineSpec,
+  type SingleSpec,
+  sourceModelId,
+  stepSpec,
+} from "../src/service/jobs/spec.ts";
 import { failureOfError } from "../src/tasks/failures.ts";
 import { TaskError, type TaskFailure, type TaskLimits, type TaskRunner } from "../src/tasks/protocol.ts";
 import type { JobCache } from "./job-cache.ts";
@@ -96,7 +102,16 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
       const stored = await checkpoints.fetch(job, join(directory, "checkpoints"));
       const perform = createPerformer({ ...options, job, news, saved, stored, signal });
       const { spec } = job;
+      if (spec.type === "evaluate") return { done: await runEvaluation(spec) };
       return { done: await (spec.type === "pipeline" ? runPipeline(job, spec) : runSingle(spec)) };
+
+      async function runEvaluation(spec: EvaluateSpec): Promise<Done> {
+        const part = { spec, directory, prefix: "", span: [0, 1] as const };
+        return perform(part, async ({ accepted, metrics, reports }, scratch) => {
+          const artifacts = await files.publishReports(job.id, reports, scratch, signal);
+          return { result: { model_id: sourceModelId(spec), accepted, artifacts, metrics, steps: null }, models: [] };
+        });
+      }
 
       async function runSingle(spec: SingleSpec): Promise<Done> {
         const part = { spec, directory, prefix: "", span: [0, 1] as const };

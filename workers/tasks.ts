@@ -17,6 +17,7 @@ import type { JobContext } from "../src/service/jobs/job-steps.ts";
 import { planPipelineJob, runPipelineJob } from "../src/service/jobs/pipeline-job.ts";
 import { checkExclusions, planQuantizeJob, runQuantizeJob } from "../src/service/jobs/quantize-job.ts";
 import type { JobSpec } from "../src/service/jobs/spec.ts";
+import { planEvaluateJob, runEvaluateJob } from "../src/service/kinds/evaluate/run.ts";
 import { VERSIONS } from "../src/service/versions.ts";
 import type { JobInputs, JobOutcome, JobPlan, JobRequest, LocalFile } from "../src/tasks/protocol.ts";
 import type { TaskHandlers } from "../src/tasks/task-server.ts";
@@ -88,6 +89,7 @@ const JOBS: { readonly [T in JobSpec["type"]]: JobKind<Extract<JobSpec, { type: 
     run: runDistillJob,
   },
   pipeline: { plan: planPipelineJob, run: runPipelineJob },
+  evaluate: { plan: planEvaluateJob, run: runEvaluateJob },
 };
 
 /** The type of a spec settles what else is in it. */

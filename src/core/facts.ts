@@ -332,6 +332,15 @@ export interface LayerError {
   readonly sqnr_db: number | null;
 }
 
+/** One of the models of an evaluation, against the first of them. */
+export interface EvaluatedModel
+  extends Pick<JobMetrics, "size" | "fidelity" | "accuracy" | "latency" | "memory" | "acceptance" | "warnings"> {
+  readonly model_id: string;
+  readonly parameters: number;
+  /** At each batch size and number of threads; the first is `latency`. */
+  readonly latencies: readonly JobMetrics["latency"][];
+}
+
 export interface JobMetrics {
   readonly size: { readonly before_bytes: number; readonly after_bytes: number; readonly ratio: number };
   readonly fidelity: {
@@ -354,6 +363,8 @@ export interface JobMetrics {
     readonly before: Timing;
     readonly after: Timing;
     readonly speedup: number;
+    /** At 95 %, over rounds; null for a single one. */
+    readonly speedup_interval: readonly [number, number] | null;
     readonly batch_size: number;
     readonly threads: number;
     readonly runs: number;
@@ -376,6 +387,8 @@ export interface JobMetrics {
   readonly training: TrainingMetrics | null;
   /** Of a network that is its own teacher. */
   readonly exits: readonly ExitFacts[] | null;
+  /** Of an evaluation: every model, the first one by itself. What is said beside it is of the second one. */
+  readonly models: readonly EvaluatedModel[] | null;
   readonly acceptance: readonly {
     readonly name: string;
     readonly limit: number;

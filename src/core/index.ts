@@ -31,7 +31,9 @@ export {
 } from "./distill/own-teacher.ts";
 export { type Derivation, deriveStudent, parameterCount } from "./distill/student.ts";
 export { CoreError, type CoreErrorCode, checkCancelled } from "./errors.ts";
+export { checkAcceptance } from "./evaluate/acceptance.ts";
 export { BrokenModel } from "./evaluate/comparison.ts";
+export { type Contender, type Contest, evaluateContest, type Load, type Standing } from "./evaluate/contest.ts";
 export { completeNotes, coverageWarnings } from "./evaluate/coverage.ts";
 export { evaluateModels, evaluationInputs, MAX_EVALUATED_SAMPLES, type MeasurePeak } from "./evaluate/evaluate.ts";
 export { listLayers } from "./evaluate/layer-facts.ts";

@@ -1,5 +1,6 @@
 import type { ModelFacts } from "../core/facts.ts";
 import { latencyChart, sizeChart } from "./charts.ts";
+import { contest } from "./contest.ts";
 import { layerErrors } from "./layers.ts";
 import { type Content, html, type Markup } from "./markup.ts";
 import { nodeSection } from "./nodes.ts";
@@ -19,6 +20,7 @@ import {
   sidesOf,
   significant,
   table,
+  within,
 } from "./parts.ts";
 import { type DrawChart, loadCharts } from "./plots.ts";
 import type { Report } from "./report.ts";
@@ -57,17 +59,7 @@ ${verdict(report)}
 ${warnings(report)}
 </header>
 <main>
-${summary(report)}
-${acceptance(report)}
-${pipelineSteps(report)}
-${training(report, draw)}
-${sizeAndSpeed(report, draw)}
-${accuracy(report)}
-${fidelity(report)}
-${layerErrors(report, draw)}
-${staticEvidence(report, draw)}
-${nodeSection(report)}
-${weights(report)}
+${metrics.models ? contest(report, draw) : comparison(report, draw)}
 ${section("What was asked for", parameters(report))}
 ${section(
   "Where it was measured",
@@ -93,6 +85,23 @@ ${section(
 </body>
 </html>
 `.text;
+}
+
+/** What was made, against what it was made from. */
+function comparison(report: Report, draw: DrawChart): Content {
+  return [
+    summary(report),
+    acceptance(report),
+    pipelineSteps(report),
+    training(report, draw),
+    sizeAndSpeed(report, draw),
+    accuracy(report),
+    fidelity(report),
+    layerErrors(report, draw),
+    staticEvidence(report, draw),
+    nodeSection(report),
+    weights(report),
+  ];
 }
 
 // ---- sections --------------------------------------------------------------------------------------------------------
@@ -242,11 +251,6 @@ function accuracy(report: Report): Content {
     ),
     html`<p class="muted">In brackets: confidence intervals at 95 %. That of the drop is of the same samples in both models.</p>`,
   );
-}
-
-/** A number, and between which it lies. */
-function within(value: string, interval: readonly [number, number] | null, format: (end: number) => string): string {
-  return interval ? `${value} (${format(interval[0])} … ${format(interval[1])})` : value;
 }
 
 function weights(report: Report): Markup {

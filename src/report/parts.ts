@@ -100,3 +100,12 @@ export function metricFormat(metric: string): (value: number) => string {
   const isShare = Object.hasOwn(METRICS, metric) ? METRICS[metric as MetricName].isShare : metric !== "teacher_mse";
   return isShare ? percent : significant;
 }
+
+/** A number, and between which it lies. */
+export function within(
+  value: string,
+  interval: readonly [number, number] | null,
+  format: (end: number) => string,
+): string {
+  return interval ? `${value} (${format(interval[0])} … ${format(interval[1])})` : value;
+}

@@ -54,7 +54,10 @@ export interface ProducedFile extends LocalFile {
 }
 
 export interface JobOutcome {
-  /** The compressed model's files (artifacts too), first the `.onnx`. None of a pipeline as a whole: its steps have made its models. */
+  /**
+   * The compressed model's files (artifacts too), first the `.onnx`. None of a pipeline as a whole, whose steps have made its models, and of an
+   * evaluation, which makes none.
+   */
   readonly model: readonly ProducedFile[];
   /** Further artifacts: other networks that were trained, `report.json`, `report.html`. */
   readonly reports: readonly ProducedFile[];
@@ -70,7 +73,14 @@ export interface PipelinePlan {
   readonly steps: readonly { readonly name: string; readonly plan: SinglePlan }[];
 }
 
-export type JobPlan = SinglePlan | PipelinePlan;
+/** What would be measured, and at which batch sizes and numbers of threads. */
+export interface EvaluatePlan {
+  readonly type: "evaluate";
+  readonly models: readonly { readonly model_id: string; readonly size_bytes: number; readonly parameters: number }[];
+  readonly loads: readonly { readonly batch_size: number; readonly threads: number }[];
+}
+
+export type JobPlan = SinglePlan | PipelinePlan | EvaluatePlan;
 
 export interface Tasks {
   inspect_model: {

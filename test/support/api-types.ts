@@ -207,7 +207,7 @@ export interface paths {
         put?: never;
         /**
          * Start a job
-         * @description Compresses a model, or trains one. The request is checked against the recorded facts of models and datasets at once; follow the job by its Location or its events.
+         * @description Compresses a model, trains one, or measures some. The request is checked against the recorded facts of models and datasets at once; follow the job by its Location or its events.
          */
         post: operations["createJob"];
         delete?: never;
@@ -645,7 +645,31 @@ export interface components {
             /** @default null */
             webhook?: components["schemas"]["WebhookTarget"] | null;
         };
-        CreateJobRequest: components["schemas"]["CreateQuantizeJobRequest"] | components["schemas"]["CreateDistillJobRequest"] | components["schemas"]["CreatePipelineJobRequest"];
+        CreateEvaluateJobRequest: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "evaluate";
+            params: components["schemas"]["EvaluateParams"];
+            /** @default {} */
+            evaluation?: components["schemas"]["EvaluationOptions"];
+            /** @default {} */
+            acceptance?: components["schemas"]["AcceptanceLimits"];
+            /** @default null */
+            name?: string | null;
+            /** @default {} */
+            metadata?: components["schemas"]["Metadata"];
+            /**
+             * Format: int64
+             * @description 1 runs first.
+             * @default 5
+             */
+            priority?: number;
+            /** @default null */
+            webhook?: components["schemas"]["WebhookTarget"] | null;
+        };
+        CreateJobRequest: components["schemas"]["CreateQuantizeJobRequest"] | components["schemas"]["CreateDistillJobRequest"] | components["schemas"]["CreatePipelineJobRequest"] | components["schemas"]["CreateEvaluateJobRequest"];
         /** @description A model from finished resumable uploads, which are used up by it. */
         CreateModelRequest: {
             uploads: components["schemas"]["UploadReference"][];
@@ -1208,6 +1232,27 @@ export interface components {
              * @enum {string}
              */
             target: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed: number;
+        };
+        /** evaluate */
+        EffectiveEvaluateParams: {
+            /** @description What is measured. The others are held against the first. */
+            model_ids: string[];
+            /**
+             * @description Latency is measured at each; empty: at `evaluation.latency.batch_size`.
+             * @default []
+             */
+            batch_sizes: number[];
+            /**
+             * @description And with each number of threads; empty: with `evaluation.latency.threads`.
+             * @default []
+             */
+            threads: number[];
             /**
              * Format: int64
              * @description Seed of every random choice.
@@ -2036,6 +2081,95 @@ export interface components {
             learning_rate: number;
             samples_per_second: number;
         };
+        EvaluateJob: {
+            id: string;
+            /** @constant */
+            object: "job";
+            status: components["schemas"]["JobStatus"];
+            name: string | null;
+            evaluation: components["schemas"]["EffectiveEvaluationOptions"];
+            acceptance: components["schemas"]["AcceptanceLimits"];
+            metadata: components["schemas"]["Metadata"];
+            /** Format: int64 */
+            priority: number;
+            progress: components["schemas"]["JobProgress"] | null;
+            /** @description 1 is next; null when the job is not waiting. */
+            queue_position: number | null;
+            /**
+             * Format: int64
+             * @description How often a worker has started it.
+             */
+            attempt: number;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            created_at: string;
+            started_at: string | null;
+            finished_at: string | null;
+            retry_of: string | null;
+            result: components["schemas"]["JobResult"] | null;
+            error: components["schemas"]["JobProblem"] | null;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "evaluate";
+            /** @description The first of the models, which is the reference; so is that of the result. */
+            model_id: string;
+            /** @description As they were sent. */
+            params: {
+                [key: string]: unknown;
+            };
+            /** @description With every default filled in. */
+            effective_params: components["schemas"]["EffectiveEvaluateParams"];
+        };
+        /** evaluate */
+        EvaluateParams: {
+            /** @description What is measured. The others are held against the first. */
+            model_ids: string[];
+            /**
+             * @description Latency is measured at each; empty: at `evaluation.latency.batch_size`.
+             * @default []
+             */
+            batch_sizes?: number[];
+            /**
+             * @description And with each number of threads; empty: with `evaluation.latency.threads`.
+             * @default []
+             */
+            threads?: number[];
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed?: number;
+        };
+        EvaluatePlan: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "evaluate";
+            models: components["schemas"]["PlannedModel"][];
+            /** @description What latency will be measured at. */
+            loads: components["schemas"]["PlannedLoad"][];
+        };
+        /** @description A model of an evaluation against the first of them. */
+        EvaluatedModel: {
+            model_id: string;
+            /** Format: int64 */
+            parameters: number;
+            size: components["schemas"]["SizeMetrics"];
+            fidelity: components["schemas"]["FidelityMetrics"];
+            accuracy: components["schemas"]["AccuracyMetrics"] | null;
+            latency: components["schemas"]["LatencyMetrics"];
+            memory: components["schemas"]["MemoryMetrics"];
+            acceptance: components["schemas"]["AcceptanceCheck"][];
+            warnings: components["schemas"]["ResultWarning"][];
+            /** @description At each batch size and number of threads. */
+            latencies: components["schemas"]["LatencyMetrics"][];
+        };
         EvaluationOptions: {
             /**
              * @description Held-out data. Without it fidelity is measured on seeded synthetic input, and the report says so.
@@ -2225,7 +2359,7 @@ export interface components {
             number,
             number
         ];
-        Job: components["schemas"]["QuantizeJob"] | components["schemas"]["DistillJob"] | components["schemas"]["PipelineJob"];
+        Job: components["schemas"]["QuantizeJob"] | components["schemas"]["DistillJob"] | components["schemas"]["PipelineJob"] | components["schemas"]["EvaluateJob"];
         /** @description What a webhook says; ask for the job to know more. */
         JobEnded: {
             /** @enum {string} */
@@ -2280,12 +2414,14 @@ export interface components {
             accuracy: components["schemas"]["AccuracyMetrics"] | null;
             latency: components["schemas"]["LatencyMetrics"];
             memory: components["schemas"]["MemoryMetrics"];
+            acceptance: components["schemas"]["AcceptanceCheck"][];
+            warnings: components["schemas"]["ResultWarning"][];
             coverage: components["schemas"]["CoverageMetrics"];
             training: components["schemas"]["TrainingMetrics"] | null;
             /** @description Of a network that is its own teacher. */
             exits: components["schemas"]["ExitMetrics"][] | null;
-            acceptance: components["schemas"]["AcceptanceCheck"][];
-            warnings: components["schemas"]["ResultWarning"][];
+            /** @description Of an evaluation: every model, the first one by itself; what is said beside it is of the second one. Null for other jobs. */
+            models: components["schemas"]["EvaluatedModel"][] | null;
             environment: components["schemas"]["MeasurementEnvironment"];
         };
         JobPage: {
@@ -2294,7 +2430,7 @@ export interface components {
             next_cursor: string | null;
         };
         /** @description What the job would do. */
-        JobPlan: components["schemas"]["QuantizePlan"] | components["schemas"]["DistillPlan"] | components["schemas"]["PipelinePlan"];
+        JobPlan: components["schemas"]["QuantizePlan"] | components["schemas"]["DistillPlan"] | components["schemas"]["PipelinePlan"] | components["schemas"]["EvaluatePlan"];
         /** @description Why a job failed; the form of every other problem. */
         JobProblem: {
             /** @description An identifier of the kind of problem: `urn:modelpress:problem:<code>`. */
@@ -2365,7 +2501,7 @@ export interface components {
             error: components["schemas"]["JobProblem"] | null;
         };
         /** @enum {string} */
-        JobType: "quantize" | "distill" | "pipeline";
+        JobType: "quantize" | "distill" | "pipeline" | "evaluate";
         JsonlColumns: {
             /** @description In this order. Unless given: all columns that no other input and not the labels take, in the order of the file. */
             columns?: string[];
@@ -2404,6 +2540,8 @@ export interface components {
             after: components["schemas"]["Timing"];
             /** @description Ratio of medians. */
             speedup: number;
+            /** @description By bootstrap over rounds; null for a single one. */
+            speedup_interval: components["schemas"]["Interval"] | null;
             /** Format: int64 */
             batch_size: number;
             /** Format: int64 */
@@ -3032,6 +3170,19 @@ export interface components {
             name: string;
             value: string;
             macs_share: number;
+        };
+        PlannedLoad: {
+            /** Format: int64 */
+            batch_size: number;
+            /** Format: int64 */
+            threads: number;
+        };
+        PlannedModel: {
+            model_id: string;
+            /** Format: int64 */
+            size_bytes: number;
+            /** Format: int64 */
+            parameters: number;
         };
         PlannedNetwork: {
             name: string;
@@ -5469,6 +5620,10 @@ export interface operations {
                      *               "mean_ms": 40.2
                      *             },
                      *             "speedup": 1.035,
+                     *             "speedup_interval": [
+                     *               1.01,
+                     *               1.06
+                     *             ],
                      *             "batch_size": 1,
                      *             "threads": 1,
                      *             "runs": 50,
@@ -5494,6 +5649,7 @@ export interface operations {
                      *           },
                      *           "training": null,
                      *           "exits": null,
+                     *           "models": null,
                      *           "acceptance": [
                      *             {
                      *               "name": "min_sqnr_db",

@@ -128,7 +128,7 @@ export function staticReportFixture(layers = 52): Report {
       latency: {
         before: { p50_ms: 21.6, p90_ms: 22.4, mean_ms: 21.9 },
         after: { p50_ms: 10.2, p90_ms: 10.7, mean_ms: 10.6 },
-        ...{ speedup: 2.12, batch_size: 1, threads: 1, runs: 50, cpu: "A processor" },
+        ...{ speedup: 2.12, speedup_interval: null, batch_size: 1, threads: 1, runs: 50, cpu: "A processor" },
       },
       coverage: {
         quantized_nodes: changed.length,

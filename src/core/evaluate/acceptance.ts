@@ -8,7 +8,7 @@ export interface AcceptanceLimits {
   readonly min_speedup?: number | undefined;
 }
 
-type Measured = Omit<JobMetrics, "acceptance">;
+type Measured = Pick<JobMetrics, "size" | "fidelity" | "accuracy" | "latency">;
 
 interface Rule {
   readonly bound: "min" | "max";

@@ -2,10 +2,10 @@ import type { Batch } from "../data/dataset.ts";
 import { feedsFor } from "../data/fit.ts";
 import { CoreError } from "../errors.ts";
 import type { JobMetrics, OutputFidelity, ValueFacts } from "../facts.ts";
+import { bootstrap, type Interval, pairedDifference, wilson } from "../intervals.ts";
 import { type Tensor, tensor, withoutUnitAxes } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { type Faults, FidelityMeter, isComparable } from "./fidelity.ts";
-import { bootstrap, type Interval, pairedDifference, wilson } from "./intervals.ts";
 import {
   countedValue,
   defaultMetric,
@@ -136,17 +136,28 @@ export interface Challenger {
 /** Runs both models on every batch. */
 export async function compare(pair: Pair, inputs: Inputs, options: CompareOptions): Promise<Comparison> {
   const challenger = { session: pair.after, pairs: options.pairs, onFailure: (error: unknown) => brokenModel(error) };
-  const [comparison] = await compareAll(pair.before, [challenger], inputs, options);
-  return comparison!;
+  const { comparisons } = await compareAll(pair.before, [challenger], inputs, options);
+  return comparisons[0]!;
 }
 
-/** Runs the original and all challengers on every batch. What was left out on the way has no comparison. */
+/** What the original is by itself, and what each challenger is against it: undefined for one that was left out on the way. */
+export interface Comparisons {
+  /** Samples that were run: fewer than there are when time ran out. */
+  readonly samples: number;
+  /** Of the original alone, with its interval at 95 %; null without labels that fit an output. */
+  readonly score: { readonly metric: MetricName; readonly value: number; readonly interval: Interval | null } | null;
+  /** What the original was fed in the first run. */
+  readonly firstFeeds: Feeds;
+  readonly comparisons: readonly (Comparison | undefined)[];
+}
+
+/** Runs the original and all challengers on every batch. */
 export async function compareAll(
   original: Session,
   challengers: readonly Challenger[],
   inputs: Inputs,
   options: Omit<CompareOptions, "pairs">,
-): Promise<readonly (Comparison | undefined)[]> {
+): Promise<Comparisons> {
   const { maxMs = Number.POSITIVE_INFINITY, signal, onSamples } = options;
   const trials = challengers.map((challenger) => new Trial(original, challenger, options));
   const clock = new Map<Session, number>();
@@ -156,18 +167,29 @@ export async function compareAll(
     clock.set(session, (clock.get(session) ?? 0) + performance.now() - start);
     return result;
   };
+  let score: AccuracyMeter | undefined;
+  let firstFeeds: Feeds | undefined;
   let done = 0;
   for await (const batch of inputs.batches()) {
     if (done > 0 && Math.max(...clock.values()) >= maxMs) break;
     const feeds = feedsFor(original.inputs, batch.feeds);
     const before = await timed(original, () => runOriginal(original, feeds, inputs.kind, signal));
+    if (!firstFeeds) score = batch.labels && accuracyMeter(options.metric, before, batch.labels, options.ignoreLabel);
+    if (score && batch.labels) score.add(before, before, batch.labels);
+    firstFeeds ??= feeds;
     for (const trial of trials) {
       if (!trial.failed) await timed(trial.challenger.session, () => trial.add(batch, feeds, before, signal));
     }
     done += batch.count;
     onSamples(done);
   }
-  return trials.map((trial) => (trial.failed ? undefined : trial.result(done)));
+  const own = score?.result(done);
+  return {
+    samples: done,
+    score: own ? { metric: own.metric, value: own.before, interval: own.before_interval } : null,
+    firstFeeds: firstFeeds!,
+    comparisons: trials.map((trial) => (trial.failed ? undefined : trial.result(done))),
+  };
 }
 
 /** What one challenger has shown so far. */

@@ -126,7 +126,7 @@ export interface Evaluation {
 /** Unless a number is asked for: so many samples at most, */
 export const MAX_EVALUATED_SAMPLES = 10_000;
 /** and no more when the slower model has run for so long. */
-const MAX_COMPARED_MS = 60_000;
+export const MAX_COMPARED_MS = 60_000;
 
 /** Runs on synthetic input: each is another draw of the same noise, so a few say as much as many. */
 const MAX_SYNTHETIC_RUNS = 16;
@@ -394,6 +394,7 @@ function metricsOf(
     before: latency.before,
     after: latency.after,
     speedup: latency.speedup,
+    speedup_interval: latency.speedupInterval,
     batch_size: inputs.batchSize,
     threads,
     runs: latency.runs,
@@ -419,6 +420,7 @@ function metricsOf(
     },
     training: null,
     exits: null,
+    models: null,
     warnings: [
       ...warningsOf(options, inputs, comparison, seen),
       ...costWarnings({ size: sizes, latency: speeds }, latency.samplesMs),

@@ -1,7 +1,7 @@
 import type { OutputFidelity, ValueFacts } from "../facts.ts";
+import { bootstrap, type Interval, wilson } from "../intervals.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import { type ArrayDType, arrayOf, floatsOf, hasArray, type Tensor } from "../onnx/tensor.ts";
-import { bootstrap, type Interval, wilson } from "./intervals.ts";
 
 /** Sums are kept in float64, whatever the outputs' dtype. */
 type Values = Float32Array | Float64Array;

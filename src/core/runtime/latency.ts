@@ -1,5 +1,6 @@
 import { checkCancelled } from "../errors.ts";
 import type { Timing } from "../facts.ts";
+import { bootstrap } from "../intervals.ts";
 import type { Tensor } from "../onnx/tensor.ts";
 import type { Session } from "./session.ts";
 
@@ -28,6 +29,8 @@ export interface Latency {
   readonly after: Timing;
   /** Ratio of medians: above 1 the second is faster. */
   readonly speedup: number;
+  /** At 95 %, over rounds; null for a single one. */
+  readonly speedupInterval: readonly [number, number] | null;
   readonly runs: number;
   /** Every measured run, in order. */
   readonly samplesMs: { readonly before: readonly number[]; readonly after: readonly number[] };
@@ -45,6 +48,7 @@ export async function measureLatency({ before, after, ...timed }: LatencyOptions
   return {
     ...timings,
     speedup: timings.before.p50_ms / timings.after.p50_ms,
+    speedupInterval: speedupInterval(first, second),
     runs: first.length,
     samplesMs: { before: first, after: second },
   };
@@ -69,6 +73,30 @@ export async function timeInTurns(
     onProgress?.((run + 1) / runs);
   }
   return samplesMs;
+}
+
+/**
+ * The interval of the ratio of medians at 95 %: rounds are drawn again with replacement, both times of a round together, because what
+ * slows one down slows the other down as well. Null for a single round.
+ */
+export function speedupInterval(before: readonly number[], after: readonly number[]): readonly [number, number] | null {
+  const [first, second] = [before, after].map(weightedMedian) as [WeightedMedian, WeightedMedian];
+  return bootstrap(before.length, (weights) => first(weights) / second(weights)) ?? null;
+}
+
+type WeightedMedian = (weights: Uint32Array) => number;
+
+/** The lower median of values of which each counts so often as its weight says. */
+function weightedMedian(values: readonly number[]): WeightedMedian {
+  const order = Uint32Array.from(values.keys()).sort((a, b) => values[a]! - values[b]!);
+  return (weights) => {
+    let left = values.length / 2;
+    for (const i of order) {
+      left -= weights[i]!;
+      if (left <= 0) return values[i]!;
+    }
+    return Number.NaN;
+  };
 }
 
 async function timeOf({ session, feeds }: Contestant, signal: AbortSignal | undefined): Promise<number> {

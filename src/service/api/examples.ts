@@ -221,6 +221,14 @@ export const createPipelineJobRequest = {
   name: "half as wide, in int8",
 };
 
+export const createEvaluateJobRequest = {
+  type: "evaluate",
+  params: { model_ids: [modelId, "mdl_0199d3b2-7e11-7f00-9a9b-21222324252f"], batch_sizes: [1, 8], threads: [1, 2] },
+  evaluation: { dataset_id: datasetId },
+  acceptance: { max_metric_drop: 0.005, min_speedup: 1.2 },
+  name: "before the rollout",
+};
+
 const params = {
   method: "weight_only",
   bits: 4,
@@ -328,6 +336,7 @@ export const finishedJob = {
         before: { p50_ms: 41.2, p90_ms: 44.0, mean_ms: 41.9 },
         after: { p50_ms: 39.8, p90_ms: 42.1, mean_ms: 40.2 },
         speedup: 1.035,
+        speedup_interval: [1.01, 1.06] as [number, number],
         batch_size: 1,
         threads: 1,
         runs: 50,
@@ -337,6 +346,7 @@ export const finishedJob = {
       coverage: { quantized_nodes: 54, skipped_nodes: [skipped], fused_nodes: 0, float_islands: [] },
       training: null,
       exits: null,
+      models: null,
       acceptance: [
         { name: "min_sqnr_db", limit: 20, value: 24.1, ok: true },
         { name: "max_size_ratio", limit: 0.3, value: 0.2, ok: true },

@@ -21,6 +21,8 @@ import {
   type QuantizeSpec,
   type SingleSpec,
 } from "../jobs/spec.ts";
+import { checkEvaluate } from "../kinds/evaluate/checks.ts";
+import { labelTaskOf as evaluationLabelTask } from "../kinds/evaluate/spec.ts";
 import { checkDistillation } from "./distill-checks.ts";
 import { checkMode } from "./distill-mode-checks.ts";
 import { checkPipeline } from "./pipeline-checks.ts";
@@ -35,8 +37,18 @@ export function checkJob(spec: JobSpec, stored: StoredResources): readonly Field
     .filter(({ kind, id }) => !(kind === "model" ? stored.models : stored.datasets).has(id))
     .map(({ kind, id, path }) => problem(pointerOf("", path), `unknown_${kind}`, `There is no ${kind} ${id}.`));
   if (unknown.length > 0) return unknown;
+  if (spec.type === "evaluate") {
+    return checkEvaluate(spec, stored, {
+      runnable: checkRunnable,
+      evaluation: (model, data) => checkEvaluation(spec, model, data, NEEDS_DATA),
+      labels: (model, data) =>
+        checkLabelUse(data, "/evaluation/dataset_id", model.facts.outputs, evaluationLabelTask(spec)),
+    });
+  }
   return spec.type === "pipeline" ? checkPipeline(spec, stored, checkSingle) : checkSingle(spec, stored);
 }
+
+const NEEDS_DATA = "it needs evaluation.dataset_id";
 
 function checkSingle(spec: SingleSpec, stored: StoredResources): readonly FieldError[] {
   if (isQat(spec)) return checkDistill(asDistillation(spec), stored).map(ofQat);
@@ -86,7 +98,7 @@ function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldEr
   if (unusable.length > 0) return unusable;
   const { dataset_id } = spec.evaluation;
   const own = dataset_id === null ? undefined : stored.datasets.get(dataset_id);
-  const why = "it needs evaluation.dataset_id";
+  const why = NEEDS_DATA;
   if (!isStatic(spec) && !isRounded(spec)) {
     return [...checkEvaluation(spec, model, own, why), ...checkQuantizationLabels(spec, model, own)];
   }

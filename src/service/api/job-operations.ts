@@ -28,7 +28,7 @@ export const createJob = defineOperation({
   tag: "Jobs",
   summary: "Start a job",
   description:
-    "Compresses a model, or trains one. The request is checked against the recorded facts of models and datasets at " +
+    "Compresses a model, trains one, or measures some. The request is checked against the recorded facts of models and datasets at " +
     "once; follow the job by its Location or its events.",
   access: "write",
   query: CreateJobQuery,
@@ -70,6 +70,7 @@ export const createJob = defineOperation({
       train: examples.createTrainingJobRequest,
       simplify: examples.createSimplifyJobRequest,
       pipeline: examples.createPipelineJobRequest,
+      evaluate: examples.createEvaluateJobRequest,
     },
   },
 });

@@ -5,6 +5,7 @@ import { DistillParams } from "../jobs/distill-spec.ts";
 import { JOB_STATUSES } from "../jobs/job.ts";
 import { Acceptance, Evaluation, PipelineParams, QuantizeParams } from "../jobs/spec.ts";
 import { WEBHOOK_EVENTS } from "../jobs/webhooks.ts";
+import { EvaluateParams } from "../kinds/evaluate/spec.ts";
 import { Problem } from "./problem.ts";
 import { Bytes, Count, Metadata, Name, PageQuery, pageOf, Sha256, Timestamp } from "./schemas.ts";
 
@@ -13,7 +14,7 @@ import { Bytes, Count, Metadata, Name, PageQuery, pageOf, Sha256, Timestamp } fr
 export const JobParams = z.object({ job_id: z.string() });
 export const ArtifactParams = z.object({ job_id: z.string(), name: z.string() });
 export const JobStatus = z.enum(JOB_STATUSES).meta({ id: "JobStatus" });
-export const JobType = z.enum(["quantize", "distill", "pipeline"]).meta({ id: "JobType" });
+export const JobType = z.enum(["quantize", "distill", "pipeline", "evaluate"]).meta({ id: "JobType" });
 
 const WebhookTarget = z
   .strictObject({
@@ -58,8 +59,17 @@ const CreatePipelineJobRequest = z
   })
   .meta({ id: "CreatePipelineJobRequest" });
 
+const CreateEvaluateJobRequest = z
+  .strictObject({ type: z.literal("evaluate"), params: EvaluateParams, ...OFFER })
+  .meta({ id: "CreateEvaluateJobRequest" });
+
 export const CreateJobRequest = z
-  .discriminatedUnion("type", [CreateQuantizeJobRequest, CreateDistillJobRequest, CreatePipelineJobRequest])
+  .discriminatedUnion("type", [
+    CreateQuantizeJobRequest,
+    CreateDistillJobRequest,
+    CreatePipelineJobRequest,
+    CreateEvaluateJobRequest,
+  ])
   .meta({ id: "CreateJobRequest" });
 
 export const CreateJobQuery = z.strictObject({
@@ -191,53 +201,74 @@ const ExitMetrics = z
   })
   .meta({ id: "ExitMetrics", description: "An answer before the last layer; the last one is the network's own." });
 
+/** What is measured of a model against another. */
+const MEASURED = {
+  size: z.object({ before_bytes: Bytes, after_bytes: Bytes, ratio: z.number() }).meta({ id: "SizeMetrics" }),
+  fidelity: z
+    .object({
+      samples: Count,
+      data: z.enum(["evaluation", "validation", "calibration", "synthetic"]).meta({
+        description: "`validation`: samples of the training data that were held out of the training.",
+      }),
+      outputs: z.array(OutputFidelity),
+    })
+    .meta({ id: "FidelityMetrics", description: "Against the original model, on the same inputs." }),
+  accuracy: z
+    .object({
+      metric: z.enum(METRIC_NAMES),
+      before: z.number(),
+      after: z.number(),
+      drop: z.number(),
+      samples: Count,
+      interval: Interval.nullable().meta({
+        description:
+          "Of `drop`, on the same samples in both models: Agresti and Min's for shares of samples, else by bootstrap. A smaller drop may be chance.",
+      }),
+      before_interval: Interval.nullable().meta({
+        description: "Wilson's for shares of samples, else by bootstrap.",
+      }),
+      after_interval: Interval.nullable(),
+    })
+    .meta({ id: "AccuracyMetrics" })
+    .nullable(),
+  latency: z
+    .object({
+      before: Timing,
+      after: Timing,
+      speedup: z.number().meta({ description: "Ratio of medians." }),
+      speedup_interval: Interval.nullable().meta({ description: "By bootstrap over rounds; null for a single one." }),
+      batch_size: Count,
+      threads: Count,
+      runs: Count,
+      cpu: z.string(),
+    })
+    .meta({ id: "LatencyMetrics", description: "Measured in one run, interleaved A B A B, after warm-up." }),
+  memory: z.object({ before_peak_bytes: Bytes, after_peak_bytes: Bytes, baseline_bytes: Bytes }).meta({
+    id: "MemoryMetrics",
+    description:
+      "Peak resident memory of a process that loads and runs one model; `baseline_bytes` is what it takes before " +
+      "it loads one.",
+  }),
+  acceptance: z.array(
+    z
+      .object({ name: z.string(), limit: z.number(), value: z.number().nullable(), ok: z.boolean() })
+      .meta({ id: "AcceptanceCheck" }),
+  ),
+  warnings: z.array(ResultWarning),
+};
+
+const EvaluatedModel = z
+  .object({
+    model_id: z.string(),
+    parameters: Count,
+    ...MEASURED,
+    latencies: z.array(MEASURED.latency).meta({ description: "At each batch size and number of threads." }),
+  })
+  .meta({ id: "EvaluatedModel", description: "A model of an evaluation against the first of them." });
+
 export const JobMetricsSchema = z
   .object({
-    size: z.object({ before_bytes: Bytes, after_bytes: Bytes, ratio: z.number() }).meta({ id: "SizeMetrics" }),
-    fidelity: z
-      .object({
-        samples: Count,
-        data: z.enum(["evaluation", "validation", "calibration", "synthetic"]).meta({
-          description: "`validation`: samples of the training data that were held out of the training.",
-        }),
-        outputs: z.array(OutputFidelity),
-      })
-      .meta({ id: "FidelityMetrics", description: "Against the original model, on the same inputs." }),
-    accuracy: z
-      .object({
-        metric: z.enum(METRIC_NAMES),
-        before: z.number(),
-        after: z.number(),
-        drop: z.number(),
-        samples: Count,
-        interval: Interval.nullable().meta({
-          description:
-            "Of `drop`, on the same samples in both models: Agresti and Min's for shares of samples, else by bootstrap. A smaller drop may be chance.",
-        }),
-        before_interval: Interval.nullable().meta({
-          description: "Wilson's for shares of samples, else by bootstrap.",
-        }),
-        after_interval: Interval.nullable(),
-      })
-      .meta({ id: "AccuracyMetrics" })
-      .nullable(),
-    latency: z
-      .object({
-        before: Timing,
-        after: Timing,
-        speedup: z.number().meta({ description: "Ratio of medians." }),
-        batch_size: Count,
-        threads: Count,
-        runs: Count,
-        cpu: z.string(),
-      })
-      .meta({ id: "LatencyMetrics", description: "Measured in one run, interleaved A B A B, after warm-up." }),
-    memory: z.object({ before_peak_bytes: Bytes, after_peak_bytes: Bytes, baseline_bytes: Bytes }).meta({
-      id: "MemoryMetrics",
-      description:
-        "Peak resident memory of a process that loads and runs one model; `baseline_bytes` is what it takes before " +
-        "it loads one.",
-    }),
+    ...MEASURED,
     coverage: z
       .object({
         quantized_nodes: Count,
@@ -248,12 +279,10 @@ export const JobMetricsSchema = z
       .meta({ id: "CoverageMetrics" }),
     training: TrainingMetrics.nullable(),
     exits: z.array(ExitMetrics).nullable().meta({ description: "Of a network that is its own teacher." }),
-    acceptance: z.array(
-      z
-        .object({ name: z.string(), limit: z.number(), value: z.number().nullable(), ok: z.boolean() })
-        .meta({ id: "AcceptanceCheck" }),
-    ),
-    warnings: z.array(ResultWarning),
+    models: z.array(EvaluatedModel).nullable().meta({
+      description:
+        "Of an evaluation: every model, the first one by itself; what is said beside it is of the second one. Null for other jobs.",
+    }),
     environment: z
       .object({
         onnxruntime: z.string(),
@@ -346,7 +375,21 @@ const PipelineJob = z
   })
   .meta({ id: "PipelineJob" });
 
-export const Job = z.discriminatedUnion("type", [QuantizeJob, DistillJob, PipelineJob]).meta({ id: "Job" });
+const EvaluateJob = z
+  .object({
+    ...STATE,
+    type: z.literal("evaluate"),
+    model_id: z
+      .string()
+      .meta({ description: "The first of the models, which is the reference; so is that of the result." }),
+    params: SENT_PARAMS,
+    effective_params: EvaluateParams.meta(ALL_DEFAULTS),
+  })
+  .meta({ id: "EvaluateJob" });
+
+export const Job = z
+  .discriminatedUnion("type", [QuantizeJob, DistillJob, PipelineJob, EvaluateJob])
+  .meta({ id: "Job" });
 
 const JobSummary = z
   .object({
@@ -453,8 +496,20 @@ const PipelinePlanSchema = z
   })
   .meta({ id: "PipelinePlan" });
 
+const EvaluatePlanSchema = z
+  .object({
+    type: z.literal("evaluate"),
+    models: z.array(
+      z.object({ model_id: z.string(), size_bytes: Bytes, parameters: Count }).meta({ id: "PlannedModel" }),
+    ),
+    loads: z
+      .array(z.object({ batch_size: Count, threads: Count }).meta({ id: "PlannedLoad" }))
+      .meta({ description: "What latency will be measured at." }),
+  })
+  .meta({ id: "EvaluatePlan" });
+
 export const JobPlan = z
-  .discriminatedUnion("type", [QuantizePlanSchema, DistillPlanSchema, PipelinePlanSchema])
+  .discriminatedUnion("type", [QuantizePlanSchema, DistillPlanSchema, PipelinePlanSchema, EvaluatePlanSchema])
   .meta({ id: "JobPlan", description: "What the job would do." });
 
 export const JobEvent = z

@@ -6,6 +6,7 @@ import { type FieldError, ServiceError } from "../errors.ts";
 import { OfflineDistillParams, OnlineDistillParams, SelfDistillParams } from "../jobs/distill-spec.ts";
 import { Evaluation, PipelineParams, QuantizeParams } from "../jobs/spec.ts";
 import { TARGETS } from "../jobs/targets.ts";
+import { EvaluateParams } from "../kinds/evaluate/spec.ts";
 import { VERSIONS } from "../versions.ts";
 import type { ApiContext } from "./context.ts";
 import { DATASET_SUFFIXES } from "./datasets.ts";
@@ -220,6 +221,7 @@ function capabilitiesOf({ settings }: ApiContext): z.input<typeof Capabilities> 
       methodOf("distill", "online", OnlineDistillParams),
       methodOf("distill", "self", SelfDistillParams),
       methodOf("pipeline", "pipeline", PipelineParams),
+      methodOf("evaluate", "evaluate", EvaluateParams),
     ],
     metrics: Evaluation.shape.metric.unwrap().unwrap().exclude(["none"]).options,
     targets: [["auto", AUTO] as const, ...Object.entries(TARGETS)].map(([name, { isa, description }]) => ({

@@ -113,18 +113,29 @@ export async function judgeResult(
   });
 }
 
-/**
- * Writes the form of the result that really rounds to float16, and answers where it is. There is none of a result without float16, nor
- * where the original computes in float16: that would have to be rounded too.
- */
+/** There is no form that rounds where the original computes in float16: that would have to be rounded too. */
 async function writeRounded(
   { written, original }: Pick<MadeModel, "written" | "original">,
   scratch: string,
+  environment: JobEnvironment,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const { files } = environment;
+  if (roundedForm(files.openModel(original.files))) return undefined;
+  const model = files.openWrittenModel(written[0]!.path);
+  return writeRoundedForm(model, scratch, "rounded.onnx", environment, signal);
+}
+
+/** Writes the form of a model that really rounds to float16, and answers where it is; undefined for a model without float16. */
+export async function writeRoundedForm(
+  model: Model,
+  scratch: string,
+  name: string,
   { files }: JobEnvironment,
   signal: AbortSignal,
 ): Promise<string | undefined> {
-  const rounded = roundedForm(files.openWrittenModel(written[0]!.path));
-  if (!rounded || roundedForm(files.openModel(original.files))) return undefined;
-  const [main] = await files.writeModel(rounded, scratch, "rounded.onnx", { signal });
+  const rounded = roundedForm(model);
+  if (!rounded) return undefined;
+  const [main] = await files.writeModel(rounded, scratch, name, { signal });
   return main!.path;
 }

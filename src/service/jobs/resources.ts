@@ -14,7 +14,7 @@ export interface Resources {
 }
 
 /**
- * Every model and dataset that a spec names: the strings under a key that ends in `model_id` or `dataset_id`, at any depth, so that a new
+ * Every model and dataset that a spec names: the strings under a key that ends in `model_id` or `dataset_id`, or in a list under `model_ids`, at any depth, so that a new
  * kind of job is covered as soon as its fields are named like all others. What the steps of a pipeline make is not stored yet.
  */
 export function referencesIn(spec: JobSpec): readonly Reference[] {
@@ -26,7 +26,11 @@ export function referencesIn(spec: JobSpec): readonly Reference[] {
       if (value.teacher !== "self") found.push({ kind: "model", id: value.teacher, path: [...path, "teacher"] });
     }
     for (const [key, child] of Object.entries(value)) {
-      const kind = /(?:^|_)(model|dataset)_id$/.exec(key)?.[1] as Reference["kind"] | undefined;
+      const kind = /(?:^|_)(model|dataset)_ids?$/.exec(key)?.[1] as Reference["kind"] | undefined;
+      if (kind && Array.isArray(child)) {
+        for (const [i, id] of child.entries()) found.push({ kind, id: String(id), path: [...path, key, String(i)] });
+        continue;
+      }
       if (typeof child !== "string") visit(child, [...path, key]);
       else if (kind && !(spec.type === "pipeline" && child === PREVIOUS))
         found.push({ kind, id: child, path: [...path, key] });

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { CALIBRATION_METHODS, METRIC_NAMES, type MetricName, QAT_ALGORITHMS, ROUNDINGS } from "../../core/index.ts";
 import { pointerOf } from "../errors.ts";
+import type { EvaluateParams } from "../kinds/evaluate/spec.ts";
 import {
   DistillLoss,
   DistillParams,
@@ -475,11 +476,16 @@ export interface PipelineSpec extends Judgement {
   readonly params: z.output<typeof PipelineParams>;
 }
 
+export interface EvaluateSpec extends Judgement {
+  readonly type: "evaluate";
+  readonly params: z.output<typeof EvaluateParams>;
+}
+
 /** What one child process can do from its inputs to a model. */
 export type SingleSpec = QuantizeSpec | DistillSpec;
 
 /** The work itself, with every default in place. */
-export type JobSpec = SingleSpec | PipelineSpec;
+export type JobSpec = SingleSpec | PipelineSpec | EvaluateSpec;
 
 /**
  * Step `index` of a pipeline as a job of its own, on the model `fed`: the one that the step before has made, for the first step the
@@ -498,10 +504,11 @@ export function stepPointer(index: number, pointer: string): string {
   return pointer.startsWith("/params") ? pointerOf("/params/steps", [index]) + pointer : pointer;
 }
 
-/** What is done one after the other: the steps of a pipeline; any other job is one step. */
+/** What is done one after the other to make a model: the steps of a pipeline; any other job is one step, or none. */
 export function stepsOf(
   spec: JobSpec,
 ): readonly (Pick<QuantizeSpec, "type" | "params"> | Pick<DistillSpec, "type" | "params">)[] {
+  if (spec.type === "evaluate") return [];
   return spec.type === "pipeline" ? spec.params.steps : [spec];
 }
 
@@ -521,6 +528,7 @@ function withFed<T>(value: T, fed: string | null): T {
 export function sourceModelId(spec: JobSpec): string {
   if (spec.type === "pipeline") return sourceModelId(stepSpec(spec, 0, spec.model_id));
   if (spec.type === "quantize") return spec.model_id;
+  if (spec.type === "evaluate") return spec.params.model_ids[0]!;
   const { student, teacher_model_id } = offlineView(spec.params);
   // That there is a teacher to derive from is checked when the job is posted.
   return "model_id" in student ? student.model_id : teacher_model_id!;
@@ -533,7 +541,7 @@ export function metricOf({ metric }: Evaluation): MetricName | null {
 
 /** What is done, in a word: the method of a quantization, the mode of a distillation. */
 export function methodOf(spec: JobSpec): string {
-  if (spec.type === "pipeline") return "pipeline";
+  if (spec.type === "pipeline" || spec.type === "evaluate") return spec.type;
   return spec.type === "quantize" ? spec.params.method : spec.params.mode;
 }
 

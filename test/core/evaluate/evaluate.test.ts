@@ -12,7 +12,7 @@ import {
   type PeakRequest,
 } from "../../../src/core/evaluate/evaluate.ts";
 import { argmax, valuesOf } from "../../../src/core/evaluate/fidelity.ts";
-import { pairedDifference, wilson } from "../../../src/core/evaluate/intervals.ts";
+import { pairedDifference, wilson } from "../../../src/core/intervals.ts";
 import type { DType } from "../../../src/core/onnx/dtype.ts";
 import type { Model, Value } from "../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../src/core/onnx/load.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { bootstrap, type Interval, pairedDifference, wilson } from "../../../src/core/evaluate/intervals.ts";
-import { Random } from "../../../src/core/random.ts";
+import { bootstrap, type Interval, pairedDifference, wilson } from "../../src/core/intervals.ts";
+import { Random } from "../../src/core/random.ts";
 
 function near([low, high]: Interval, expected: Interval, tolerance: number): void {
   assert.ok(Math.abs(low - expected[0]) <= tolerance, `${low} is not ${expected[0]}`);

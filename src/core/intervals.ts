@@ -1,4 +1,4 @@
-import { Random } from "../random.ts";
+import { Random } from "./random.ts";
 
 /**
  * Confidence intervals at 95 %: how far a number that was measured on some samples may be from what it would be on all that are like them.
