@@ -2,8 +2,6 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import type { Job } from "../../scripts/demo/client.ts";
 import { type Stack, startStack } from "../../scripts/demo/stack.ts";
-import { modelToBytes } from "../../src/core/onnx/save.ts";
-import { GraphMaker } from "../support/graphs.ts";
 import { type LiveJobs, openLiveJobs, until } from "../support/live-jobs.ts";
 import { NETWORKS } from "../support/mnist.ts";
 
@@ -151,9 +149,7 @@ describe("evaluation", () => {
   });
 
   test("refuses what cannot be compared, with the field at fault", async () => {
-    const make = new GraphMaker();
-    make.output(make.op("Relu", [make.input("pixels", ["n", 784])]), "logits", ["n", 784]);
-    const other = (await jobs.client.uploadModel(new Uint8Array(modelToBytes(make.model)), "other")).id;
+    const other = (await jobs.client.uploadModel(NETWORKS.relu("pixels"), "other")).id;
     const params = (change: object) => body({ params: { model_ids: [ids.trained, ids.small], ...change } });
     assert.deepEqual(await refusalOf(params({ model_ids: [ids.trained, "mdl_none"] })), [
       "/params/model_ids/1 unknown_model",

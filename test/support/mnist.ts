@@ -1,6 +1,7 @@
 import { mnist } from "../../bench/mnist.ts";
 import { modelToBytes } from "../../src/core/onnx/save.ts";
 import { writeNpz } from "./dataset-writers.ts";
+import { GraphMaker } from "./graphs.ts";
 import { cnn, mlp } from "./networks.ts";
 
 /** Part of MNIST as an `.npz` of `x` and, unless told otherwise, `labels`. */
@@ -16,5 +17,11 @@ export function mnistFile(
 /** Untrained networks for it, `x` → `logits`, as files. */
 export const NETWORKS = {
   cnn: (channels: readonly [number, number], hidden: number) => new Uint8Array(modelToBytes(cnn(channels, hidden))),
+  /** Without weights, and with an input of another name. */
+  relu(input: string) {
+    const make = new GraphMaker();
+    make.output(make.op("Relu", [make.input(input, ["n", 784])]), "logits", ["n", 784]);
+    return new Uint8Array(modelToBytes(make.model));
+  },
   mlp: (hidden: number) => new Uint8Array(modelToBytes(mlp([784, hidden, 10]))),
 };
