@@ -12,7 +12,7 @@ import type { Model } from "../src/core/onnx/ir.ts";
 import { predictedBytes } from "../src/core/onnx/save.ts";
 import { floatsOf, isFloat } from "../src/core/onnx/tensor.ts";
 import type { Feeds } from "../src/core/quantize/calibration/calibrate.ts";
-import { CALIBRATION_METHODS, type CalibrationMethod } from "../src/core/quantize/calibration/observers.ts";
+import { CALIBRATION_METHODS, type CalibrationMethod } from "../src/core/quantize/calibration/calibration-methods.ts";
 import { type AccuracyTarget, compressStatic, type PipelineOptions } from "../src/core/quantize/static/pipeline.ts";
 import type { Session } from "../src/core/runtime/session.ts";
 import { openModel } from "../test/support/open-model.ts";

@@ -103,8 +103,8 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
   });
   registerJobs(app, context, inspector, metrics);
   registerSystem(app, context, metrics, document);
-  await app.register(registerReference);
-  await app.register((scope) => registerQueuePage(scope, queues));
+  registerReference(app);
+  registerQueuePage(app, queues);
   return app;
 }
 

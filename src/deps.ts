@@ -5,11 +5,10 @@ import type { Config } from "./config.ts";
 import { type ApiKeys, OPEN_TO_ALL, parseApiKeys } from "./service/api/api-keys.ts";
 import type { ApiContext } from "./service/api/context.ts";
 import { createJobQuota } from "./service/api/job-quota.ts";
-import type { BlobStore } from "./service/blobs/blob-store.ts";
 import { createBlobClaims } from "./service/blobs/claims.ts";
-import { createFileBlobStore, readTextFile, removeStale } from "./service/blobs/fs.ts";
+import { readTextFile, removeStale } from "./service/blobs/fs.ts";
 import { createLongTexts } from "./service/blobs/long-texts.ts";
-import { createS3BlobStore } from "./service/blobs/s3.ts";
+import { openBlobStore } from "./service/blobs/open-blob-store.ts";
 import { createCatalog } from "./service/catalog.ts";
 import { createJobQueue } from "./service/jobs/queue.ts";
 import { createRedisJobStore } from "./service/jobs/redis-job-store.ts";
@@ -92,10 +91,4 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
 
 async function loadApiKeys({ apiKeysFile }: Config): Promise<ApiKeys> {
   return apiKeysFile === null ? OPEN_TO_ALL : parseApiKeys(await readTextFile(apiKeysFile));
-}
-
-export function openBlobStore({ blobStore, dataDir }: Config): Promise<BlobStore> {
-  return blobStore.kind === "file"
-    ? createFileBlobStore(join(dataDir, "blobs"))
-    : createS3BlobStore({ ...blobStore, incoming: join(dataDir, "incoming") });
 }

@@ -118,9 +118,27 @@ const LAYERS: readonly Layer[] = [
     packages: [],
   },
   {
+    of: "src/core/contract.ts",
+    may: [
+      ...SHARED,
+      ...["data/", "onnx/dtype.ts", "onnx/tensor.ts", "evaluate/metrics.ts"].map((it) => `src/core/${it}`),
+      ...[
+        "autodiff/trainable-operators.ts",
+        "distill/output-pairs.ts",
+        "train/samples.ts",
+        "train/update-roundings.ts",
+        "qat/qat-algorithms.ts",
+      ].map((it) => `src/core/${it}`),
+      ...["calibration/calibration-methods.ts", "rounding/roundings.ts"].map((it) => `src/core/quantize/${it}`),
+    ],
+    types: ["src/core/"],
+    packages: [],
+  },
+  {
     of: "src/core/index.ts",
     may: [
       ...SHARED,
+      "src/core/contract.ts",
       ...["onnx", "passes", "quantize", "autodiff", "train", "distill", "qat", "data", "evaluate"].map(
         (it) => `src/core/${it}/`,
       ),
@@ -138,23 +156,25 @@ const LAYERS: readonly Layer[] = [
   },
   {
     of: "src/tasks/",
-    may: ["src/core/index.ts", "src/service/errors.ts"],
+    may: ["src/core/contract.ts", "src/service/errors.ts"],
     types: ["src/service/"],
     packages: ["pino"],
   },
-  { of: "src/service/", may: ["src/core/index.ts", "src/report/", "src/tasks/protocol.ts"] },
-  { of: "src/config.ts", may: [] },
-  { of: "src/deps.ts", may: ["src/config.ts", "src/service/", "src/core/index.ts", "src/tasks/"] },
   {
-    of: "src/app.ts",
-    may: ["src/config.ts", "src/deps.ts", "src/service/", "src/core/index.ts", "src/tasks/protocol.ts"],
+    of: "src/service/",
+    may: ["src/core/contract.ts", "src/core/index.ts", "src/report/", "src/tasks/protocol.ts"],
+    types: ["src/core/index.ts"],
   },
-  { of: "src/main.ts", may: ["src/config.ts", "src/deps.ts", "src/app.ts", "src/service/"] },
+  { of: "src/config.ts", may: [] },
+  { of: "src/deps.ts", may: ["src/config.ts", "src/service/", "src/tasks/"] },
+  { of: "src/app.ts", may: ["src/config.ts", "src/deps.ts", "src/service/", "src/tasks/protocol.ts"] },
+  { of: "src/api-process.ts", may: ["src/config.ts", "src/deps.ts", "src/app.ts", "src/service/"] },
+  { of: "src/main.ts", may: ["src/api-process.ts"] },
   { of: "workers/image-decoder.ts", may: ["src/core/index.ts"], packages: ["sharp"] },
   { of: "workers/", may: ["src/"] },
   { of: "scripts/", may: ["src/", "workers/", "test/support/"] },
   { of: "bench/", may: ["src/", "workers/", "scripts/", "test/support/"] },
-  { of: "test/acceptance/", may: ["test/support/", "scripts/"] },
+  { of: "test/acceptance/", may: ["test/support/", "scripts/"], types: ["src/tasks/protocol.ts"] },
   { of: "test/", may: ["src/", "workers/", "scripts/", "bench/"] },
 ];
 
@@ -178,8 +198,33 @@ const NATIVE: Readonly<Record<string, readonly string[]>> = {
   sharp: ["workers/image-decoder.ts", "scripts/demo/", "test/"],
 };
 
-/** Programs whose own process must never load them. */
-const NATIVE_FREE = ["src/main.ts", "workers/main.ts"];
+type Program = "API" | "worker" | "child";
+
+const PROGRAMS: Readonly<Record<Program, string>> = {
+  API: "src/main.ts",
+  worker: "workers/main.ts",
+  child: "workers/child.ts",
+};
+
+/**
+ * Whose process files belong to; those that are not named may be loaded by all. The first row that fits a file counts. The work itself, and
+ * with it all that builds graphs, is the children's: other processes would take seconds and a hundred megabytes longer to start for what they never use.
+ */
+const PROCESSES: readonly (readonly [place: string | RegExp, programs: readonly Program[]])[] = [
+  ["src/service/api/", ["API"]],
+  [/^src\/(main|api-process|app|deps)\.ts$/, ["API"]],
+  [/^src\/service\/(redis|catalog)\.ts$|^src\/service\/(blobs|jobs)\/(?!job\.ts)/, ["API", "worker"]],
+  [/^src\/service\/kinds\/(.+\/)?(checks|[a-z]+-checks)\.ts$/, ["API"]],
+  [/^src\/service\/kinds\/([a-z]+\/)?run\//, ["child"]],
+  [/^src\/report\/(script|markup)\.ts$/, ["API", "child"]],
+  ["src/report/", ["child"]],
+  ["src/core/index.ts", ["child"]],
+  [/^src\/core\/onnx\/(?!dtype|tensor)/, ["child"]],
+  [/^src\/core\/(operators|targets|passes|runtime)\/|^src\/core\/qat\/(?!qat-algorithms)/, ["child"]],
+  ["src/tasks/task-server.ts", ["child"]],
+  [/^workers\/(child|tasks|image-decoder|byte-source|host|model-files|measure-peak|peak-child)\.ts$/, ["child"]],
+  ["workers/", ["worker"]],
+];
 
 const VAGUE_NAMES = ["utils", "util", "helpers", "helper", "common", "types", "manager", "misc", "shared"];
 
@@ -300,6 +345,11 @@ function chain(start: string, goal: (target: string) => boolean): string[] | und
   return undefined;
 }
 
+function programsOf(path: string): readonly Program[] {
+  const row = PROCESSES.find(([place]) => (typeof place === "string" ? isWithin(path, [place]) : place.test(path)));
+  return row?.[1] ?? (Object.keys(PROGRAMS) as Program[]);
+}
+
 /** Every file that needs itself to be loaded, with the way. Types do not count: they are gone when the program runs. */
 function cycles(): string[] {
   const found: string[] = [];
@@ -333,9 +383,14 @@ const RULES: Readonly<Record<string, () => readonly string[]>> = {
     ),
   "there are no import cycles": cycles,
   "the API and the worker cannot reach native libraries": () =>
-    NATIVE_FREE.flatMap((path) => {
-      const way = chain(path, (target) => target in NATIVE);
+    (["API", "worker"] as const).flatMap((program) => {
+      const way = chain(PROGRAMS[program], (target) => target in NATIVE);
       return way === undefined ? [] : [way.join(" -> ")];
+    }),
+  "a process loads only what belongs in it": () =>
+    Object.entries(PROGRAMS).flatMap(([program, path]) => {
+      const way = chain(path, (target) => MODULES.has(target) && !programsOf(target).includes(program as Program));
+      return way === undefined ? [] : [`the ${program} loads ${way.at(-1)}: ${way.join(" -> ")}`];
     }),
   "only src/config.ts reads the environment": () =>
     ALL.filter(

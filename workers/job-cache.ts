@@ -6,7 +6,7 @@ import type { Logger } from "pino";
 import type { BlobRef, BlobStore } from "../src/service/blobs/blob-store.ts";
 import type { BlobClaims } from "../src/service/blobs/claims.ts";
 import type { JobRecord } from "../src/service/jobs/job-store.ts";
-import { cacheKeys } from "../src/service/jobs/static-cache.ts";
+import { cacheKeys } from "../src/service/kinds/quantize/cache-keys.ts";
 import { fromRedis, KEY_PREFIX } from "../src/service/redis.ts";
 import type { LocalFile, TaskNews } from "../src/tasks/protocol.ts";
 import { checkProduced } from "./job-files.ts";

@@ -8,7 +8,8 @@ import { ServiceError } from "../src/service/errors.ts";
 import { bundleSha256 } from "../src/service/identity.ts";
 import type { Artifact, FinishedStep } from "../src/service/jobs/job.ts";
 import { resourcesOf } from "../src/service/jobs/resources.ts";
-import { type JobSpec, type SingleSpec, sourceModelId } from "../src/service/jobs/spec.ts";
+import { type JobSpec, kindOf } from "../src/service/kinds/kinds.ts";
+import type { SingleSpec } from "../src/service/kinds/pipeline/steps.ts";
 import type { JobInputs, JobOutcome, LocalFile, ProducedFile } from "../src/tasks/protocol.ts";
 
 /** Moves bytes between the blob store and a job's directory: the child sees local files only. */
@@ -122,13 +123,13 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
         const reports = await publishReports(jobId, outcome.reports, directory, signal);
         signal.throwIfAborted();
         const sha256 = bundleSha256(files);
-        const sourceId = sourceModelId(spec);
+        const kind = kindOf(spec);
+        const sourceId = kind.sourceModelId(spec);
         const source = await catalog.models.get(sourceId);
-        const made = spec.type === "distill" ? "distilled" : spec.params.method;
         const { record, created } = await catalog.models.add({
           id,
           identity: sha256,
-          name: `${source?.name ?? sourceId} ${made}`.slice(0, 200),
+          name: `${source?.name ?? sourceId} ${kind.made(spec)}`.slice(0, 200),
           created_at: new Date().toISOString(),
           sha256,
           size_bytes: files.reduce((sum, file) => sum + file.size_bytes, 0),

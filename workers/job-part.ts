@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { FinishedStep } from "../src/service/jobs/job.ts";
 import type { JobRecord } from "../src/service/jobs/job-store.ts";
 import { recordedMetrics } from "../src/service/jobs/recorded-metrics.ts";
-import type { JobSpec } from "../src/service/jobs/spec.ts";
+import type { JobSpec } from "../src/service/kinds/kinds.ts";
 import type { JobOutcome, JobRequest, LocalFile, TaskLimits, TaskNews, TaskRunner } from "../src/tasks/protocol.ts";
 import type { JobCache } from "./job-cache.ts";
 import type { CheckpointRecorder } from "./job-checkpoints.ts";

@@ -3,13 +3,10 @@ import { join } from "node:path";
 import type { Logger } from "pino";
 import { type FinishedStep, isTerminal, jobError, toldOf } from "../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../src/service/jobs/job-store.ts";
-import {
-  type EvaluateSpec,
-  type PipelineSpec,
-  type SingleSpec,
-  sourceModelId,
-  stepSpec,
-} from "../src/service/jobs/spec.ts";
+import type { EvaluateSpec } from "../src/service/kinds/evaluate/spec.ts";
+import { sourceModelId } from "../src/service/kinds/kinds.ts";
+import { type PipelineSpec, stepSpec } from "../src/service/kinds/pipeline/spec.ts";
+import type { SingleSpec } from "../src/service/kinds/pipeline/steps.ts";
 import { failureOfError } from "../src/tasks/failures.ts";
 import { TaskError, type TaskFailure, type TaskLimits, type TaskRunner } from "../src/tasks/protocol.ts";
 import type { JobCache } from "./job-cache.ts";

@@ -1,33 +1,6 @@
-import closeWithGrace from "close-with-grace";
-import { pino } from "pino";
-import { ConfigError, loadConfig } from "../src/config.ts";
-import { startWorker } from "./worker.ts";
+import { enableCompileCache, flushCompileCache } from "node:module";
 
-/** The worker process: takes jobs from the queue and runs each in a child process, until SIGTERM. */
-
-/** After this long a shutdown that hangs, for example because Redis is away, becomes an exit. */
-const SHUTDOWN_TIMEOUT_MS = 25_000;
-
-try {
-  const config = loadConfig();
-  if (config.redisUrl === null) {
-    throw new ConfigError([
-      "REDIS_URL must be set for a worker of its own; `npm start` runs one with a private redis-server",
-    ]);
-  }
-  const log = pino({ level: config.logLevel, base: { program: "worker" } });
-  const worker = await startWorker({
-    config,
-    redisUrl: config.redisUrl,
-    childEntry: new URL("./child.ts", import.meta.url),
-    log,
-    onStuck() {
-      log.fatal("jobs wait, but none arrives here: this process gives up, for a new one to take over");
-      process.exit(1);
-    },
-  });
-  closeWithGrace({ delay: SHUTDOWN_TIMEOUT_MS, logger: log }, () => worker.close());
-} catch (error) {
-  console.error(error instanceof Error ? error.message : error);
-  process.exit(1);
-}
+/** The worker process. What is compiled of its modules is kept for the next start: they are loaded after this line. */
+enableCompileCache();
+await import("./worker-process.ts");
+flushCompileCache();

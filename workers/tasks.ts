@@ -10,16 +10,12 @@ import {
   openDataset,
 } from "../src/core/index.ts";
 import { openSession, runtimeVersion } from "../src/core/runtime/session.ts";
-import { DatasetSpec } from "../src/service/api/dataset-spec.ts";
-import { planDistillJob, runDistillJob } from "../src/service/jobs/distill-job.ts";
-import type { JobEnvironment } from "../src/service/jobs/job-environment.ts";
-import type { JobContext } from "../src/service/jobs/job-steps.ts";
-import { planPipelineJob, runPipelineJob } from "../src/service/jobs/pipeline-job.ts";
-import { checkExclusions, planQuantizeJob, runQuantizeJob } from "../src/service/jobs/quantize-job.ts";
-import type { JobSpec } from "../src/service/jobs/spec.ts";
-import { planEvaluateJob, runEvaluateJob } from "../src/service/kinds/evaluate/run.ts";
+import { DatasetSpec } from "../src/service/dataset-spec.ts";
+import { checkExclusions } from "../src/service/kinds/quantize/run/quantize-job.ts";
+import type { JobEnvironment } from "../src/service/kinds/run/job-environment.ts";
+import { runOf } from "../src/service/kinds/run/job-runs.ts";
 import { VERSIONS } from "../src/service/versions.ts";
-import type { JobInputs, JobOutcome, JobPlan, JobRequest, LocalFile } from "../src/tasks/protocol.ts";
+import type { LocalFile } from "../src/tasks/protocol.ts";
 import type { TaskHandlers } from "../src/tasks/task-server.ts";
 import { openByteSource, openScratch } from "./byte-source.ts";
 import { describeHost } from "./host.ts";
@@ -68,33 +64,6 @@ export const ENVIRONMENT: JobEnvironment = {
   },
 };
 
-interface JobKind<S extends JobSpec> {
-  plan(request: JobInputs<S>, environment: JobEnvironment, context: JobContext): Promise<JobPlan>;
-  run(request: JobRequest<S>, environment: JobEnvironment, context: JobContext): Promise<JobOutcome>;
-}
-
-const JOBS: { readonly [T in JobSpec["type"]]: JobKind<Extract<JobSpec, { type: T }>> } = {
-  quantize: {
-    plan: async (request, environment, context) => ({
-      type: "quantize",
-      ...(await planQuantizeJob(request, environment, context)),
-    }),
-    run: runQuantizeJob,
-  },
-  distill: {
-    plan: async (request, environment, context) => ({
-      type: "distill",
-      ...(await planDistillJob(request, environment, context)),
-    }),
-    run: runDistillJob,
-  },
-  pipeline: { plan: planPipelineJob, run: runPipelineJob },
-  evaluate: { plan: planEvaluateJob, run: runEvaluateJob },
-};
-
-/** The type of a spec settles what else is in it. */
-const kindOf = ({ type }: JobSpec) => JOBS[type] as JobKind<JobSpec>;
-
 /** What children do. */
 export const TASK_HANDLERS: TaskHandlers = {
   inspect_model: ({ files, dims }, { signal }) =>
@@ -102,8 +71,8 @@ export const TASK_HANDLERS: TaskHandlers = {
   list_layers: async ({ files }) => listLayers(openModel(files)),
   check_exclusions: async ({ files, exclude }) => checkExclusions(openModel(files), exclude),
   inspect_dataset: ({ file, spec }) => inspectDataset(openByteSource(file.path), datasetOptions(spec)),
-  plan_job: (request, context) => kindOf(request.spec).plan(request, ENVIRONMENT, context),
-  run_job: (request, context) => kindOf(request.spec).run(request, ENVIRONMENT, context),
+  plan_job: (request, context) => runOf(request.spec).plan(request, ENVIRONMENT, context),
+  run_job: (request, context) => runOf(request.spec).run(request, ENVIRONMENT, context),
 };
 
 function mainFile([file]: readonly LocalFile[]): string {

@@ -1,26 +1,12 @@
-/** The public surface of the library. `runtime/` is not part of it: who runs models passes `openSession` in. */
+/** The public surface of the library: `contract.ts` and what does the work. `runtime/` is not part of it: who runs models passes `openSession` in. */
 
-export { trainableOperators } from "./autodiff/gradient.ts";
-export { WARNING_CODES, WARNINGS } from "./codes.ts";
-export type { ByteSource, ScratchBytes } from "./data/byte-source.ts";
-export { type Dataset, type DatasetOptions, datasetView, inspectDataset, openDataset } from "./data/dataset.ts";
-export { checkDatasetFits, feedsFor } from "./data/fit.ts";
-export type { ImageDecoder } from "./data/images.ts";
-export {
-  type LabelMeaning,
-  type LabelReading,
-  type LabelVerdict,
-  readLabels,
-  withLabelReading,
-  withoutLabels,
-} from "./data/label-reading.ts";
-export { ROW_FORMATS, ROW_KINDS, type RowKind } from "./data/row-formats.ts";
-export { type DatasetSpec, TABLE_DTYPES } from "./data/spec.ts";
+export * from "./contract.ts";
+export { datasetView, inspectDataset, openDataset } from "./data/dataset.ts";
 export { averageModels, type BornAgainDistillation, distillBornAgain } from "./distill/born-again.ts";
 export type { Distillation, DistilledNetwork } from "./distill/distillation.ts";
 export type { Exit } from "./distill/exits.ts";
 export { distillMeanTeacher, type MeanTeacherDistillation } from "./distill/mean-teacher.ts";
-export { type DistillationLoss, outputMisfit, pairOutputs } from "./distill/objective.ts";
+export type { DistillationLoss } from "./distill/objective.ts";
 export { checkObjective, distillOffline, type OfflineDistillation } from "./distill/offline.ts";
 export { checkOnline, distillOnline, type OnlineDistillation } from "./distill/online.ts";
 export {
@@ -30,45 +16,37 @@ export {
   type TrainedExit,
 } from "./distill/own-teacher.ts";
 export { type Derivation, deriveStudent, parameterCount } from "./distill/student.ts";
-export { CoreError, type CoreErrorCode, checkCancelled } from "./errors.ts";
 export { checkAcceptance } from "./evaluate/acceptance.ts";
 export { BrokenModel } from "./evaluate/comparison.ts";
 export { type Contender, type Contest, evaluateContest, type Load, type Standing } from "./evaluate/contest.ts";
 export { completeNotes, coverageWarnings } from "./evaluate/coverage.ts";
 export { evaluateModels, evaluationInputs, MAX_EVALUATED_SAMPLES, type MeasurePeak } from "./evaluate/evaluate.ts";
 export { listLayers } from "./evaluate/layer-facts.ts";
-export { defaultMetric, METRIC_NAMES, METRICS, type MetricName, scoreOf } from "./evaluate/metrics.ts";
+export { scoreOf } from "./evaluate/metrics.ts";
 export { inspectModel } from "./evaluate/model-facts.ts";
 export { measureSpeedup, scoreFidelity, scoreModel } from "./evaluate/score.ts";
 export { calibrationWarnings } from "./evaluate/warnings.ts";
-export type * from "./facts.ts";
-export { fedBy } from "./meter.ts";
-export { didYouMean, nearestNames } from "./nearest-names.ts";
-export { byteLengthOf, DTYPES, type DType } from "./onnx/dtype.ts";
 export type { Model } from "./onnx/ir.ts";
 export { labelsByName } from "./onnx/labels.ts";
 export { predictedBytes } from "./onnx/save.ts";
-export { floatsOf, hasArray, isFloat, type Tensor, tensorOf } from "./onnx/tensor.ts";
 export { removeDeadCode } from "./passes/dead-code.ts";
 export { resolveExclusions, type UnknownName, untouchedExclusions } from "./passes/exclusions.ts";
 export { type Float16Options, float16Pass } from "./passes/float16.ts";
 export { largestUnfit, type ValueRanges } from "./passes/float16-range.ts";
-export { asSimplified, type Exclusions, exclusionTest, type Note, type Pass, runPasses } from "./passes/pass.ts";
+export { asSimplified, exclusionTest, type Note, type Pass, runPasses } from "./passes/pass.ts";
 export { roundedForm } from "./passes/rounded.ts";
 export { simplifyPasses } from "./passes/simplify.ts";
 export { simplifyFully } from "./passes/simplify-fully.ts";
 export { unfuse } from "./passes/unfuse.ts";
 export { narrowed, widened } from "./passes/widen.ts";
-export { QAT_ALGORITHMS } from "./qat/fake-quantize.ts";
 export { prepareQat, type QatModel, type QatOptions, trainQat } from "./qat/qat.ts";
 export type { Feeds, OpenModel } from "./quantize/calibration/calibrate.ts";
-export { CALIBRATION_METHODS } from "./quantize/calibration/observers.ts";
 export { observeRanges } from "./quantize/calibration/value-ranges.ts";
 export { planOf, type QuantizationPlan, valueFacts, type WeightUse, weightFacts } from "./quantize/plan.ts";
 export { adaround } from "./quantize/rounding/adaround.ts";
 export { gptq } from "./quantize/rounding/gptq.ts";
 export { nearest } from "./quantize/rounding/nearest.ts";
-export { ROUNDINGS, type Rounding } from "./quantize/rounding/rounding.ts";
+export type { Rounding } from "./quantize/rounding/rounding.ts";
 export { stochastic } from "./quantize/rounding/stochastic.ts";
 export { type Calibration, calibrate } from "./quantize/static/calibration.ts";
 export { calibrationFromBytes, calibrationToBytes } from "./quantize/static/calibration-file.ts";
@@ -79,13 +57,11 @@ export { QuantizedWeights } from "./quantize/weights/codes.ts";
 export { dynamicPass } from "./quantize/weights/dynamic.ts";
 export { roundWeights } from "./quantize/weights/round-weights.ts";
 export { type WeightOnlyOptions, weightOnlyPass } from "./quantize/weights/weight-only.ts";
-export { Random } from "./random.ts";
 export type { OpenSession, Session } from "./runtime/session.ts";
 export type { TrainingSettings } from "./train/loop.ts";
 export { OPTIMIZERS } from "./train/optimizer.ts";
 export type { PhaseHooks } from "./train/phases.ts";
-export { UPDATE_ROUNDINGS } from "./train/rewrites.ts";
-export { heldOutCount, type Samples, samplesOf, splitIndices } from "./train/samples.ts";
+export { type Samples, samplesOf, splitIndices } from "./train/samples.ts";
 export { SCHEDULES } from "./train/schedule.ts";
 export { checkTrainable } from "./train/trainable.ts";
 export type { ValidationMetric } from "./train/validate.ts";

@@ -1,6 +1,6 @@
 import type { Redis } from "ioredis";
 import { uuidv7 } from "uuidv7";
-import type { DatasetFacts, ModelFacts } from "../core/index.ts";
+import type { DatasetFacts, ModelFacts } from "../core/contract.ts";
 import type { BlobRef } from "./blobs/blob-store.ts";
 import type { BlobClaims } from "./blobs/claims.ts";
 import type { LongTexts } from "./blobs/long-texts.ts";

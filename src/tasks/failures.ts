@@ -1,4 +1,4 @@
-import { CoreError } from "../core/index.ts";
+import { CoreError } from "../core/contract.ts";
 import { ServiceError } from "../service/errors.ts";
 import { TaskError, type TaskFailure, type TaskLimits } from "./protocol.ts";
 

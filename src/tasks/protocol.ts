@@ -6,10 +6,10 @@ import type {
   LayerFacts,
   ModelFacts,
   QuantizePlan,
-} from "../core/index.ts";
+} from "../core/contract.ts";
 import type { FieldError, ProblemCode } from "../service/errors.ts";
 import type { FinishedStep, Progress } from "../service/jobs/job.ts";
-import type { JobSpec } from "../service/jobs/spec.ts";
+import type { JobSpec } from "../service/kinds/kinds.ts";
 
 /**
  * The work that runs in a child process because it loads the native runtime, or parses hostile files, or blocks.

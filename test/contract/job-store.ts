@@ -4,7 +4,7 @@ import fc from "fast-check";
 import type { JobError, JobEvent, JobStatus } from "../../src/service/jobs/job.ts";
 import { isTerminal, JOB_STATUSES, TRANSITIONS } from "../../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../../src/service/jobs/job-store.ts";
-import { sourceModelId } from "../../src/service/jobs/spec.ts";
+import { sourceModelId } from "../../src/service/kinds/kinds.ts";
 import { queuedJob } from "../support/jobs.ts";
 
 const FAILURE: JobError = { type: "about:blank", title: "t", status: 422, code: "timeout", detail: "too slow" };

@@ -1,7 +1,9 @@
 import { uuidv7 } from "uuidv7";
 import type { JobMetrics, ModelFacts } from "../../src/core/index.ts";
 import type { JobRecord } from "../../src/service/jobs/job-store.ts";
-import { Acceptance, Evaluation, type JobSpec, QuantizeParams } from "../../src/service/jobs/spec.ts";
+import { Acceptance, Evaluation } from "../../src/service/kinds/evaluation.ts";
+import type { JobSpec } from "../../src/service/kinds/kinds.ts";
+import { QuantizeParams } from "../../src/service/kinds/quantize/params.ts";
 
 /** A float16 job with every default, as the API would record it. */
 export function queuedJob(

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { open } from "node:fs/promises";
 import type { DatasetFacts, ModelFacts } from "../../src/core/index.ts";
 import type { JobQueue } from "../../src/service/jobs/job-store.ts";
-import { methodOf } from "../../src/service/jobs/spec.ts";
+import { methodOf } from "../../src/service/kinds/kinds.ts";
 import { TaskError, type TaskKind, type TaskRunner, type Tasks } from "../../src/tasks/protocol.ts";
 
 /** Stand-ins for the queue and the child processes: for tests of what the API does before, after and without them. */

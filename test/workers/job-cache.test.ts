@@ -9,7 +9,7 @@ import { pino } from "pino";
 import { CreateJobRequest } from "../../src/service/api/job-schemas.ts";
 import type { BlobStore } from "../../src/service/blobs/blob-store.ts";
 import type { BlobClaims } from "../../src/service/blobs/claims.ts";
-import type { JobSpec } from "../../src/service/jobs/spec.ts";
+import type { JobSpec } from "../../src/service/kinds/kinds.ts";
 import { createJobCache } from "../../workers/job-cache.ts";
 import { queuedJob } from "../support/jobs.ts";
 

@@ -8,7 +8,7 @@ import type { BlobStore } from "../../src/service/blobs/blob-store.ts";
 import type { BlobClaims } from "../../src/service/blobs/claims.ts";
 import type { Catalog, ModelRecord } from "../../src/service/catalog.ts";
 import type { JobRecord } from "../../src/service/jobs/job-store.ts";
-import type { SingleSpec } from "../../src/service/jobs/spec.ts";
+import type { SingleSpec } from "../../src/service/kinds/pipeline/steps.ts";
 import type { JobOutcome, ProducedFile } from "../../src/tasks/protocol.ts";
 import { createJobFiles } from "../../workers/job-files.ts";
 import { emptyMetrics, factsSaying, queuedJob } from "../support/jobs.ts";

@@ -87,11 +87,6 @@ export function checkDifferentiable(model: Model, wanted: readonly Value[], outp
   if (first) throw undifferentiable(first.node, first.reason);
 }
 
-/** Operators of ai.onnx that a model may be trained through, in alphabetical order. */
-export function trainableOperators(): readonly string[] {
-  return Object.keys({ ...GRADIENT_RULES, ...EXPANSIONS }).sort();
-}
-
 function refusalOf(node: Node): string | undefined {
   const rule = node.domain === "" ? (GRADIENT_RULES[node.opType] ?? EXPANSIONS[node.opType]) : undefined;
   if (!rule) return `No gradient is known for ${node.domain ? `${node.domain}.` : ""}${node.opType}`;

@@ -19,8 +19,9 @@ import {
   labelJudge,
 } from "./distillation.ts";
 import { judgeEnsemble, judgeNetwork } from "./judge.ts";
-import { type DistillationLoss, distillationObjective, pairOutputs, teacherValues } from "./objective.ts";
+import { type DistillationLoss, distillationObjective, teacherValues } from "./objective.ts";
 import { onLabels } from "./online.ts";
+import { pairOutputs } from "./output-pairs.ts";
 import { openTeacher, type Teacher, teachSamples } from "./teacher.ts";
 
 export interface BornAgainDistillation extends DistillationData {

@@ -7,7 +7,8 @@ import type { OpenSession } from "../runtime/session.ts";
 import type { Samples } from "../train/samples.ts";
 import type { TrainableModel, TrainedValues } from "../train/trainable.ts";
 import { createValidator, type ValidationMetric } from "../train/validate.ts";
-import { type DistillationLoss, type OutputPair, outputTarget } from "./objective.ts";
+import { type DistillationLoss, outputTarget } from "./objective.ts";
+import type { OutputPair } from "./output-pairs.ts";
 import { openTeacher, type Teacher } from "./teacher.ts";
 
 type Named = Readonly<Record<string, Tensor>>;

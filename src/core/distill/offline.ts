@@ -14,7 +14,8 @@ import { createTrainable, exportTrained, type TrainableModel } from "../train/tr
 import type { ValidationMetric } from "../train/validate.ts";
 import type { Distillation } from "./distillation.ts";
 import { agreementWith, type Judge, judgeNetwork, judgeTeacher } from "./judge.ts";
-import { type DistillationLoss, distillationObjective, LABELS, pairOutputs, teacherValues } from "./objective.ts";
+import { type DistillationLoss, distillationObjective, LABELS, teacherValues } from "./objective.ts";
+import { pairOutputs } from "./output-pairs.ts";
 import { openTeacher, teachSamples } from "./teacher.ts";
 
 export interface OfflineDistillation {

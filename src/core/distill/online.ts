@@ -25,7 +25,8 @@ import {
   labelJudge,
 } from "./distillation.ts";
 import { judgeEnsemble, judgeNetwork } from "./judge.ts";
-import { type DistillationLoss, LABELS, labelLoss, OUTPUT_LOSSES, pairOutputs } from "./objective.ts";
+import { type DistillationLoss, LABELS, labelLoss, OUTPUT_LOSSES } from "./objective.ts";
+import { pairOutputs } from "./output-pairs.ts";
 
 export interface OnlineNetwork {
   /** Unique; checkpoints, histories and artifacts go by it. */

@@ -19,10 +19,8 @@ import type { MarkedWeight } from "../quantize/static/qdq.ts";
 import { allocateParameters, type Floats } from "../train/adam-kernel.ts";
 import { liveTensor, type Parameter } from "../train/parameters.ts";
 import { createTrainable, exportTrained, type TrainableModel, type TrainedValues } from "../train/trainable.ts";
+import type { QatAlgorithm } from "./qat-algorithms.ts";
 import { addStoredWeight, type WeightBits, weightRange } from "./stored-weights.ts";
-
-export const QAT_ALGORITHMS = ["lsq", "pact"] as const;
-export type QatAlgorithm = (typeof QAT_ALGORITHMS)[number];
 
 /** λ of PACT, between those of its authors (1e-4 and 1e-3 with the settings of their networks). */
 const RANGE_DECAY = 1e-4;

@@ -1,8 +1,9 @@
 /** Quantization-aware training: from a float model to one in few bits that was trained with the rounding in it. */
 import type { Distillation } from "../distill/distillation.ts";
 import { agreementWith, judgeNetwork } from "../distill/judge.ts";
-import { pairOutputs, teacherValues } from "../distill/objective.ts";
+import { teacherValues } from "../distill/objective.ts";
 import { distillOffline, type OfflineDistillation } from "../distill/offline.ts";
+import { pairOutputs } from "../distill/output-pairs.ts";
 import { openTeacher } from "../distill/teacher.ts";
 import { CoreError } from "../errors.ts";
 import type { Model } from "../onnx/ir.ts";
@@ -15,7 +16,8 @@ import type { MarkedWeight, ResultNames } from "../quantize/static/qdq.ts";
 import { placeStatic, prepareStatic, type StaticOptions } from "../quantize/static/quantize-static.ts";
 import type { PhaseHooks } from "../train/phases.ts";
 import { splitSamples } from "../train/samples.ts";
-import { type FakeQuantized, type FakeQuantizeOptions, fakeQuantize, type QatAlgorithm } from "./fake-quantize.ts";
+import { type FakeQuantized, type FakeQuantizeOptions, fakeQuantize } from "./fake-quantize.ts";
+import type { QatAlgorithm } from "./qat-algorithms.ts";
 import type { WeightBits } from "./stored-weights.ts";
 
 export interface QatOptions extends Pick<StaticOptions, "method" | "percentile" | "activationDType" | "isExcluded"> {

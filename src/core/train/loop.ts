@@ -5,7 +5,7 @@ import type { OpenSession, Session } from "../runtime/session.ts";
 import { type AugmentationSpec, augmentImages, checkAugmentable } from "./augment.ts";
 import { applyUpdate, type OptimizerSpec } from "./optimizer.ts";
 import { decays } from "./parameters.ts";
-import { movingAverage, type Rewrite, roundedUpdates, type UpdateRounding } from "./rewrites.ts";
+import { movingAverage, type Rewrite, roundedUpdates } from "./rewrites.ts";
 import { type EpochRecord, type RunNetwork, RunState } from "./run-state.ts";
 import type { SampleBatch, Samples } from "./samples.ts";
 import { learningRateAt, type ScheduleSpec } from "./schedule.ts";
@@ -19,6 +19,7 @@ import {
 } from "./step-graph.ts";
 import type { StepNetwork } from "./step-networks.ts";
 import { averageOf, type TrainableModel, type TrainedValues } from "./trainable.ts";
+import type { UpdateRounding } from "./update-roundings.ts";
 import { createValidator, type ValidationMetric, type Validator } from "./validate.ts";
 
 type Named = Readonly<Record<string, Tensor>>;

@@ -10,6 +10,7 @@ import { Random } from "../random.ts";
 import { moveAverage } from "./optimizer.ts";
 import { useBatchStatistics } from "./statistics.ts";
 import type { StepNetwork } from "./step-networks.ts";
+import type { UpdateRounding } from "./update-roundings.ts";
 
 type Named = Readonly<Record<string, Tensor>>;
 
@@ -148,9 +149,6 @@ export function roundedUpdates(rounding: UpdateRounding): Rewrite {
     },
   };
 }
-
-export const UPDATE_ROUNDINGS = ["nearest", "stochastic"] as const;
-export type UpdateRounding = (typeof UPDATE_ROUNDINGS)[number];
 
 const bitsOf = (data: Float32Array) => new Uint32Array(data.buffer, data.byteOffset, data.length);
 

@@ -1,19 +1,12 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
-import { ROW_FORMATS, ROW_KINDS } from "../../core/index.ts";
+import { ROW_FORMATS, ROW_KINDS } from "../../core/contract.ts";
 import { INLINE_BYTES } from "../blobs/long-texts.ts";
 import { type CatalogFile, type DatasetRecord, type DatasetSummary, newId } from "../catalog.ts";
+import { DATASET_FORMATS, DatasetSpec, specMismatch } from "../dataset-spec.ts";
 import { ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
 import { partOf } from "../pages.ts";
-import { askerOf } from "./connection.ts";
-import type { ApiContext } from "./context.ts";
-import { DATASET_FORMATS, DatasetSpec, specMismatch } from "./dataset-spec.ts";
-import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
-import * as examples from "./examples.ts";
-import type { Inspector } from "./inspector.ts";
-import { defineOperation, isJson, route } from "./operation.ts";
-import type { FinishedUploads } from "./resumable-uploads.ts";
 import {
   CreateDatasetRequest,
   Dataset,
@@ -24,7 +17,14 @@ import {
   Name,
   PageQuery,
   PartQuery,
-} from "./schemas.ts";
+} from "../schemas.ts";
+import { askerOf } from "./connection.ts";
+import type { ApiContext } from "./context.ts";
+import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
+import * as examples from "./examples.ts";
+import type { Inspector } from "./inspector.ts";
+import { defineOperation, isJson, route } from "./operation.ts";
+import type { FinishedUploads } from "./resumable-uploads.ts";
 import {
   checkFieldNames,
   type Intake,

@@ -1,11 +1,11 @@
 import { join } from "node:path";
-import type { DatasetFacts, Exclusions, LayerFacts, ModelFacts } from "../../core/index.ts";
+import type { DatasetFacts, Exclusions, LayerFacts, ModelFacts } from "../../core/contract.ts";
 import type { JobPlan, LocalFile, TaskKind, Tasks } from "../../tasks/protocol.ts";
 import { withScratch } from "../blobs/fs.ts";
 import type { CatalogFile, DatasetRecord, ModelRecord } from "../catalog.ts";
 import type { FieldError } from "../errors.ts";
 import { canonicalJson } from "../identity.ts";
-import type { JobSpec } from "../jobs/spec.ts";
+import type { JobSpec } from "../kinds/kinds.ts";
 import type { ApiContext } from "./context.ts";
 import { type Asker, createInspectionLane, type InspectionLane } from "./inspection-lane.ts";
 import { createKeptAnswers } from "./kept-answers.ts";

@@ -3,19 +3,19 @@ import { REPORT_POLICY } from "../../report/script.ts";
 import { newId } from "../catalog.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
-import type { DistillParams } from "../jobs/distill-spec.ts";
 import { isTerminal } from "../jobs/job.ts";
 import type { JobRecord, JobSummary } from "../jobs/job-store.ts";
 import { resourcesOf } from "../jobs/resources.ts";
-import { type JobSpec, type QuantizeSpec, sourceModelId, stepsOf } from "../jobs/spec.ts";
 import { checkWebhookUrl } from "../jobs/webhook-target.ts";
+import { checkJob, needsPlan } from "../kinds/checks.ts";
+import { exclusionsIn } from "../kinds/exclusions.ts";
+import { type JobSpec, sourceModelId } from "../kinds/kinds.ts";
+import type { StoredResources } from "../kinds/stored-resources.ts";
 import { askerOf } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
-import { needsPlan } from "./distill-checks.ts";
 import { blobDownload, sendDownload } from "./download.ts";
 import type { Asker } from "./inspection-lane.ts";
 import type { Inspector } from "./inspector.ts";
-import { checkJob, partiesOf } from "./job-checks.ts";
 import { sendEvents, wantsStream } from "./job-events.ts";
 import {
   cancelJob,
@@ -30,16 +30,11 @@ import {
 } from "./job-operations.ts";
 import type { JobMeter } from "./metrics.ts";
 import { route } from "./operation.ts";
-import type { StoredResources } from "./stored-resources.ts";
 
 /** Throws `validation_failed` when there are wrong fields. */
 function refuse(fields: readonly FieldError[]): void {
   if (fields.length === 0) return;
   throw new ServiceError("validation_failed", fields.map(({ message }) => message).join(" "), { fields });
-}
-
-function excludesSomething({ exclude_nodes, exclude_ops }: QuantizeSpec["params"]): boolean {
-  return exclude_nodes.length + exclude_ops.length > 0;
 }
 
 /** How soon it makes sense to ask for a job again. */
@@ -86,24 +81,12 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
 
   /**
    * Records do not hold the names of nodes and values: what a job excludes is looked up in the model before it is accepted, and one of which facts
-   * do not tell whether it can be (`needsPlan`), or with exclusions in what a step of it will make, is planned.
+   * do not tell whether it can be is planned.
    */
-  async function checkByPlan(
-    asker: Asker,
-    spec: JobSpec,
-    stored: StoredResources,
-    plan: () => Promise<unknown>,
-  ): Promise<void> {
-    const steps = stepsOf(spec);
-    const excludes = steps.some(({ type, params }) => type === "quantize" && excludesSomething(params));
-    if (spec.type === "quantize" && excludes) {
-      const { exclude_nodes: nodes, exclude_ops: ops } = spec.params;
-      refuse(await inspector.exclusions(asker, stored.models.get(spec.model_id)!, { nodes, ops }));
-    }
-    const isUnsure = steps.some((step) => step.type === "distill" && isUnsureOf(step.params, stored));
-    // Facts do not tell whether what is trained with rounding can be: its graph is another than the model's.
-    const hasQat = steps.some(({ type, params }) => type === "quantize" && params.method === "qat");
-    if (isUnsure || hasQat || (spec.type === "pipeline" && excludes)) await plan();
+  async function checkByFiles(asker: Asker, spec: JobSpec, stored: StoredResources, plan: () => Promise<unknown>) {
+    const exclude = exclusionsIn(spec);
+    if (exclude) refuse(await inspector.exclusions(asker, stored.models.get(sourceModelId(spec))!, exclude));
+    if (needsPlan(spec, stored)) await plan();
   }
 
   function checkWebhook({ url }: { readonly url: string }): void {
@@ -143,7 +126,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     const asker = askerOf(request, reply);
     const plan = () => inspector.plan(asker, spec, [...models.values()], [...datasets.values()]);
     if (query.validate_only === "true") return plan();
-    await checkByPlan(asker, spec, { models, datasets }, plan);
+    await checkByFiles(asker, spec, { models, datasets }, plan);
     const caller = request.caller!.name;
     const key = headers["idempotency-key"];
     const job = await submit(
@@ -254,13 +237,6 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     const look = { filename: found.name, mediaType: "text/html; charset=utf-8", inline: true };
     return sendDownload(request, reply, blobDownload(blobs, found, look));
   });
-}
-
-/** Whether only a plan tells if a distillation can be. */
-function isUnsureOf(params: DistillParams, stored: StoredResources): boolean {
-  // Networks that learn from each other, or exits: their step is built before the job is accepted.
-  if (params.mode !== "offline") return true;
-  return needsPlan({ params }, partiesOf({ params }, stored));
 }
 
 function accepted<T extends { id: string }>(reply: FastifyReply, job: T): T {

@@ -1,6 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { JobRecord } from "../jobs/job-store.ts";
-import { methodOf } from "../jobs/spec.ts";
+import { methodOf } from "../kinds/kinds.ts";
 import type { ApiContext } from "./context.ts";
 
 export interface Metrics extends JobMeter {

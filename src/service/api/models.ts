@@ -1,18 +1,11 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
-import type { ModelFacts } from "../../core/index.ts";
+import type { ModelFacts } from "../../core/contract.ts";
 import { type CatalogFile, type ModelRecord, type ModelSummary, newId } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
 import { bundleSha256 } from "../identity.ts";
+import { unknownDim, unknownDims } from "../kinds/model-checks.ts";
 import { partOf } from "../pages.ts";
-import { askerOf } from "./connection.ts";
-import type { ApiContext } from "./context.ts";
-import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
-import * as examples from "./examples.ts";
-import type { Inspector } from "./inspector.ts";
-import { unknownDim, unknownDims } from "./job-checks.ts";
-import { defineOperation, isJson, route } from "./operation.ts";
-import type { FinishedUploads } from "./resumable-uploads.ts";
 import {
   CreateModelRequest,
   Dims,
@@ -24,7 +17,14 @@ import {
   Name,
   PageQuery,
   PartQuery,
-} from "./schemas.ts";
+} from "../schemas.ts";
+import { askerOf } from "./connection.ts";
+import type { ApiContext } from "./context.ts";
+import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
+import * as examples from "./examples.ts";
+import type { Inspector } from "./inspector.ts";
+import { defineOperation, isJson, route } from "./operation.ts";
+import type { FinishedUploads } from "./resumable-uploads.ts";
 import { tarDownload } from "./tar.ts";
 import { checkFieldNames, type Intake, parseField, parseJsonField, takeUpload, withClaims } from "./upload-intake.ts";
 

@@ -1,9 +1,9 @@
 import { z } from "zod";
 import { PROBLEMS, type ProblemCode, problemType } from "../errors.ts";
+import { PROBLEM_MEDIA_TYPE, Problem } from "../problem-schema.ts";
 import { ALL_OPERATIONS } from "./all-operations.ts";
 import { JobEnded } from "./job-schemas.ts";
 import type { Operation, ResponseSpec } from "./operation.ts";
-import { PROBLEM_MEDIA_TYPE, Problem } from "./problem.ts";
 
 /**
  * The OpenAPI 3.1 document of the API, from the operations and their zod schemas. What generators of clients trip over

@@ -1,12 +1,10 @@
 import type { FastifyInstance } from "fastify";
 import { stringify as toYaml } from "yaml";
 import { z } from "zod";
-import { trainableOperators } from "../../core/index.ts";
+import { METRIC_NAMES, TRAINABLE_OPERATORS } from "../../core/contract.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
-import { OfflineDistillParams, OnlineDistillParams, SelfDistillParams } from "../jobs/distill-spec.ts";
-import { Evaluation, PipelineParams, QuantizeParams } from "../jobs/spec.ts";
-import { TARGETS } from "../jobs/targets.ts";
-import { EvaluateParams } from "../kinds/evaluate/spec.ts";
+import { KINDS } from "../kinds/kinds.ts";
+import { TARGETS } from "../kinds/quantize/targets.ts";
 import { VERSIONS } from "../versions.ts";
 import type { ApiContext } from "./context.ts";
 import { DATASET_SUFFIXES } from "./datasets.ts";
@@ -215,21 +213,14 @@ function capabilitiesOf({ settings }: ApiContext): z.input<typeof Capabilities> 
     versions: VERSIONS,
     model_suffixes: [".onnx"],
     dataset_suffixes: [...DATASET_SUFFIXES],
-    methods: [
-      ...QuantizeParams.options.map((params) => methodOf("quantize", params.shape.method.value, params)),
-      methodOf("distill", "offline", OfflineDistillParams),
-      methodOf("distill", "online", OnlineDistillParams),
-      methodOf("distill", "self", SelfDistillParams),
-      methodOf("pipeline", "pipeline", PipelineParams),
-      methodOf("evaluate", "evaluate", EvaluateParams),
-    ],
-    metrics: Evaluation.shape.metric.unwrap().unwrap().exclude(["none"]).options,
+    methods: KINDS.flatMap(({ type, methods }) => methods.map((it) => methodOf(type, it.method, it.params))),
+    metrics: [...METRIC_NAMES],
     targets: [["auto", AUTO] as const, ...Object.entries(TARGETS)].map(([name, { isa, description }]) => ({
       name,
       isa: [...isa],
       description,
     })),
-    trainable_operators: [...trainableOperators()],
+    trainable_operators: [...TRAINABLE_OPERATORS],
     limits: {
       max_upload_bytes: maxUploadBytes,
       max_files: MAX_FILES,

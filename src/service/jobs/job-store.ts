@@ -1,8 +1,8 @@
-import type { JobMetrics } from "../../core/index.ts";
+import type { JobMetrics } from "../../core/contract.ts";
 import type { BlobRef } from "../blobs/blob-store.ts";
+import type { JobSpec } from "../kinds/kinds.ts";
 import type { Page } from "../pages.ts";
 import type { Artifact, FinishedStep, JobError, JobEvent, JobStatus, Progress } from "./job.ts";
-import type { JobSpec } from "./spec.ts";
 
 /** A job as it is kept. Times are RFC 3339 UTC. */
 export interface JobRecord {

@@ -1,4 +1,4 @@
-import type { JobMetrics } from "../../core/index.ts";
+import type { JobMetrics } from "../../core/contract.ts";
 import type { BlobRef } from "../blobs/blob-store.ts";
 import { PROBLEMS, type ProblemCode, problemType } from "../errors.ts";
 
@@ -18,6 +18,9 @@ export const TRANSITIONS = {
 export function isTerminal(status: JobStatus): boolean {
   return TRANSITIONS[status].length === 0;
 }
+
+/** The ends of jobs that webhooks tell of. */
+export const WEBHOOK_EVENTS = ["job.succeeded", "job.failed", "job.cancelled"] as const;
 
 /** How far a job is: `fraction` in [0, 1] over the whole job, `step` one of the names the report lists. */
 export interface Progress {

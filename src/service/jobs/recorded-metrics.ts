@@ -1,4 +1,4 @@
-import type { JobMetrics, Warning } from "../../core/index.ts";
+import type { JobMetrics, Warning } from "../../core/contract.ts";
 
 /** Of one list in a job's record; `report.json` has all of it. */
 const MAX_ITEMS = 1000;

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Redis } from "ioredis";
 import { isKeptApart, type LongTexts } from "../blobs/long-texts.ts";
 import { ServiceError } from "../errors.ts";
+import { methodOf, sourceModelId } from "../kinds/kinds.ts";
 import { itemsThatFit } from "../pages.ts";
 import { fromRedis, isRedisOutage, KEY_PREFIX } from "../redis.ts";
 import { createEventFeed } from "./event-feed.ts";
@@ -9,7 +10,6 @@ import { isTerminal, JOB_STATUSES, type JobEvent, type JobStatus, TRANSITIONS } 
 import { withJobScripts } from "./job-scripts.ts";
 import type { JobFilter, JobRecord, JobStore, JobSummary } from "./job-store.ts";
 import { resourcesOf } from "./resources.ts";
-import { methodOf, sourceModelId } from "./spec.ts";
 
 /** How long an idempotency key is remembered. */
 const IDEMPOTENCY_TTL_S = 24 * 60 * 60;

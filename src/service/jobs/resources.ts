@@ -1,4 +1,5 @@
-import { type JobSpec, PREVIOUS } from "./spec.ts";
+import type { JobSpec } from "../kinds/kinds.ts";
+import { PREVIOUS } from "../kinds/previous.ts";
 
 /** A stored thing that a job reads, and where the spec names it: the keys down to it. */
 export interface Reference {

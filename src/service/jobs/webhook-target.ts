@@ -1,7 +1,6 @@
 import { lookup as dnsLookup, type LookupAddress } from "node:dns";
 import type { LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
-import { Agent } from "undici";
 import { ServiceError } from "../errors.ts";
 
 /**
@@ -9,9 +8,6 @@ import { ServiceError } from "../errors.ts";
  * addresses only, unless the operator has allowed the host. Names are judged when the connection is made, by the addresses they have
  * then, so that a name cannot change its meaning in between.
  */
-
-const CONNECT_TIMEOUT_MS = 5_000;
-const ANSWER_TIMEOUT_MS = 15_000;
 
 /** Throws `validation_failed`, with a pointer to the field, for a URL that no webhook may be sent to. */
 export function checkWebhookUrl(text: string, allowHosts: readonly string[], pointer: string): void {
@@ -39,16 +35,6 @@ function refusalOf(url: URL | null, allowHosts: readonly string[]): string | und
 /** Whether an IP address is one of the public internet. IPv4 in IPv6 counts as what it is. */
 export function isPublicAddress(address: string): boolean {
   return ipaddr.process(address).range() === "unicast";
-}
-
-/** Sends requests to allowed hosts and public addresses only. */
-export function createWebhookAgent(allowHosts: readonly string[]): Agent {
-  return new Agent({
-    connect: { timeout: CONNECT_TIMEOUT_MS, lookup: guardedLookup(allowHosts) },
-    headersTimeout: ANSWER_TIMEOUT_MS,
-    bodyTimeout: ANSWER_TIMEOUT_MS,
-    pipelining: 0, // A connection for each request: nobody gains from keeping one to a stranger.
-  });
 }
 
 /** `dns.lookup`, less the addresses that a webhook may not reach. */

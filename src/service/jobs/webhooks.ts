@@ -3,11 +3,11 @@ import type { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { Webhook } from "standardwebhooks";
 import { request } from "undici";
+import { sourceModelId } from "../kinds/kinds.ts";
 import { fromRedis, KEY_PREFIX } from "../redis.ts";
 import { isTerminal } from "./job.ts";
 import type { JobRecord, JobStore } from "./job-store.ts";
-import { sourceModelId } from "./spec.ts";
-import { createWebhookAgent } from "./webhook-target.ts";
+import { createWebhookAgent } from "./webhook-agent.ts";
 
 /**
  * Tells a URL how a job has ended, by the Standard Webhooks specification 1.0.0 (standardwebhooks.com): the same `webhook-id` on every
@@ -16,8 +16,6 @@ import { createWebhookAgent } from "./webhook-target.ts";
  * The job store puts a job with a webhook on the list P:webhooks in the same step that ends it, so none is forgotten. From there a queue
  * takes it, which tries until it succeeds or the attempts are used up.
  */
-
-export const WEBHOOK_EVENTS = ["job.succeeded", "job.failed", "job.cancelled"] as const;
 
 const QUEUE_NAME = "webhooks";
 /** The specification's suggestion: waits before the second attempt and the following ones, about 75 hours in all. */

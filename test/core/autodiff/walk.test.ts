@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { expandOperators } from "../../../src/core/autodiff/expand.ts";
+import { EXPANSIONS, expandOperators } from "../../../src/core/autodiff/expand.ts";
 import {
   buildGradients,
   checkDifferentiable,
   findUndifferentiable,
   TRAINING_OPSET,
 } from "../../../src/core/autodiff/gradient.ts";
+import { GRADIENT_RULES } from "../../../src/core/autodiff/rules.ts";
+import { TRAINABLE_OPERATORS } from "../../../src/core/autodiff/trainable-operators.ts";
 import { CoreError } from "../../../src/core/errors.ts";
 import { GraphBuilder } from "../../../src/core/onnx/graph-builder.ts";
 import { type Attr, Model } from "../../../src/core/onnx/ir.ts";
@@ -138,4 +140,7 @@ test("whole numbers, comparisons and shapes end a path", () => {
   whole.dtype = undefined;
   model.graph.addOutput(g.op("BitShift", [whole, whole], {}));
   assert.deepEqual(findUndifferentiable(model, [x]), []);
+});
+test("the list of trainable operators is the operators that have a gradient or an expansion", () => {
+  assert.deepEqual([...TRAINABLE_OPERATORS], Object.keys({ ...GRADIENT_RULES, ...EXPANSIONS }).sort());
 });

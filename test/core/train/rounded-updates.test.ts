@@ -5,9 +5,10 @@ import { Random } from "../../../src/core/random.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { type TrainingSettings, train } from "../../../src/core/train/loop.ts";
 import { crossEntropy } from "../../../src/core/train/losses.ts";
-import { toNearestBfloat16, toRandomBfloat16, type UpdateRounding } from "../../../src/core/train/rewrites.ts";
+import { toNearestBfloat16, toRandomBfloat16 } from "../../../src/core/train/rewrites.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { createTrainable } from "../../../src/core/train/trainable.ts";
+import type { UpdateRounding } from "../../../src/core/train/update-roundings.ts";
 import { halves, NetworkBuilder } from "../../support/networks.ts";
 
 /** The two bfloat16 values around a number of float32, from the definition: 8 significant bits. */

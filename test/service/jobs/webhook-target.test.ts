@@ -4,12 +4,8 @@ import { test } from "node:test";
 import { promisify } from "node:util";
 import { request } from "undici";
 import { ServiceError } from "../../../src/service/errors.ts";
-import {
-  checkWebhookUrl,
-  createWebhookAgent,
-  guardedLookup,
-  isPublicAddress,
-} from "../../../src/service/jobs/webhook-target.ts";
+import { createWebhookAgent } from "../../../src/service/jobs/webhook-agent.ts";
+import { checkWebhookUrl, guardedLookup, isPublicAddress } from "../../../src/service/jobs/webhook-target.ts";
 
 const refuses = (url: string, allowHosts: string[] = []) => {
   try {

@@ -1,5 +1,6 @@
 /** What calibration keeps of an activation: statistics of fixed size, never the values. */
 import { addMomentsOf, addMomentsOfRows, hasWholeVectors, type Moments } from "./activation-simd.ts";
+import type { CalibrationMethod } from "./calibration-methods.ts";
 import { Histogram, type HistogramState } from "./histogram.ts";
 import { entropyRange, mseRange, observedRange, percentileRange, type Range, trimmedRange } from "./thresholds.ts";
 
@@ -7,9 +8,6 @@ export interface Observer {
   /** Takes in one tensor: its elements in row-major order and its dims. */
   observe(values: Float32Array, dims: readonly number[]): void;
 }
-
-export const CALIBRATION_METHODS = ["minmax", "moving_average", "percentile", "entropy", "mse"] as const;
-export type CalibrationMethod = (typeof CALIBRATION_METHODS)[number];
 
 /** Weight of the newest batch in the moving average. */
 const AVERAGING = 0.1;

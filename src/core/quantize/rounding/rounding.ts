@@ -12,6 +12,7 @@
 import type { AffineParams } from "../params.ts";
 import { blockSizeOf, type WeightScheme } from "../scheme.ts";
 import { blockCount, type Grid, type RoundedWeight } from "./blocks.ts";
+import type { RoundingName } from "./roundings.ts";
 
 /** A weight as [rows, depth] in row-major order: outputs by inputs. */
 export interface RowMatrix {
@@ -50,9 +51,6 @@ export interface Rounding {
    */
   round(weight: RowMatrix, scheme: WeightScheme, statistics?: LayerStatistics): Promise<RoundedWeight | undefined>;
 }
-
-export const ROUNDINGS = ["nearest", "adaround", "stochastic", "gptq"] as const;
-export type RoundingName = (typeof ROUNDINGS)[number];
 
 /** Scale and zero point of block `at`, counted over all rows, as readers will see them. */
 export function paramsAt(

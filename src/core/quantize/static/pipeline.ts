@@ -5,7 +5,7 @@ import type { Model } from "../../onnx/ir.ts";
 import type { Tensor } from "../../onnx/tensor.ts";
 import type { Note, NoteSink } from "../../passes/pass.ts";
 import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
-import { CALIBRATION_METHODS, type CalibrationMethod } from "../calibration/observers.ts";
+import { CALIBRATION_METHODS, type CalibrationMethod } from "../calibration/calibration-methods.ts";
 import type { QuantizationPlan } from "../plan.ts";
 import type { Rounding } from "../rounding/rounding.ts";
 import { type ControlResult, controlAccuracy, type LayerSensitivity, rankLayers } from "./accuracy-control.ts";

@@ -1,31 +1,24 @@
-import { CoreError, checkDatasetFits } from "../../../core/index.ts";
-import type { StoredResources } from "../../api/stored-resources.ts";
+import { CoreError, checkDatasetFits } from "../../../core/contract.ts";
 import type { DatasetRecord, ModelRecord } from "../../catalog.ts";
 import { type FieldError, pointerOf } from "../../errors.ts";
-import type { EvaluateSpec } from "../../jobs/spec.ts";
+import type { JobChecks } from "../kind.ts";
+import { checkEvaluation, checkLabelUse, checkRunnable, NEEDS_DATA } from "../model-checks.ts";
+import type { StoredResources } from "../stored-resources.ts";
+import { type EvaluateSpec, labelTaskOf } from "./spec.ts";
 
-/** The checks that all kinds share. */
-export interface SharedChecks {
-  runnable(model: ModelRecord, pointer: string): FieldError[];
-  evaluation(model: ModelRecord, data: DatasetRecord | undefined): FieldError[];
-  labels(model: ModelRecord, data: DatasetRecord | undefined): FieldError[];
-}
+export const EVALUATE_CHECKS: JobChecks<EvaluateSpec> = { check: checkEvaluate, needsPlan: () => false };
 
 /** What is wrong with an evaluation, as far as recorded facts tell. */
-export function checkEvaluate(
-  spec: EvaluateSpec,
-  { models, datasets }: StoredResources,
-  shared: SharedChecks,
-): readonly FieldError[] {
+function checkEvaluate(spec: EvaluateSpec, { models, datasets }: StoredResources): readonly FieldError[] {
   const { params, evaluation, acceptance } = spec;
   const all = params.model_ids.map((id, i) => [models.get(id)!, pointerOf("/params/model_ids", [i])] as const);
-  const unusable = all.flatMap(([model, pointer]) => shared.runnable(model, pointer));
+  const unusable = all.flatMap(([model, pointer]) => checkRunnable(model, pointer));
   if (unusable.length > 0) return unusable;
   const [reference] = all[0]!;
   const data = evaluation.dataset_id === null ? undefined : datasets.get(evaluation.dataset_id);
   return [
-    ...shared.evaluation(reference, data),
-    ...shared.labels(reference, data),
+    ...checkEvaluation(spec, reference, data, NEEDS_DATA),
+    ...checkLabelUse(data, "/evaluation/dataset_id", reference.facts.outputs, labelTaskOf(spec)),
     ...all.slice(1).flatMap(([model, pointer]) => checkComparable(reference, model, data, pointer)),
     ...checkBatchSizes(spec, all, data),
     ...(all.length === 1

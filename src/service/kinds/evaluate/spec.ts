@@ -1,41 +1,13 @@
-import { z } from "zod";
-import { Seed } from "../../jobs/distill-spec.ts";
-import type { LabelTask } from "../../jobs/label-use.ts";
-import type { EvaluateSpec } from "../../jobs/spec.ts";
+import type { Judgement } from "../evaluation.ts";
+import type { JobKind } from "../kind.ts";
+import type { LabelTask } from "../label-use.ts";
+import { EvaluateParams } from "./params.ts";
+import { CreateEvaluateJobRequest, EvaluateJob, EvaluatePlanSchema } from "./wire.ts";
 
-/** What one job may measure: models, and combinations of batch size and threads. */
-const MAX_MODELS = 8;
-const MAX_SIZES = 8;
-
-function isUnique(values: readonly unknown[]): boolean {
-  return new Set(values).size === values.length;
+export interface EvaluateSpec extends Judgement {
+  readonly type: "evaluate";
+  readonly params: EvaluateParams;
 }
-
-const UNIQUE = { error: "must be different from each other" };
-
-export const EvaluateParams = z
-  .strictObject({
-    model_ids: z
-      .array(z.string())
-      .min(1)
-      .max(MAX_MODELS)
-      .refine(isUnique, UNIQUE)
-      .meta({ description: "What is measured. The others are held against the first." }),
-    batch_sizes: z
-      .array(z.int().min(1).max(1024))
-      .max(MAX_SIZES)
-      .refine(isUnique, UNIQUE)
-      .default([])
-      .meta({ description: "Latency is measured at each; empty: at `evaluation.latency.batch_size`." }),
-    threads: z
-      .array(z.int().min(1).max(256))
-      .max(MAX_SIZES)
-      .refine(isUnique, UNIQUE)
-      .default([])
-      .meta({ description: "And with each number of threads; empty: with `evaluation.latency.threads`." }),
-    seed: Seed,
-  })
-  .meta({ id: "EvaluateParams", title: "evaluate" });
 
 /** What labels are to do in an evaluation. */
 export function labelTaskOf({ evaluation, acceptance }: EvaluateSpec): LabelTask {
@@ -46,3 +18,15 @@ export function labelTaskOf({ evaluation, acceptance }: EvaluateSpec): LabelTask
     needed: metric !== null || acceptance.max_metric_drop !== undefined,
   };
 }
+
+export const EVALUATE = {
+  type: "evaluate",
+  request: CreateEvaluateJobRequest,
+  job: EvaluateJob,
+  plan: EvaluatePlanSchema,
+  methods: [{ method: "evaluate", params: EvaluateParams }],
+  methodOf: () => "evaluate",
+  made: () => "evaluated",
+  sourceModelId: ({ params }) => params.model_ids[0]!,
+  seedOf: ({ params }) => params.seed,
+} as const satisfies JobKind<EvaluateSpec>;

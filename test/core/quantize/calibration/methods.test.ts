@@ -3,7 +3,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Model } from "../../../../src/core/onnx/ir.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../../../../src/core/onnx/tensor.ts";
-import { CALIBRATION_METHODS, type CalibrationMethod } from "../../../../src/core/quantize/calibration/observers.ts";
+import {
+  CALIBRATION_METHODS,
+  type CalibrationMethod,
+} from "../../../../src/core/quantize/calibration/calibration-methods.ts";
 import { type Calibration, calibrate } from "../../../../src/core/quantize/static/calibration.ts";
 import { prepareStatic, quantizeStatic } from "../../../../src/core/quantize/static/quantize-static.ts";
 import { mobilenet, randomFeeds, uniformSource } from "../../../support/graphs.ts";

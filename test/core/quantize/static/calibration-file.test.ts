@@ -4,11 +4,8 @@ import fc from "fast-check";
 import { CoreError } from "../../../../src/core/errors.ts";
 import { modelToBytes } from "../../../../src/core/onnx/save.ts";
 import type { Tensor } from "../../../../src/core/onnx/tensor.ts";
-import {
-  ActivationObserver,
-  CALIBRATION_METHODS,
-  ChannelObserver,
-} from "../../../../src/core/quantize/calibration/observers.ts";
+import { CALIBRATION_METHODS } from "../../../../src/core/quantize/calibration/calibration-methods.ts";
+import { ActivationObserver, ChannelObserver } from "../../../../src/core/quantize/calibration/observers.ts";
 import { type Calibration, calibrate } from "../../../../src/core/quantize/static/calibration.ts";
 import { calibrationFromBytes, calibrationToBytes } from "../../../../src/core/quantize/static/calibration-file.ts";
 import { prepareStatic, quantizeStatic } from "../../../../src/core/quantize/static/quantize-static.ts";

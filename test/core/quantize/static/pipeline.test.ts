@@ -4,7 +4,7 @@ import type { Model, Value } from "../../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../../src/core/onnx/load.ts";
 import { modelToBytes } from "../../../../src/core/onnx/save.ts";
 import { type Tensor, tensorOf } from "../../../../src/core/onnx/tensor.ts";
-import { CALIBRATION_METHODS } from "../../../../src/core/quantize/calibration/observers.ts";
+import { CALIBRATION_METHODS } from "../../../../src/core/quantize/calibration/calibration-methods.ts";
 import { scalingSites } from "../../../../src/core/quantize/static/channel-scaling.ts";
 import { compressStatic, type PipelineOptions } from "../../../../src/core/quantize/static/pipeline.ts";
 import { branches, GraphMaker, mobilenet, randomFeeds, transformer, uniformSource } from "../../../support/graphs.ts";

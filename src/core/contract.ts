@@ -1,0 +1,36 @@
+/**
+ * What can be said of models, data and methods without working on any: names, facts, refusals, and what goes together. It is all that the
+ * processes which only answer and supervise load of the library; `index.ts` has the rest.
+ */
+
+export { TRAINABLE_OPERATORS } from "./autodiff/trainable-operators.ts";
+export { WARNING_CODES, WARNINGS } from "./codes.ts";
+export type { ByteSource, ScratchBytes } from "./data/byte-source.ts";
+export type { Dataset, DatasetOptions } from "./data/dataset.ts";
+export { checkDatasetFits, feedsFor } from "./data/fit.ts";
+export type { ImageDecoder } from "./data/images.ts";
+export {
+  type LabelMeaning,
+  type LabelReading,
+  type LabelVerdict,
+  readLabels,
+  withLabelReading,
+  withoutLabels,
+} from "./data/label-reading.ts";
+export { ROW_FORMATS, ROW_KINDS, type RowKind } from "./data/row-formats.ts";
+export { type DatasetSpec, TABLE_DTYPES } from "./data/spec.ts";
+export { type OutputPair, outputMisfit, pairOutputs } from "./distill/output-pairs.ts";
+export { CoreError, type CoreErrorCode, checkCancelled } from "./errors.ts";
+export { defaultMetric, METRIC_NAMES, METRICS, type MetricName } from "./evaluate/metrics.ts";
+export type * from "./facts.ts";
+export { fedBy } from "./meter.ts";
+export { didYouMean, nearestNames } from "./nearest-names.ts";
+export { byteLengthOf, DTYPES, type DType } from "./onnx/dtype.ts";
+export { floatsOf, hasArray, isFloat, type Tensor, tensorOf } from "./onnx/tensor.ts";
+export type { Exclusions } from "./passes/pass.ts";
+export { QAT_ALGORITHMS } from "./qat/qat-algorithms.ts";
+export { CALIBRATION_METHODS } from "./quantize/calibration/calibration-methods.ts";
+export { ROUNDINGS } from "./quantize/rounding/roundings.ts";
+export { Random } from "./random.ts";
+export { heldOutCount } from "./train/samples.ts";
+export { UPDATE_ROUNDINGS } from "./train/update-roundings.ts";

@@ -1,0 +1,70 @@
+/** Which outputs of two models mean the same, and whether they can be compared: known from facts, before anything is built. */
+import { CoreError } from "../errors.ts";
+import type { ValueFacts } from "../facts.ts";
+import { didYouMean, nearestNames } from "../nearest-names.ts";
+
+/** How an output is compared with the teacher's. `kl` and `dkd` are for class scores, the others for any numbers. */
+export type OutputLoss = "kl" | "dkd" | "mse" | "huber" | "cosine";
+
+/** Outputs of two models that mean the same. */
+export interface OutputPair {
+  readonly teacher: string;
+  readonly student: string;
+}
+
+/** Which of two models' outputs mean the same. Throws `invalid_params` where that is not clear. */
+export function pairOutputs(
+  teacher: readonly { readonly name: string }[],
+  student: readonly { readonly name: string }[],
+  given: readonly OutputPair[] | undefined,
+): readonly OutputPair[] {
+  const [ours, theirs] = [student, teacher].map((outputs) => outputs.map(({ name }) => name)) as [string[], string[]];
+  const pairs =
+    given ??
+    (ours.length === 1 && theirs.length === 1
+      ? [{ teacher: theirs[0]!, student: ours[0]! }]
+      : ours.filter((name) => theirs.includes(name)).map((name) => ({ teacher: name, student: name })));
+  for (const pair of pairs) {
+    for (const [name, names, whose] of [
+      [pair.student, ours, "student"] as const,
+      [pair.teacher, theirs, "teacher"] as const,
+    ]) {
+      if (names.includes(name)) continue;
+      const nearest = didYouMean(nearestNames(name, names));
+      throw new CoreError("invalid_params", `The ${whose} has no output ${JSON.stringify(name)}.${nearest}`, name);
+    }
+  }
+  if (pairs.length === 0) {
+    throw new CoreError(
+      "invalid_params",
+      `No output of the student (${ours.join(", ")}) has the name of one of the teacher's (${theirs.join(", ")}): say which belong together.`,
+    );
+  }
+  return pairs;
+}
+
+/** Why a loss cannot compare two outputs, or `unknown` where their shapes do not say; undefined when it can. */
+export function outputMisfit(
+  kind: OutputLoss,
+  teacher: ValueFacts,
+  student: ValueFacts,
+): { readonly about: "shapes" | "loss"; readonly message: string } | "unknown" | undefined {
+  const [theirs, ours] = [teacher, student].map(({ shape }) => shape?.slice(1).filter((dim) => dim !== 1));
+  if (!theirs || !ours) return "unknown";
+  const text = ({ name, shape }: ValueFacts) => `"${name}" [${shape!.map((dim) => dim ?? "?").join(", ")}]`;
+  const isOpen = [...theirs, ...ours].some((dim) => typeof dim !== "number");
+  const fits = theirs.length === ours.length && theirs.every((dim, i) => dim === ours[i] || isSymbolic(dim, ours[i]));
+  if (!fits && (!isOpen || theirs.length === ours.length)) {
+    const message = `The teacher's output ${text(teacher)} and the student's ${text(student)} cannot be compared: behind the first axis, which counts the samples, only axes of 1 may differ.`;
+    return { about: "shapes", message };
+  }
+  if (ours.length === 0 && theirs.length === 0 && kind !== "mse" && kind !== "huber") {
+    const message = `The loss ${kind} compares scores of classes or directions, and the output ${text(student)} has one number for each sample: take mse or huber.`;
+    return { about: "loss", message };
+  }
+  return fits && theirs.every((dim, i) => dim !== null && dim === ours[i]) ? undefined : "unknown";
+}
+
+function isSymbolic(...dims: readonly (number | string | null | undefined)[]): boolean {
+  return dims.some((dim) => typeof dim !== "number");
+}

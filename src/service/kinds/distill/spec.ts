@@ -1,0 +1,46 @@
+import type { Judgement } from "../evaluation.ts";
+import type { StepKind } from "../kind.ts";
+import { isPrevious, withFed } from "../previous.ts";
+import {
+  type DistillParams,
+  OfflineDistillParams,
+  type OfflineParams,
+  OnlineDistillParams,
+  offlineView,
+  SelfDistillParams,
+} from "./params.ts";
+import { CreateDistillJobRequest, DistillJob, DistillPlanSchema, DistillStep } from "./wire.ts";
+
+export interface DistillSpec extends Judgement {
+  readonly type: "distill";
+  readonly params: DistillParams;
+}
+
+/** Of one mode: the view that the others share, too. */
+export interface OfflineSpec extends DistillSpec {
+  readonly params: OfflineParams;
+}
+
+export const DISTILL = {
+  type: "distill",
+  request: CreateDistillJobRequest,
+  job: DistillJob,
+  plan: DistillPlanSchema,
+  step: DistillStep,
+  methods: [
+    { method: "offline", params: OfflineDistillParams },
+    { method: "online", params: OnlineDistillParams },
+    { method: "self", params: SelfDistillParams },
+  ] satisfies readonly { readonly method: DistillParams["mode"]; readonly params: unknown }[],
+  methodOf: ({ params }) => params.mode,
+  made: () => "distilled",
+  /** The uploaded student, or the teacher that a student is made from. */
+  sourceModelId({ params }) {
+    const { student, teacher_model_id } = offlineView(params);
+    // That there is a teacher to derive from is checked when the job is posted.
+    return "model_id" in student ? student.model_id : teacher_model_id!;
+  },
+  seedOf: ({ params }) => params.seed,
+  takesFed: isPrevious,
+  asJob: (params, fed, judgement) => ({ type: "distill", params: withFed(params, fed), ...judgement }),
+} as const satisfies StepKind<DistillSpec>;

@@ -1,0 +1,42 @@
+import { pointerOf } from "../../errors.ts";
+import type { Judgement } from "../evaluation.ts";
+import type { JobKind } from "../kind.ts";
+import { PipelineParams } from "./params.ts";
+import { type SingleSpec, stepKindOf } from "./steps.ts";
+import { CreatePipelineJobRequest, PipelineJob, PipelinePlanSchema } from "./wire.ts";
+
+export interface PipelineSpec extends Judgement {
+  readonly type: "pipeline";
+  /** What the first step is fed; null when that step names its models itself. */
+  readonly model_id: string | null;
+  readonly params: PipelineParams;
+}
+
+/**
+ * Step `index` of a pipeline as a job of its own, on the model `fed`: the one that the step before has made, for the first step the
+ * pipeline's `model_id`. It has no limits: those are for the pipeline as a whole.
+ */
+export function stepSpec({ params, evaluation }: PipelineSpec, index: number, fed: string | null): SingleSpec {
+  const step = params.steps[index]!;
+  return stepKindOf(step).asJob(step.params, fed, { evaluation, acceptance: {} });
+}
+
+/** Where a field of a step's own spec is in its pipeline. */
+export function stepPointer(index: number, pointer: string): string {
+  return pointer.startsWith("/params") ? pointerOf("/params/steps", [index]) + pointer : pointer;
+}
+
+export const PIPELINE = {
+  type: "pipeline",
+  request: CreatePipelineJobRequest,
+  job: PipelineJob,
+  plan: PipelinePlanSchema,
+  methods: [{ method: "pipeline", params: PipelineParams }],
+  methodOf: () => "pipeline",
+  made: () => "pipeline",
+  sourceModelId(spec) {
+    const first = stepSpec(spec, 0, spec.model_id);
+    return stepKindOf(first).sourceModelId(first);
+  },
+  seedOf: ({ params }) => params.steps[0]!.params.seed,
+} as const satisfies JobKind<PipelineSpec>;

@@ -1,0 +1,80 @@
+import { checkDatasetFits } from "../../../core/contract.ts";
+import type { DatasetRecord, ModelRecord } from "../../catalog.ts";
+import type { FieldError } from "../../errors.ts";
+import { checkDistill } from "../distill/checks.ts";
+import type { JobChecks } from "../kind.ts";
+import {
+  checkEvaluation,
+  checkFinite,
+  checkInputs,
+  checkLabelUse,
+  checkRunnable,
+  NEEDS_DATA,
+  problem,
+} from "../model-checks.ts";
+import type { StoredResources } from "../stored-resources.ts";
+import { splitSamples } from "./sample-split.ts";
+import {
+  asDistillation,
+  type CalibratedSpec,
+  isQat,
+  isRounded,
+  isStatic,
+  labelTaskOf,
+  type QuantizeSpec,
+} from "./spec.ts";
+
+export const QUANTIZE_CHECKS: JobChecks<QuantizeSpec> = {
+  check: (spec, stored) =>
+    isQat(spec) ? checkDistill(asDistillation(spec), stored).map(ofQat) : checkQuantization(spec, stored),
+  // Facts do not tell whether what is trained with rounding can be: its graph is another than the model's.
+  needsPlan: isQat,
+};
+
+/** A problem of a quantization-aware training that was checked as a distillation. */
+function ofQat({ pointer, ...problem }: FieldError): FieldError {
+  const own = { "/params/teacher_model_id": "/params/teacher", "/params/student/model_id": "/model_id" }[pointer];
+  return { ...problem, pointer: own ?? pointer };
+}
+
+function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldError[] {
+  const model = stored.models.get(spec.model_id)!;
+  const unusable = checkRunnable(model, "/model_id");
+  if (unusable.length > 0) return unusable;
+  const { dataset_id } = spec.evaluation;
+  const own = dataset_id === null ? undefined : stored.datasets.get(dataset_id);
+  const why = NEEDS_DATA;
+  if (!isStatic(spec) && !isRounded(spec)) {
+    return [...checkEvaluation(spec, model, own, why), ...checkQuantizationLabels(spec, model, own)];
+  }
+  const calibration = stored.datasets.get(spec.params.dataset_id)!;
+  const problems = checkCalibration(spec, model, calibration);
+  if (problems.length > 0) return problems;
+  // Without data of its own a job is judged on the samples that nothing was chosen by.
+  const { batchSize } = checkDatasetFits(calibration.facts, model.facts.inputs);
+  const [from, to] = splitSamples(spec, calibration.facts.samples, batchSize ?? 1).unseen;
+  const judged = own ?? (to > from ? calibration : undefined);
+  const isScored = isStatic(spec) && spec.params.max_metric_drop !== null;
+  return [
+    ...checkEvaluation(spec, model, judged, why),
+    ...checkQuantizationLabels(spec, model, judged),
+    ...(judged !== calibration && isScored ? checkQuantizationLabels(spec, model, calibration) : []),
+  ];
+}
+
+/** Whether the labels of `data` can judge a model that is quantized. */
+function checkQuantizationLabels(
+  spec: QuantizeSpec,
+  model: ModelRecord,
+  data: DatasetRecord | undefined,
+): FieldError[] {
+  const pointer = data?.id === spec.evaluation.dataset_id ? "/evaluation/dataset_id" : "/params/dataset_id";
+  return checkLabelUse(data, pointer, model.facts.outputs, labelTaskOf(spec));
+}
+
+function checkCalibration({ params }: CalibratedSpec, model: ModelRecord, data: DatasetRecord): FieldError[] {
+  const misfits = [...checkInputs(model, data, "/params/dataset_id"), ...checkFinite([model], data, "calibrate with")];
+  if (params.method !== "static" || params.max_metric_drop === null || data.facts.has_labels) return misfits;
+  const message = `Dataset ${data.id} has no labels to measure a metric with; min_sqnr_db needs none.`;
+  return [...misfits, problem("/params/max_metric_drop", "no_labels", message)];
+}

@@ -1,0 +1,242 @@
+/** The methods of quantization: one record each, of which everything that differs between them is read. */
+import {
+  asSimplified,
+  dynamicPass,
+  type Exclusions,
+  float16Pass,
+  type Model,
+  type Pass,
+  planOf,
+  removeDeadCode,
+  runPasses,
+  simplifyFully,
+  simplifyPasses,
+  unfuse,
+  type WeightUse,
+  weightOnlyPass,
+} from "../../../../core/index.ts";
+import type { JobInputs, JobRequest } from "../../../../tasks/protocol.ts";
+import type { Compressed, JobEnvironment } from "../../run/job-environment.ts";
+import type { MadeModel } from "../../run/job-result.ts";
+import type { JobContext, JobSteps } from "../../run/job-steps.ts";
+import { isRounded, type QuantizeSpec } from "../spec.ts";
+import { TARGETS, type TargetName } from "../targets.ts";
+import { openSamples } from "./calibration-samples.ts";
+import { compressFloat16Job } from "./float16-job.ts";
+import { planQatJob, trainQatJob } from "./qat-job.ts";
+import { compressRoundedJob, weightOptions } from "./rounded-job.ts";
+import { compressStaticJob, planStaticJob } from "./static-job.ts";
+
+type Params = QuantizeSpec["params"];
+type ParamsOf<M extends Params["method"]> = Extract<Params, { method: M }>;
+type SpecOf<P extends Params> = QuantizeSpec & { readonly params: P };
+
+/** What a method is given: a job, and its model in the type that the method starts from. */
+export interface MethodCall<P extends Params> {
+  readonly request: JobInputs<SpecOf<P>>;
+  readonly original: Model;
+  readonly exclude: Exclusions;
+  readonly environment: JobEnvironment;
+  readonly context: JobContext;
+}
+
+export interface RunningCall<P extends Params> extends MethodCall<P> {
+  readonly request: JobRequest<SpecOf<P>>;
+  readonly steps: JobSteps<string>;
+  /** The job's own data to judge by, if it has any. */
+  readonly evaluationData: () => Promise<MadeModel["data"]>;
+}
+
+export type Planned = Pick<Compressed, "model" | "notes" | "plan" | "calibrated">;
+
+export interface Method<P extends Params> {
+  /** Shares of the whole job that have passed when each step begins, in ascending order. */
+  readonly steps: (spec: SpecOf<P>) => Readonly<Record<string, number>>;
+  /** Whether models of narrower floats are taken to float32 first. */
+  readonly startsFromFloat32: boolean;
+  /** What it is meant for, and has to say something of: every layer with weights, or what it changes. */
+  readonly speaksOf: "layers" | "changes";
+  /** What can be tried when a result differs too much from the original. */
+  readonly remedies: (params: P) => readonly string[];
+  readonly compress: (call: RunningCall<P>) => Promise<Compressed>;
+  /** A model of the nodes and the size that `compress` would make; what needs all of the data is not right yet. */
+  readonly plan: (call: MethodCall<P>) => Promise<Planned>;
+}
+
+const EXCLUDE_WORST = "exclude_nodes with the layers that lose most";
+
+/** The shares of a job whose method is a pass: most of it is judging the result. */
+const PASS_STEPS = { load: 0, compress: 0.02, write: 0.05, evaluate: 0.3, report: 0.98 } as const;
+
+export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } = {
+  simplify: {
+    steps: () => PASS_STEPS,
+    startsFromFloat32: false,
+    speaksOf: "changes",
+    remedies: () => ["leave the nodes that were fused as they are (exclude_nodes)"],
+    compress: (call) => compressing(call, () => applySimplify(call)),
+    plan: applySimplify,
+  },
+  float16: {
+    steps: () => ({ load: 0, observe: 0.02, write: 0.2, evaluate: 0.35, report: 0.98 }),
+    startsFromFloat32: false,
+    speaksOf: "layers",
+    remedies: () => ["leave the layers that lose most in float32 (exclude_nodes)"],
+    compress: async ({ request, original, exclude, environment, context, steps, evaluationData }) =>
+      compressFloat16Job(request, original, exclude, await evaluationData(), environment, context, steps),
+    plan: async (call) => applyPasses(call),
+  },
+  dynamic: {
+    steps: () => PASS_STEPS,
+    startsFromFloat32: true,
+    speaksOf: "layers",
+    remedies: () => [
+      "leave the layers that lose most in float (exclude_nodes)",
+      "weight_only with 8 bits, whose activations stay in float",
+      "static with samples of your data",
+    ],
+    compress: (call) => compressing(call, () => applyPasses(call)),
+    plan: async (call) => applyPasses(call),
+  },
+  weight_only: {
+    steps: (spec) =>
+      isRounded(spec) ? { load: 0, round: 0.02, write: 0.5, evaluate: 0.55, report: 0.98 } : PASS_STEPS,
+    startsFromFloat32: true,
+    speaksOf: "layers",
+    remedies: ({ bits, rounding }) =>
+      bits === 8
+        ? ["a smaller block_size", EXCLUDE_WORST]
+        : [
+            rounding === "nearest" ? "algorithm gptq with samples of your data" : "more samples",
+            "8 bits",
+            "a smaller block_size",
+            EXCLUDE_WORST,
+          ],
+    compress(call) {
+      const { request, original, exclude, environment, context, steps } = call;
+      const { spec } = request;
+      return isRounded(spec)
+        ? compressRoundedJob({ ...request, spec }, original, exclude, environment, context, steps)
+        : compressing(call, () => applyPasses(call));
+    },
+    async plan(call) {
+      const { request, environment } = call;
+      const { spec, models } = request;
+      const planned = applyPasses(call);
+      if (!isRounded(spec)) return planned;
+      const samples = await openSamples({ ...request, spec }, models[spec.model_id]!.facts, environment);
+      return { ...planned, calibrated: samples.calibrated };
+    },
+  },
+  static: {
+    steps: () => ({
+      ...{ load: 0, prepare: 0.01, equalize: 0.05, calibrate: 0.15, round: 0.3, correct: 0.35 },
+      ...{ rank: 0.4, control: 0.5, write: 0.6, evaluate: 0.62, report: 0.98 },
+    }),
+    startsFromFloat32: true,
+    speaksOf: "layers",
+    remedies: () => [
+      "min_sqnr_db or max_metric_drop, which leave in float what costs most",
+      "more samples, like those that the model will see",
+      EXCLUDE_WORST,
+      "dynamic or weight_only",
+    ],
+    compress: ({ request, original, exclude, environment, context, steps }) =>
+      compressStaticJob(request, original, exclude, environment, context, steps),
+    async plan({ request, original, exclude, environment, context }) {
+      const { spec, models } = request;
+      const planned = await planStaticJob(request, original, exclude, environment, context);
+      const samples = await openSamples(request, models[spec.model_id]!.facts, environment);
+      return { ...planned, calibrated: samples.calibrated };
+    },
+  },
+  qat: {
+    steps: () => ({ load: 0, prepare: 0.01, train: 0.05, write: 0.88, evaluate: 0.89, report: 0.99 }),
+    startsFromFloat32: true,
+    speaksOf: "layers",
+    remedies: () => [
+      "more epochs, or more samples",
+      "a larger learning_rate, which weights of few bits need",
+      "more bits, for weights or activations",
+      EXCLUDE_WORST,
+    ],
+    compress: ({ request, original, exclude, environment, context, steps }) =>
+      trainQatJob(request, original, exclude, environment, context, steps),
+    async plan({ request, original, exclude, environment, context }) {
+      const planned = await planQatJob(request, original, exclude, environment, context);
+      // Scales are learned: no more is decided than what becomes of nodes.
+      return { ...planned, plan: planOf(planned.notes) };
+    },
+  },
+};
+
+/** The method of a job. What its name is settles what its parameters are. */
+export function methodOfJob({ params }: QuantizeSpec): Method<Params> {
+  return METHODS[params.method] as unknown as Method<Params>;
+}
+
+function compressing<P extends Params>(call: RunningCall<P>, apply: () => Compressed | Promise<Compressed>) {
+  return call.steps.run("compress", `Applying ${call.request.spec.params.method}`, apply);
+}
+
+// ---- methods that are passes -----------------------------------------------------------------------------------------
+
+type PassParams = ParamsOf<"float16" | "dynamic" | "weight_only">;
+
+type PassOf<P> = (
+  params: P,
+  target: TargetName,
+  exclude: Exclusions,
+  onWeights: (uses: readonly WeightUse[]) => void,
+) => Pass;
+
+/** The passes that do what methods are named for. */
+const PASSES: { readonly [M in PassParams["method"]]: PassOf<Extract<PassParams, { method: M }>> } = {
+  float16: (params, _target, exclude) => float16Pass({ keepIo: params.keep_io, exclude }),
+  dynamic: (params, target, exclude, onWeights) =>
+    dynamicPass({ perChannel: params.per_channel, reduceRange: TARGETS[target].reduceRange, exclude }, onWeights),
+  weight_only: (params, _target, exclude, onWeights) =>
+    weightOnlyPass(weightOptions(params, exclude), undefined, onWeights),
+};
+
+/** Constants are computed by onnxruntime, as they would be at every load of the model. */
+async function applySimplify({
+  original,
+  exclude,
+  environment: { openTemporary },
+  context: { signal },
+}: MethodCall<ParamsOf<"simplify">>): Promise<Compressed> {
+  const evaluate = async (constants: Model) => {
+    const session = await openTemporary(constants);
+    try {
+      return await session.run({}, undefined, signal);
+    } finally {
+      await session.close();
+    }
+  };
+  const { model, notes } = await simplifyFully(original, { evaluate, exclude, signal });
+  return { model, notes, simplified: [], reference: original, plan: planOf(notes) };
+}
+
+function applyPasses(call: MethodCall<PassParams>): Compressed {
+  const { original, exclude, environment } = call;
+  const { params } = call.request.spec;
+  const pass = PASSES[params.method] as PassOf<PassParams>;
+  const inForm = params.method === "float16" ? simplifyPasses() : [...simplifyPasses(), unfuse];
+  const simple = runPasses(original, inForm, { settle: true });
+  const uses: WeightUse[] = [];
+  const { model, notes } = runPasses(simple.model, [
+    pass(params, params.target === "auto" ? environment.host.target : params.target, exclude, (found) =>
+      uses.push(...found),
+    ),
+    removeDeadCode,
+  ]);
+  return {
+    model,
+    notes,
+    simplified: simple.notes.map(asSimplified),
+    reference: simple.model,
+    plan: planOf(notes, uses),
+    leaving: (nodes) => applyPasses({ ...call, exclude: { ...exclude, nodes: [...exclude.nodes, ...nodes] } }),
+  };
+}

@@ -1,0 +1,130 @@
+import {
+  asSimplified,
+  type Exclusions,
+  exclusionTest,
+  type Model,
+  type Note,
+  planOf,
+  prepareQat,
+  type QatModel,
+  type QatOptions,
+  trainQat,
+} from "../../../../core/index.ts";
+import type { JobInputs, JobRequest } from "../../../../tasks/protocol.ts";
+import { ignoredLabels } from "../../distill/labels.ts";
+import { type DistillInputs, openDistillInputs } from "../../distill/run/distill-inputs.ts";
+import { trainingHooks, trainingMetrics } from "../../distill/run/distill-job.ts";
+import { lossOf, settingsOf } from "../../distill/run/distill-modes.ts";
+import type { Compressed, JobEnvironment } from "../../run/job-environment.ts";
+import type { JobContext, JobSteps } from "../../run/job-steps.ts";
+import { asDistillation, type QatSpec } from "../spec.ts";
+import { TARGETS } from "../targets.ts";
+
+/**
+ * Quantizes a model and trains it with the rounding in it. Goes on from the request's checkpoints, to the same bytes. Throws `CoreError` as
+ * distillation and static quantization do.
+ */
+export async function trainQatJob(
+  request: JobRequest<QatSpec>,
+  original: Model,
+  exclude: Exclusions,
+  environment: JobEnvironment,
+  context: JobContext,
+  steps: JobSteps<string>,
+): Promise<Compressed> {
+  const { spec, threads } = request;
+  const distillation = asDistillation(spec);
+  const { params } = distillation;
+  const inputs = await steps.run("prepare", "Reading data and calibrating", () =>
+    openDistillInputs({ ...request, spec: distillation }, threads, environment, context),
+  );
+  const qat = await prepared(spec, original, exclude, inputs, spec.params.samples, environment, context);
+  const trained = await steps.run("train", "Training with rounding", () =>
+    trainQat(
+      qat,
+      {
+        teacher: inputs.teacher?.model ?? null,
+        loss: lossOf(distillation),
+        training: settingsOf(params, threads),
+        samples: inputs.samples,
+        validationSplit: params.training.validation_split,
+        evaluation: inputs.evaluation,
+        metric: inputs.metric,
+      },
+      trainingHooks(request, params, environment, context, steps, () => "train"),
+    ),
+  );
+  if (!trained.helped) {
+    const message =
+      "No epoch was better than the quantized model was before training, on the samples that were held out: that one is the result.";
+    context.news({ kind: "log", level: "warn", message });
+  }
+  const training = trainingMetrics(trained.training);
+  return {
+    model: trained.model,
+    notes: trained.notes,
+    simplified: trained.prepared.map(asSimplified),
+    reference: trained.float,
+    plan: planOf(trained.notes),
+    judgement: {
+      data: inputs.judgedBy,
+      ignoreLabel: ignoredLabels(distillation).evaluation,
+      warnings: inputs.warnings,
+    },
+    training: trained.helped
+      ? training
+      : { ...training, best_epoch: 0, student_metric: training.student_before_metric },
+  };
+}
+
+/** Samples of the dataset that a plan reads. */
+const PLANNED_SAMPLES = 8;
+
+/** The model that a job would make, quantized and not trained: of the same nodes and size. */
+export async function planQatJob(
+  request: JobInputs<QatSpec>,
+  original: Model,
+  exclude: Exclusions,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<{ readonly model: Model; readonly notes: readonly Note[] }> {
+  const spec = asDistillation(request.spec);
+  const inputs = await openDistillInputs({ ...request, spec }, 1, environment, context, {
+    plan: { samples: PLANNED_SAMPLES },
+  });
+  const qat = await prepared(request.spec, original, exclude, inputs, PLANNED_SAMPLES, environment, context);
+  return qat.finish(qat.fakeQuantize([]).finish());
+}
+
+/** Samples of one run of calibration. */
+const CALIBRATION_BATCH = 16;
+
+/** Calibrates on the first samples of the dataset; those that are held out from training may be among them. */
+function prepared(
+  { params }: QatSpec,
+  original: Model,
+  exclude: Exclusions,
+  { samples }: DistillInputs,
+  most: number,
+  { host, openTemporary }: JobEnvironment,
+  { signal }: JobContext,
+): Promise<QatModel> {
+  const target = TARGETS[params.target === "auto" ? host.target : params.target];
+  const options: QatOptions = {
+    bits: params.bits,
+    algorithm: params.algorithm,
+    method: params.calibration,
+    percentile: params.percentile,
+    activationDType: target.activations,
+    reduceRange: target.reduceRange,
+    isExcluded: exclusionTest(exclude),
+  };
+  const count = Math.min(most, samples.count);
+  async function* batches() {
+    for (let start = 0; start < count; start += CALIBRATION_BATCH) {
+      const length = Math.min(CALIBRATION_BATCH, count - start);
+      yield samples.gather(Uint32Array.from({ length }, (_, i) => start + i)).feeds;
+    }
+  }
+  return prepareQat(original, batches, options, { openModel: openTemporary, signal });
+}

@@ -1,0 +1,260 @@
+import {
+  asSimplified,
+  BrokenModel,
+  CoreError,
+  calibrationWarnings,
+  completeNotes,
+  coverageWarnings,
+  type Dataset,
+  type Exclusions,
+  type Model,
+  type Note,
+  narrowed,
+  predictedBytes,
+  type QuantizePlan,
+  resolveExclusions,
+  type UnknownName,
+  untouchedExclusions,
+  valueFacts,
+  type Warning,
+  weightFacts,
+  widened,
+} from "../../../../core/index.ts";
+import {
+  type JobInputs,
+  type JobOutcome,
+  type JobRequest,
+  type ProducedFile,
+  TaskError,
+} from "../../../../tasks/protocol.ts";
+import { type FieldError, pointerOf } from "../../../errors.ts";
+import { dataWarnings, labelUse, withLabelUse } from "../../label-use.ts";
+import type { Compressed, JobEnvironment } from "../../run/job-environment.ts";
+import { judgeResult, type MadeModel } from "../../run/job-result.ts";
+import type { StepRun } from "../../run/job-run.ts";
+import { createJobSteps, type JobContext, type JobSteps } from "../../run/job-steps.ts";
+import { labelTaskOf, type QuantizeSpec } from "../spec.ts";
+import { type Method, methodOfJob } from "./methods.ts";
+import { findBreakingNodes } from "./repair.ts";
+
+type Params = QuantizeSpec["params"];
+
+export const QUANTIZE_RUN: StepRun<QuantizeSpec> = {
+  async plan(request, environment, context) {
+    return { type: "quantize", ...(await planQuantizeJob(request, environment, context)) };
+  },
+  planModel: planQuantizedModel,
+  run: runQuantizeJob,
+};
+
+/**
+ * Compresses a model as the spec asks, writes the result to the scratch directory, and judges it against the original.
+ * Throws `CoreError`: `invalid_model`, `invalid_dataset` and `invalid_params` are the input's fault, `cancelled` is the caller's.
+ */
+export async function runQuantizeJob(
+  request: JobRequest<QuantizeSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<JobOutcome> {
+  const { spec, scratch } = request;
+  const source = request.models[spec.model_id]!;
+  const { files } = environment;
+  const { signal } = context;
+  const method = methodOfJob(spec);
+  const steps = createJobSteps<string>(method.steps(spec), context);
+
+  const uploaded = await steps.run("load", "Reading the model", () => files.openModel(source.files));
+  const exclude = exclusionsOf(spec, uploaded);
+  const { original, finished } = startOf(uploaded, method);
+  const evaluationData = async () => (await judgedBy(request, undefined, environment)).data;
+  const compressed = finished(
+    await method.compress({ request, original, exclude, environment, context, steps, evaluationData }),
+  );
+  const finish = async (compressed: Compressed, written: readonly ProducedFile[]) => {
+    const { notes, warnings } = reportOf(method, uploaded, exclude, compressed);
+    const judged = compressed.judgement ?? (await judgedBy(request, compressed.unseen, environment));
+    return judgeResult(
+      request,
+      {
+        original: source,
+        ...compressed,
+        notes,
+        remedies: method.remedies(spec.params),
+        written,
+        data: judged.data,
+        warnings: [...(compressed.warnings ?? []), ...warnings, ...(judged.warnings ?? [])],
+        ignoreLabel: judged.ignoreLabel,
+        // The layers of a model that was trained are other layers.
+        ...(!compressed.training && {
+          layerReference: { model: compressed.reference, results: compressed.plan.results },
+        }),
+      },
+      "Comparing with the original",
+      environment,
+      context,
+      steps,
+    );
+  };
+  const write = (model: Model) => files.writeModel(model, scratch, "model.onnx", { signal });
+  const written = await steps.run("write", "Writing the compressed model", () => write(compressed.model));
+  try {
+    return await finish(compressed, written);
+  } catch (error) {
+    if (!(error instanceof CoreError)) throw error;
+    const { leaving, reconsidered } = compressed;
+    if (error instanceof BrokenModel && leaving) {
+      const made = (nodes: ReadonlySet<string>) => finished(leaving(nodes));
+      const repaired = await repair(made, error, request, environment, context, steps);
+      return finish(repaired, await write(repaired.model));
+    }
+    if (error.code !== "non_finite" || !reconsidered) throw error;
+    const repaired = await reconsidered();
+    return finish(repaired, await write(repaired.model));
+  }
+}
+
+/** What the method makes when it leaves alone what onnxruntime does not run. Throws `broken` when that is no single nodes. */
+async function repair(
+  leaving: NonNullable<Compressed["leaving"]>,
+  broken: BrokenModel,
+  { scratch, threads }: JobRequest<QuantizeSpec>,
+  environment: JobEnvironment,
+  { signal }: JobContext,
+  steps: JobSteps<string>,
+): Promise<Compressed> {
+  const kept = await findBreakingNodes({
+    ...{ broken, environment, scratch, threads, signal },
+    nodes: [...leaving(new Set()).reference.nodes()],
+    build: (kept) => leaving(kept).model,
+    onTrial: (trials) => steps.progress("evaluate", 0, `finding the nodes that do not run: trial ${trials}`),
+  });
+  const repaired = leaving(kept);
+  const message = `The model does not run when this node is changed, and is left as it was here: ${broken.reason}`;
+  const notes = repaired.notes.map((note) =>
+    note.outcome === "skipped" && note.code === "excluded" && kept.has(note.name)
+      ? { ...note, code: "does_not_run", message }
+      : note,
+  );
+  return { ...repaired, notes };
+}
+
+/** Held-out data: the job's own, or else samples that nothing was chosen by; and what is to be said of its labels. */
+async function judgedBy(
+  { spec, datasets, models }: JobRequest<QuantizeSpec>,
+  unseen: Dataset | undefined,
+  { files }: JobEnvironment,
+): Promise<Pick<MadeModel, "data" | "warnings" | "ignoreLabel">> {
+  const { dataset_id, ignore_label } = spec.evaluation;
+  const calibrating = "dataset_id" in spec.params ? spec.params.dataset_id : null;
+  const stored = datasets[dataset_id ?? calibrating ?? ""];
+  if (!stored || (dataset_id === null && !unseen)) return { ignoreLabel: ignore_label };
+  const use = labelUse(stored.facts, models[spec.model_id]!.facts.outputs, labelTaskOf(spec));
+  const warnings = dataWarnings(stored.facts, use, ignore_label);
+  if (dataset_id === null)
+    return { data: unseen && { dataset: unseen, kind: "calibration" }, warnings, ignoreLabel: ignore_label };
+  const dataset = withLabelUse(await files.openDataset(stored.file, stored.spec), use, ignore_label);
+  return { data: { dataset, kind: "evaluation" }, warnings, ignoreLabel: ignore_label };
+}
+
+/** Says what a job would do to each node, and how large the result would be. Nothing is computed. */
+export async function planQuantizeJob(
+  request: JobInputs<QuantizeSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<QuantizePlan> {
+  const { model, notes, plan, warnings } = await planned(request, environment, context);
+  const before = environment.files.sizeOf(request.models[request.spec.model_id]!.files);
+  const predicted = predictedBytes(model);
+  const withOutcome = (wanted: Note["outcome"]) =>
+    notes.filter(({ outcome }) => outcome === wanted).map(({ outcome: _, ...note }) => note);
+  return {
+    method: request.spec.params.method,
+    weights: weightFacts(plan),
+    values: valueFacts(plan).map(({ name, dtype }) => ({ name, dtype })),
+    quantized_nodes: withOutcome("changed"),
+    skipped_nodes: withOutcome("skipped"),
+    size: { before_bytes: before, predicted_bytes: predicted, ratio: predicted / before },
+    warnings,
+  };
+}
+
+/** A model of the structure that the job's result will have; ranges that need data are not right yet. */
+export async function planQuantizedModel(
+  request: JobInputs<QuantizeSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<Model> {
+  return (await planned(request, environment, context)).model;
+}
+
+async function planned(
+  request: JobInputs<QuantizeSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<Pick<Compressed, "model" | "notes" | "plan"> & { readonly warnings: readonly Warning[] }> {
+  const { spec, models } = request;
+  const uploaded = environment.files.openModel(models[spec.model_id]!.files);
+  const exclude = exclusionsOf(spec, uploaded);
+  const method = methodOfJob(spec);
+  const { original, finished } = startOf(uploaded, method);
+  const done = finished(await method.plan({ request, original, exclude, environment, context }));
+  return { model: done.model, plan: done.plan, ...reportOf(method, uploaded, exclude, done) };
+}
+
+/**
+ * The model in the type that a method starts from, and what finishes a result made from that: weights that were float16 and were
+ * left alone are no larger in it than they were.
+ */
+function startOf(model: Model, { startsFromFloat32 }: Method<Params>) {
+  const wide = startsFromFloat32 ? widened(model) : undefined;
+  return {
+    original: wide?.model ?? model,
+    finished<C extends Pick<Compressed, "model"> & Partial<Compressed>>(compressed: C): C {
+      if (!wide) return compressed;
+      const { simplified } = compressed;
+      const notes = simplified && { simplified: [...wide.notes.map(asSimplified), ...simplified] };
+      return { ...compressed, ...notes, model: narrowed(compressed.model) };
+    },
+  };
+}
+
+/** Notes on everything that the method was meant for, and what has to be said before the result is judged. */
+function reportOf(
+  { speaksOf }: Method<Params>,
+  original: Model,
+  exclude: Exclusions,
+  made: Pick<Compressed, "model" | "notes" | "calibrated">,
+): { readonly notes: readonly Note[]; readonly warnings: readonly Warning[] } {
+  if (speaksOf === "changes") {
+    return { notes: [...made.notes, ...untouchedExclusions(original, exclude, made.notes)], warnings: [] };
+  }
+  const complete = completeNotes(original, made.model, made.notes);
+  const notes = [...complete, ...untouchedExclusions(original, exclude, complete)];
+  return {
+    notes,
+    warnings: [...coverageWarnings(original, made.model, notes), ...calibrationWarnings(made.calibrated)],
+  };
+}
+
+/** What the job excludes, found in the model as it was uploaded. Throws `validation_failed` with every name that nothing there has. */
+function exclusionsOf({ params }: QuantizeSpec, original: Model): Exclusions {
+  const { exclude, unknown } = resolveExclusions(original, { nodes: params.exclude_nodes, ops: params.exclude_ops });
+  if (unknown.length > 0) {
+    const fields = unknownNames(unknown);
+    throw new TaskError({ code: "validation_failed", message: fields.map(({ message }) => message).join(" "), fields });
+  }
+  return exclude;
+}
+
+/** The names in the job's exclusions that nothing in the model has, as wrong fields. */
+export function checkExclusions(original: Model, exclude: Exclusions): readonly FieldError[] {
+  return unknownNames(resolveExclusions(original, exclude).unknown);
+}
+
+function unknownNames(unknown: readonly UnknownName[]): FieldError[] {
+  return unknown.map(({ list, index, message }) => ({
+    pointer: pointerOf("/params", [`exclude_${list}`, index]),
+    code: list === "nodes" ? "unknown_node" : "unknown_operator",
+    message,
+  }));
+}

@@ -1,0 +1,250 @@
+import {
+  type AccuracyTarget,
+  asSimplified,
+  type Calibration,
+  CoreError,
+  type CorrectionFacts,
+  calibrate,
+  calibrationFromBytes,
+  calibrationToBytes,
+  compressStatic,
+  DEFAULT_METHOD,
+  type Exclusions,
+  exclusionTest,
+  type MetricName,
+  type Model,
+  measureSpeedup,
+  type PipelineOptions,
+  type PipelineResult,
+  prepareStatic,
+  quantizeStatic,
+  type Session,
+  type StaticEvidence,
+  scoreFidelity,
+  scoreModel,
+  scoreOf,
+} from "../../../../core/index.ts";
+import type { JobInputs, JobRequest } from "../../../../tasks/protocol.ts";
+import { metricOf } from "../../evaluation.ts";
+import type { Compressed, JobEnvironment } from "../../run/job-environment.ts";
+import type { JobContext, JobSteps } from "../../run/job-steps.ts";
+import { CALIBRATION } from "../cache-keys.ts";
+import type { StaticParams, StaticSpec } from "../spec.ts";
+import { TARGETS, type TargetName } from "../targets.ts";
+import { type CalibrationSamples, openSamples } from "./calibration-samples.ts";
+import { roundingOf } from "./rounded-job.ts";
+
+/** What is reported of outputs that are exactly the same. */
+const MAX_DB = 200;
+
+/**
+ * Quantizes to static int8 with samples of the job's dataset. Ranges that an earlier job has found are used again.
+ * Throws `CoreError` as `compressStatic` does, and `invalid_dataset` when data and model, or labels and metric, do not fit.
+ */
+export async function compressStaticJob(
+  request: JobRequest<StaticSpec>,
+  original: Model,
+  exclude: Exclusions,
+  environment: JobEnvironment,
+  { signal, news }: JobContext,
+  steps: JobSteps<string>,
+): Promise<Compressed> {
+  const { spec, scratch, threads, models, cached } = request;
+  const { params } = spec;
+  const { files, host, openTemporary: openModel } = environment;
+  const { files: source, facts } = models[spec.model_id]!;
+  const samples = await openSamples(request, facts, environment);
+  const known = cached[CALIBRATION] && readCalibration(files.readBytes(cached[CALIBRATION]), news);
+  const control = await accuracyTarget(spec, samples, source[0]!.path, environment, signal);
+  try {
+    const result = await compressStatic(
+      original,
+      { batches: (count) => samples.feeds(count) },
+      {
+        ...pipelineOptions(params, host.target, samples.runs, exclude),
+        rounding: roundingOf(params, { openModel, threads, signal }),
+        control: control?.target,
+      },
+      {
+        openModel,
+        threads,
+        signal,
+        known,
+        onProgress: (step, fraction, message) => steps.progress(step, fraction, message),
+      },
+    );
+    if (!known) {
+      const path = await files.writeBytes(scratch, `${CALIBRATION}.cache`, calibrationToBytes(result.calibration));
+      news({ kind: "cache", name: CALIBRATION, path });
+    }
+    return {
+      model: result.model,
+      notes: result.notes,
+      simplified: result.prepared.map(asSimplified),
+      reference: result.float,
+      plan: result.plan,
+      evidence: evidenceOf(result, samples, known !== undefined, control),
+      calibrated: samples.calibrated,
+      unseen: samples.unseen,
+    };
+  } finally {
+    await control?.close();
+  }
+}
+
+/** Runs that a plan looks at: what they reach, and how large values are, decides what is quantized. */
+const PLAN_RUNS = 4;
+
+/** What `compressStaticJob` decides before it knows what corrections and trials are worth, from few samples. */
+export async function planStaticJob(
+  request: JobInputs<StaticSpec>,
+  original: Model,
+  exclude: Exclusions,
+  environment: JobEnvironment,
+  { signal }: JobContext,
+): Promise<Pick<Compressed, "model" | "notes" | "plan">> {
+  const { spec } = request;
+  const samples = await openSamples(request, request.models[spec.model_id]!.facts, environment);
+  const sample = await samples.first();
+  const runtime = { openModel: environment.openTemporary, signal };
+  const { model } = await prepareStatic(original, sample, runtime);
+  const options = pipelineOptions(spec.params, environment.host.target, 1, exclude);
+  const seen = await calibrate(model, samples.feeds(Math.min(PLAN_RUNS, samples.runs)), runtime);
+  // What the ranges are decides nothing else here, and what they will be is known once the whole was calibrated.
+  const method = options.method === "auto" ? DEFAULT_METHOD : options.method;
+  return quantizeStatic(model, seen, { ...options, method });
+}
+
+/** Ranges that cannot be read are found anew. */
+function readCalibration(bytes: Uint8Array, news: JobContext["news"]): Calibration | undefined {
+  try {
+    return calibrationFromBytes(bytes);
+  } catch (error) {
+    if (!(error instanceof CoreError)) throw error;
+    news({ kind: "log", level: "warn", message: `Ranges of an earlier job are not used. ${error.message}` });
+    return undefined;
+  }
+}
+
+function pipelineOptions(
+  params: StaticParams,
+  host: TargetName,
+  samples: number,
+  exclude: Exclusions,
+): PipelineOptions {
+  const target = params.target === "auto" ? host : params.target;
+  return {
+    samples,
+    method: params.calibration,
+    percentile: params.percentile,
+    activationDType: params.activation_dtype === "auto" ? TARGETS[target].activations : params.activation_dtype,
+    perChannel: params.per_channel,
+    reduceRange: TARGETS[target].reduceRange,
+    floatWhereSlower: params.float_where_slower && TARGETS[target].costsKnown,
+    equalize: params.equalize,
+    smoothQuantAlpha: params.smooth_quant_alpha,
+    biasCorrection: params.bias_correction,
+    isExcluded: exclusionTest(exclude),
+  };
+}
+
+interface Control {
+  readonly target: AccuracyTarget;
+  /** What is scored: a metric, or `sqnr_db`. */
+  readonly score: string;
+  readonly originalScore: number | null;
+  close(): Promise<void>;
+}
+
+/** What accuracy control is to hold, if anything. Keeps the original model loaded, to measure against. */
+async function accuracyTarget(
+  spec: StaticSpec,
+  samples: CalibrationSamples,
+  originalPath: string,
+  { openSession, openTemporary }: JobEnvironment,
+  signal: AbortSignal,
+): Promise<Control | undefined> {
+  const { max_metric_drop: maxDrop, min_sqnr_db: minSqnrDb, max_trials: maxTrials } = spec.params;
+  if (maxDrop === null && minSqnrDb === null) return undefined;
+  const { threads } = spec.evaluation.latency;
+  const feeds = await samples.first();
+  const original = await openSession({ path: originalPath }, { threads });
+  const using = async <T>(model: Model, use: (session: Session) => Promise<T>): Promise<T> => {
+    const session = await openTemporary(model, { threads });
+    try {
+      return await use(session);
+    } finally {
+      await session.close();
+    }
+  };
+  const speedup = (model: Model) => using(model, (session) => measureSpeedup(original, session, feeds, signal));
+  const close = () => original.close();
+  const batches = () => samples.scored.batches({ batchSize: samples.batchSize, signal });
+  if (maxDrop === null) {
+    const score = (model: Model) => using(model, (session) => scoreFidelity(original, session, batches(), signal));
+    return { target: { score, speedup, target: minSqnrDb!, maxTrials }, score: "sqnr_db", originalScore: null, close };
+  }
+  try {
+    const { ignore_label } = spec.evaluation;
+    const scored = (session: Session, metric: MetricName | null) =>
+      scoreModel(session, batches(), metric, ignore_label, signal);
+    const { metric, value } = await scored(original, metricOf(spec.evaluation));
+    const score = (model: Model) =>
+      using(model, async (session) => scoreOf(metric, (await scored(session, metric)).value));
+    const originalScore = scoreOf(metric, value);
+    const target = originalScore - maxDrop;
+    return { target: { score, speedup, target, maxTrials }, score: metric, originalScore, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+function evidenceOf(
+  { calibration, method, methodsTried, corrections, sensitivity, control: found, float }: PipelineResult,
+  { calibrated }: CalibrationSamples,
+  cached: boolean,
+  control: Control | undefined,
+): StaticEvidence {
+  // Inside, nodes are known by names that are unique in all bodies; users know them by their labels.
+  const labels = new Map([...float.nodes()].map(({ name, label }) => [name, label]));
+  const labelsOf = (names: readonly string[]) => names.map((name) => labels.get(name) ?? name);
+  const chosen = found?.floatLayers.toSorted().join("\n");
+  return {
+    calibration: {
+      method,
+      tried: methodsTried.map((it) => ({ method: it.method, sqnr_db: Math.min(it.sqnrDb, MAX_DB) })),
+      samples: calibrated,
+      tensors: calibration.activations.size,
+      cached,
+    },
+    corrections: corrections.map(
+      (it): CorrectionFacts => ({
+        ...it,
+        sqnr_before_db: Math.min(it.sqnr_before_db, MAX_DB),
+        sqnr_after_db: Math.min(it.sqnr_after_db, MAX_DB),
+      }),
+    ),
+    sensitivity: sensitivity.map(({ names, sqnrDb, gainDb }) => ({
+      nodes: labelsOf(names),
+      sqnr_db: sqnrDb,
+      gain_db: gainDb,
+    })),
+    control:
+      found && control
+        ? {
+            score: control.score,
+            target: control.target.target,
+            original_score: control.originalScore,
+            reached: found.reached,
+            trials: found.trials.map(({ floatLayers, score, speedup, bytes }) => ({
+              float_nodes: labelsOf(floatLayers),
+              score,
+              size_bytes: bytes,
+              speedup,
+              chosen: floatLayers.toSorted().join("\n") === chosen,
+            })),
+          }
+        : null,
+  };
+}

@@ -1,0 +1,99 @@
+import { z } from "zod";
+import { JOB_STATUSES, WEBHOOK_EVENTS } from "../jobs/job.ts";
+import { Problem } from "../problem-schema.ts";
+import { Bytes, Count, Metadata, Name, Sha256, Timestamp } from "../schemas.ts";
+import { Acceptance, Evaluation } from "./evaluation.ts";
+import { JobMetricsSchema } from "./metrics-schemas.ts";
+
+/** The wire forms that all kinds of jobs share. */
+
+export const JobStatus = z.enum(JOB_STATUSES).meta({ id: "JobStatus" });
+
+const WebhookTarget = z
+  .strictObject({
+    url: z.string().max(2000).meta({ description: "https, at a public address." }),
+    events: z
+      .array(z.enum(WEBHOOK_EVENTS))
+      .min(1)
+      .default([...WEBHOOK_EVENTS])
+      .meta({ description: "Which ends to tell of." }),
+  })
+  .meta({
+    id: "WebhookTarget",
+    description: "Whom to tell how the job ended, by the Standard Webhooks specification.",
+  });
+
+/** What can be said of every job. */
+export const OFFER = {
+  evaluation: Evaluation.prefault({}),
+  acceptance: Acceptance.prefault({}),
+  name: Name.nullable().default(null),
+  metadata: Metadata.default({}),
+  priority: z.int().min(1).max(10).default(5).meta({ description: "1 runs first." }),
+  webhook: WebhookTarget.nullable().default(null),
+};
+
+export const JobProgress = z
+  .object({ step: z.string(), fraction: z.number().min(0).max(1), message: z.string() })
+  .meta({ id: "JobProgress", description: "`fraction` is of the whole job." });
+
+const Artifact = z
+  .object({ name: z.string(), media_type: z.string(), size_bytes: Bytes, sha256: Sha256, url: z.string() })
+  .meta({ id: "Artifact" });
+
+const StepResult = z
+  .object({
+    name: z.string(),
+    type: z.string(),
+    model_id: z.string(),
+    parameters: Count.meta({ description: "Of the model that it has made." }),
+    metrics: JobMetricsSchema,
+  })
+  .meta({ id: "StepResult", description: "Of a step: its model against the one that it was fed." });
+
+const JobResult = z
+  .object({
+    model_id: z.string(),
+    accepted: z.boolean().meta({ description: "False when a limit of `acceptance` was missed." }),
+    artifacts: z.array(Artifact),
+    metrics: JobMetricsSchema,
+    steps: z.array(StepResult).nullable().meta({ description: "Of a pipeline, in their order; null for other jobs." }),
+  })
+  .meta({ id: "JobResult" });
+
+export const JobProblem = Problem.omit({ request_id: true, errors: true }).meta({
+  id: "JobProblem",
+  description: "Why a job failed; the form of every other problem.",
+});
+
+export const SENT_PARAMS = z.record(z.string(), z.unknown()).meta({ description: "As they were sent." });
+export const ALL_DEFAULTS = { description: "With every default filled in." };
+
+/** What is told of every job. */
+export const STATE = {
+  id: z.string(),
+  object: z.literal("job"),
+  status: JobStatus,
+  name: z.string().nullable(),
+  evaluation: Evaluation,
+  acceptance: Acceptance,
+  metadata: Metadata,
+  priority: z.int(),
+  progress: JobProgress.nullable(),
+  queue_position: z.int().nullable().meta({ description: "1 is next; null when the job is not waiting." }),
+  attempt: Count.meta({ description: "How often a worker has started it." }),
+  created_at: Timestamp,
+  started_at: Timestamp.nullable(),
+  finished_at: Timestamp.nullable(),
+  retry_of: z.string().nullable(),
+  result: JobResult.nullable(),
+  error: JobProblem.nullable(),
+};
+
+export const StepName = z
+  .string()
+  .regex(/^[a-z0-9][a-z0-9_-]{0,39}$/i, "must be letters, digits, - and _, at most 40")
+  .optional()
+  .meta({
+    description: "What reports and artifacts of the step are called. When it is not given: `step-1`, `step-2`, …",
+  });

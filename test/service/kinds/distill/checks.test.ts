@@ -1,0 +1,153 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { DatasetFacts, ModelFacts, ValueFacts } from "../../../../src/core/index.ts";
+import { CreateJobRequest } from "../../../../src/service/api/job-schemas.ts";
+import { fieldErrorsOf } from "../../../../src/service/api/operation.ts";
+import type { DatasetRecord, ModelRecord } from "../../../../src/service/catalog.ts";
+import { checkJob } from "../../../../src/service/kinds/checks.ts";
+import { DATASET_FACTS, MODEL_FACTS } from "../../../support/memory-workers.ts";
+
+const value = (name: string, shape: ValueFacts["shape"], dtype: ValueFacts["dtype"] = "float32"): ValueFacts => ({
+  ...{ name, dtype, shape },
+});
+const model = (facts: Partial<ModelFacts> = {}) =>
+  ({
+    facts: { ...MODEL_FACTS, inputs: [value("x", ["n", 4])], outputs: [value("y", ["n", 3])], ...facts },
+  }) as ModelRecord;
+const dataset = (id: string, facts: Partial<DatasetFacts> = {}) => {
+  const fields = [{ name: "x", dtype: "float32", shape: [4] }] as const;
+  return { id, facts: { ...DATASET_FACTS, fields, has_labels: true, ...facts } } as DatasetRecord;
+};
+
+const REFUSING = { ok: false, subject: "loop", message: 'The model cannot be trained through "loop".' };
+const MODELS = new Map([
+  ["mdl_teacher", model()],
+  ["mdl_student", model({ outputs: [value("scores", ["n", 3])] })],
+  ["mdl_stubborn", model({ trainable: REFUSING })],
+  ["mdl_two", model({ outputs: [value("a", ["n", 3]), value("b", ["n", 3])] })],
+  ["mdl_single", model({ inputs: [value("x", [4])] })],
+  ["mdl_half", model({ inputs: [value("x", ["n", 4], "float16")] })],
+  ["mdl_wide", model({ inputs: [value("x", ["n", 5])] })],
+]);
+const DATASETS = new Map([
+  ["dst_labelled", dataset("dst_labelled")],
+  ["dst_bare", dataset("dst_bare", { has_labels: false })],
+]);
+
+const parse = (params: object, rest: object = {}) =>
+  CreateJobRequest.safeParse({
+    type: "distill",
+    params: {
+      ...{ mode: "offline", teacher_model_id: "mdl_teacher", dataset_id: "dst_labelled" },
+      ...{ student: { model_id: "mdl_student" } },
+      ...params,
+    },
+    ...rest,
+  });
+const found = (params: object, rest: object = {}) =>
+  checkJob(parse(params, rest).data!, { models: MODELS, datasets: DATASETS }).map(
+    ({ pointer, code }) => `${pointer} ${code}`,
+  );
+const malformed = (params: object) =>
+  fieldErrorsOf(parse(params).error!, "").map(({ pointer, code }) => `${pointer} ${code}`);
+
+test("every default is filled in", () => {
+  const { data } = parse({});
+  assert.ok(data?.type === "distill");
+  assert.deepEqual(data.params, {
+    mode: "offline",
+    teacher_model_id: "mdl_teacher",
+    dataset_id: "dst_labelled",
+    student: { model_id: "mdl_student", init: "keep" },
+    loss: {
+      ...{ temperature: 4, kl_weight: 0.9, label_weight: 0.1, output_loss: "kl", label_smoothing: 0 },
+      ignore_label: null,
+      ...{ alpha: 1, beta: 8, hints: [], outputs: null },
+    },
+    training: {
+      ...{ epochs: 10, batch_size: 128, optimizer: "adamw", learning_rate: 0.005, schedule: "onecycle" },
+      ...{ warmup_steps: 0, weight_decay: 0.0001, gradient_clip: null, validation_split: 0.1 },
+      ...{ average_decay: null, update_rounding: null, patience: null, augmentation: null },
+    },
+    baseline: false,
+    seed: 0,
+  });
+  assert.deepEqual(found({}), []);
+  assert.deepEqual(found({ teacher_model_id: null, loss: { kl_weight: 0, label_weight: 1 } }), []);
+});
+
+test("what has no meaning is not even parsed", () => {
+  assert.deepEqual(malformed({ mode: "offhand" }), ["/params/mode invalid_union"]);
+  for (const student of [{}, { derive: {} }, { derive: { width: 1 } }, { derive: { width: 0.5, rank: 0.5 } }]) {
+    const pointers = malformed({ student }).map((text) => text.split(" ")[0]!);
+    assert.ok(pointers.length === 1 && pointers[0]!.startsWith("/params/student"), String(pointers));
+  }
+  assert.deepEqual(malformed({ training: { epochs: 0, steps: 3 }, loss: { temperature: 0 } }).sort(), [
+    "/params/loss/temperature too_small",
+    "/params/training/epochs too_small",
+    "/params/training/steps unrecognized_key",
+  ]);
+});
+
+test("every stored thing must be there", () => {
+  const params = { teacher_model_id: "mdl_a", dataset_id: "dst_a", student: { model_id: "mdl_b" } };
+  assert.deepEqual(found(params, { evaluation: { dataset_id: "dst_b" } }), [
+    "/params/teacher_model_id unknown_model",
+    "/params/dataset_id unknown_dataset",
+    "/params/student/model_id unknown_model",
+    "/evaluation/dataset_id unknown_dataset",
+  ]);
+});
+
+test("without a teacher nothing can be asked of one", () => {
+  const hints = [{ teacher: "a", student: "b", kind: "mse", weight: 1 }];
+  assert.deepEqual(found({ teacher_model_id: null, loss: { hints }, baseline: true }), [
+    "/params/loss/kl_weight no_teacher",
+    "/params/loss/hints no_teacher",
+    "/params/baseline no_teacher",
+  ]);
+  assert.deepEqual(found({ teacher_model_id: null, student: { derive: { rank: 0.5 } }, loss: { kl_weight: 0 } }), [
+    "/params/student/derive no_teacher",
+  ]);
+});
+
+test("labels must be there where they are read", () => {
+  assert.deepEqual(found({ dataset_id: "dst_bare", loss: { output_loss: "dkd" }, baseline: true }), [
+    "/params/loss/label_weight no_labels",
+    "/params/loss/output_loss no_labels",
+    "/params/baseline no_labels",
+  ]);
+  const bare = { dataset_id: "dst_bare", loss: { label_weight: 0 } };
+  assert.deepEqual(found(bare), []);
+  const judged = { evaluation: { metric: "top1" }, acceptance: { max_metric_drop: 0.1 } };
+  const missing = ["/evaluation/metric no_labels", "/acceptance/max_metric_drop no_labels"];
+  assert.deepEqual(found(bare, judged), missing);
+  // Held-out samples have the labels of the training data, unless none are held out.
+  assert.deepEqual(found({}, judged), []);
+  assert.deepEqual(found({ training: { validation_split: 0 } }, judged), missing);
+});
+
+test("a loss of nothing teaches nothing", () => {
+  assert.deepEqual(found({ loss: { kl_weight: 0, label_weight: 0 } }), ["/params/loss no_loss"]);
+});
+
+test("a student must be trainable, a teacher need not be", () => {
+  assert.deepEqual(found({ student: { model_id: "mdl_stubborn" } }), ["/params/student/model_id not_trainable"]);
+  assert.deepEqual(found({ teacher_model_id: "mdl_stubborn" }), []);
+  assert.deepEqual(found({ teacher_model_id: "mdl_stubborn", student: { derive: { width: 0.5 } } }), [
+    "/params/student/derive not_trainable",
+  ]);
+});
+
+test("outputs must be paired, by name or as told", () => {
+  assert.deepEqual(found({ student: { model_id: "mdl_two" } }), ["/params/loss/outputs output_mismatch"]);
+  const outputs = [{ teacher: "y", student: "b" }];
+  assert.deepEqual(found({ student: { model_id: "mdl_two" }, loss: { outputs } }), []);
+  assert.deepEqual(found({ loss: { outputs } }), ["/params/loss/outputs output_mismatch"]);
+});
+
+test("the data must feed both models, in batches", () => {
+  assert.deepEqual(found({ student: { model_id: "mdl_wide" } }), ["/params/dataset_id dataset_mismatch"]);
+  assert.deepEqual(found({ student: { model_id: "mdl_single" } }), ["/params/dataset_id dataset_mismatch"]);
+  assert.deepEqual(found({ student: { model_id: "mdl_half" } }), ["/params/student/model_id input_mismatch"]);
+});
