@@ -174,7 +174,7 @@ const LAYERS: readonly Layer[] = [
   { of: "workers/", may: ["src/"] },
   { of: "scripts/", may: ["src/", "workers/", "test/support/"] },
   { of: "bench/", may: ["src/", "workers/", "scripts/", "test/support/"] },
-  { of: "test/acceptance/", may: ["test/support/", "scripts/"], types: ["src/tasks/protocol.ts"] },
+  { of: "test/acceptance/", may: ["test/support/", "scripts/", "src/tasks/protocol.ts"] },
   { of: "test/", may: ["src/", "workers/", "scripts/", "bench/"] },
 ];
 
