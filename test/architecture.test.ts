@@ -150,7 +150,7 @@ const LAYERS: readonly Layer[] = [
   { of: "src/core/", may: SHARED, types: ["src/core/onnx/"], packages: [] },
   {
     of: "src/report/",
-    may: [...SHARED, "src/core/onnx/dtype.ts", "src/core/evaluate/metrics.ts"],
+    may: [...SHARED, ...["onnx/dtype.ts", "evaluate/metrics.ts", "evaluate/verdict.ts"].map((it) => `src/core/${it}`)],
     types: ["src/core/"],
     packages: ["@observablehq/plot", "linkedom"],
   },

@@ -102,7 +102,8 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
       for (const id of modelIds ?? resources.models) {
         const model = await catalog.models.get(id);
         if (model === undefined) throw missing(id);
-        models[id] = { files: await fetch(model.files, join(directory, id)), facts: model.facts };
+        const { name, sha256, facts } = model;
+        models[id] = { files: await fetch(model.files, join(directory, id)), facts, name, sha256 };
       }
       const datasets: Record<string, JobInputs["datasets"][string]> = {};
       for (const id of resources.datasets) {

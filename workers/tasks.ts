@@ -1,4 +1,5 @@
-import { readFileSync, statSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { createReadStream, readFileSync, statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
@@ -11,6 +12,7 @@ import {
 } from "../src/core/index.ts";
 import { openSession, runtimeVersion } from "../src/core/runtime/session.ts";
 import { DatasetSpec } from "../src/service/dataset-spec.ts";
+import { bundleSha256 } from "../src/service/identity.ts";
 import { checkExclusions } from "../src/service/kinds/quantize/run/quantize-job.ts";
 import type { JobEnvironment } from "../src/service/kinds/run/job-environment.ts";
 import { runOf } from "../src/service/kinds/run/job-runs.ts";
@@ -56,6 +58,10 @@ export const ENVIRONMENT: JobEnvironment = {
     readBytes: ({ path }) => readFileSync(path),
     openDataset: (file, spec) => openDataset(openByteSource(file.path), datasetOptions(spec)),
     sizeOf: (files) => files.reduce((sum, { path }) => sum + statSync(path).size, 0),
+    sha256Of: async (files) =>
+      bundleSha256(
+        await Promise.all(files.map(async ({ name, path }) => ({ name, sha256: await sha256OfFile(path) }))),
+      ),
   },
   host: {
     ...describeHost(),
@@ -74,6 +80,12 @@ export const TASK_HANDLERS: TaskHandlers = {
   plan_job: (request, context) => runOf(request.spec).plan(request, ENVIRONMENT, context),
   run_job: (request, context) => runOf(request.spec).run(request, ENVIRONMENT, context),
 };
+
+async function sha256OfFile(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+  return hash.digest("hex");
+}
 
 function mainFile([file]: readonly LocalFile[]): string {
   if (!file) throw new CoreError("internal", "A model has at least one file.");

@@ -1,8 +1,10 @@
 import type { ModelFacts } from "../core/facts.ts";
 import { latencyChart, sizeChart } from "./charts.ts";
 import { contest } from "./contest.ts";
+import { headline, notices, summarySentence, tiles, verdict } from "./headline.ts";
 import { layerErrors } from "./layers.ts";
 import { type Content, html, type Markup } from "./markup.ts";
+import { nextSteps, provenance } from "./next.ts";
 import { nodeSection } from "./nodes.ts";
 import {
   bytes,
@@ -14,7 +16,6 @@ import {
   metricFormat,
   percent,
   plural,
-  ratio,
   section,
   shortened,
   sidesOf,
@@ -28,6 +29,7 @@ import { REPORT_POLICY, REPORT_SCRIPT } from "./script.ts";
 import { staticEvidence } from "./static.ts";
 import { pipelineSteps } from "./steps.ts";
 import { REPORT_STYLE } from "./style.ts";
+import { inWords, metricTerm, term, termSection } from "./terms.ts";
 import { training } from "./training.ts";
 
 /**
@@ -36,10 +38,8 @@ import { training } from "./training.ts";
  */
 export async function renderReport(report: Report): Promise<string> {
   const draw = await loadCharts();
-  const { job, metrics, steps } = report;
-  const title =
-    job.name ||
-    `${job.type}: ${job.params.method ?? job.params.mode ?? (steps.map(({ name }) => name).join(" → ") || job.id)}`;
+  const { job, metrics } = report;
+  const title = headline(report);
   return html`<!doctype html>
 <html lang="en">
 <head>
@@ -52,14 +52,15 @@ export async function renderReport(report: Report): Promise<string> {
 </head>
 <body>
 <header>
-<p class="eyebrow">modelpress report</p>
+<p class="eyebrow">modelpress report${job.name ? html` · ${job.name}` : null}</p>
 <h1>${title}</h1>
-<p class="muted"><code>${job.id}</code> · ${report.created_at.replace("T", " ").replace(/\..*$/, " UTC")}</p>
+<p class="sentence">${summarySentence(report)}</p>
 ${verdict(report)}
-${warnings(report)}
+${notices(report)}
 </header>
 <main>
 ${metrics.models ? contest(report, draw) : comparison(report, draw)}
+${provenance(report)}
 ${section("What was asked for", parameters(report))}
 ${section(
   "Where it was measured",
@@ -77,10 +78,12 @@ ${section(
   "Time of each step",
   table(
     ["Step", "Time"],
-    Object.entries(report.timings_ms).map(([step, ms]) => [step, duration(ms)]),
+    Object.entries(report.timings_ms).map(([step, ms]) => [inWords(step), duration(ms)]),
   ),
 )}
+${termSection()}
 </main>
+<footer class="muted"><code>${job.id}</code> · ${report.created_at.replace("T", " ").replace(/\..*$/, " UTC")}</footer>
 <script>${REPORT_SCRIPT}</script>
 </body>
 </html>
@@ -90,7 +93,8 @@ ${section(
 /** What was made, against what it was made from. */
 function comparison(report: Report, draw: DrawChart): Content {
   return [
-    summary(report),
+    tiles(report),
+    nextSteps(report),
     acceptance(report),
     pipelineSteps(report),
     training(report, draw),
@@ -106,53 +110,6 @@ function comparison(report: Report, draw: DrawChart): Content {
 
 // ---- sections --------------------------------------------------------------------------------------------------------
 
-function verdict({ accepted, metrics }: Report): Markup {
-  if (metrics.acceptance.length === 0) return html`<p class="verdict">No limits were set</p>`;
-  return accepted
-    ? html`<p class="verdict good">Accepted: every limit is kept</p>`
-    : html`<p class="verdict bad">Not accepted: a limit is missed</p>`;
-}
-
-function warnings({ metrics }: Report): Content {
-  return metrics.warnings.map(({ message }) => html`<p class="verdict bad">${message}</p>`);
-}
-
-function summary(report: Report): Markup {
-  const { metrics } = report;
-  const sides = sidesOf(report);
-  const { size, latency, memory, coverage, accuracy, fidelity } = metrics;
-  const worst = fidelity.outputs.toSorted((a, b) => (a.sqnr_db ?? Infinity) - (b.sqnr_db ?? Infinity))[0];
-  const tiles: [string, Content, Content][] = [
-    ["Size", percent(size.ratio), `${bytes(size.before_bytes)} → ${bytes(size.after_bytes)}`],
-    ["Fidelity", decibels(worst?.sqnr_db ?? null), `cosine ${worst ? cosine(worst.cosine) : "–"}, worst output`],
-    [
-      "Latency",
-      ratio(latency.speedup),
-      `median ${duration(latency.before.p50_ms)} → ${duration(latency.after.p50_ms)}`,
-    ],
-    [
-      "Peak memory",
-      bytes(memory.after_peak_bytes),
-      `${sides.before} ${bytes(memory.before_peak_bytes)}; ${bytes(memory.baseline_bytes)} of it is the runtime`,
-    ],
-  ];
-  if (!metrics.training) {
-    tiles.push([
-      "Nodes compressed",
-      coverage.quantized_nodes,
-      `${coverage.skipped_nodes.length} left alone, ${coverage.fused_nodes} run on quantized data`,
-    ]);
-  }
-  if (accuracy) {
-    const format = metricFormat(accuracy.metric);
-    tiles.splice(2, 0, [accuracy.metric, format(accuracy.after), `${sides.before} ${format(accuracy.before)}`]);
-  }
-  return html`<div class="tiles">${tiles.map(
-    ([label, value, detail]) =>
-      html`<section class="tile"><h2>${label}</h2><p class="figure">${value}</p><p class="muted">${detail}</p></section>`,
-  )}</div>`;
-}
-
 function acceptance({ metrics }: Report): Content {
   if (metrics.acceptance.length === 0) return null;
   return section(
@@ -160,7 +117,7 @@ function acceptance({ metrics }: Report): Content {
     table(
       ["Limit", "Asked for", "Measured", "Kept"],
       metrics.acceptance.map(({ name, limit, value, ok }) => [
-        html`<code>${name}</code>`,
+        inWords(name),
         significant(limit),
         value === null ? (ok ? "nothing to miss" : "not measured") : significant(value),
         ok ? html`<b class="good">yes</b>` : html`<b class="bad">no</b>`,
@@ -209,11 +166,11 @@ the same largest score, or of equal integers.</p>`,
     table(
       [
         "Output",
-        "SQNR",
-        "Cosine",
+        term("sqnr"),
+        term("cosine"),
         "Largest error",
         "Mean error",
-        "Same answer",
+        term("agreement"),
         ...(hasBroken ? ["Not finite", "Other shape"] : []),
       ],
       outputs.map((output) => [
@@ -241,7 +198,7 @@ function accuracy(report: Report): Content {
       ["Metric", ...headings(report), "Drop", "Samples"],
       [
         [
-          accuracy.metric,
+          metricTerm(accuracy.metric),
           within(format(accuracy.before), accuracy.before_interval, format),
           within(format(accuracy.after), accuracy.after_interval, format),
           within(format(accuracy.drop), accuracy.interval, format),

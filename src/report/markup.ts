@@ -27,3 +27,8 @@ function textOf(content: Content): string {
   if (Array.isArray(content)) return content.map(textOf).join("");
   return String(content ?? "").replace(/[&<>"']/g, (character) => ESCAPES[character]!);
 }
+
+/** The words of some content, without its tags; they are escaped already. */
+export function plainText(content: Content): Markup {
+  return new Markup(textOf(content).replace(/<[^>]*>/g, ""));
+}

@@ -2,6 +2,7 @@ import type { NodeNote } from "../core/facts.ts";
 import { type Content, html, type Markup } from "./markup.ts";
 import { count, decibels, details, plural, section, shortened, table } from "./parts.ts";
 import type { Report } from "./report.ts";
+import { inWords, term } from "./terms.ts";
 
 /** What became of every node, and why; above all, what stayed float. */
 
@@ -22,7 +23,7 @@ interface Row extends NodeNote {
   readonly outcome: Outcome;
 }
 
-export function nodeSection({ nodes, metrics, layer_errors, optimized_operators }: Report): Content {
+export function nodeSection({ nodes, metrics, layer_errors, quantization, optimized_operators }: Report): Content {
   const { coverage, training } = metrics;
   // Training rewrites no nodes.
   if (training && nodes.length === 0) return null;
@@ -34,13 +35,19 @@ export function nodeSection({ nodes, metrics, layer_errors, optimized_operators 
       .filter((note) => note.outcome !== "skipped" || !skipped.has(keyOf(note)))
       .map((note) => ({ ...note, outcome: note.outcome === "skipped" ? ("float" as const) : note.outcome })),
   ];
+  const costs: Costs = {
+    gains: new Map(quantization?.sensitivity.flatMap(({ nodes, gain_db }) => nodes.map((node) => [node, gain_db]))),
+    ratios: new Map(layer_errors?.map(({ node, sqnr_db }) => [node, sqnr_db])),
+  };
   const order = Object.keys(OUTCOMES);
-  rows.sort((a, b) => order.indexOf(a.outcome) - order.indexOf(b.outcome));
+  rows.sort(
+    (a, b) => costOf(b.name, costs) - costOf(a.name, costs) || order.indexOf(a.outcome) - order.indexOf(b.outcome),
+  );
   return section(
-    "What stayed float, and why",
+    "Nodes: what they cost, and what stayed float",
     reasons(rows.filter(({ outcome }) => outcome === "float" || outcome === "slow")),
     operators(rows),
-    rows.length > 0 ? nodeTable(rows, new Map(layer_errors?.map(({ node, sqnr_db }) => [node, sqnr_db]))) : null,
+    rows.length > 0 ? nodeTable(rows, costs) : null,
     details(
       "Operators that onnxruntime runs",
       table(
@@ -50,6 +57,25 @@ export function nodeSection({ nodes, metrics, layer_errors, optimized_operators 
     ),
   );
 }
+
+/** What is known of what nodes cost in accuracy, by name. */
+interface Costs {
+  /** Decibels that the outputs gain when the node stays in float. */
+  readonly gains: ReadonlyMap<string, number>;
+  readonly ratios: ReadonlyMap<string, number | null>;
+}
+
+/** Higher costs more: by what float would gain, else by the error of the node's result. Nodes of which nothing is known come last. */
+function costOf(name: string, { gains, ratios }: Costs): number {
+  const gain = gains.get(name);
+  if (gain !== undefined) return MEASURED_GAIN + gain;
+  const ratio = ratios.get(name);
+  return ratio === undefined || ratio === null ? UNKNOWN_COST : -ratio;
+}
+
+/** Above every error, and below. */
+const MEASURED_GAIN = 1000;
+const UNKNOWN_COST = -1000;
 
 function keyOf({ name, op, code }: NodeNote): string {
   return `${code} ${op} ${name}`;
@@ -65,7 +91,7 @@ function reasons(rows: readonly Row[]): Content {
     groups.slice(0, MAX_REASONS).map((group) => {
       const { code, message, name, outcome } = group[0]!;
       return [
-        html`<code>${shortened(code, 60)}</code>`,
+        inWords(code),
         plural(group.length, "node"),
         html`<code>${shortened(name, 60)}</code>: ${shortened(message, 240)}${outcome === "slow" ? " (found in the graph that runs)" : null}`,
       ];
@@ -95,7 +121,7 @@ function operators(rows: readonly Row[]): Content {
   );
 }
 
-function nodeTable(rows: readonly Row[], ratios: ReadonlyMap<string, number | null>): Markup {
+function nodeTable(rows: readonly Row[], { ratios }: Costs): Markup {
   const shown = rows.slice(0, MAX_ROWS);
   const present = (Object.keys(OUTCOMES) as Outcome[]).filter((outcome) => rows.some((row) => row.outcome === outcome));
   const ratioCell = (name: string) => {
@@ -103,7 +129,7 @@ function nodeTable(rows: readonly Row[], ratios: ReadonlyMap<string, number | nu
     if (db === undefined) return html`<td></td>`;
     return html`<td data-key="${db ?? 999}">${decibels(db)}</td>`;
   };
-  return html`<div class="controls" hidden><label>Find <input type="search" placeholder="node, operator, reason"></label>
+  return html`<p class="muted">Those that cost most accuracy first, where that was measured.</p><div class="controls" hidden><label>Find <input type="search" placeholder="node, operator, reason"></label>
 <label>Show <select><option value="">all nodes</option>${present.map(
     (outcome) => html`<option value="${outcome}">${OUTCOMES[outcome].choice}</option>`,
   )}</select></label> <output></output></div>
@@ -111,14 +137,14 @@ function nodeTable(rows: readonly Row[], ratios: ReadonlyMap<string, number | nu
     "Node",
     "Operator",
     "Outcome",
-    "SQNR",
+    term("sqnr"),
     "Reason",
     "Why",
   ].map((text) => html`<th scope="col">${text}</th>`)}</tr></thead><tbody>${shown.map(
     ({ name, op, outcome, code, message }) =>
       html`<tr data-outcome="${outcome}"><th scope="row"><code>${shortened(name, 120)}</code></th><td><code>${shortened(op, 60)}</code></td><td>${
         OUTCOMES[outcome].label
-      }</td>${ratioCell(name)}<td><code>${shortened(code, 60)}</code></td><td class="prose">${shortened(message, 240)}</td></tr>`,
+      }</td>${ratioCell(name)}<td>${inWords(code)}</td><td class="prose">${shortened(message, 240)}</td></tr>`,
   )}</tbody></table></div>${
     rows.length > shown.length
       ? html`<p class="muted">${count(rows.length - shown.length)} more are in report.json.</p>`

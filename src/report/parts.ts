@@ -1,5 +1,5 @@
 import { METRICS, type MetricName } from "../core/evaluate/metrics.ts";
-import { type Content, html, type Markup } from "./markup.ts";
+import { type Content, html, type Markup, plainText } from "./markup.ts";
 import type { Report } from "./report.ts";
 
 /** What the sections of the report are made of. */
@@ -10,14 +10,18 @@ export function section(title: string, ...content: readonly Content[]): Markup {
   return html`<section><h2>${title}</h2>${content}</section>`;
 }
 
-/** The first column are row headings; tables wider than the page scroll by themselves. */
-export function table(head: readonly string[], rows: readonly (readonly Content[])[]): Markup {
-  return html`<div class="scroll"><table><thead><tr>${head.map((text) => html`<th scope="col">${text}</th>`)}</tr></thead><tbody>${rows.map(
-    ([first, ...cells]) => html`<tr><th scope="row">${first}</th>${cells.map((cell) => html`<td>${cell}</td>`)}</tr>`,
+/**
+ * The first column are row headings. On a phone each row stands by itself, with the headings of its cells beside them: nothing is out of sight.
+ */
+export function table(head: readonly Content[], rows: readonly (readonly Content[])[]): Markup {
+  const labels = head.map(plainText);
+  return html`<div class="scroll"><table class="rows"><thead><tr>${head.map((text) => html`<th scope="col">${text}</th>`)}</tr></thead><tbody>${rows.map(
+    ([first, ...cells]) =>
+      html`<tr><th scope="row">${first}</th>${cells.map((cell, i) => html`<td data-label="${labels[i + 1]}">${cell}</td>`)}</tr>`,
   )}</tbody></table></div>`;
 }
 
-export function definitions(entries: readonly (readonly [string, Content])[]): Markup {
+export function definitions(entries: readonly (readonly [Content, Content])[]): Markup {
   return html`<dl>${entries.map(([term, value]) => html`<dt>${term}</dt><dd>${value}</dd>`)}</dl>`;
 }
 

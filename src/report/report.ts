@@ -1,4 +1,5 @@
 import type { Evaluation } from "../core/evaluate/evaluate.ts";
+import { type Verdict, verdictOf } from "../core/evaluate/verdict.ts";
 import type { JobMetrics, LayerError, ModelFacts, StaticEvidence, ValuePlan, WeightPlan } from "../core/facts.ts";
 import type { Note } from "../core/passes/pass.ts";
 
@@ -10,6 +11,21 @@ export interface ReportedJob {
   readonly params: Readonly<Record<string, unknown>>;
   readonly evaluation: Readonly<Record<string, unknown>>;
   readonly acceptance: Readonly<Record<string, unknown>>;
+}
+
+/** Which model it is. */
+export interface ReportedModel {
+  /** Of its record, where that is known: a result has none before it is stored. */
+  readonly id: string | null;
+  readonly name: string | null;
+  readonly sha256: string | null;
+}
+
+/** Something worth doing next, and the body of `POST /v1/jobs` that does it. */
+export interface ReportedNextStep {
+  readonly title: string;
+  readonly why: string;
+  readonly job: object;
 }
 
 /** A step of a pipeline. */
@@ -29,8 +45,16 @@ export interface Report {
   /** RFC 3339, UTC. */
   readonly created_at: string;
   readonly job: ReportedJob;
+  /** What was done, in words. */
+  readonly title: string;
+  /** The body of `POST /v1/jobs` that does it again; what defaults say is left out. */
+  readonly request: object;
   readonly accepted: boolean;
+  readonly verdict: Verdict;
   readonly metrics: JobMetrics;
+  readonly next: readonly ReportedNextStep[];
+  /** `after` is null where a job makes no model. */
+  readonly origins: { readonly before: ReportedModel; readonly after: ReportedModel | null };
   readonly models: { readonly before: ModelFacts; readonly after: ModelFacts };
   /** Every node that a pass was meant for: what became of it, and why. */
   readonly nodes: readonly Note[];
@@ -58,6 +82,10 @@ export interface Report {
 export interface ReportParts {
   readonly createdAt: Date;
   readonly job: ReportedJob;
+  readonly title: string;
+  readonly request: object;
+  readonly next: readonly ReportedNextStep[];
+  readonly origins: Report["origins"];
   readonly evaluation: Evaluation;
   readonly models: Report["models"];
   readonly notes: readonly Note[];
@@ -68,9 +96,10 @@ export interface ReportParts {
   readonly timingsMs: Readonly<Record<string, number>>;
 }
 
-/** Puts the report together; nothing is computed here. */
+/** Puts the report together; nothing is measured here. */
 export function buildReport(parts: ReportParts): Report {
-  const { createdAt, job, evaluation, models, notes, quantization, plan, steps, timingsMs } = parts;
+  const { createdAt, job, title, request, next, origins, evaluation, models, notes } = parts;
+  const { quantization, plan, steps, timingsMs } = parts;
   const evaluated = Object.entries(evaluation.timingsMs).map(([step, ms]) => [`evaluate.${step}`, ms] as const);
   const timings = [...Object.entries(timingsMs), ...evaluated].map(([step, ms]) => [step, Math.round(ms * 10) / 10]);
   return {
@@ -78,8 +107,13 @@ export function buildReport(parts: ReportParts): Report {
     version: 1,
     created_at: createdAt.toISOString(),
     job,
+    title,
+    request,
     accepted: evaluation.accepted,
+    verdict: verdictOf(evaluation.metrics),
     metrics: evaluation.metrics,
+    next,
+    origins,
     models,
     nodes: notes,
     quantization: quantization ?? null,

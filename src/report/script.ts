@@ -2,8 +2,9 @@ import { createHash } from "node:crypto";
 import { Markup } from "./markup.ts";
 
 /**
- * Makes tables sortable and searchable. It is all the script that the page has, and the page is whole without it: it adds buttons to headings,
- * and shows the controls that are hidden until then. Cells may say what they are sorted by in `data-key`.
+ * Makes tables sortable and searchable, and texts copied by a click. It is all the script that the page has, and the page is whole without it: it
+ * adds buttons, shows the controls that are hidden until then, and writes the service's own address into commands. Cells may say what they are sorted
+ * by in `data-key`.
  */
 const SCRIPT = `"use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -21,7 +22,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
   heads.forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.append(...head.childNodes);
+    // An explanation is a link, and a button has none in it: its words go in, its title stays.
+    button.title = head.querySelector("[title]")?.title ?? "";
+    button.append(head.textContent);
+    head.replaceChildren();
     head.append(button);
     button.addEventListener("click", () => {
       const down = head.getAttribute("aria-sort") === "ascending";
@@ -51,6 +55,24 @@ for (const table of document.querySelectorAll("table.sortable")) {
   words.addEventListener("input", filter);
   outcome.addEventListener("change", filter);
   controls.hidden = false;
+}
+if (location.protocol.startsWith("http")) {
+  for (const origin of document.querySelectorAll("[data-origin]")) origin.textContent = location.origin;
+}
+for (const text of document.querySelectorAll("pre.copy")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Copy";
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(text);
+      button.textContent = "Selected: press Ctrl+C";
+    }
+  });
+  text.before(button);
 }
 `;
 

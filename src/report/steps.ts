@@ -3,7 +3,7 @@ import { bytes, count, decibels, duration, metricFormat, percent, ratio, section
 import type { Report, ReportedStep } from "./report.ts";
 
 /** What each step of a pipeline was worth, one row each, and all of them together. Nothing for other jobs. */
-export function pipelineSteps({ steps, metrics, models }: Report): Content {
+export function pipelineSteps({ job, steps, metrics, models }: Report): Content {
   const [first] = steps;
   if (first === undefined) return null;
   const metric = metrics.accuracy?.metric;
@@ -28,7 +28,10 @@ export function pipelineSteps({ steps, metrics, models }: Report): Content {
   return section(
     "Steps",
     html`<p class="muted">Each step works on the model of the step before, and has a report of its own among the artifacts:
-<code>${first.name}.report.html</code>. Latencies of different steps were measured at different times; the last row was measured in turns.</p>`,
+${steps.map(
+  ({ name }, i) =>
+    html`${i > 0 ? ", " : null}<a href="/v1/jobs/${job.id}/artifacts/${name}.report.html">${name}.report.html</a>`,
+)}. Latencies of different steps were measured at different times; the last row was measured in turns.</p>`,
     table(
       ["Step", "What", "Parameters", "Size", "Latency", ...(metric ? [metric] : []), "SQNR to the step before"],
       [start, ...steps.map((step) => rowOf(step, metric)), whole],

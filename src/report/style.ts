@@ -3,13 +3,13 @@ import { Markup } from "./markup.ts";
 /** The style sheet of the report: light and dark, phone to desktop, and print. */
 export const REPORT_STYLE = new Markup(`
 :root {
-  --paper: #fbfbfa; --card: #fff; --ink: #1c1f23; --soft: #5b636d; --line: #e2e4e8; --accent: #2563b8; --good: #1a7f45; --bad: #b3261e;
+  --paper: #fbfbfa; --card: #fff; --ink: #1c1f23; --soft: #5b636d; --line: #e2e4e8; --accent: #2563b8; --good: #1a7f45; --bad: #b3261e; --warn: #8a5300; --tint: #fff6e5;
   --before: #7b8591; --after: #2f6fc4; --box: #2f6fc42e;
   --full: #8a94a0; --sixteen: #4a86d8; --eight: #1d9a8a; --four: #d18a26; --rest: #cdd1d7;
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --paper: #131518; --card: #1b1e23; --ink: #e6e8eb; --soft: #a3abb5; --line: #2e333a; --accent: #7fb0f5; --good: #5ecb8b; --bad: #ff8a80;
+    --paper: #131518; --card: #1b1e23; --ink: #e6e8eb; --soft: #a3abb5; --line: #2e333a; --accent: #7fb0f5; --good: #5ecb8b; --bad: #ff8a80; --warn: #e8b45a; --tint: #2a2416;
     --before: #949ea9; --after: #7fb0f5; --box: #7fb0f533;
     --full: #7d8792; --sixteen: #6ba3ee; --eight: #3fbfae; --four: #e3a64e; --rest: #454b54;
   }
@@ -27,12 +27,28 @@ code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere; }
 .muted { color: var(--soft); font-size: .9rem; }
 .good { color: var(--good); }
 .bad { color: var(--bad); }
-.verdict { display: inline-block; margin-top: .75rem; padding: .25rem .75rem; border: 1px solid currentColor; border-radius: 99px; font-weight: 600; }
+.warn { color: var(--warn); }
+.sentence { margin: .6rem 0; font-size: clamp(1.05rem, 3.5vw, 1.25rem); line-height: 1.4; }
+.verdicts { display: flex; flex-wrap: wrap; gap: .5rem; margin-top: .75rem; }
+.verdict.plain { color: var(--soft); font-weight: 500; }
+.notices { margin: .9rem 0 0; padding: .7rem 1rem .7rem 2rem; background: var(--tint); border: 1px solid var(--warn); border-radius: .6rem; font-size: .95rem; overflow-wrap: anywhere; }
+.term, summary, a { color: inherit; }
+.term { text-decoration: underline dotted; text-underline-offset: .2em; cursor: help; }
+a:not(.term) { color: var(--accent); }
+.next { margin: 0; padding-left: 1.4rem; }
+.next li { margin: .5rem 0; }
+.next details { margin-top: .2rem; }
+pre { margin: .4rem 0; padding: .7rem .9rem; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; overflow: auto; max-height: 24rem; white-space: pre-wrap; }
+pre + pre { margin-top: .75rem; }
+button { font: inherit; font-size: .85rem; color: var(--accent); background: none; border: 1px solid var(--line); border-radius: .35rem; padding: .15rem .6rem; cursor: pointer; }
+footer { margin-top: 2.5rem; }
+:target { background: var(--tint); }
+.verdict { display: inline-block; padding: .25rem .75rem; border: 1px solid currentColor; border-radius: 99px; font-weight: 600; }
 main > section { margin-top: 2.25rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(9rem, 100%), 1fr)); gap: .75rem; margin-top: 1.5rem; }
 .tile { padding: .9rem 1rem; background: var(--card); border: 1px solid var(--line); border-radius: .6rem; }
 .tile h2 { margin: 0; color: var(--soft); font-size: .85rem; font-weight: 600; }
-.figure { margin: .1rem 0; font-size: 1.6rem; font-weight: 650; line-height: 1.25; }
+.figure { margin: .1rem 0; font-size: 1.35rem; font-weight: 650; line-height: 1.25; }
 .scroll { overflow-x: auto; }
 table { width: 100%; border-collapse: collapse; font-size: .92rem; }
 th, td { padding: .4rem .75rem .4rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
@@ -84,7 +100,7 @@ input, select { max-width: 100%; padding: .3rem .5rem; background: var(--card); 
 .tall tbody tr:last-child > * { border-bottom: 0; }
 .sortable { min-width: 50rem; }
 .sortable td code { white-space: nowrap; }
-th button { padding: 0; border: 0; background: none; cursor: pointer; font-weight: inherit; }
+th button { padding: 0; border: 0; color: inherit; font-size: inherit; font-weight: inherit; }
 th button::after { content: " ↕"; opacity: .45; }
 [aria-sort=ascending] button::after { content: " ↑"; opacity: 1; }
 [aria-sort=descending] button::after { content: " ↓"; opacity: 1; }
@@ -92,6 +108,13 @@ th button::after { content: " ↕"; opacity: .45; }
 @media (max-width: 34rem) {
   dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: .5rem; }
+  .rows thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  .rows, .rows tbody, .rows tr, .rows th, .rows td { display: block; min-width: 0; white-space: normal; overflow-wrap: anywhere; }
+  .rows tr { padding: .35rem 0; border-bottom: 1px solid var(--line); }
+  .rows th, .rows td { padding: .1rem 0; border: 0; }
+  .rows td:not(:empty) { display: flex; justify-content: space-between; gap: 1rem; text-align: right; }
+  .rows td::before { content: attr(data-label); flex: none; max-width: 50%; color: var(--soft); text-align: left; }
+  .rows td > code { text-align: right; }
   .chart { padding: .8rem .6rem .4rem; }
   .plot.wide { display: none; }
   .plot.narrow { display: block; }

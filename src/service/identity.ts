@@ -21,7 +21,7 @@ export function sha256Of(text: string): string {
  * each, sorted by name: what `sha256sum * | sha256sum` prints in the C locale. The order they were sent in does not
  * matter.
  */
-export function bundleSha256(files: readonly CatalogFile[]): string {
+export function bundleSha256(files: readonly Pick<CatalogFile, "name" | "sha256">[]): string {
   if (files.length === 1) return files[0]!.sha256;
   const sorted = files.toSorted((a, b) => (a.name < b.name ? -1 : 1));
   return sha256Of(sorted.map(({ name, sha256 }) => `${sha256}  ${name}\n`).join(""));

@@ -26,9 +26,19 @@ export interface JobInputs<S extends JobSpec = JobSpec> {
   readonly spec: S;
   /**
    * Models by id, for the ids that the spec names. Of the files the first is the `.onnx` and the rest its external data, named by `location`; the
-   * facts are those found when the model was stored.
+   * facts are those found when the model was stored; name and sha256 are for people, and missing where there is no record.
    */
-  readonly models: Readonly<Record<string, { readonly files: readonly LocalFile[]; readonly facts: ModelFacts }>>;
+  readonly models: Readonly<
+    Record<
+      string,
+      {
+        readonly files: readonly LocalFile[];
+        readonly facts: ModelFacts;
+        readonly name?: string;
+        readonly sha256?: string;
+      }
+    >
+  >;
   /** Datasets by id, for the ids that the spec names; the facts are those found when the dataset was stored. */
   readonly datasets: Readonly<
     Record<string, { readonly file: LocalFile; readonly spec: unknown; readonly facts: DatasetFacts }>

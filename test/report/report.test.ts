@@ -56,6 +56,95 @@ describe("renderReport", () => {
     assert.ok(!(await page()).includes("times the time"));
   });
 
+  it("answers at the top: which model, smaller, faster, still right, what next", async () => {
+    const next = [{ title: "Try 8 bits", why: "Because.", job: { type: "quantize", params: { bits: 8 } } }];
+    const data = { samples: 32, data: "evaluation" as const, outputs: [outputFixture({ top1_agreement: 0.987 })] };
+    const html = await page({ metrics: { fidelity: data }, next });
+    const [, top] = /<header>(.*?)<\/header>/s.exec(html)!;
+    assert.match(top!, /<h1>a model: 4-bit weights in blocks of 32<\/h1>/);
+    assert.match(
+      top!,
+      /3\.7× smaller \(10 → 2\.7 MB\), 2\.0× faster \(20 → 10 ms\), same answer on 98\.7 % of 32 samples\./,
+    );
+    assert.match(top!, /class="verdict good">Close to the original</);
+    assert.match(top!, /It gives the same answer as the original on 98\.7 % of 32 samples/);
+    assert.match(top!, /<a href="#next">Try 8 bits<\/a>/);
+    assert.match(html, /<ol id="next".*?&quot;bits&quot;: 8/s);
+    assert.match(html, /curl -sS .*?-d &#39;|curl -sS .*?-d '\{/s);
+    assert.ok(html.includes("a".repeat(64)) && html.includes("b".repeat(64)), "sha256 of both files");
+  });
+
+  it("does not judge what was compared on random inputs, and says so above the plots", async () => {
+    const [, top] = /<header>(.*?)<\/header>/s.exec(await page())!;
+    assert.match(top!, /class="verdict warn">Not judged</);
+    assert.match(top!, /SQNR 31\.4 dB on 16 random inputs, not judged on data\./);
+    assert.match(top!, /<ul class="notices"[^>]*>.*synthetic input/s);
+  });
+
+  it("warns above the plots of memory and of layers that are lost", async () => {
+    const html = await page({
+      metrics: {
+        memory: { before_peak_bytes: 150_000_000, after_peak_bytes: 178_000_000, baseline_bytes: 80_000_000 },
+      },
+      layerErrors: [
+        { node: "a", op: "Conv", sqnr_db: -1 },
+        { node: "b", op: "Conv", sqnr_db: 12 },
+      ],
+    });
+    const [, top] = /<header>(.*?)<\/header>/s.exec(html)!;
+    assert.match(top!, /40 % more memory than the original: 98 MB instead of 70 MB/);
+    assert.match(top!, /1 layer below 0 dB/);
+    const [calm] = (await page()).split("<main>");
+    assert.doesNotMatch(calm!, /more memory|below 0 dB/);
+  });
+
+  it("says the direction of every number: worse is called worse", async () => {
+    const html = await page({
+      metrics: {
+        size: { before_bytes: 100, after_bytes: 120, ratio: 1.2 },
+        latency: {
+          before: { p50_ms: 10, p90_ms: 12, mean_ms: 10 },
+          after: { p50_ms: 20, p90_ms: 22, mean_ms: 20 },
+          ...{ speedup: 0.5, speedup_interval: null, batch_size: 1, threads: 1, runs: 3, cpu: "A processor" },
+        },
+      },
+    });
+    assert.match(html, /1\.2× larger \(100 → 120 B\), 2\.0× slower \(10 → 20 ms\)/);
+    assert.match(html, /2\.0× slower<\/p><p class="muted"><b class="bad">▼ worse/);
+  });
+
+  it("explains its words where they stand and at the end, and says codes in words", async () => {
+    const html = await page({
+      metrics: {
+        coverage: {
+          quantized_nodes: 0,
+          skipped_nodes: [{ name: "n", op: "Conv", code: "conv_needs_calibration", message: "No." }],
+          ...{ fused_nodes: 0, float_islands: [] },
+        },
+      },
+    });
+    for (const [, id] of html.matchAll(/href="#(term-\w+)"/g)) assert.ok(html.includes(`id="${id}"`), id);
+    assert.match(html, /title="conv_needs_calibration">convolution, needs calibration</);
+    const links = [...html.matchAll(/<a class="term"[^>]* title="([^"]*)"/g)];
+    assert.ok(links.length > 5 && links.every(([, title]) => title!.length > 20));
+  });
+
+  it("lists nodes by what they cost: the layers with the largest error first", async () => {
+    const html = await page({
+      notes: [1, 2, 3].map((i) => ({ ...skipped(i), outcome: "changed" as const })),
+      layerErrors: [
+        { node: "node_1", op: "Conv", sqnr_db: 30 },
+        { node: "node_2", op: "Conv", sqnr_db: 5 },
+        { node: "node_3", op: "Conv", sqnr_db: null },
+      ],
+    });
+    const [, body] = /class="sortable">.*?<tbody>(.*?)<\/tbody>/s.exec(html)!;
+    assert.deepEqual(
+      [...body!.matchAll(/<code>(node_\d)<\/code>/g)].map(([, name]) => name),
+      ["node_2", "node_1", "node_3"],
+    );
+  });
+
   it("shows what was measured", async () => {
     const html = await page({
       metrics: {
@@ -68,7 +157,7 @@ describe("renderReport", () => {
       "27 %",
       "10 MB → 2.7 MB",
       "31.4 dB",
-      "2.00 ×",
+      "2.0× faster",
       "99.12 %",
       "0.12 %",
       "Accepted",
@@ -76,7 +165,7 @@ describe("renderReport", () => {
     ]) {
       assert.ok(html.includes(text), text);
     }
-    assert.match(html, /<title>quantize: weight_only/);
+    assert.match(html, /<title>a model: 4-bit weights in blocks of 32 /);
     assert.match(html, /synthetic input/);
     assert.deepEqual(charts(html), ["Size, by what the weights are stored as", "Time of each run"]);
   });
@@ -122,7 +211,7 @@ describe("renderReport", () => {
     // 52 layers: the line, 51 dots, one without an error, three rings.
     const layers = /aria-label="52 layers from.*?<\/svg>/s.exec(html)![0];
     assert.equal(layers.match(/<circle /g)!.length, 51 + 1 + 3);
-    assert.match(html, /<td>\+13\.2 dB<\/td><td><b class="good">yes<\/b>/);
+    assert.match(html, /<td [^>]*>\+13\.2 dB<\/td><td [^>]*><b class="good">yes<\/b>/);
     assert.match(html, /All 34 groups in numbers/);
     assert.match(html, /At least 70\.88 % was wanted, and\s+<b class="good">was reached/);
     assert.match(html, /aria-label="chosen: 71\.\d+ % at 5\.81 MB, 1\.77 × as fast as the original; wanted 70\.88 %"/);
@@ -139,7 +228,7 @@ describe("renderReport", () => {
     assert.match(html, /All 1 layers? give what they gave before/);
     assert.match(html, /known from an earlier job/);
     assert.match(html, /No correction was tried/);
-    assert.doesNotMatch(html, /Sensitivity|Accuracy against size/);
+    assert.doesNotMatch(html, /<h2>Sensitivity|Accuracy against size/);
   });
 
   it("draws trials that are all alike, and scores that are not finite", async () => {
@@ -211,10 +300,18 @@ describe("renderReport", () => {
     };
     const job = { type: "distill", params: { mode: "offline", teacher_model_id: "mdl_t" } };
     const html = await page({ metrics: { training }, job });
-    assert.match(html, /<title>distill: offline/);
-    assert.match(html, /<th scope="row">top1, 1,000 samples<\/th><td>99 %<\/td><td>10 %<\/td><td>76 %<\/td><td>72 %/);
+
+    assert.match(
+      html,
+      /<th scope="row">top1, 1,000 samples<\/th><td data-label="Teacher">99 %<\/td><td [^>]*>10 %<\/td><td [^>]*>76 %<\/td><td data-label="Baseline">72 %/,
+    );
     const curves = ["Training loss of each epoch", "Validation top1 of each epoch"];
     assert.deepEqual(charts(html).slice(0, 2), curves);
+    assert.match(
+      html,
+      /<div class="tiles"><section class="tile"><h2><a [^>]*>Gain over labels<\/a><\/h2><p class="figure">\+4 points/,
+    );
+    assert.match(html, /top1 76 % \(teacher 99 %, labels alone 72 %\) on 1,000 samples/);
     assert.match(html, /aria-label="2 in epoch 1, 0 in epoch 3; between 0 and 2"/);
     assert.match(html, /aria-label="50 % in epoch 1, 70 % in epoch 3; between 40 % and 75 %"/);
     // Losses 2, 1, 0 over three epochs: evenly down, from the left end of the axes to the right one.
@@ -228,7 +325,7 @@ describe("renderReport", () => {
     assert.ok(Math.abs(x1! - x0! - (x2! - x1!)) < 0.02 && x0! < x1!);
     assert.ok(Math.abs(y1! - y0! - (y2! - y1!)) < 0.02 && y0! < y1!);
     assert.match(html, /All 3 epochs in numbers/);
-    assert.doesNotMatch(html, /<h2>What stayed float/);
+    assert.doesNotMatch(html, /<h2>Nodes: what they cost/);
 
     const alone = { ...training, teacher_metric: null, baseline_metric: null, baseline_history: null };
     const plain = await page({ metrics: { training: alone }, job: { ...job, params: { teacher_model_id: null } } });
@@ -285,13 +382,16 @@ describe("renderReport", () => {
     assert.match(html, /The result is <b>peer_2<\/b>/);
     assert.match(
       html,
-      /<th scope="row">peer_1<\/th><td>1,234<\/td><td>10 %<\/td><td>85 %<\/td><td>80 %<\/td><td>2<\/td>/,
+      /<th scope="row">peer_1<\/th><td [^>]*>1,234<\/td><td [^>]*>10 %<\/td><td [^>]*>85 %<\/td><td [^>]*>80 %<\/td><td [^>]*>2<\/td>/,
     );
     assert.match(html, /<th scope="row">All together<\/th>.*?95 %/);
     for (const name of ["peer_1", "peer_2"]) {
       assert.ok(charts(html).includes(`${name}: validation top1 of each epoch`), String(charts(html)));
     }
-    assert.match(html, /exit_1<\/th><td><code>relu<\/code><\/td><td>70 %<\/td><td>25 %<\/td><td>30 %<\/td>/);
+    assert.match(
+      html,
+      /exit_1<\/th><td [^>]*><code>relu<\/code><\/td><td [^>]*>70 %<\/td><td [^>]*>25 %<\/td><td [^>]*>30 %<\/td>/,
+    );
     assert.doesNotMatch(html, /<th scope="col">Teacher/);
     const self = await page({ metrics: { training, exits }, job: { ...job, params: { mode: "self" } } });
     assert.doesNotMatch(self, /<th scope="col">Teacher/);
@@ -306,7 +406,8 @@ describe("renderReport", () => {
       policy!.replaceAll("&#39;", "'"),
       `default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${hash}'`,
     );
-    assert.doesNotMatch(html.replace(script!, ""), /\s(src|href|on\w+|style)=|url\(|@import|<link/);
+    assert.doesNotMatch(html.replace(script!, ""), /\s(src|on\w+|style)=|url\(|@import|<link/);
+    for (const [, target] of html.matchAll(/\shref="([^"]*)"/g)) assert.match(target!, /^(#term-|#next$|\/#\/|\/v1\/)/);
   });
 
   it("keeps the page short for models with thousands of nodes and names without end", async () => {

@@ -15,6 +15,10 @@ export interface ReportFixture {
   readonly layerErrors?: readonly LayerError[] | null;
   readonly samplesMs?: Evaluation["latencySamplesMs"];
   readonly models?: Report["models"];
+  readonly title?: string;
+  readonly origins?: Report["origins"];
+  readonly next?: Report["next"];
+  readonly request?: object;
 }
 
 export function reportFixture(parts: ReportFixture = {}): Report {
@@ -37,6 +41,13 @@ export function reportFixture(parts: ReportFixture = {}): Report {
       evaluation: { samples: 16 },
       acceptance: {},
       ...job,
+    },
+    title: parts.title ?? "4-bit weights in blocks of 32",
+    request: parts.request ?? { type: "quantize", model_id: "mdl_1", params: { method: "weight_only" } },
+    next: parts.next ?? [],
+    origins: parts.origins ?? {
+      before: { id: "mdl_1", name: "a model", sha256: "a".repeat(64) },
+      after: { id: null, name: "model.onnx", sha256: "b".repeat(64) },
     },
     evaluation,
     models: models ?? {

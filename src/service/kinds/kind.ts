@@ -25,6 +25,8 @@ export interface JobKind<S extends AnySpec> {
   readonly methodOf: (spec: S) => string;
   /** What is put behind the name of a model to name the one that is made of it. */
   readonly made: (spec: S) => string;
+  /** What a job does, in words: its method with its bits, or how it trains. What stands before a colon says it in short. */
+  readonly title: (spec: S) => string;
   /** The model that the result is a form of. */
   readonly sourceModelId: (spec: S) => string;
   /** The seed of every random choice that is not a step's own. */

@@ -9,6 +9,7 @@ import {
   offlineView,
   SelfDistillParams,
 } from "./params.ts";
+import { titleOf } from "./titles.ts";
 import { CreateDistillJobRequest, DistillJob, DistillPlanSchema, DistillStep } from "./wire.ts";
 
 export interface DistillSpec extends Judgement {
@@ -34,6 +35,7 @@ export const DISTILL = {
   ] satisfies readonly { readonly method: DistillParams["mode"]; readonly params: unknown }[],
   methodOf: ({ params }) => params.mode,
   made: () => "distilled",
+  title: ({ params }) => titleOf(params),
   /** The uploaded student, or the teacher that a student is made from. */
   sourceModelId({ params }) {
     const { student, teacher_model_id } = offlineView(params);

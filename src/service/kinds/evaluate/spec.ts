@@ -27,6 +27,10 @@ export const EVALUATE = {
   methods: [{ method: "evaluate", params: EvaluateParams }],
   methodOf: () => "evaluate",
   made: () => "evaluated",
+  title({ params: { model_ids } }) {
+    const others = model_ids.length - 1;
+    return others === 0 ? "measured by itself" : `held against ${others} other model${others === 1 ? "" : "s"}`;
+  },
   sourceModelId: ({ params }) => params.model_ids[0]!,
   seedOf: ({ params }) => params.seed,
 } as const satisfies JobKind<EvaluateSpec>;

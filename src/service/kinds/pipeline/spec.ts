@@ -34,6 +34,11 @@ export const PIPELINE = {
   methods: [{ method: "pipeline", params: PipelineParams }],
   methodOf: () => "pipeline",
   made: () => "pipeline",
+  title: (spec) =>
+    spec.params.steps
+      .map((_, i) => stepSpec(spec, i, null))
+      .map((step) => stepKindOf(step).title(step).split(":")[0])
+      .join(", then "),
   sourceModelId(spec) {
     const first = stepSpec(spec, 0, spec.model_id);
     return stepKindOf(first).sourceModelId(first);

@@ -3,6 +3,7 @@ import type { Judgement } from "../evaluation.ts";
 import type { StepKind } from "../kind.ts";
 import type { LabelTask } from "../label-use.ts";
 import { QuantizeParams } from "./params.ts";
+import { titleOf } from "./titles.ts";
 import { CreateQuantizeJobRequest, QuantizeJob, QuantizePlanSchema, QuantizeStep } from "./wire.ts";
 
 export interface QuantizeSpec extends Judgement {
@@ -74,6 +75,7 @@ export const QUANTIZE = {
   methods: QuantizeParams.options.map((params) => ({ method: params.shape.method.value, params })),
   methodOf: ({ params }) => params.method,
   made: ({ params }) => params.method,
+  title: ({ params }) => titleOf(params),
   sourceModelId: ({ model_id }) => model_id,
   seedOf: ({ params }) => params.seed,
   takesFed: () => true,

@@ -40,6 +40,8 @@ export interface JobEnvironment {
     readBytes(file: LocalFile): Uint8Array;
     openDataset(file: LocalFile, spec: unknown): Promise<Dataset>;
     sizeOf(files: readonly LocalFile[]): number;
+    /** As the catalog computes it (`bundleSha256`). */
+    sha256Of(files: readonly LocalFile[]): Promise<string>;
   };
   readonly host: {
     readonly cpu: string;

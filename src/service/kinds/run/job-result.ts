@@ -19,9 +19,12 @@ import { buildReport } from "../../../report/report.ts";
 import type { JobOutcome, JobRequest, LocalFile, ProducedFile } from "../../../tasks/protocol.ts";
 import { toldOf } from "../../jobs/job.ts";
 import { metricOf } from "../evaluation.ts";
-import { kindOf } from "../kinds.ts";
+import { type JobSpec, kindOf, sourceModelId } from "../kinds.ts";
+import { requestOf } from "../requests.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";
+import { nextSteps } from "./next-steps.ts";
+import type { Remedy } from "./remedies.ts";
 
 type Judgement = Parameters<typeof evaluateModels>[0];
 
@@ -42,7 +45,7 @@ export interface MadeModel {
   readonly layerReference?: Judgement["layerReference"];
   readonly plan?: QuantizationPlan;
   readonly evidence?: StaticEvidence | undefined;
-  readonly remedies?: Judgement["remedies"];
+  readonly remedies?: readonly Remedy[];
   readonly training?: TrainingMetrics;
   readonly exits?: readonly ExitFacts[] | null;
   /** Further files that become artifacts. */
@@ -72,7 +75,7 @@ export async function judgeResult(
       spec: { ...spec.evaluation, metric: metricOf(spec.evaluation), ignore_label: made.ignoreLabel },
       acceptance: spec.acceptance,
       notes: made.notes,
-      remedies: made.remedies,
+      remedies: made.remedies?.map(({ text }) => text),
       labels: labelsByName(model),
       seed: kindOf(spec).seedOf(spec),
       threads,
@@ -89,9 +92,23 @@ export async function judgeResult(
   return steps.run("report", "Writing the report", async () => {
     const after = await inspectModel(model, { openSession, source: { path: written[0]!.path }, dims: {}, signal });
     const metrics = { ...measured.metrics, training: made.training ?? null, exits: made.exits ?? null };
+    const source = request.models[comparedModelId(spec)];
     const report = buildReport({
       createdAt: new Date(),
       job: { id: request.job_id, ...spec },
+      title: kindOf(spec).title(spec),
+      origins: {
+        before: { id: comparedModelId(spec), name: source?.name ?? null, sha256: source?.sha256 ?? null },
+        after: { id: null, name: written[0]!.name, sha256: await files.sha256Of(written) },
+      },
+      request: requestOf(spec),
+      next: nextSteps({
+        spec,
+        metrics,
+        layerErrors: measured.layerErrors,
+        remedies: made.remedies ?? [],
+        facts: original.facts,
+      }),
       evaluation: { ...measured, metrics },
       models: { before: original.facts, after },
       notes: [...made.simplified, ...made.notes],
@@ -112,6 +129,12 @@ export async function judgeResult(
       accepted: measured.accepted,
     };
   });
+}
+
+/** The model that a result is held against: the teacher of a student, or what the job was given. */
+function comparedModelId(spec: JobSpec): string {
+  const teacher = spec.type === "distill" && "teacher_model_id" in spec.params ? spec.params.teacher_model_id : null;
+  return teacher ?? sourceModelId(spec);
 }
 
 /** There is no form that rounds where the original computes in float16: that would have to be rounded too. */

@@ -15,11 +15,12 @@ import { buildReport } from "../../../../report/report.ts";
 import type { EvaluatePlan, JobInputs, JobOutcome, JobRequest } from "../../../../tasks/protocol.ts";
 import { metricOf } from "../../evaluation.ts";
 import { dataWarnings, labelUse, withLabelUse } from "../../label-use.ts";
+import { requestOf } from "../../requests.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
 import { writeRoundedForm } from "../../run/job-result.ts";
 import type { JobRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext } from "../../run/job-steps.ts";
-import { type EvaluateSpec, labelTaskOf } from "../spec.ts";
+import { EVALUATE, type EvaluateSpec, labelTaskOf } from "../spec.ts";
 
 export const EVALUATE_RUN: JobRun<EvaluateSpec> = { plan: planEvaluateJob, run: runEvaluateJob };
 
@@ -107,6 +108,13 @@ async function runEvaluateJob(
     const report = buildReport({
       createdAt: new Date(),
       job: { id: request.job_id, ...spec },
+      title: EVALUATE.title(spec),
+      request: requestOf(spec),
+      next: [],
+      origins: {
+        before: { id: ids[0]!, name: models[0]!.name ?? null, sha256: models[0]!.sha256 ?? null },
+        after: null,
+      },
       evaluation: {
         ...{ metrics, accepted, inputShapes: contest.inputShapes, layerErrors: null, optimizedOperators: {} },
         latencySamplesMs: { before: before!, after: after ?? before! },

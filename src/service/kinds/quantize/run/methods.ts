@@ -19,6 +19,7 @@ import type { JobInputs, JobRequest } from "../../../../tasks/protocol.ts";
 import type { Compressed, JobEnvironment } from "../../run/job-environment.ts";
 import type { MadeModel } from "../../run/job-result.ts";
 import type { JobContext, JobSteps } from "../../run/job-steps.ts";
+import { excludeWorst, type Remedy } from "../../run/remedies.ts";
 import { isRounded, type QuantizeSpec } from "../spec.ts";
 import { TARGETS, type TargetName } from "../targets.ts";
 import { openSamples } from "./calibration-samples.ts";
@@ -56,8 +57,8 @@ export interface Method<P extends Params> {
   readonly startsFromFloat32: boolean;
   /** What it is meant for, and has to say something of: every layer with weights, or what it changes. */
   readonly speaksOf: "layers" | "changes";
-  /** What can be tried when a result differs too much from the original. */
-  readonly remedies: (params: P) => readonly string[];
+  /** What can be tried when a result differs too much from the original, the most promising first. */
+  readonly remedies: (params: P) => readonly Remedy[];
   readonly compress: (call: RunningCall<P>) => Promise<Compressed>;
   /** A model of the nodes and the size that `compress` would make; what needs all of the data is not right yet. */
   readonly plan: (call: MethodCall<P>) => Promise<Planned>;
@@ -73,7 +74,7 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
     steps: () => PASS_STEPS,
     startsFromFloat32: false,
     speaksOf: "changes",
-    remedies: () => ["leave the nodes that were fused as they are (exclude_nodes)"],
+    remedies: () => [{ text: "leave the nodes that were fused as they are (exclude_nodes)" }],
     compress: (call) => compressing(call, () => applySimplify(call)),
     plan: applySimplify,
   },
@@ -81,7 +82,7 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
     steps: () => ({ load: 0, observe: 0.02, write: 0.2, evaluate: 0.35, report: 0.98 }),
     startsFromFloat32: false,
     speaksOf: "layers",
-    remedies: () => ["leave the layers that lose most in float32 (exclude_nodes)"],
+    remedies: (params) => [excludeWorst("leave the layers that lose most in float32 (exclude_nodes)", params)],
     compress: async ({ request, original, exclude, environment, context, steps, evaluationData }) =>
       compressFloat16Job(request, original, exclude, await evaluationData(), environment, context, steps),
     plan: async (call) => applyPasses(call),
@@ -90,10 +91,16 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
     steps: () => PASS_STEPS,
     startsFromFloat32: true,
     speaksOf: "layers",
-    remedies: () => [
-      "leave the layers that lose most in float (exclude_nodes)",
-      "weight_only with 8 bits, whose activations stay in float",
-      "static with samples of your data",
+    remedies: (params) => [
+      excludeWorst("leave the layers that lose most in float (exclude_nodes)", params),
+      {
+        text: "weight_only with 8 bits, whose activations stay in float",
+        change: () => ({ method: "weight_only", bits: 8 }),
+      },
+      {
+        text: "static with samples of your data",
+        change: ({ dataset }) => ({ method: "static", dataset_id: dataset }),
+      },
     ],
     compress: (call) => compressing(call, () => applyPasses(call)),
     plan: async (call) => applyPasses(call),
@@ -103,15 +110,7 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
       isRounded(spec) ? { load: 0, round: 0.02, write: 0.5, evaluate: 0.55, report: 0.98 } : PASS_STEPS,
     startsFromFloat32: true,
     speaksOf: "layers",
-    remedies: ({ bits, rounding }) =>
-      bits === 8
-        ? ["a smaller block_size", EXCLUDE_WORST]
-        : [
-            rounding === "nearest" ? "algorithm gptq with samples of your data" : "more samples",
-            "8 bits",
-            "a smaller block_size",
-            EXCLUDE_WORST,
-          ],
+    remedies: weightOnlyRemedies,
     compress(call) {
       const { request, original, exclude, environment, context, steps } = call;
       const { spec } = request;
@@ -135,11 +134,17 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
     }),
     startsFromFloat32: true,
     speaksOf: "layers",
-    remedies: () => [
-      "min_sqnr_db or max_metric_drop, which leave in float what costs most",
-      "more samples, like those that the model will see",
-      EXCLUDE_WORST,
-      "dynamic or weight_only",
+    remedies: (params) => [
+      {
+        text: "min_sqnr_db or max_metric_drop, which leave in float what costs most",
+        change: () => ({ ...params, min_sqnr_db: params.max_metric_drop === null ? (params.min_sqnr_db ?? 25) : null }),
+      },
+      {
+        text: "more samples, like those that the model will see",
+        change: () => ({ ...params, samples: Math.min(100_000, 4 * params.samples) }),
+      },
+      excludeWorst(EXCLUDE_WORST, params),
+      { text: "dynamic or weight_only", change: () => ({ method: "weight_only", bits: 8 }) },
     ],
     compress: ({ request, original, exclude, environment, context, steps }) =>
       compressStaticJob(request, original, exclude, environment, context, steps),
@@ -154,11 +159,26 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
     steps: () => ({ load: 0, prepare: 0.01, train: 0.05, write: 0.88, evaluate: 0.89, report: 0.99 }),
     startsFromFloat32: true,
     speaksOf: "layers",
-    remedies: () => [
-      "more epochs, or more samples",
-      "a larger learning_rate, which weights of few bits need",
-      "more bits, for weights or activations",
-      EXCLUDE_WORST,
+    remedies: (params) => [
+      {
+        text: "more epochs, or more samples",
+        change: () => ({ ...params, epochs: Math.min(500, 3 * params.training.epochs) }),
+      },
+      {
+        text: "a larger learning_rate, which weights of few bits need",
+        change: () => ({
+          ...params,
+          training: { ...params.training, learning_rate: 3 * params.training.learning_rate! },
+        }),
+      },
+      {
+        text: "more bits, for weights or activations",
+        change: () =>
+          params.bits.weights === 8 && params.bits.activations === 8
+            ? undefined
+            : { ...params, bits: { weights: params.bits.weights === 2 ? 4 : 8, activations: 8 } },
+      },
+      excludeWorst(EXCLUDE_WORST, params),
     ],
     compress: ({ request, original, exclude, environment, context, steps }) =>
       trainQatJob(request, original, exclude, environment, context, steps),
@@ -177,6 +197,28 @@ export function methodOfJob({ params }: QuantizeSpec): Method<Params> {
 
 function compressing<P extends Params>(call: RunningCall<P>, apply: () => Compressed | Promise<Compressed>) {
   return call.steps.run("compress", `Applying ${call.request.spec.params.method}`, apply);
+}
+
+function weightOnlyRemedies(params: ParamsOf<"weight_only">): readonly Remedy[] {
+  const { bits, rounding, block_size } = params;
+  const smaller: Remedy = {
+    text: "a smaller block_size",
+    change: () => (block_size! > 16 ? { ...params, block_size: block_size! / 2 } : undefined),
+  };
+  const exclude = excludeWorst(EXCLUDE_WORST, params);
+  if (bits === 8) return [smaller, exclude];
+  const { block_size: _, ...rest } = params;
+  return [
+    rounding === "nearest"
+      ? {
+          text: "algorithm gptq with samples of your data",
+          change: ({ dataset }) => ({ ...params, algorithm: "gptq", rounding: "gptq", dataset_id: dataset }),
+        }
+      : { text: "more samples", change: () => ({ ...params, samples: Math.min(100_000, 4 * params.samples) }) },
+    { text: "8 bits", change: () => ({ ...rest, bits: 8 }) },
+    smaller,
+    exclude,
+  ];
 }
 
 // ---- methods that are passes -----------------------------------------------------------------------------------------

@@ -1,0 +1,153 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import type { JobMetrics, LayerError } from "../../../src/core/facts.ts";
+import { CreateJobRequest } from "../../../src/service/api/job-schemas.ts";
+import { canonicalJson } from "../../../src/service/identity.ts";
+import { type JobSpec, kindOf } from "../../../src/service/kinds/kinds.ts";
+import { type METHODS, methodOfJob } from "../../../src/service/kinds/quantize/run/methods.ts";
+import type { QuantizeSpec } from "../../../src/service/kinds/quantize/spec.ts";
+import { requestOf } from "../../../src/service/kinds/requests.ts";
+import { nextSteps } from "../../../src/service/kinds/run/next-steps.ts";
+import { metricsFixture, modelFactsFixture, outputFixture } from "../../support/metrics.ts";
+
+const titleOf = (spec: JobSpec) => kindOf(spec).title(spec);
+const specOf = (body: object) => CreateJobRequest.parse(body) as unknown as JobSpec;
+
+/** Jobs of every method, with more than the defaults in some of them. */
+const PARAMS: Readonly<Record<keyof typeof METHODS, object>> = {
+  simplify: { method: "simplify" },
+  float16: { method: "float16", keep_io: false },
+  dynamic: { method: "dynamic" },
+  weight_only: { method: "weight_only", bits: 4, exclude_nodes: ["a"] },
+  static: { method: "static", dataset_id: "dst_1", samples: 64 },
+  qat: { method: "qat", dataset_id: "dst_1", bits: { weights: 2, activations: null }, training: { batch_size: 32 } },
+};
+const quantize = (params: object, more: object = {}) =>
+  specOf({ type: "quantize", model_id: "mdl_1", params, ...more }) as QuantizeSpec;
+const distill = (more: object = {}) =>
+  specOf({
+    type: "distill",
+    params: {
+      mode: "offline",
+      teacher_model_id: "mdl_t",
+      dataset_id: "dst_1",
+      student: { derive: { width: 0.5 } },
+      ...more,
+    },
+  });
+
+const poor: Partial<JobMetrics> = {
+  fidelity: { samples: 32, data: "evaluation", outputs: [outputFixture({ sqnr_db: 8, top1_agreement: 0.7 })] },
+};
+const good: Partial<JobMetrics> = { fidelity: { samples: 32, data: "evaluation", outputs: [outputFixture()] } };
+const layerErrors: readonly LayerError[] = ["l1", "l2", "l3", "l4"].map((node, i) => ({
+  node,
+  op: "Conv",
+  sqnr_db: 40 - 9 * i,
+}));
+
+function stepsAfter(spec: JobSpec, metrics: Partial<JobMetrics>, operators: Record<string, number> = { Conv: 3 }) {
+  const remedies = spec.type === "quantize" ? methodOfJob(spec).remedies(spec.params) : [];
+  const facts = modelFactsFixture({ operators });
+  return nextSteps({ spec, metrics: metricsFixture(metrics), layerErrors, remedies, facts });
+}
+
+describe("next steps", () => {
+  for (const [method, params] of Object.entries(PARAMS)) {
+    test(`${method}: every step is a job that can be posted, and another one than this`, () => {
+      const spec = quantize(params, { evaluation: { dataset_id: "dst_e", latency: { runs: 7 } } });
+      for (const metrics of [poor, good, {}]) {
+        for (const { title, why, job } of stepsAfter(spec, metrics)) {
+          assert.ok(title.length > 5 && why.length > 5);
+          const parsed = CreateJobRequest.safeParse(job);
+          assert.ok(parsed.success, `${title}: ${parsed.error?.message}`);
+          assert.notEqual(canonicalJson(parsed.data), canonicalJson(CreateJobRequest.parse(requestOf(spec))), title);
+        }
+      }
+    });
+  }
+
+  test("a poor result of 4 bits is answered by GPTQ, 8 bits and the worst layers", () => {
+    const steps = stepsAfter(quantize(PARAMS.weight_only), poor);
+    const jobs = steps.map(({ job }) => job.params as Record<string, unknown>);
+    assert.equal(jobs[0]!.rounding ?? jobs[0]!.algorithm, "gptq");
+    assert.equal(jobs[1]!.bits, 8);
+    assert.deepEqual(jobs.find(({ exclude_nodes }) => (exclude_nodes as string[]).length > 1)!.exclude_nodes, [
+      "a",
+      "l4",
+      "l3",
+      "l2",
+    ]);
+  });
+
+  test("what was compared on random inputs is to be judged on data", () => {
+    const step = stepsAfter(quantize(PARAMS.float16), {}).find(({ title }) => /own data/.test(title));
+    assert.deepEqual(step?.job.evaluation, { dataset_id: "dst_YOUR_DATASET" });
+  });
+
+  test("a result that is not faster is answered by integer kernels that suit the model", () => {
+    const slow = { ...good, latency: { ...metricsFixture().latency, speedup: 0.9 } };
+    const methods = (operators: Record<string, number>) =>
+      stepsAfter(quantize(PARAMS.weight_only), slow, operators).map(
+        ({ job }) => (job.params as { method: string }).method,
+      );
+    assert.deepEqual(methods({ Conv: 3 }).slice(0, 1), ["static"]);
+    assert.ok(methods({ MatMul: 3 }).includes("dynamic"));
+  });
+
+  test("after a distillation: the baseline, more epochs, the student compressed; a weak student is trained first", () => {
+    const training = {
+      history: [{ epoch: 1, loss: 1, losses: {}, validation_metric: 0.5, learning_rate: 0.01, samples_per_second: 1 }],
+      best_epoch: 1,
+      metric: "top1",
+      metric_samples: 100,
+      teacher_metric: 0.9,
+      student_before_metric: 0.1,
+      student_metric: 0.89,
+      ...{ baseline_metric: null, baseline_history: null, samples_per_second: 1 },
+      ...{ networks: [], chosen: "student", ensemble_metric: null },
+    };
+    const steps = stepsAfter(distill(), { ...good, training });
+    assert.deepEqual(
+      steps.map(({ job }) => job.type),
+      ["distill", "distill", "pipeline"],
+    );
+    assert.equal((steps[0]!.job.params as { baseline: boolean }).baseline, true);
+    for (const { job } of steps) assert.ok(CreateJobRequest.safeParse(job).success, JSON.stringify(job));
+    const weak = stepsAfter(distill({ baseline: true }), { ...poor, training });
+    assert.deepEqual(
+      weak.map(({ title }) => title),
+      ["Train longer: 30 epochs"],
+    );
+  });
+});
+
+describe("requests", () => {
+  for (const [name, body] of Object.entries({
+    ...PARAMS,
+    defaults: { method: "weight_only" },
+    nested: { method: "qat", dataset_id: "dst_1", training: { epochs: 7 } },
+  })) {
+    test(`${name}: the short form asks for the same job`, () => {
+      const spec = quantize(body, { evaluation: { samples: 3 }, acceptance: { min_speedup: 2 } });
+      const short = requestOf(spec);
+      assert.equal(canonicalJson(CreateJobRequest.parse(short)), canonicalJson(CreateJobRequest.parse(spec)));
+      assert.ok(JSON.stringify(short).length < 0.7 * JSON.stringify(spec).length);
+    });
+  }
+
+  test("nothing but what differs from the defaults is left", () => {
+    assert.deepEqual(requestOf(quantize({ method: "weight_only", bits: 4, block_size: 32 })), {
+      type: "quantize",
+      model_id: "mdl_1",
+      params: { method: "weight_only" },
+    });
+  });
+});
+
+test("titles say the method with its bits in words", () => {
+  assert.equal(titleOf(quantize(PARAMS.weight_only)), "4-bit weights in blocks of 32");
+  assert.match(titleOf(quantize({ ...PARAMS.weight_only, algorithm: "gptq", dataset_id: "d" })), /rounded by GPTQ/);
+  assert.match(titleOf(quantize(PARAMS.qat)), /2-bit weights$/);
+  assert.match(titleOf(distill()), /student with 50 % of its width/);
+});
