@@ -34,7 +34,7 @@ const ROUNDINGS: Readonly<Record<string, Rounding>> = {
   "one stochastic draw": stochastic({ seed: 0, candidates: 1 }),
   "best of 16 draws": stochastic({ seed: 0, candidates: 16 }),
   AdaRound: adaround({ openModel, threads: 2 }),
-  GPTQ: gptq,
+  GPTQ: gptq(),
 };
 
 const subject = await SUBJECTS["ppocr-rec"]!(folder);

@@ -54,7 +54,7 @@ const METHODS: Readonly<Record<string, Compress>> = {
     const { data, samples } = await calibrationData(join(directory, "calibration.npz"));
     const options = weightOptions(4, 32);
     const simple = runPasses(model, simplifyPasses()).model;
-    const { weights } = await roundWeights(simple, options, gptq, () => data.batches(samples), {
+    const { weights } = await roundWeights(simple, options, gptq(), () => data.batches(samples), {
       openModel,
       threads: cpus().length,
     });

@@ -8,14 +8,7 @@ import { StagedRun } from "../calibration/staged-run.ts";
 import type { WeightScheme } from "../scheme.ts";
 import type { Layout, RoundedWeight } from "./blocks.ts";
 import { nearestRound } from "./nearest.ts";
-import {
-  dequantized,
-  type LayerStatistics,
-  outputError,
-  outputPower,
-  type Rounding,
-  type RowMatrix,
-} from "./rounding.ts";
+import { dequantized, type LayerStatistics, OutputJudge, type Rounding, type RowMatrix } from "./rounding.ts";
 import { driftStatistics, floatStatistics, type LayerSite } from "./statistics.ts";
 
 /** A layer whose weight is rounded. */
@@ -165,9 +158,10 @@ async function roundLayer(
     return result(`${name}_failed`, "Its inputs are zero or not finite: its weights are rounded to the nearest.");
   const count = Math.min(COMPARED_ROWS, weight.rows);
   const rows = Array.from({ length: count }, (_, i) => Math.floor((i * weight.rows) / count));
-  const power = outputPower(weight, statistics.heldOut, rows);
+  const judge = new OutputJudge(weight, statistics.heldOut, rows);
+  const power = judge.power();
   const [before, after] = [nearestRound(weight, scheme), rounded].map((candidate) => {
-    const error = outputError(weight, dequantized(weight, candidate, scheme), statistics.heldOut, rows);
+    const error = judge.error(dequantized(weight, candidate, scheme));
     return 10 * Math.log10(power / error);
   }) as [number, number];
   const samples =

@@ -12,6 +12,7 @@
 import type { AffineParams } from "../params.ts";
 import { blockSizeOf, type WeightScheme } from "../scheme.ts";
 import { blockCount, type Grid, type RoundedWeight } from "./blocks.ts";
+import { type Matrix, type Workspace, workspace } from "./products.ts";
 import type { RoundingName } from "./roundings.ts";
 
 /** A weight as [rows, depth] in row-major order: outputs by inputs. */
@@ -81,44 +82,82 @@ export function dequantized(
   return values;
 }
 
-/** Σ |Ŵ·x̂ − W·x|² over these rows. */
-export function outputError(
-  weight: RowMatrix,
-  restored: Float32Array,
-  moments: Moments,
-  rows: Iterable<number>,
-): number {
-  const { values, depth } = weight;
-  const e = new Float64Array(depth);
-  let sum = 0;
-  for (const row of rows) {
-    const w = values.subarray(row * depth, (row + 1) * depth);
-    for (let i = 0; i < depth; i++) e[i] = restored[row * depth + i]! - w[i]!;
-    sum += bilinear(e, moments.gram, e);
-    if (!moments.drift) continue;
-    sum += 2 * bilinear(e, moments.drift.cross, w) + bilinear(w, moments.drift.power, w);
+/** How far a layer's output is from the float model's, by some rows of its weight: all by the same statistics. */
+export class OutputJudge {
+  readonly #weight: RowMatrix;
+  readonly #moments: Moments;
+  readonly #rows: readonly number[];
+  readonly #space: Workspace<readonly [Matrix, Matrix, Matrix]>;
+
+  /** Throws `limit_exceeded` where `depth` is beyond what can be multiplied. */
+  constructor(weight: RowMatrix, moments: Moments, rows: readonly number[]) {
+    this.#weight = weight;
+    this.#moments = moments;
+    this.#rows = rows;
+    const { depth } = weight;
+    const most = Math.min(rows.length, MAX_FORMS);
+    this.#space = workspace([
+      [most, depth],
+      [FORM_PANEL, depth],
+      [most, depth],
+    ]);
   }
-  return sum;
+
+  /** Σ |Ŵ·x̂ − W·x|² for Ŵ = `restored` [rows, depth]. */
+  error(restored: Float32Array): number {
+    const { values, depth } = this.#weight;
+    const { gram, drift } = this.#moments;
+    const e = (at: number, into: Float64Array) => {
+      for (let i = 0; i < depth; i++) into[i] = restored[at + i]! - values[at + i]!;
+    };
+    const own = this.#forms(e, gram, e);
+    if (!drift) return own;
+    return own + 2 * this.#forms(e, drift.cross, this.#float) + this.#forms(this.#float, drift.power, this.#float);
+  }
+
+  /** Σ |W·x̂|²: what the error is held against. */
+  power(): number {
+    return this.#forms(this.#float, this.#moments.gram, this.#float);
+  }
+
+  readonly #float = (at: number, into: Float64Array) => into.set(this.#weight.values.subarray(at, at + into.length));
+
+  /** Σ a·M·bᵀ over the rows, where `a` and `b` write the row that begins at an element. */
+  #forms(a: RowWriter, matrix: Float32Array, b: RowWriter): number {
+    const { depth } = this.#weight;
+    const [left, panel, products] = this.#space.matrices;
+    const right = new Float64Array(depth);
+    let sum = 0;
+    for (let first = 0; first < this.#rows.length; first += MAX_FORMS) {
+      const rows = this.#rows.slice(first, first + MAX_FORMS);
+      for (const [i, row] of rows.entries()) {
+        a(row * depth, left.data.subarray(i * left.stride, i * left.stride + depth));
+      }
+      products.data.fill(0);
+      for (let start = 0; start < depth; start += FORM_PANEL) {
+        const deep = Math.min(FORM_PANEL, depth - start);
+        for (let k = 0; k < deep; k++) {
+          const at = (start + k) * depth;
+          panel.data.set(matrix.subarray(at, at + depth), k * panel.stride);
+        }
+        this.#space.subtractProduct(
+          { of: products, row: 0, column: 0, rows: rows.length, columns: depth },
+          { of: left, row: 0, column: start, rows: rows.length, columns: deep },
+          { of: panel, row: 0, column: 0, rows: deep, columns: depth },
+        );
+      }
+      for (const [i, row] of rows.entries()) {
+        b(row * depth, right);
+        for (let j = 0, at = i * products.stride; j < depth; j++, at++) sum -= products.data[at]! * right[j]!;
+      }
+    }
+    return sum;
+  }
 }
 
-/** Σ |W·x̂|² over these rows: what the error is held against. */
-export function outputPower({ values, depth }: RowMatrix, { gram }: Moments, rows: Iterable<number>): number {
-  let sum = 0;
-  for (const row of rows) {
-    const w = values.subarray(row * depth, (row + 1) * depth);
-    sum += bilinear(w, gram, w);
-  }
-  return sum;
-}
+/** Writes a row of a weight; `at` is its first element in the weight. */
+type RowWriter = (at: number, into: Float64Array) => void;
 
-/** a·M·bᵀ */
-function bilinear(a: Float64Array | Float32Array, matrix: Float32Array, b: Float64Array | Float32Array): number {
-  const depth = a.length;
-  let sum = 0;
-  for (let i = 0; i < depth; i++) {
-    let dot = 0;
-    for (let j = 0, at = i * depth; j < depth; j++, at++) dot += matrix[at]! * b[j]!;
-    sum += a[i]! * dot;
-  }
-  return sum;
-}
+/** Rows whose products are computed at a time, and rows of M. */
+const MAX_FORMS = 256;
+const FORM_PANEL = 128;

@@ -9,7 +9,7 @@ import { Random } from "../../random.ts";
 import { blockSizeOf, rangeOf, type WeightScheme } from "../scheme.ts";
 import { blockCount, type RoundedWeight } from "./blocks.ts";
 import { nearestRound } from "./nearest.ts";
-import { dequantized, outputError, paramsAt, type Rounding, type RowMatrix } from "./rounding.ts";
+import { dequantized, OutputJudge, paramsAt, type Rounding, type RowMatrix } from "./rounding.ts";
 
 export interface StochasticOptions {
   readonly seed: number;
@@ -25,13 +25,17 @@ export function stochastic({ seed, candidates, signal }: StochasticOptions): Rou
     sees: "float",
     async round(weight, scheme, statistics) {
       if (!statistics) return undefined;
-      const rows = Array.from({ length: weight.rows }, (_, row) => row);
+      const judge = new OutputJudge(
+        weight,
+        statistics.heldOut,
+        Array.from({ length: weight.rows }, (_, row) => row),
+      );
       let best: RoundedWeight | undefined;
       let least = Number.POSITIVE_INFINITY;
       for (let candidate = 0; candidate < candidates; candidate++) {
         checkCancelled(signal);
         const drawn = stochasticRound(weight, scheme, seed, candidate);
-        const error = outputError(weight, dequantized(weight, drawn, scheme), statistics.heldOut, rows);
+        const error = judge.error(dequantized(weight, drawn, scheme));
         if (error < least) [best, least] = [drawn, error];
       }
       return best;

@@ -1,14 +1,18 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { gptqRound, inverseFactor } from "../../../../src/core/quantize/rounding/gptq.ts";
+import { quantizeValue } from "../../../../src/core/quantize/params.ts";
+import type { RoundedWeight } from "../../../../src/core/quantize/rounding/blocks.ts";
+import { gptqRound } from "../../../../src/core/quantize/rounding/gptq.ts";
+import { inverseFactor } from "../../../../src/core/quantize/rounding/inverse-factor.ts";
 import { nearestRound } from "../../../../src/core/quantize/rounding/nearest.ts";
 import {
   dequantized,
   type LayerStatistics,
-  outputError,
+  OutputJudge,
+  paramsAt,
   type RowMatrix,
 } from "../../../../src/core/quantize/rounding/rounding.ts";
-import { dtypeOf, type WeightScheme } from "../../../../src/core/quantize/scheme.ts";
+import { blockSizeOf, dtypeOf, rangeOf, type WeightScheme } from "../../../../src/core/quantize/scheme.ts";
 import { Random } from "../../../../src/core/random.ts";
 
 /** `count` rows of `depth` inputs that correlate: each is mostly a mixture of a few causes. */
@@ -55,26 +59,70 @@ function seeing(gram: Float32Array): Pick<LayerStatistics, "fit"> {
   return { fit: { gram } };
 }
 
-describe("GPTQ", () => {
-  test("its factor is that of the damped inverse", () => {
-    const depth = 24;
-    const gram = gramOf(correlated(100, depth, 2, 3), depth);
-    const upper = inverseFactor(gram, depth)!;
-    let mean = 0;
-    for (let i = 0; i < depth; i++) mean += gram[i * depth + i]! / depth;
-    // Uᵀ·U·H = 1
+/** Algorithm 1 of the paper, without blocks: q of every column, with the scales and zero points of `rounded`. */
+function columnByColumn(
+  { values, rows, depth }: RowMatrix,
+  upper: Float64Array,
+  rounded: RoundedWeight,
+  scheme: WeightScheme,
+): Uint8Array {
+  const q = new Uint8Array(rows * depth);
+  const blocks = rounded.scales.length / rows;
+  for (let row = 0; row < rows; row++) {
+    const left = Float64Array.from(values.subarray(row * depth, (row + 1) * depth));
     for (let i = 0; i < depth; i++) {
-      for (let j = 0; j < depth; j++) {
-        let product = 0;
-        for (let k = 0; k < depth; k++) {
-          let inverse = 0;
-          for (let m = 0; m <= Math.min(i, k); m++) inverse += upper[m * depth + i]! * upper[m * depth + k]!;
-          product += inverse * (gram[k * depth + j]! + (k === j ? 0.01 * mean : 0));
-        }
-        assert.ok(Math.abs(product - (i === j ? 1 : 0)) < 1e-8, `${i}, ${j}: ${product}`);
-      }
+      const params = paramsAt(rounded, row * blocks + Math.floor(i / blockOf(scheme, depth)), scheme);
+      const value = quantizeValue(left[i]!, params, rangeOf(scheme));
+      q[row * depth + i] = value;
+      const loss = (left[i]! - (value - params.zeroPoint) * params.scale) / upper[i * depth + i]!;
+      for (let j = i; j < depth; j++) left[j] = left[j]! - loss * upper[i * depth + j]!;
     }
-  });
+  }
+  return q;
+}
+
+const blockOf = (scheme: WeightScheme, depth: number) => Math.min(blockSizeOf(scheme, depth), depth);
+
+describe("GPTQ", () => {
+  // Below, at and above whole tiles and blocks.
+  for (const depth of [1, 5, 24, 32, 33, 64, 101]) {
+    test(`its factor is that of the damped inverse: depth ${depth}`, () => {
+      const gram = gramOf(correlated(4 * depth + 8, depth, 2, 3), depth);
+      const upper = inverseFactor(gram, depth)!;
+      let mean = 0;
+      for (let i = 0; i < depth; i++) mean += gram[i * depth + i]! / depth;
+      // Uᵀ·U·H = 1
+      for (let i = 0; i < depth; i++) {
+        for (let j = 0; j < i; j++) assert.equal(upper[i * depth + j], 0);
+        const inverse = Array.from({ length: depth }, (_, k) => {
+          let sum = 0;
+          for (let m = 0; m <= Math.min(i, k); m++) sum += upper[m * depth + i]! * upper[m * depth + k]!;
+          return sum;
+        });
+        for (let j = 0; j < depth; j++) {
+          let product = 0;
+          for (let k = 0; k < depth; k++) {
+            product += inverse[k]! * (gram[k * depth + j]! + (k === j ? 0.01 * mean : 0));
+          }
+          assert.ok(Math.abs(product - (i === j ? 1 : 0)) < 1e-8, `${i}, ${j}: ${product}`);
+        }
+      }
+    });
+  }
+
+  for (const { rows, depth, scheme } of [
+    { rows: 9, depth: 200, scheme: W4 },
+    { rows: 1030, depth: 40, scheme: W4 },
+    { rows: 6, depth: 101, scheme: { bits: 8, signed: true, symmetric: true, granularity: "channel" } as const },
+    { rows: 5, depth: 160, scheme: { ...W4, granularity: { block: 128 } } },
+  ]) {
+    test(`it rounds one column after the other: ${rows} x ${depth}, ${JSON.stringify(scheme.granularity)}`, () => {
+      const weights = weightsOf(rows, depth);
+      const gram = gramOf(correlated(4 * depth, depth, 2, 5), depth);
+      const rounded = gptqRound(weights, seeing(gram), scheme)!;
+      assert.deepEqual(rounded.q, columnByColumn(weights, inverseFactor(gram, depth)!, rounded, scheme));
+    });
+  }
 
   for (const scheme of [W4, { ...W4, symmetric: true }, { ...W4, signed: true, symmetric: true }]) {
     test(`${dtypeOf(scheme)}, ${scheme.symmetric ? "symmetric" : "with zero points"}: at least 3.5 dB better than the nearest codes, on other samples`, () => {
@@ -84,7 +132,7 @@ describe("GPTQ", () => {
       const judge = gramOf(correlated(512, depth, 5), depth);
       const rows = Array.from({ length: weights.rows }, (_, i) => i);
       const error = (candidate: typeof rounded) =>
-        outputError(weights, dequantized(weights, candidate, scheme), { gram: judge }, rows);
+        new OutputJudge(weights, { gram: judge }, rows).error(dequantized(weights, candidate, scheme));
       const gainDb = 10 * Math.log10(error(nearestRound(weights, scheme)) / error(rounded));
       assert.ok(gainDb >= 3.5, `${gainDb.toFixed(2)} dB`);
     });

@@ -9,7 +9,7 @@ import { nearestRound } from "../../../../src/core/quantize/rounding/nearest.ts"
 import {
   dequantized,
   type Moments,
-  outputError,
+  OutputJudge,
   paramsAt,
   type RowMatrix,
 } from "../../../../src/core/quantize/rounding/rounding.ts";
@@ -86,10 +86,10 @@ describe("the error of a layer's output", () => {
     for (const scheme of [W4, W8]) {
       const restored = dequantized(w, nearestRound(w, scheme), scheme);
       const expected = sampleError(w.values, restored, data.x, data.given);
-      const actual = outputError(w, restored, moments, all);
+      const actual = new OutputJudge(w, moments, all).error(restored);
       assert.ok(Math.abs(actual / expected - 1) < 1e-4, `${actual}, not ${expected}`);
       const same = sampleError(w.values, restored, data.given, data.given);
-      const symmetric = outputError(w, restored, { gram: moments.gram }, all);
+      const symmetric = new OutputJudge(w, { gram: moments.gram }, all).error(restored);
       assert.ok(Math.abs(symmetric / same - 1) < 1e-4, `${symmetric}, not ${same}`);
     }
   });
@@ -172,9 +172,9 @@ describe("stochastic rounding", () => {
     const [w, fit, heldOut] = [weight(), await momentsOf(inputs(2)), await momentsOf(inputs(5))];
     const best = (await stochastic({ seed: 1, candidates: 9 }).round(w, W4, { fit, heldOut }))!;
     const errors = Array.from({ length: 9 }, (_, i) => {
-      return outputError(w, dequantized(w, stochasticRound(w, W4, 1, i), W4), heldOut, all);
+      return new OutputJudge(w, heldOut, all).error(dequantized(w, stochasticRound(w, W4, 1, i), W4));
     });
-    assert.equal(outputError(w, dequantized(w, best, W4), heldOut, all), Math.min(...errors));
+    assert.equal(new OutputJudge(w, heldOut, all).error(dequantized(w, best, W4)), Math.min(...errors));
     assert.ok(new Set(errors).size > 1);
   });
 });

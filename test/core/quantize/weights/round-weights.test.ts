@@ -157,7 +157,7 @@ describe("GPTQ of a model", () => {
     for (const format of ["matmulnbits", "qdq"] as const) {
       test(`${name} as ${format}: outputs for other samples are nearer to those of the float model`, async () => {
         const options = { ...DEFAULTS, format };
-        const { weights, notes } = await roundWeights(model, options, gptq, () => each(samples(model, 24, 1)), {
+        const { weights, notes } = await roundWeights(model, options, gptq(), () => each(samples(model, 24, 1)), {
           openModel,
         });
         assert.ok(weights.size >= 3 && notes.length >= weights.size);
@@ -182,7 +182,9 @@ describe("GPTQ of a model", () => {
       [3, /on the same samples, for want of others\.$/],
       [4, /on samples that it has not used\.$/],
     ] as const) {
-      const { notes } = await roundWeights(model, DEFAULTS, gptq, () => each(samples(model, count, 1)), { openModel });
+      const { notes } = await roundWeights(model, DEFAULTS, gptq(), () => each(samples(model, count, 1)), {
+        openModel,
+      });
       assert.ok(notes.length > 0);
       for (const { message } of notes) assert.match(message, judged);
     }
@@ -190,7 +192,7 @@ describe("GPTQ of a model", () => {
 
   test("the same samples give the same codes", async () => {
     const model = cnn();
-    const run = () => roundWeights(model, DEFAULTS, gptq, () => each(samples(model, 8, 1)), { openModel });
+    const run = () => roundWeights(model, DEFAULTS, gptq(), () => each(samples(model, 8, 1)), { openModel });
     assert.deepEqual((await run()).weights, (await run()).weights);
   });
 
@@ -198,7 +200,7 @@ describe("GPTQ of a model", () => {
     const signal = AbortSignal.abort();
     const model = cnn();
     await assert.rejects(
-      roundWeights(model, DEFAULTS, gptq, () => each(samples(model, 2, 1)), { openModel, signal }),
+      roundWeights(model, DEFAULTS, gptq(), () => each(samples(model, 2, 1)), { openModel, signal }),
       { code: "cancelled" },
     );
   });
