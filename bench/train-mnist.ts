@@ -12,9 +12,9 @@ import { modelToBytes } from "../src/core/onnx/save.ts";
 import { openSession } from "../src/core/runtime/session.ts";
 import { train } from "../src/core/train/loop.ts";
 import { crossEntropy } from "../src/core/train/losses.ts";
-import type { UpdateRounding } from "../src/core/train/update-roundings.ts";
 import { splitSamples } from "../src/core/train/samples.ts";
 import { createTrainable, exportTrained } from "../src/core/train/trainable.ts";
+import type { UpdateRounding } from "../src/core/train/update-roundings.ts";
 import { cnn, mlp } from "../test/support/networks.ts";
 import { mnist, mnistSettings, SHIFTED, TOP1 } from "./mnist.ts";
 
