@@ -5,6 +5,7 @@ import type { Queue } from "bullmq";
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest, LogController } from "fastify";
 import type { Logger } from "pino";
 import { uuidv7 } from "uuidv7";
+import type { Config } from "./config.ts";
 import { accessRefusal } from "./service/api/api-keys.ts";
 import { endEarly, limitJsonBodyTime } from "./service/api/connection.ts";
 import type { ApiContext } from "./service/api/context.ts";
@@ -19,13 +20,14 @@ import { registerQueuePage, registerReference } from "./service/api/pages.ts";
 import { answerBrokenRequest, registerProblems, sendProblem } from "./service/api/problem.ts";
 import { registerResumableUploads } from "./service/api/resumable-uploads.ts";
 import { registerSystem } from "./service/api/system.ts";
+import { webPageRefusal } from "./service/api/web-pages.ts";
 import { ServiceError } from "./service/errors.ts";
 import { VERSIONS } from "./service/versions.ts";
 
 export interface AppDeps {
   readonly context: ApiContext;
   readonly log: Logger;
-  readonly trustProxy: boolean;
+  readonly trustProxy: Config["trustProxy"];
   /** For the admin's page. */
   readonly queues: readonly Queue[];
 }
@@ -42,7 +44,7 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
     loggerInstance: log as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: MAX_JSON_BYTES,
-    trustProxy,
+    trustProxy: trustedBy(trustProxy),
     keepAliveTimeout: KEEP_ALIVE_MS,
     // Uploads take as long as they take; their pace is watched instead.
     requestTimeout: 0,
@@ -63,9 +65,17 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
   app.decorateRequest("caller", undefined);
   app.addHook("onRequest", async (request, reply) => {
     reply.header("x-request-id", request.id);
-    request.caller = context.keys.identify(request.headers.authorization);
+    const { config } = request.routeOptions;
+    const isPage = config?.page === true && (request.method === "GET" || request.method === "HEAD");
+    request.caller = context.keys.identify(request.headers.authorization, { basic: isPage });
     limitJsonBodyTime(request);
   });
+  if (context.keys.open) {
+    app.addHook("onRequest", async (request, reply) => {
+      const refusal = webPageRefusal(request, context.settings.allowedHosts);
+      if (refusal !== undefined) await sendProblem(refusal, request, reply);
+    });
+  }
   // Answers are data: a browser that shows one anyway may load nothing for it. Pages have a policy of their own.
   await app.register(helmet, {
     contentSecurityPolicy: { useDefaults: false, directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] } },
@@ -106,6 +116,12 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
   registerReference(app);
   registerQueuePage(app, queues);
   return app;
+}
+
+/** `X-Forwarded-*` of so many proxies in a row, of those with such addresses, or of none. */
+function trustedBy(proxies: AppDeps["trustProxy"]) {
+  if (typeof proxies === "number") return (_address: string, hop: number) => hop < proxies;
+  return proxies === false ? false : [...proxies];
 }
 
 function rateLimitOptions({ settings }: ApiContext) {

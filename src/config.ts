@@ -1,5 +1,6 @@
 import { availableParallelism, totalmem } from "node:os";
 import { resolve } from "node:path";
+import ipaddr from "ipaddr.js";
 import { z } from "zod";
 
 /**
@@ -45,8 +46,10 @@ export interface Config {
   readonly inspectTimeoutMs: number;
   /** Inspections that one API process runs at the same time. */
   readonly inspectConcurrency: number;
-  /** Whether `X-Forwarded-*` headers come from a proxy that can be trusted. */
-  readonly trustProxy: boolean;
+  /** Names (with or without port) that the service without keys is called by, besides those of the loopback interface. */
+  readonly allowedHosts: readonly string[];
+  /** Whose `X-Forwarded-*` headers are believed: nobody's, those of so many proxies in a row, or of proxies with these addresses. */
+  readonly trustProxy: false | number | readonly string[];
   /** Signs webhooks; null: jobs cannot have any. */
   readonly webhookSecret: string | null;
   /** Hosts that webhooks may be sent to although they are not public, also without TLS. */
@@ -89,6 +92,26 @@ const url = (...protocols: string[]) =>
 
 const isBetween = (min: number, max: number, value: number) => value >= min && value <= max;
 
+/** The items of a comma-separated list, in lower case. */
+function listOf(text: string): string[] {
+  const items = text.split(",").map((item) => item.trim().toLowerCase());
+  return items.filter((item) => item !== "");
+}
+
+/** Ranges of addresses that have a name. */
+const NAMED_RANGES = ["loopback", "linklocal", "uniquelocal"];
+const MAX_PROXIES = 16;
+
+/** What `TRUST_PROXY` says; undefined when it says nothing that makes sense: `true` would let every client choose its address. */
+function proxiesOf(text: string): Config["trustProxy"] | undefined {
+  if (text === "false") return false;
+  if (/^\d+$/.test(text)) return Number(text) >= 1 && Number(text) <= MAX_PROXIES ? Number(text) : undefined;
+  const ranges = listOf(text);
+  const isRange = (range: string) =>
+    NAMED_RANGES.includes(range) || ipaddr.isValid(range) || (range.includes("/") && ipaddr.isValidCIDR(range));
+  return ranges.length > 0 && ranges.every(isRange) ? ranges : undefined;
+}
+
 /** The variables, their defaults, and what is wrong with a bad value. */
 const Environment = z.object({
   HOST: z.string().default("127.0.0.1"),
@@ -115,20 +138,20 @@ const Environment = z.object({
   INSPECT_MEMORY_BYTES: integer(64 * KIB ** 2, Number.MAX_SAFE_INTEGER).optional(),
   INSPECT_TIMEOUT_MS: durationMs.default(2 * MINUTE_MS),
   INSPECT_CONCURRENCY: integer(1, 64).default(2),
+  ALLOWED_HOSTS: z.string().default("").transform(listOf),
   TRUST_PROXY: z
-    .enum(["true", "false"], "must be true or false")
+    .string()
     .default("false")
-    .transform((text) => text === "true"),
+    .refine((text) => proxiesOf(text) !== undefined, {
+      error: "must be false, how many proxies there are in a row, or a list of their addresses (10.0.0.0/8, loopback)",
+    })
+    .transform((text) => proxiesOf(text)!),
   WEBHOOK_SECRET: z
     .string()
     .regex(/^whsec_[A-Za-z0-9+/]+={0,2}$/, "must be whsec_ and base64")
     .refine((text) => isBetween(24, 64, Buffer.from(text.slice(6), "base64").length), "must hold 24 to 64 bytes")
     .optional(),
-  WEBHOOK_ALLOW_HOSTS: z
-    .string()
-    .default("")
-    .transform((text) => text.split(",").map((host) => host.trim().toLowerCase()))
-    .transform((hosts) => hosts.filter((host) => host !== "")),
+  WEBHOOK_ALLOW_HOSTS: z.string().default("").transform(listOf),
   LOG_LEVEL: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`).default("info"),
 });
 
@@ -175,6 +198,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     inspectMemoryBytes: values.INSPECT_MEMORY_BYTES ?? Math.floor(machineBytes * INSPECTIONS_SHARE),
     inspectTimeoutMs: values.INSPECT_TIMEOUT_MS,
     inspectConcurrency: values.INSPECT_CONCURRENCY,
+    allowedHosts: values.ALLOWED_HOSTS,
     trustProxy: values.TRUST_PROXY,
     webhookSecret: values.WEBHOOK_SECRET ?? null,
     webhookAllowHosts: values.WEBHOOK_ALLOW_HOSTS,

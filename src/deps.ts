@@ -65,6 +65,7 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
         uploadIdleTimeoutMs: config.uploadIdleTimeoutMs,
         uploadExpiryMs: config.uploadExpiryMs,
         rateLimitPerMinute: config.rateLimitPerMinute,
+        allowedHosts: config.allowedHosts,
         maxQueuedJobsPerKey: config.maxQueuedJobsPerKey,
         inspectConcurrency: config.inspectConcurrency,
         inspectTimeoutMs: config.inspectTimeoutMs,

@@ -40,6 +40,16 @@ test("jobs and inspections together take three quarters of the machine, however 
   assert.equal(loadConfig({ INSPECT_MEMORY_BYTES: "100000000" }).inspectMemoryBytes, 100_000_000);
 });
 
+test("a proxy is trusted by its place or its address, never whoever it is", () => {
+  const proxies = (text: string) => loadConfig({ TRUST_PROXY: text }).trustProxy;
+  assert.equal(proxies("false"), false);
+  assert.equal(proxies("2"), 2);
+  assert.deepEqual(proxies("10.0.0.0/8, loopback,::1"), ["10.0.0.0/8", "loopback", "::1"]);
+  for (const wrong of ["true", "0", "99", "10.0.0.0/99", "proxy.example", ","]) {
+    assert.equal(problemsOf({ TRUST_PROXY: wrong }).length, 1, wrong);
+  }
+});
+
 test("empty variables count as unset", () => {
   assert.equal(loadConfig({ PORT: "", REDIS_URL: "", API_KEYS_FILE: "" }).port, 8080);
 });

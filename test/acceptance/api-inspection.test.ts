@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { TaskError, type TaskRunner, type Tasks } from "../../src/tasks/protocol.ts";
 import { formOf } from "../support/calls.ts";
 import { createMemoryTasks, failingTask, MODEL_FACTS, modelBytes } from "../support/memory-workers.ts";
 import { startTestServer } from "../support/server.ts";
@@ -71,20 +70,16 @@ test("only so many inspections run at once; the others wait, and too many are to
 test("clients that ask and hang up shut nobody out: their inspections end with them, and uploads have a lane of their own", async (t) => {
   const ended = Promise.withResolvers<void>();
   let asked = 0;
-  const tasks = createMemoryTasks();
-  const slow: TaskRunner = {
-    ...tasks,
-    async run(kind, request, options) {
-      if (kind !== "inspect_model" || Object.keys((request as Tasks["inspect_model"]["request"]).dims).length === 0) {
-        return tasks.run(kind, request, options);
-      }
+  const tasks = createMemoryTasks({
+    async inspect_model({ dims }, signal) {
+      if (Object.keys(dims).length === 0) return MODEL_FACTS;
       asked++;
-      await once(options.signal!, "abort");
+      await once(signal!, "abort");
       if (asked === 20) ended.resolve();
-      throw new TaskError({ code: "cancelled", message: "The work was cancelled." });
+      return failingTask("cancelled")();
     },
-  };
-  const api = await startTestServer({ context: { tasks: slow } });
+  });
+  const api = await startTestServer({ context: { tasks } });
   t.after(() => api.close());
   const { id } = (await api.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) })).json;
   for (let i = 1; i <= 20; i++) {

@@ -229,7 +229,7 @@ test("a download may be cut at any moment, and leaves no file open", async () =>
   };
   for (let i = 0; i < 40; i++) {
     const connection = connectRaw(api.url);
-    connection.write(`GET /v1/models/${model.id}/content HTTP/1.1\r\nhost: test\r\n\r\n`);
+    connection.write(`GET /v1/models/${model.id}/content HTTP/1.1\r\nhost: localhost\r\n\r\n`);
     await once(connection.socket, "connect");
     await sleep(i / 4);
     connection.socket.destroy();

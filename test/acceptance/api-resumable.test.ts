@@ -58,7 +58,7 @@ test("a connection that breaks loses nothing that has arrived", async () => {
   const bytes = modelBytes(200_000);
   const path = await start(bytes.length);
   const connection = connectRaw(api.url);
-  const head = [`PATCH ${path} HTTP/1.1`, "host: test", "tus-resumable: 1.0.0", "upload-offset: 0"];
+  const head = [`PATCH ${path} HTTP/1.1`, "host: localhost", "tus-resumable: 1.0.0", "upload-offset: 0"];
   const type = ["content-type: application/offset+octet-stream", `content-length: ${bytes.length}`, "", ""];
   connection.write([...head, ...type].join("\r\n"));
   connection.write(bytes.subarray(0, 120_000));
@@ -79,7 +79,7 @@ test("a connection that breaks loses nothing that has arrived", async () => {
 
 test("a connection may be cut at any moment", async () => {
   const path = await start(500_000);
-  const head = [`PATCH ${path} HTTP/1.1`, "host: test", "tus-resumable: 1.0.0", "upload-offset: 0"];
+  const head = [`PATCH ${path} HTTP/1.1`, "host: localhost", "tus-resumable: 1.0.0", "upload-offset: 0"];
   const rest = ["content-type: application/offset+octet-stream", "content-length: 500000", "", ""];
   for (let i = 0; i < 60; i++) {
     const connection = connectRaw(api.url);
@@ -97,7 +97,7 @@ test("a connection may be cut at any moment", async () => {
 test("a piece that stands still is given up; the upload stays", async () => {
   const path = await start(200_000);
   const connection = connectRaw(api.url);
-  const head = [`PATCH ${path} HTTP/1.1`, "host: test", "tus-resumable: 1.0.0", "upload-offset: 0"];
+  const head = [`PATCH ${path} HTTP/1.1`, "host: localhost", "tus-resumable: 1.0.0", "upload-offset: 0"];
   connection.write(
     [...head, "content-type: application/offset+octet-stream", "content-length: 200000", "", ""].join("\r\n"),
   );

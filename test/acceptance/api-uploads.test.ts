@@ -26,7 +26,7 @@ afterEach(async () => {
 });
 
 const octets = { "content-type": "application/octet-stream" };
-const head = (...lines: string[]) => ["POST /v1/models HTTP/1.1", "host: test", ...lines, "", ""].join("\r\n");
+const head = (...lines: string[]) => ["POST /v1/models HTTP/1.1", "host: localhost", ...lines, "", ""].join("\r\n");
 const checked = async (answer: ReturnType<ReturnType<typeof connectRaw>["answer"]>) => {
   const received = await answer;
   api.validator.checkAnswer("POST", "/v1/models", received);

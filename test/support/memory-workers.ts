@@ -32,7 +32,9 @@ export function createMemoryQueue(): JobQueue & { readonly waiting: string[] } {
 /** A "model" is a file that starts with this text; more lines in it are ignored. */
 export const MEMORY_MODEL = "memory model\n";
 
-type Results = { [K in TaskKind]?: (request: Tasks[K]["request"]) => Promise<Tasks[K]["result"]> };
+type Results = {
+  [K in TaskKind]?: (request: Tasks[K]["request"], signal: AbortSignal | undefined) => Promise<Tasks[K]["result"]>;
+};
 
 /** Tasks that recognise `MEMORY_MODEL` files and any dataset; `overrides` replaces some of them. */
 export function createMemoryTasks(overrides: Results = {}): TaskRunner & { readonly ran: string[] } {
@@ -76,11 +78,11 @@ export function createMemoryTasks(overrides: Results = {}): TaskRunner & { reado
   };
   return {
     ran,
-    async run(kind, request) {
+    async run(kind, request, { signal }) {
       ran.push(kind);
       const task = results[kind];
       if (task === undefined) throw new Error(`${kind} is not part of this test`);
-      return task(request);
+      return task(request, signal);
     },
     close: async () => {},
   };

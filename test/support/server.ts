@@ -36,6 +36,7 @@ export interface TestServer extends Caller {
 export interface TestServerOptions {
   readonly settings?: Partial<ApiSettings>;
   readonly context?: Partial<ApiContext>;
+  readonly trustProxy?: Parameters<typeof buildApp>[0]["trustProxy"];
 }
 
 /** The API on a free port of the loopback interface, with a redis-server and a data directory of its own. */
@@ -67,6 +68,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
       uploadExpiryMs: 60_000,
       rateLimitPerMinute: 0,
       maxQueuedJobsPerKey: 100,
+      allowedHosts: [],
       inspectConcurrency: 2,
       inspectTimeoutMs: 60_000,
       inspectMemoryBytes: 2 ** 32,
@@ -89,7 +91,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     stopping: stopping.signal,
     ...options.context,
   };
-  const app = await buildApp({ context, log, trustProxy: false, queues: [] });
+  const app = await buildApp({ context, log, trustProxy: options.trustProxy ?? false, queues: [] });
   await app.listen({ host: "127.0.0.1", port: 0 });
   const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`;
   const caller = await createCaller(url);

@@ -12,8 +12,11 @@ export interface Caller {
 
 /** Knows which key is whose. */
 export interface ApiKeys {
-  /** The caller behind an `Authorization` header; undefined when it names none. */
-  identify(authorization: string | undefined): Caller | undefined;
+  /**
+   * The caller behind an `Authorization` header; undefined when it names none. `basic`: the key may come as a password, which browsers send
+   * by themselves once they know it, also for pages of others: so nowhere but where a page needs it.
+   */
+  identify(authorization: string | undefined, options?: { readonly basic: boolean }): Caller | undefined;
   /** Whether everybody may do everything, because there are no keys. */
   readonly open: boolean;
 }
@@ -57,18 +60,19 @@ export function parseApiKeys(text: string): ApiKeys {
   );
   return {
     open: false,
-    identify(authorization) {
-      const key = keyOf(authorization ?? "");
+    identify(authorization, { basic } = { basic: false }) {
+      const key = keyOf(authorization ?? "", basic);
       // Looking up by hash leaks no timing that helps to guess a key.
       return key === undefined ? undefined : callers.get(createHash("sha256").update(key).digest("hex"));
     },
   };
 }
 
-/** The key in `Bearer <key>`, or in `Basic` as the password (of any user): that is what browsers can send. */
-function keyOf(authorization: string): string | undefined {
+/** The key in `Bearer <key>`, or, where that is allowed, in `Basic` as the password (of any user): that is what browsers can send. */
+function keyOf(authorization: string, basic: boolean): string | undefined {
   const [, scheme, credentials = ""] = /^(Bearer|Basic) +(\S{1,1024})$/i.exec(authorization) ?? [];
   if (scheme?.toLowerCase() !== "basic") return scheme && credentials;
+  if (!basic) return undefined;
   return /^[^:]*:(.+)$/.exec(Buffer.from(credentials, "base64").toString())?.[1];
 }
 

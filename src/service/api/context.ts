@@ -33,6 +33,8 @@ export interface ApiSettings {
   readonly uploadExpiryMs: number;
   readonly rateLimitPerMinute: number;
   readonly maxQueuedJobsPerKey: number;
+  /** Names that the service without keys is called by, besides those of the loopback interface. */
+  readonly allowedHosts: readonly string[];
   readonly inspectConcurrency: number;
   readonly inspectTimeoutMs: number;
   /** Of all inspections that run at the same time together. */

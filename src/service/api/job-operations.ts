@@ -211,6 +211,7 @@ export const getJobReport = defineOperation({
   tag: "Jobs",
   summary: "Read a job's report",
   access: "read",
+  page: true,
   params: JobParams,
   headers: DownloadHeaders,
   responses: FILE_RESPONSES("text/html"),

@@ -15,6 +15,8 @@ export interface Operation<Params = unknown, Query = unknown, Headers = unknown,
   readonly summary: string;
   readonly description?: string;
   readonly access: Access;
+  /** What people look at in a browser, which can send a key as `Basic` only. */
+  readonly page?: boolean;
   readonly params?: z.ZodType<Params> & ObjectSchema;
   readonly query?: z.ZodType<Query> & ObjectSchema;
   /** Request headers that the operation reads; lower-case names. */
@@ -57,6 +59,8 @@ declare module "fastify" {
   interface FastifyContextConfig {
     /** Who may call this route; a route that does not say is for admins. */
     access?: Access;
+    /** A page for a browser: its key may come as `Basic`. */
+    page?: boolean;
     /** The route pattern for metrics and logs, as in the document. */
     pattern?: string;
     /** The body is a stream of any length: its pace is watched, not its duration. */
@@ -85,6 +89,7 @@ export function route<Params, Query, Headers, Body>(
     url: operation.path.replaceAll(/\{(\w+)\}/g, ":$1"),
     config: {
       access: operation.access,
+      page: operation.page ?? false,
       pattern: operation.path,
       streamsBody: operation.streams !== undefined,
     },

@@ -61,7 +61,7 @@ function registerPages(
   }
   app.addHook("onClose", async () => void (await (await opening?.catch(() => undefined))?.close()));
   for (const url of [prefix, `${prefix}/*`]) {
-    app.get(url, { config: { access, pattern: `${prefix}/*` } }, async (request, reply) => {
+    app.get(url, { config: { access, pattern: `${prefix}/*`, page: true } }, async (request, reply) => {
       opening ??= open();
       const pages = await opening.catch((error) => {
         opening = undefined;

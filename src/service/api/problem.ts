@@ -70,7 +70,7 @@ export function sendProblem(error: Error, request: FastifyRequest, reply: Fastif
   else if (status === 503) request.log.warn({ err: error }, "dependency unavailable");
   // A browser asks its user for a password only where there is a page to see.
   if (status === 401) {
-    const isPage = request.routeOptions.config?.access === "admin";
+    const isPage = request.routeOptions.config?.page === true;
     reply.header("www-authenticate", isPage ? 'Basic realm="modelpress"' : "Bearer");
   }
   if (retryAfterSeconds !== undefined) reply.header("retry-after", retryAfterSeconds);
