@@ -25,6 +25,9 @@ export interface Config {
   readonly uploadIdleTimeoutMs: number;
   /** Resumable uploads that were not used for this long are thrown away. */
   readonly uploadExpiryMs: number;
+  /** Resumable uploads of one key that are not used up, and their declared bytes. */
+  readonly maxOpenUploadsPerKey: number;
+  readonly maxOpenUploadBytesPerKey: number;
   readonly maxQueuedJobsPerKey: number;
   /** Requests of one key (or address) to one API process; 0: no limit. */
   readonly rateLimitPerMinute: number;
@@ -126,6 +129,8 @@ const Environment = z.object({
   MAX_UPLOAD_BYTES: integer(KIB, Number.MAX_SAFE_INTEGER).default(8 * KIB ** 3),
   UPLOAD_IDLE_TIMEOUT_MS: durationMs.default(30_000),
   UPLOAD_EXPIRY_MS: durationMs.default(24 * 60 * MINUTE_MS),
+  MAX_OPEN_UPLOADS_PER_KEY: integer(1, 1_000_000).default(64),
+  MAX_OPEN_UPLOAD_BYTES_PER_KEY: integer(KIB, Number.MAX_SAFE_INTEGER).optional(),
   MAX_QUEUED_JOBS_PER_KEY: integer(1, 1_000_000).default(100),
   RATE_LIMIT_PER_MINUTE: integer(0, 1_000_000_000).default(6000),
   WORKER_CONCURRENCY: integer(1, 256).default(1),
@@ -187,6 +192,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     maxUploadBytes: values.MAX_UPLOAD_BYTES,
     uploadIdleTimeoutMs: values.UPLOAD_IDLE_TIMEOUT_MS,
     uploadExpiryMs: values.UPLOAD_EXPIRY_MS,
+    maxOpenUploadsPerKey: values.MAX_OPEN_UPLOADS_PER_KEY,
+    maxOpenUploadBytesPerKey: values.MAX_OPEN_UPLOAD_BYTES_PER_KEY ?? 4 * values.MAX_UPLOAD_BYTES,
     maxQueuedJobsPerKey: values.MAX_QUEUED_JOBS_PER_KEY,
     rateLimitPerMinute: values.RATE_LIMIT_PER_MINUTE,
     workerConcurrency: values.WORKER_CONCURRENCY,

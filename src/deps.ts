@@ -10,9 +10,11 @@ import { readTextFile, removeStale } from "./service/blobs/fs.ts";
 import { createLongTexts } from "./service/blobs/long-texts.ts";
 import { openBlobStore } from "./service/blobs/open-blob-store.ts";
 import { createCatalog } from "./service/catalog.ts";
+import { createIdempotency } from "./service/idempotency.ts";
 import { createJobQueue } from "./service/jobs/queue.ts";
 import { createRedisJobStore } from "./service/jobs/redis-job-store.ts";
 import { closeRedis, fromRedis, openRedis } from "./service/redis.ts";
+import { createUploadRegistry } from "./service/upload-registry.ts";
 import { createSupervisor } from "./tasks/supervisor.ts";
 
 export interface Deps {
@@ -65,6 +67,8 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
         uploadIdleTimeoutMs: config.uploadIdleTimeoutMs,
         uploadExpiryMs: config.uploadExpiryMs,
         rateLimitPerMinute: config.rateLimitPerMinute,
+        maxOpenUploadsPerKey: config.maxOpenUploadsPerKey,
+        maxOpenUploadBytesPerKey: config.maxOpenUploadBytesPerKey,
         allowedHosts: config.allowedHosts,
         maxQueuedJobsPerKey: config.maxQueuedJobsPerKey,
         inspectConcurrency: config.inspectConcurrency,
@@ -83,6 +87,8 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
       jobs,
       queue,
       quota: createJobQuota(redis, jobs),
+      uploads: createUploadRegistry(redis, config),
+      idempotency: createIdempotency(redis),
       tasks,
       pingRedis: async () => void (await fromRedis(redis.ping())),
       stopping: stopping.signal,

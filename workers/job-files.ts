@@ -161,7 +161,7 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
     },
 
     async withdraw(jobId, models) {
-      for (const { created, modelId } of models) if (created) await catalog.models.remove(modelId);
+      for (const { created, modelId } of models) if (created) await catalog.models.withdraw(modelId);
       await claims.release(jobId);
     },
   };

@@ -57,12 +57,14 @@ export interface Collection<R extends CatalogRecord, Summary> {
    */
   add(record: R): Promise<{ readonly record: R; readonly created: boolean }>;
   get(id: string): Promise<R | undefined>;
-  /** The record of the same thing. */
+  /** The record of the same thing, for somebody who has sent it again: it is theirs as well now (`withdraw`). */
   find(identity: string): Promise<R | undefined>;
   /** Newest first, fewer than `limit` where those would be too many bytes. Throws `invalid_request` for a cursor it did not make. */
   list(page: { readonly limit: number; readonly cursor?: string }): Promise<Page<Summary>>;
   /** Forgets the record, releases its blobs; false when it was not there. */
   remove(id: string): Promise<boolean>;
+  /** The same for who has added it and takes it back: unless somebody else was given it meanwhile (`find`, `add`). */
+  withdraw(id: string): Promise<boolean>;
 }
 
 export interface Catalog {
@@ -76,19 +78,30 @@ export const newId = (prefix: "mdl" | "dst" | "job"): string => `${prefix}_${uui
 export const MAX_RECORD_BYTES = 4 * 1024 * 1024;
 
 /**
- * KEYS: record, ids, identities, summary. ARGV: id, record, identity, summary. Answers the id of the same thing, or
- * nothing when it was added.
+ * KEYS: record, ids, identities, summary, given. ARGV: id, record, identity, summary. Answers the id of the same thing,
+ * which is given once more then, or nothing when it was added.
  */
 const ADD = `
   local same = redis.call('HGET', KEYS[3], ARGV[3])
-  if same then return same end
+  if same then
+    redis.call('SADD', KEYS[5], same)
+    return same
+  end
   redis.call('SET', KEYS[1], ARGV[2])
   redis.call('SET', KEYS[4], ARGV[4])
   redis.call('ZADD', KEYS[2], 0, ARGV[1])
   redis.call('HSET', KEYS[3], ARGV[3], ARGV[1])`;
 
-/** KEYS: record, ids, identities, summary. ARGV: id, identity. */
+/** KEYS: identities, given. ARGV: identity. Answers the id, which is given once more. */
+const FIND = `
+  local same = redis.call('HGET', KEYS[1], ARGV[1])
+  if same then redis.call('SADD', KEYS[2], same) end
+  return same`;
+
+/** KEYS: record, ids, identities, summary, given. ARGV: id, identity, "1" to leave it when it was given to others. */
 const REMOVE = `
+  if ARGV[3] == '1' and redis.call('SISMEMBER', KEYS[5], ARGV[1]) == 1 then return 0 end
+  redis.call('SREM', KEYS[5], ARGV[1])
   redis.call('ZREM', KEYS[2], ARGV[1])
   if redis.call('HGET', KEYS[3], ARGV[2]) == ARGV[1] then redis.call('HDEL', KEYS[3], ARGV[2]) end
   redis.call('DEL', KEYS[4])
@@ -124,9 +137,22 @@ function createCollection<R extends CatalogRecord, Summary>(
   const ids = `${KEY_PREFIX}:${name}:ids`;
   const identities = `${KEY_PREFIX}:${name}:identities`;
 
+  /** Ids that were given to somebody who has sent the same thing. */
+  const given = `${KEY_PREFIX}:${name}:given`;
+  const keysOf = (id: string) => [recordOf(id), ids, identities, summaryKeyOf(id), given];
+
   async function get(id: string): Promise<R | undefined> {
     const kept = await fromRedis(redis.get(recordOf(id)));
     return kept === null ? undefined : (JSON.parse(await texts.read(kept)) as R);
+  }
+
+  async function remove(id: string, leaveGiven: boolean): Promise<boolean> {
+    const record = await get(id);
+    if (record === undefined) return false;
+    const removed = await fromRedis(redis.eval(REMOVE, 5, ...keysOf(id), id, record.identity, leaveGiven ? 1 : 0));
+    if (removed !== 1) return false;
+    await claims.release(id);
+    return true;
   }
 
   /** The texts of the summaries; undefined for records that are gone. */
@@ -150,9 +176,9 @@ function createCollection<R extends CatalogRecord, Summary>(
       const text = JSON.stringify(record);
       if (Buffer.byteLength(text) > MAX_RECORD_BYTES) throw tooMuchToKnow(Buffer.byteLength(text));
       const kept = await texts.keep(id, text);
-      const keys = [recordOf(id), ids, identities, summaryKeyOf(id)];
+      const keys = keysOf(id);
       for (;;) {
-        const add = redis.eval(ADD, 4, ...keys, id, kept, identity, JSON.stringify(summaryOf(record)));
+        const add = redis.eval(ADD, 5, ...keys, id, kept, identity, JSON.stringify(summaryOf(record)));
         const same = (await fromRedis(add)) as string | null;
         if (same === null) {
           await claims.settle(id);
@@ -166,7 +192,7 @@ function createCollection<R extends CatalogRecord, Summary>(
       }
     },
     async find(identity) {
-      const id = await fromRedis(redis.hget(identities, identity));
+      const id = (await fromRedis(redis.eval(FIND, 2, identities, given, identity))) as string | null;
       return id === null ? undefined : get(id);
     },
     async list({ limit, cursor }) {
@@ -182,15 +208,8 @@ function createCollection<R extends CatalogRecord, Summary>(
         next_cursor: found.length > count ? cursorOfId(found[count - 1]!) : null,
       };
     },
-    async remove(id) {
-      const record = await get(id);
-      if (record === undefined) return false;
-      const removed = await fromRedis(
-        redis.eval(REMOVE, 4, ...[recordOf(id), ids, identities, summaryKeyOf(id)], id, record.identity),
-      );
-      await claims.release(id);
-      return removed === 1;
-    },
+    remove: (id) => remove(id, false),
+    withdraw: (id) => remove(id, true),
   };
 }
 

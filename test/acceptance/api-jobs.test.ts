@@ -307,3 +307,21 @@ test("webhooks need a secret, and a place outside to go to", async (t) => {
     assert.equal(refused.json.errors[0].pointer, "/webhook/url");
   }
 });
+
+test("a retry takes an Idempotency-Key: sent twice it makes one job", async () => {
+  const { id } = (await post(bodyOf())).json;
+  await api.call("POST", `/v1/jobs/${id}/cancel`);
+  const retry = (of: string, key: string) =>
+    api.call("POST", `/v1/jobs/${of}/retry`, { headers: { "idempotency-key": key } });
+  const answers = await Promise.all([retry(id, "again"), retry(id, "again"), retry(id, "again")]);
+  assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([202]));
+  const made = new Set(answers.map(({ json }) => json.id as string));
+  assert.equal(made.size, 1);
+  const [again] = [...made] as [string];
+  const other = (await retry(id, "other")).json.id;
+  assert.notEqual(other, again);
+  await api.call("POST", `/v1/jobs/${other}/cancel`);
+  const refused = await retry(other, "again");
+  assert.deepEqual([refused.status, refused.json.code], [422, "idempotency_conflict"]);
+  for (const job of [again, other, id]) await drop(job);
+});

@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { modelBytes } from "../support/memory-workers.ts";
 import { connectRaw } from "../support/raw-http.ts";
-import { startTestServer, type TestServer } from "../support/server.ts";
+import { apiKeys, startSecondApi, startTestServer, type TestServer } from "../support/server.ts";
 
 let api: TestServer;
 before(async () => {
@@ -49,7 +49,12 @@ test("a file in pieces becomes a model, and is used up by it", async () => {
   assert.equal(created.json.name, "in pieces");
   assert.ok((await api.call("GET", `/v1/models/${created.json.id}/content`)).body.equals(bytes));
   assert.equal((await api.call("HEAD", path, { headers: TUS })).status, 404);
-  assert.equal((await useAs("/v1/models", body)).json.errors[0].pointer, "/uploads/0/upload_id");
+  // A client that did not hear the answer asks again, and is told what became of its upload.
+  const again = await useAs("/v1/models", body);
+  assert.deepEqual([again.status, again.json.id], [200, created.json.id]);
+  const other = await useAs("/v1/models", { ...body, name: "other" });
+  assert.equal(other.status, 422);
+  assert.match(other.json.detail, new RegExp(`was used for ${created.json.id} by another request`));
   await api.call("DELETE", `/v1/models/${created.json.id}`);
   assert.deepEqual(await api.files(), []);
 });
@@ -167,5 +172,105 @@ test("references that lead nowhere, or out", async () => {
   assert.equal(outside.status, 422);
   assert.equal((await useAs("/v1/models", { uploads: [] })).status, 422);
   await api.call("DELETE", path, { headers: TUS });
+  assert.deepEqual(await api.files(), []);
+});
+
+test("one upload that is named by three requests at once is one model, which all of them get", async () => {
+  const bytes = modelBytes(50_000);
+  const path = await start(bytes.length);
+  await send(path, 0, bytes);
+  const body = { uploads: [{ upload_id: idOf(path), filename: "m.onnx" }] };
+  const answers = await Promise.all([1, 2, 3].map(() => useAs("/v1/models", body)));
+  assert.deepEqual(answers.map(({ status }) => status).toSorted(), [200, 200, 201]);
+  assert.equal(new Set(answers.map(({ json }) => json.id)).size, 1);
+  await api.call("DELETE", `/v1/models/${answers[0]!.json.id}`);
+  assert.deepEqual(await api.files(), []);
+});
+
+test("of two processes one writes a piece; the other one's makes it let go, and neither's bytes get between", async (t) => {
+  const { url: otherUrl, close } = await startSecondApi(api);
+  t.after(close);
+  const path = await start(200_000);
+  const connection = connectRaw(api.url);
+  const head = [`PATCH ${path} HTTP/1.1`, "host: localhost", "tus-resumable: 1.0.0", "upload-offset: 0"];
+  const rest = ["content-type: application/offset+octet-stream", "content-length: 200000", "", ""];
+  connection.write([...head, ...rest].join("\r\n"));
+  connection.write(Buffer.alloc(60_000, "a"));
+  while ((await offsetOf(path)) === 0) await sleep(10);
+  const late = await fetch(otherUrl + path, {
+    method: "PATCH",
+    headers: { ...CHUNK, "upload-offset": "0" },
+    body: Buffer.alloc(200_000, "b"),
+  });
+  assert.equal(late.status, 409);
+  connection.socket.destroy();
+  const offset = await offsetOf(path);
+  assert.ok(offset > 0 && offset <= 60_000, `${offset}`);
+  const resumed = await fetch(otherUrl + path, {
+    method: "PATCH",
+    headers: { ...CHUNK, "upload-offset": String(offset) },
+    body: Buffer.alloc(200_000 - offset, "b"),
+  });
+  assert.equal(resumed.status, 204);
+  const created = await useAs("/v1/datasets", { uploads: [{ upload_id: idOf(path), filename: "d.npz" }] });
+  const { body } = await api.call("GET", `/v1/datasets/${created.json.id}/content`);
+  assert.ok(body.equals(Buffer.concat([Buffer.alloc(offset, "a"), Buffer.alloc(200_000 - offset, "b")])));
+  await api.call("DELETE", `/v1/datasets/${created.json.id}`);
+});
+
+test("an upload belongs to its key, and a key has so many and no more, empty ones too", async (t) => {
+  const keys = apiKeys(["a", "b"].map((name) => ({ name, key: `key-${name}` })));
+  const settings = { maxOpenUploadsPerKey: 3, maxOpenUploadBytesPerKey: 1000, uploadExpiryMs: 60_000 };
+  const keyed = await startTestServer({ settings, context: { keys } });
+  t.after(() => keyed.close());
+  const as = (name: string) => ({ ...TUS, authorization: `Bearer key-${name}` });
+  const open = (name: string, length: number) =>
+    keyed.call("POST", "/v1/uploads", { headers: { ...as(name), "upload-length": String(length) } });
+  const path = (await open("a", 600)).headers.get("location")!;
+  assert.equal((await keyed.call("HEAD", path, { headers: as("b") })).status, 404);
+  assert.equal((await keyed.call("DELETE", path, { headers: as("b") })).status, 404);
+  const stolen = await keyed.call("POST", "/v1/models", {
+    body: JSON.stringify({ uploads: [{ upload_id: idOf(path), filename: "m.onnx" }] }),
+    headers: { ...as("b"), "content-type": "application/json" },
+  });
+  assert.match(stolen.json.detail, /There is no upload/);
+  const tooMany = await open("a", 500);
+  assert.deepEqual([tooMany.status, tooMany.json.code], [429, "quota_exceeded"]);
+  assert.match(tooMany.json.detail, /too many bytes in uploads that are open.*1000/);
+  assert.equal((await open("a", 0)).status, 201);
+  assert.equal((await open("a", 0)).status, 201);
+  assert.match((await open("a", 0)).json.detail, /3 uploads open already/);
+  assert.equal((await open("b", 500)).status, 201);
+  assert.equal((await keyed.call("DELETE", path, { headers: as("a") })).status, 204);
+  assert.equal((await open("a", 900)).status, 201);
+});
+
+test("uploads take Idempotency-Key: the same request again gets what the first has made", async () => {
+  const headers = { ...TUS, "upload-length": "100", "idempotency-key": "start" };
+  const first = await api.call("POST", "/v1/uploads", { headers });
+  const again = await api.call("POST", "/v1/uploads", { headers });
+  assert.equal(again.status, 201);
+  assert.equal(again.headers.get("location"), first.headers.get("location"));
+  const other = await api.call("POST", "/v1/uploads", { headers: { ...headers, "upload-length": "101" } });
+  assert.deepEqual([other.status, other.json.code], [422, "idempotency_conflict"]);
+  await api.call("DELETE", first.headers.get("location")!, { headers: TUS });
+  const anew = await api.call("POST", "/v1/uploads", { headers });
+  assert.notEqual(anew.headers.get("location"), first.headers.get("location"));
+  await api.call("DELETE", anew.headers.get("location")!, { headers: TUS });
+
+  const bytes = modelBytes(200);
+  const raw = { "content-type": "application/octet-stream", "idempotency-key": "model" };
+  const made = await api.call("POST", "/v1/models?name=x", { body: bytes, headers: raw });
+  assert.equal(made.status, 201);
+  const repeated = await api.call("POST", "/v1/models?name=x", { body: bytes, headers: raw });
+  assert.deepEqual([repeated.status, repeated.json.id], [200, made.json.id]);
+  const different = await api.call("POST", "/v1/models?name=x", { body: modelBytes(200), headers: raw });
+  assert.deepEqual([different.status, different.json.code], [422, "idempotency_conflict"]);
+  // A request that came to nothing leaves its key.
+  const broken = { ...raw, "idempotency-key": "broken" };
+  assert.equal((await api.call("POST", "/v1/models", { body: Buffer.from("x"), headers: broken })).status, 422);
+  const mended = await api.call("POST", "/v1/models", { body: modelBytes(201), headers: broken });
+  assert.equal(mended.status, 201);
+  for (const { json } of [made, mended]) await api.call("DELETE", `/v1/models/${json.id}`);
   assert.deepEqual(await api.files(), []);
 });

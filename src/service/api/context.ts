@@ -2,7 +2,9 @@ import type { TaskRunner } from "../../tasks/protocol.ts";
 import type { BlobStore } from "../blobs/blob-store.ts";
 import type { BlobClaims } from "../blobs/claims.ts";
 import type { Catalog } from "../catalog.ts";
+import type { Idempotency } from "../idempotency.ts";
 import type { JobQueue, JobStore } from "../jobs/job-store.ts";
+import type { UploadRegistry } from "../upload-registry.ts";
 import type { ApiKeys, Caller } from "./api-keys.ts";
 import type { JobQuota } from "./job-quota.ts";
 
@@ -16,6 +18,8 @@ export interface ApiContext {
   readonly jobs: JobStore;
   readonly queue: JobQueue;
   readonly quota: JobQuota;
+  readonly uploads: UploadRegistry;
+  readonly idempotency: Idempotency;
   readonly tasks: TaskRunner;
   /** Rejects, with the reason, while Redis does not answer. */
   readonly pingRedis: () => Promise<void>;
@@ -31,6 +35,9 @@ export interface ApiSettings {
   readonly maxUploadBytes: number;
   readonly uploadIdleTimeoutMs: number;
   readonly uploadExpiryMs: number;
+  /** Resumable uploads of one key that are not used up, and their declared bytes. */
+  readonly maxOpenUploadsPerKey: number;
+  readonly maxOpenUploadBytesPerKey: number;
   readonly rateLimitPerMinute: number;
   readonly maxQueuedJobsPerKey: number;
   /** Names that the service without keys is called by, besides those of the loopback interface. */

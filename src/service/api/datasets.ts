@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { FastifyInstance, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { ROW_FORMATS, ROW_KINDS } from "../../core/contract.ts";
 import { INLINE_BYTES } from "../blobs/long-texts.ts";
@@ -18,10 +18,12 @@ import {
   PageQuery,
   PartQuery,
 } from "../schemas.ts";
-import { askerOf } from "./connection.ts";
+import { askerOf, UNTIL_IT_ENDS } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
 import * as examples from "./examples.ts";
+import { IdempotencyHeaders, madeOnce, repeatableOf } from "./idempotent.ts";
+import type { Asker } from "./inspection-lane.ts";
 import type { Inspector } from "./inspector.ts";
 import { defineOperation, isJson, route } from "./operation.ts";
 import type { FinishedUploads } from "./resumable-uploads.ts";
@@ -51,6 +53,7 @@ const createDataset = defineOperation({
     "Arrays of objects are refused. " +
     "The same file with the same spec answers 200 with the dataset that is there already.",
   access: "write",
+  headers: IdempotencyHeaders,
   query: z.strictObject({
     name: Name.optional().meta({ description: "File name of a raw body; its suffix tells the format." }),
     spec: z
@@ -96,6 +99,8 @@ const createDataset = defineOperation({
     "out_of_memory",
     "worker_crashed",
     "validation_failed",
+    "idempotency_conflict",
+    "conflict",
   ],
   examples: { "application/json": examples.createDatasetRequests },
 });
@@ -210,16 +215,25 @@ export function registerDatasets(
   route(app, createDataset, async ({ query, body }, request, reply) => {
     const isRaw = !isJson(request) && !request.isMultipart();
     if (query.spec !== undefined && !isRaw) throw invalidField("#/query/spec", "misplaced", "goes into the body");
+    const asker = askerOf(request, reply);
     const { record, created } = isJson(request)
-      ? await finishedUploads.use(body.uploads, (take) =>
-          add(request, reply, async (id) => ({
-            files: await take(id),
-            name: body.name,
-            spec: body.spec,
-            metadata: body.metadata,
-          })),
+      ? await finishedUploads.use(
+          {
+            references: body.uploads,
+            owner: request.caller!.name,
+            request: ["dataset", body],
+            signal: asker.signal,
+          },
+          catalog.datasets.get,
+          (take) =>
+            add(request, { ...asker, signal: UNTIL_IT_ENDS }, async (id) => ({
+              files: await take(id),
+              name: body.name,
+              spec: body.spec,
+              metadata: body.metadata,
+            })),
         )
-      : await add(request, reply, async (id) =>
+      : await add(request, asker, async (id) =>
           formOf(
             await takeUpload(context, request, id, { rawName: query.name ?? "dataset", checkName: suffixOf }),
             query.spec === undefined ? {} : { spec: query.spec },
@@ -230,9 +244,8 @@ export function registerDatasets(
   });
 
   /** Adds the dataset whose file `take` stores for the id it is given. */
-  function add(request: FastifyRequest, reply: FastifyReply, take: (id: string) => Promise<TakenDataset>) {
+  function add(request: FastifyRequest, asker: Asker, take: (id: string) => Promise<TakenDataset>) {
     const id = newId("dst");
-    const asker = askerOf(request, reply);
     return withClaims(context, request, id, async () => {
       const { files, name, spec, metadata } = await take(id);
       const file = onlyFile(files);
@@ -240,22 +253,28 @@ export function registerDatasets(
       const mismatch = specMismatch(suffix, spec);
       if (mismatch !== undefined) throw invalidField("/spec", "spec_mismatch", mismatch);
       const identity = sha256Of(canonicalJson([file.sha256, suffix, spec ?? null]));
-      const same = await catalog.datasets.find(identity);
-      if (same !== undefined) {
-        await context.claims.release(id);
-        return { record: same, created: false };
-      }
-      const facts = await inspector.dataset(asker, file, spec ?? null);
-      return catalog.datasets.add({
-        id,
-        identity,
-        name: name ?? file.name.slice(0, -suffix.length).slice(0, 200),
-        created_at: new Date().toISOString(),
-        file,
-        spec: spec ?? null,
-        facts,
-        metadata: metadata ?? {},
-      });
+      const made = await madeOnce(
+        context,
+        { ...repeatableOf(request), request: ["dataset", identity, name ?? null, metadata ?? {}], id },
+        catalog.datasets.get,
+        async () => {
+          const same = await catalog.datasets.find(identity);
+          if (same !== undefined) return { record: same, created: false };
+          const facts = await inspector.dataset(asker, file, spec ?? null);
+          return catalog.datasets.add({
+            id,
+            identity,
+            name: name ?? file.name.slice(0, -suffix.length).slice(0, 200),
+            created_at: new Date().toISOString(),
+            file,
+            spec: spec ?? null,
+            facts,
+            metadata: metadata ?? {},
+          });
+        },
+      );
+      if (made.record.id !== id) await context.claims.release(id);
+      return made;
     });
   }
 

@@ -1,9 +1,9 @@
 import { z } from "zod";
 import { DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders } from "./download.ts";
 import * as examples from "./examples.ts";
+import { IdempotencyHeaders } from "./idempotent.ts";
 import {
   ArtifactParams,
-  CreateJobHeaders,
   CreateJobQuery,
   CreateJobRequest,
   Job,
@@ -32,7 +32,7 @@ export const createJob = defineOperation({
     "once; follow the job by its Location or its events.",
   access: "write",
   query: CreateJobQuery,
-  headers: CreateJobHeaders,
+  headers: IdempotencyHeaders,
   body: CreateJobRequest,
   responses: {
     200: {
@@ -129,6 +129,7 @@ export const retryJob = defineOperation({
   description: "Makes a new job with the same request; its `retry_of` names the old one.",
   access: "write",
   params: JobParams,
+  headers: IdempotencyHeaders,
   responses: {
     202: {
       description: "The new job.",
@@ -137,7 +138,7 @@ export const retryJob = defineOperation({
       example: examples.queuedJob,
     },
   },
-  problems: ["not_found", "conflict", "quota_exceeded", "validation_failed"],
+  problems: ["not_found", "conflict", "quota_exceeded", "validation_failed", "idempotency_conflict"],
 });
 
 export const deleteJob = defineOperation({

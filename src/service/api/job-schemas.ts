@@ -21,15 +21,6 @@ export const CreateJobQuery = z.strictObject({
     .meta({ description: "Answer 200 with what the job would do, and store nothing." }),
 });
 
-export const CreateJobHeaders = z.object({
-  "idempotency-key": z
-    .string()
-    .min(1)
-    .max(200)
-    .optional()
-    .meta({ description: "The same key again, for a day, answers with the job that the first request made." }),
-});
-
 export const ListJobsQuery = PageQuery.extend({
   status: JobStatus.optional(),
   type: JobType.optional(),

@@ -128,7 +128,6 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     if (query.validate_only === "true") return plan();
     await checkByFiles(asker, spec, { models, datasets }, plan);
     const caller = request.caller!.name;
-    const key = headers["idempotency-key"];
     const job = await submit(
       newJob({
         spec,
@@ -140,8 +139,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
         retry_of: null,
       }),
       caller,
-      // Keys of different callers are different keys.
-      key === undefined ? undefined : { key: `${caller} ${key}`, fingerprint: sha256Of(canonicalJson(body)) },
+      idempotencyOf(caller, headers, body),
     );
     return accepted(reply, await wireJob(job));
   });
@@ -173,7 +171,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     return wireJob(cancelling);
   });
 
-  route(app, retryJob, async ({ params }, request, reply) => {
+  route(app, retryJob, async ({ params, headers }, request, reply) => {
     const job = await jobById(params.job_id);
     if (!isTerminal(job.status))
       throw new ServiceError("conflict", `The job is ${job.status}; only a finished one can be run again.`);
@@ -186,7 +184,11 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
       for (const { model_artifacts, report_artifacts } of steps) {
         for (const artifact of [...model_artifacts, ...report_artifacts]) await claims.claim(again.id, artifact);
       }
-      await submit(again, caller);
+      const recorded = await submit(again, caller, idempotencyOf(caller, headers, ["retry", job.id]));
+      if (recorded.id !== again.id) {
+        await claims.release(again.id);
+        return accepted(reply, await wireJob(recorded));
+      }
     } catch (error) {
       await claims.release(again.id);
       throw error;
@@ -237,6 +239,12 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     const look = { filename: found.name, mediaType: "text/html; charset=utf-8", inline: true };
     return sendDownload(request, reply, blobDownload(blobs, found, look));
   });
+}
+
+/** Keys of different callers are different keys. */
+function idempotencyOf(caller: string, headers: { "idempotency-key"?: string | undefined }, request: unknown) {
+  const key = headers["idempotency-key"];
+  return key === undefined ? undefined : { key: `${caller} ${key}`, fingerprint: sha256Of(canonicalJson(request)) };
 }
 
 function accepted<T extends { id: string }>(reply: FastifyReply, job: T): T {

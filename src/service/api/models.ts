@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { FastifyInstance, FastifyRequest } from "fastify";
 import { z } from "zod";
 import type { ModelFacts } from "../../core/contract.ts";
 import { type CatalogFile, type ModelRecord, type ModelSummary, newId } from "../catalog.ts";
@@ -18,10 +18,12 @@ import {
   PageQuery,
   PartQuery,
 } from "../schemas.ts";
-import { askerOf } from "./connection.ts";
+import { askerOf, UNTIL_IT_ENDS } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
 import * as examples from "./examples.ts";
+import { IdempotencyHeaders, madeOnce, repeatableOf } from "./idempotent.ts";
+import type { Asker } from "./inspection-lane.ts";
 import type { Inspector } from "./inspector.ts";
 import { defineOperation, isJson, route } from "./operation.ts";
 import type { FinishedUploads } from "./resumable-uploads.ts";
@@ -52,6 +54,7 @@ const createModel = defineOperation({
     "is loaded once in the runtime before it is accepted. The same bytes again answer 200 with the model that is " +
     "there already.",
   access: "write",
+  headers: IdempotencyHeaders,
   query: z.strictObject({ name: Name.optional().meta({ description: "Name of the model, for a raw body." }) }),
   body: CreateModelRequest,
   streams: {
@@ -78,7 +81,7 @@ const createModel = defineOperation({
       example: examples.model,
     },
   },
-  problems: [...UPLOAD_PROBLEMS, "validation_failed"],
+  problems: [...UPLOAD_PROBLEMS, "validation_failed", "idempotency_conflict", "conflict"],
   examples: { "application/json": { uploaded: examples.createModelRequest } },
 });
 
@@ -182,11 +185,25 @@ export function registerModels(
   const { catalog, jobs, blobs } = context;
 
   route(app, createModel, async ({ query, body }, request, reply) => {
+    const asker = askerOf(request, reply);
     const { record, created } = isJson(request)
-      ? await finishedUploads.use(body.uploads, (take) =>
-          add(request, reply, async (id) => ({ files: await take(id), name: body.name, metadata: body.metadata })),
+      ? await finishedUploads.use(
+          {
+            references: body.uploads,
+            owner: request.caller!.name,
+            request: ["model", body],
+            signal: asker.signal,
+          },
+          catalog.models.get,
+          // What is uploaded is not lost with the client: it will ask again.
+          (take) =>
+            add(request, { ...asker, signal: UNTIL_IT_ENDS }, async (id) => ({
+              files: await take(id),
+              name: body.name,
+              metadata: body.metadata,
+            })),
         )
-      : await add(request, reply, async (id) => ({
+      : await add(request, asker, async (id) => ({
           name: query.name,
           ...formOf(await takeUpload(context, request, id, { rawName: "model.onnx" })),
         }));
@@ -195,31 +212,36 @@ export function registerModels(
   });
 
   /** Adds the model whose files `take` stores for the id it is given. */
-  function add(request: FastifyRequest, reply: FastifyReply, take: (id: string) => Promise<TakenModel>) {
+  function add(request: FastifyRequest, asker: Asker, take: (id: string) => Promise<TakenModel>) {
     const id = newId("mdl");
-    const asker = askerOf(request, reply);
     return withClaims(context, request, id, async () => {
       const { files: unordered, name, metadata } = await take(id);
       const files = graphFirst(unordered);
       const sha256 = bundleSha256(files);
-      const same = await catalog.models.find(sha256);
-      if (same !== undefined) {
-        await context.claims.release(id);
-        return { record: same, created: false };
-      }
-      const facts = await inspector.upload(asker, files);
-      return catalog.models.add({
-        id,
-        identity: sha256,
-        name: name ?? files[0]!.name.replace(/\.onnx$/i, "").slice(0, 200),
-        created_at: new Date().toISOString(),
-        sha256,
-        size_bytes: files.reduce((sum, file) => sum + file.size_bytes, 0),
-        files,
-        facts,
-        derived_from: null,
-        metadata: metadata ?? {},
-      });
+      const made = await madeOnce(
+        context,
+        { ...repeatableOf(request), request: ["model", sha256, name ?? null, metadata ?? {}], id },
+        catalog.models.get,
+        async () => {
+          const same = await catalog.models.find(sha256);
+          if (same !== undefined) return { record: same, created: false };
+          const facts = await inspector.upload(asker, files);
+          return catalog.models.add({
+            id,
+            identity: sha256,
+            name: name ?? files[0]!.name.replace(/\.onnx$/i, "").slice(0, 200),
+            created_at: new Date().toISOString(),
+            sha256,
+            size_bytes: files.reduce((sum, file) => sum + file.size_bytes, 0),
+            files,
+            facts,
+            derived_from: null,
+            metadata: metadata ?? {},
+          });
+        },
+      );
+      if (made.record.id !== id) await context.claims.release(id);
+      return made;
     });
   }
 

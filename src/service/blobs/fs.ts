@@ -162,16 +162,21 @@ export interface Scratch {
 }
 
 /**
- * Removes the entries of `directory` that were not touched for an hour: what killed processes left. Creates it when
- * missing.
+ * Removes the entries of `directory` that were not touched for a while (an hour unless given) and that nobody keeps: what killed processes
+ * left. Creates it when missing.
  */
-export async function removeStale(directory: string): Promise<void> {
+export async function removeStale(
+  directory: string,
+  untouchedMs: number = STALE_MS,
+  isKept: (name: string) => Promise<boolean> = async () => false,
+): Promise<void> {
   await mkdir(directory, { recursive: true });
-  const oldest = Date.now() - STALE_MS;
+  const oldest = Date.now() - untouchedMs;
   for (const name of await readdir(directory)) {
     const path = join(directory, name);
     const facts = await stat(path).catch(() => undefined);
-    if (facts !== undefined && facts.mtimeMs < oldest) await rm(path, { recursive: true, force: true });
+    if (facts === undefined || facts.mtimeMs >= oldest || (await isKept(name))) continue;
+    await rm(path, { recursive: true, force: true });
   }
 }
 
