@@ -109,17 +109,34 @@ class CellObserver implements Observer {
     const inner = cellsOf(dims.slice(axis + 1));
     const sums = Array.from({ length: outer.count * inner.count }, () => new Float64Array(channels));
     const sizes = new Float64Array(sums.length);
+    const runs = runsOf(inner.cellAt);
     let i = 0;
     for (const first of outer.cellAt) {
-      for (const second of inner.cellAt) sizes[first * inner.count + second]!++;
+      const base = first * inner.count;
+      for (const { cell, length } of runs) sizes[base + cell]! += length;
       for (let c = 0; c < channels; c++) {
-        for (const second of inner.cellAt) sums[first * inner.count + second]![c]! += values[i++]!;
+        for (const { cell, length } of runs) {
+          let sum = 0;
+          for (const end = i + length; i < end; i++) sum += values[i]!;
+          sums[base + cell]![c]! += sum;
+        }
       }
     }
     sums.forEach((sum, cell) => {
       this.means.push(Float32Array.from(sum, (x) => x / sizes[cell]!));
     });
   }
+}
+
+/** Positions next to each other that are in one cell. */
+function runsOf(cellAt: Uint32Array): readonly { readonly cell: number; readonly length: number }[] {
+  const runs: { cell: number; length: number }[] = [];
+  for (const cell of cellAt) {
+    const last = runs.at(-1);
+    if (last?.cell === cell) last.length++;
+    else runs.push({ cell, length: 1 });
+  }
+  return runs;
 }
 
 /** The number of the cell that each position of a tensor of these dims is in. */
