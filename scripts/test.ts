@@ -9,7 +9,7 @@ import { ENVIRONMENT } from "../src/tasks/environment.ts";
  * npm test [unit | acceptance | file...]
  *
  * Types, lint and the tests, in that order, with one line for each file and every failure in full. The last line is
- * `N passed, N failed`; the checks of types and lint count as one test each.
+ * `N passed, N failed`; the checks of types, lint and unused exports count as one test each.
  */
 
 const ROOT = new URL("..", import.meta.url).pathname;
@@ -127,6 +127,7 @@ const files = await testFiles(process.argv.slice(2));
 await Promise.all([
   check(tally, "types (tsc)", "tsc", ["-p", "."]),
   check(tally, "lint and format (biome)", "biome", ["check", "."]),
+  check(tally, "unused files, exports and packages (knip)", "knip", []),
 ]);
 await runTests(tally, files.unit, availableParallelism());
 await runTests(tally, files.acceptance, 1);

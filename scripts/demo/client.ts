@@ -42,7 +42,7 @@ export interface JobEvent {
 }
 
 /** An answer other than 2xx, with the problem document's own words. */
-export class RequestError extends Error {
+class RequestError extends Error {
   override readonly name = "RequestError";
   readonly status: number;
 

@@ -10,22 +10,20 @@ export type { Dataset, DatasetOptions } from "./data/dataset.ts";
 export { checkDatasetFits, feedsFor } from "./data/fit.ts";
 export type { ImageDecoder } from "./data/images.ts";
 export {
-  type LabelMeaning,
   type LabelReading,
-  type LabelVerdict,
   readLabels,
   withLabelReading,
   withoutLabels,
 } from "./data/label-reading.ts";
 export { ROW_FORMATS, ROW_KINDS, type RowKind } from "./data/row-formats.ts";
 export { type DatasetSpec, TABLE_DTYPES } from "./data/spec.ts";
-export { type OutputPair, outputMisfit, pairOutputs } from "./distill/output-pairs.ts";
-export { CoreError, type CoreErrorCode, checkCancelled } from "./errors.ts";
+export { outputMisfit, pairOutputs } from "./distill/output-pairs.ts";
+export { CoreError, checkCancelled } from "./errors.ts";
 export { defaultMetric, METRIC_NAMES, METRICS, type MetricName } from "./evaluate/metrics.ts";
 export type * from "./facts.ts";
 export { fedBy } from "./meter.ts";
 export { didYouMean, nearestNames } from "./nearest-names.ts";
-export { byteLengthOf, DTYPES, type DType } from "./onnx/dtype.ts";
+export { byteLengthOf, DTYPES } from "./onnx/dtype.ts";
 export { floatsOf, hasArray, isFloat, type Tensor, tensorOf } from "./onnx/tensor.ts";
 export type { Exclusions } from "./passes/pass.ts";
 export { QAT_ALGORITHMS } from "./qat/qat-algorithms.ts";

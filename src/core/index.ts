@@ -18,7 +18,7 @@ export {
 export { type Derivation, deriveStudent, parameterCount } from "./distill/student.ts";
 export { checkAcceptance } from "./evaluate/acceptance.ts";
 export { BrokenModel } from "./evaluate/comparison.ts";
-export { type Contender, type Contest, evaluateContest, type Load, type Standing } from "./evaluate/contest.ts";
+export { evaluateContest, type Load, type Standing } from "./evaluate/contest.ts";
 export { completeNotes, coverageWarnings } from "./evaluate/coverage.ts";
 export { evaluateModels, evaluationInputs, MAX_EVALUATED_SAMPLES, type MeasurePeak } from "./evaluate/evaluate.ts";
 export { listLayers } from "./evaluate/layer-facts.ts";
@@ -32,7 +32,7 @@ export { labelsByName } from "./onnx/labels.ts";
 export { predictedBytes } from "./onnx/save.ts";
 export { removeDeadCode } from "./passes/dead-code.ts";
 export { resolveExclusions, type UnknownName, untouchedExclusions } from "./passes/exclusions.ts";
-export { type Float16Options, float16Pass } from "./passes/float16.ts";
+export { float16Pass } from "./passes/float16.ts";
 export { largestUnfit, type ValueRanges } from "./passes/float16-range.ts";
 export { asSimplified, exclusionTest, type Note, type Pass, runPasses } from "./passes/pass.ts";
 export { roundedForm } from "./passes/rounded.ts";
@@ -64,5 +64,5 @@ export { OPTIMIZERS } from "./train/optimizer.ts";
 export type { PhaseHooks } from "./train/phases.ts";
 export { type Samples, samplesOf, splitIndices } from "./train/samples.ts";
 export { SCHEDULES } from "./train/schedule.ts";
-export { checkTrainable } from "./train/trainable.ts";
+
 export type { ValidationMetric } from "./train/validate.ts";

@@ -75,7 +75,7 @@ export interface Catalog {
 export const newId = (prefix: "mdl" | "dst" | "job"): string => `${prefix}_${uuidv7()}`;
 
 /** The largest models known take 50 KiB: what comes near this is made to be large. It is in memory whenever the record is used. */
-export const MAX_RECORD_BYTES = 4 * 1024 * 1024;
+const MAX_RECORD_BYTES = 4 * 1024 * 1024;
 
 /**
  * KEYS: record, ids, identities, summary, given. ARGV: id, record, identity, summary. Answers the id of the same thing,

@@ -174,7 +174,7 @@ export const DATASET_FORMATS: Readonly<Record<string, DatasetSpecKind | undefine
 };
 
 /** A spec of each kind that is short and works: what to send when there is none. */
-export const SPEC_EXAMPLES: Readonly<Record<DatasetSpecKind, object>> = {
+const SPEC_EXAMPLES: Readonly<Record<DatasetSpecKind, object>> = {
   array: { input: "x" },
   images: { kind: "images", input: "x", size: [224, 224] },
   csv: { kind: "csv", inputs: { x: { columns: ["height", "width"] } }, labels: "label" },

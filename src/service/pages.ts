@@ -6,7 +6,7 @@ export interface Page<T> {
 }
 
 /** Of the JSON texts of one page; a page has one item at least. */
-export const PAGE_BYTES = 256 * 1024;
+const PAGE_BYTES = 256 * 1024;
 
 /** How many of the first items fit into a page, given their sizes in bytes. */
 export function itemsThatFit(sizes: Iterable<number>): number {

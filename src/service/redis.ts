@@ -89,7 +89,7 @@ export async function closeRedis(redis: Redis): Promise<void> {
  * Refuses a server that would lose jobs: one that evicts keys when its memory is full, or that is too old.
  * Throws `ServiceError("unavailable")`.
  */
-export async function checkRedis(redis: Redis, log: Logger): Promise<void> {
+async function checkRedis(redis: Redis, log: Logger): Promise<void> {
   const info = parseInfo(await redis.info());
   const version = info.redis_version ?? "0";
   const [major = 0, minor = 0] = version.split(".").map(Number);

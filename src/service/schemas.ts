@@ -19,7 +19,7 @@ export const Timestamp = z.iso.datetime().meta({ description: "RFC 3339, UTC." }
 export const Bytes = z.int().min(0);
 export const Count = z.int().min(0);
 export const Sha256 = z.string().length(64).meta({ description: "Lower-case hexadecimal." });
-export const DType = z.string().meta({
+const DType = z.string().meta({
   id: "DType",
   description: `As onnxruntime names it; more may be added. Now: ${Object.keys(DTYPES).join(", ")}.`,
 });
@@ -99,13 +99,13 @@ export const Model = z
     metadata: Metadata,
   })
   .meta({ id: "Model" });
-export const ModelSummary = Model.pick({
+const ModelSummary = Model.pick({
   ...{ id: true, object: true, name: true, created_at: true, sha256: true, size_bytes: true },
   ...{ nodes: true, parameters: true, weight_bytes: true, derived_from: true, metadata: true },
 }).meta({ id: "ModelSummary", description: "What lists tell of a model; ask for the model to know more." });
 export const ModelPage = pageOf("ModelPage", ModelSummary);
 
-export const Layer = z
+const Layer = z
   .object({
     name: z.string(),
     op: z.string(),
@@ -190,7 +190,7 @@ export const Dataset = z
     metadata: Metadata,
   })
   .meta({ id: "Dataset" });
-export const DatasetSummary = Dataset.pick({
+const DatasetSummary = Dataset.pick({
   ...{ id: true, object: true, name: true, created_at: true, size_bytes: true, sha256: true },
   ...{ samples: true, has_labels: true, metadata: true },
 }).meta({ id: "DatasetSummary", description: "What lists tell of a dataset; ask for the dataset to know more." });

@@ -1,4 +1,4 @@
-import type { Attr, Model, Node, Value } from "../../src/core/onnx/ir.ts";
+import type { Model, Node, Value } from "../../src/core/onnx/ir.ts";
 import { loadModel } from "../../src/core/onnx/load.ts";
 import { modelToBytes } from "../../src/core/onnx/save.ts";
 import { arrayOf, type Tensor } from "../../src/core/onnx/tensor.ts";
@@ -79,8 +79,4 @@ export function product(
     }
   }
   return y;
-}
-
-export function int(value: number): Attr {
-  return { type: "int", value };
 }

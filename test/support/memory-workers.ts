@@ -30,7 +30,7 @@ export function createMemoryQueue(): JobQueue & { readonly waiting: string[] } {
 }
 
 /** A "model" is a file that starts with this text; more lines in it are ignored. */
-export const MEMORY_MODEL = "memory model\n";
+const MEMORY_MODEL = "memory model\n";
 
 type Results = {
   [K in TaskKind]?: (request: Tasks[K]["request"], signal: AbortSignal | undefined) => Promise<Tasks[K]["result"]>;

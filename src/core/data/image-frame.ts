@@ -6,7 +6,7 @@ import type { ImagesSpec } from "./spec.ts";
 
 export type Framing = Pick<ImagesSpec, "size" | "layout" | "color" | "resize" | "shorter_side" | "pad_value">;
 
-export function channelsOf({ color }: Pick<ImagesSpec, "color">): 1 | 3 {
+function channelsOf({ color }: Pick<ImagesSpec, "color">): 1 | 3 {
   return color === "gray" ? 1 : 3;
 }
 

@@ -199,7 +199,7 @@ export function teachSamples(
 }
 
 /** The samples with further targets, one row for each sample. */
-export function withTargets(samples: Samples, targets: Named): Samples {
+function withTargets(samples: Samples, targets: Named): Samples {
   return {
     count: samples.count,
     gather: (indices) => {

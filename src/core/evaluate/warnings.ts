@@ -7,13 +7,13 @@ import { isComparable } from "./fidelity.ts";
 const LOST_ROUNDS = 2 / 3;
 
 /** Below this, a tenth of the output's amplitude is error: answers begin to change. */
-export const LOW_SQNR_DB = 20;
+const LOW_SQNR_DB = 20;
 /** Fewer equal answers than this, on real data, are more than rounding changes in a good result. */
-export const LOW_AGREEMENT = 0.95;
+const LOW_AGREEMENT = 0.95;
 /** The fewest samples that ranges are taken from without a word. */
-export const FEW_CALIBRATION_SAMPLES = 16;
+const FEW_CALIBRATION_SAMPLES = 16;
 /** The fewest samples that a result is judged on without a word. */
-export const FEW_EVALUATION_SAMPLES = 30;
+const FEW_EVALUATION_SAMPLES = 30;
 /** Layers that lose most which a message names. */
 const NAMED_LAYERS = 3;
 

@@ -157,7 +157,7 @@ export function checkSparseTensor(proto: SparseTensorProto): void {
 }
 
 /** The elements of an int64 tensor that `checkTensor` has passed and that is inside the model. */
-export function int64sOf(proto: TensorProto): readonly bigint[] | BigInt64Array {
+function int64sOf(proto: TensorProto): readonly bigint[] | BigInt64Array {
   if (proto.int64Data.length > 0) return proto.int64Data;
   return new BigInt64Array(proto.rawData.slice().buffer);
 }

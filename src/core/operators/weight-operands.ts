@@ -37,7 +37,7 @@ export function product(a: number, b: number): readonly WeightOperand[] {
 }
 
 /** B of A · B. */
-export function rightFactor(input: number): WeightOperand {
+function rightFactor(input: number): WeightOperand {
   return {
     input,
     channelAxis: last,

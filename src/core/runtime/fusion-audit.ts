@@ -68,7 +68,7 @@ const CONVERTERS: ReadonlySet<string> = new Set<OpType>([
 ]);
 
 /** The audit of a graph that onnxruntime has written. */
-export function auditGraph(model: Model, labels: ReadonlyMap<string, string> = new Map()): FusionAudit {
+function auditGraph(model: Model, labels: ReadonlyMap<string, string> = new Map()): FusionAudit {
   const labelOf = ({ name, outputs, label }: Node) =>
     labels.get(name) ?? outputs.map((value) => labels.get(value.name)).find((known) => known !== undefined) ?? label;
   const operators: Record<string, number> = {};

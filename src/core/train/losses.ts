@@ -54,7 +54,7 @@ export function alignedTo(g: GraphBuilder, value: Value, other: Value, what: str
 }
 
 /** Class scores as [n, ..., K] without axes of one. Throws `invalid_params` where there are no two classes to choose from. */
-export function classScores(g: GraphBuilder, scores: Value, what: string): Value {
+function classScores(g: GraphBuilder, scores: Value, what: string): Value {
   const dims = withoutUnitAxes(dimsOf(scores));
   if (dims.length > 1) return inShape(g, scores, dims);
   throw new CoreError(

@@ -43,7 +43,7 @@ export function gatherRows(source: Tensor, indices: ArrayLike<number>): Tensor {
 }
 
 /** Some of the samples, renumbered. */
-export function subset(samples: Samples, indices: Uint32Array): Samples {
+function subset(samples: Samples, indices: Uint32Array): Samples {
   return {
     count: indices.length,
     gather: (own) => samples.gather(Uint32Array.from(own as ArrayLike<number>, (i) => indices[i]!)),

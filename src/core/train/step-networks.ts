@@ -71,7 +71,7 @@ export async function prepareNetwork(
 }
 
 /** What the data input `name` of a network is called in the step graph. */
-export function dataName({ prefix, ownInputs }: Pick<StepNetwork, "prefix" | "ownInputs">, name: string): string {
+function dataName({ prefix, ownInputs }: Pick<StepNetwork, "prefix" | "ownInputs">, name: string): string {
   return ownInputs ? prefix + name : name;
 }
 

@@ -10,7 +10,7 @@ import { PageQuery, pageOf, Timestamp } from "../schemas.ts";
 
 export const JobParams = z.object({ job_id: z.string() });
 export const ArtifactParams = z.object({ job_id: z.string(), name: z.string() });
-export const JobType = z.enum(KINDS.map(({ type }) => type)).meta({ id: "JobType" });
+const JobType = z.enum(KINDS.map(({ type }) => type)).meta({ id: "JobType" });
 
 export const CreateJobRequest = z.discriminatedUnion("type", each(KINDS, "request")).meta({ id: "CreateJobRequest" });
 
@@ -78,7 +78,7 @@ export const JobPlan = z
   .discriminatedUnion("type", each(KINDS, "plan"))
   .meta({ id: "JobPlan", description: "What the job would do." });
 
-export const JobEvent = z
+const JobEvent = z
   .object({
     id: z.int().meta({ description: "Counts from 1 within the job; there may be gaps." }),
     at: Timestamp,
@@ -108,4 +108,5 @@ export const ListJobEventsHeaders = z.object({
 
 /** Compiles only while the wire form has every field of what plans say. */
 type Covers<Wire extends Reported, Reported> = Wire;
+/** @lintignore It is read by the compiler alone. */
 export type WirePlan = Covers<z.output<typeof JobPlan>, Plan>;

@@ -57,7 +57,7 @@ export function startReconciler(options: ReconcilerOptions): Reconciler {
 }
 
 /** One round. */
-export async function reconcile(options: Omit<ReconcilerOptions, "redis" | "intervalMs">): Promise<void> {
+async function reconcile(options: Omit<ReconcilerOptions, "redis" | "intervalMs">): Promise<void> {
   const { jobs, queue, claims, queueTimeoutMs, retentionMs, log } = options;
   const now = () => new Date().toISOString();
 

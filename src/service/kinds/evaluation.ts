@@ -22,7 +22,7 @@ export const IgnoreLabel = z
       "one of `evaluation` stand in for each other where only one is given.",
   });
 
-export const Latency = z
+const Latency = z
   .strictObject({
     runs: z.int().min(1).max(10_000).default(50),
     batch_size: z.int().min(1).max(1024).default(1),

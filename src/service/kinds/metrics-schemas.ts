@@ -200,4 +200,5 @@ export const JobMetricsSchema = z
 
 /** Compiles only while the wire form has every field of what the library reports. */
 type Covers<Wire extends Reported, Reported> = Wire;
+/** @lintignore It is read by the compiler alone. */
 export type WireMetrics = Covers<z.output<typeof JobMetricsSchema>, JobMetrics>;

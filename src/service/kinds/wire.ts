@@ -33,7 +33,7 @@ export const OFFER = {
   webhook: WebhookTarget.nullable().default(null),
 };
 
-export const JobProgress = z
+const JobProgress = z
   .object({ step: z.string(), fraction: z.number().min(0).max(1), message: z.string() })
   .meta({ id: "JobProgress", description: "`fraction` is of the whole job." });
 

@@ -107,7 +107,7 @@ function turned(g: GraphBuilder, w: Value, group: number, dims: readonly number[
 }
 
 /** dL/dw [M,C/g,…] of a convolution from its input x [N,C,…] and dy [N,M,…]. */
-export function convWeightGradient(
+function convWeightGradient(
   g: GraphBuilder,
   x: Value,
   dy: Value,

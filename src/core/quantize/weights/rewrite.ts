@@ -69,7 +69,7 @@ export function planWeights(
 }
 
 /** The weights that are quantized by these decisions. */
-export function usesOf(decisions: readonly WeightDecision[]): WeightUse[] {
+function usesOf(decisions: readonly WeightDecision[]): WeightUse[] {
   return decisions.flatMap(({ weights, note }) =>
     weights.map(({ view, form }) => ({
       name: view.sources[0]!.name,

@@ -224,7 +224,7 @@ const BornAgainLoss = z
   })
   .meta({ id: "BornAgainLoss" });
 
-export const BornAgainParams = z
+const BornAgainParams = z
   .strictObject({
     ...SELF,
     self_kind: z.literal("born_again"),
@@ -254,7 +254,7 @@ const OwnTeacherLoss = z
   })
   .meta({ id: "OwnTeacherLoss" });
 
-export const OwnTeacherParams = z
+const OwnTeacherParams = z
   .strictObject({
     ...SELF,
     self_kind: z.literal("be_your_own_teacher"),
@@ -294,7 +294,7 @@ const MeanTeacherTraining = Training.extend({
   }),
 }).meta({ id: "MeanTeacherTraining" });
 
-export const MeanTeacherParams = z
+const MeanTeacherParams = z
   .strictObject({
     ...SELF,
     self_kind: z.literal("mean_teacher"),

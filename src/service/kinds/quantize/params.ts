@@ -63,11 +63,11 @@ function candidatesAreUsed({ rounding, candidates }: Rounded): boolean {
 
 const CANDIDATES_UNUSED = { path: ["candidates"], error: "is for the rounding stochastic alone" };
 
-export const SimplifyParams = z
+const SimplifyParams = z
   .strictObject({ method: z.literal("simplify"), ...Exclusions, seed: Seed })
   .meta({ id: "SimplifyParams", title: "simplify" });
 
-export const Float16Params = z
+const Float16Params = z
   .strictObject({
     method: z.literal("float16"),
     keep_io: z.boolean().default(true).meta({ description: "Keep the model's inputs and outputs in float32." }),
@@ -75,7 +75,7 @@ export const Float16Params = z
   })
   .meta({ id: "Float16Params", title: "float16" });
 
-export const DynamicParams = z
+const DynamicParams = z
   .strictObject({
     method: z.literal("dynamic"),
     weight_dtype: z.enum(["int8"]).default("int8"),
@@ -87,7 +87,7 @@ export const DynamicParams = z
   })
   .meta({ id: "DynamicParams", title: "dynamic int8" });
 
-export const StaticParams = z
+const StaticParams = z
   .strictObject({
     method: z.literal("static"),
     dataset_id: z
@@ -171,7 +171,7 @@ export const StaticParams = z
 /** Eight bits are accurate enough to share a scale among more weights, and scales are what makes such a file larger than a quarter. */
 export const BLOCK_SIZES = { 2: 32, 4: 32, 8: 128 } as const;
 
-export const WeightOnlyParams = z
+const WeightOnlyParams = z
   .strictObject({
     method: z.literal("weight_only"),
     bits: z
@@ -245,7 +245,7 @@ export const WeightOnlyParams = z
   })
   .meta({ id: "WeightOnlyParams", title: "weight-only" });
 
-export const QatParams = z
+const QatParams = z
   .strictObject({
     method: z.literal("qat"),
     dataset_id: z.string().meta({ description: "What is calibrated and trained on." }),

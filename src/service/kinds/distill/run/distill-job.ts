@@ -48,7 +48,7 @@ const CHECKPOINT_EVERY_MS = 30_000;
  * Throws `CoreError`: `invalid_model`, `invalid_dataset`, `invalid_params`, `unsupported` and `non_finite` are the input's fault,
  * `cancelled` is the caller's.
  */
-export async function runDistillJob(
+async function runDistillJob(
   request: JobRequest<DistillSpec>,
   environment: JobEnvironment,
   context: JobContext,
@@ -181,7 +181,7 @@ export async function planDistillJob(
 }
 
 /** A model of the structure that the job's result will have, before it is trained. */
-export async function planStudent(
+async function planStudent(
   request: JobInputs<DistillSpec>,
   environment: JobEnvironment,
   context: JobContext,

@@ -157,7 +157,7 @@ async function judgedBy(
 }
 
 /** Says what a job would do to each node, and how large the result would be. Nothing is computed. */
-export async function planQuantizeJob(
+async function planQuantizeJob(
   request: JobInputs<QuantizeSpec>,
   environment: JobEnvironment,
   context: JobContext,
@@ -179,7 +179,7 @@ export async function planQuantizeJob(
 }
 
 /** A model of the structure that the job's result will have; ranges that need data are not right yet. */
-export async function planQuantizedModel(
+async function planQuantizedModel(
   request: JobInputs<QuantizeSpec>,
   environment: JobEnvironment,
   context: JobContext,
