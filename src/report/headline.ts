@@ -78,7 +78,7 @@ function trained({ metric, student_metric, teacher_metric, baseline_metric, metr
 }
 
 /** Null: all outputs are identical. */
-export function worstSqnr(outputs: Report["metrics"]["fidelity"]["outputs"]): number | null {
+function worstSqnr(outputs: Report["metrics"]["fidelity"]["outputs"]): number | null {
   const values = outputs.flatMap(({ sqnr_db }) => sqnr_db ?? []);
   return values.length === 0 ? null : Math.min(...values);
 }

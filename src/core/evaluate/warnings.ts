@@ -7,9 +7,9 @@ import { isComparable } from "./fidelity.ts";
 const LOST_ROUNDS = 2 / 3;
 
 /** Below this, a tenth of the output's amplitude is error: answers begin to change. */
-const LOW_SQNR_DB = 20;
+export const LOW_SQNR_DB = 20;
 /** Fewer equal answers than this, on real data, are more than rounding changes in a good result. */
-const LOW_AGREEMENT = 0.95;
+export const LOW_AGREEMENT = 0.95;
 /** The fewest samples that ranges are taken from without a word. */
 const FEW_CALIBRATION_SAMPLES = 16;
 /** The fewest samples that a result is judged on without a word. */

@@ -19,7 +19,7 @@ export function requestOf(spec: JobSpec): RequestBody {
 }
 
 /** `value` without the fields that parsing puts there anyway. Answers it whole where it does not parse. */
-export function withoutDefaults<T extends object>(schema: z.ZodType, value: T): object {
+function withoutDefaults<T extends object>(schema: z.ZodType, value: T): object {
   const parsed = schema.safeParse(value);
   if (!parsed.success) return value;
   const wanted = canonicalJson(parsed.data);

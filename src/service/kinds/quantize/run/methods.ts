@@ -69,7 +69,7 @@ const EXCLUDE_WORST = "exclude_nodes with the layers that lose most";
 /** The shares of a job whose method is a pass: most of it is judging the result. */
 const PASS_STEPS = { load: 0, compress: 0.02, write: 0.05, evaluate: 0.3, report: 0.98 } as const;
 
-const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } = {
+export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } = {
   simplify: {
     steps: () => PASS_STEPS,
     startsFromFloat32: false,
