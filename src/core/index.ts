@@ -25,7 +25,7 @@ export { listLayers } from "./evaluate/layer-facts.ts";
 export { scoreOf } from "./evaluate/metrics.ts";
 export { inspectModel } from "./evaluate/model-facts.ts";
 export { measureSpeedup, scoreFidelity, scoreModel } from "./evaluate/score.ts";
-export {    verdictOf } from "./evaluate/verdict.ts";
+export { verdictOf } from "./evaluate/verdict.ts";
 export { calibrationWarnings } from "./evaluate/warnings.ts";
 export type { Model } from "./onnx/ir.ts";
 export { labelsByName } from "./onnx/labels.ts";
