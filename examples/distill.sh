@@ -27,7 +27,7 @@ END
 )
 
 # The stream ends when the job does.
-curl -sSN -H 'accept: text/event-stream' "$url/v1/jobs/$job/events" | grep '^data:'
+curl -sSN "$url/v1/jobs/$job/events/stream" | grep '^data:'
 
 curl -sS "$url/v1/jobs/$job" | field 'result.metrics.training'
 curl -sS --fail-with-body -o student.onnx "$url/v1/jobs/$job/artifacts/model.onnx"

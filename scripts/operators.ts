@@ -17,7 +17,7 @@ const HEAD = `<!-- Printed from the records by \`npm run operators\`. -->
 
 What each method does with each operator of ai.onnx. A node of an operator that is not here stays as it is: it keeps a model from no method but
 training, which needs a derivative of everything between the weights and the loss. Many entries depend on how a node uses its operator; the plan
-of a job (\`validate_only\`) says so node by node.
+of a job (\`POST /v1/jobs/plan\`) says so node by node.
 
 | column | meaning |
 |---|---|

@@ -168,8 +168,8 @@ export interface DistillPlan {
   readonly outputs: readonly { readonly teacher: string; readonly student: string }[];
   readonly training_samples: number;
   readonly validation_samples: number;
-  /** Optimizer steps of one run; a baseline is a second run. */
-  readonly steps: number;
+  /** Of one run; a baseline is a second run. */
+  readonly optimizer_steps: number;
   /** Those that are trained; of generations the first. */
   readonly networks: readonly { readonly name: string; readonly parameters: number }[];
   readonly exits: readonly { readonly name: string; readonly value: string; readonly macs_share: number }[];

@@ -21,10 +21,15 @@ const ImagesSpec = z
     size: z
       .tuple([z.int().min(1).max(8192), z.int().min(1).max(8192)])
       .meta({ description: "Height and width that every image is brought to." }),
-    layout: z.enum(["NCHW", "NHWC"]).default("NCHW"),
-    color: z.enum(["rgb", "bgr", "gray"]).default("rgb").meta({ description: "Order of the channels; gray has one." }),
+    layout: z.enum(["NCHW", "NHWC"]).meta({ id: "ImageLayout" }).default("NCHW"),
+    color: z
+      .enum(["rgb", "bgr", "gray"])
+      .meta({ id: "ImageColor" })
+      .default("rgb")
+      .meta({ description: "Order of the channels; gray has one." }),
     resize: z
       .enum(["stretch", "crop", "pad"])
+      .meta({ id: "ImageResize" })
       .default("stretch")
       .meta({
         description:
@@ -36,7 +41,7 @@ const ImagesSpec = z
       description: "Only with `crop`: what the shorter side is scaled to before, as in resize 256, crop 224.",
     }),
     pad_value: z.int().min(0).max(255).optional().meta({ description: "Only with `pad`; 0 (black) unless given." }),
-    dtype: z.enum(["float32", "uint8"]).default("float32").meta({
+    dtype: z.enum(["float32", "uint8"]).meta({ id: "ImageDtype" }).default("float32").meta({
       description: "`float32`: value = (pixel · `scale` − `mean`) / `std`. `uint8`: the pixels, 0 to 255.",
     }),
     scale: z.number().positive().optional().meta({ description: "1/255 unless given." }),
@@ -71,7 +76,7 @@ const Labels = "Column of the labels: class numbers, class names (their sorted l
 const Columns =
   "In this order. Unless given: all columns that no other input and not the labels take, in the order of the file.";
 const TABLE_INPUT = {
-  dtype: z.enum(TABLE_DTYPES).default("float32"),
+  dtype: z.enum(TABLE_DTYPES).meta({ id: "TableDtype" }).default("float32"),
   shape: z
     .array(
       z
@@ -89,7 +94,10 @@ const CsvSpec = z
   .strictObject({
     kind: z.literal("csv"),
     header: z.boolean().default(true).meta({ description: "Whether the first row has the names of the columns." }),
-    delimiter: z.enum([",", ";", "\t", "|"]).default(","),
+    delimiter: z
+      .enum([",", ";", "\t", "|"])
+      .default(",")
+      .meta({ description: "What stands between columns: a comma, a semicolon, a tab or a `|`." }),
     inputs: z
       .record(
         InputName,

@@ -220,22 +220,25 @@ const UploadReference = z
   })
   .meta({ id: "UploadReference" });
 
-export const CreateModelRequest = z
+export const ModelFromUploads = z
   .strictObject({
     uploads: z.array(UploadReference).min(1).max(4096),
     name: Name.optional(),
     metadata: Metadata.default({}),
   })
-  .meta({ id: "CreateModelRequest", description: "A model from finished resumable uploads, which are used up by it." });
+  .meta({ id: "ModelFromUploads", description: "A model from finished resumable uploads, which are used up by it." });
 
-export const CreateDatasetRequest = z
+export const DatasetFromUploads = z
   .strictObject({
     uploads: z.array(UploadReference).length(1),
     name: Name.optional(),
     metadata: Metadata.default({}),
     spec: DatasetSpec.optional(),
   })
-  .meta({ id: "CreateDatasetRequest" });
+  .meta({
+    id: "DatasetFromUploads",
+    description: "A dataset from a finished resumable upload, which is used up by it.",
+  });
 
 /** `?dims=w:320,n:1` */
 export const Dims = z

@@ -30,8 +30,8 @@ async function* streamOf(
   headers: Record<string, string> = {},
   signal?: AbortSignal,
 ): AsyncGenerator<Message> {
-  const init = { headers: { accept: "text/event-stream", ...headers }, ...(signal && { signal }) };
-  const response = await fetch(`${api.url}/v1/jobs/${id}/events`, init);
+  const init = { headers, ...(signal && { signal }) };
+  const response = await fetch(`${api.url}/v1/jobs/${id}/events/stream`, init);
   assert.equal(response.status, 200);
   assert.equal(response.headers.get("content-type"), "text/event-stream");
   assert.match(response.headers.get("cache-control")!, /no-cache/);
@@ -111,12 +111,39 @@ test("what cannot be an event id, and what has no events", async () => {
     ["", { "last-event-id": "-1" }],
     ["", { "last-event-id": "1e3" }],
   ] as const) {
-    const init = { headers: { accept: "text/event-stream", ...headers } };
-    assert.equal((await api.call("GET", `/v1/jobs/${id}/events${query}`, init)).status, 422);
+    for (const path of query === "?limit=0" ? ["events"] : ["events", "events/stream"]) {
+      const init = { headers: { accept: "text/event-stream", ...headers } };
+      assert.equal((await api.call("GET", `/v1/jobs/${id}/${path}${query}`, init)).status, 422);
+    }
   }
   assert.equal((await api.call("GET", "/v1/jobs/job_unknown/events")).status, 404);
-  const stream = { headers: { accept: "text/event-stream" } };
-  assert.equal((await api.call("GET", "/v1/jobs/job_unknown/events", stream)).status, 404);
+  assert.equal((await api.call("GET", "/v1/jobs/job_unknown/events/stream")).status, 404);
+});
+
+test("the list is a stream for who likes that better, and for nobody else", async () => {
+  const id = await newJob();
+  const typeFor = async (accept: string) => {
+    const aborter = new AbortController();
+    const { headers } = await fetch(`${api.url}/v1/jobs/${id}/events`, { headers: { accept }, signal: aborter.signal });
+    aborter.abort();
+    assert.equal(headers.get("vary"), "accept");
+    return headers.get("content-type")!.split(";")[0];
+  };
+  const cases = {
+    "application/json": "application/json",
+    "*/*": "application/json",
+    "application/*": "application/json",
+    "application/json, text/event-stream": "application/json",
+    "text/event-stream;q=0.5, application/json": "application/json",
+    "text/event-stream;q=0.5, */*;q=0.8": "application/json",
+    "text/event-stream;q=0, application/problem+json": "application/json",
+    "image/png": "application/json",
+    "text/event-stream": "text/event-stream",
+    "text/*": "text/event-stream",
+    "application/json;q=0.5, text/event-stream": "text/event-stream",
+    "text/event-stream, application/json;q=0.9, */*;q=0.1": "text/event-stream",
+  };
+  for (const [accept, expected] of Object.entries(cases)) assert.equal(await typeFor(accept), expected, accept);
 });
 
 test("a client that goes away, and one that is there when the service stops", async () => {

@@ -114,10 +114,12 @@ test("what does not go together is refused from the recorded facts, without star
   await drop(accepted.json.id);
 });
 
-test("validate_only answers with the plan and stores nothing", async () => {
-  const plan = await post(bodyOf(), {}, "?validate_only=true");
+test("a plan is answered and nothing stored, also by validate_only", async () => {
+  const plan = await post(bodyOf(), {}, "/plan");
   assert.equal(plan.status, 200);
   assert.equal(plan.json.method, "dynamic");
+  assert.deepEqual((await post(bodyOf(), {}, "?validate_only=true")).json, plan.json);
+  assert.equal((await post(bodyOf({ model_id: "mdl_unknown" }), {}, "/plan")).status, 422);
   assert.deepEqual((await api.call("GET", "/v1/jobs")).json.data, []);
   assert.equal((await post(bodyOf({ model_id: "mdl_unknown" }), {}, "?validate_only=true")).status, 422);
   assert.equal((await post(bodyOf(), {}, "?validate_only=maybe")).status, 422);
@@ -254,7 +256,9 @@ test("artifacts and the report of a finished job; both go with it", async () => 
     (await api.call("GET", artifact.url, { headers: { "if-none-match": `"${artifact.sha256}"` } })).status,
     304,
   );
-  assert.equal((await api.call("GET", `${path}/artifacts/report.json`)).json.a, 1);
+  const numbers = await api.call("GET", `${path}/artifacts/report.json`);
+  assert.equal(numbers.headers.get("content-type"), "application/octet-stream");
+  assert.equal(JSON.parse(numbers.body.toString()).a, 1);
 
   const report = await api.call("GET", `${path}/report`);
   assert.ok(report.body.equals(html));

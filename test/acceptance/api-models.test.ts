@@ -94,7 +94,7 @@ test("a model with external data is a bundle: graph first, named by all its file
   assert.equal(reordered.json.id, id);
 
   const archive = await api.call("GET", `/v1/models/${id}/content`);
-  assert.equal(archive.headers.get("content-type"), "application/x-tar");
+  assert.equal(archive.headers.get("content-type"), "application/octet-stream");
   assert.equal(Number(archive.headers.get("content-length")), archive.body.length);
   const reader = extract();
   Readable.from([archive.body]).pipe(reader);

@@ -30,7 +30,10 @@ const offsetOf = async (path: string) =>
   Number((await api.call("HEAD", path, { headers: TUS })).headers.get("upload-offset"));
 const idOf = (path: string) => path.split("/").at(-1)!;
 const useAs = (path: "/v1/models" | "/v1/datasets", body: unknown) =>
-  api.call("POST", path, { body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+  api.call("POST", `${path}/from-uploads`, {
+    body: JSON.stringify(body),
+    headers: { "content-type": "application/json" },
+  });
 
 test("a file in pieces becomes a model, and is used up by it", async () => {
   const bytes = modelBytes(300_000);
@@ -157,6 +160,15 @@ test("what it can do is told to anybody, and to no other site's scripts", async 
     "termination",
   ]);
   assert.equal(headers.get("access-control-allow-origin"), null);
+});
+
+test("where files are taken, JSON is told where it goes", async () => {
+  for (const path of ["/v1/models", "/v1/datasets"]) {
+    const init = { body: JSON.stringify({ uploads: [] }), headers: { "content-type": "application/json" } };
+    const { status, json } = await api.call("POST", path, init);
+    assert.equal(status, 415);
+    assert.match(json.detail, new RegExp(`${path}/from-uploads`));
+  }
 });
 
 test("references that lead nowhere, or out", async () => {

@@ -291,7 +291,10 @@ describe("networks that teach themselves", () => {
         self("born_again", { training: { validation_split: 0 } }),
         ["/params/training/validation_split nothing_held_out"],
       ],
-      [self("be_your_own_teacher", { keep_exits: true, exits: ["nothing"] }), ["/params/exits/0 invalid_exit"]],
+      [
+        self("be_your_own_teacher", { keep_exits: true, exit_values: ["nothing"] }),
+        ["/params/exit_values/0 invalid_exit"],
+      ],
       [self("mean_teacher", { dataset_id: ids.unlabelled }), ["/params/dataset_id no_labels"]],
       [self("sleep"), ["/params/self_kind invalid_union"]],
     ] as const) {

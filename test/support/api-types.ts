@@ -7,14 +7,37 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List models */
+        /**
+         * List models
+         * @description Page by page: `next_cursor` of one page is the `cursor` of the next.
+         */
         get: operations["listModels"];
         put?: never;
         /**
          * Upload a model
-         * @description Sends an ONNX model: as multipart (one part named `file` for each file; the filename of external data is the `location` that the model names), as the raw bytes of one `.onnx`, or by naming finished resumable uploads. It is loaded once in the runtime before it is accepted. The same bytes again answer 200 with the model that is there already.
+         * @description Sends an ONNX model as a form: one part named `file` for each file; the filename of external data is the `location` that the model names. It is loaded once in the runtime before it is accepted. The same bytes again answer 200 with the model that is there already. For the command line the raw bytes of one `.onnx` are taken as well, as `application/octet-stream`, with `?name=`.
          */
         post: operations["createModel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/models/from-uploads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a model of resumable uploads
+         * @description As `createModel`, for files that were sent by `createUpload` and `appendUpload`: they are named, with the filename that each has in the model, and used up.
+         */
+        post: operations["createModelFromUploads"];
         delete?: never;
         options?: never;
         head?: never;
@@ -28,11 +51,17 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Get a model */
+        /**
+         * Get a model
+         * @description What is known of it: inputs and outputs, operators, weights, whether it can be trained.
+         */
         get: operations["getModel"];
         put?: never;
         post?: never;
-        /** Delete a model */
+        /**
+         * Delete a model
+         * @description Jobs that it was made by, and models that were made of it, stay. A model that a job is using stays, too (409).
+         */
         delete: operations["deleteModel"];
         options?: never;
         head?: never;
@@ -48,7 +77,7 @@ export interface paths {
         };
         /**
          * Download a model
-         * @description The `.onnx`; a `.tar` of all files when the model has external data (then without `Repr-Digest`).
+         * @description The `.onnx`; a `.tar` of all files when the model has external data (then without `Repr-Digest`): the file's name in `Content-Disposition` tells which.
          */
         get: operations["downloadModel"];
         put?: never;
@@ -86,14 +115,37 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List datasets */
+        /**
+         * List datasets
+         * @description Page by page: `next_cursor` of one page is the `cursor` of the next.
+         */
         get: operations["listDatasets"];
         put?: never;
         /**
          * Upload a dataset
-         * @description `.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. The other formats need a `spec`, which says what feeds which input: `.npy` (one array), `.zip` (images, in a folder for each class), `.csv`, `.jsonl`, `.parquet` (a row or line for each sample). Arrays of objects are refused. The same file with the same spec answers 200 with the dataset that is there already.
+         * @description `.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. The other formats need a `spec`, which says what feeds which input: `.npy` (one array), `.zip` (images, in a folder for each class), `.csv`, `.jsonl`, `.parquet` (a row or line for each sample). Arrays of objects are refused. The same file with the same spec answers 200 with the dataset that is there already. For the command line the raw bytes are taken as well, as `application/octet-stream`, with `?name=` (a file name, whose suffix tells the format) and `?spec=`.
          */
         post: operations["createDataset"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/datasets/from-uploads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a dataset of a resumable upload
+         * @description As `createDataset`, for a file that was sent by `createUpload` and `appendUpload`: it is named and used up. The suffix of `filename` tells the format.
+         */
+        post: operations["createDatasetFromUploads"];
         delete?: never;
         options?: never;
         head?: never;
@@ -107,11 +159,17 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Get a dataset */
+        /**
+         * Get a dataset
+         * @description What is known of it: its fields, what their values are like, and what the labels are.
+         */
         get: operations["getDataset"];
         put?: never;
         post?: never;
-        /** Delete a dataset */
+        /**
+         * Delete a dataset
+         * @description A dataset that a job is using stays (409).
+         */
         delete: operations["deleteDataset"];
         options?: never;
         head?: never;
@@ -145,7 +203,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Download a dataset */
+        /**
+         * Download a dataset
+         * @description The file as it was sent.
+         */
         get: operations["downloadDataset"];
         put?: never;
         post?: never;
@@ -166,11 +227,14 @@ export interface paths {
         put?: never;
         /**
          * Start a resumable upload
-         * @description tus 1.0. When it is finished, name it in a JSON request to `createModel` or `createDataset`.
+         * @description tus 1.0. When it is finished, name it to `createModelFromUploads` or `createDatasetFromUploads`.
          */
         post: operations["createUpload"];
         delete?: never;
-        /** What the upload protocol can do here */
+        /**
+         * What the upload protocol can do here
+         * @description tus 1.0: the answer is in its headers.
+         */
         options: operations["getUploadOptions"];
         head?: never;
         patch?: never;
@@ -186,12 +250,21 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /** Throw an upload away */
+        /**
+         * Throw an upload away
+         * @description Uploads that nobody uses are thrown away by themselves when they expire.
+         */
         delete: operations["deleteUpload"];
         options?: never;
-        /** How far an upload is */
+        /**
+         * How far an upload is
+         * @description tus 1.0: ask before going on with an upload that was cut off.
+         */
         head: operations["getUploadOffset"];
-        /** Send the next bytes of an upload */
+        /**
+         * Send the next bytes of an upload
+         * @description tus 1.0. What has arrived stays, whatever happens to the connection.
+         */
         patch: operations["appendUpload"];
         trace?: never;
     };
@@ -202,14 +275,37 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List jobs */
+        /**
+         * List jobs
+         * @description Page by page: `next_cursor` of one page is the `cursor` of the next. Filters narrow it down together.
+         */
         get: operations["listJobs"];
         put?: never;
         /**
          * Start a job
-         * @description Compresses a model, trains one, or measures some. The request is checked against the recorded facts of models and datasets at once; follow the job by its Location or its events.
+         * @description Compresses a model, trains one, or measures some. The request is checked against the recorded facts of models and datasets at once; follow the job by its Location or its events. For the command line, `?validate_only=true` is `planJob`.
          */
         post: operations["createJob"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/plan": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask what a job would do
+         * @description Takes the same request as `createJob`, refuses what that refuses, and stores nothing.
+         */
+        post: operations["planJob"];
         delete?: never;
         options?: never;
         head?: never;
@@ -223,7 +319,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Get a job */
+        /**
+         * Get a job
+         * @description Where it stands; when it has ended, what came of it.
+         */
         get: operations["getJob"];
         put?: never;
         post?: never;
@@ -285,10 +384,30 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Follow a job
-         * @description A list; or, with `Accept: text/event-stream`, server-sent events as they come: the data of each is a `JobEvent`, its id works as `Last-Event-ID` after a reconnection, and the stream ends after the event of the job's final status.
+         * List what has happened to a job
+         * @description Page by page. To be told as it happens: `streamJobEvents`, which also answers here to who prefers `text/event-stream` in `Accept`.
          */
         get: operations["listJobEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/jobs/{job_id}/events/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow a job
+         * @description Server-sent events as they come: the data of each is a `JobEvent` as JSON, its id works as `Last-Event-ID` after a reconnection, and the stream ends after the event of the job's final status.
+         */
+        get: operations["streamJobEvents"];
         put?: never;
         post?: never;
         delete?: never;
@@ -304,7 +423,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Download a file that a job made */
+        /**
+         * Download a file that a job made
+         * @description By its name in `result.artifacts`. Whatever it is, it comes as bytes to be saved; `media_type` there says what it is.
+         */
         get: operations["downloadJobArtifact"];
         put?: never;
         post?: never;
@@ -321,7 +443,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Read a job's report */
+        /**
+         * Read a job's report
+         * @description A page that needs nothing from the network. Its numbers are the artifact `report.json`.
+         */
         get: operations["getJobReport"];
         put?: never;
         post?: never;
@@ -338,7 +463,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Whether the process is alive */
+        /**
+         * Whether the process is alive
+         * @description Looks at nothing else: a probe that restarts what has died.
+         */
         get: operations["getHealth"];
         put?: never;
         post?: never;
@@ -375,7 +503,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Numbers for Prometheus */
+        /**
+         * Numbers for Prometheus
+         * @description Requests, jobs, queue and workers. The guide to operations says what each means.
+         */
         get: operations["getMetrics"];
         put?: never;
         post?: never;
@@ -392,7 +523,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What this service can do */
+        /**
+         * What this service can do
+         * @description Ask it instead of knowing it: methods, file formats, metrics, targets and the limits in force.
+         */
         get: operations["getCapabilities"];
         put?: never;
         post?: never;
@@ -409,7 +543,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** This document as JSON */
+        /**
+         * This document as JSON
+         * @description To generate a client from the service that it is for.
+         */
         get: operations["getOpenApiJson"];
         put?: never;
         post?: never;
@@ -426,7 +563,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** This document as YAML */
+        /**
+         * This document as YAML
+         * @description To generate a client from the service that it is for.
+         */
         get: operations["getOpenApiYaml"];
         put?: never;
         post?: never;
@@ -437,47 +577,35 @@ export interface paths {
         trace?: never;
     };
 }
-export interface webhooks {
-    jobEnded: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * A job has ended
-         * @description Sent to the `webhook` of a job, by the Standard Webhooks specification, until it is answered with 2xx.
-         */
-        post: operations["jobEnded"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-}
+export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         AcceptanceCheck: {
             name: string;
+            /** Format: double */
             limit: number;
+            /** Format: double */
             value: number | null;
             ok: boolean;
         };
         AcceptanceLimits: {
+            /** Format: double */
             max_metric_drop?: number;
+            /** Format: double */
             min_sqnr_db?: number;
+            /** Format: double */
             max_size_ratio?: number;
+            /** Format: double */
             min_speedup?: number;
         };
         AccuracyMetrics: {
-            /** @enum {string} */
-            metric: "top1" | "top5" | "f1_macro" | "mse" | "mae" | "rmse";
+            /** @description Now one of `top1`, `top5`, `f1_macro`, `mse`, `mae`, `rmse`; more may be added. */
+            metric: string;
+            /** Format: double */
             before: number;
+            /** Format: double */
             after: number;
+            /** Format: double */
             drop: number;
             /** Format: int64 */
             samples: number;
@@ -487,6 +615,8 @@ export interface components {
             before_interval: components["schemas"]["Interval"] | null;
             after_interval: components["schemas"]["Interval"] | null;
         };
+        /** @enum {string} */
+        ActivationDtype: "auto" | "uint8" | "int8";
         /** @description For `.npy`: the array has no name, and is for this model input. The kind may be left out. */
         ArraySpec: {
             /**
@@ -526,20 +656,26 @@ export interface components {
              */
             cutout_pixels?: number;
             /**
+             * Format: double
              * @description What black is in the dataset.
              * @default 0
              */
             fill?: number;
         };
         BornAgainLoss: {
-            /** @default 1 */
+            /**
+             * Format: double
+             * @default 1
+             */
             temperature?: number;
             /**
+             * Format: double
              * @description Of the generation before, from the second one on.
              * @default 1
              */
             kl_weight?: number;
             /**
+             * Format: double
              * @description Of the labels, from the second generation on.
              * @default 1
              */
@@ -547,18 +683,19 @@ export interface components {
             /**
              * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
              * @default kl
-             * @enum {string}
              */
-            output_loss?: "kl" | "mse" | "huber" | "cosine";
-            /** @default 0 */
+            output_loss?: components["schemas"]["OutputLossKind"];
+            /**
+             * Format: double
+             * @default 0
+             */
             label_smoothing?: number;
             /**
-             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
-             * @default null
+             * Format: int64
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given. Unless given: `null`.
              */
             ignore_label?: number | null;
         };
-        /** born-again networks */
         BornAgainParams: {
             /** @constant */
             mode: "self";
@@ -581,9 +718,7 @@ export interface components {
              * @default false
              */
             average?: boolean;
-            /** @default {} */
             loss?: components["schemas"]["BornAgainLoss"];
-            /** @default {} */
             training?: components["schemas"]["Training"];
             /**
              * Format: int64
@@ -592,6 +727,8 @@ export interface components {
              */
             seed?: number;
         };
+        /** @enum {string} */
+        CalibrationMethod: "minmax" | "moving_average" | "percentile" | "entropy" | "mse" | "auto";
         Capabilities: {
             versions: components["schemas"]["Versions"];
             model_suffixes: string[];
@@ -614,131 +751,11 @@ export interface components {
             fused_nodes: number;
             float_islands: components["schemas"]["NodeNote"][];
         };
-        CreateDatasetRequest: {
-            uploads: components["schemas"]["UploadReference"][];
-            name?: string;
-            /** @default {} */
-            metadata?: components["schemas"]["Metadata"];
-            spec?: components["schemas"]["DatasetSpec"];
-        };
-        CreateDistillJobRequest: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "distill";
-            params: components["schemas"]["DistillParams"];
-            /** @default {} */
-            evaluation?: components["schemas"]["EvaluationOptions"];
-            /** @default {} */
-            acceptance?: components["schemas"]["AcceptanceLimits"];
-            /** @default null */
-            name?: string | null;
-            /** @default {} */
-            metadata?: components["schemas"]["Metadata"];
-            /**
-             * Format: int64
-             * @description 1 runs first.
-             * @default 5
-             */
-            priority?: number;
-            /** @default null */
-            webhook?: components["schemas"]["WebhookTarget"] | null;
-        };
-        CreateEvaluateJobRequest: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "evaluate";
-            params: components["schemas"]["EvaluateParams"];
-            /** @default {} */
-            evaluation?: components["schemas"]["EvaluationOptions"];
-            /** @default {} */
-            acceptance?: components["schemas"]["AcceptanceLimits"];
-            /** @default null */
-            name?: string | null;
-            /** @default {} */
-            metadata?: components["schemas"]["Metadata"];
-            /**
-             * Format: int64
-             * @description 1 runs first.
-             * @default 5
-             */
-            priority?: number;
-            /** @default null */
-            webhook?: components["schemas"]["WebhookTarget"] | null;
-        };
-        CreateJobRequest: components["schemas"]["CreateQuantizeJobRequest"] | components["schemas"]["CreateDistillJobRequest"] | components["schemas"]["CreatePipelineJobRequest"] | components["schemas"]["CreateEvaluateJobRequest"];
-        /** @description A model from finished resumable uploads, which are used up by it. */
-        CreateModelRequest: {
-            uploads: components["schemas"]["UploadReference"][];
-            name?: string;
-            /** @default {} */
-            metadata?: components["schemas"]["Metadata"];
-        };
-        CreatePipelineJobRequest: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "pipeline";
-            /**
-             * @description What the first step works on. Null when it is a distillation that names its models itself.
-             * @default null
-             */
-            model_id?: string | null;
-            params: components["schemas"]["PipelineParams"];
-            /** @default {} */
-            evaluation?: components["schemas"]["EvaluationOptions"];
-            /** @default {} */
-            acceptance?: components["schemas"]["AcceptanceLimits"];
-            /** @default null */
-            name?: string | null;
-            /** @default {} */
-            metadata?: components["schemas"]["Metadata"];
-            /**
-             * Format: int64
-             * @description 1 runs first.
-             * @default 5
-             */
-            priority?: number;
-            /** @default null */
-            webhook?: components["schemas"]["WebhookTarget"] | null;
-        };
-        CreateQuantizeJobRequest: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "quantize";
-            model_id: string;
-            params: components["schemas"]["QuantizeParams"];
-            /** @default {} */
-            evaluation?: components["schemas"]["EvaluationOptions"];
-            /** @default {} */
-            acceptance?: components["schemas"]["AcceptanceLimits"];
-            /** @default null */
-            name?: string | null;
-            /** @default {} */
-            metadata?: components["schemas"]["Metadata"];
-            /**
-             * Format: int64
-             * @description 1 runs first.
-             * @default 5
-             */
-            priority?: number;
-            /** @default null */
-            webhook?: components["schemas"]["WebhookTarget"] | null;
-        };
         CsvColumns: {
             /** @description In this order. Unless given: all columns that no other input and not the labels take, in the order of the file. */
             columns?: (string | number)[];
-            /**
-             * @default float32
-             * @enum {string}
-             */
-            dtype?: "bool" | "int8" | "uint8" | "int16" | "uint16" | "int32" | "uint32" | "int64" | "uint64" | "float16" | "float32" | "float64";
+            /** @default float32 */
+            dtype?: components["schemas"]["TableDtype"];
             /** @description Of one sample; one axis of all its numbers unless given. */
             shape?: number[];
         };
@@ -755,10 +772,10 @@ export interface components {
              */
             header?: boolean;
             /**
+             * @description What stands between columns: a comma, a semicolon, a tab or a `|`.
              * @default ,
-             * @enum {string}
              */
-            delimiter?: "," | ";" | "\t" | "|";
+            delimiter?: string;
             /** @description By model input. Columns are given by name, or by number from 0. */
             inputs: {
                 [key: string]: components["schemas"]["CsvColumns"];
@@ -770,8 +787,8 @@ export interface components {
         DType: string;
         Dataset: {
             id: string;
-            /** @constant */
-            object: "dataset";
+            /** @description Always `dataset`. */
+            object: string;
             name: string;
             /**
              * Format: date-time
@@ -788,7 +805,10 @@ export interface components {
             has_labels: boolean;
             /** @description What the labels are numbers of. Null where they have no names, and where those are too long for here. */
             classes: string[] | null;
-            /** @description Null where labels have no names; all of them: `listDatasetClasses`. */
+            /**
+             * Format: int64
+             * @description Null where labels have no names; all of them: `listDatasetClasses`.
+             */
             class_count: number | null;
             /** @description Null without labels, and for datasets of earlier versions. */
             labels: components["schemas"]["DatasetLabels"] | null;
@@ -818,14 +838,25 @@ export interface components {
             /** @description A JSON object of strings, as in `Metadata`. */
             metadata?: string;
         };
+        /** @description A dataset from a finished resumable upload, which is used up by it. */
+        DatasetFromUploads: {
+            uploads: components["schemas"]["UploadReference"][];
+            name?: string;
+            metadata?: components["schemas"]["Metadata"];
+            spec?: components["schemas"]["DatasetSpec"];
+        };
         /** @description What the labels are like. `shape` is that of one sample. */
         DatasetLabels: {
             dtype: components["schemas"]["DType"];
             shape: number[];
             /** Format: int64 */
             count: number;
-            /** @description Of the finite values; null where there are none. */
+            /**
+             * Format: double
+             * @description Of the finite values; null where there are none.
+             */
             min: number | null;
+            /** Format: double */
             max: number | null;
             /**
              * Format: int64
@@ -837,7 +868,10 @@ export interface components {
             integers: boolean;
             /** @description Every row along the last axis has a single 1 among zeros. */
             one_hot: boolean;
-            /** @description Null when they are not integers, or too many to count. */
+            /**
+             * Format: int64
+             * @description Null when they are not integers, or too many to count.
+             */
             distinct: number | null;
             /** @description The smallest and the largest integers: all of them when they are few. */
             outermost: components["schemas"]["LabelValue"][];
@@ -852,8 +886,8 @@ export interface components {
         /** @description What lists tell of a dataset; ask for the dataset to know more. */
         DatasetSummary: {
             id: string;
-            /** @constant */
-            object: "dataset";
+            /** @description Always `dataset`. */
+            object: string;
             name: string;
             /**
              * Format: date-time
@@ -879,14 +913,17 @@ export interface components {
         Derivation: components["schemas"]["DeriveLayers"] | components["schemas"]["DeriveWidth"] | components["schemas"]["DeriveRank"];
         /** @description Share of the repeated blocks. */
         DeriveLayers: {
+            /** Format: double */
             keep_layers: number;
         };
         /** @description Share of the parameters that factorized layers keep. */
         DeriveRank: {
+            /** Format: double */
             rank: number;
         };
         /** @description Share of the channels. */
         DeriveWidth: {
+            /** Format: double */
             width: number;
         };
         /** @description The job that made the model, and the model it was made from. */
@@ -897,58 +934,41 @@ export interface components {
         DerivedStudent: {
             derive: components["schemas"]["Derivation"];
         };
-        DistillJob: {
-            id: string;
-            /** @constant */
-            object: "job";
-            status: components["schemas"]["JobStatus"];
-            name: string | null;
-            evaluation: components["schemas"]["EffectiveEvaluationOptions"];
-            acceptance: components["schemas"]["AcceptanceLimits"];
-            metadata: components["schemas"]["Metadata"];
-            /** Format: int64 */
-            priority: number;
-            progress: components["schemas"]["JobProgress"] | null;
-            /** @description 1 is next; null when the job is not waiting. */
-            queue_position: number | null;
-            /**
-             * Format: int64
-             * @description How often a worker has started it.
-             */
-            attempt: number;
-            /**
-             * Format: date-time
-             * @description RFC 3339, UTC.
-             */
-            created_at: string;
-            started_at: string | null;
-            finished_at: string | null;
-            retry_of: string | null;
-            result: components["schemas"]["JobResult"] | null;
-            error: components["schemas"]["JobProblem"] | null;
+        DistillJobRequest: {
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
              */
             type: "distill";
-            /** @description The uploaded student, or the teacher that the student is made from. */
-            model_id: string;
-            /** @description As they were sent. */
-            params: {
-                [key: string]: unknown;
-            };
-            /** @description With every default filled in. */
-            effective_params: components["schemas"]["EffectiveDistillParams"];
+            params: components["schemas"]["DistillParams"];
+            evaluation?: components["schemas"]["EvaluationOptions"];
+            acceptance?: components["schemas"]["AcceptanceLimits"];
+            /** @description Unless given: `null`. */
+            name?: string | null;
+            metadata?: components["schemas"]["Metadata"];
+            /**
+             * Format: int64
+             * @description 1 runs first.
+             * @default 5
+             */
+            priority?: number;
+            /** @description Unless given: `null`. */
+            webhook?: components["schemas"]["WebhookTarget"] | null;
         };
         DistillLoss: {
-            /** @default 4 */
+            /**
+             * Format: double
+             * @default 4
+             */
             temperature?: number;
             /**
+             * Format: double
              * @description Of the teacher's outputs. 0 trains on labels alone.
              * @default 0.9
              */
             kl_weight?: number;
             /**
+             * Format: double
              * @description Of the labels. Must be 0 for a dataset without any.
              * @default 0.1
              */
@@ -956,58 +976,35 @@ export interface components {
             /**
              * @description How outputs are compared: `kl` and `dkd` are for class scores, the others for any numbers.
              * @default kl
-             * @enum {string}
              */
-            output_loss?: "kl" | "dkd" | "mse" | "huber" | "cosine";
-            /** @default 0 */
+            output_loss?: components["schemas"]["TeacherLossKind"];
+            /**
+             * Format: double
+             * @default 0
+             */
             label_smoothing?: number;
             /**
-             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
-             * @default null
+             * Format: int64
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given. Unless given: `null`.
              */
             ignore_label?: number | null;
             /**
+             * Format: double
              * @description Of `dkd`: the weight of the target class.
              * @default 1
              */
             alpha?: number;
             /**
+             * Format: double
              * @description Of `dkd`: the weight of all other classes.
              * @default 8
              */
             beta?: number;
-            /** @default [] */
             hints?: components["schemas"]["Hint"][];
-            /**
-             * @description Which outputs mean the same; null pairs them by name, or the only one with the only one.
-             * @default null
-             */
+            /** @description Which outputs mean the same; null pairs them by name, or the only one with the only one. Unless given: `null`. */
             outputs?: components["schemas"]["OutputPair"][] | null;
         };
         DistillParams: components["schemas"]["OfflineDistillParams"] | components["schemas"]["OnlineDistillParams"] | components["schemas"]["SelfDistillParams"];
-        DistillPlan: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "distill";
-            teacher_parameters: number | null;
-            /** Format: int64 */
-            student_parameters: number;
-            outputs: components["schemas"]["PairedOutputs"][];
-            /** Format: int64 */
-            training_samples: number;
-            /** Format: int64 */
-            validation_samples: number;
-            /**
-             * Format: int64
-             * @description Optimizer steps of one run; a baseline is a second run.
-             */
-            steps: number;
-            /** @description Those that are trained; of generations the first. */
-            networks: components["schemas"]["PlannedNetwork"][];
-            exits: components["schemas"]["PlannedExit"][];
-        };
         /** @description Trains. A `model_id` of `previous` is the model of the step before: as the student, or as the teacher. */
         DistillStep: {
             /**
@@ -1019,39 +1016,28 @@ export interface components {
             name?: string;
             params: components["schemas"]["DistillParams"];
         };
-        /** dynamic int8 */
         DynamicParams: {
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
              */
             method: "dynamic";
-            /**
-             * @default int8
-             * @enum {string}
-             */
-            weight_dtype?: "int8";
+            /** @default int8 */
+            weight_dtype?: components["schemas"]["WeightDtype"];
             /**
              * @description One scale for each output channel instead of one for each tensor.
              * @default true
              */
             per_channel?: boolean;
-            /**
-             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
-             * @default []
-             */
+            /** @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused. */
             exclude_nodes?: string[];
-            /**
-             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
-             * @default []
-             */
+            /** @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused. */
             exclude_ops?: string[];
             /**
              * @description The machine the model will run on; `auto` is the one the worker runs on.
              * @default auto
-             * @enum {string}
              */
-            target?: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            target?: components["schemas"]["TargetName"];
             /**
              * Format: int64
              * @description Seed of every random choice.
@@ -1059,1011 +1045,49 @@ export interface components {
              */
             seed?: number;
         };
-        /** @description Random changes of the images [N, C, H, W] of one input. */
-        EffectiveAugmentation: {
-            input: string;
-            /**
-             * @description Mirror half of the images left to right.
-             * @default false
-             */
-            flip: boolean;
-            /**
-             * Format: int64
-             * @default 0
-             */
-            shift_pixels: number;
-            /**
-             * Format: int64
-             * @description Side of a square that is blanked.
-             * @default 0
-             */
-            cutout_pixels: number;
-            /**
-             * @description What black is in the dataset.
-             * @default 0
-             */
-            fill: number;
-        };
-        EffectiveBornAgainLoss: {
-            /** @default 1 */
-            temperature: number;
-            /**
-             * @description Of the generation before, from the second one on.
-             * @default 1
-             */
-            kl_weight: number;
-            /**
-             * @description Of the labels, from the second generation on.
-             * @default 1
-             */
-            label_weight: number;
-            /**
-             * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
-             * @default kl
-             * @enum {string}
-             */
-            output_loss: "kl" | "mse" | "huber" | "cosine";
-            /** @default 0 */
-            label_smoothing: number;
-            /**
-             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
-             * @default null
-             */
-            ignore_label: number | null;
-        };
-        /** born-again networks */
-        EffectiveBornAgainParams: {
-            /** @constant */
-            mode: "self";
-            /** @description What is trained on; it must have labels. */
-            dataset_id: string;
-            student: components["schemas"]["EffectiveUploadedStudent"];
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            self_kind: "born_again";
-            /**
-             * Format: int64
-             * @description At the most: one that is no better than the one before is the last. The first learns from labels alone.
-             * @default 3
-             */
-            generations: number;
-            /**
-             * @description Make one model of all generations that answers with their mean: as many times as large and slow.
-             * @default false
-             */
-            average: boolean;
-            loss: components["schemas"]["EffectiveBornAgainLoss"];
-            training: components["schemas"]["EffectiveTraining"];
-            /**
-             * Format: int64
-             * @description Seed of every random choice.
-             * @default 0
-             */
-            seed: number;
-        };
-        EffectiveDistillLoss: {
-            /** @default 4 */
-            temperature: number;
-            /**
-             * @description Of the teacher's outputs. 0 trains on labels alone.
-             * @default 0.9
-             */
-            kl_weight: number;
-            /**
-             * @description Of the labels. Must be 0 for a dataset without any.
-             * @default 0.1
-             */
-            label_weight: number;
-            /**
-             * @description How outputs are compared: `kl` and `dkd` are for class scores, the others for any numbers.
-             * @default kl
-             * @enum {string}
-             */
-            output_loss: "kl" | "dkd" | "mse" | "huber" | "cosine";
-            /** @default 0 */
-            label_smoothing: number;
-            /**
-             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
-             * @default null
-             */
-            ignore_label: number | null;
-            /**
-             * @description Of `dkd`: the weight of the target class.
-             * @default 1
-             */
-            alpha: number;
-            /**
-             * @description Of `dkd`: the weight of all other classes.
-             * @default 8
-             */
-            beta: number;
-            /** @default [] */
-            hints: components["schemas"]["Hint"][];
-            /**
-             * @description Which outputs mean the same; null pairs them by name, or the only one with the only one.
-             * @default null
-             */
-            outputs: components["schemas"]["OutputPair"][] | null;
-        };
-        EffectiveDistillParams: components["schemas"]["EffectiveOfflineDistillParams"] | components["schemas"]["EffectiveOnlineDistillParams"] | components["schemas"]["EffectiveSelfDistillParams"];
-        /** @description Trains. A `model_id` of `previous` is the model of the step before: as the student, or as the teacher. */
-        EffectiveDistillStep: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "distill";
-            /** @description What reports and artifacts of the step are called. When it is not given: `step-1`, `step-2`, … */
-            name?: string;
-            params: components["schemas"]["EffectiveDistillParams"];
-        };
-        /** dynamic int8 */
-        EffectiveDynamicParams: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            method: "dynamic";
-            /**
-             * @default int8
-             * @enum {string}
-             */
-            weight_dtype: "int8";
-            /**
-             * @description One scale for each output channel instead of one for each tensor.
-             * @default true
-             */
-            per_channel: boolean;
-            /**
-             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
-             * @default []
-             */
-            exclude_nodes: string[];
-            /**
-             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
-             * @default []
-             */
-            exclude_ops: string[];
-            /**
-             * @description The machine the model will run on; `auto` is the one the worker runs on.
-             * @default auto
-             * @enum {string}
-             */
-            target: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
-            /**
-             * Format: int64
-             * @description Seed of every random choice.
-             * @default 0
-             */
-            seed: number;
-        };
-        /** evaluate */
-        EffectiveEvaluateParams: {
-            /** @description What is measured. The others are held against the first. */
-            model_ids: string[];
-            /**
-             * @description Latency is measured at each; empty: at `evaluation.latency.batch_size`.
-             * @default []
-             */
-            batch_sizes: number[];
-            /**
-             * @description And with each number of threads; empty: with `evaluation.latency.threads`.
-             * @default []
-             */
-            threads: number[];
-            /**
-             * Format: int64
-             * @description Seed of every random choice.
-             * @default 0
-             */
-            seed: number;
+        EffectiveAcceptanceLimits: {
+            /** Format: double */
+            max_metric_drop?: number;
+            /** Format: double */
+            min_sqnr_db?: number;
+            /** Format: double */
+            max_size_ratio?: number;
+            /** Format: double */
+            min_speedup?: number;
         };
         EffectiveEvaluationOptions: {
-            /**
-             * @description Held-out data. Without it fidelity is measured on seeded synthetic input, and the report says so.
-             * @default null
-             */
+            /** @description Held-out data. Without it fidelity is measured on seeded synthetic input, and the report says so. */
             dataset_id: string | null;
             /**
+             * Format: int64
              * @description Null takes all there are, up to 10,000 and to a minute of the slower model.
-             * @default null
              */
             samples: number | null;
+            /** @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at. */
+            metric: string | null;
             /**
-             * @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at.
-             * @default null
-             */
-            metric: ("top1" | "top5" | "f1_macro" | "mse" | "mae" | "rmse" | "none") | null;
-            /**
+             * Format: int64
              * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
-             * @default null
              */
             ignore_label: number | null;
-            /**
-             * @description Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`; those without a name are called by input and axis, `{ "x.3": 320 }`.
-             * @default {}
-             */
+            /** @description Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`; those without a name are called by input and axis, `{ "x.3": 320 }`. */
             dims: {
                 [key: string]: number;
             };
-            /**
-             * @description Look for the error of each layer, for no longer than half of the evaluation before it (and 10 s). False leaves them out.
-             * @default true
-             */
+            /** @description Look for the error of each layer, for no longer than half of the evaluation before it (and 10 s). False leaves them out. */
             layer_errors: boolean;
             latency: components["schemas"]["EffectiveLatencyOptions"];
         };
-        /** float16 */
-        EffectiveFloat16Params: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            method: "float16";
-            /**
-             * @description Keep the model's inputs and outputs in float32.
-             * @default true
-             */
-            keep_io: boolean;
-            /**
-             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
-             * @default []
-             */
-            exclude_nodes: string[];
-            /**
-             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
-             * @default []
-             */
-            exclude_ops: string[];
-            /**
-             * @description The machine the model will run on; `auto` is the one the worker runs on.
-             * @default auto
-             * @enum {string}
-             */
-            target: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
-            /**
-             * Format: int64
-             * @description Seed of every random choice.
-             * @default 0
-             */
-            seed: number;
-        };
         EffectiveLatencyOptions: {
-            /**
-             * Format: int64
-             * @default 50
-             */
+            /** Format: int64 */
             runs: number;
-            /**
-             * Format: int64
-             * @default 1
-             */
+            /** Format: int64 */
             batch_size: number;
             /**
              * Format: int64
              * @description Intra-operator threads while measuring.
-             * @default 1
              */
             threads: number;
-        };
-        EffectiveMeanTeacherLoss: {
-            /** @default 1 */
-            temperature: number;
-            /**
-             * @description Of the average's answers.
-             * @default 1
-             */
-            kl_weight: number;
-            /** @default 1 */
-            label_weight: number;
-            /**
-             * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
-             * @default kl
-             * @enum {string}
-             */
-            output_loss: "kl" | "mse" | "huber" | "cosine";
-            /** @default 0 */
-            label_smoothing: number;
-            /**
-             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
-             * @default null
-             */
-            ignore_label: number | null;
-        };
-        /** mean teacher */
-        EffectiveMeanTeacherParams: {
-            /** @constant */
-            mode: "self";
-            /** @description What is trained on; it must have labels. */
-            dataset_id: string;
-            student: components["schemas"]["EffectiveUploadedStudent"];
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            self_kind: "mean_teacher";
-            loss: components["schemas"]["EffectiveMeanTeacherLoss"];
-            training: components["schemas"]["EffectiveMeanTeacherTraining"];
-            /**
-             * @description Also train the network from the same start on the labels alone, without an average.
-             * @default false
-             */
-            baseline: boolean;
-            /**
-             * Format: int64
-             * @description Seed of every random choice.
-             * @default 0
-             */
-            seed: number;
-        };
-        EffectiveMeanTeacherTraining: {
-            /**
-             * Format: int64
-             * @default 10
-             */
-            epochs: number;
-            /**
-             * Format: int64
-             * @default 128
-             */
-            batch_size: number;
-            /**
-             * @description `sgd` has a momentum of 0.9.
-             * @default adamw
-             * @enum {string}
-             */
-            optimizer: "sgd" | "adam" | "adamw";
-            /** @default 0.005 */
-            learning_rate: number;
-            /**
-             * @default onecycle
-             * @enum {string}
-             */
-            schedule: "constant" | "step" | "cosine" | "onecycle";
-            /**
-             * Format: int64
-             * @default 0
-             */
-            warmup_steps: number;
-            /** @default 0.0001 */
-            weight_decay: number;
-            /**
-             * @description Largest norm of the gradient.
-             * @default null
-             */
-            gradient_clip: number | null;
-            /**
-             * @description Share of the samples that is held out, to keep the weights of the epoch that is best on them.
-             * @default 0.1
-             */
-            validation_split: number;
-            /**
-             * @description Decay of the moving average of the weights, which teaches, is validated and exported.
-             * @default 0.99
-             */
-            average_decay: number;
-            /**
-             * @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.
-             * @default null
-             */
-            update_rounding: ("nearest" | "stochastic") | null;
-            /**
-             * @description Stop after so many epochs without a better one.
-             * @default null
-             */
-            patience: number | null;
-            /** @default null */
-            augmentation: components["schemas"]["EffectiveAugmentation"] | null;
-        };
-        /** offline distillation */
-        EffectiveOfflineDistillParams: {
-            /** @constant */
-            mode: "offline";
-            /**
-             * @description Any model that runs: it need not be trainable. Null, with `kl_weight` 0, is plain training.
-             * @default null
-             */
-            teacher_model_id: string | null;
-            /** @description What is trained on. */
-            dataset_id: string;
-            student: components["schemas"]["EffectiveUploadedStudent"] | components["schemas"]["DerivedStudent"];
-            loss: components["schemas"]["EffectiveDistillLoss"];
-            training: components["schemas"]["EffectiveTraining"];
-            /**
-             * @description Also train the same student from the same start on the labels alone, to measure what the teacher adds.
-             * @default false
-             */
-            baseline: boolean;
-            /**
-             * Format: int64
-             * @description Seed of every random choice.
-             * @default 0
-             */
-            seed: number;
-        };
-        /** online distillation */
-        EffectiveOnlineDistillParams: {
-            /** @constant */
-            mode: "online";
-            /** @description What is trained on; it must have labels. */
-            dataset_id: string;
-            /**
-             * @description A teacher that is trained along and must be trainable. Null: peers teach each other.
-             * @default null
-             */
-            teacher_model_id: string | null;
-            student: components["schemas"]["EffectiveUploadedStudent"] | components["schemas"]["DerivedStudent"];
-            /**
-             * @description How many networks teach each other: the student, `peer_students`, and for the rest copies of the student with weights of their own. Null is 2, or as many as `peer_students` make; with a teacher it must be null.
-             * @default null
-             */
-            peers: number | null;
-            /**
-             * @description Peers of other architectures, or of the same from other weights.
-             * @default []
-             */
-            peer_students: components["schemas"]["EffectiveUploadedStudent"][];
-            /**
-             * @description `simultaneous`: all networks are updated from the same values in one step. `alternating`: in turn, each from what the others answer by then.
-             * @default simultaneous
-             * @enum {string}
-             */
-            update: "simultaneous" | "alternating";
-            loss: components["schemas"]["EffectiveOnlineLoss"];
-            training: components["schemas"]["EffectiveTraining"];
-            /**
-             * @description Also train the student from the same start on the labels alone, to measure what the others add.
-             * @default false
-             */
-            baseline: boolean;
-            /**
-             * Format: int64
-             * @description Seed of every random choice.
-             * @default 0
-             */
-            seed: number;
-        };
-        EffectiveOnlineLoss: {
-            /** @default 1 */
-            temperature: number;
-            /**
-             * @description Of what a network learns from the others.
-             * @default 1
-             */
-            kl_weight: number;
-            /**
-             * @description Of the labels, for every network.
-             * @default 1
-             */
-            label_weight: number;
-            /**
-             * @description Of what the teacher learns from the student. For peers it must be 0: they all learn by `kl_weight`.
-             * @default 0
-             */
-            teacher_kl_weight: number;
-            /**
-             * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
-             * @default kl
-             * @enum {string}
-             */
-            output_loss: "kl" | "mse" | "huber" | "cosine";
-            /** @default 0 */
-            label_smoothing: number;
-            /**
-             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
-             * @default null
-             */
-            ignore_label: number | null;
-        };
-        EffectiveOwnTeacherLoss: {
-            /** @default 3 */
-            temperature: number;
-            /**
-             * @description Of the last layer's answers, for each exit.
-             * @default 0.1
-             */
-            kl_weight: number;
-            /**
-             * @description Of the labels, for each exit; the last layer's is 1.
-             * @default 0.9
-             */
-            label_weight: number;
-            /**
-             * @description Of the last layer's features, for each exit but the first.
-             * @default 0.03
-             */
-            feature_weight: number;
-            /** @default 0 */
-            label_smoothing: number;
-            /**
-             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
-             * @default null
-             */
-            ignore_label: number | null;
-        };
-        /** be your own teacher */
-        EffectiveOwnTeacherParams: {
-            /** @constant */
-            mode: "self";
-            /** @description What is trained on; it must have labels. */
-            dataset_id: string;
-            student: components["schemas"]["EffectiveUploadedStudent"];
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            self_kind: "be_your_own_teacher";
-            /**
-             * @description How many exits at the most, at the ends of stages; or the values that they are to read.
-             * @default 3
-             */
-            exits: number | string[];
-            /**
-             * @description Keep the exits as further outputs `exit_1`, `exit_2`, …; otherwise they are dropped after training.
-             * @default false
-             */
-            keep_exits: boolean;
-            loss: components["schemas"]["EffectiveOwnTeacherLoss"];
-            training: components["schemas"]["EffectiveTraining"];
-            /**
-             * @description Also train the network from the same start without exits, to measure what they add.
-             * @default false
-             */
-            baseline: boolean;
-            /**
-             * Format: int64
-             * @description Seed of every random choice.
-             * @default 0
-             */
-            seed: number;
-        };
-        /** pipeline */
-        EffectivePipelineParams: {
-            /** @description In this order; each works on the model that the one before has made. */
-            steps: components["schemas"]["EffectivePipelineStep"][];
-        };
-        EffectivePipelineStep: components["schemas"]["EffectiveQuantizeStep"] | components["schemas"]["EffectiveDistillStep"];
-        /** @description Weights of 4 and 2 bits are stored in 4 and 2, and turned into 8 when the model is loaded: integer kernels read 8. So do activations of 4. */
-        EffectiveQatBits: {
-            /**
-             * @default 8
-             * @enum {integer}
-             */
-            weights: 8 | 4 | 2;
-            /**
-             * @description Null leaves activations, and the arithmetic, in float.
-             * @default 8
-             */
-            activations: (8 | 4) | null;
-        };
-        /** quantization-aware training */
-        EffectiveQatParams: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            method: "qat";
-            /** @description What is calibrated and trained on. */
-            dataset_id: string;
-            bits: components["schemas"]["EffectiveQatBits"];
-            /**
-             * @description How the scales of activations are learned. `lsq` (Esser et al. 2020): from what rounding and clipping do to the loss. `pact` (Choi et al. 2018): from what clipping does, with a penalty on wide ranges. Those of weights are learned by `lsq`.
-             * @default lsq
-             * @enum {string}
-             */
-            algorithm: "lsq" | "pact";
-            /**
-             * @description Whose outputs are learned: `self` is the float model itself, which needs no labels; or the id of a model; null for none.
-             * @default self
-             */
-            teacher: string | null;
-            /** @description When it is not given: the outputs of the teacher by `mse`; without a teacher, the labels. */
-            loss?: components["schemas"]["EffectiveDistillLoss"];
-            /**
-             * @description Instead of `training.epochs`.
-             * @default null
-             */
-            epochs: number | null;
-            training: components["schemas"]["EffectiveQatTraining"];
-            /**
-             * Format: int64
-             * @description How many samples are calibrated on first.
-             * @default 128
-             */
-            samples: number;
-            /**
-             * @default mse
-             * @enum {string}
-             */
-            calibration: "minmax" | "moving_average" | "percentile" | "entropy" | "mse";
-            /**
-             * @description Share of the values that `percentile` keeps.
-             * @default 99.999
-             */
-            percentile: number;
-            /**
-             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
-             * @default []
-             */
-            exclude_nodes: string[];
-            /**
-             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
-             * @default []
-             */
-            exclude_ops: string[];
-            /**
-             * @description The machine the model will run on; `auto` is the one the worker runs on.
-             * @default auto
-             * @enum {string}
-             */
-            target: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
-            /**
-             * Format: int64
-             * @description Seed of every random choice.
-             * @default 0
-             */
-            seed: number;
-        };
-        EffectiveQatTraining: {
-            /**
-             * Format: int64
-             * @default 3
-             */
-            epochs: number;
-            /**
-             * Format: int64
-             * @default 64
-             */
-            batch_size: number;
-            /**
-             * @description `sgd` has a momentum of 0.9.
-             * @default adamw
-             * @enum {string}
-             */
-            optimizer: "sgd" | "adam" | "adamw";
-            /** @description When it is not given: 0.0001 for weights of 8 bits, 0.001 for fewer, which have further to go. */
-            learning_rate?: number;
-            /**
-             * @default cosine
-             * @enum {string}
-             */
-            schedule: "constant" | "step" | "cosine" | "onecycle";
-            /**
-             * Format: int64
-             * @default 0
-             */
-            warmup_steps: number;
-            /** @default 0 */
-            weight_decay: number;
-            /**
-             * @description Largest norm of the gradient.
-             * @default null
-             */
-            gradient_clip: number | null;
-            /**
-             * @description Share of the samples that is held out, to keep the weights of the epoch that is best on them.
-             * @default 0.1
-             */
-            validation_split: number;
-            /**
-             * @description Decay of a moving average of the weights, which is then validated and exported.
-             * @default null
-             */
-            average_decay: number | null;
-            /**
-             * @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.
-             * @default null
-             */
-            update_rounding: ("nearest" | "stochastic") | null;
-            /**
-             * @description Stop after so many epochs without a better one.
-             * @default null
-             */
-            patience: number | null;
-            /** @default null */
-            augmentation: components["schemas"]["EffectiveAugmentation"] | null;
-        };
-        EffectiveQuantizeParams: components["schemas"]["EffectiveSimplifyParams"] | components["schemas"]["EffectiveFloat16Params"] | components["schemas"]["EffectiveDynamicParams"] | components["schemas"]["EffectiveStaticParams"] | components["schemas"]["EffectiveWeightOnlyParams"] | components["schemas"]["EffectiveQatParams"];
-        /** @description Compresses the model of the step before. */
-        EffectiveQuantizeStep: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "quantize";
-            /** @description What reports and artifacts of the step are called. When it is not given: `step-1`, `step-2`, … */
-            name?: string;
-            params: components["schemas"]["EffectiveQuantizeParams"];
-        };
-        /** self distillation */
-        EffectiveSelfDistillParams: components["schemas"]["EffectiveBornAgainParams"] | components["schemas"]["EffectiveOwnTeacherParams"] | components["schemas"]["EffectiveMeanTeacherParams"];
-        /** simplify */
-        EffectiveSimplifyParams: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            method: "simplify";
-            /**
-             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
-             * @default []
-             */
-            exclude_nodes: string[];
-            /**
-             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
-             * @default []
-             */
-            exclude_ops: string[];
-            /**
-             * Format: int64
-             * @description Seed of every random choice.
-             * @default 0
-             */
-            seed: number;
-        };
-        /** static int8 */
-        EffectiveStaticParams: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            method: "static";
-            /** @description Samples of what the model will see: the ranges of activations are taken from them. */
-            dataset_id: string;
-            /**
-             * Format: int64
-             * @description How many of them, drawn by the seed.
-             * @default 128
-             */
-            samples: number;
-            /**
-             * @description How the range of an activation follows from its values: all of them, a moving average of each sample's range, a share of the values, the least loss of information, or the least squared error. `auto` tries all of these and takes the one whose outputs are nearest to the float model's on some samples.
-             * @default mse
-             * @enum {string}
-             */
-            calibration: "minmax" | "moving_average" | "percentile" | "entropy" | "mse" | "auto";
-            /**
-             * @description Share of the values that `percentile` keeps.
-             * @default 99.999
-             */
-            percentile: number;
-            /**
-             * @description `auto` is what the target computes fastest with: uint8 on x64.
-             * @default auto
-             * @enum {string}
-             */
-            activation_dtype: "auto" | "uint8" | "int8";
-            /**
-             * @description One scale for each output channel of a weight instead of one for each weight.
-             * @default true
-             */
-            per_channel: boolean;
-            /**
-             * @description How weights of layers without groups become integers. `nearest` looks at weights alone. The others look at samples, and a layer keeps what they make of it only where its output is nearer to the float model's on held-out samples: `adaround` learns for each weight whether up or down is better, given what the layers before it make once they are quantized (of at most 32 runs); `gptq` rounds one input after the other and lets the rest make up for it; `stochastic` draws `candidates` times at random.
-             * @default nearest
-             * @enum {string}
-             */
-            rounding: "nearest" | "adaround" | "stochastic" | "gptq";
-            /**
-             * Format: int64
-             * @description Draws for `stochastic`, of which each layer keeps the best; 16 when it is not given.
-             */
-            candidates?: number;
-            /**
-             * @description Scale channels between layers against each other. `auto`: where it is measured to help; true: everywhere, by the weights alone.
-             * @default auto
-             */
-            equalize: "auto" | boolean;
-            /**
-             * @description Move outliers of activations into the weights behind a normalization. `auto`: where and as far as it is measured to help.
-             * @default auto
-             */
-            smooth_quant_alpha: ("auto" | number) | null;
-            /**
-             * @description Make up for the mean error of each layer, if it is measured to help.
-             * @default true
-             */
-            bias_correction: boolean;
-            /**
-             * @description Leave in float what measured costs of kernels predict to be slower in 8 bits (small layers, depthwise convolutions); its weights are still stored in 8 bits. Costs are known for `x64-avx2`; elsewhere all that can is computed in 8 bits.
-             * @default true
-             */
-            float_where_slower: boolean;
-            /**
-             * @description Keep layers in float until the metric of `evaluation` drops no further, on labelled samples of the dataset that calibration has not seen.
-             * @default null
-             */
-            max_metric_drop: number | null;
-            /**
-             * @description The same without labels: until the signal to noise ratio of the outputs is this good.
-             * @default null
-             */
-            min_sqnr_db: number | null;
-            /**
-             * Format: int64
-             * @description Models that may be tried for that.
-             * @default 24
-             */
-            max_trials: number;
-            /**
-             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
-             * @default []
-             */
-            exclude_nodes: string[];
-            /**
-             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
-             * @default []
-             */
-            exclude_ops: string[];
-            /**
-             * @description The machine the model will run on; `auto` is the one the worker runs on.
-             * @default auto
-             * @enum {string}
-             */
-            target: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
-            /**
-             * Format: int64
-             * @description Seed of every random choice.
-             * @default 0
-             */
-            seed: number;
-        };
-        EffectiveTraining: {
-            /**
-             * Format: int64
-             * @default 10
-             */
-            epochs: number;
-            /**
-             * Format: int64
-             * @default 128
-             */
-            batch_size: number;
-            /**
-             * @description `sgd` has a momentum of 0.9.
-             * @default adamw
-             * @enum {string}
-             */
-            optimizer: "sgd" | "adam" | "adamw";
-            /** @default 0.005 */
-            learning_rate: number;
-            /**
-             * @default onecycle
-             * @enum {string}
-             */
-            schedule: "constant" | "step" | "cosine" | "onecycle";
-            /**
-             * Format: int64
-             * @default 0
-             */
-            warmup_steps: number;
-            /** @default 0.0001 */
-            weight_decay: number;
-            /**
-             * @description Largest norm of the gradient.
-             * @default null
-             */
-            gradient_clip: number | null;
-            /**
-             * @description Share of the samples that is held out, to keep the weights of the epoch that is best on them.
-             * @default 0.1
-             */
-            validation_split: number;
-            /**
-             * @description Decay of a moving average of the weights, which is then validated and exported.
-             * @default null
-             */
-            average_decay: number | null;
-            /**
-             * @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.
-             * @default null
-             */
-            update_rounding: ("nearest" | "stochastic") | null;
-            /**
-             * @description Stop after so many epochs without a better one.
-             * @default null
-             */
-            patience: number | null;
-            /** @default null */
-            augmentation: components["schemas"]["EffectiveAugmentation"] | null;
-        };
-        EffectiveUploadedStudent: {
-            model_id: string;
-            /**
-             * @description `keep`: start from the weights in the file. `reinitialize`: draw new ones from the seed.
-             * @default keep
-             * @enum {string}
-             */
-            init: "keep" | "reinitialize";
-        };
-        /** weight-only */
-        EffectiveWeightOnlyParams: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            method: "weight_only";
-            /**
-             * @description Two bits are for the products and tables of `matmulnbits`; other weights then have four.
-             * @default 4
-             * @enum {integer}
-             */
-            bits: 2 | 4 | 8;
-            /**
-             * @description Weights that share one scale, along the reduction axis. When it is not given: 32 for 2 and 4 bits, 128 for 8.
-             * @enum {integer}
-             */
-            block_size?: 16 | 32 | 64 | 128 | 256;
-            /** @default false */
-            symmetric: boolean;
-            /**
-             * @description How scales are found: `rtn` from the range of each block as it is, `gptq` as it is when GPTQ reaches it. `gptq` implies the rounding of that name, and that rounding implies it.
-             * @default rtn
-             * @enum {string}
-             */
-            algorithm: "rtn" | "gptq";
-            /**
-             * @description How weights become integers; `nearest` unless `algorithm` says otherwise. `nearest` looks at weights alone. The others look at samples, and a layer keeps what they make of it only where its output is nearer to the float model's on held-out samples: `adaround` learns for each weight whether up or down is better, given what the layers before it make once they are quantized (of at most 32 runs); `gptq` rounds one input after the other and lets the rest make up for it; `stochastic` draws `candidates` times at random.
-             * @enum {string}
-             */
-            rounding?: "nearest" | "adaround" | "stochastic" | "gptq";
-            /**
-             * Format: int64
-             * @description Draws for `stochastic`, of which each layer keeps the best; 16 when it is not given.
-             */
-            candidates?: number;
-            /**
-             * @description Samples of what the model will see, for all roundings but `nearest`.
-             * @default null
-             */
-            dataset_id: string | null;
-            /**
-             * Format: int64
-             * @description How many of them, drawn by the seed.
-             * @default 128
-             */
-            samples: number;
-            /**
-             * @description `matmulnbits`: onnxruntime's own operators, fastest on onnxruntime. `qdq`: plain ONNX `DequantizeLinear`, which also covers Conv.
-             * @default matmulnbits
-             * @enum {string}
-             */
-            format: "matmulnbits" | "qdq";
-            /**
-             * @description Also quantize the tables that Gather reads.
-             * @default true
-             */
-            embeddings: boolean;
-            /**
-             * @description Of MatMulNBits: 4 computes in int8, 1 in float32, 0 leaves it to the runtime.
-             * @default 4
-             * @enum {integer}
-             */
-            accuracy_level: 0 | 1 | 4;
-            /**
-             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
-             * @default []
-             */
-            exclude_nodes: string[];
-            /**
-             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
-             * @default []
-             */
-            exclude_ops: string[];
-            /**
-             * @description The machine the model will run on; `auto` is the one the worker runs on.
-             * @default auto
-             * @enum {string}
-             */
-            target: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
-            /**
-             * Format: int64
-             * @description Seed of every random choice.
-             * @default 0
-             */
-            seed: number;
         };
         EpochRecord: {
             /**
@@ -2071,72 +1095,49 @@ export interface components {
              * @description Counts from 1.
              */
             epoch: number;
-            /** @description Mean over the steps. */
+            /**
+             * Format: double
+             * @description Mean over the steps.
+             */
             loss: number;
             /** @description Each term of the loss, before its weight. */
             losses: {
                 [key: string]: number;
             };
+            /** Format: double */
             validation_metric: number | null;
+            /** Format: double */
             learning_rate: number;
+            /** Format: double */
             samples_per_second: number;
         };
-        EvaluateJob: {
-            id: string;
-            /** @constant */
-            object: "job";
-            status: components["schemas"]["JobStatus"];
-            name: string | null;
-            evaluation: components["schemas"]["EffectiveEvaluationOptions"];
-            acceptance: components["schemas"]["AcceptanceLimits"];
-            metadata: components["schemas"]["Metadata"];
-            /** Format: int64 */
-            priority: number;
-            progress: components["schemas"]["JobProgress"] | null;
-            /** @description 1 is next; null when the job is not waiting. */
-            queue_position: number | null;
-            /**
-             * Format: int64
-             * @description How often a worker has started it.
-             */
-            attempt: number;
-            /**
-             * Format: date-time
-             * @description RFC 3339, UTC.
-             */
-            created_at: string;
-            started_at: string | null;
-            finished_at: string | null;
-            retry_of: string | null;
-            result: components["schemas"]["JobResult"] | null;
-            error: components["schemas"]["JobProblem"] | null;
+        EvaluateJobRequest: {
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
              */
             type: "evaluate";
-            /** @description The first of the models, which is the reference; so is that of the result. */
-            model_id: string;
-            /** @description As they were sent. */
-            params: {
-                [key: string]: unknown;
-            };
-            /** @description With every default filled in. */
-            effective_params: components["schemas"]["EffectiveEvaluateParams"];
+            params: components["schemas"]["EvaluateParams"];
+            evaluation?: components["schemas"]["EvaluationOptions"];
+            acceptance?: components["schemas"]["AcceptanceLimits"];
+            /** @description Unless given: `null`. */
+            name?: string | null;
+            metadata?: components["schemas"]["Metadata"];
+            /**
+             * Format: int64
+             * @description 1 runs first.
+             * @default 5
+             */
+            priority?: number;
+            /** @description Unless given: `null`. */
+            webhook?: components["schemas"]["WebhookTarget"] | null;
         };
-        /** evaluate */
         EvaluateParams: {
             /** @description What is measured. The others are held against the first. */
             model_ids: string[];
-            /**
-             * @description Latency is measured at each; empty: at `evaluation.latency.batch_size`.
-             * @default []
-             */
+            /** @description Latency is measured at each; empty: at `evaluation.latency.batch_size`. */
             batch_sizes?: number[];
-            /**
-             * @description And with each number of threads; empty: with `evaluation.latency.threads`.
-             * @default []
-             */
+            /** @description And with each number of threads; empty: with `evaluation.latency.threads`. */
             threads?: number[];
             /**
              * Format: int64
@@ -2144,16 +1145,6 @@ export interface components {
              * @default 0
              */
             seed?: number;
-        };
-        EvaluatePlan: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "evaluate";
-            models: components["schemas"]["PlannedModel"][];
-            /** @description What latency will be measured at. */
-            loads: components["schemas"]["PlannedLoad"][];
         };
         /** @description A model of an evaluation against the first of them. */
         EvaluatedModel: {
@@ -2171,30 +1162,21 @@ export interface components {
             latencies: components["schemas"]["LatencyMetrics"][];
         };
         EvaluationOptions: {
-            /**
-             * @description Held-out data. Without it fidelity is measured on seeded synthetic input, and the report says so.
-             * @default null
-             */
+            /** @description Held-out data. Without it fidelity is measured on seeded synthetic input, and the report says so. Unless given: `null`. */
             dataset_id?: string | null;
             /**
-             * @description Null takes all there are, up to 10,000 and to a minute of the slower model.
-             * @default null
+             * Format: int64
+             * @description Null takes all there are, up to 10,000 and to a minute of the slower model. Unless given: `null`.
              */
             samples?: number | null;
+            /** @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at. Unless given: `null`. */
+            metric?: components["schemas"]["MetricName"] | null;
             /**
-             * @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at.
-             * @default null
-             */
-            metric?: ("top1" | "top5" | "f1_macro" | "mse" | "mae" | "rmse" | "none") | null;
-            /**
-             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
-             * @default null
+             * Format: int64
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given. Unless given: `null`.
              */
             ignore_label?: number | null;
-            /**
-             * @description Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`; those without a name are called by input and axis, `{ "x.3": 320 }`.
-             * @default {}
-             */
+            /** @description Sizes for the model's symbolic dimensions, for synthetic input and latency: `{ "w": 320 }`; those without a name are called by input and axis, `{ "x.3": 320 }`. */
             dims?: {
                 [key: string]: number;
             };
@@ -2203,7 +1185,6 @@ export interface components {
              * @default true
              */
             layer_errors?: boolean;
-            /** @default {} */
             latency?: components["schemas"]["LatencyOptions"];
         };
         /** @description An answer before the last layer; the last one is the network's own. */
@@ -2211,10 +1192,17 @@ export interface components {
             name: string;
             /** @description What the exit reads. */
             value: string;
+            /** Format: double */
             metric: number | null;
-            /** @description Multiply-accumulates up to this answer, of those of the network. */
+            /**
+             * Format: double
+             * @description Multiply-accumulates up to this answer, of those of the network.
+             */
             macs_share: number;
-            /** @description Median latency up to this answer, of the network's. */
+            /**
+             * Format: double
+             * @description Median latency up to this answer, of the network's.
+             */
             latency_share: number;
             /** @description A model that stops here; null where exits are not kept. */
             artifact: string | null;
@@ -2223,17 +1211,18 @@ export interface components {
         FidelityMetrics: {
             /** Format: int64 */
             samples: number;
-            /**
-             * @description `validation`: samples of the training data that were held out of the training.
-             * @enum {string}
-             */
-            data: "evaluation" | "validation" | "calibration" | "synthetic";
+            /** @description `validation`: samples of the training data that were held out of the training. Now one of `evaluation`, `validation`, `calibration`, `synthetic`; more may be added. */
+            data: string;
             outputs: components["schemas"]["OutputFidelity"][];
         };
         /** @description What the values are like. */
         FieldContent: {
-            /** @description Of the finite values; null where there are none. */
+            /**
+             * Format: double
+             * @description Of the finite values; null where there are none.
+             */
             min: number | null;
+            /** Format: double */
             max: number | null;
             /**
              * Format: int64
@@ -2248,7 +1237,6 @@ export interface components {
             code: string;
             message: string;
         };
-        /** float16 */
         Float16Params: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -2260,22 +1248,15 @@ export interface components {
              * @default true
              */
             keep_io?: boolean;
-            /**
-             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
-             * @default []
-             */
+            /** @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused. */
             exclude_nodes?: string[];
-            /**
-             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
-             * @default []
-             */
+            /** @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused. */
             exclude_ops?: string[];
             /**
              * @description The machine the model will run on; `auto` is the one the worker runs on.
              * @default auto
-             * @enum {string}
              */
-            target?: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            target?: components["schemas"]["TargetName"];
             /**
              * Format: int64
              * @description Seed of every random choice.
@@ -2284,15 +1265,15 @@ export interface components {
             seed?: number;
         };
         Health: {
-            /** @constant */
-            status: "ok";
+            /** @description Always `ok`. */
+            status: string;
         };
         /** @description A value inside the student that is to become like one inside the teacher. */
         Hint: {
             teacher: string;
             student: string;
-            /** @enum {string} */
-            kind: "mse" | "cosine" | "attention" | "rkd_distance" | "rkd_angle" | "relation" | "attention_map";
+            kind: components["schemas"]["HintKind"];
+            /** Format: double */
             weight: number;
             /**
              * Format: int64
@@ -2300,6 +1281,16 @@ export interface components {
              */
             heads?: number;
         };
+        /** @enum {string} */
+        HintKind: "mse" | "cosine" | "attention" | "rkd_distance" | "rkd_angle" | "relation" | "attention_map";
+        /** @enum {string} */
+        ImageColor: "rgb" | "bgr" | "gray";
+        /** @enum {string} */
+        ImageDtype: "float32" | "uint8";
+        /** @enum {string} */
+        ImageLayout: "NCHW" | "NHWC";
+        /** @enum {string} */
+        ImageResize: "stretch" | "crop" | "pad";
         /** @description For a `.zip` of images: what becomes of an image. */
         ImagesSpec: {
             /**
@@ -2310,27 +1301,19 @@ export interface components {
             /** @description The model input that takes the images. */
             input: string;
             /** @description Height and width that every image is brought to. */
-            size: [
-                number,
-                number
-            ];
-            /**
-             * @default NCHW
-             * @enum {string}
-             */
-            layout?: "NCHW" | "NHWC";
+            size: number[];
+            /** @default NCHW */
+            layout?: components["schemas"]["ImageLayout"];
             /**
              * @description Order of the channels; gray has one.
              * @default rgb
-             * @enum {string}
              */
-            color?: "rgb" | "bgr" | "gray";
+            color?: components["schemas"]["ImageColor"];
             /**
              * @description `stretch`: to `size`, whatever the proportions. `crop`: to the smallest size that covers `size`, then its center. `pad`: to the largest size that fits, centered, with `pad_value` around. Always bilinear with antialiasing, as Pillow and torchvision do it.
              * @default stretch
-             * @enum {string}
              */
-            resize?: "stretch" | "crop" | "pad";
+            resize?: components["schemas"]["ImageResize"];
             /**
              * Format: int64
              * @description Only with `crop`: what the shorter side is scaled to before, as in resize 256, crop 224.
@@ -2344,10 +1327,12 @@ export interface components {
             /**
              * @description `float32`: value = (pixel · `scale` − `mean`) / `std`. `uint8`: the pixels, 0 to 255.
              * @default float32
-             * @enum {string}
              */
-            dtype?: "float32" | "uint8";
-            /** @description 1/255 unless given. */
+            dtype?: components["schemas"]["ImageDtype"];
+            /**
+             * Format: double
+             * @description 1/255 unless given.
+             */
             scale?: number;
             /** @description One for each channel, in the order of `color`; 0 unless given. */
             mean?: number[];
@@ -2355,15 +1340,65 @@ export interface components {
             std?: number[];
         };
         /** @description Lower and upper end of a confidence interval at 95 %. */
-        Interval: [
-            number,
-            number
-        ];
-        Job: components["schemas"]["QuantizeJob"] | components["schemas"]["DistillJob"] | components["schemas"]["PipelineJob"] | components["schemas"]["EvaluateJob"];
+        Interval: number[];
+        Job: {
+            id: string;
+            /** @description Always `job`. */
+            object: string;
+            /** @description The kind of job; `getCapabilities` lists those there are. */
+            type: string;
+            /** @description Now one of `queued`, `running`, `cancelling`, `succeeded`, `failed`, `cancelled`; more may be added. */
+            status: string;
+            /** @description What the result is a form of: the model that is quantized, the uploaded student, the teacher that a student is made from, or the first of the models that are evaluated. */
+            model_id: string;
+            /** @description As they were sent. */
+            params: {
+                [key: string]: unknown;
+            };
+            /** @description With every default filled in: the form of the request's `params` of that type and method. */
+            effective_params: {
+                [key: string]: unknown;
+            };
+            name: string | null;
+            evaluation: components["schemas"]["EffectiveEvaluationOptions"];
+            acceptance: components["schemas"]["EffectiveAcceptanceLimits"];
+            metadata: components["schemas"]["Metadata"];
+            /** Format: int64 */
+            priority: number;
+            progress: components["schemas"]["JobProgress"] | null;
+            /**
+             * Format: int64
+             * @description 1 is next; null when the job is not waiting.
+             */
+            queue_position: number | null;
+            /**
+             * Format: int64
+             * @description How often a worker has started it.
+             */
+            attempt: number;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            created_at: string;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            started_at: string | null;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            finished_at: string | null;
+            retry_of: string | null;
+            result: components["schemas"]["JobResult"] | null;
+            error: components["schemas"]["JobProblem"] | null;
+        };
         /** @description What a webhook says; ask for the job to know more. */
         JobEnded: {
-            /** @enum {string} */
-            type: "job.succeeded" | "job.failed" | "job.cancelled";
+            /** @description Now one of `job.succeeded`, `job.failed`, `job.cancelled`; more may be added. */
+            type: string;
             /**
              * Format: date-time
              * @description RFC 3339, UTC.
@@ -2373,10 +1408,11 @@ export interface components {
         };
         JobEndedData: {
             id: string;
-            /** @constant */
-            object: "job";
+            /** @description Always `job`. */
+            object: string;
             type: string;
-            status: components["schemas"]["JobStatus"];
+            /** @description Now one of `queued`, `running`, `cancelling`, `succeeded`, `failed`, `cancelled`; more may be added. */
+            status: string;
             name: string | null;
             model_id: string;
             result: components["schemas"]["JobEndedResult"] | null;
@@ -2397,11 +1433,70 @@ export interface components {
              * @description RFC 3339, UTC.
              */
             at: string;
-            /** @enum {string} */
-            type: "status" | "progress" | "log" | "metric";
-            data: {
-                [key: string]: unknown;
+            /** @description Now one of `status`, `progress`, `log`, `metric`; more may be added. */
+            type: string;
+            data: components["schemas"]["JobEventData"];
+        };
+        /** @description Which fields there are follows from the event's type. */
+        JobEventData: {
+            /** @description Of `status`: what the job has become. Now one of `queued`, `running`, `cancelling`, `succeeded`, `failed`, `cancelled`; more may be added. */
+            status?: string;
+            /**
+             * Format: int64
+             * @description Of `status` `running`: how often it has been started.
+             */
+            attempt?: number;
+            /** @description Of `status` `failed`. */
+            error?: components["schemas"]["JobProblem"];
+            /** @description Of `progress`: what is being done. Of `metric`, in a pipeline: the step that it is of. */
+            step?: string;
+            /**
+             * Format: double
+             * @description Of `progress`: how much of the whole job is done, 0 to 1.
+             */
+            fraction?: number;
+            /** @description Of `progress` and `log`: a sentence. */
+            message?: string;
+            /** @description Of `log`. Now one of `info`, `warn`; more may be added. */
+            level?: string;
+            /** @description Of `metric`, after an epoch of training: what is trained. */
+            phase?: string;
+            /** @description Of `metric`, where several networks are trained: which. */
+            network?: string;
+            /**
+             * Format: int64
+             * @description Of `metric`: how many there will be.
+             */
+            epochs?: number;
+            /**
+             * Format: int64
+             * @description Counts from 1.
+             */
+            epoch?: number;
+            /**
+             * Format: double
+             * @description Mean over the steps.
+             */
+            loss?: number;
+            /** @description Each term of the loss, before its weight. */
+            losses?: {
+                [key: string]: number;
             };
+            /** Format: double */
+            validation_metric?: number | null;
+            /** Format: double */
+            learning_rate?: number;
+            /** Format: double */
+            samples_per_second?: number;
+            /**
+             * Format: int64
+             * @description Of `metric`: how long the job's files took to get.
+             */
+            fetch_inputs_ms?: number;
+            /** @description Of `metric`, after a step of a pipeline: its model. */
+            model_id?: string;
+            /** @description Of `metric`, after a step of a pipeline. */
+            size?: components["schemas"]["SizeMetrics"];
         };
         JobEventPage: {
             data: components["schemas"]["JobEvent"][];
@@ -2429,8 +1524,40 @@ export interface components {
             /** @description Null on the last page. */
             next_cursor: string | null;
         };
-        /** @description What the job would do. */
-        JobPlan: components["schemas"]["QuantizePlan"] | components["schemas"]["DistillPlan"] | components["schemas"]["PipelinePlan"] | components["schemas"]["EvaluatePlan"];
+        /** @description What the job would do, of `quantize`: `method`, `weights`, `values`, `quantized_nodes`, `skipped_nodes`, `size`, `warnings`; of `distill`: `teacher_parameters`, `student_parameters`, `outputs`, `training_samples`, `validation_samples`, `optimizer_steps`, `networks`, `exits`; of `pipeline`: `steps`; of `evaluate`: `models`, `loads`. */
+        JobPlan: {
+            /** @description Now one of `quantize`, `distill`, `pipeline`, `evaluate`; more may be added. */
+            type: string;
+            method?: string;
+            weights?: components["schemas"]["WeightPlan"][];
+            values?: components["schemas"]["ValuePlan"][];
+            quantized_nodes?: components["schemas"]["NodeNote"][];
+            skipped_nodes?: components["schemas"]["NodeNote"][];
+            size?: components["schemas"]["PredictedSize"];
+            /** @description Those that are known before anything is computed. */
+            warnings?: components["schemas"]["ResultWarning"][];
+            /** Format: int64 */
+            teacher_parameters?: number | null;
+            /** Format: int64 */
+            student_parameters?: number;
+            outputs?: components["schemas"]["PairedOutputs"][];
+            /** Format: int64 */
+            training_samples?: number;
+            /** Format: int64 */
+            validation_samples?: number;
+            /**
+             * Format: int64
+             * @description Of one run; a baseline is a second run.
+             */
+            optimizer_steps?: number;
+            /** @description Those that are trained; of generations the first. */
+            networks?: components["schemas"]["PlannedNetwork"][];
+            exits?: components["schemas"]["PlannedExit"][];
+            steps?: components["schemas"]["PlannedStep"][];
+            models?: components["schemas"]["PlannedModel"][];
+            /** @description What latency will be measured at. */
+            loads?: components["schemas"]["PlannedLoad"][];
+        };
         /** @description Why a job failed; the form of every other problem. */
         JobProblem: {
             /** @description An identifier of the kind of problem: `urn:modelpress:problem:<code>`. */
@@ -2448,9 +1575,11 @@ export interface components {
         /** @description `fraction` is of the whole job. */
         JobProgress: {
             step: string;
+            /** Format: double */
             fraction: number;
             message: string;
         };
+        JobRequest: components["schemas"]["QuantizeJobRequest"] | components["schemas"]["DistillJobRequest"] | components["schemas"]["PipelineJobRequest"] | components["schemas"]["EvaluateJobRequest"];
         JobResult: {
             model_id: string;
             /** @description False when a limit of `acceptance` was missed. */
@@ -2470,46 +1599,57 @@ export interface components {
         /** @description What lists tell of a job; ask for the job to know more. */
         JobSummary: {
             id: string;
-            /** @constant */
-            object: "job";
-            type: components["schemas"]["JobType"];
-            /** @description Of quantization, or the mode of a distillation. */
-            method: string;
+            /** @description Always `job`. */
+            object: string;
+            /** @description The kind of job; `getCapabilities` lists those there are. */
+            type: string;
             name: string | null;
             metadata: components["schemas"]["Metadata"];
-            status: components["schemas"]["JobStatus"];
+            /** @description Now one of `queued`, `running`, `cancelling`, `succeeded`, `failed`, `cancelled`; more may be added. */
+            status: string;
+            /** @description What the result is a form of: the model that is quantized, the uploaded student, the teacher that a student is made from, or the first of the models that are evaluated. */
             model_id: string;
             /** Format: int64 */
             priority: number;
             progress: components["schemas"]["JobProgress"] | null;
-            /** @description 1 is next; null when the job is not waiting. */
+            /**
+             * Format: int64
+             * @description 1 is next; null when the job is not waiting.
+             */
             queue_position: number | null;
             /**
              * Format: int64
              * @description How often a worker has started it.
              */
             attempt: number;
+            retry_of: string | null;
+            error: components["schemas"]["JobProblem"] | null;
             /**
              * Format: date-time
              * @description RFC 3339, UTC.
              */
             created_at: string;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
             started_at: string | null;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
             finished_at: string | null;
-            retry_of: string | null;
+            /** @description Of quantization, or the mode of a distillation. */
+            method: string;
             result: components["schemas"]["JobResultSummary"] | null;
-            error: components["schemas"]["JobProblem"] | null;
         };
         /** @enum {string} */
         JobType: "quantize" | "distill" | "pipeline" | "evaluate";
         JsonlColumns: {
             /** @description In this order. Unless given: all columns that no other input and not the labels take, in the order of the file. */
             columns?: string[];
-            /**
-             * @default float32
-             * @enum {string}
-             */
-            dtype?: "bool" | "int8" | "uint8" | "int16" | "uint16" | "int32" | "uint32" | "int64" | "uint64" | "float16" | "float32" | "float64";
+            /** @default float32 */
+            dtype?: components["schemas"]["TableDtype"];
             /** @description Of one sample; one axis of all its numbers unless given. */
             shape?: number[];
         };
@@ -2528,6 +1668,7 @@ export interface components {
             labels?: string;
         };
         LabelValue: {
+            /** Format: double */
             value: number;
             /** Format: int64 */
             count: number;
@@ -2538,7 +1679,10 @@ export interface components {
         LatencyMetrics: {
             before: components["schemas"]["Timing"];
             after: components["schemas"]["Timing"];
-            /** @description Ratio of medians. */
+            /**
+             * Format: double
+             * @description Ratio of medians.
+             */
             speedup: number;
             /** @description By bootstrap over rounds; null for a single one. */
             speedup_interval: components["schemas"]["Interval"] | null;
@@ -2579,9 +1723,14 @@ export interface components {
             /** Format: int64 */
             bytes: number;
             dtype: components["schemas"]["DType"];
+            /** Format: double */
             weight_min: number | null;
+            /** Format: double */
             weight_max: number | null;
-            /** @description Largest over smallest per-channel max|w|: above 10 or so, per-tensor scales lose much. */
+            /**
+             * Format: double
+             * @description Largest over smallest per-channel max|w|: above 10 or so, per-tensor scales lose much.
+             */
             channel_range_spread: number | null;
         };
         LayerList: {
@@ -2620,33 +1769,42 @@ export interface components {
             inspect_memory_bytes: number;
             /** Format: int64 */
             job_threads: number;
+            /** Format: int64 */
             requests_per_minute: number | null;
         };
         MeanTeacherLoss: {
-            /** @default 1 */
+            /**
+             * Format: double
+             * @default 1
+             */
             temperature?: number;
             /**
+             * Format: double
              * @description Of the average's answers.
              * @default 1
              */
             kl_weight?: number;
-            /** @default 1 */
+            /**
+             * Format: double
+             * @default 1
+             */
             label_weight?: number;
             /**
              * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
              * @default kl
-             * @enum {string}
              */
-            output_loss?: "kl" | "mse" | "huber" | "cosine";
-            /** @default 0 */
+            output_loss?: components["schemas"]["OutputLossKind"];
+            /**
+             * Format: double
+             * @default 0
+             */
             label_smoothing?: number;
             /**
-             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
-             * @default null
+             * Format: int64
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given. Unless given: `null`.
              */
             ignore_label?: number | null;
         };
-        /** mean teacher */
         MeanTeacherParams: {
             /** @constant */
             mode: "self";
@@ -2658,9 +1816,7 @@ export interface components {
              * @enum {string}
              */
             self_kind: "mean_teacher";
-            /** @default {} */
             loss?: components["schemas"]["MeanTeacherLoss"];
-            /** @default {} */
             training?: components["schemas"]["MeanTeacherTraining"];
             /**
              * @description Also train the network from the same start on the labels alone, without an average.
@@ -2688,49 +1844,50 @@ export interface components {
             /**
              * @description `sgd` has a momentum of 0.9.
              * @default adamw
-             * @enum {string}
              */
-            optimizer?: "sgd" | "adam" | "adamw";
-            /** @default 0.005 */
-            learning_rate?: number;
+            optimizer?: components["schemas"]["OptimizerName"];
             /**
-             * @default onecycle
-             * @enum {string}
+             * Format: double
+             * @default 0.005
              */
-            schedule?: "constant" | "step" | "cosine" | "onecycle";
+            learning_rate?: number;
+            /** @default onecycle */
+            schedule?: components["schemas"]["ScheduleName"];
             /**
              * Format: int64
              * @default 0
              */
             warmup_steps?: number;
-            /** @default 0.0001 */
+            /**
+             * Format: double
+             * @default 0.0001
+             */
             weight_decay?: number;
             /**
-             * @description Largest norm of the gradient.
-             * @default null
+             * Format: double
+             * @description Largest norm of the gradient. Unless given: `null`.
              */
             gradient_clip?: number | null;
             /**
+             * Format: double
              * @description Share of the samples that is held out, to keep the weights of the epoch that is best on them.
              * @default 0.1
              */
             validation_split?: number;
             /**
+             * Format: double
              * @description Decay of the moving average of the weights, which teaches, is validated and exported.
              * @default 0.99
              */
             average_decay?: number;
+            /** @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32. Unless given: `null`. */
+            update_rounding?: components["schemas"]["UpdateRounding"] | null;
             /**
-             * @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.
-             * @default null
-             */
-            update_rounding?: ("nearest" | "stochastic") | null;
-            /**
-             * @description Stop after so many epochs without a better one.
-             * @default null
+             * Format: int64
+             * @description Stop after so many epochs without a better one. Unless given: `null`.
              */
             patience?: number | null;
-            /** @default null */
+            /** @description Unless given: `null`. */
             augmentation?: components["schemas"]["Augmentation"] | null;
         };
         MeasurementEnvironment: {
@@ -2764,10 +1921,12 @@ export interface components {
             /** @description Name of the schema of `params` in the API document. */
             params_schema: string;
         };
+        /** @enum {string} */
+        MetricName: "top1" | "top5" | "f1_macro" | "mse" | "mae" | "rmse" | "none";
         Model: {
             id: string;
-            /** @constant */
-            object: "model";
+            /** @description Always `model`. */
+            object: string;
             name: string;
             /**
              * Format: date-time
@@ -2809,9 +1968,15 @@ export interface components {
             weight_bytes_by_dtype: {
                 [key: string]: number;
             };
-            /** @description For one sample; null where shapes are not known. */
+            /**
+             * Format: int64
+             * @description For one sample; null where shapes are not known.
+             */
             activation_bytes: number | null;
-            /** @description Multiply-accumulates for one sample; null where shapes are not known. */
+            /**
+             * Format: int64
+             * @description Multiply-accumulates for one sample; null where shapes are not known.
+             */
             macs: number | null;
             trainable: components["schemas"]["Trainability"];
             derived_from: components["schemas"]["DerivedFrom"] | null;
@@ -2824,6 +1989,12 @@ export interface components {
             /** @description A JSON object of strings, as in `Metadata`. */
             metadata?: string;
         };
+        /** @description A model from finished resumable uploads, which are used up by it. */
+        ModelFromUploads: {
+            uploads: components["schemas"]["UploadReference"][];
+            name?: string;
+            metadata?: components["schemas"]["Metadata"];
+        };
         ModelPage: {
             data: components["schemas"]["ModelSummary"][];
             /** @description Null on the last page. */
@@ -2832,8 +2003,8 @@ export interface components {
         /** @description What lists tell of a model; ask for the model to know more. */
         ModelSummary: {
             id: string;
-            /** @constant */
-            object: "model";
+            /** @description Always `model`. */
+            object: string;
             name: string;
             /**
              * Format: date-time
@@ -2882,24 +2053,18 @@ export interface components {
         NonFinitePlace: {
             /** Format: int64 */
             sample: number;
-            /** @enum {string} */
-            value: "nan" | "inf" | "-inf";
+            /** @description Now one of `nan`, `inf`, `-inf`; more may be added. */
+            value: string;
         };
-        /** offline distillation */
         OfflineDistillParams: {
             /** @constant */
             mode: "offline";
-            /**
-             * @description Any model that runs: it need not be trainable. Null, with `kl_weight` 0, is plain training.
-             * @default null
-             */
+            /** @description Any model that runs: it need not be trainable. Null, with `kl_weight` 0, is plain training. Unless given: `null`. */
             teacher_model_id?: string | null;
             /** @description What is trained on. */
             dataset_id: string;
             student: components["schemas"]["UploadedStudent"] | components["schemas"]["DerivedStudent"];
-            /** @default {} */
             loss?: components["schemas"]["DistillLoss"];
-            /** @default {} */
             training?: components["schemas"]["Training"];
             /**
              * @description Also train the same student from the same start on the labels alone, to measure what the teacher adds.
@@ -2913,37 +2078,27 @@ export interface components {
              */
             seed?: number;
         };
-        /** online distillation */
         OnlineDistillParams: {
             /** @constant */
             mode: "online";
             /** @description What is trained on; it must have labels. */
             dataset_id: string;
-            /**
-             * @description A teacher that is trained along and must be trainable. Null: peers teach each other.
-             * @default null
-             */
+            /** @description A teacher that is trained along and must be trainable. Null: peers teach each other. Unless given: `null`. */
             teacher_model_id?: string | null;
             student: components["schemas"]["UploadedStudent"] | components["schemas"]["DerivedStudent"];
             /**
-             * @description How many networks teach each other: the student, `peer_students`, and for the rest copies of the student with weights of their own. Null is 2, or as many as `peer_students` make; with a teacher it must be null.
-             * @default null
+             * Format: int64
+             * @description How many networks teach each other: the student, `peer_students`, and for the rest copies of the student with weights of their own. Null is 2, or as many as `peer_students` make; with a teacher it must be null. Unless given: `null`.
              */
             peers?: number | null;
-            /**
-             * @description Peers of other architectures, or of the same from other weights.
-             * @default []
-             */
+            /** @description Peers of other architectures, or of the same from other weights. */
             peer_students?: components["schemas"]["UploadedStudent"][];
             /**
              * @description `simultaneous`: all networks are updated from the same values in one step. `alternating`: in turn, each from what the others answer by then.
              * @default simultaneous
-             * @enum {string}
              */
-            update?: "simultaneous" | "alternating";
-            /** @default {} */
+            update?: components["schemas"]["PeerUpdate"];
             loss?: components["schemas"]["OnlineLoss"];
-            /** @default {} */
             training?: components["schemas"]["Training"];
             /**
              * @description Also train the student from the same start on the labels alone, to measure what the others add.
@@ -2958,19 +2113,25 @@ export interface components {
             seed?: number;
         };
         OnlineLoss: {
-            /** @default 1 */
+            /**
+             * Format: double
+             * @default 1
+             */
             temperature?: number;
             /**
+             * Format: double
              * @description Of what a network learns from the others.
              * @default 1
              */
             kl_weight?: number;
             /**
+             * Format: double
              * @description Of the labels, for every network.
              * @default 1
              */
             label_weight?: number;
             /**
+             * Format: double
              * @description Of what the teacher learns from the student. For peers it must be 0: they all learn by `kl_weight`.
              * @default 0
              */
@@ -2978,25 +2139,38 @@ export interface components {
             /**
              * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
              * @default kl
-             * @enum {string}
              */
-            output_loss?: "kl" | "mse" | "huber" | "cosine";
-            /** @default 0 */
+            output_loss?: components["schemas"]["OutputLossKind"];
+            /**
+             * Format: double
+             * @default 0
+             */
             label_smoothing?: number;
             /**
-             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
-             * @default null
+             * Format: int64
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given. Unless given: `null`.
              */
             ignore_label?: number | null;
         };
+        /** @enum {string} */
+        OptimizerName: "sgd" | "adam" | "adamw";
         OutputFidelity: {
             name: string;
-            /** @description 10·log10(Σx² / Σ(x−y)²); null when identical. */
+            /**
+             * Format: double
+             * @description 10·log10(Σx² / Σ(x−y)²); null when identical.
+             */
             sqnr_db: number | null;
+            /** Format: double */
             cosine: number;
+            /** Format: double */
             max_abs_error: number;
+            /** Format: double */
             mean_abs_error: number;
-            /** @description Share of positions with the same argmax over the last axis; of integer outputs, share of equal elements. Null for outputs that are not class scores. */
+            /**
+             * Format: double
+             * @description Share of positions with the same argmax over the last axis; of integer outputs, share of equal elements. Null for outputs that are not class scores.
+             */
             top1_agreement: number | null;
             /** @description Of `sqnr_db`, over runs; null when identical. */
             sqnr_interval_db: components["schemas"]["Interval"] | null;
@@ -3012,37 +2186,47 @@ export interface components {
              */
             shape_mismatches: number;
         };
+        /** @enum {string} */
+        OutputLossKind: "kl" | "mse" | "huber" | "cosine";
         OutputPair: {
             teacher: string;
             student: string;
         };
         OwnTeacherLoss: {
-            /** @default 3 */
+            /**
+             * Format: double
+             * @default 3
+             */
             temperature?: number;
             /**
+             * Format: double
              * @description Of the last layer's answers, for each exit.
              * @default 0.1
              */
             kl_weight?: number;
             /**
+             * Format: double
              * @description Of the labels, for each exit; the last layer's is 1.
              * @default 0.9
              */
             label_weight?: number;
             /**
+             * Format: double
              * @description Of the last layer's features, for each exit but the first.
              * @default 0.03
              */
             feature_weight?: number;
-            /** @default 0 */
+            /**
+             * Format: double
+             * @default 0
+             */
             label_smoothing?: number;
             /**
-             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given.
-             * @default null
+             * Format: int64
+             * @description The label of what has none (often -100 or -1): it counts neither in losses nor in metrics. In a distillation the one of `loss` and the one of `evaluation` stand in for each other where only one is given. Unless given: `null`.
              */
             ignore_label?: number | null;
         };
-        /** be your own teacher */
         OwnTeacherParams: {
             /** @constant */
             mode: "self";
@@ -3055,18 +2239,19 @@ export interface components {
              */
             self_kind: "be_your_own_teacher";
             /**
-             * @description How many exits at the most, at the ends of stages; or the values that they are to read.
+             * Format: int64
+             * @description How many exits at the most, at the ends of stages.
              * @default 3
              */
-            exits?: number | string[];
+            exits?: number;
+            /** @description The values that exits are to read, instead of a number of them. Unless given: `null`. */
+            exit_values?: string[] | null;
             /**
              * @description Keep the exits as further outputs `exit_1`, `exit_2`, …; otherwise they are dropped after training.
              * @default false
              */
             keep_exits?: boolean;
-            /** @default {} */
             loss?: components["schemas"]["OwnTeacherLoss"];
-            /** @default {} */
             training?: components["schemas"]["Training"];
             /**
              * @description Also train the network from the same start without exits, to measure what they add.
@@ -3087,11 +2272,8 @@ export interface components {
         ParquetColumns: {
             /** @description In this order. Unless given: all columns that no other input and not the labels take, in the order of the file. */
             columns?: string[];
-            /**
-             * @default float32
-             * @enum {string}
-             */
-            dtype?: "bool" | "int8" | "uint8" | "int16" | "uint16" | "int32" | "uint32" | "int64" | "uint64" | "float16" | "float32" | "float64";
+            /** @default float32 */
+            dtype?: components["schemas"]["TableDtype"];
             /** @description Of one sample; one axis of all its numbers unless given. */
             shape?: number[];
         };
@@ -3109,66 +2291,40 @@ export interface components {
             /** @description Column of the labels: class numbers, class names (their sorted list becomes `classes`), or numbers. */
             labels?: string;
         };
-        PipelineJob: {
-            id: string;
-            /** @constant */
-            object: "job";
-            status: components["schemas"]["JobStatus"];
-            name: string | null;
-            evaluation: components["schemas"]["EffectiveEvaluationOptions"];
-            acceptance: components["schemas"]["AcceptanceLimits"];
-            metadata: components["schemas"]["Metadata"];
-            /** Format: int64 */
-            priority: number;
-            progress: components["schemas"]["JobProgress"] | null;
-            /** @description 1 is next; null when the job is not waiting. */
-            queue_position: number | null;
-            /**
-             * Format: int64
-             * @description How often a worker has started it.
-             */
-            attempt: number;
-            /**
-             * Format: date-time
-             * @description RFC 3339, UTC.
-             */
-            created_at: string;
-            started_at: string | null;
-            finished_at: string | null;
-            retry_of: string | null;
-            result: components["schemas"]["JobResult"] | null;
-            error: components["schemas"]["JobProblem"] | null;
+        /** @enum {string} */
+        PeerUpdate: "simultaneous" | "alternating";
+        PipelineJobRequest: {
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
              */
             type: "pipeline";
-            /** @description The model that the first step makes another of. */
-            model_id: string;
-            /** @description As they were sent. */
-            params: {
-                [key: string]: unknown;
-            };
-            /** @description With every default filled in. */
-            effective_params: components["schemas"]["EffectivePipelineParams"];
+            /** @description What the first step works on. Null when it is a distillation that names its models itself. Unless given: `null`. */
+            model_id?: string | null;
+            params: components["schemas"]["PipelineParams"];
+            evaluation?: components["schemas"]["EvaluationOptions"];
+            acceptance?: components["schemas"]["AcceptanceLimits"];
+            /** @description Unless given: `null`. */
+            name?: string | null;
+            metadata?: components["schemas"]["Metadata"];
+            /**
+             * Format: int64
+             * @description 1 runs first.
+             * @default 5
+             */
+            priority?: number;
+            /** @description Unless given: `null`. */
+            webhook?: components["schemas"]["WebhookTarget"] | null;
         };
-        /** pipeline */
         PipelineParams: {
             /** @description In this order; each works on the model that the one before has made. */
             steps: components["schemas"]["PipelineStep"][];
-        };
-        PipelinePlan: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "pipeline";
-            steps: components["schemas"]["PlannedStep"][];
         };
         PipelineStep: components["schemas"]["QuantizeStep"] | components["schemas"]["DistillStep"];
         PlannedExit: {
             name: string;
             value: string;
+            /** Format: double */
             macs_share: number;
         };
         PlannedLoad: {
@@ -3191,13 +2347,14 @@ export interface components {
         };
         PlannedStep: {
             name: string;
-            plan: components["schemas"]["QuantizePlan"] | components["schemas"]["DistillPlan"];
+            plan: components["schemas"]["StepPlan"];
         };
         PredictedSize: {
             /** Format: int64 */
             before_bytes: number;
             /** Format: int64 */
             predicted_bytes: number;
+            /** Format: double */
             ratio: number;
         };
         Problem: {
@@ -3217,23 +2374,20 @@ export interface components {
             /** @description Every field that is wrong. */
             errors?: components["schemas"]["FieldError"][];
         };
-        /**
-         * @description Weights of 4 and 2 bits are stored in 4 and 2, and turned into 8 when the model is loaded: integer kernels read 8. So do activations of 4.
-         * @default {}
-         */
+        /** @enum {string} */
+        QatAlgorithm: "lsq" | "pact";
+        /** @description Weights of 4 and 2 bits are stored in 4 and 2, and turned into 8 when the model is loaded: integer kernels read 8. So do activations of 4. */
         QatBits: {
             /**
              * @default 8
              * @enum {integer}
              */
             weights?: 8 | 4 | 2;
-            /**
-             * @description Null leaves activations, and the arithmetic, in float.
-             * @default 8
-             */
+            /** @description Null leaves activations, and the arithmetic, in float. Unless given: `8`. */
             activations?: (8 | 4) | null;
         };
-        /** quantization-aware training */
+        /** @enum {string} */
+        QatCalibration: "minmax" | "moving_average" | "percentile" | "entropy" | "mse";
         QatParams: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -3246,22 +2400,17 @@ export interface components {
             /**
              * @description How the scales of activations are learned. `lsq` (Esser et al. 2020): from what rounding and clipping do to the loss. `pact` (Choi et al. 2018): from what clipping does, with a penalty on wide ranges. Those of weights are learned by `lsq`.
              * @default lsq
-             * @enum {string}
              */
-            algorithm?: "lsq" | "pact";
-            /**
-             * @description Whose outputs are learned: `self` is the float model itself, which needs no labels; or the id of a model; null for none.
-             * @default self
-             */
+            algorithm?: components["schemas"]["QatAlgorithm"];
+            /** @description Whose outputs are learned: `self` is the float model itself, which needs no labels; or the id of a model; null for none. Unless given: `"self"`. */
             teacher?: string | null;
             /** @description When it is not given: the outputs of the teacher by `mse`; without a teacher, the labels. */
             loss?: components["schemas"]["DistillLoss"];
             /**
-             * @description Instead of `training.epochs`.
-             * @default null
+             * Format: int64
+             * @description Instead of `training.epochs`. Unless given: `null`.
              */
             epochs?: number | null;
-            /** @default {} */
             training?: components["schemas"]["QatTraining"];
             /**
              * Format: int64
@@ -3269,32 +2418,23 @@ export interface components {
              * @default 128
              */
             samples?: number;
+            /** @default mse */
+            calibration?: components["schemas"]["QatCalibration"];
             /**
-             * @default mse
-             * @enum {string}
-             */
-            calibration?: "minmax" | "moving_average" | "percentile" | "entropy" | "mse";
-            /**
+             * Format: double
              * @description Share of the values that `percentile` keeps.
              * @default 99.999
              */
             percentile?: number;
-            /**
-             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
-             * @default []
-             */
+            /** @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused. */
             exclude_nodes?: string[];
-            /**
-             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
-             * @default []
-             */
+            /** @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused. */
             exclude_ops?: string[];
             /**
              * @description The machine the model will run on; `auto` is the one the worker runs on.
              * @default auto
-             * @enum {string}
              */
-            target?: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            target?: components["schemas"]["TargetName"];
             /**
              * Format: int64
              * @description Seed of every random choice.
@@ -3316,109 +2456,74 @@ export interface components {
             /**
              * @description `sgd` has a momentum of 0.9.
              * @default adamw
-             * @enum {string}
              */
-            optimizer?: "sgd" | "adam" | "adamw";
-            /** @description When it is not given: 0.0001 for weights of 8 bits, 0.001 for fewer, which have further to go. */
-            learning_rate?: number;
+            optimizer?: components["schemas"]["OptimizerName"];
             /**
-             * @default cosine
-             * @enum {string}
+             * Format: double
+             * @description When it is not given: 0.0001 for weights of 8 bits, 0.001 for fewer, which have further to go.
              */
-            schedule?: "constant" | "step" | "cosine" | "onecycle";
+            learning_rate?: number;
+            /** @default cosine */
+            schedule?: components["schemas"]["ScheduleName"];
             /**
              * Format: int64
              * @default 0
              */
             warmup_steps?: number;
-            /** @default 0 */
+            /**
+             * Format: double
+             * @default 0
+             */
             weight_decay?: number;
             /**
-             * @description Largest norm of the gradient.
-             * @default null
+             * Format: double
+             * @description Largest norm of the gradient. Unless given: `null`.
              */
             gradient_clip?: number | null;
             /**
+             * Format: double
              * @description Share of the samples that is held out, to keep the weights of the epoch that is best on them.
              * @default 0.1
              */
             validation_split?: number;
             /**
-             * @description Decay of a moving average of the weights, which is then validated and exported.
-             * @default null
+             * Format: double
+             * @description Decay of a moving average of the weights, which is then validated and exported. Unless given: `null`.
              */
             average_decay?: number | null;
-            /**
-             * @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.
-             * @default null
-             */
-            update_rounding?: ("nearest" | "stochastic") | null;
-            /**
-             * @description Stop after so many epochs without a better one.
-             * @default null
-             */
-            patience?: number | null;
-            /** @default null */
-            augmentation?: components["schemas"]["Augmentation"] | null;
-        };
-        QuantizeJob: {
-            id: string;
-            /** @constant */
-            object: "job";
-            status: components["schemas"]["JobStatus"];
-            name: string | null;
-            evaluation: components["schemas"]["EffectiveEvaluationOptions"];
-            acceptance: components["schemas"]["AcceptanceLimits"];
-            metadata: components["schemas"]["Metadata"];
-            /** Format: int64 */
-            priority: number;
-            progress: components["schemas"]["JobProgress"] | null;
-            /** @description 1 is next; null when the job is not waiting. */
-            queue_position: number | null;
+            /** @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32. Unless given: `null`. */
+            update_rounding?: components["schemas"]["UpdateRounding"] | null;
             /**
              * Format: int64
-             * @description How often a worker has started it.
+             * @description Stop after so many epochs without a better one. Unless given: `null`.
              */
-            attempt: number;
-            /**
-             * Format: date-time
-             * @description RFC 3339, UTC.
-             */
-            created_at: string;
-            started_at: string | null;
-            finished_at: string | null;
-            retry_of: string | null;
-            result: components["schemas"]["JobResult"] | null;
-            error: components["schemas"]["JobProblem"] | null;
+            patience?: number | null;
+            /** @description Unless given: `null`. */
+            augmentation?: components["schemas"]["Augmentation"] | null;
+        };
+        QuantizeJobRequest: {
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
              */
             type: "quantize";
             model_id: string;
-            /** @description As they were sent. */
-            params: {
-                [key: string]: unknown;
-            };
-            /** @description With every default filled in. */
-            effective_params: components["schemas"]["EffectiveQuantizeParams"];
+            params: components["schemas"]["QuantizeParams"];
+            evaluation?: components["schemas"]["EvaluationOptions"];
+            acceptance?: components["schemas"]["AcceptanceLimits"];
+            /** @description Unless given: `null`. */
+            name?: string | null;
+            metadata?: components["schemas"]["Metadata"];
+            /**
+             * Format: int64
+             * @description 1 runs first.
+             * @default 5
+             */
+            priority?: number;
+            /** @description Unless given: `null`. */
+            webhook?: components["schemas"]["WebhookTarget"] | null;
         };
         QuantizeParams: components["schemas"]["SimplifyParams"] | components["schemas"]["Float16Params"] | components["schemas"]["DynamicParams"] | components["schemas"]["StaticParams"] | components["schemas"]["WeightOnlyParams"] | components["schemas"]["QatParams"];
-        QuantizePlan: {
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
-            type: "quantize";
-            method: string;
-            weights: components["schemas"]["WeightPlan"][];
-            values: components["schemas"]["ValuePlan"][];
-            quantized_nodes: components["schemas"]["NodeNote"][];
-            skipped_nodes: components["schemas"]["NodeNote"][];
-            size: components["schemas"]["PredictedSize"];
-            /** @description Those that are known before anything is computed. */
-            warnings: components["schemas"]["ResultWarning"][];
-        };
         /** @description Compresses the model of the step before. */
         QuantizeStep: {
             /**
@@ -3431,8 +2536,8 @@ export interface components {
             params: components["schemas"]["QuantizeParams"];
         };
         Readiness: {
-            /** @constant */
-            status: "ready";
+            /** @description Always `ready`. */
+            status: string;
             /**
              * Format: int64
              * @description Live worker processes.
@@ -3441,29 +2546,26 @@ export interface components {
         };
         /** @description What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is. */
         ResultWarning: {
-            /** @enum {string} */
-            code: "slower_than_original" | "larger_than_original" | "shapes_differ" | "nothing_quantized" | "already_quantized" | "low_fidelity" | "few_samples" | "drop_within_noise" | "outputs_not_compared" | "unused_fields" | "unused_dims" | "labels_not_used" | "labels_converted" | "labels_ignored" | "float16_range" | "non_finite_data" | "layer_errors_incomplete" | "list_shortened";
+            /** @description Now one of `slower_than_original`, `larger_than_original`, `shapes_differ`, `nothing_quantized`, `already_quantized`, `low_fidelity`, `few_samples`, `drop_within_noise`, `outputs_not_compared`, `unused_fields`, `unused_dims`, `labels_not_used`, `labels_converted`, `labels_ignored`, `float16_range`, `non_finite_data`, `layer_errors_incomplete`, `list_shortened`; more may be added. */
+            code: string;
             message: string;
+            /** Format: double */
             value: number;
         };
-        /** self distillation */
+        /** @enum {string} */
+        RoundingName: "nearest" | "adaround" | "stochastic" | "gptq";
+        /** @enum {string} */
+        ScheduleName: "constant" | "step" | "cosine" | "onecycle";
         SelfDistillParams: components["schemas"]["BornAgainParams"] | components["schemas"]["OwnTeacherParams"] | components["schemas"]["MeanTeacherParams"];
-        /** simplify */
         SimplifyParams: {
             /**
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
              */
             method: "simplify";
-            /**
-             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
-             * @default []
-             */
+            /** @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused. */
             exclude_nodes?: string[];
-            /**
-             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
-             * @default []
-             */
+            /** @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused. */
             exclude_ops?: string[];
             /**
              * Format: int64
@@ -3477,9 +2579,9 @@ export interface components {
             before_bytes: number;
             /** Format: int64 */
             after_bytes: number;
+            /** Format: double */
             ratio: number;
         };
-        /** static int8 */
         StaticParams: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -3497,10 +2599,10 @@ export interface components {
             /**
              * @description How the range of an activation follows from its values: all of them, a moving average of each sample's range, a share of the values, the least loss of information, or the least squared error. `auto` tries all of these and takes the one whose outputs are nearest to the float model's on some samples.
              * @default mse
-             * @enum {string}
              */
-            calibration?: "minmax" | "moving_average" | "percentile" | "entropy" | "mse" | "auto";
+            calibration?: components["schemas"]["CalibrationMethod"];
             /**
+             * Format: double
              * @description Share of the values that `percentile` keeps.
              * @default 99.999
              */
@@ -3508,9 +2610,8 @@ export interface components {
             /**
              * @description `auto` is what the target computes fastest with: uint8 on x64.
              * @default auto
-             * @enum {string}
              */
-            activation_dtype?: "auto" | "uint8" | "int8";
+            activation_dtype?: components["schemas"]["ActivationDtype"];
             /**
              * @description One scale for each output channel of a weight instead of one for each weight.
              * @default true
@@ -3519,23 +2620,16 @@ export interface components {
             /**
              * @description How weights of layers without groups become integers. `nearest` looks at weights alone. The others look at samples, and a layer keeps what they make of it only where its output is nearer to the float model's on held-out samples: `adaround` learns for each weight whether up or down is better, given what the layers before it make once they are quantized (of at most 32 runs); `gptq` rounds one input after the other and lets the rest make up for it; `stochastic` draws `candidates` times at random.
              * @default nearest
-             * @enum {string}
              */
-            rounding?: "nearest" | "adaround" | "stochastic" | "gptq";
+            rounding?: components["schemas"]["RoundingName"];
             /**
              * Format: int64
              * @description Draws for `stochastic`, of which each layer keeps the best; 16 when it is not given.
              */
             candidates?: number;
-            /**
-             * @description Scale channels between layers against each other. `auto`: where it is measured to help; true: everywhere, by the weights alone.
-             * @default auto
-             */
+            /** @description Scale channels between layers against each other. `auto`: where it is measured to help; true: everywhere, by the weights alone. Unless given: `"auto"`. */
             equalize?: "auto" | boolean;
-            /**
-             * @description Move outliers of activations into the weights behind a normalization. `auto`: where and as far as it is measured to help.
-             * @default auto
-             */
+            /** @description Move outliers of activations into the weights behind a normalization. `auto`: where and as far as it is measured to help. Unless given: `"auto"`. */
             smooth_quant_alpha?: ("auto" | number) | null;
             /**
              * @description Make up for the mean error of each layer, if it is measured to help.
@@ -3548,13 +2642,13 @@ export interface components {
              */
             float_where_slower?: boolean;
             /**
-             * @description Keep layers in float until the metric of `evaluation` drops no further, on labelled samples of the dataset that calibration has not seen.
-             * @default null
+             * Format: double
+             * @description Keep layers in float until the metric of `evaluation` drops no further, on labelled samples of the dataset that calibration has not seen. Unless given: `null`.
              */
             max_metric_drop?: number | null;
             /**
-             * @description The same without labels: until the signal to noise ratio of the outputs is this good.
-             * @default null
+             * Format: double
+             * @description The same without labels: until the signal to noise ratio of the outputs is this good. Unless given: `null`.
              */
             min_sqnr_db?: number | null;
             /**
@@ -3563,28 +2657,51 @@ export interface components {
              * @default 24
              */
             max_trials?: number;
-            /**
-             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
-             * @default []
-             */
+            /** @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused. */
             exclude_nodes?: string[];
-            /**
-             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
-             * @default []
-             */
+            /** @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused. */
             exclude_ops?: string[];
             /**
              * @description The machine the model will run on; `auto` is the one the worker runs on.
              * @default auto
-             * @enum {string}
              */
-            target?: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            target?: components["schemas"]["TargetName"];
             /**
              * Format: int64
              * @description Seed of every random choice.
              * @default 0
              */
             seed?: number;
+        };
+        /** @description What the job would do, of `quantize`: `method`, `weights`, `values`, `quantized_nodes`, `skipped_nodes`, `size`, `warnings`; of `distill`: `teacher_parameters`, `student_parameters`, `outputs`, `training_samples`, `validation_samples`, `optimizer_steps`, `networks`, `exits`. */
+        StepPlan: {
+            /** @description Now one of `quantize`, `distill`; more may be added. */
+            type: string;
+            method?: string;
+            weights?: components["schemas"]["WeightPlan"][];
+            values?: components["schemas"]["ValuePlan"][];
+            quantized_nodes?: components["schemas"]["NodeNote"][];
+            skipped_nodes?: components["schemas"]["NodeNote"][];
+            size?: components["schemas"]["PredictedSize"];
+            /** @description Those that are known before anything is computed. */
+            warnings?: components["schemas"]["ResultWarning"][];
+            /** Format: int64 */
+            teacher_parameters?: number | null;
+            /** Format: int64 */
+            student_parameters?: number;
+            outputs?: components["schemas"]["PairedOutputs"][];
+            /** Format: int64 */
+            training_samples?: number;
+            /** Format: int64 */
+            validation_samples?: number;
+            /**
+             * Format: int64
+             * @description Of one run; a baseline is a second run.
+             */
+            optimizer_steps?: number;
+            /** @description Those that are trained; of generations the first. */
+            networks?: components["schemas"]["PlannedNetwork"][];
+            exits?: components["schemas"]["PlannedExit"][];
         };
         /** @description Of a step: its model against the one that it was fed. */
         StepResult: {
@@ -3605,15 +2722,26 @@ export interface components {
             /** @description Lower-case hexadecimal. */
             sha256: string;
         };
+        /** @enum {string} */
+        StudentInit: "keep" | "reinitialize";
+        /** @enum {string} */
+        TableDtype: "bool" | "int8" | "uint8" | "int16" | "uint16" | "int32" | "uint32" | "int64" | "uint64" | "float16" | "float32" | "float64";
         Target: {
             name: string;
             /** @description Instruction set extensions it counts on. */
             isa: string[];
             description: string;
         };
+        /** @enum {string} */
+        TargetName: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+        /** @enum {string} */
+        TeacherLossKind: "kl" | "dkd" | "mse" | "huber" | "cosine";
         Timing: {
+            /** Format: double */
             p50_ms: number;
+            /** Format: double */
             p90_ms: number;
+            /** Format: double */
             mean_ms: number;
         };
         /** @description Whether it can be trained; if not, why, and which node or tensor. */
@@ -3630,9 +2758,14 @@ export interface components {
             history: components["schemas"]["EpochRecord"][];
             /** Format: int64 */
             best_epoch: number;
-            /** @description Of the best epoch, on the samples held out. */
+            /**
+             * Format: double
+             * @description Of the best epoch, on the samples held out.
+             */
             validation_metric: number | null;
+            /** Format: double */
             before_metric: number | null;
+            /** Format: double */
             metric: number | null;
             artifact: string;
         };
@@ -3650,49 +2783,49 @@ export interface components {
             /**
              * @description `sgd` has a momentum of 0.9.
              * @default adamw
-             * @enum {string}
              */
-            optimizer?: "sgd" | "adam" | "adamw";
-            /** @default 0.005 */
-            learning_rate?: number;
+            optimizer?: components["schemas"]["OptimizerName"];
             /**
-             * @default onecycle
-             * @enum {string}
+             * Format: double
+             * @default 0.005
              */
-            schedule?: "constant" | "step" | "cosine" | "onecycle";
+            learning_rate?: number;
+            /** @default onecycle */
+            schedule?: components["schemas"]["ScheduleName"];
             /**
              * Format: int64
              * @default 0
              */
             warmup_steps?: number;
-            /** @default 0.0001 */
+            /**
+             * Format: double
+             * @default 0.0001
+             */
             weight_decay?: number;
             /**
-             * @description Largest norm of the gradient.
-             * @default null
+             * Format: double
+             * @description Largest norm of the gradient. Unless given: `null`.
              */
             gradient_clip?: number | null;
             /**
+             * Format: double
              * @description Share of the samples that is held out, to keep the weights of the epoch that is best on them.
              * @default 0.1
              */
             validation_split?: number;
             /**
-             * @description Decay of a moving average of the weights, which is then validated and exported.
-             * @default null
+             * Format: double
+             * @description Decay of a moving average of the weights, which is then validated and exported. Unless given: `null`.
              */
             average_decay?: number | null;
+            /** @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32. Unless given: `null`. */
+            update_rounding?: components["schemas"]["UpdateRounding"] | null;
             /**
-             * @description Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.
-             * @default null
-             */
-            update_rounding?: ("nearest" | "stochastic") | null;
-            /**
-             * @description Stop after so many epochs without a better one.
-             * @default null
+             * Format: int64
+             * @description Stop after so many epochs without a better one. Unless given: `null`.
              */
             patience?: number | null;
-            /** @default null */
+            /** @description Unless given: `null`. */
             augmentation?: components["schemas"]["Augmentation"] | null;
         };
         TrainingMetrics: {
@@ -3706,20 +2839,32 @@ export interface components {
             metric: string | null;
             /** Format: int64 */
             metric_samples: number;
+            /** Format: double */
             teacher_metric: number | null;
+            /** Format: double */
             student_before_metric: number | null;
+            /** Format: double */
             student_metric: number | null;
-            /** @description Of the same student, trained without the teacher. */
+            /**
+             * Format: double
+             * @description Of the same student, trained without the teacher.
+             */
             baseline_metric: number | null;
             baseline_history: components["schemas"]["EpochRecord"][] | null;
+            /** Format: double */
             samples_per_second: number;
             /** @description All that were trained, baselines left out. */
             networks: components["schemas"]["TrainedNetwork"][];
             /** @description The network that is the result; `average` is all of them together. */
             chosen: string;
-            /** @description Of the mean of all networks' (or exits') answers; null where there is only one. */
+            /**
+             * Format: double
+             * @description Of the mean of all networks' (or exits') answers; null where there is only one.
+             */
             ensemble_metric: number | null;
         };
+        /** @enum {string} */
+        UpdateRounding: "nearest" | "stochastic";
         UploadReference: {
             /** @description The last part of the finished upload's URL. */
             upload_id: string;
@@ -3730,36 +2875,35 @@ export interface components {
             /**
              * @description `keep`: start from the weights in the file. `reinitialize`: draw new ones from the seed.
              * @default keep
-             * @enum {string}
              */
-            init?: "keep" | "reinitialize";
+            init?: components["schemas"]["StudentInit"];
         };
         /** @description A value that is rounded while the model runs. */
         ValuePlan: {
             name: string;
-            /** @enum {string} */
-            dtype: "uint8" | "int8";
+            /** @description Now one of `uint8`, `int8`; more may be added. */
+            dtype: string;
         };
         Versions: {
             modelpress: string;
             node: string;
             onnxruntime: string;
         };
+        /** @enum {string} */
+        WebhookEvent: "job.succeeded" | "job.failed" | "job.cancelled";
         /** @description Whom to tell how the job ended, by the Standard Webhooks specification. */
         WebhookTarget: {
             /** @description https, at a public address. */
             url: string;
-            /**
-             * @description Which ends to tell of.
-             * @default [
-             *       "job.succeeded",
-             *       "job.failed",
-             *       "job.cancelled"
-             *     ]
-             */
-            events?: ("job.succeeded" | "job.failed" | "job.cancelled")[];
+            /** @description Which ends to tell of. Unless given: `["job.succeeded","job.failed","job.cancelled"]`. */
+            events?: components["schemas"]["WebhookEvent"][];
         };
-        /** weight-only */
+        /** @enum {string} */
+        WeightDtype: "int8";
+        /** @enum {string} */
+        WeightOnlyAlgorithm: "rtn" | "gptq";
+        /** @enum {string} */
+        WeightOnlyFormat: "matmulnbits" | "qdq";
         WeightOnlyParams: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -3782,23 +2926,16 @@ export interface components {
             /**
              * @description How scales are found: `rtn` from the range of each block as it is, `gptq` as it is when GPTQ reaches it. `gptq` implies the rounding of that name, and that rounding implies it.
              * @default rtn
-             * @enum {string}
              */
-            algorithm?: "rtn" | "gptq";
-            /**
-             * @description How weights become integers; `nearest` unless `algorithm` says otherwise. `nearest` looks at weights alone. The others look at samples, and a layer keeps what they make of it only where its output is nearer to the float model's on held-out samples: `adaround` learns for each weight whether up or down is better, given what the layers before it make once they are quantized (of at most 32 runs); `gptq` rounds one input after the other and lets the rest make up for it; `stochastic` draws `candidates` times at random.
-             * @enum {string}
-             */
-            rounding?: "nearest" | "adaround" | "stochastic" | "gptq";
+            algorithm?: components["schemas"]["WeightOnlyAlgorithm"];
+            /** @description How weights become integers; `nearest` unless `algorithm` says otherwise. `nearest` looks at weights alone. The others look at samples, and a layer keeps what they make of it only where its output is nearer to the float model's on held-out samples: `adaround` learns for each weight whether up or down is better, given what the layers before it make once they are quantized (of at most 32 runs); `gptq` rounds one input after the other and lets the rest make up for it; `stochastic` draws `candidates` times at random. */
+            rounding?: components["schemas"]["RoundingName"];
             /**
              * Format: int64
              * @description Draws for `stochastic`, of which each layer keeps the best; 16 when it is not given.
              */
             candidates?: number;
-            /**
-             * @description Samples of what the model will see, for all roundings but `nearest`.
-             * @default null
-             */
+            /** @description Samples of what the model will see, for all roundings but `nearest`. Unless given: `null`. */
             dataset_id?: string | null;
             /**
              * Format: int64
@@ -3809,9 +2946,8 @@ export interface components {
             /**
              * @description `matmulnbits`: onnxruntime's own operators, fastest on onnxruntime. `qdq`: plain ONNX `DequantizeLinear`, which also covers Conv.
              * @default matmulnbits
-             * @enum {string}
              */
-            format?: "matmulnbits" | "qdq";
+            format?: components["schemas"]["WeightOnlyFormat"];
             /**
              * @description Also quantize the tables that Gather reads.
              * @default true
@@ -3823,22 +2959,15 @@ export interface components {
              * @enum {integer}
              */
             accuracy_level?: 0 | 1 | 4;
-            /**
-             * @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused.
-             * @default []
-             */
+            /** @description Nodes to leave alone, by their names in the uploaded model; a node without a name is called by its first output. A name that no node has is refused. */
             exclude_nodes?: string[];
-            /**
-             * @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused.
-             * @default []
-             */
+            /** @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused. */
             exclude_ops?: string[];
             /**
              * @description The machine the model will run on; `auto` is the one the worker runs on.
              * @default auto
-             * @enum {string}
              */
-            target?: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+            target?: components["schemas"]["TargetName"];
             /**
              * Format: int64
              * @description Seed of every random choice.
@@ -3854,8 +2983,9 @@ export interface components {
             bits: number;
             signed: boolean;
             symmetric: boolean;
-            /** @enum {string} */
-            granularity: "tensor" | "channel" | "block";
+            /** @description Now one of `tensor`, `channel`, `block`; more may be added. */
+            granularity: string;
+            /** Format: int64 */
             block_size: number | null;
             storage: string;
         };
@@ -4225,10 +3355,7 @@ export interface operations {
     };
     createModel: {
         parameters: {
-            query?: {
-                /** @description Name of the model, for a raw body. */
-                name?: string;
-            };
+            query?: never;
             header?: {
                 /** @description The same key again, for a day, answers with what the first request has made. */
                 "idempotency-key"?: string;
@@ -4238,9 +3365,190 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["CreateModelRequest"];
                 "multipart/form-data": components["schemas"]["ModelForm"];
-                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description These bytes are a model already. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "object": "model",
+                     *       "name": "rec",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "size_bytes": 10822323,
+                     *       "files": [
+                     *         {
+                     *           "name": "rec.onnx",
+                     *           "size_bytes": 10822323,
+                     *           "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     *         }
+                     *       ],
+                     *       "ir_version": 7,
+                     *       "opset_imports": {
+                     *         "ai.onnx": 9
+                     *       },
+                     *       "producer": "PaddlePaddle",
+                     *       "inputs": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             3,
+                     *             48,
+                     *             "w"
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "outputs": [
+                     *         {
+                     *           "name": "softmax_11.tmp_0",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             null,
+                     *             6625
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "nodes": 440,
+                     *       "operators": {
+                     *         "Conv": 38,
+                     *         "MatMul": 17
+                     *       },
+                     *       "parameters": 2680000,
+                     *       "weight_bytes": 10700000,
+                     *       "weight_bytes_by_dtype": {
+                     *         "float32": 10700000
+                     *       },
+                     *       "activation_bytes": null,
+                     *       "macs": null,
+                     *       "trainable": {
+                     *         "ok": true,
+                     *         "subject": null,
+                     *         "message": null
+                     *       },
+                     *       "derived_from": null,
+                     *       "metadata": {
+                     *         "team": "ocr"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Model"];
+                };
+            };
+            /** @description The model was added. */
+            201: {
+                headers: {
+                    /** @description Path of the model. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "object": "model",
+                     *       "name": "rec",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "size_bytes": 10822323,
+                     *       "files": [
+                     *         {
+                     *           "name": "rec.onnx",
+                     *           "size_bytes": 10822323,
+                     *           "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     *         }
+                     *       ],
+                     *       "ir_version": 7,
+                     *       "opset_imports": {
+                     *         "ai.onnx": 9
+                     *       },
+                     *       "producer": "PaddlePaddle",
+                     *       "inputs": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             3,
+                     *             48,
+                     *             "w"
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "outputs": [
+                     *         {
+                     *           "name": "softmax_11.tmp_0",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             null,
+                     *             6625
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "nodes": 440,
+                     *       "operators": {
+                     *         "Conv": 38,
+                     *         "MatMul": 17
+                     *       },
+                     *       "parameters": 2680000,
+                     *       "weight_bytes": 10700000,
+                     *       "weight_bytes_by_dtype": {
+                     *         "float32": 10700000
+                     *       },
+                     *       "activation_bytes": null,
+                     *       "macs": null,
+                     *       "trainable": {
+                     *         "ok": true,
+                     *         "subject": null,
+                     *         "message": null
+                     *       },
+                     *       "derived_from": null,
+                     *       "metadata": {
+                     *         "team": "ocr"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Model"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    createModelFromUploads: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key again, for a day, answers with what the first request has made. */
+                "idempotency-key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ModelFromUploads"];
             };
         };
         responses: {
@@ -4575,7 +3883,6 @@ export interface operations {
                 };
                 content: {
                     "application/octet-stream": string;
-                    "application/x-tar": string;
                 };
             };
             /** @description The bytes that Range asks for. */
@@ -4593,7 +3900,6 @@ export interface operations {
                 };
                 content: {
                     "application/octet-stream": string;
-                    "application/x-tar": string;
                 };
             };
             /** @description The bytes are the ones that If-None-Match names. */
@@ -4730,12 +4036,7 @@ export interface operations {
     };
     createDataset: {
         parameters: {
-            query?: {
-                /** @description File name of a raw body; its suffix tells the format. */
-                name?: string;
-                /** @description The `spec` of a raw body, which has no place for it: JSON, as in `DatasetSpec`. */
-                spec?: string;
-            };
+            query?: never;
             header?: {
                 /** @description The same key again, for a day, answers with what the first request has made. */
                 "idempotency-key"?: string;
@@ -4745,9 +4046,126 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["CreateDatasetRequest"];
                 "multipart/form-data": components["schemas"]["DatasetForm"];
-                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description This file is a dataset already. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *       "object": "dataset",
+                     *       "name": "lines",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "size_bytes": 94372154,
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "samples": 512,
+                     *       "fields": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             3,
+                     *             48,
+                     *             320
+                     *           ],
+                     *           "content": {
+                     *             "min": -1,
+                     *             "max": 1,
+                     *             "non_finite": 0,
+                     *             "first_non_finite": null
+                     *           }
+                     *         }
+                     *       ],
+                     *       "has_labels": false,
+                     *       "classes": null,
+                     *       "class_count": null,
+                     *       "labels": null,
+                     *       "warnings": [],
+                     *       "metadata": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Dataset"];
+                };
+            };
+            /** @description The dataset was added. */
+            201: {
+                headers: {
+                    /** @description Path of the dataset. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *       "object": "dataset",
+                     *       "name": "lines",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "size_bytes": 94372154,
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "samples": 512,
+                     *       "fields": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             3,
+                     *             48,
+                     *             320
+                     *           ],
+                     *           "content": {
+                     *             "min": -1,
+                     *             "max": 1,
+                     *             "non_finite": 0,
+                     *             "first_non_finite": null
+                     *           }
+                     *         }
+                     *       ],
+                     *       "has_labels": false,
+                     *       "classes": null,
+                     *       "class_count": null,
+                     *       "labels": null,
+                     *       "warnings": [],
+                     *       "metadata": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Dataset"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    createDatasetFromUploads: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key again, for a day, answers with what the first request has made. */
+                "idempotency-key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DatasetFromUploads"];
             };
         };
         responses: {
@@ -5339,10 +4757,7 @@ export interface operations {
     };
     createJob: {
         parameters: {
-            query?: {
-                /** @description Answer 200 with what the job would do, and store nothing. */
-                validate_only?: "true" | "false";
-            };
+            query?: never;
             header?: {
                 /** @description The same key again, for a day, answers with what the first request has made. */
                 "idempotency-key"?: string;
@@ -5352,62 +4767,10 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["CreateJobRequest"];
+                "application/json": components["schemas"]["JobRequest"];
             };
         };
         responses: {
-            /** @description With `validate_only=true`: what the job would do. Nothing was stored. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "warnings": [],
-                     *       "type": "quantize",
-                     *       "method": "weight_only",
-                     *       "weights": [
-                     *         {
-                     *           "name": "linear_3.w_0",
-                     *           "nodes": [
-                     *             "MatMul.3"
-                     *           ],
-                     *           "bits": 4,
-                     *           "signed": false,
-                     *           "symmetric": false,
-                     *           "granularity": "block",
-                     *           "block_size": 32,
-                     *           "storage": "matmulnbits"
-                     *         }
-                     *       ],
-                     *       "values": [],
-                     *       "quantized_nodes": [
-                     *         {
-                     *           "name": "MatMul.3",
-                     *           "op": "MatMul",
-                     *           "code": "quantized",
-                     *           "message": "4 bits in blocks of 32."
-                     *         }
-                     *       ],
-                     *       "skipped_nodes": [
-                     *         {
-                     *           "name": "Conv.0",
-                     *           "op": "Conv",
-                     *           "code": "too_few_weights",
-                     *           "message": "Its weights are too few to be worth the scales."
-                     *         }
-                     *       ],
-                     *       "size": {
-                     *         "before_bytes": 10822323,
-                     *         "predicted_bytes": 2200000,
-                     *         "ratio": 0.203
-                     *       }
-                     *     }
-                     */
-                    "application/json": components["schemas"]["JobPlan"];
-                };
-            };
             /** @description The job is recorded and waits for a worker. */
             202: {
                 headers: {
@@ -5487,6 +4850,84 @@ export interface operations {
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
             409: components["responses"]["Problem409"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    planJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobRequest"];
+            };
+        };
+        responses: {
+            /** @description What the job would do. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "warnings": [],
+                     *       "type": "quantize",
+                     *       "method": "weight_only",
+                     *       "weights": [
+                     *         {
+                     *           "name": "linear_3.w_0",
+                     *           "nodes": [
+                     *             "MatMul.3"
+                     *           ],
+                     *           "bits": 4,
+                     *           "signed": false,
+                     *           "symmetric": false,
+                     *           "granularity": "block",
+                     *           "block_size": 32,
+                     *           "storage": "matmulnbits"
+                     *         }
+                     *       ],
+                     *       "values": [],
+                     *       "quantized_nodes": [
+                     *         {
+                     *           "name": "MatMul.3",
+                     *           "op": "MatMul",
+                     *           "code": "quantized",
+                     *           "message": "4 bits in blocks of 32."
+                     *         }
+                     *       ],
+                     *       "skipped_nodes": [
+                     *         {
+                     *           "name": "Conv.0",
+                     *           "op": "Conv",
+                     *           "code": "too_few_weights",
+                     *           "message": "Its weights are too few to be worth the scales."
+                     *         }
+                     *       ],
+                     *       "size": {
+                     *         "before_bytes": 10822323,
+                     *         "predicted_bytes": 2200000,
+                     *         "ratio": 0.203
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["JobPlan"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
             413: components["responses"]["Problem413"];
             415: components["responses"]["Problem415"];
             422: components["responses"]["Problem422"];
@@ -5942,10 +5383,7 @@ export interface operations {
                 /** @description Events after this id. */
                 cursor?: string;
             };
-            header?: {
-                /** @description Of the stream: events after this id. */
-                "last-event-id"?: string;
-            };
+            header?: never;
             path: {
                 job_id: string;
             };
@@ -5977,6 +5415,43 @@ export interface operations {
                      *     }
                      */
                     "application/json": components["schemas"]["JobEventPage"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    streamJobEvents: {
+        parameters: {
+            query?: {
+                /** @description Events after this id. */
+                cursor?: string;
+            };
+            header?: {
+                /** @description Events after this id; goes before `cursor`. */
+                "last-event-id"?: string;
+            };
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Oldest first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
                     "text/event-stream": string;
                 };
             };
@@ -6025,7 +5500,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "*/*": string;
+                    "application/octet-stream": string;
                 };
             };
             /** @description The bytes that Range asks for. */
@@ -6044,7 +5519,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "*/*": string;
+                    "application/octet-stream": string;
                 };
             };
             /** @description The bytes are the ones that If-None-Match names. */
@@ -6310,49 +5785,6 @@ export interface operations {
             500: components["responses"]["Problem500"];
             503: components["responses"]["Problem503"];
             default: components["responses"]["Problem"];
-        };
-    };
-    jobEnded: {
-        parameters: {
-            query?: never;
-            header: {
-                /** @description The same for every attempt to deliver it. */
-                "webhook-id": string;
-                /** @description Seconds since 1970. */
-                "webhook-timestamp": string;
-                /** @description `v1,` and the base64 of HMAC-SHA256 over id, timestamp and body, joined with dots. */
-                "webhook-signature": string;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["JobEnded"];
-            };
-        };
-        responses: {
-            /** @description Nobody wants it: it is not sent again. */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description It was received. */
-            "2XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description It is sent again later. */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
         };
     };
 }

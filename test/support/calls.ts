@@ -27,7 +27,10 @@ export async function createCaller(url: string): Promise<Caller> {
       const response = await fetch(url + path, { redirect: "manual", ...init, method });
       const { status, headers } = response;
       const body = Buffer.from(await response.arrayBuffer());
-      validator.checkAnswer(method, new URL(url + path).pathname, { status, headers, body });
+      const { pathname, searchParams } = new URL(url + path);
+      // For the command line: another way to say `POST /v1/jobs/plan`.
+      const isPlan = method === "POST" && pathname === "/v1/jobs" && searchParams.get("validate_only") === "true";
+      validator.checkAnswer(method, isPlan ? "/v1/jobs/plan" : pathname, { status, headers, body });
       const isJson = /json$/.test(headers.get("content-type")?.split(";")[0] ?? "") && body.length > 0;
       return { status, headers, body, json: isJson ? JSON.parse(body.toString()) : null };
     },

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { JobMetrics } from "../../src/core/index.ts";
 import type { Model } from "../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../src/core/onnx/save.ts";
-import { CreateJobRequest } from "../../src/service/api/job-schemas.ts";
+import { JobRequest } from "../../src/service/api/job-schemas.ts";
 import { runQuantizeJob } from "../../src/service/kinds/quantize/run/quantize-job.ts";
 import type { QuantizeSpec } from "../../src/service/kinds/quantize/spec.ts";
 import type { JobEnvironment } from "../../src/service/kinds/run/job-environment.ts";
@@ -31,7 +31,7 @@ export async function quantizeJob(
     await writeFile(path, modelToBytes(model));
     const data = { name: "data.npz", path: join(scratch, "data.npz") };
     if (dataset) await writeFile(data.path, dataset);
-    const spec = CreateJobRequest.parse({
+    const spec = JobRequest.parse({
       type: "quantize",
       model_id: "mdl_1",
       params,

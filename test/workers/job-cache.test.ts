@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { Redis } from "ioredis";
 import { pino } from "pino";
-import { CreateJobRequest } from "../../src/service/api/job-schemas.ts";
+import { JobRequest } from "../../src/service/api/job-schemas.ts";
 import type { BlobStore } from "../../src/service/blobs/blob-store.ts";
 import type { BlobClaims } from "../../src/service/blobs/claims.ts";
 import type { JobSpec } from "../../src/service/kinds/kinds.ts";
@@ -21,7 +21,7 @@ after(() => rm(directory, { recursive: true }));
 
 const job = (params: object = {}) => ({
   ...queuedJob(),
-  spec: CreateJobRequest.parse({
+  spec: JobRequest.parse({
     type: "quantize",
     model_id: "mdl_1",
     params: { method: "static", dataset_id: "dst_1", ...params },

@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { ROW_FORMATS, ROW_KINDS } from "../../core/contract.ts";
 import { INLINE_BYTES } from "../blobs/long-texts.ts";
@@ -8,9 +8,9 @@ import { ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
 import { partOf } from "../pages.ts";
 import {
-  CreateDatasetRequest,
   Dataset,
   DatasetClassPage,
+  DatasetFromUploads,
   DatasetPage,
   DatasetParams,
   Metadata,
@@ -25,7 +25,7 @@ import * as examples from "./examples.ts";
 import { IdempotencyHeaders, madeOnce, repeatableOf } from "./idempotent.ts";
 import type { Asker } from "./inspection-lane.ts";
 import type { Inspector } from "./inspector.ts";
-import { defineOperation, isJson, route } from "./operation.ts";
+import { defineOperation, route } from "./operation.ts";
 import type { FinishedUploads } from "./resumable-uploads.ts";
 import {
   checkFieldNames,
@@ -40,6 +40,36 @@ import {
 /** What can be read, by the suffix of the file's name. */
 export const DATASET_SUFFIXES = Object.keys(DATASET_FORMATS);
 
+const ADDED_DATASET = {
+  200: {
+    description: "This file is a dataset already.",
+    content: { "application/json": Dataset },
+    example: examples.dataset,
+  },
+  201: {
+    description: "The dataset was added.",
+    content: { "application/json": Dataset },
+    headers: { Location: "Path of the dataset." },
+    links: { getDataset: { dataset_id: "id" }, deleteDataset: { dataset_id: "id" } },
+    example: examples.dataset,
+  },
+};
+
+const UPLOAD_PROBLEMS = [
+  "too_large",
+  "unsupported_media_type",
+  "request_timeout",
+  "invalid_dataset",
+  "unsupported",
+  "limit_exceeded",
+  "timeout",
+  "out_of_memory",
+  "worker_crashed",
+  "validation_failed",
+  "idempotency_conflict",
+  "conflict",
+] as const;
+
 const createDataset = defineOperation({
   id: "createDataset",
   method: "POST",
@@ -51,20 +81,18 @@ const createDataset = defineOperation({
     "The other formats need a `spec`, which says what feeds which input: `.npy` (one array), `.zip` (images, in a " +
     `folder for each class), ${[".csv", ...ROW_KINDS.map((kind) => ROW_FORMATS[kind].suffix)].map((suffix) => `\`${suffix}\``).join(", ")} (a row or line for each sample). ` +
     "Arrays of objects are refused. " +
-    "The same file with the same spec answers 200 with the dataset that is there already.",
+    "The same file with the same spec answers 200 with the dataset that is there already. For the command line the raw " +
+    "bytes are taken as well, as `application/octet-stream`, with `?name=` (a file name, whose suffix tells the " +
+    "format) and `?spec=`.",
   access: "write",
   headers: IdempotencyHeaders,
   query: z.strictObject({
-    name: Name.optional().meta({ description: "File name of a raw body; its suffix tells the format." }),
-    spec: z
-      .string()
-      .max(8192)
-      .optional()
-      .meta({ description: "The `spec` of a raw body, which has no place for it: JSON, as in `DatasetSpec`." }),
+    name: Name.optional().meta({ curlOnly: true }),
+    spec: z.string().max(8192).optional().meta({ curlOnly: true }),
   }),
-  body: CreateDatasetRequest,
-  streams: {
-    "multipart/form-data": z
+  stream: {
+    mediaType: "multipart/form-data",
+    schema: z
       .object({
         file: z.file(),
         name: Name.optional(),
@@ -72,37 +100,26 @@ const createDataset = defineOperation({
         metadata: z.string().optional().meta({ description: "A JSON object of strings, as in `Metadata`." }),
       })
       .meta({ id: "DatasetForm" }),
-    "application/octet-stream": z.file(),
   },
-  responses: {
-    200: {
-      description: "This file is a dataset already.",
-      content: { "application/json": Dataset },
-      example: examples.dataset,
-    },
-    201: {
-      description: "The dataset was added.",
-      content: { "application/json": Dataset },
-      headers: { Location: "Path of the dataset." },
-      links: { getDataset: { dataset_id: "id" }, deleteDataset: { dataset_id: "id" } },
-      example: examples.dataset,
-    },
-  },
-  problems: [
-    "too_large",
-    "unsupported_media_type",
-    "request_timeout",
-    "invalid_dataset",
-    "unsupported",
-    "limit_exceeded",
-    "timeout",
-    "out_of_memory",
-    "worker_crashed",
-    "validation_failed",
-    "idempotency_conflict",
-    "conflict",
-  ],
-  examples: { "application/json": examples.createDatasetRequests },
+  responses: ADDED_DATASET,
+  problems: UPLOAD_PROBLEMS,
+});
+
+const createDatasetFromUploads = defineOperation({
+  id: "createDatasetFromUploads",
+  method: "POST",
+  path: "/v1/datasets/from-uploads",
+  tag: "Datasets",
+  summary: "Make a dataset of a resumable upload",
+  description:
+    "As `createDataset`, for a file that was sent by `createUpload` and `appendUpload`: it is named and used up. The " +
+    "suffix of `filename` tells the format.",
+  access: "write",
+  headers: IdempotencyHeaders,
+  body: DatasetFromUploads,
+  responses: ADDED_DATASET,
+  problems: UPLOAD_PROBLEMS,
+  examples: examples.datasetFromUploads,
 });
 
 const listDatasets = defineOperation({
@@ -111,6 +128,7 @@ const listDatasets = defineOperation({
   path: "/v1/datasets",
   tag: "Datasets",
   summary: "List datasets",
+  description: "Page by page: `next_cursor` of one page is the `cursor` of the next.",
   access: "read",
   query: PageQuery,
   responses: {
@@ -129,6 +147,7 @@ const getDataset = defineOperation({
   path: "/v1/datasets/{dataset_id}",
   tag: "Datasets",
   summary: "Get a dataset",
+  description: "What is known of it: its fields, what their values are like, and what the labels are.",
   access: "read",
   params: DatasetParams,
   responses: {
@@ -164,6 +183,7 @@ const downloadDataset = defineOperation({
   path: "/v1/datasets/{dataset_id}/content",
   tag: "Datasets",
   summary: "Download a dataset",
+  description: "The file as it was sent.",
   access: "read",
   params: DatasetParams,
   headers: DownloadHeaders,
@@ -189,6 +209,7 @@ const deleteDataset = defineOperation({
   path: "/v1/datasets/{dataset_id}",
   tag: "Datasets",
   summary: "Delete a dataset",
+  description: "A dataset that a job is using stays (409).",
   access: "write",
   params: DatasetParams,
   responses: { 204: { description: "The dataset is gone." } },
@@ -197,6 +218,7 @@ const deleteDataset = defineOperation({
 
 export const DATASET_OPERATIONS = [
   createDataset,
+  createDatasetFromUploads,
   listDatasets,
   getDataset,
   listDatasetClasses,
@@ -212,35 +234,33 @@ export function registerDatasets(
 ): void {
   const { catalog, jobs, blobs } = context;
 
-  route(app, createDataset, async ({ query, body }, request, reply) => {
-    const isRaw = !isJson(request) && !request.isMultipart();
-    if (query.spec !== undefined && !isRaw) throw invalidField("#/query/spec", "misplaced", "goes into the body");
+  route(app, createDataset, async ({ query }, request, reply) => {
+    if (query.spec !== undefined && request.isMultipart())
+      throw invalidField("#/query/spec", "misplaced", "goes into the body");
+    const added = await add(request, askerOf(request, reply), async (id) =>
+      formOf(
+        await takeUpload(context, request, id, { rawName: query.name ?? "dataset", checkName: suffixOf }),
+        query.spec === undefined ? {} : { spec: query.spec },
+      ),
+    );
+    return answerAdded(reply, added);
+  });
+
+  route(app, createDatasetFromUploads, async ({ body }, request, reply) => {
+    const { uploads: references, name, spec, metadata } = body;
     const asker = askerOf(request, reply);
-    const { record, created } = isJson(request)
-      ? await finishedUploads.use(
-          {
-            references: body.uploads,
-            owner: request.caller!.name,
-            request: ["dataset", body],
-            signal: asker.signal,
-          },
-          catalog.datasets.get,
-          (take) =>
-            add(request, { ...asker, signal: UNTIL_IT_ENDS }, async (id) => ({
-              files: await take(id),
-              name: body.name,
-              spec: body.spec,
-              metadata: body.metadata,
-            })),
-        )
-      : await add(request, asker, async (id) =>
-          formOf(
-            await takeUpload(context, request, id, { rawName: query.name ?? "dataset", checkName: suffixOf }),
-            query.spec === undefined ? {} : { spec: query.spec },
-          ),
-        );
-    if (created) reply.code(201).header("location", `/v1/datasets/${record.id}`);
-    return datasetOf(record);
+    const added = await finishedUploads.use(
+      { references, owner: request.caller!.name, request: ["dataset", body], signal: asker.signal },
+      catalog.datasets.get,
+      (take) =>
+        add(request, { ...asker, signal: UNTIL_IT_ENDS }, async (id) => ({
+          files: await take(id),
+          name,
+          spec,
+          metadata,
+        })),
+    );
+    return answerAdded(reply, added);
   });
 
   /** Adds the dataset whose file `take` stores for the id it is given. */
@@ -310,6 +330,11 @@ export function registerDatasets(
     }
     return reply.code(204).send();
   });
+}
+
+function answerAdded(reply: FastifyReply, { record, created }: { record: DatasetRecord; created: boolean }) {
+  if (created) reply.code(201).header("location", `/v1/datasets/${record.id}`);
+  return datasetOf(record);
 }
 
 interface TakenDataset {

@@ -36,7 +36,7 @@ export const modelSummary = {
   ...{ nodes: 440, parameters: 2680000, weight_bytes: 10700000, derived_from: null, metadata: { team: "ocr" } },
 };
 
-export const createModelRequest = {
+export const modelFromUploads = {
   uploads: [{ upload_id: "upl_0199d3b2-4e00-7b7b-8a8a-111213141516", filename: "rec.onnx" }],
   name: "rec",
   metadata: { team: "ocr" },
@@ -87,7 +87,7 @@ const uploadOf = (filename: string) => ({
 });
 
 /** By format. */
-export const createDatasetRequests = {
+export const datasetFromUploads = {
   arrays: { ...uploadOf("lines.npz"), name: "lines" },
   images: {
     ...uploadOf("photos.zip"),

@@ -7,9 +7,20 @@ const HEARTBEAT_MS = 15_000;
 /** How long a client waits before it connects again. */
 const RETRY_MS = 2_000;
 
-/** Whether the client asks for a stream of events rather than for a list. */
-export function wantsStream(request: FastifyRequest): boolean {
-  return /(^|[\s,])text\/event-stream\b/.test(request.headers.accept ?? "");
+/** Whether the client likes a stream of events better than a list, by the weights of its `Accept` (RFC 9110, 12.5.1). */
+export function prefersStream({ headers: { accept = "*/*" } }: FastifyRequest): boolean {
+  return weightOf("text/event-stream", accept) > weightOf("application/json", accept);
+}
+
+/** The q, from 0 to 1, that the most specific range in an `Accept` header gives to a media type. */
+function weightOf(type: string, accept: string): number {
+  const ranges = accept.split(",").map((range) => {
+    const [name = "", ...parameters] = range.split(";").map((part) => part.trim().toLowerCase());
+    const q = parameters.find((parameter) => parameter.startsWith("q="))?.slice(2);
+    return { name, q: q === undefined ? 1 : Number(q) || 0 };
+  });
+  const names = [type, `${type.split("/")[0]}/*`, "*/*"];
+  return names.map((name) => ranges.find((range) => range.name === name)?.q).find((q) => q !== undefined) ?? 0;
 }
 
 /**

@@ -1,25 +1,49 @@
 import { z } from "zod";
+import { Job } from "../kinds/wire.ts";
 import { DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders } from "./download.ts";
 import * as examples from "./examples.ts";
 import { IdempotencyHeaders } from "./idempotent.ts";
 import {
   ArtifactParams,
   CreateJobQuery,
-  CreateJobRequest,
-  Job,
+  JobEnded,
   JobEventPage,
   JobPage,
   JobParams,
   JobPlan,
-  ListJobEventsHeaders,
+  JobRequest,
   ListJobEventsQuery,
   ListJobsQuery,
+  StreamJobEventsHeaders,
+  StreamJobEventsQuery,
 } from "./job-schemas.ts";
 import { defineOperation } from "./operation.ts";
 
 /** The operations on jobs, as data; `jobs.ts` does them. */
 
 const json = (schema: z.ZodType) => ({ "application/json": schema });
+
+const REQUEST_PROBLEMS = [
+  "validation_failed",
+  "invalid_params",
+  "unsupported",
+  "invalid_model",
+  "timeout",
+  "too_large",
+  "unsupported_media_type",
+] as const;
+
+const REQUEST_EXAMPLES = {
+  quantize: examples.createJobRequest,
+  qat: examples.createQatJobRequest,
+  distill: examples.createDistillJobRequest,
+  distill_online: examples.createOnlineJobRequest,
+  distill_self: examples.createSelfJobRequest,
+  train: examples.createTrainingJobRequest,
+  simplify: examples.createSimplifyJobRequest,
+  pipeline: examples.createPipelineJobRequest,
+  evaluate: examples.createEvaluateJobRequest,
+};
 
 export const createJob = defineOperation({
   id: "createJob",
@@ -29,17 +53,12 @@ export const createJob = defineOperation({
   summary: "Start a job",
   description:
     "Compresses a model, trains one, or measures some. The request is checked against the recorded facts of models and datasets at " +
-    "once; follow the job by its Location or its events.",
+    "once; follow the job by its Location or its events. For the command line, `?validate_only=true` is `planJob`.",
   access: "write",
   query: CreateJobQuery,
   headers: IdempotencyHeaders,
-  body: CreateJobRequest,
+  body: JobRequest,
   responses: {
-    200: {
-      description: "With `validate_only=true`: what the job would do. Nothing was stored.",
-      content: json(JobPlan),
-      example: examples.plan,
-    },
     202: {
       description: "The job is recorded and waits for a worker.",
       content: json(Job),
@@ -48,31 +67,30 @@ export const createJob = defineOperation({
       links: { getJob: { job_id: "id" }, listJobEvents: { job_id: "id" }, cancelJob: { job_id: "id" } },
     },
   },
-  problems: [
-    "validation_failed",
-    "idempotency_conflict",
-    "quota_exceeded",
-    "invalid_params",
-    "unsupported",
-    "invalid_model",
-    "timeout",
-    "conflict",
-    "too_large",
-    "unsupported_media_type",
-  ],
-  examples: {
-    "application/json": {
-      quantize: examples.createJobRequest,
-      qat: examples.createQatJobRequest,
-      distill: examples.createDistillJobRequest,
-      distill_online: examples.createOnlineJobRequest,
-      distill_self: examples.createSelfJobRequest,
-      train: examples.createTrainingJobRequest,
-      simplify: examples.createSimplifyJobRequest,
-      pipeline: examples.createPipelineJobRequest,
-      evaluate: examples.createEvaluateJobRequest,
-    },
+  problems: [...REQUEST_PROBLEMS, "idempotency_conflict", "quota_exceeded", "conflict"],
+  examples: REQUEST_EXAMPLES,
+  callback: {
+    name: "jobEnded",
+    to: "{$request.body#/webhook/url}",
+    summary: "A job has ended",
+    description:
+      "Sent to the `webhook` of a job, by the Standard Webhooks specification, until it is answered with 2xx.",
+    body: JobEnded,
   },
+});
+
+export const planJob = defineOperation({
+  id: "planJob",
+  method: "POST",
+  path: "/v1/jobs/plan",
+  tag: "Jobs",
+  summary: "Ask what a job would do",
+  description: "Takes the same request as `createJob`, refuses what that refuses, and stores nothing.",
+  access: "write",
+  body: JobRequest,
+  responses: { 200: { description: "What the job would do.", content: json(JobPlan), example: examples.plan } },
+  problems: REQUEST_PROBLEMS,
+  examples: REQUEST_EXAMPLES,
 });
 
 export const listJobs = defineOperation({
@@ -81,6 +99,7 @@ export const listJobs = defineOperation({
   path: "/v1/jobs",
   tag: "Jobs",
   summary: "List jobs",
+  description: "Page by page: `next_cursor` of one page is the `cursor` of the next. Filters narrow it down together.",
   access: "read",
   query: ListJobsQuery,
   responses: {
@@ -99,6 +118,7 @@ export const getJob = defineOperation({
   path: "/v1/jobs/{job_id}",
   tag: "Jobs",
   summary: "Get a job",
+  description: "Where it stands; when it has ended, what came of it.",
   access: "read",
   params: JobParams,
   responses: { 200: { description: "The job.", content: json(Job), example: examples.finishedJob } },
@@ -159,22 +179,40 @@ export const listJobEvents = defineOperation({
   method: "GET",
   path: "/v1/jobs/{job_id}/events",
   tag: "Jobs",
-  summary: "Follow a job",
+  summary: "List what has happened to a job",
   description:
-    "A list; or, with `Accept: text/event-stream`, server-sent events as they come: the data of each is a " +
-    "`JobEvent`, its id works as `Last-Event-ID` after a reconnection, and the stream ends after the event of the " +
-    "job's final status.",
+    "Page by page. To be told as it happens: `streamJobEvents`, which also answers here to who prefers " +
+    "`text/event-stream` in `Accept`.",
   access: "read",
   params: JobParams,
   query: ListJobEventsQuery,
-  headers: ListJobEventsHeaders,
+  headers: StreamJobEventsHeaders.extend({
+    "last-event-id": StreamJobEventsHeaders.shape["last-event-id"].meta({ curlOnly: true }),
+  }),
   responses: {
     200: {
       description: "Oldest first.",
-      content: { "application/json": JobEventPage, "text/event-stream": z.string() },
+      content: json(JobEventPage),
       example: { data: [examples.event], next_cursor: null },
     },
   },
+  problems: ["not_found", "validation_failed"],
+});
+
+export const streamJobEvents = defineOperation({
+  id: "streamJobEvents",
+  method: "GET",
+  path: "/v1/jobs/{job_id}/events/stream",
+  tag: "Jobs",
+  summary: "Follow a job",
+  description:
+    "Server-sent events as they come: the data of each is a `JobEvent` as JSON, its id works as `Last-Event-ID` after a " +
+    "reconnection, and the stream ends after the event of the job's final status.",
+  access: "read",
+  params: JobParams,
+  query: StreamJobEventsQuery,
+  headers: StreamJobEventsHeaders,
+  responses: { 200: { description: "Oldest first.", content: { "text/event-stream": z.string() } } },
   problems: ["not_found", "validation_failed"],
 });
 
@@ -198,10 +236,12 @@ export const downloadJobArtifact = defineOperation({
   path: "/v1/jobs/{job_id}/artifacts/{name}",
   tag: "Jobs",
   summary: "Download a file that a job made",
+  description:
+    "By its name in `result.artifacts`. Whatever it is, it comes as bytes to be saved; `media_type` there says what it is.",
   access: "read",
   params: ArtifactParams,
   headers: DownloadHeaders,
-  responses: FILE_RESPONSES("*/*"),
+  responses: FILE_RESPONSES("application/octet-stream"),
   problems: ["not_found", "range_not_satisfiable"],
 });
 
@@ -211,6 +251,7 @@ export const getJobReport = defineOperation({
   path: "/v1/jobs/{job_id}/report",
   tag: "Jobs",
   summary: "Read a job's report",
+  description: "A page that needs nothing from the network. Its numbers are the artifact `report.json`.",
   access: "read",
   page: true,
   params: JobParams,
@@ -221,12 +262,14 @@ export const getJobReport = defineOperation({
 
 export const JOB_OPERATIONS = [
   createJob,
+  planJob,
   listJobs,
   getJob,
   cancelJob,
   retryJob,
   deleteJob,
   listJobEvents,
+  streamJobEvents,
   downloadJobArtifact,
   getJobReport,
 ];

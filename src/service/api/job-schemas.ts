@@ -1,10 +1,10 @@
 import { z } from "zod";
-import type { JobPlan as Plan } from "../../tasks/protocol.ts";
-import { WEBHOOK_EVENTS } from "../jobs/job.ts";
+import { JOB_EVENT_TYPES, WEBHOOK_EVENTS } from "../jobs/job.ts";
 import { each } from "../kinds/each.ts";
 import { KINDS } from "../kinds/kinds.ts";
-import { JobProblem, JobStatus, STATE } from "../kinds/wire.ts";
-import { PageQuery, pageOf, Timestamp } from "../schemas.ts";
+import { EpochRecord, SizeMetrics } from "../kinds/metrics-schemas.ts";
+import { Job, JobProblem, JobStatus, planOf } from "../kinds/wire.ts";
+import { Count, PageQuery, pageOf, Timestamp } from "../schemas.ts";
 
 /** The wire forms of requests about jobs, their events and their plans. What is a kind's own stands with the kind. */
 
@@ -12,13 +12,10 @@ export const JobParams = z.object({ job_id: z.string() });
 export const ArtifactParams = z.object({ job_id: z.string(), name: z.string() });
 const JobType = z.enum(KINDS.map(({ type }) => type)).meta({ id: "JobType" });
 
-export const CreateJobRequest = z.discriminatedUnion("type", each(KINDS, "request")).meta({ id: "CreateJobRequest" });
+export const JobRequest = z.discriminatedUnion("type", each(KINDS, "request")).meta({ id: "JobRequest" });
 
 export const CreateJobQuery = z.strictObject({
-  validate_only: z
-    .enum(["true", "false"])
-    .default("false")
-    .meta({ description: "Answer 200 with what the job would do, and store nothing." }),
+  validate_only: z.enum(["true", "false"]).default("false").meta({ curlOnly: true }),
 });
 
 export const ListJobsQuery = PageQuery.extend({
@@ -27,30 +24,17 @@ export const ListJobsQuery = PageQuery.extend({
   model_id: z.string().max(100).optional(),
 });
 
-export const Job = z.discriminatedUnion("type", each(KINDS, "job")).meta({ id: "Job" });
-const JobSummary = z
-  .object({
-    id: z.string(),
-    object: z.literal("job"),
-    type: JobType,
+const JobSummary = Job.pick({
+  ...{ id: true, object: true, type: true, name: true, metadata: true, status: true, model_id: true, priority: true },
+  ...{ progress: true, queue_position: true, attempt: true, retry_of: true, error: true },
+  ...{ created_at: true, started_at: true, finished_at: true },
+})
+  .extend({
     method: z.string().meta({ description: "Of quantization, or the mode of a distillation." }),
-    name: STATE.name,
-    metadata: STATE.metadata,
-    status: STATE.status,
-    model_id: z.string(),
-    priority: STATE.priority,
-    progress: STATE.progress,
-    queue_position: STATE.queue_position,
-    attempt: STATE.attempt,
-    created_at: STATE.created_at,
-    started_at: STATE.started_at,
-    finished_at: STATE.finished_at,
-    retry_of: STATE.retry_of,
     result: z
       .object({ model_id: z.string(), accepted: z.boolean() })
       .meta({ id: "JobResultSummary", description: "The model that was made, and whether it is within `acceptance`." })
       .nullable(),
-    error: STATE.error,
   })
   .meta({ id: "JobSummary", description: "What lists tell of a job; ask for the job to know more." });
 export const JobPage = pageOf("JobPage", JobSummary);
@@ -74,16 +58,35 @@ export const JobEnded = z
   })
   .meta({ id: "JobEnded", description: "What a webhook says; ask for the job to know more." });
 
-export const JobPlan = z
-  .discriminatedUnion("type", each(KINDS, "plan"))
-  .meta({ id: "JobPlan", description: "What the job would do." });
+export const JobPlan = planOf(KINDS).meta({ id: "JobPlan" });
+
+const JobEventData = z
+  .object({
+    status: JobStatus.optional().meta({ description: "Of `status`: what the job has become." }),
+    attempt: Count.optional().meta({ description: "Of `status` `running`: how often it has been started." }),
+    error: JobProblem.optional().meta({ description: "Of `status` `failed`." }),
+    step: z.string().optional().meta({
+      description: "Of `progress`: what is being done. Of `metric`, in a pipeline: the step that it is of.",
+    }),
+    fraction: z.number().optional().meta({ description: "Of `progress`: how much of the whole job is done, 0 to 1." }),
+    message: z.string().optional().meta({ description: "Of `progress` and `log`: a sentence." }),
+    level: z.enum(["info", "warn"]).optional().meta({ description: "Of `log`." }),
+    phase: z.string().optional().meta({ description: "Of `metric`, after an epoch of training: what is trained." }),
+    network: z.string().optional().meta({ description: "Of `metric`, where several networks are trained: which." }),
+    epochs: Count.optional().meta({ description: "Of `metric`: how many there will be." }),
+    ...EpochRecord.partial().shape,
+    fetch_inputs_ms: Count.optional().meta({ description: "Of `metric`: how long the job's files took to get." }),
+    model_id: z.string().optional().meta({ description: "Of `metric`, after a step of a pipeline: its model." }),
+    size: SizeMetrics.optional().meta({ description: "Of `metric`, after a step of a pipeline." }),
+  })
+  .meta({ id: "JobEventData", description: "Which fields there are follows from the event's type." });
 
 const JobEvent = z
   .object({
     id: z.int().meta({ description: "Counts from 1 within the job; there may be gaps." }),
     at: Timestamp,
-    type: z.enum(["status", "progress", "log", "metric"]),
-    data: z.record(z.string(), z.unknown()),
+    type: z.enum(JOB_EVENT_TYPES),
+    data: JobEventData,
   })
   .meta({ id: "JobEvent" });
 export const JobEventPage = pageOf("JobEventPage", JobEvent);
@@ -97,16 +100,12 @@ export const ListJobEventsQuery = z.strictObject({
     .meta({ description: "Events after this id." }),
 });
 
-export const ListJobEventsHeaders = z.object({
-  accept: z.string().optional(),
+export const StreamJobEventsQuery = ListJobEventsQuery.pick({ cursor: true });
+
+export const StreamJobEventsHeaders = z.object({
   "last-event-id": z
     .string()
     .regex(/^\d{0,15}$/, "must be the id of an event")
     .optional()
-    .meta({ description: "Of the stream: events after this id." }),
+    .meta({ description: "Events after this id; goes before `cursor`." }),
 });
-
-/** Compiles only while the wire form has every field of what plans say. */
-type Covers<Wire extends Reported, Reported> = Wire;
-/** @lintignore It is read by the compiler alone. */
-export type WirePlan = Covers<z.output<typeof JobPlan>, Plan>;

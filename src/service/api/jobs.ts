@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifyReply } from "fastify";
+import type { z } from "zod";
 import { REPORT_POLICY } from "../../report/script.ts";
 import { newId } from "../catalog.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
@@ -16,7 +17,7 @@ import type { ApiContext } from "./context.ts";
 import { blobDownload, sendDownload } from "./download.ts";
 import type { Asker } from "./inspection-lane.ts";
 import type { Inspector } from "./inspector.ts";
-import { sendEvents, wantsStream } from "./job-events.ts";
+import { prefersStream, sendEvents } from "./job-events.ts";
 import {
   cancelJob,
   createJob,
@@ -26,8 +27,11 @@ import {
   getJobReport,
   listJobEvents,
   listJobs,
+  planJob,
   retryJob,
+  streamJobEvents,
 } from "./job-operations.ts";
+import type { JobRequest } from "./job-schemas.ts";
 import type { JobMeter } from "./metrics.ts";
 import { route } from "./operation.ts";
 
@@ -119,23 +123,27 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     return job;
   }
 
-  route(app, createJob, async ({ query, headers, body }, request, reply) => {
-    const { name, metadata, priority, webhook, ...spec } = body;
+  /** What a request asks for, checked as far as records tell, and what plans it. */
+  async function prepare(asker: Asker, { name, metadata, priority, webhook, ...spec }: z.output<typeof JobRequest>) {
     if (webhook !== null) checkWebhook(webhook);
-    const { models, datasets } = await resolve(spec);
+    const stored = await resolve(spec);
+    const plan = () => inspector.plan(asker, spec, [...stored.models.values()], [...stored.datasets.values()]);
+    return { spec, stored, plan, told: { name, metadata, priority, webhook } };
+  }
+
+  route(app, planJob, async ({ body }, request, reply) => (await prepare(askerOf(request, reply), body)).plan());
+
+  route(app, createJob, async ({ query, headers, body }, request, reply) => {
     const asker = askerOf(request, reply);
-    const plan = () => inspector.plan(asker, spec, [...models.values()], [...datasets.values()]);
+    const { spec, stored, plan, told } = await prepare(asker, body);
     if (query.validate_only === "true") return plan();
-    await checkByFiles(asker, spec, { models, datasets }, plan);
+    await checkByFiles(asker, spec, stored, plan);
     const caller = request.caller!.name;
     const job = await submit(
       newJob({
         spec,
         sent_params: (request.body as { params: unknown }).params,
-        name,
-        metadata,
-        priority,
-        webhook,
+        ...told,
         retry_of: null,
       }),
       caller,
@@ -205,13 +213,26 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     return reply.code(204).send();
   });
 
+  function streamEvents(
+    id: string,
+    { cursor }: { readonly cursor?: string | undefined },
+    headers: { readonly "last-event-id"?: string | undefined },
+    reply: FastifyReply,
+  ) {
+    const after = Number(headers["last-event-id"] || (cursor ?? 0));
+    return sendEvents(reply, context.stopping, (signal) => jobs.follow(id, after, signal));
+  }
+
+  route(app, streamJobEvents, async ({ params, query, headers }, request, reply) => {
+    const { id } = await jobById(params.job_id);
+    if (request.method === "HEAD") return reply.type("text/event-stream").send();
+    return streamEvents(id, query, headers, reply);
+  });
+
   route(app, listJobEvents, async ({ params, query, headers }, request, reply) => {
     const { id } = await jobById(params.job_id);
     reply.header("vary", "accept");
-    if (wantsStream(request) && request.method === "GET") {
-      const after = Number(headers["last-event-id"] || (query.cursor ?? 0));
-      return sendEvents(reply, context.stopping, (signal) => jobs.follow(id, after, signal));
-    }
+    if (prefersStream(request) && request.method === "GET") return streamEvents(id, query, headers, reply);
     const { data, more } = await jobs.events(id, Number(query.cursor ?? 0), query.limit);
     return { data, next_cursor: more ? String(data.at(-1)!.id) : null };
   });
@@ -226,7 +247,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
 
   route(app, downloadJobArtifact, async ({ params }, request, reply) => {
     const found = await artifact(params.job_id, params.name);
-    const look = { filename: found.name, mediaType: found.media_type };
+    const look = { filename: found.name, mediaType: "application/octet-stream" };
     return sendDownload(request, reply, blobDownload(blobs, found, look));
   });
 

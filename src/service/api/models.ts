@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import type { ModelFacts } from "../../core/contract.ts";
 import { type CatalogFile, type ModelRecord, type ModelSummary, newId } from "../catalog.ts";
@@ -7,11 +7,11 @@ import { bundleSha256 } from "../identity.ts";
 import { unknownDim, unknownDims } from "../kinds/model-checks.ts";
 import { partOf } from "../pages.ts";
 import {
-  CreateModelRequest,
   Dims,
   LayerList,
   Metadata,
   Model,
+  ModelFromUploads,
   ModelPage,
   ModelParams,
   Name,
@@ -25,7 +25,7 @@ import * as examples from "./examples.ts";
 import { IdempotencyHeaders, madeOnce, repeatableOf } from "./idempotent.ts";
 import type { Asker } from "./inspection-lane.ts";
 import type { Inspector } from "./inspector.ts";
-import { defineOperation, isJson, route } from "./operation.ts";
+import { defineOperation, route } from "./operation.ts";
 import type { FinishedUploads } from "./resumable-uploads.ts";
 import { tarDownload } from "./tar.ts";
 import { checkFieldNames, type Intake, parseField, parseJsonField, takeUpload, withClaims } from "./upload-intake.ts";
@@ -42,6 +42,21 @@ const UPLOAD_PROBLEMS = [
   "worker_crashed",
 ] as const;
 
+const ADDED_MODEL = {
+  200: {
+    description: "These bytes are a model already.",
+    content: { "application/json": Model },
+    example: examples.model,
+  },
+  201: {
+    description: "The model was added.",
+    content: { "application/json": Model },
+    headers: { Location: "Path of the model." },
+    links: { getModel: { model_id: "id" }, listModelLayers: { model_id: "id" }, deleteModel: { model_id: "id" } },
+    example: examples.model,
+  },
+};
+
 const createModel = defineOperation({
   id: "createModel",
   method: "POST",
@@ -49,40 +64,42 @@ const createModel = defineOperation({
   tag: "Models",
   summary: "Upload a model",
   description:
-    "Sends an ONNX model: as multipart (one part named `file` for each file; the filename of external data is the " +
-    "`location` that the model names), as the raw bytes of one `.onnx`, or by naming finished resumable uploads. It " +
-    "is loaded once in the runtime before it is accepted. The same bytes again answer 200 with the model that is " +
-    "there already.",
+    "Sends an ONNX model as a form: one part named `file` for each file; the filename of external data is the " +
+    "`location` that the model names. It is loaded once in the runtime before it is accepted. The same bytes again " +
+    "answer 200 with the model that is there already. For the command line the raw bytes of one `.onnx` are taken as " +
+    "well, as `application/octet-stream`, with `?name=`.",
   access: "write",
   headers: IdempotencyHeaders,
-  query: z.strictObject({ name: Name.optional().meta({ description: "Name of the model, for a raw body." }) }),
-  body: CreateModelRequest,
-  streams: {
-    "multipart/form-data": z
+  query: z.strictObject({ name: Name.optional().meta({ curlOnly: true }) }),
+  stream: {
+    mediaType: "multipart/form-data",
+    schema: z
       .object({
         file: z.array(z.file()).meta({ description: "Once for each file of the model." }),
         name: Name.optional(),
         metadata: z.string().optional().meta({ description: "A JSON object of strings, as in `Metadata`." }),
       })
       .meta({ id: "ModelForm" }),
-    "application/octet-stream": z.file(),
   },
-  responses: {
-    200: {
-      description: "These bytes are a model already.",
-      content: { "application/json": Model },
-      example: examples.model,
-    },
-    201: {
-      description: "The model was added.",
-      content: { "application/json": Model },
-      headers: { Location: "Path of the model." },
-      links: { getModel: { model_id: "id" }, listModelLayers: { model_id: "id" }, deleteModel: { model_id: "id" } },
-      example: examples.model,
-    },
-  },
+  responses: ADDED_MODEL,
   problems: [...UPLOAD_PROBLEMS, "validation_failed", "idempotency_conflict", "conflict"],
-  examples: { "application/json": { uploaded: examples.createModelRequest } },
+});
+
+const createModelFromUploads = defineOperation({
+  id: "createModelFromUploads",
+  method: "POST",
+  path: "/v1/models/from-uploads",
+  tag: "Models",
+  summary: "Make a model of resumable uploads",
+  description:
+    "As `createModel`, for files that were sent by `createUpload` and `appendUpload`: they are named, with the " +
+    "filename that each has in the model, and used up.",
+  access: "write",
+  headers: IdempotencyHeaders,
+  body: ModelFromUploads,
+  responses: ADDED_MODEL,
+  problems: [...UPLOAD_PROBLEMS, "validation_failed", "idempotency_conflict", "conflict"],
+  examples: { uploaded: examples.modelFromUploads },
 });
 
 const listModels = defineOperation({
@@ -91,6 +108,7 @@ const listModels = defineOperation({
   path: "/v1/models",
   tag: "Models",
   summary: "List models",
+  description: "Page by page: `next_cursor` of one page is the `cursor` of the next.",
   access: "read",
   query: PageQuery,
   responses: {
@@ -109,6 +127,7 @@ const getModel = defineOperation({
   path: "/v1/models/{model_id}",
   tag: "Models",
   summary: "Get a model",
+  description: "What is known of it: inputs and outputs, operators, weights, whether it can be trained.",
   access: "read",
   params: ModelParams,
   query: z.strictObject({ dims: Dims.optional() }),
@@ -122,19 +141,21 @@ const downloadModel = defineOperation({
   path: "/v1/models/{model_id}/content",
   tag: "Models",
   summary: "Download a model",
-  description: "The `.onnx`; a `.tar` of all files when the model has external data (then without `Repr-Digest`).",
+  description:
+    "The `.onnx`; a `.tar` of all files when the model has external data (then without `Repr-Digest`): the file's name " +
+    "in `Content-Disposition` tells which.",
   access: "read",
   params: ModelParams,
   headers: DownloadHeaders,
   responses: {
     200: {
       description: "All bytes.",
-      content: { "application/octet-stream": null, "application/x-tar": null },
+      content: { "application/octet-stream": null },
       headers: { ...DOWNLOAD_HEADERS, ...DIGEST_HEADER },
     },
     206: {
       description: "The bytes that Range asks for.",
-      content: { "application/octet-stream": null, "application/x-tar": null },
+      content: { "application/octet-stream": null },
       headers: { ...DOWNLOAD_HEADERS, "Content-Range": "Which bytes these are." },
     },
     304: { description: "The bytes are the ones that If-None-Match names." },
@@ -168,13 +189,23 @@ const deleteModel = defineOperation({
   path: "/v1/models/{model_id}",
   tag: "Models",
   summary: "Delete a model",
+  description:
+    "Jobs that it was made by, and models that were made of it, stay. A model that a job is using stays, too (409).",
   access: "write",
   params: ModelParams,
   responses: { 204: { description: "The model is gone." } },
   problems: ["not_found", "conflict"],
 });
 
-export const MODEL_OPERATIONS = [createModel, listModels, getModel, downloadModel, listModelLayers, deleteModel];
+export const MODEL_OPERATIONS = [
+  createModel,
+  createModelFromUploads,
+  listModels,
+  getModel,
+  downloadModel,
+  listModelLayers,
+  deleteModel,
+];
 
 export function registerModels(
   app: FastifyInstance,
@@ -184,31 +215,25 @@ export function registerModels(
 ): void {
   const { catalog, jobs, blobs } = context;
 
-  route(app, createModel, async ({ query, body }, request, reply) => {
+  route(app, createModel, async ({ query }, request, reply) => {
+    const added = await add(request, askerOf(request, reply), async (id) => ({
+      name: query.name,
+      ...formOf(await takeUpload(context, request, id, { rawName: "model.onnx" })),
+    }));
+    return answerAdded(reply, added);
+  });
+
+  route(app, createModelFromUploads, async ({ body }, request, reply) => {
+    const { uploads: references, name, metadata } = body;
     const asker = askerOf(request, reply);
-    const { record, created } = isJson(request)
-      ? await finishedUploads.use(
-          {
-            references: body.uploads,
-            owner: request.caller!.name,
-            request: ["model", body],
-            signal: asker.signal,
-          },
-          catalog.models.get,
-          // What is uploaded is not lost with the client: it will ask again.
-          (take) =>
-            add(request, { ...asker, signal: UNTIL_IT_ENDS }, async (id) => ({
-              files: await take(id),
-              name: body.name,
-              metadata: body.metadata,
-            })),
-        )
-      : await add(request, asker, async (id) => ({
-          name: query.name,
-          ...formOf(await takeUpload(context, request, id, { rawName: "model.onnx" })),
-        }));
-    if (created) reply.code(201).header("location", `/v1/models/${record.id}`);
-    return modelOf(record);
+    const added = await finishedUploads.use(
+      { references, owner: request.caller!.name, request: ["model", body], signal: asker.signal },
+      catalog.models.get,
+      // What is uploaded is not lost with the client: it will ask again.
+      (take) =>
+        add(request, { ...asker, signal: UNTIL_IT_ENDS }, async (id) => ({ files: await take(id), name, metadata })),
+    );
+    return answerAdded(reply, added);
   });
 
   /** Adds the model whose files `take` stores for the id it is given. */
@@ -291,6 +316,11 @@ export function registerModels(
     }
     return reply.code(204).send();
   });
+}
+
+function answerAdded(reply: FastifyReply, { record, created }: { record: ModelRecord; created: boolean }) {
+  if (created) reply.code(201).header("location", `/v1/models/${record.id}`);
+  return modelOf(record);
 }
 
 interface TakenModel {

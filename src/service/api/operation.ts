@@ -13,23 +13,32 @@ export interface Operation<Params = unknown, Query = unknown, Headers = unknown,
   readonly path: string;
   readonly tag: "Models" | "Datasets" | "Uploads" | "Jobs" | "System";
   readonly summary: string;
-  readonly description?: string;
+  readonly description: string;
   readonly access: Access;
   /** What people look at in a browser, which can send a key as `Basic` only. */
   readonly page?: boolean;
   readonly params?: z.ZodType<Params> & ObjectSchema;
+  /** A field whose meta says `curlOnly` is taken, and told of in the description, but is no parameter of generated clients. */
   readonly query?: z.ZodType<Query> & ObjectSchema;
   /** Request headers that the operation reads; lower-case names. */
   readonly headers?: z.ZodType<Headers> & ObjectSchema;
   /** The JSON body, when there is one. */
   readonly body?: z.ZodType<Body>;
-  /** Bodies that are streamed, by media type; the handler reads them itself, the schemas are for the document. */
-  readonly streams?: Readonly<Record<string, z.ZodType>>;
+  /** A body that is streamed; the handler reads it itself, the schema is for the document. There is no `body` then. */
+  readonly stream?: { readonly mediaType: string; readonly schema: z.ZodType };
   readonly responses: Readonly<Record<number, ResponseSpec>>;
   /** Refusals besides those that any operation may answer with. */
   readonly problems: readonly ProblemCode[];
-  /** By media type and name; request bodies that work as they are. */
-  readonly examples?: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+  /** A webhook that the operation asks for: `to` is where in the request its URL is, `body` what is sent. */
+  readonly callback?: {
+    readonly name: string;
+    readonly to: string;
+    readonly summary: string;
+    readonly description: string;
+    readonly body: z.ZodType;
+  };
+  /** By name; request bodies that work as they are. */
+  readonly examples?: Readonly<Record<string, unknown>>;
 }
 
 type ObjectSchema = z.ZodObject;
@@ -91,7 +100,7 @@ export function route<Params, Query, Headers, Body>(
       access: operation.access,
       page: operation.page ?? false,
       pattern: operation.path,
-      streamsBody: operation.streams !== undefined,
+      streamsBody: operation.stream !== undefined,
     },
     handler: (request, reply) => handler(parseInput(operation, request), request, reply),
   });
@@ -125,20 +134,14 @@ function parseInput<Params, Query, Headers, Body>(
   const params = parse(operation.params, request.params, "#/path");
   const query = parse(operation.query, request.query, "#/query");
   const headers = parse(operation.headers, request.headers, "#/headers");
-  // A body in another media type is the handler's; it asks `request.isMultipart()` or takes the stream.
-  const hasJson = operation.streams === undefined || isJson(request);
-  const body = parse(hasJson ? operation.body : undefined, request.body, "");
-  if (hasJson && operation.body !== undefined && request.body === undefined) {
+  const body = parse(operation.body, request.body, "");
+  if (operation.body !== undefined && request.body === undefined) {
     throw new ServiceError("invalid_request", "This operation needs a JSON body.");
   }
   if (fields.length > 0) {
     throw new ServiceError("validation_failed", fields.map(({ message }) => message).join(" "), { fields });
   }
   return { params, query, headers, body };
-}
-
-export function isJson(request: FastifyRequest): boolean {
-  return /^application\/json\s*(;|$)/i.test(request.headers["content-type"] ?? "");
 }
 
 /** A schema's complaints, each with a JSON pointer (RFC 6901) below `prefix`. */

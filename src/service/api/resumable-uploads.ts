@@ -70,6 +70,7 @@ const getUploadOptions = defineOperation({
   path: PATH,
   access: "open",
   summary: "What the upload protocol can do here",
+  description: "tus 1.0: the answer is in its headers.",
   responses: {
     204: {
       description: "See the headers.",
@@ -90,13 +91,13 @@ const createUpload = defineOperation({
   method: "POST",
   path: PATH,
   summary: "Start a resumable upload",
-  description: "tus 1.0. When it is finished, name it in a JSON request to `createModel` or `createDataset`.",
+  description: "tus 1.0. When it is finished, name it to `createModelFromUploads` or `createDatasetFromUploads`.",
   headers: TUS_REQUEST.extend({
     "idempotency-key": IDEMPOTENCY_KEY,
     "upload-length": z.string().optional().meta({ description: "Bytes of the whole file." }),
     "upload-metadata": z.string().optional(),
   }),
-  streams: { [CHUNK_MEDIA_TYPE]: z.file() },
+  stream: { mediaType: CHUNK_MEDIA_TYPE, schema: z.file() },
   responses: {
     201: {
       description: "The upload can be sent to its Location.",
@@ -120,6 +121,7 @@ const getUploadOffset = defineOperation({
   path: `${PATH}/{upload_id}`,
   params,
   summary: "How far an upload is",
+  description: "tus 1.0: ask before going on with an upload that was cut off.",
   responses: {
     200: {
       description: "See the headers.",
@@ -136,10 +138,11 @@ const appendUpload = defineOperation({
   path: `${PATH}/{upload_id}`,
   params,
   summary: "Send the next bytes of an upload",
+  description: "tus 1.0. What has arrived stays, whatever happens to the connection.",
   headers: TUS_REQUEST.extend({
     "upload-offset": z.string().optional().meta({ description: "Where these bytes start: the offset of the upload." }),
   }),
-  streams: { [CHUNK_MEDIA_TYPE]: z.file() },
+  stream: { mediaType: CHUNK_MEDIA_TYPE, schema: z.file() },
   responses: {
     204: {
       description: "The bytes have arrived.",
@@ -156,6 +159,7 @@ const deleteUpload = defineOperation({
   path: `${PATH}/{upload_id}`,
   params,
   summary: "Throw an upload away",
+  description: "Uploads that nobody uses are thrown away by themselves when they expire.",
   responses: { 204: { description: "It is gone.", headers: TUS_RESPONSE } },
   problems: ["not_found", "precondition_failed"],
 });

@@ -25,7 +25,7 @@ export function tarDownload(blobs: BlobStore, files: readonly CatalogFile[], fil
     size_bytes: segments.reduce((sum, segment) => sum + lengthOf(segment), 0),
     tag: sha256Of(files.map(({ name, sha256 }) => `${sha256}  ${name}\n`).join("")),
     sha256: undefined,
-    mediaType: "application/x-tar",
+    mediaType: "application/octet-stream",
     filename,
     read: async (range) => readSegments(blobs, segments, range),
   };

@@ -43,6 +43,13 @@ export async function takeUpload(
   { rawName, checkName }: IntakeOptions,
 ): Promise<Intake> {
   const { maxUploadBytes, uploadIdleTimeoutMs } = context.settings;
+  if (/^application\/json\s*(;|$)/i.test(request.headers["content-type"] ?? "")) {
+    const { pathname } = new URL(request.url, "http://localhost");
+    throw new ServiceError(
+      "unsupported_media_type",
+      `${pathname} takes files. JSON that names finished uploads goes to ${pathname}/from-uploads.`,
+    );
+  }
   const declared = Number(request.headers["content-length"] ?? 0);
   if (declared > maxUploadBytes + (request.isMultipart() ? OVERHEAD_BYTES : 0)) throw tooLarge(maxUploadBytes);
   const pace = watchPace(request, uploadIdleTimeoutMs);

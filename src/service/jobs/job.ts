@@ -82,10 +82,12 @@ export function toldOf({ name, type, model_id, parameters, metrics }: FinishedSt
   return { name, type, model_id, parameters, metrics };
 }
 
+export const JOB_EVENT_TYPES = ["status", "progress", "log", "metric"] as const;
+
 /** One entry of a job's event log; `id` counts from 1 within the job. */
 export interface JobEvent {
   readonly id: number;
   readonly at: string;
-  readonly type: "status" | "progress" | "log" | "metric";
+  readonly type: (typeof JOB_EVENT_TYPES)[number];
   readonly data: Readonly<Record<string, unknown>>;
 }

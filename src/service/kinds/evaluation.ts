@@ -40,6 +40,7 @@ export const Evaluation = z
     }),
     metric: z
       .enum([...METRIC_NAMES, "none"])
+      .meta({ id: "MetricName" })
       .nullable()
       .default(null)
       .meta({

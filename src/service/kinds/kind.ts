@@ -15,9 +15,8 @@ interface AnySpec extends Judgement {
 
 export interface JobKind<S extends AnySpec> {
   readonly type: S["type"];
-  /** Schemas of what is sent, of what is told of a job, and of its plan. */
+  /** Schemas of what is sent, and of what a plan tells besides its type. */
   readonly request: z.ZodObject;
-  readonly job: z.ZodObject;
   readonly plan: z.ZodObject;
   /** What there is to choose from, each with the schema of its `params`. */
   readonly methods: readonly { readonly method: string; readonly params: z.ZodType }[];

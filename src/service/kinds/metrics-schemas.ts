@@ -37,7 +37,7 @@ const OutputFidelity = z
 
 const Timing = z.object({ p50_ms: z.number(), p90_ms: z.number(), mean_ms: z.number() }).meta({ id: "Timing" });
 
-const EpochRecord = z
+export const EpochRecord = z
   .object({
     epoch: Count.meta({ description: "Counts from 1." }),
     loss: z.number().meta({ description: "Mean over the steps." }),
@@ -103,9 +103,13 @@ const ExitMetrics = z
   })
   .meta({ id: "ExitMetrics", description: "An answer before the last layer; the last one is the network's own." });
 
+export const SizeMetrics = z
+  .object({ before_bytes: Bytes, after_bytes: Bytes, ratio: z.number() })
+  .meta({ id: "SizeMetrics" });
+
 /** What is measured of a model against another. */
 const MEASURED = {
-  size: z.object({ before_bytes: Bytes, after_bytes: Bytes, ratio: z.number() }).meta({ id: "SizeMetrics" }),
+  size: SizeMetrics,
   fidelity: z
     .object({
       samples: Count,

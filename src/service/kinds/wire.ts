@@ -13,7 +13,7 @@ const WebhookTarget = z
   .strictObject({
     url: z.string().max(2000).meta({ description: "https, at a public address." }),
     events: z
-      .array(z.enum(WEBHOOK_EVENTS))
+      .array(z.enum(WEBHOOK_EVENTS).meta({ id: "WebhookEvent" }))
       .min(1)
       .default([...WEBHOOK_EVENTS])
       .meta({ description: "Which ends to tell of." }),
@@ -66,29 +66,63 @@ export const JobProblem = Problem.omit({ request_id: true, errors: true }).meta(
   description: "Why a job failed; the form of every other problem.",
 });
 
-export const SENT_PARAMS = z.record(z.string(), z.unknown()).meta({ description: "As they were sent." });
-export const ALL_DEFAULTS = { description: "With every default filled in." };
+const OpenParams = z.record(z.string(), z.unknown());
 
-/** What is told of every job. */
-export const STATE = {
-  id: z.string(),
-  object: z.literal("job"),
-  status: JobStatus,
-  name: z.string().nullable(),
-  evaluation: Evaluation,
-  acceptance: Acceptance,
-  metadata: Metadata,
-  priority: z.int(),
-  progress: JobProgress.nullable(),
-  queue_position: z.int().nullable().meta({ description: "1 is next; null when the job is not waiting." }),
-  attempt: Count.meta({ description: "How often a worker has started it." }),
-  created_at: Timestamp,
-  started_at: Timestamp.nullable(),
-  finished_at: Timestamp.nullable(),
-  retry_of: z.string().nullable(),
-  result: JobResult.nullable(),
-  error: JobProblem.nullable(),
-};
+/** One form for every kind of job, also for those that do not exist yet: what a kind has of its own is in `params` and `metrics`. */
+export const Job = z
+  .object({
+    id: z.string(),
+    object: z.literal("job"),
+    type: z.string().meta({ description: "The kind of job; `getCapabilities` lists those there are." }),
+    status: JobStatus,
+    model_id: z.string().meta({
+      description:
+        "What the result is a form of: the model that is quantized, the uploaded student, the teacher that a student is made from, or " +
+        "the first of the models that are evaluated.",
+    }),
+    params: OpenParams.meta({ description: "As they were sent." }),
+    effective_params: OpenParams.meta({
+      description: "With every default filled in: the form of the request's `params` of that type and method.",
+    }),
+    name: z.string().nullable(),
+    evaluation: Evaluation,
+    acceptance: Acceptance,
+    metadata: Metadata,
+    priority: z.int(),
+    progress: JobProgress.nullable(),
+    queue_position: z.int().nullable().meta({ description: "1 is next; null when the job is not waiting." }),
+    attempt: Count.meta({ description: "How often a worker has started it." }),
+    created_at: Timestamp,
+    started_at: Timestamp.nullable(),
+    finished_at: Timestamp.nullable(),
+    retry_of: z.string().nullable(),
+    result: JobResult.nullable(),
+    error: JobProblem.nullable(),
+  })
+  .meta({ id: "Job" });
+
+/**
+ * The plan of a job of one of these kinds: `type`, and of the rest what the kind can tell. It is one open form, because a client must be
+ * able to read the plan of a kind that it does not know. Throws when two kinds mean different things by one field.
+ */
+export function planOf(kinds: readonly { readonly type: string; readonly plan: z.ZodObject }[]): z.ZodObject {
+  const fields: Record<string, z.core.$ZodType> = {};
+  for (const { type, plan } of kinds) {
+    for (const [name, schema] of Object.entries(plan.partial().shape)) {
+      if (name in fields) throw new Error(`The plan of ${type} has the field ${name}, as that of another kind.`);
+      fields[name] = schema;
+    }
+  }
+  const told = kinds.map(
+    ({ type, plan }) =>
+      `of \`${type}\`: ${Object.keys(plan.shape)
+        .map((name) => `\`${name}\``)
+        .join(", ")}`,
+  );
+  return z.object({ type: z.enum(kinds.map(({ type }) => type)), ...fields }).meta({
+    description: `What the job would do, ${told.join("; ")}.`,
+  });
+}
 
 export const StepName = z
   .string()

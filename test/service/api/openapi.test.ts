@@ -110,7 +110,7 @@ test("responses may grow: no schema that they reach refuses unknown fields", () 
     }
   };
   for (const { operation } of operations) visit(operation.responses);
-  assert.ok(reached.has("#/components/schemas/EffectiveWeightOnlyParams"));
+  assert.ok(reached.has("#/components/schemas/EffectiveEvaluationOptions"));
 });
 
 test("a schema that requests and responses share is one component; no Input twins", () => {
@@ -122,13 +122,14 @@ test("a schema that requests and responses share is one component; no Input twin
   assert.ok(names.includes("Metadata") && !names.includes("EffectiveMetadata"));
 });
 
-test("request fields with a default are optional, and in effective params they are there", () => {
-  const { Float16Params, EffectiveFloat16Params } = document.components.schemas as Record<
+test("request fields with a default are optional, and in answers they are there", () => {
+  const { Float16Params, EvaluationOptions, EffectiveEvaluationOptions } = document.components.schemas as Record<
     string,
-    { required: string[] }
+    { required?: string[] }
   >;
   assert.deepEqual(Float16Params!.required, ["method"]);
-  assert.ok(EffectiveFloat16Params!.required.includes("keep_io"));
+  assert.equal(EvaluationOptions!.required, undefined);
+  assert.ok(EffectiveEvaluationOptions!.required!.includes("samples"));
 });
 
 test("every example is valid", () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { DatasetFacts, ValueFacts } from "../../../src/core/index.ts";
-import { CreateJobRequest } from "../../../src/service/api/job-schemas.ts";
+import { JobRequest } from "../../../src/service/api/job-schemas.ts";
 import type { DatasetRecord, ModelRecord } from "../../../src/service/catalog.ts";
 import { checkJob } from "../../../src/service/kinds/checks.ts";
 import { DATASET_FACTS, MODEL_FACTS } from "../../support/memory-workers.ts";
@@ -10,7 +10,7 @@ const modelWith = (inputs: readonly ValueFacts[]) => ({ facts: { ...MODEL_FACTS,
 const datasetWith = (facts: Partial<DatasetFacts>) =>
   ({ id: "dst_1", facts: { ...DATASET_FACTS, ...facts } }) as DatasetRecord;
 const specWith = (parts: object) =>
-  CreateJobRequest.parse({ type: "quantize", model_id: "mdl_1", params: { method: "float16" }, ...parts });
+  JobRequest.parse({ type: "quantize", model_id: "mdl_1", params: { method: "float16" }, ...parts });
 /** What is wrong when these are what `mdl_1` and `dst_1` are. */
 const found = (
   spec: Parameters<typeof checkJob>[0],

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import type { JobMetrics, LayerError } from "../../../src/core/facts.ts";
-import { CreateJobRequest } from "../../../src/service/api/job-schemas.ts";
+import { JobRequest } from "../../../src/service/api/job-schemas.ts";
 import { canonicalJson } from "../../../src/service/identity.ts";
 import { type JobSpec, kindOf } from "../../../src/service/kinds/kinds.ts";
 import { type METHODS, methodOfJob } from "../../../src/service/kinds/quantize/run/methods.ts";
@@ -11,7 +11,7 @@ import { nextSteps } from "../../../src/service/kinds/run/next-steps.ts";
 import { metricsFixture, modelFactsFixture, outputFixture } from "../../support/metrics.ts";
 
 const titleOf = (spec: JobSpec) => kindOf(spec).title(spec);
-const specOf = (body: object) => CreateJobRequest.parse(body) as unknown as JobSpec;
+const specOf = (body: object) => JobRequest.parse(body) as unknown as JobSpec;
 
 /** Jobs of every method, with more than the defaults in some of them. */
 const PARAMS: Readonly<Record<keyof typeof METHODS, object>> = {
@@ -59,9 +59,9 @@ describe("next steps", () => {
       for (const metrics of [poor, good, {}]) {
         for (const { title, why, job } of stepsAfter(spec, metrics)) {
           assert.ok(title.length > 5 && why.length > 5);
-          const parsed = CreateJobRequest.safeParse(job);
+          const parsed = JobRequest.safeParse(job);
           assert.ok(parsed.success, `${title}: ${parsed.error?.message}`);
-          assert.notEqual(canonicalJson(parsed.data), canonicalJson(CreateJobRequest.parse(requestOf(spec))), title);
+          assert.notEqual(canonicalJson(parsed.data), canonicalJson(JobRequest.parse(requestOf(spec))), title);
         }
       }
     });
@@ -113,7 +113,7 @@ describe("next steps", () => {
       ["distill", "distill", "pipeline"],
     );
     assert.equal((steps[0]!.job.params as { baseline: boolean }).baseline, true);
-    for (const { job } of steps) assert.ok(CreateJobRequest.safeParse(job).success, JSON.stringify(job));
+    for (const { job } of steps) assert.ok(JobRequest.safeParse(job).success, JSON.stringify(job));
     const weak = stepsAfter(distill({ baseline: true }), { ...poor, training });
     assert.deepEqual(
       weak.map(({ title }) => title),
@@ -131,7 +131,7 @@ describe("requests", () => {
     test(`${name}: the short form asks for the same job`, () => {
       const spec = quantize(body, { evaluation: { samples: 3 }, acceptance: { min_speedup: 2 } });
       const short = requestOf(spec);
-      assert.equal(canonicalJson(CreateJobRequest.parse(short)), canonicalJson(CreateJobRequest.parse(spec)));
+      assert.equal(canonicalJson(JobRequest.parse(short)), canonicalJson(JobRequest.parse(spec)));
       assert.ok(JSON.stringify(short).length < 0.7 * JSON.stringify(spec).length);
     });
   }

@@ -11,7 +11,7 @@ const Weight = z.number().min(0).max(1e6);
 const UploadedStudent = z
   .strictObject({
     model_id: z.string(),
-    init: z.enum(["keep", "reinitialize"]).default("keep").meta({
+    init: z.enum(["keep", "reinitialize"]).meta({ id: "StudentInit" }).default("keep").meta({
       description: "`keep`: start from the weights in the file. `reinitialize`: draw new ones from the seed.",
     }),
   })
@@ -36,7 +36,9 @@ const Hint = z
   .strictObject({
     teacher: ValueName,
     student: ValueName,
-    kind: z.enum(["mse", "cosine", "attention", "rkd_distance", "rkd_angle", "relation", "attention_map"]),
+    kind: z
+      .enum(["mse", "cosine", "attention", "rkd_distance", "rkd_angle", "relation", "attention_map"])
+      .meta({ id: "HintKind" }),
     weight: Weight,
     heads: z
       .int()
@@ -55,7 +57,7 @@ export const DistillLoss = z
     temperature: Temperature.default(4),
     kl_weight: Weight.default(0.9).meta({ description: "Of the teacher's outputs. 0 trains on labels alone." }),
     label_weight: Weight.default(0.1).meta({ description: "Of the labels. Must be 0 for a dataset without any." }),
-    output_loss: z.enum(["kl", "dkd", "mse", "huber", "cosine"]).default("kl").meta({
+    output_loss: z.enum(["kl", "dkd", "mse", "huber", "cosine"]).meta({ id: "TeacherLossKind" }).default("kl").meta({
       description: "How outputs are compared: `kl` and `dkd` are for class scores, the others for any numbers.",
     }),
     label_smoothing: Smoothing,
@@ -89,9 +91,13 @@ const Training = z
   .strictObject({
     epochs: z.int().min(1).max(500).default(10),
     batch_size: z.int().min(1).max(65_536).default(128),
-    optimizer: z.enum(["sgd", "adam", "adamw"]).default("adamw").meta({ description: "`sgd` has a momentum of 0.9." }),
+    optimizer: z
+      .enum(["sgd", "adam", "adamw"])
+      .meta({ id: "OptimizerName" })
+      .default("adamw")
+      .meta({ description: "`sgd` has a momentum of 0.9." }),
     learning_rate: z.number().gt(0).max(100).default(0.005),
-    schedule: z.enum(["constant", "step", "cosine", "onecycle"]).default("onecycle"),
+    schedule: z.enum(["constant", "step", "cosine", "onecycle"]).meta({ id: "ScheduleName" }).default("onecycle"),
     warmup_steps: z.int().min(0).max(1_000_000).default(0),
     weight_decay: z.number().min(0).max(10).default(0.0001),
     gradient_clip: z.number().gt(0).nullable().default(null).meta({ description: "Largest norm of the gradient." }),
@@ -101,7 +107,7 @@ const Training = z
     average_decay: z.number().gt(0).lt(1).nullable().default(null).meta({
       description: "Decay of a moving average of the weights, which is then validated and exported.",
     }),
-    update_rounding: z.enum(UPDATE_ROUNDINGS).nullable().default(null).meta({
+    update_rounding: z.enum(UPDATE_ROUNDINGS).meta({ id: "UpdateRounding" }).nullable().default(null).meta({
       description:
         "Keeps weights in bfloat16 while they are trained, and says how an update is rounded to it: `stochastic` up or down by chance, so that small updates are kept on average, `nearest` loses those below half a step. Null keeps float32.",
     }),
@@ -141,12 +147,12 @@ export const OfflineDistillParams = z
     }),
     seed: Seed,
   })
-  .meta({ id: "OfflineDistillParams", title: "offline distillation" });
+  .meta({ id: "OfflineDistillParams" });
 
 const Positive = z.number().gt(0).max(1e6);
 
 /** How one network's outputs are compared with another's that learns at the same time. */
-const OutputLoss = z.enum(["kl", "mse", "huber", "cosine"]).default("kl").meta({
+const OutputLoss = z.enum(["kl", "mse", "huber", "cosine"]).meta({ id: "OutputLossKind" }).default("kl").meta({
   description: "How outputs are compared: `kl` is for class scores, the others for any numbers.",
 });
 
@@ -193,7 +199,7 @@ export const OnlineDistillParams = z
       .max(MAX_PEERS - 1)
       .default([])
       .meta({ description: "Peers of other architectures, or of the same from other weights." }),
-    update: z.enum(["simultaneous", "alternating"]).default("simultaneous").meta({
+    update: z.enum(["simultaneous", "alternating"]).meta({ id: "PeerUpdate" }).default("simultaneous").meta({
       description:
         "`simultaneous`: all networks are updated from the same values in one step. `alternating`: in turn, each from what the others answer by then.",
     }),
@@ -204,7 +210,7 @@ export const OnlineDistillParams = z
     }),
     seed: Seed,
   })
-  .meta({ id: "OnlineDistillParams", title: "online distillation" });
+  .meta({ id: "OnlineDistillParams" });
 
 /** What the kinds of self distillation have in common. */
 const SELF = {
@@ -239,7 +245,7 @@ const BornAgainParams = z
     training: Training.prefault({}),
     seed: Seed,
   })
-  .meta({ id: "BornAgainParams", title: "born-again networks" });
+  .meta({ id: "BornAgainParams" });
 
 const OwnTeacherLoss = z
   .strictObject({
@@ -258,12 +264,10 @@ const OwnTeacherParams = z
   .strictObject({
     ...SELF,
     self_kind: z.literal("be_your_own_teacher"),
-    exits: z
-      .union([z.int().min(1).max(8), z.array(ValueName).min(1).max(8)], {
-        error: "must be a number of exits from 1 to 8, or a list of values",
-      })
-      .default(3)
-      .meta({ description: "How many exits at the most, at the ends of stages; or the values that they are to read." }),
+    exits: z.int().min(1).max(8).default(3).meta({ description: "How many exits at the most, at the ends of stages." }),
+    exit_values: z.array(ValueName).min(1).max(8).nullable().default(null).meta({
+      description: "The values that exits are to read, instead of a number of them.",
+    }),
     keep_exits: z.boolean().default(false).meta({
       description:
         "Keep the exits as further outputs `exit_1`, `exit_2`, …; otherwise they are dropped after training.",
@@ -275,7 +279,7 @@ const OwnTeacherParams = z
     }),
     seed: Seed,
   })
-  .meta({ id: "OwnTeacherParams", title: "be your own teacher" });
+  .meta({ id: "OwnTeacherParams" });
 
 const MeanTeacherLoss = z
   .strictObject({
@@ -305,11 +309,11 @@ const MeanTeacherParams = z
     }),
     seed: Seed,
   })
-  .meta({ id: "MeanTeacherParams", title: "mean teacher" });
+  .meta({ id: "MeanTeacherParams" });
 
 export const SelfDistillParams = z
   .discriminatedUnion("self_kind", [BornAgainParams, OwnTeacherParams, MeanTeacherParams])
-  .meta({ id: "SelfDistillParams", title: "self distillation" });
+  .meta({ id: "SelfDistillParams" });
 
 export const DistillParams = z
   .discriminatedUnion("mode", [OfflineDistillParams, OnlineDistillParams, SelfDistillParams])

@@ -10,7 +10,7 @@ import {
   SelfDistillParams,
 } from "./params.ts";
 import { titleOf } from "./titles.ts";
-import { CreateDistillJobRequest, DistillJob, DistillPlanSchema, DistillStep } from "./wire.ts";
+import { DistillJobRequest, DistillPlanFields, DistillStep } from "./wire.ts";
 
 export interface DistillSpec extends Judgement {
   readonly type: "distill";
@@ -24,9 +24,8 @@ export interface OfflineSpec extends DistillSpec {
 
 export const DISTILL = {
   type: "distill",
-  request: CreateDistillJobRequest,
-  job: DistillJob,
-  plan: DistillPlanSchema,
+  request: DistillJobRequest,
+  plan: DistillPlanFields,
   step: DistillStep,
   methods: [
     { method: "offline", params: OfflineDistillParams },

@@ -33,6 +33,6 @@ export const EvaluateParams = z
       .meta({ description: "And with each number of threads; empty: with `evaluation.latency.threads`." }),
     seed: Seed,
   })
-  .meta({ id: "EvaluateParams", title: "evaluate" });
+  .meta({ id: "EvaluateParams" });
 
 export type EvaluateParams = z.output<typeof EvaluateParams>;

@@ -2,7 +2,7 @@ import type { Judgement } from "../evaluation.ts";
 import type { JobKind } from "../kind.ts";
 import type { LabelTask } from "../label-use.ts";
 import { EvaluateParams } from "./params.ts";
-import { CreateEvaluateJobRequest, EvaluateJob, EvaluatePlanSchema } from "./wire.ts";
+import { EvaluateJobRequest, EvaluatePlanFields } from "./wire.ts";
 
 export interface EvaluateSpec extends Judgement {
   readonly type: "evaluate";
@@ -21,9 +21,8 @@ export function labelTaskOf({ evaluation, acceptance }: EvaluateSpec): LabelTask
 
 export const EVALUATE = {
   type: "evaluate",
-  request: CreateEvaluateJobRequest,
-  job: EvaluateJob,
-  plan: EvaluatePlanSchema,
+  request: EvaluateJobRequest,
+  plan: EvaluatePlanFields,
   methods: [{ method: "evaluate", params: EvaluateParams }],
   methodOf: () => "evaluate",
   made: () => "evaluated",

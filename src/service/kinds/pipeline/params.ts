@@ -16,6 +16,6 @@ export const PipelineParams = z
       })
       .meta({ description: "In this order; each works on the model that the one before has made." }),
   })
-  .meta({ id: "PipelineParams", title: "pipeline" });
+  .meta({ id: "PipelineParams" });
 
 export type PipelineParams = z.output<typeof PipelineParams>;

@@ -3,7 +3,7 @@ import type { Judgement } from "../evaluation.ts";
 import type { JobKind } from "../kind.ts";
 import { PipelineParams } from "./params.ts";
 import { type SingleSpec, stepKindOf } from "./steps.ts";
-import { CreatePipelineJobRequest, PipelineJob, PipelinePlanSchema } from "./wire.ts";
+import { PipelineJobRequest, PipelinePlanFields } from "./wire.ts";
 
 export interface PipelineSpec extends Judgement {
   readonly type: "pipeline";
@@ -28,9 +28,8 @@ export function stepPointer(index: number, pointer: string): string {
 
 export const PIPELINE = {
   type: "pipeline",
-  request: CreatePipelineJobRequest,
-  job: PipelineJob,
-  plan: PipelinePlanSchema,
+  request: PipelineJobRequest,
+  plan: PipelinePlanFields,
   methods: [{ method: "pipeline", params: PipelineParams }],
   methodOf: () => "pipeline",
   made: () => "pipeline",

@@ -1,12 +1,11 @@
 import { z } from "zod";
-import { each } from "../each.ts";
-import { ALL_DEFAULTS, OFFER, SENT_PARAMS, STATE } from "../wire.ts";
+import { OFFER, planOf } from "../wire.ts";
 import { PipelineParams } from "./params.ts";
 import { STEP_KINDS } from "./steps.ts";
 
 /** The wire forms of the kind. */
 
-export const CreatePipelineJobRequest = z
+export const PipelineJobRequest = z
   .strictObject({
     type: z.literal("pipeline"),
     model_id: z.string().nullable().default(null).meta({
@@ -15,25 +14,11 @@ export const CreatePipelineJobRequest = z
     params: PipelineParams,
     ...OFFER,
   })
-  .meta({ id: "CreatePipelineJobRequest" });
+  .meta({ id: "PipelineJobRequest" });
 
-export const PipelineJob = z
-  .object({
-    ...STATE,
-    type: z.literal("pipeline"),
-    model_id: z.string().meta({ description: "The model that the first step makes another of." }),
-    params: SENT_PARAMS,
-    effective_params: PipelineParams.meta(ALL_DEFAULTS),
-  })
-  .meta({ id: "PipelineJob" });
-
-export const PipelinePlanSchema = z
-  .object({
-    type: z.literal("pipeline"),
-    steps: z.array(
-      z
-        .object({ name: z.string(), plan: z.discriminatedUnion("type", each(STEP_KINDS, "plan")) })
-        .meta({ id: "PlannedStep" }),
-    ),
-  })
-  .meta({ id: "PipelinePlan" });
+/** What is told in its plan. */
+export const PipelinePlanFields = z.object({
+  steps: z.array(
+    z.object({ name: z.string(), plan: planOf(STEP_KINDS).meta({ id: "StepPlan" }) }).meta({ id: "PlannedStep" }),
+  ),
+});

@@ -25,10 +25,13 @@ const Common = {
   ...Exclusions,
   target: z
     .enum(["auto", "x64-vnni", "x64-avx2", "arm64", "portable"])
+    .meta({ id: "TargetName" })
     .default("auto")
     .meta({ description: "The machine the model will run on; `auto` is the one the worker runs on." }),
   seed: Seed,
 };
+
+const RoundingName = z.enum(ROUNDINGS).meta({ id: "RoundingName" });
 
 /** Draws of the rounding `stochastic` when a job does not say how many. */
 export const CANDIDATES = 16;
@@ -65,7 +68,7 @@ const CANDIDATES_UNUSED = { path: ["candidates"], error: "is for the rounding st
 
 const SimplifyParams = z
   .strictObject({ method: z.literal("simplify"), ...Exclusions, seed: Seed })
-  .meta({ id: "SimplifyParams", title: "simplify" });
+  .meta({ id: "SimplifyParams" });
 
 const Float16Params = z
   .strictObject({
@@ -73,19 +76,19 @@ const Float16Params = z
     keep_io: z.boolean().default(true).meta({ description: "Keep the model's inputs and outputs in float32." }),
     ...Common,
   })
-  .meta({ id: "Float16Params", title: "float16" });
+  .meta({ id: "Float16Params" });
 
 const DynamicParams = z
   .strictObject({
     method: z.literal("dynamic"),
-    weight_dtype: z.enum(["int8"]).default("int8"),
+    weight_dtype: z.enum(["int8"]).meta({ id: "WeightDtype" }).default("int8"),
     per_channel: z
       .boolean()
       .default(true)
       .meta({ description: "One scale for each output channel instead of one for each tensor." }),
     ...Common,
   })
-  .meta({ id: "DynamicParams", title: "dynamic int8" });
+  .meta({ id: "DynamicParams" });
 
 const StaticParams = z
   .strictObject({
@@ -96,6 +99,7 @@ const StaticParams = z
     samples: z.int().min(1).max(100_000).default(128).meta({ description: "How many of them, drawn by the seed." }),
     calibration: z
       .enum([...CALIBRATION_METHODS, "auto"])
+      .meta({ id: "CalibrationMethod" })
       .default("mse")
       .meta({
         description:
@@ -109,19 +113,16 @@ const StaticParams = z
       .max(100)
       .default(99.999)
       .meta({ description: "Share of the values that `percentile` keeps." }),
-    activation_dtype: z.enum(["auto", "uint8", "int8"]).default("auto").meta({
+    activation_dtype: z.enum(["auto", "uint8", "int8"]).meta({ id: "ActivationDtype" }).default("auto").meta({
       description: "`auto` is what the target computes fastest with: uint8 on x64.",
     }),
     per_channel: z
       .boolean()
       .default(true)
       .meta({ description: "One scale for each output channel of a weight instead of one for each weight." }),
-    rounding: z
-      .enum(ROUNDINGS)
-      .default("nearest")
-      .meta({
-        description: `How weights of layers without groups become integers. ${ROUNDING_WORDS}`,
-      }),
+    rounding: RoundingName.default("nearest").meta({
+      description: `How weights of layers without groups become integers. ${ROUNDING_WORDS}`,
+    }),
     candidates: Candidates,
     equalize: z
       .union([z.literal("auto"), z.boolean()])
@@ -166,7 +167,7 @@ const StaticParams = z
     path: ["min_sqnr_db"],
     error: "cannot be set together with max_metric_drop",
   })
-  .meta({ id: "StaticParams", title: "static int8" });
+  .meta({ id: "StaticParams" });
 
 /** Eight bits are accurate enough to share a scale among more weights, and scales are what makes such a file larger than a quarter. */
 export const BLOCK_SIZES = { 2: 32, 4: 32, 8: 128 } as const;
@@ -188,16 +189,13 @@ const WeightOnlyParams = z
           "Weights that share one scale, along the reduction axis. When it is not given: 32 for 2 and 4 bits, 128 for 8.",
       }),
     symmetric: z.boolean().default(false),
-    algorithm: z.enum(["rtn", "gptq"]).default("rtn").meta({
+    algorithm: z.enum(["rtn", "gptq"]).meta({ id: "WeightOnlyAlgorithm" }).default("rtn").meta({
       description:
         "How scales are found: `rtn` from the range of each block as it is, `gptq` as it is when GPTQ reaches it. `gptq` implies the rounding of that name, and that rounding implies it.",
     }),
-    rounding: z
-      .enum(ROUNDINGS)
-      .optional()
-      .meta({
-        description: `How weights become integers; \`nearest\` unless \`algorithm\` says otherwise. ${ROUNDING_WORDS}`,
-      }),
+    rounding: RoundingName.optional().meta({
+      description: `How weights become integers; \`nearest\` unless \`algorithm\` says otherwise. ${ROUNDING_WORDS}`,
+    }),
     candidates: Candidates,
     dataset_id: z
       .string()
@@ -205,7 +203,7 @@ const WeightOnlyParams = z
       .default(null)
       .meta({ description: "Samples of what the model will see, for all roundings but `nearest`." }),
     samples: z.int().min(1).max(100_000).default(128).meta({ description: "How many of them, drawn by the seed." }),
-    format: z.enum(["matmulnbits", "qdq"]).default("matmulnbits").meta({
+    format: z.enum(["matmulnbits", "qdq"]).meta({ id: "WeightOnlyFormat" }).default("matmulnbits").meta({
       description:
         "`matmulnbits`: onnxruntime's own operators, fastest on onnxruntime. `qdq`: plain ONNX `DequantizeLinear`, which also covers Conv.",
     }),
@@ -243,7 +241,7 @@ const WeightOnlyParams = z
     path: ["dataset_id"],
     error: "is for roundings that look at samples: nearest looks at weights alone",
   })
-  .meta({ id: "WeightOnlyParams", title: "weight-only" });
+  .meta({ id: "WeightOnlyParams" });
 
 const QatParams = z
   .strictObject({
@@ -264,7 +262,7 @@ const QatParams = z
         description:
           "Weights of 4 and 2 bits are stored in 4 and 2, and turned into 8 when the model is loaded: integer kernels read 8. So do activations of 4.",
       }),
-    algorithm: z.enum(QAT_ALGORITHMS).default("lsq").meta({
+    algorithm: z.enum(QAT_ALGORITHMS).meta({ id: "QatAlgorithm" }).default("lsq").meta({
       description:
         "How the scales of activations are learned. `lsq` (Esser et al. 2020): from what rounding and clipping do to the loss. `pact` (Choi et al. 2018): from what clipping does, with a penalty on wide ranges. Those of weights are learned by `lsq`.",
     }),
@@ -283,7 +281,10 @@ const QatParams = z
       .max(100_000)
       .default(128)
       .meta({ description: "How many samples are calibrated on first." }),
-    calibration: z.enum(["minmax", "moving_average", "percentile", "entropy", "mse"]).default("mse"),
+    calibration: z
+      .enum(["minmax", "moving_average", "percentile", "entropy", "mse"])
+      .meta({ id: "QatCalibration" })
+      .default("mse"),
     percentile: z
       .number()
       .gt(50)
@@ -311,7 +312,7 @@ const QatParams = z
         teacher === null ? { kl_weight: 0, label_weight: 1 } : { output_loss: "mse", kl_weight: 1, label_weight: 0 },
       ),
   }))
-  .meta({ id: "QatParams", title: "quantization-aware training" });
+  .meta({ id: "QatParams" });
 
 export const QuantizeParams = z
   .discriminatedUnion("method", [

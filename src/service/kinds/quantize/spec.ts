@@ -4,7 +4,7 @@ import type { StepKind } from "../kind.ts";
 import type { LabelTask } from "../label-use.ts";
 import { QuantizeParams } from "./params.ts";
 import { titleOf } from "./titles.ts";
-import { CreateQuantizeJobRequest, QuantizeJob, QuantizePlanSchema, QuantizeStep } from "./wire.ts";
+import { QuantizeJobRequest, QuantizePlanFields, QuantizeStep } from "./wire.ts";
 
 export interface QuantizeSpec extends Judgement {
   readonly type: "quantize";
@@ -68,9 +68,8 @@ export function labelTaskOf({ params, evaluation, acceptance }: QuantizeSpec): L
 
 export const QUANTIZE = {
   type: "quantize",
-  request: CreateQuantizeJobRequest,
-  job: QuantizeJob,
-  plan: QuantizePlanSchema,
+  request: QuantizeJobRequest,
+  plan: QuantizePlanFields,
   step: QuantizeStep,
   methods: QuantizeParams.options.map((params) => ({ method: params.shape.method.value, params })),
   methodOf: ({ params }) => params.method,

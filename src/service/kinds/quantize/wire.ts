@@ -1,28 +1,19 @@
 import { z } from "zod";
+import type { QuantizePlan } from "../../../core/contract.ts";
 import { Bytes, Count } from "../../schemas.ts";
 import { NodeNote, ResultWarning } from "../metrics-schemas.ts";
-import { ALL_DEFAULTS, OFFER, SENT_PARAMS, STATE, StepName } from "../wire.ts";
+import { OFFER, StepName } from "../wire.ts";
 import { QuantizeParams } from "./params.ts";
 
 /** The wire forms of the kind. */
 
-export const CreateQuantizeJobRequest = z
+export const QuantizeJobRequest = z
   .strictObject({ type: z.literal("quantize"), model_id: z.string(), params: QuantizeParams, ...OFFER })
-  .meta({ id: "CreateQuantizeJobRequest" });
+  .meta({ id: "QuantizeJobRequest" });
 
 export const QuantizeStep = z
   .strictObject({ type: z.literal("quantize"), name: StepName, params: QuantizeParams })
   .meta({ id: "QuantizeStep", description: "Compresses the model of the step before." });
-
-export const QuantizeJob = z
-  .object({
-    ...STATE,
-    type: z.literal("quantize"),
-    model_id: z.string(),
-    params: SENT_PARAMS,
-    effective_params: QuantizeParams.meta(ALL_DEFAULTS),
-  })
-  .meta({ id: "QuantizeJob" });
 
 const WeightPlanSchema = z
   .object({
@@ -41,15 +32,13 @@ const ValuePlanSchema = z
   .object({ name: z.string(), dtype: z.enum(["uint8", "int8"]) })
   .meta({ id: "ValuePlan", description: "A value that is rounded while the model runs." });
 
-export const QuantizePlanSchema = z
-  .object({
-    type: z.literal("quantize"),
-    method: z.string(),
-    weights: z.array(WeightPlanSchema),
-    values: z.array(ValuePlanSchema),
-    quantized_nodes: z.array(NodeNote),
-    skipped_nodes: z.array(NodeNote),
-    size: z.object({ before_bytes: Bytes, predicted_bytes: Bytes, ratio: z.number() }).meta({ id: "PredictedSize" }),
-    warnings: z.array(ResultWarning).meta({ description: "Those that are known before anything is computed." }),
-  })
-  .meta({ id: "QuantizePlan" });
+/** What is told in its plan. */
+export const QuantizePlanFields = z.object({
+  method: z.string(),
+  weights: z.array(WeightPlanSchema),
+  values: z.array(ValuePlanSchema),
+  quantized_nodes: z.array(NodeNote),
+  skipped_nodes: z.array(NodeNote),
+  size: z.object({ before_bytes: Bytes, predicted_bytes: Bytes, ratio: z.number() }).meta({ id: "PredictedSize" }),
+  warnings: z.array(ResultWarning).meta({ description: "Those that are known before anything is computed." }),
+}) satisfies z.ZodType<QuantizePlan>;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { DatasetFacts, ModelFacts, ValueFacts } from "../../../../src/core/index.ts";
-import { CreateJobRequest } from "../../../../src/service/api/job-schemas.ts";
+import { JobRequest } from "../../../../src/service/api/job-schemas.ts";
 import { fieldErrorsOf } from "../../../../src/service/api/operation.ts";
 import type { DatasetRecord, ModelRecord } from "../../../../src/service/catalog.ts";
 import { checkJob } from "../../../../src/service/kinds/checks.ts";
@@ -35,7 +35,7 @@ const DATASETS = new Map([
 ]);
 
 const parse = (params: object, rest: object = {}) =>
-  CreateJobRequest.safeParse({
+  JobRequest.safeParse({
     type: "distill",
     params: {
       ...{ mode: "offline", teacher_model_id: "mdl_teacher", dataset_id: "dst_labelled" },

@@ -4,7 +4,7 @@ import { memorySource } from "../../../../src/core/data/byte-source.ts";
 import { inspectDataset, openDataset } from "../../../../src/core/data/dataset.ts";
 import { type Dataset, tensorOf } from "../../../../src/core/index.ts";
 import { openSession } from "../../../../src/core/runtime/session.ts";
-import { CreateJobRequest } from "../../../../src/service/api/job-schemas.ts";
+import { JobRequest } from "../../../../src/service/api/job-schemas.ts";
 import { planDistillJob } from "../../../../src/service/kinds/distill/run/distill-job.ts";
 import type { DistillSpec } from "../../../../src/service/kinds/distill/spec.ts";
 import type { JobEnvironment } from "../../../../src/service/kinds/run/job-environment.ts";
@@ -35,7 +35,7 @@ test("a plan counts all samples of its datasets, and reads a few", async () => {
     openSession,
     files: { openModel: () => mlp([784, 16, 10]), openDataset: openWatched },
   } as unknown as JobEnvironment;
-  const spec = CreateJobRequest.parse({
+  const spec = JobRequest.parse({
     type: "distill",
     params: {
       ...{ mode: "offline", dataset_id: "dst_1", student: { model_id: "mdl_1" } },
@@ -64,6 +64,6 @@ test("a plan counts all samples of its datasets, and reads a few", async () => {
   );
   assert.equal(plan.training_samples, 450);
   assert.equal(plan.validation_samples, 50);
-  assert.equal(plan.steps, 18);
+  assert.equal(plan.optimizer_steps, 18);
   assert.deepEqual(prepared, [64, 64]);
 });

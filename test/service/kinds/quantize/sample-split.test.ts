@@ -1,21 +1,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { CreateJobRequest } from "../../../../src/service/api/job-schemas.ts";
+import { JobRequest } from "../../../../src/service/api/job-schemas.ts";
 import type { JobSpec } from "../../../../src/service/kinds/kinds.ts";
 import { cacheKeys } from "../../../../src/service/kinds/quantize/cache-keys.ts";
 import { splitSamples } from "../../../../src/service/kinds/quantize/sample-split.ts";
 import type { StaticSpec } from "../../../../src/service/kinds/quantize/spec.ts";
 
 const specWith = (params: object, evaluation: object = {}) =>
-  CreateJobRequest.parse({
+  JobRequest.parse({
     type: "quantize",
     model_id: "mdl_1",
     params: { method: "static", dataset_id: "dst_1", ...params },
     evaluation,
   }) as unknown as StaticSpec;
 
-const float16 = CreateJobRequest.parse({
+const float16 = JobRequest.parse({
   type: "quantize",
   model_id: "mdl_1",
   params: { method: "float16" },

@@ -174,7 +174,7 @@ export async function planDistillJob(
     outputs: pairs,
     training_samples: counts.training,
     validation_samples: counts.validation,
-    steps: training.epochs * Math.floor(counts.training / Math.min(training.batch_size, counts.training)),
+    optimizer_steps: training.epochs * Math.floor(counts.training / Math.min(training.batch_size, counts.training)),
     networks: plan.networks.map(({ name, model }) => ({ name, parameters: parameterCount(model) })),
     exits: plan.exits.map(({ name, value, macsShare }) => ({ name, value, macs_share: macsShare })),
   };
@@ -203,12 +203,16 @@ function refuse(error: unknown, params: DistillParams): never {
   if (!(error instanceof CoreError) || error.path.length === 0) throw error;
   const { code, message, subject, path } = error;
   const [first, second] = path;
-  const pointer =
-    first === "networks"
-      ? networkPointer(String(second), params)
-      : pointerOf(first === "training" || first === "exits" ? "/params" : "/params/loss", path);
+  const pointer = first === "networks" ? networkPointer(String(second), params) : pointerOf(...placeOf(path));
   const field = { pointer, code: REFUSAL_CODES[first!] ?? "shape_mismatch", message };
   throw new TaskError({ code, message, ...(subject !== undefined && { subject }), fields: [field] }, { cause: error });
+}
+
+/** Where a refusal's path begins. A path into exits is one into the values that were named. */
+function placeOf(path: readonly PropertyKey[]): [prefix: string, path: readonly PropertyKey[]] {
+  const [first, ...rest] = path;
+  if (first === "exits") return ["/params", [rest.length === 0 ? "exits" : "exit_values", ...rest]];
+  return [first === "training" ? "/params" : "/params/loss", path];
 }
 
 /** The field that brings a network into an online distillation. */

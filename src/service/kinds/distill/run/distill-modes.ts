@@ -170,7 +170,7 @@ function selfMode(params: SelfParams, common: Common): DistillMode {
         ...data,
         training,
         loss: { ...loss, featureWeight: params.loss.feature_weight },
-        exits: params.exits,
+        exits: params.exit_values ?? params.exits,
         keepExits: params.keep_exits,
         baseline: params.baseline,
       };
