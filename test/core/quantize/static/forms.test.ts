@@ -74,6 +74,19 @@ test("values and nodes have names of their own, over all bodies", () => {
   assert.ok(nodes.every(({ name }) => name !== ""));
 });
 
+test("each pass says that it changed something, once", () => {
+  const model = image((make, x) => make.op("ReduceMean", [x], { axes: [2, 3], keepdims: 1 }), 11);
+  const [input] = model.graph.inputs;
+  input!.retype("float32", ["n", 4, 6, 6]);
+  model.graph.nodes[0]!.name = "";
+  const first = runPasses(model, staticForms);
+  assert.deepEqual(
+    first.changedBy,
+    staticForms.map(({ name }) => name),
+  );
+  assert.deepEqual(runPasses(first.model, staticForms).changedBy, []);
+});
+
 test("ranks that cannot be inferred are those of a sample", async () => {
   const make = new GraphMaker();
   const x = make.input("x", ["n", 4, 6]);
