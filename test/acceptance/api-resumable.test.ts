@@ -241,7 +241,7 @@ test("an upload belongs to its key, and a key has so many and no more, empty one
   const path = (await open("a", 600)).headers.get("location")!;
   assert.equal((await keyed.call("HEAD", path, { headers: as("b") })).status, 404);
   assert.equal((await keyed.call("DELETE", path, { headers: as("b") })).status, 404);
-  const stolen = await keyed.call("POST", "/v1/models", {
+  const stolen = await keyed.call("POST", "/v1/models/from-uploads", {
     body: JSON.stringify({ uploads: [{ upload_id: idOf(path), filename: "m.onnx" }] }),
     headers: { ...as("b"), "content-type": "application/json" },
   });
