@@ -13,6 +13,7 @@ import { createCatalog } from "./service/catalog.ts";
 import { createIdempotency } from "./service/idempotency.ts";
 import { createJobQueue } from "./service/jobs/queue.ts";
 import { createRedisJobStore } from "./service/jobs/redis-job-store.ts";
+import { createWebhookSecrets } from "./service/jobs/webhook-secrets.ts";
 import { closeRedis, fromRedis, openRedis } from "./service/redis.ts";
 import { createUploadRegistry } from "./service/upload-registry.ts";
 import { createSupervisor } from "./tasks/supervisor.ts";
@@ -78,7 +79,7 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
         jobTimeoutMs: config.jobTimeoutMs,
         queueTimeoutMs: config.queueTimeoutMs,
         jobThreads: config.jobThreads,
-        webhookAllowHosts: config.webhookSecret === null ? null : config.webhookAllowHosts,
+        webhookAllowHosts: config.webhookAllowHosts,
       },
       keys,
       blobs,
@@ -89,6 +90,7 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
       quota: createJobQuota(redis, jobs),
       uploads: createUploadRegistry(redis, config),
       idempotency: createIdempotency(redis),
+      webhookSecrets: config.webhookSecret === null ? null : createWebhookSecrets(redis, config.webhookSecret),
       tasks,
       pingRedis: async () => void (await fromRedis(redis.ping())),
       stopping: stopping.signal,

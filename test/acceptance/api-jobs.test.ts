@@ -285,7 +285,10 @@ test("webhooks need a secret, and a place outside to go to", async (t) => {
   assert.equal(off.status, 422);
   assert.equal(off.json.errors[0].pointer, "/webhook");
 
-  const on = await startTestServer({ settings: { webhookAllowHosts: ["ci.internal"] } });
+  const on = await startTestServer({
+    settings: { webhookAllowHosts: ["ci.internal:8080"] },
+    webhookSecret: `whsec_${Buffer.alloc(32, 7).toString("base64")}`,
+  });
   t.after(() => on.close());
   const { json: model } = await on.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) });
   const send = (webhook: unknown) =>
@@ -294,10 +297,23 @@ test("webhooks need a secret, and a place outside to go to", async (t) => {
       headers: { "content-type": "application/json" },
     });
   for (const url of ["https://example.org/hook", "http://ci.internal:8080/hook"]) {
+    const unsigned = await send({ url });
+    assert.deepEqual([unsigned.status, unsigned.json.errors[0].code], [422, "no_webhook_secret"]);
+    const make = () =>
+      on.call("POST", "/v1/webhook-secrets", {
+        body: JSON.stringify({ url }),
+        headers: { "content-type": "application/json" },
+      });
+    const [first, second] = [(await make()).json, (await make()).json];
+    assert.match(first.secret, /^whsec_/);
+    assert.notEqual(first.secret, second.secret);
+    assert.deepEqual([first.previous_valid_until === null, second.previous_valid_until === null], [true, false]);
     const accepted = await send({ url, events: ["job.failed"] });
     assert.equal(accepted.status, 202, url);
     assert.ok(!accepted.body.includes("hook"), "the address may hold a secret");
-    assert.deepEqual((await on.context.jobs.get(accepted.json.id))?.webhook, { url, events: ["job.failed"] });
+    assert.deepEqual((await on.context.jobs.get(accepted.json.id))?.webhook, {
+      ...{ url, events: ["job.failed"], owner: "anybody" },
+    });
   }
   for (const url of [
     "http://example.org",

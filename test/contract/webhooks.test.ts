@@ -9,6 +9,7 @@ import { Webhook } from "standardwebhooks";
 import { jobError } from "../../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../../src/service/jobs/job-store.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
+import { createWebhookSecrets } from "../../src/service/jobs/webhook-secrets.ts";
 import { startWebhooks } from "../../src/service/jobs/webhooks.ts";
 import { queuedJob } from "../support/jobs.ts";
 import { createMemoryTexts } from "../support/long-texts.ts";
@@ -29,6 +30,7 @@ let receiver: Server;
 let base: string;
 let answers: number[] = [];
 const received: Received[] = [];
+const allowed: string[] = [];
 
 before(async () => {
   redis = await startTestRedis();
@@ -40,11 +42,12 @@ before(async () => {
   }).listen(0, "127.0.0.1");
   await once(receiver, "listening");
   base = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}`;
+  allowed.push(new URL(base).host);
   webhooks = startWebhooks({
     redis: await redis.open("worker"),
     jobs,
     secret: SECRET,
-    allowHosts: ["127.0.0.1"],
+    allowHosts: allowed,
     log: pino({ level: "silent" }),
   });
 });
@@ -132,10 +135,67 @@ test("410 Gone is final", async () => {
 
 test("a name that leads inside is not connected to, and the log does not say where it led", async () => {
   const { port } = receiver.address() as AddressInfo;
-  const url = `http://localhost:${port}/inside`;
+  const url = `https://localhost:${port}/inside`;
   const { job } = await jobs.create(queuedJob({ webhook: { url, events: ["job.cancelled"] } }));
   await jobs.transition(job.id, ["queued"], "cancelled");
   for (let waited = 0; waited < 5_000 && (await warnings(job.id)).length === 0; waited += 50) await sleep(50);
   assert.match((await warnings(job.id))[0] ?? "", /^The webhook was not delivered: the receiver could not be reached/);
   assert.equal(received.length, 0);
+});
+
+test("each receiver has secrets of its own; while one is changed both are signed with", async () => {
+  const secrets = createWebhookSecrets(redis.redis, SECRET);
+  const url = `${base}/own`;
+  const { secret: old, previousUntil } = await secrets.rotate("me", url);
+  assert.equal(previousUntil, null);
+  const told = async (owner: string, path = "/own") => {
+    const { job } = await jobs.create(queuedJob({ webhook: { url: base + path, events: ["job.cancelled"], owner } }));
+    await jobs.transition(job.id, ["queued"], "cancelled");
+    const before = received.length;
+    await deliveries(before + 1, 5_000);
+    return received[before]!;
+  };
+  const verify = (secret: string, { body, headers }: Received) =>
+    new Webhook(secret).verify(body, headers as Record<string, string>);
+  const first = await told("me");
+  verify(old, first);
+  const next = await secrets.rotate("me", url);
+  assert.ok(next.previousUntil !== null);
+  const during = await told("me");
+  verify(old, during);
+  verify(next.secret, during);
+  // Who has another receiver's secret, or the same receiver's of another key, cannot sign for this one.
+  const { secret: others } = await secrets.rotate("me", `${base}/other`);
+  const { secret: strangers } = await secrets.rotate("stranger", url);
+  for (const secret of [others, strangers, SECRET]) assert.throws(() => verify(secret, during));
+  const third = await secrets.rotate("me", url);
+  const later = await told("me");
+  assert.throws(() => verify(old, later));
+  for (const secret of [next.secret, third.secret]) verify(secret, later);
+});
+
+test("slow receivers do not hold up others", async () => {
+  let waiting = 0;
+  const release = Promise.withResolvers<void>();
+  const slow = createServer(async (_request, response) => {
+    waiting++;
+    await release.promise;
+    response.writeHead(204).end();
+  }).listen(0, "127.0.0.1");
+  await once(slow, "listening");
+  const slowUrl = `http://127.0.0.1:${(slow.address() as AddressInfo).port}/`;
+  allowed.push(new URL(slowUrl).host);
+  for (let i = 0; i < 40; i++) {
+    const { job } = await jobs.create(queuedJob({ webhook: { url: slowUrl, events: ["job.cancelled"] } }));
+    await jobs.transition(job.id, ["queued"], "cancelled");
+  }
+  while (waiting < 2) await sleep(20);
+  const good = await createHooked("/good", ["job.cancelled"]);
+  await jobs.transition(good.id, ["queued"], "cancelled");
+  await deliveries(1, 15_000);
+  assert.equal(received[0]!.path, "/good");
+  assert.equal(waiting, 2);
+  release.resolve();
+  slow.close();
+  slow.closeAllConnections();
 });

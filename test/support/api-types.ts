@@ -312,6 +312,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/webhook-secrets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a secret for a receiver of webhooks
+         * @description What your jobs tell this URL is signed with it, and with nobody else's. Asked again, it is a new one; for a day everything is signed with both, so that the receiver can change over.
+         */
+        post: operations["createWebhookSecret"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/jobs/{job_id}": {
         parameters: {
             query?: never;
@@ -750,6 +770,10 @@ export interface components {
              */
             fused_nodes: number;
             float_islands: components["schemas"]["NodeNote"][];
+        };
+        CreateWebhookSecretRequest: {
+            /** @description As in `webhook.url` of the jobs, to the letter. */
+            url: string;
         };
         CsvColumns: {
             /** @description In this order. Unless given: all columns that no other input and not the labels take, in the order of the file. */
@@ -2891,6 +2915,16 @@ export interface components {
         };
         /** @enum {string} */
         WebhookEvent: "job.succeeded" | "job.failed" | "job.cancelled";
+        WebhookSecret: {
+            url: string;
+            /** @description `whsec_` and base64, as Standard Webhooks has it. It is not told again. */
+            secret: string;
+            /**
+             * Format: date-time
+             * @description Until then what is sent is signed with the secret before as well; null when there was none.
+             */
+            previous_valid_until: string | null;
+        };
         /** @description Whom to tell how the job ended, by the Standard Webhooks specification. */
         WebhookTarget: {
             /** @description https, at a public address. */
@@ -4923,6 +4957,48 @@ export interface operations {
                      *     }
                      */
                     "application/json": components["schemas"]["JobPlan"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    createWebhookSecret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateWebhookSecretRequest"];
+            };
+        };
+        responses: {
+            /** @description The secret, once. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "url": "https://ci.example.com/hooks/modelpress",
+                     *       "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
+                     *       "previous_valid_until": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WebhookSecret"];
                 };
             };
             400: components["responses"]["Problem400"];

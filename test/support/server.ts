@@ -15,6 +15,7 @@ import { createLongTexts } from "../../src/service/blobs/long-texts.ts";
 import { createCatalog } from "../../src/service/catalog.ts";
 import { createIdempotency } from "../../src/service/idempotency.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
+import { createWebhookSecrets } from "../../src/service/jobs/webhook-secrets.ts";
 import { fromRedis } from "../../src/service/redis.ts";
 import { createUploadRegistry } from "../../src/service/upload-registry.ts";
 import { type Caller, createCaller } from "./calls.ts";
@@ -38,6 +39,7 @@ export interface TestServer extends Caller {
 export interface TestServerOptions {
   readonly settings?: Partial<ApiSettings>;
   readonly context?: Partial<ApiContext>;
+  readonly webhookSecret?: string;
   readonly trustProxy?: Parameters<typeof buildApp>[0]["trustProxy"];
 }
 
@@ -79,7 +81,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     jobTimeoutMs: 60_000,
     queueTimeoutMs: 60_000,
     jobThreads: 1,
-    webhookAllowHosts: null,
+    webhookAllowHosts: [],
     ...options.settings,
   };
   const context: ApiContext = {
@@ -93,6 +95,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     quota: createJobQuota(redis, jobs),
     uploads: createUploadRegistry(redis, settings),
     idempotency: createIdempotency(redis),
+    webhookSecrets: options.webhookSecret === undefined ? null : createWebhookSecrets(redis, options.webhookSecret),
     tasks: createMemoryTasks(),
     pingRedis: async () => void (await fromRedis(redis.ping())),
     stopping: stopping.signal,

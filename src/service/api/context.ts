@@ -4,6 +4,7 @@ import type { BlobClaims } from "../blobs/claims.ts";
 import type { Catalog } from "../catalog.ts";
 import type { Idempotency } from "../idempotency.ts";
 import type { JobQueue, JobStore } from "../jobs/job-store.ts";
+import type { WebhookSecrets } from "../jobs/webhook-secrets.ts";
 import type { UploadRegistry } from "../upload-registry.ts";
 import type { ApiKeys, Caller } from "./api-keys.ts";
 import type { JobQuota } from "./job-quota.ts";
@@ -20,6 +21,8 @@ export interface ApiContext {
   readonly quota: JobQuota;
   readonly uploads: UploadRegistry;
   readonly idempotency: Idempotency;
+  /** Null: jobs cannot have webhooks. */
+  readonly webhookSecrets: WebhookSecrets | null;
   readonly tasks: TaskRunner;
   /** Rejects, with the reason, while Redis does not answer. */
   readonly pingRedis: () => Promise<void>;
@@ -50,8 +53,8 @@ export interface ApiSettings {
   readonly jobTimeoutMs: number;
   readonly queueTimeoutMs: number;
   readonly jobThreads: number;
-  /** Hosts that webhooks may be sent to although they are not public; null: jobs cannot have webhooks. */
-  readonly webhookAllowHosts: readonly string[] | null;
+  /** Hosts (with ports) that webhooks may be sent to although they are not public. */
+  readonly webhookAllowHosts: readonly string[];
 }
 
 declare module "fastify" {

@@ -278,6 +278,12 @@ export const queuedJob = {
   error: null,
 };
 
+export const webhookSecret = {
+  url: "https://ci.example.com/hooks/modelpress",
+  secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
+  previous_valid_until: null,
+};
+
 export const jobSummary = {
   ...{ id: jobId, object: "job", type: "quantize", method: params.method, status: "queued", name: queuedJob.name },
   ...{ metadata: {}, model_id: modelId, priority: 5, progress: null, queue_position: 1, attempt: 0 },

@@ -6,6 +6,7 @@ import { IdempotencyHeaders } from "./idempotent.ts";
 import {
   ArtifactParams,
   CreateJobQuery,
+  CreateWebhookSecretRequest,
   JobEnded,
   JobEventPage,
   JobPage,
@@ -16,6 +17,7 @@ import {
   ListJobsQuery,
   StreamJobEventsHeaders,
   StreamJobEventsQuery,
+  WebhookSecret,
 } from "./job-schemas.ts";
 import { defineOperation } from "./operation.ts";
 
@@ -91,6 +93,24 @@ export const planJob = defineOperation({
   responses: { 200: { description: "What the job would do.", content: json(JobPlan), example: examples.plan } },
   problems: REQUEST_PROBLEMS,
   examples: REQUEST_EXAMPLES,
+});
+
+export const createWebhookSecret = defineOperation({
+  id: "createWebhookSecret",
+  method: "POST",
+  path: "/v1/webhook-secrets",
+  tag: "Jobs",
+  summary: "Make a secret for a receiver of webhooks",
+  description:
+    "What your jobs tell this URL is signed with it, and with nobody else's. Asked again, it is a new one; for a day everything is signed with both, " +
+    "so that the receiver can change over.",
+  access: "write",
+  body: CreateWebhookSecretRequest,
+  responses: {
+    201: { description: "The secret, once.", content: json(WebhookSecret), example: examples.webhookSecret },
+  },
+  problems: ["validation_failed", "unsupported_media_type", "too_large"],
+  examples: { receiver: { url: "https://ci.example.com/hooks/modelpress" } },
 });
 
 export const listJobs = defineOperation({
@@ -263,6 +283,7 @@ export const getJobReport = defineOperation({
 export const JOB_OPERATIONS = [
   createJob,
   planJob,
+  createWebhookSecret,
   listJobs,
   getJob,
   cancelJob,

@@ -18,6 +18,20 @@ export const CreateJobQuery = z.strictObject({
   validate_only: z.enum(["true", "false"]).default("false").meta({ curlOnly: true }),
 });
 
+export const CreateWebhookSecretRequest = z
+  .strictObject({ url: z.string().max(2000).meta({ description: "As in `webhook.url` of the jobs, to the letter." }) })
+  .meta({ id: "CreateWebhookSecretRequest" });
+
+export const WebhookSecret = z
+  .object({
+    url: z.string(),
+    secret: z.string().meta({ description: "`whsec_` and base64, as Standard Webhooks has it. It is not told again." }),
+    previous_valid_until: Timestamp.nullable().meta({
+      description: "Until then what is sent is signed with the secret before as well; null when there was none.",
+    }),
+  })
+  .meta({ id: "WebhookSecret" });
+
 export const ListJobsQuery = PageQuery.extend({
   status: JobStatus.optional(),
   type: JobType.optional(),

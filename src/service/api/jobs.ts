@@ -7,6 +7,7 @@ import { canonicalJson, sha256Of } from "../identity.ts";
 import { isTerminal } from "../jobs/job.ts";
 import type { JobRecord, JobSummary } from "../jobs/job-store.ts";
 import { resourcesOf } from "../jobs/resources.ts";
+import type { WebhookSecrets } from "../jobs/webhook-secrets.ts";
 import { checkWebhookUrl } from "../jobs/webhook-target.ts";
 import { checkJob, needsPlan } from "../kinds/checks.ts";
 import { exclusionsIn } from "../kinds/exclusions.ts";
@@ -21,6 +22,7 @@ import { prefersStream, sendEvents } from "./job-events.ts";
 import {
   cancelJob,
   createJob,
+  createWebhookSecret,
   deleteJob,
   downloadJobArtifact,
   getJob,
@@ -93,14 +95,22 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     if (needsPlan(spec, stored)) await plan();
   }
 
-  function checkWebhook({ url }: { readonly url: string }): void {
-    const { webhookAllowHosts } = settings;
-    if (webhookAllowHosts === null) {
-      const message = "This service sends no webhooks: it has no secret to sign them with.";
-      const fields = [{ pointer: "/webhook", code: "webhooks_off", message }];
-      throw new ServiceError("validation_failed", message, { fields });
-    }
-    checkWebhookUrl(url, webhookAllowHosts, "/webhook/url");
+  async function checkWebhook({ url }: { readonly url: string }, owner: string): Promise<void> {
+    const secrets = webhookSecretsOf("/webhook");
+    checkWebhookUrl(url, settings.webhookAllowHosts, "/webhook/url");
+    if ((await secrets.of(owner, url)).length > 0) return;
+    const message =
+      "There is no secret to sign it with: make one for this URL (POST /v1/webhook-secrets) and tell it to the receiver.";
+    refuse([{ pointer: "/webhook/url", code: "no_webhook_secret", message }]);
+  }
+
+  /** Throws `validation_failed`, with the pointer, when there are no webhooks here. */
+  function webhookSecretsOf(pointer: string): WebhookSecrets {
+    if (context.webhookSecrets !== null) return context.webhookSecrets;
+    const message = "This service sends no webhooks: it has no secret to sign them with.";
+    throw new ServiceError("validation_failed", message, {
+      fields: [{ pointer, code: "webhooks_off", message }],
+    });
   }
 
   /** Records and enqueues a job. */
@@ -124,18 +134,29 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
   }
 
   /** What a request asks for, checked as far as records tell, and what plans it. */
-  async function prepare(asker: Asker, { name, metadata, priority, webhook, ...spec }: z.output<typeof JobRequest>) {
-    if (webhook !== null) checkWebhook(webhook);
+  async function prepare(
+    asker: Asker,
+    caller: string,
+    { name, metadata, priority, webhook, ...spec }: z.output<typeof JobRequest>,
+  ) {
+    if (webhook !== null) await checkWebhook(webhook, caller);
     const stored = await resolve(spec);
     const plan = () => inspector.plan(asker, spec, [...stored.models.values()], [...stored.datasets.values()]);
-    return { spec, stored, plan, told: { name, metadata, priority, webhook } };
+    return {
+      spec,
+      stored,
+      plan,
+      told: { name, metadata, priority, webhook: webhook && { ...webhook, owner: caller } },
+    };
   }
 
-  route(app, planJob, async ({ body }, request, reply) => (await prepare(askerOf(request, reply), body)).plan());
+  route(app, planJob, async ({ body }, request, reply) =>
+    (await prepare(askerOf(request, reply), request.caller!.name, body)).plan(),
+  );
 
   route(app, createJob, async ({ query, headers, body }, request, reply) => {
     const asker = askerOf(request, reply);
-    const { spec, stored, plan, told } = await prepare(asker, body);
+    const { spec, stored, plan, told } = await prepare(asker, request.caller!.name, body);
     if (query.validate_only === "true") return plan();
     await checkByFiles(asker, spec, stored, plan);
     const caller = request.caller!.name;
@@ -150,6 +171,13 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
       idempotencyOf(caller, headers, body),
     );
     return accepted(reply, await wireJob(job));
+  });
+
+  route(app, createWebhookSecret, async ({ body: { url } }, request, reply) => {
+    const secrets = webhookSecretsOf("/url");
+    checkWebhookUrl(url, settings.webhookAllowHosts, "/url");
+    const { secret, previousUntil } = await secrets.rotate(request.caller!.name, url);
+    return reply.code(201).send({ url, secret, previous_valid_until: previousUntil });
   });
 
   route(app, listJobs, async ({ query: { limit, cursor, status, type, model_id } }) => {

@@ -14,7 +14,12 @@ export interface JobRecord {
   readonly name: string | null;
   readonly metadata: Readonly<Record<string, string>>;
   readonly priority: number;
-  readonly webhook: { readonly url: string; readonly events: readonly string[] } | null;
+  readonly webhook: {
+    readonly url: string;
+    readonly events: readonly string[];
+    /** Whose secret for the URL signs it; undefined in jobs of versions that had one secret for all. */
+    readonly owner?: string;
+  } | null;
   readonly created_at: string;
   readonly started_at: string | null;
   readonly finished_at: string | null;

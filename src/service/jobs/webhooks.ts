@@ -1,4 +1,4 @@
-import { type Job, Queue, UnrecoverableError, Worker } from "bullmq";
+import { DelayedError, type Job, Queue, UnrecoverableError, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { Webhook } from "standardwebhooks";
@@ -8,6 +8,9 @@ import { fromRedis, KEY_PREFIX } from "../redis.ts";
 import { isTerminal } from "./job.ts";
 import type { JobRecord, JobStore } from "./job-store.ts";
 import { createWebhookAgent } from "./webhook-agent.ts";
+import { createWebhookGates } from "./webhook-gates.ts";
+import { createWebhookSecrets } from "./webhook-secrets.ts";
+import { isAllowedInside, refusalOf } from "./webhook-target.ts";
 
 /**
  * Tells a URL how a job has ended, by the Standard Webhooks specification 1.0.0 (standardwebhooks.com): the same `webhook-id` on every
@@ -18,12 +21,15 @@ import { createWebhookAgent } from "./webhook-agent.ts";
  */
 
 const QUEUE_NAME = "webhooks";
+const RETRIES_NAME = "webhook-retries";
 /** The specification's suggestion: waits before the second attempt and the following ones, about 75 hours in all. */
 const RETRY_DELAYS_S = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
 const MAX_RETRY_AFTER_S = 86_400;
 const DELIVERY_TIMEOUT_MS = 20_000;
 const MAX_ANSWER_BYTES = 16_384;
-const CONCURRENCY = 8;
+/** Deliveries wait for receivers and take nothing else of us; `webhook-gates.ts` shares them out. */
+const CONCURRENCY = 32;
+const RETRIES_CONCURRENCY = 16;
 const POLL_MS = 1_000;
 const BATCH = 100;
 
@@ -31,7 +37,7 @@ export interface WebhookOptions {
   /** A connection with role `worker`. */
   readonly redis: Redis;
   readonly jobs: JobStore;
-  /** `whsec_` and 24 to 64 bytes in base64. */
+  /** `whsec_` and 24 to 64 bytes in base64: what the secrets of receivers are derived from. */
   readonly secret: string;
   readonly allowHosts: readonly string[];
   readonly log: Logger;
@@ -48,73 +54,111 @@ class DeliveryError extends Error {
   }
 }
 
+/** How long to wait after so many retries have failed (0: the first attempt). */
+function delayMs(retriesMade: number, error: Error | undefined): number {
+  const suggested = RETRY_DELAYS_S[retriesMade] ?? RETRY_DELAYS_S.at(-1)!;
+  return 1_000 * Math.max(suggested, error instanceof DeliveryError ? error.retryAfterS : 0);
+}
+
 /** Delivers webhooks until it is closed; every worker process may do so. */
 export function startWebhooks(options: WebhookOptions, prefix: string = KEY_PREFIX): { close(): Promise<void> } {
   const { redis, jobs, log } = options;
   const outbox = `${prefix}:webhooks`;
   const bullOptions = { connection: redis, prefix: `${prefix}:queue` };
-  const agent = createWebhookAgent(options.allowHosts);
-  const signer = new Webhook(options.secret);
+  const outside = createWebhookAgent({ inside: false });
+  const inside = createWebhookAgent({ inside: true });
+  const gates = createWebhookGates();
+  const secrets = createWebhookSecrets(redis, options.secret);
 
   const queue = new Queue(QUEUE_NAME, {
     ...bullOptions,
+    defaultJobOptions: { removeOnComplete: true, removeOnFail: true },
+  });
+  const retries = new Queue(RETRIES_NAME, {
+    ...bullOptions,
     defaultJobOptions: {
-      attempts: RETRY_DELAYS_S.length + 1,
+      attempts: RETRY_DELAYS_S.length,
       backoff: { type: "custom" },
       removeOnComplete: true,
       removeOnFail: true,
     },
   });
-  const worker = new Worker(QUEUE_NAME, deliver, {
-    ...bullOptions,
-    concurrency: CONCURRENCY,
-    lockDuration: 2 * DELIVERY_TIMEOUT_MS,
-    runRetryDelay: POLL_MS,
-    settings: {
-      backoffStrategy: (attempt, _type, error) => {
-        const suggested = RETRY_DELAYS_S[attempt - 1] ?? RETRY_DELAYS_S.at(-1)!;
-        return 1_000 * Math.max(suggested, error instanceof DeliveryError ? error.retryAfterS : 0);
-      },
-    },
+  const workerOptions = { ...bullOptions, lockDuration: 2 * DELIVERY_TIMEOUT_MS, runRetryDelay: POLL_MS };
+  const firsts = new Worker(QUEUE_NAME, deliverFirst, { ...workerOptions, concurrency: CONCURRENCY });
+  const again = new Worker(RETRIES_NAME, deliverAgain, {
+    ...workerOptions,
+    concurrency: RETRIES_CONCURRENCY,
+    settings: { backoffStrategy: (attempt, _type, error) => delayMs(attempt, error) },
   });
   const onError = (error: Error) => log.debug({ err: error }, "webhook queue");
-  queue.on("error", onError);
-  worker.on("error", onError);
+  for (const lane of [queue, retries]) lane.on("error", onError);
+  for (const worker of [firsts, again]) worker.on("error", onError);
 
-  async function deliver(task: Job): Promise<void> {
+  /** The first attempt. What fails goes into the lane of retries, so that they never hold up those that come first. */
+  async function deliverFirst(task: Job, token?: string): Promise<void> {
+    try {
+      await deliver(task, token, 1);
+    } catch (error) {
+      if (error instanceof DelayedError || error instanceof UnrecoverableError) throw error;
+      await retries.add("deliver", {}, { jobId: task.id!, delay: delayMs(0, error as Error) });
+    }
+  }
+
+  async function deliverAgain(task: Job, token?: string): Promise<void> {
+    await deliver(task, token, task.attemptsMade + 2);
+  }
+
+  async function deliver(task: Job, token: string | undefined, attempt: number): Promise<void> {
     const job = await jobs.get(task.id!);
     // Deleted since: nobody wants to hear of it.
     if (job?.webhook == null || !isTerminal(job.status)) return;
+    const { host } = new URL(job.webhook.url);
+    const waitMs = gates.enter(host);
+    if (waitMs > 0) {
+      await task.moveToDelayed(Date.now() + waitMs, token);
+      throw new DelayedError(); // BullMQ's way to hear that it was put back, which is no attempt.
+    }
+    let ok = false;
     try {
       await post(job);
-      log.info({ job: job.id, attempt: task.attemptsMade + 1 }, "webhook delivered");
+      ok = true;
+      log.info({ job: job.id, attempt }, "webhook delivered");
     } catch (error) {
       const message = reasonOf(error);
-      log.info({ job: job.id, attempt: task.attemptsMade + 1, reason: message }, "webhook not delivered");
-      const last = error instanceof UnrecoverableError || task.attemptsMade >= RETRY_DELAYS_S.length;
+      log.info({ job: job.id, attempt, reason: message }, "webhook not delivered");
+      const last = error instanceof UnrecoverableError || attempt > RETRY_DELAYS_S.length;
       const next = last ? "That was the last attempt." : "It will be tried again.";
       await jobs.appendEvent(job.id, "log", {
         level: "warn",
         message: `The webhook was not delivered: ${message}. ${next}`,
       });
       throw error;
+    } finally {
+      gates.leave(host, ok);
     }
   }
 
   async function post(job: JobRecord): Promise<void> {
+    const webhook = job.webhook!;
+    const url = new URL(webhook.url);
+    const refusal = refusalOf(url, options.allowHosts);
+    if (refusal !== undefined) throw new UnrecoverableError("it is not allowed to go there any more");
+    // Jobs of versions without secrets of receivers are signed with the service's own.
+    const signers = webhook.owner == null ? [options.secret] : await secrets.of(webhook.owner, webhook.url);
+    if (signers.length === 0) throw new UnrecoverableError("there is no secret to sign it with");
     const id = `msg_${job.id}`;
     const sentAt = new Date();
     const body = JSON.stringify(payloadOf(job));
-    const answer = await request(job.webhook!.url, {
+    const answer = await request(url, {
       method: "POST",
-      dispatcher: agent,
+      dispatcher: isAllowedInside(url, options.allowHosts) ? inside : outside,
       signal: AbortSignal.timeout(DELIVERY_TIMEOUT_MS),
       headers: {
         "content-type": "application/json",
         "user-agent": "modelpress",
         "webhook-id": id,
         "webhook-timestamp": String(Math.floor(sentAt.getTime() / 1_000)),
-        "webhook-signature": signer.sign(id, sentAt, body),
+        "webhook-signature": signers.map((secret) => new Webhook(secret).sign(id, sentAt, body)).join(" "),
       },
       body,
     });
@@ -150,9 +194,8 @@ export function startWebhooks(options: WebhookOptions, prefix: string = KEY_PREF
     async close() {
       closed = true;
       clearTimeout(timer);
-      await worker.close();
-      await queue.close();
-      await agent.close();
+      await Promise.all([firsts.close(), again.close()]);
+      await Promise.all([queue.close(), retries.close(), inside.close(), outside.close()]);
     },
   };
 }
