@@ -9,6 +9,9 @@ export interface CodeFacts {
   readonly remedy: string;
 }
 
+/** Below this SQNR a tenth of an output's amplitude is error: answers begin to change. */
+export const LOW_SQNR_DB = 20;
+
 /** Warnings of plans and results: what nobody asked about and should be known. `value` of each is said in `meaning`. */
 export const WARNINGS = {
   slower_than_original: {

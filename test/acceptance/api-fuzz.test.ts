@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import fc from "fast-check";
+import { CreateJobRequest } from "../../src/service/api/job-schemas.ts";
+import { unreadParams } from "../../src/service/jobs/unread-params.ts";
 import { arbitraryFor } from "../support/arbitrary-requests.ts";
 import { formOf } from "../support/calls.ts";
 import { modelBytes } from "../support/memory-workers.ts";
@@ -157,7 +159,7 @@ function obeyRules(params: Record<string, unknown>, datasetId: string): void {
   // They name what the model has.
   delete params.exclude_nodes;
   delete params.exclude_ops;
-  if (typeof params.max_metric_drop === "number") delete params.min_sqnr_db;
+  if (typeof params.max_metric_drop === "number" && typeof params.min_sqnr_db === "number") delete params.min_sqnr_db;
   if (params.method === "weight_only") {
     if (params.algorithm === "gptq" || params.rounding === "gptq") params.algorithm = params.rounding = "gptq";
     if (params.bits === 2) params.format = "matmulnbits";
@@ -167,6 +169,8 @@ function obeyRules(params: Record<string, unknown>, datasetId: string): void {
   if (params.rounding !== "stochastic") delete params.candidates;
   if (params.method === "qat")
     for (const field of ["teacher", "loss", "training", "epochs", "bits"]) delete params[field];
+  const spec = CreateJobRequest.parse({ type: "quantize", model_id: "mdl_1", params });
+  for (const { pointer } of unreadParams(spec as never, params)) delete params[pointer.slice("/params/".length)];
 }
 
 /** Header values that fetch would refuse to send. */

@@ -136,10 +136,13 @@ export async function checkObjective(
   {
     teacher,
     student,
+    takeApart,
     loss,
     samples,
     batchSize,
-  }: Pick<OfflineDistillation, "teacher" | "student" | "loss" | "samples"> & { readonly batchSize: number },
+  }: Pick<OfflineDistillation, "teacher" | "student" | "takeApart" | "loss" | "samples"> & {
+    readonly batchSize: number;
+  },
   options: { readonly openSession: OpenSession; readonly threads: number },
 ): Promise<void> {
   const pairs = pairOutputs((teacher ?? student).graph.outputs, student.graph.outputs, loss.outputs);
@@ -154,7 +157,8 @@ export async function checkObjective(
       });
     }
   }
-  const trainable = createTrainable(student, { watch: loss.hints.map((hint) => hint.student) });
+  const watch = [...new Set(loss.hints.map((hint) => hint.student))];
+  const trainable = takeApart?.(watch) ?? createTrainable(student, { watch });
   const read = teacherValues(loss, pairs);
   const opened = teacher && read.length > 0 ? await openTeacher(teacher, read, options) : null;
   try {

@@ -1,6 +1,7 @@
 import type { JobMetrics } from "../facts.ts";
 import { METRICS } from "./metrics.ts";
-import { LOW_AGREEMENT, LOW_SQNR_DB } from "./warnings.ts";
+import { LOW_SQNR_DB } from "../codes.ts";
+import { LOW_AGREEMENT } from "./warnings.ts";
 
 /** How near a result is to the original, in one word; `GRADES` says what each means. */
 export type Grade = "very_close" | "close" | "check_accuracy" | "broken" | "not_judged";

@@ -1,3 +1,4 @@
+import { LOW_SQNR_DB } from "../codes.ts";
 import type { DatasetFacts, JobMetrics, LayerError, OutputFidelity, ValueFacts, Warning } from "../facts.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import type { Latency } from "../runtime/latency.ts";
@@ -6,8 +7,6 @@ import { isComparable } from "./fidelity.ts";
 /** Of rounds A B, how many the second must lose to be called slower: by chance, 2 of 3 of 50 are lost once in a hundred times. */
 const LOST_ROUNDS = 2 / 3;
 
-/** Below this, a tenth of the output's amplitude is error: answers begin to change. */
-export const LOW_SQNR_DB = 20;
 /** Fewer equal answers than this, on real data, are more than rounding changes in a good result. */
 export const LOW_AGREEMENT = 0.95;
 /** The fewest samples that ranges are taken from without a word. */

@@ -57,7 +57,8 @@ export async function prepareQat(
   const fake = {
     weightBits: bits.weights,
     activationBits: bits.activations ?? 8,
-    reduceRange: options.reduceRange,
+    // Weights that are multiplied as floats need not leave a bit free.
+    reduceRange: options.reduceRange && bits.activations !== null,
     algorithm: options.algorithm,
   } as const;
   if (bits.activations === null) {

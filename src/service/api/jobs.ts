@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyReply } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { z } from "zod";
 import { REPORT_POLICY } from "../../report/script.ts";
 import { newId } from "../catalog.ts";
@@ -13,6 +13,7 @@ import { checkJob, needsPlan } from "../kinds/checks.ts";
 import { exclusionsIn } from "../kinds/exclusions.ts";
 import { type JobSpec, sourceModelId } from "../kinds/kinds.ts";
 import type { StoredResources } from "../kinds/stored-resources.ts";
+import { unreadParams } from "../kinds/unread-params.ts";
 import { askerOf } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
 import { blobDownload, sendDownload } from "./download.ts";
@@ -136,10 +137,12 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
   /** What a request asks for, checked as far as records tell, and what plans it. */
   async function prepare(
     asker: Asker,
-    caller: string,
+    request: FastifyRequest,
     { name, metadata, priority, webhook, ...spec }: z.output<typeof JobRequest>,
   ) {
+    const caller = request.caller!.name;
     if (webhook !== null) await checkWebhook(webhook, caller);
+    refuse(unreadParams(spec, sentParams(request)));
     const stored = await resolve(spec);
     const plan = () => inspector.plan(asker, spec, [...stored.models.values()], [...stored.datasets.values()]);
     return {
@@ -151,19 +154,19 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
   }
 
   route(app, planJob, async ({ body }, request, reply) =>
-    (await prepare(askerOf(request, reply), request.caller!.name, body)).plan(),
+    (await prepare(askerOf(request, reply), request, body)).plan(),
   );
 
   route(app, createJob, async ({ query, headers, body }, request, reply) => {
     const asker = askerOf(request, reply);
-    const { spec, stored, plan, told } = await prepare(asker, request.caller!.name, body);
+    const { spec, stored, plan, told } = await prepare(asker, request, body);
     if (query.validate_only === "true") return plan();
     await checkByFiles(asker, spec, stored, plan);
     const caller = request.caller!.name;
     const job = await submit(
       newJob({
         spec,
-        sent_params: (request.body as { params: unknown }).params,
+        sent_params: sentParams(request),
         ...told,
         retry_of: null,
       }),
@@ -294,6 +297,11 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
 function idempotencyOf(caller: string, headers: { "idempotency-key"?: string | undefined }, request: unknown) {
   const key = headers["idempotency-key"];
   return key === undefined ? undefined : { key: `${caller} ${key}`, fingerprint: sha256Of(canonicalJson(request)) };
+}
+
+/** The parameters of a job as they were sent, without defaults. */
+function sentParams({ body }: FastifyRequest): unknown {
+  return (body as { readonly params: unknown }).params;
 }
 
 function accepted<T extends { id: string }>(reply: FastifyReply, job: T): T {

@@ -143,20 +143,39 @@ function compute(weight: Tensor, context: WeightContext, options: WeightOptions)
   return result;
 }
 
-/** Values that have been found already, where every bias still fits an int32 at their scales. */
+/**
+ * Values that have been found already. A channel whose bias, which may have been corrected since, does not fit an int32 at its scale is rounded to
+ * nearest at one that it fits; with one scale for all channels, all of them are.
+ */
 function given(
   weight: Tensor,
-  { layout, rounded: found, inputLimits }: WeightContext,
+  context: WeightContext,
   floors: Float64Array,
   options: WeightOptions,
 ): Pick<Rounded, "q" | "scales"> | undefined {
-  if (!found || found.scales.some((scale, c) => scale < floors[c]!)) return undefined;
+  const { layout, rounded: found, inputLimits } = context;
+  if (!found) return undefined;
+  const isLost = (scale: number, channel: number) => scale < floors[channel]!;
+  const nearest = found.scales.some(isLost) ? rounded(weight, layout, floors, options, inputLimits) : undefined;
+  if (nearest && !options.perChannel) return nearest;
   const rows = weight.dims[layout.axis]!;
   const depth = elementCount(weight.dims) / rows;
+  const isRowMajor = layout.axis === 0;
   const found8 = new Int8Array(found.q.buffer, found.q.byteOffset, found.q.length);
-  const q = layout.axis === 0 ? Int8Array.from(found8) : turnedBytes(found8, rows, depth);
+  const q = isRowMajor ? Int8Array.from(found8) : turnedBytes(found8, rows, depth);
+  const scales = Float32Array.from(found.scales);
+  if (nearest) {
+    found.scales.forEach((scale, c) => {
+      if (!isLost(scale, c)) return;
+      scales[c] = nearest.scales[c]!;
+      for (let k = 0; k < depth; k++) {
+        const at = isRowMajor ? c * depth + k : k * rows + c;
+        q[at] = nearest.q[at]!;
+      }
+    });
+  }
   limitsOf(weight, layout, options, inputLimits)?.apply(q);
-  return { q, scales: found.scales };
+  return { q, scales };
 }
 
 interface Rounded {

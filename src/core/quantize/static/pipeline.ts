@@ -8,11 +8,12 @@ import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
 import { CALIBRATION_METHODS, type CalibrationMethod } from "../calibration/calibration-methods.ts";
 import type { QuantizationPlan } from "../plan.ts";
 import type { Rounding } from "../rounding/rounding.ts";
-import { type ControlResult, controlAccuracy, type LayerSensitivity, rankLayers } from "./accuracy-control.ts";
+import type { ControlResult, LayerSensitivity } from "./accuracy-control.ts";
 import { correctBiases } from "./bias-correction.ts";
 import { type Calibration, Calibrator } from "./calibration.ts";
 import { scalingSites } from "./channel-scaling.ts";
 import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equalize.ts";
+import { type AccuracyTarget, leaveInFloat } from "./layers-in-float.ts";
 import { OutputReference } from "./output-error.ts";
 import { prepareStatic, quantizeStatic, type StaticOptions, stretchedIn } from "./quantize-static.ts";
 import { roundWeights } from "./round-weights.ts";
@@ -24,7 +25,7 @@ export interface CalibrationData {
 }
 
 export interface PipelineOptions extends Omit<StaticOptions, "biasShifts" | "rounded" | "method" | "stretched"> {
-  /** How ranges follow from what was seen; `auto`: whichever is measured to be best. */
+  /** How ranges follow from what was seen; `auto`: whichever is measured to be best, where the default is not good already. */
   readonly method: CalibrationMethod | "auto";
   /** Samples to calibrate with. */
   readonly samples: number;
@@ -37,14 +38,8 @@ export interface PipelineOptions extends Omit<StaticOptions, "biasShifts" | "rou
   readonly rounding?: Rounding | undefined;
   /** Leave layers in float until this holds. */
   readonly control?: AccuracyTarget | undefined;
-}
-
-export interface AccuracyTarget {
-  /** How good a model is; higher is better. */
-  readonly score: (model: Model) => Promise<number>;
-  readonly speedup: (model: Model) => Promise<number>;
-  readonly target: number;
-  readonly maxTrials: number;
+  /** Without `control`: leave layers in float until the outputs have this SQNR in dB, on the samples that corrections are judged by. */
+  readonly rescue?: Omit<AccuracyTarget, "score"> | undefined;
 }
 
 export type PipelineStep = "prepare" | "equalize" | "calibrate" | "round" | "correct" | "rank" | "control";
@@ -89,8 +84,8 @@ export const DEFAULT_METHOD: CalibrationMethod = "mse";
 const TRIAL_BATCHES = 16;
 /** Batches, other ones, that they are judged by: with and without a correction on the same samples, so that few tell. */
 const JUDGED_BATCHES = 8;
-/** Layers, or groups of neighbours, that are ranked. */
-const MAX_RANKED = 64;
+/** Where the default method reaches this, no other is tried: what is left to gain, nobody would see. */
+const GOOD_DB = 30;
 
 /**
  * Quantizes `model` to static int8. Everything but calibration works on few samples; calibration sees `samples` of them. Throws `CoreError`:
@@ -150,25 +145,16 @@ export async function compressStatic(
   const biases = await chooseBiases(float, calibration, chosen, trial);
   const corrected: StaticOptions = { ...chosen, ...(biases?.shifts && { biasShifts: biases.shifts }) };
 
-  const { control } = options;
-  const build = (layers: ReadonlySet<string>) => quantizeStatic(float, calibration, withFloatLayers(corrected, layers));
-  const sqnrDb = (candidate: Model) => reference.sqnrDb(candidate);
-  let sensitivity: LayerSensitivity[] = [];
-  const rank = async () => {
-    sensitivity = await rankLayers(build(new Set()).computeLayers, (names) => build(names).model, sqnrDb, MAX_RANKED, {
-      signal: runtime.signal,
-      onTrial: (done, of) => progress("rank", done / of, `${done} of ${of} layers`),
-    });
-    return sensitivity.map(({ names }) => names);
-  };
+  const build = (layers: ReadonlySet<string>, storesWeights: boolean) =>
+    quantizeStatic(float, calibration, withFloatLayers(corrected, layers, storesWeights));
+  const target = await targetOf(() => build(new Set(), false).model, biases?.facts, trial);
   const controlled =
-    control &&
-    (await controlAccuracy(rank, (names) => build(names).model, {
-      ...control,
+    target &&
+    (await leaveInFloat(build, (candidate) => reference.sqnrDb(candidate), target, {
       signal: runtime.signal,
-      onTrial: (_, count) => progress("control", count / control.maxTrials, `${count} models tried`),
+      onProgress: progress,
     }));
-  const result = build(new Set(controlled?.floatLayers));
+  const result = controlled?.result ?? build(new Set(), false);
   return {
     model: result.model,
     float,
@@ -179,9 +165,20 @@ export async function compressStatic(
     calibration,
     method,
     methodsTried,
-    sensitivity,
-    control: controlled,
+    sensitivity: controlled?.sensitivity ?? [],
+    control: controlled?.control,
   };
+}
+
+/** What the model has to reach by leaving layers in float, if anything: what was asked for, or what no result should be below. */
+async function targetOf(
+  plain: () => Model,
+  biases: CorrectionFacts | undefined,
+  { options: { control, rescue }, reference }: Trial,
+): Promise<AccuracyTarget | undefined> {
+  if (control || !rescue) return control;
+  const reached = biases ? Math.max(biases.sqnr_before_db, biases.sqnr_after_db) : await reference.sqnrDb(plain());
+  return reached < rescue.target ? { ...rescue, score: (model) => reference.sqnrDb(model) } : undefined;
 }
 
 async function take(data: CalibrationData, count: number): Promise<Feeds[]> {
@@ -282,8 +279,8 @@ async function trialSqnrDb({ model, calibration }: Calibrator, { reference, opti
 const MIN_METHOD_GAIN_DB = 0.5;
 
 /**
- * Every method to find ranges, by the outputs of the model that comes of it; the first is to be taken. All of them know the same histograms, so
- * each costs a search, a few runs and what the correction of biases takes.
+ * Methods to find ranges, by the outputs of the model that comes of each; the first is to be taken. All of them know the same histograms, so
+ * each costs a search, a few runs and what the correction of biases takes. Where the default is good, it is the only one.
  */
 async function tryMethods(
   float: Model,
@@ -293,7 +290,8 @@ async function tryMethods(
 ): Promise<MethodTrial[]> {
   const { reference, runtime } = trial;
   const tried: MethodTrial[] = [];
-  for (const method of CALIBRATION_METHODS) {
+  const others = CALIBRATION_METHODS.filter((method) => method !== DEFAULT_METHOD);
+  for (const method of [DEFAULT_METHOD, ...others]) {
     const ranged: StaticOptions = { ...options, method };
     // What one method loses, corrected biases may give back, and more so than another's.
     const biases = (await chooseBiases(float, calibration, ranged, trial))?.facts;
@@ -306,6 +304,7 @@ async function tryMethods(
       1,
       `${tried.length} of ${CALIBRATION_METHODS.length} ways to choose ranges tried`,
     );
+    if (method === DEFAULT_METHOD && sqnrDb >= GOOD_DB) return tried;
   }
   const favoured = ({ method, sqnrDb }: MethodTrial) => sqnrDb + (method === DEFAULT_METHOD ? MIN_METHOD_GAIN_DB : 0);
   return tried.sort((a, b) => favoured(b) - favoured(a) || 0);
@@ -358,8 +357,8 @@ async function chooseBiases(
   return { shifts: applied ? biasShifts : undefined, facts };
 }
 
-function withFloatLayers(options: StaticOptions, layers: ReadonlySet<string>): StaticOptions {
-  const kept = [...layers].map((name) => [name, KEPT] as const);
+function withFloatLayers(options: StaticOptions, layers: ReadonlySet<string>, storesWeights: boolean): StaticOptions {
+  const kept = [...layers].map((name) => [name, { ...KEPT, storesWeights }] as const);
   return { ...options, excludeNodes: new Map([...(options.excludeNodes ?? []), ...kept]) };
 }
 

@@ -47,6 +47,10 @@ const Hint = z
       .optional()
       .meta({ description: "Of `relation`: how many parts states are cut into." }),
   })
+  .refine(({ kind, heads }) => kind === "relation" || heads === undefined, {
+    path: ["heads"],
+    error: "is for hints of the kind relation alone",
+  })
   .meta({ id: "Hint", description: "A value inside the student that is to become like one inside the teacher." });
 
 const Temperature = z.number().gt(0).max(1000);

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { CALIBRATION_METHODS, QAT_ALGORITHMS, ROUNDINGS } from "../../../core/contract.ts";
+import { CALIBRATION_METHODS, LOW_SQNR_DB, QAT_ALGORITHMS, ROUNDINGS } from "../../../core/contract.ts";
 import { DistillLoss, QatTraining } from "../distill/params.ts";
 import { Seed } from "../evaluation.ts";
 
@@ -32,6 +32,12 @@ const Common = {
 };
 
 const RoundingName = z.enum(ROUNDINGS).meta({ id: "RoundingName" });
+
+/** Of methods that do the same for every machine. */
+const AnyTarget = z
+  .enum(["auto"], { error: "must be auto: this method does the same for every machine" })
+  .default("auto")
+  .meta({ description: "The method does the same for every machine." });
 
 /** Draws of the rounding `stochastic` when a job does not say how many. */
 export const CANDIDATES = 16;
@@ -75,6 +81,7 @@ const Float16Params = z
     method: z.literal("float16"),
     keep_io: z.boolean().default(true).meta({ description: "Keep the model's inputs and outputs in float32." }),
     ...Common,
+    target: AnyTarget,
   })
   .meta({ id: "Float16Params" });
 
@@ -100,12 +107,12 @@ const StaticParams = z
     calibration: z
       .enum([...CALIBRATION_METHODS, "auto"])
       .meta({ id: "CalibrationMethod" })
-      .default("mse")
+      .default("auto")
       .meta({
         description:
           "How the range of an activation follows from its values: all of them, a moving average of each sample's range, " +
-          "a share of the values, the least loss of information, or the least squared error. `auto` tries all of these and takes " +
-          "the one whose outputs are nearest to the float model's on some samples.",
+          "a share of the values, the least loss of information, or the least squared error. `auto` is the last, unless its outputs have an SQNR " +
+          "below 30 dB on some samples: then all are tried, and the one whose outputs are nearest to the float model's is taken.",
       }),
     percentile: z
       .number()
@@ -155,15 +162,21 @@ const StaticParams = z
       description:
         "Keep layers in float until the metric of `evaluation` drops no further, on labelled samples of the dataset that calibration has not seen.",
     }),
-    min_sqnr_db: z.number().min(-100).max(200).nullable().default(null).meta({
-      description: "The same without labels: until the signal to noise ratio of the outputs is this good.",
-    }),
+    min_sqnr_db: z
+      .union([z.literal("auto"), z.number().min(-100).max(200)])
+      .nullable()
+      .default("auto")
+      .meta({
+        description:
+          `The same without labels: until the signal to noise ratio of the outputs is this good. \`auto\`: layers are left in float only for a result ` +
+          `below ${LOW_SQNR_DB} dB, measured on a few samples, until it is not; null: none are.`,
+      }),
     max_trials: z.int().min(1).max(200).default(24).meta({ description: "Models that may be tried for that." }),
     ...Common,
   })
   .overwrite(withCandidates)
   .refine(candidatesAreUsed, CANDIDATES_UNUSED)
-  .refine(({ max_metric_drop, min_sqnr_db }) => max_metric_drop === null || min_sqnr_db === null, {
+  .refine(({ max_metric_drop, min_sqnr_db }) => max_metric_drop === null || typeof min_sqnr_db !== "number", {
     path: ["min_sqnr_db"],
     error: "cannot be set together with max_metric_drop",
   })
@@ -213,6 +226,7 @@ const WeightOnlyParams = z
       .default(4)
       .meta({ description: "Of MatMulNBits: 4 computes in int8, 1 in float32, 0 leaves it to the runtime." }),
     ...Common,
+    target: AnyTarget,
   })
   .refine(({ algorithm, rounding }) => algorithm !== "gptq" || rounding === undefined || rounding === "gptq", {
     path: ["rounding"],

@@ -25,7 +25,8 @@ export function splitSamples(
   const wanted = whole((evaluation.samples ?? MAX_SCORED_SAMPLES) + batchSize - 1);
   const from = left < MIN_SCORED_SAMPLES ? 0 : calibrated;
   const scored = whole(Math.min(wanted, total - from));
-  const isScored = isStatic(spec) && (spec.params.max_metric_drop !== null || spec.params.min_sqnr_db !== null);
+  const isScored =
+    isStatic(spec) && (spec.params.max_metric_drop !== null || typeof spec.params.min_sqnr_db === "number");
   return {
     calibrating: [0, calibrated],
     scored: [from, from + scored],

@@ -197,3 +197,29 @@ test("avoiding saturation costs less than giving up a bit, and nothing where act
     [...quantizeWeight(depthwise, { layout, uses: [] }, EXACT).q.bytes],
   );
 });
+
+test("of values that were found already, only channels whose bias does not fit at their scale are rounded to nearest", () => {
+  for (const [dims, layout] of [
+    [[4, 6], CONV],
+    [[6, 4], MATMUL],
+  ] as const) {
+    const weight = randomWeight(dims, 5);
+    const plain = quantizeWeight(weight, { layout, uses: [] }, EXACT);
+    const scales = Float32Array.from(arrayOf(plain.scale, "float32"));
+    // As a rounding by data gives them, channel by channel: other values than the nearest.
+    const found = { q: new Uint8Array(24).fill(7), scales, zeroPoints: new Uint8Array(4) };
+    const bias = tensorOf("float32", [4], [0, 1e9, 0.5, -0.25]);
+    const context = { layout, uses: [{ bias, inputScale: 1e-3 }], rounded: found };
+    const { q, scale, biases } = quantizeWeight(weight, context, EXACT);
+    const nearest = quantizeWeight(weight, { layout, uses: context.uses }, EXACT);
+    for (let c = 0; c < 4; c++) {
+      const expected = c === 1 ? arrayOf(nearest.q, "int8") : new Int8Array(24).fill(7);
+      for (const i of reduction(dims, layout, c)) assert.equal(arrayOf(q, "int8")[i], expected[i]);
+      const kept = arrayOf(c === 1 ? nearest.scale : plain.scale, "float32")[c];
+      assert.equal(arrayOf(scale, "float32")[c], kept);
+      const restored = arrayOf(biases[0]!.q, "int32")[c]! * arrayOf(biases[0]!.scale, "float32")[c]!;
+      assert.ok(Math.abs(restored - arrayOf(bias, "float32")[c]!) <= arrayOf(biases[0]!.scale, "float32")[c]!);
+    }
+    assert.ok(arrayOf(nearest.scale, "float32")[1]! > scales[1]!, "the bias needs a larger scale");
+  }
+});

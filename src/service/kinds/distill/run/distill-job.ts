@@ -198,8 +198,8 @@ const REFUSAL_CODES: Readonly<Record<string, string>> = {
   exits: "invalid_exit",
 };
 
-/** Says which field of the job a refusal of its mode is about. */
-function refuse(error: unknown, params: DistillParams): never {
+/** Says which field of the job a refusal of what it is to learn is about. */
+export function refuse(error: unknown, params: DistillParams): never {
   if (!(error instanceof CoreError) || error.path.length === 0) throw error;
   const { code, message, subject, path } = error;
   const [first, second] = path;

@@ -1,5 +1,6 @@
 import {
   asSimplified,
+  checkObjective,
   type Exclusions,
   exclusionTest,
   type Model,
@@ -13,7 +14,7 @@ import {
 import type { JobInputs, JobRequest } from "../../../../tasks/protocol.ts";
 import { ignoredLabels } from "../../distill/labels.ts";
 import { type DistillInputs, openDistillInputs } from "../../distill/run/distill-inputs.ts";
-import { trainingHooks, trainingMetrics } from "../../distill/run/distill-job.ts";
+import { refuse, trainingHooks, trainingMetrics } from "../../distill/run/distill-job.ts";
 import { lossOf, settingsOf } from "../../distill/run/distill-modes.ts";
 import type { Compressed, JobEnvironment } from "../../run/job-environment.ts";
 import type { JobContext, JobSteps } from "../../run/job-steps.ts";
@@ -80,7 +81,10 @@ export async function trainQatJob(
 /** Samples of the dataset that a plan reads. */
 const PLANNED_SAMPLES = 8;
 
-/** The model that a job would make, quantized and not trained: of the same nodes and size. */
+/**
+ * The model that a job would make, quantized and not trained: of the same nodes and size. Throws `validation_failed` with the field at fault where
+ * what is to be learned does not fit it.
+ */
 export async function planQatJob(
   request: JobInputs<QatSpec>,
   original: Model,
@@ -93,6 +97,17 @@ export async function planQatJob(
     plan: { samples: PLANNED_SAMPLES },
   });
   const qat = await prepared(request.spec, original, exclude, inputs, PLANNED_SAMPLES, environment, context);
+  await checkObjective(
+    {
+      teacher: inputs.teacher?.model ?? null,
+      student: qat.graph,
+      takeApart: (watch) => qat.fakeQuantize(watch).trainable,
+      loss: lossOf(spec),
+      samples: inputs.samples,
+      batchSize: spec.params.training.batch_size,
+    },
+    { openSession: environment.openSession, threads: 1 },
+  ).catch((error) => refuse(error, spec.params));
   return qat.finish(qat.fakeQuantize([]).finish());
 }
 

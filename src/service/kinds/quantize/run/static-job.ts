@@ -11,6 +11,7 @@ import {
   DEFAULT_METHOD,
   type Exclusions,
   exclusionTest,
+  LOW_SQNR_DB,
   type MetricName,
   type Model,
   measureSpeedup,
@@ -55,15 +56,16 @@ export async function compressStaticJob(
   const { files: source, facts } = models[spec.model_id]!;
   const samples = await openSamples(request, facts, environment);
   const known = cached[CALIBRATION] && readCalibration(files.readBytes(cached[CALIBRATION]), news);
-  const control = await accuracyTarget(spec, samples, source[0]!.path, environment, signal);
+  const comparison = speedComparison(spec, samples, source[0]!.path, environment, signal);
   try {
+    const control = await accuracyTarget(spec, samples, comparison, environment, signal);
     const result = await compressStatic(
       original,
       { batches: (count) => samples.feeds(count) },
       {
         ...pipelineOptions(params, host.target, samples.runs, exclude),
         rounding: roundingOf(params, { openModel, threads, signal }),
-        control: control?.target,
+        ...(control ? { control: control.target } : { rescue: rescueOf(params, comparison) }),
       },
       {
         openModel,
@@ -88,7 +90,7 @@ export async function compressStaticJob(
       unseen: samples.unseen,
     };
   } finally {
-    await control?.close();
+    await comparison.close();
   }
 }
 
@@ -148,56 +150,97 @@ function pipelineOptions(
   };
 }
 
+/** The original model, loaded when something is first compared with it. */
+interface SpeedComparison {
+  original(): Promise<Session>;
+  /** Median latency of the original over that of a model. */
+  speedup(model: Model): Promise<number>;
+  close(): Promise<void>;
+}
+
+function speedComparison(
+  spec: StaticSpec,
+  samples: CalibrationSamples,
+  originalPath: string,
+  environment: JobEnvironment,
+  signal: AbortSignal,
+): SpeedComparison {
+  const { threads } = spec.evaluation.latency;
+  let opened: Promise<Session> | undefined;
+  const original = () => (opened ??= environment.openSession({ path: originalPath }, { threads }));
+  return {
+    original,
+    speedup: async (model) => {
+      const [reference, feeds] = [await original(), await samples.first()];
+      return usingModel(model, threads, environment, (session) => measureSpeedup(reference, session, feeds, signal));
+    },
+    close: async () => (await opened)?.close(),
+  };
+}
+
+async function usingModel<T>(
+  model: Model,
+  threads: number,
+  { openTemporary }: JobEnvironment,
+  use: (session: Session) => Promise<T>,
+): Promise<T> {
+  const session = await openTemporary(model, { threads });
+  try {
+    return await use(session);
+  } finally {
+    await session.close();
+  }
+}
+
 interface Control {
   readonly target: AccuracyTarget;
   /** What is scored: a metric, or `sqnr_db`. */
   readonly score: string;
   readonly originalScore: number | null;
-  close(): Promise<void>;
 }
 
-/** What accuracy control is to hold, if anything. Keeps the original model loaded, to measure against. */
+const SQNR = "sqnr_db";
+
+/** What accuracy control is to hold, if anything was asked for. */
 async function accuracyTarget(
   spec: StaticSpec,
   samples: CalibrationSamples,
-  originalPath: string,
-  { openSession, openTemporary }: JobEnvironment,
+  { original, speedup }: SpeedComparison,
+  environment: JobEnvironment,
   signal: AbortSignal,
 ): Promise<Control | undefined> {
   const { max_metric_drop: maxDrop, min_sqnr_db: minSqnrDb, max_trials: maxTrials } = spec.params;
-  if (maxDrop === null && minSqnrDb === null) return undefined;
   const { threads } = spec.evaluation.latency;
-  const feeds = await samples.first();
-  const original = await openSession({ path: originalPath }, { threads });
-  const using = async <T>(model: Model, use: (session: Session) => Promise<T>): Promise<T> => {
-    const session = await openTemporary(model, { threads });
-    try {
-      return await use(session);
-    } finally {
-      await session.close();
-    }
-  };
-  const speedup = (model: Model) => using(model, (session) => measureSpeedup(original, session, feeds, signal));
-  const close = () => original.close();
   const batches = () => samples.scored.batches({ batchSize: samples.batchSize, signal });
+  const using = <T>(model: Model, use: (session: Session) => Promise<T>) =>
+    usingModel(model, threads, environment, use);
   if (maxDrop === null) {
-    const score = (model: Model) => using(model, (session) => scoreFidelity(original, session, batches(), signal));
-    return { target: { score, speedup, target: minSqnrDb!, maxTrials }, score: "sqnr_db", originalScore: null, close };
+    if (typeof minSqnrDb !== "number") return undefined;
+    const reference = await original();
+    const score = (model: Model) => using(model, (session) => scoreFidelity(reference, session, batches(), signal));
+    return { target: { score, speedup, target: minSqnrDb, maxTrials }, score: SQNR, originalScore: null };
   }
-  try {
-    const { ignore_label } = spec.evaluation;
-    const scored = (session: Session, metric: MetricName | null) =>
-      scoreModel(session, batches(), metric, ignore_label, signal);
-    const { metric, value } = await scored(original, metricOf(spec.evaluation));
-    const score = (model: Model) =>
-      using(model, async (session) => scoreOf(metric, (await scored(session, metric)).value));
-    const originalScore = scoreOf(metric, value);
-    const target = originalScore - maxDrop;
-    return { target: { score, speedup, target, maxTrials }, score: metric, originalScore, close };
-  } catch (error) {
-    await close();
-    throw error;
-  }
+  const { ignore_label } = spec.evaluation;
+  const scored = (session: Session, metric: MetricName | null) =>
+    scoreModel(session, batches(), metric, ignore_label, signal);
+  const { metric, value } = await scored(await original(), metricOf(spec.evaluation));
+  const score = (model: Model) =>
+    using(model, async (session) => scoreOf(metric, (await scored(session, metric)).value));
+  const originalScore = scoreOf(metric, value);
+  const target = originalScore - maxDrop;
+  return { target: { score, speedup, target, maxTrials }, score: metric, originalScore };
+}
+
+/** What a result that nothing was asked of has to reach on few samples, so that it is above `LOW_SQNR_DB` on others. */
+const RESCUED_DB = LOW_SQNR_DB + 1;
+
+/** What no result is to be below where nothing was asked for. */
+function rescueOf(
+  { max_metric_drop, min_sqnr_db, max_trials: maxTrials }: StaticParams,
+  { speedup }: SpeedComparison,
+): PipelineOptions["rescue"] {
+  const isWanted = max_metric_drop === null && min_sqnr_db === "auto";
+  return isWanted ? { target: RESCUED_DB, speedup, maxTrials } : undefined;
 }
 
 function evidenceOf(
@@ -206,6 +249,7 @@ function evidenceOf(
   cached: boolean,
   control: Control | undefined,
 ): StaticEvidence {
+  const target = control?.target.target ?? RESCUED_DB;
   // Inside, nodes are known by names that are unique in all bodies; users know them by their labels.
   const labels = new Map([...float.nodes()].map(({ name, label }) => [name, label]));
   const labelsOf = (names: readonly string[]) => names.map((name) => labels.get(name) ?? name);
@@ -230,21 +274,20 @@ function evidenceOf(
       sqnr_db: sqnrDb,
       gain_db: gainDb,
     })),
-    control:
-      found && control
-        ? {
-            score: control.score,
-            target: control.target.target,
-            original_score: control.originalScore,
-            reached: found.reached,
-            trials: found.trials.map(({ floatLayers, score, speedup, bytes }) => ({
-              float_nodes: labelsOf(floatLayers),
-              score,
-              size_bytes: bytes,
-              speedup,
-              chosen: floatLayers.toSorted().join("\n") === chosen,
-            })),
-          }
-        : null,
+    control: found
+      ? {
+          score: control?.score ?? SQNR,
+          target,
+          original_score: control?.originalScore ?? null,
+          reached: found.reached,
+          trials: found.trials.map(({ floatLayers, score, speedup, bytes }) => ({
+            float_nodes: labelsOf(floatLayers),
+            score: Math.min(score, MAX_DB),
+            size_bytes: bytes,
+            speedup,
+            chosen: floatLayers.toSorted().join("\n") === chosen,
+          })),
+        }
+      : null,
   };
 }

@@ -1,0 +1,132 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { modelToBytes } from "../../../src/core/onnx/save.ts";
+import { tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { scalingSites } from "../../../src/core/quantize/static/channel-scaling.ts";
+import { ALWAYS, QUANTIZATIONS } from "../../../src/service/jobs/unread-params.ts";
+import { writeNpz } from "../../support/dataset-writers.ts";
+import { GraphMaker, uniformSource } from "../../support/graphs.ts";
+import { quantizeJob } from "../../support/quantize-job.ts";
+
+/**
+ * Parameters that are said to be read in every job are: two values of each make two different results. They are tried on one network that has
+ * something for each of them.
+ */
+
+const SAMPLES = 32;
+
+/** x [n, 8, 6, 6] through convolutions whose channels differ in size, t [n, 6] through a table, a normalization with outliers and matrices. */
+function network() {
+  const make = new GraphMaker({ seed: 7 });
+  let x = make.op("Relu", [make.conv(make.input("x", ["n", 8, 6, 6]), [8, 16], 3)]);
+  x = make.op("Relu", [make.conv(x, [16, 16], 1)]);
+  x = make.op("Flatten", [make.op("GlobalAveragePool", [x])], { axis: 1 });
+  const rows = make.op("Gather", [make.weight("table", [50, 64], 1), make.input("t", ["n", 6], "int64")]);
+  const words = make.layerNorm(make.linear(rows, 64, 64), 64);
+  const pooled = make.op("ReduceMean", [make.op("Relu", [make.linear(words, 64, 16, 2)])], { axes: [1], keepdims: 0 });
+  make.output(make.linear(make.op("Concat", [x, pooled], { axis: 1 }), 32, 4), "y", ["n", 4]);
+  const uniform = uniformSource(5);
+  for (const site of scalingSites(make.model)) {
+    site.apply(Float64Array.from({ length: site.channels }, () => 2 ** (8 * (uniform() - 0.5))));
+  }
+  return make.model;
+}
+
+function dataset() {
+  const make = new GraphMaker({ seed: 8 });
+  const { data } = { data: Array.from({ length: SAMPLES * 6 }, (_, i) => BigInt((i * 31) % 50)) };
+  const x = make.random([SAMPLES, 8, 6, 6], 1);
+  return writeNpz({
+    x,
+    t: tensorOf("int64", [SAMPLES, 6], BigInt64Array.from(data)),
+    labels: tensorOf(
+      "int64",
+      [SAMPLES],
+      BigInt64Array.from({ length: SAMPLES }, (_, i) => BigInt(i % 4)),
+    ),
+  });
+}
+
+type Params = Readonly<Record<string, unknown>>;
+/** Two values of a parameter, and with what others they are tried. */
+type Trial = readonly [unknown, unknown, Params?];
+
+const QUICK: Params = { samples: 16, min_sqnr_db: null, calibration: "minmax" };
+
+/** Those that are not here say nothing of the result: who is asked, and what is random. */
+const NOT_TRIED: ReadonlySet<string> = new Set(["method", "dataset_id", "seed"]);
+/** Enumerations of one value. */
+const SINGLE: ReadonlySet<string> = new Set(["float16 target", "weight_only target", "dynamic weight_dtype"]);
+
+const EXCLUDED: Readonly<Record<string, Trial>> = {
+  exclude_nodes: [[], ["matmul_node"]],
+  exclude_ops: [[], ["Conv"]],
+};
+
+const TRIALS: Readonly<Record<string, Readonly<Record<string, Trial>>>> = {
+  simplify: { exclude_nodes: [[], ["add_node"]], exclude_ops: [[], ["Add"]] },
+  float16: { ...EXCLUDED, keep_io: [true, false] },
+  dynamic: { ...EXCLUDED, per_channel: [true, false], target: ["x64-vnni", "x64-avx2"] },
+  static: {
+    ...EXCLUDED,
+    samples: [8, 16, { ...QUICK, samples: undefined }],
+    calibration: ["minmax", "entropy"],
+    percentile: [90, 99.9, { calibration: "percentile" }],
+    activation_dtype: ["uint8", "int8"],
+    per_channel: [true, false],
+    rounding: ["nearest", "gptq"],
+    candidates: [1, 40, { rounding: "stochastic" }],
+    equalize: [false, true],
+    smooth_quant_alpha: [null, 0.5],
+    bias_correction: [false, true],
+    float_where_slower: [false, true, { target: "x64-avx2" }],
+    max_metric_drop: [null, 0],
+    min_sqnr_db: [null, 60],
+    max_trials: [1, 24, { min_sqnr_db: 60 }],
+    target: ["x64-vnni", "x64-avx2"],
+  },
+  weight_only: {
+    ...EXCLUDED,
+    bits: [4, 8],
+    block_size: [16, 32],
+    symmetric: [false, true],
+    algorithm: ["rtn", "gptq", { dataset_id: "dst_1" }],
+    rounding: ["nearest", "gptq"],
+    candidates: [1, 40, { rounding: "stochastic", dataset_id: "dst_1" }],
+    samples: [4, 16, { rounding: "gptq", dataset_id: "dst_1" }],
+    format: ["matmulnbits", "qdq"],
+    embeddings: [true, false],
+    accuracy_level: [4, 1],
+  },
+};
+
+for (const [method, trials] of Object.entries(TRIALS)) {
+  test(`every parameter of ${method} that is read in every job is tried here`, () => {
+    const readings = Object.entries(QUANTIZATIONS[method as keyof typeof QUANTIZATIONS]);
+    const always = readings.filter(([, reading]) => reading === ALWAYS).map(([name]) => name);
+    const missing = always.filter(
+      (name) => !NOT_TRIED.has(name) && !SINGLE.has(`${method} ${name}`) && !(name in trials),
+    );
+    assert.deepEqual(missing, []);
+  });
+  for (const [name, [one, other, beside = {}]] of Object.entries(trials)) {
+    test(`${method}: ${name} ${JSON.stringify(one)} and ${JSON.stringify(other)} make different results`, async () => {
+      const resultOf = async (value: unknown) => {
+        const needsData = method === "static" || (method === "weight_only" && value === "gptq");
+        const params = {
+          ...(method === "static" && QUICK),
+          ...(needsData && { dataset_id: "dst_1" }),
+          ...beside,
+          ...{ method, [name]: value },
+        };
+        const { model } = await quantizeJob(network(), {
+          params: Object.fromEntries(Object.entries(params).filter(([, it]) => it !== undefined)),
+          dataset: dataset(),
+          evaluation: { samples: 4, layer_errors: false },
+        });
+        return Buffer.from(modelToBytes(model)).toString("base64");
+      };
+      assert.notEqual(await resultOf(one), await resultOf(other));
+    });
+  }
+}
