@@ -59,7 +59,17 @@ const reportOf = async ({ id }: Job) =>
   (await (await jobs.client.request(`/v1/jobs/${id}/artifacts/report.json`)).json()) as Report;
 
 /** Without anything that mends channels of different size. */
-const BARE = { per_channel: false, equalize: false, smooth_quant_alpha: null, bias_correction: false };
+const BARE = {
+  ...{ per_channel: false, equalize: false, smooth_quant_alpha: null, bias_correction: false },
+  ...{ calibration: "mse", min_sqnr_db: null },
+};
+
+/** Nodes that stay in float for accuracy, whether their weights are stored in 8 bits or not. */
+const keptIn = (nodes: Report["nodes"]) =>
+  nodes
+    .filter(({ message }) => message.includes("so that the model is as accurate"))
+    .map(({ name }) => name)
+    .sort();
 
 describe("static int8", () => {
   test("a trained classifier keeps its accuracy in a quarter of its size, and every layer computes in 8 bits", async () => {
@@ -86,24 +96,39 @@ describe("static int8", () => {
 
   test("ranges are found once for all ways to choose them, and do not change what comes out", async () => {
     const params = { samples: 64, seed: 3 };
-    const [first, again, other, auto] = [
+    const [first, again, other, named] = [
       await quantized("cnn", params),
       await quantized("cnn", params),
       await quantized("cnn", { ...params, calibration: "minmax" }),
-      await quantized("cnn", { ...params, calibration: "auto" }),
+      await quantized("cnn", { ...params, calibration: "mse" }),
     ];
     const cached = await Promise.all(
-      [first, again, other, auto].map(async (job) => (await reportOf(job)).quantization!.calibration.cached),
+      [first, again, other, named].map(async (job) => (await reportOf(job)).quantization!.calibration.cached),
     );
     assert.deepEqual(cached, [false, true, true, true]);
-    const { method, tried } = (await reportOf(auto)).quantization!.calibration;
+    assert.deepEqual((await reportOf(other)).quantization!.calibration.tried, []);
+    // The default is good: no other method is tried.
+    const { method, tried } = (await reportOf(first)).quantization!.calibration;
+    assert.deepEqual([method, tried.map((trial) => trial.method)], ["mse", ["mse"]]);
+    assert.equal(named.result!.model_id, first.result!.model_id);
+    assert.equal(first.result!.model_id, again.result!.model_id);
+    assert.notEqual(first.result!.model_id, other.result!.model_id);
+  });
+
+  test("a poor result tries every method to choose ranges, leaves layers in float by itself, and says so", async () => {
+    const { calibration: _, min_sqnr_db: __, ...bare } = BARE;
+    const { metrics, nodes, quantization } = await reportOf(await quantized("uneven", bare));
+    const { method, tried } = quantization!.calibration;
     assert.equal(tried.length, 5);
     assert.equal(method, tried[0]!.method);
     const best = Math.max(...tried.map(({ sqnr_db }) => sqnr_db));
-    assert.ok(tried[0]!.sqnr_db >= best - 0.5, JSON.stringify(tried));
-    assert.deepEqual((await reportOf(first)).quantization!.calibration.tried, []);
-    assert.equal(first.result!.model_id, again.result!.model_id);
-    assert.notEqual(first.result!.model_id, other.result!.model_id);
+    assert.ok(tried[0]!.sqnr_db >= best - 0.5 && best < 20, JSON.stringify(tried));
+    const { score, target, reached, trials } = quantization!.control!;
+    assert.deepEqual([score, target, reached], ["sqnr_db", 21, true]);
+    const chosen = trials.find((trial) => trial.chosen)!;
+    assert.deepEqual(keptIn(nodes), [...chosen.float_nodes].sort());
+    assert.ok(metrics.fidelity.outputs[0]!.sqnr_db! > 19, JSON.stringify(metrics.fidelity));
+    assert.ok(metrics.size.ratio < 0.35, "weights of what stays in float are stored in 8 bits");
   });
 
   test("where 8 bits miss the limit, layers stay in float until it holds on samples that nothing was chosen by", async () => {
@@ -118,8 +143,7 @@ describe("static int8", () => {
     assert.ok(sensitivity.length > 1 && sensitivity[0]!.gain_db >= sensitivity.at(-1)!.gain_db);
     assert.ok(held.metrics.accuracy!.drop <= 0.015, JSON.stringify(held.metrics.accuracy));
     assert.ok(held.metrics.size.ratio < 0.8, `${held.metrics.size.ratio}`);
-    const kept = held.nodes.filter(({ code }) => code === "kept_for_accuracy").map(({ name }) => name);
-    assert.deepEqual(kept.sort(), [...chosen[0]!.float_nodes].sort());
+    assert.deepEqual(keptIn(held.nodes), [...chosen[0]!.float_nodes].sort());
   });
 
   test("without labels the same holds for the signal to noise ratio", async () => {

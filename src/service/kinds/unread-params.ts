@@ -2,10 +2,10 @@
  * Which parameters do nothing in some combinations with others. For every parameter it is said here when it is read: one that is added does not
  * compile until it is. A value that would have no effect is refused when a job is posted; the default may be sent, because it asks for nothing.
  */
-import { isDeepStrictEqual } from "node:util";
 import { type FieldError, pointerOf } from "../errors.ts";
+import { canonicalJson } from "../identity.ts";
 import { DistillParams } from "./distill-spec.ts";
-import { type JobSpec, QuantizeParams, type QuantizeSpec, stepPointer, stepsOf } from "./spec.ts";
+import { type JobSpec, QuantizeParams, type QuantizeSpec, type SingleSpec, stepPointer } from "./spec.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -44,6 +44,7 @@ function trainingReadings<P extends { readonly training: { readonly validation_s
     gradient_clip: ALWAYS,
     validation_split: ALWAYS,
     average_decay: ALWAYS,
+    update_rounding: ALWAYS,
     patience: onlyIf<P>(
       ({ training }) => training.validation_split > 0,
       "trainings that are validated: validation_split must be above 0",
@@ -207,9 +208,10 @@ function readingsOf(params: Quantization | DistillParams): Readings<never, objec
 
 /** The parameters in `sent`, as they came, that would have no effect in a job of this spec. */
 export function unreadParams(spec: JobSpec, sent: unknown): readonly FieldError[] {
+  if (spec.type === "evaluate") return [];
   if (spec.type !== "pipeline") return unreadOf(spec, asJson(sent));
   const steps = asJson(sent).steps as readonly unknown[];
-  return stepsOf(spec).flatMap((step, i) =>
+  return spec.params.steps.flatMap((step, i) =>
     unreadOf(step, asJson(asJson(steps[i]).params)).map((field) => ({
       ...field,
       pointer: stepPointer(i, field.pointer),
@@ -217,13 +219,11 @@ export function unreadParams(spec: JobSpec, sent: unknown): readonly FieldError[
   );
 }
 
-type Step = ReturnType<typeof stepsOf>[number];
-
-function unreadOf({ type, params }: Step, sent: Json): FieldError[] {
+function unreadOf({ type, params }: Pick<SingleSpec, "type" | "params">, sent: Json): FieldError[] {
   const schema = type === "quantize" ? QuantizeParams : DistillParams;
   const isDefault = (path: readonly string[]) => {
     const parsed = schema.safeParse(without(sent, path));
-    return parsed.success && isDeepStrictEqual(at(parsed.data, path), at(sent, path));
+    return parsed.success && canonicalJson(at(parsed.data, path)) === canonicalJson(at(sent, path));
   };
   const found: FieldError[] = [];
   const visit = (readings: Json, given: Json, path: readonly string[]): void => {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { test } from "node:test";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { tensorOf } from "../../../src/core/onnx/tensor.ts";
@@ -19,7 +20,7 @@ const SAMPLES = 32;
 function network() {
   const make = new GraphMaker({ seed: 7 });
   let x = make.op("Relu", [make.conv(make.input("x", ["n", 8, 6, 6]), [8, 16], 3)]);
-  x = make.op("Relu", [make.conv(x, [16, 16], 1)]);
+  x = make.op("Relu", [make.batchNorm(make.conv(x, [16, 16], 1), 16)]);
   x = make.op("Flatten", [make.op("GlobalAveragePool", [x])], { axis: 1 });
   const rows = make.op("Gather", [make.weight("table", [50, 64], 1), make.input("t", ["n", 6], "int64")]);
   const words = make.layerNorm(make.linear(rows, 64, 64), 64);
@@ -51,10 +52,14 @@ type Params = Readonly<Record<string, unknown>>;
 /** Two values of a parameter, and with what others they are tried. */
 type Trial = readonly [unknown, unknown, Params?];
 
-const QUICK: Params = { samples: 16, min_sqnr_db: null, calibration: "minmax" };
+/** The layers are so small that 8 bits would be slower. */
+const QUICK: Params = { samples: 16, min_sqnr_db: null, calibration: "minmax", float_where_slower: false };
 
-/** Those that are not here say nothing of the result: who is asked, and what is random. */
-const NOT_TRIED: ReadonlySet<string> = new Set(["method", "dataset_id", "seed"]);
+/**
+ * Those whose effect shows elsewhere: who is asked and what is random; draws that are kept only where they gain, which on so small layers they seldom
+ * do; a limit that needs a network which has learned something.
+ */
+const NOT_TRIED: ReadonlySet<string> = new Set(["method", "dataset_id", "seed", "candidates", "max_metric_drop"]);
 /** Enumerations of one value. */
 const SINGLE: ReadonlySet<string> = new Set(["float16 target", "weight_only target", "dynamic weight_dtype"]);
 
@@ -64,7 +69,10 @@ const EXCLUDED: Readonly<Record<string, Trial>> = {
 };
 
 const TRIALS: Readonly<Record<string, Readonly<Record<string, Trial>>>> = {
-  simplify: { exclude_nodes: [[], ["add_node"]], exclude_ops: [[], ["Add"]] },
+  simplify: {
+    exclude_nodes: [[], ["batchnormalization_node"]],
+    exclude_ops: [[], ["BatchNormalization"]],
+  },
   float16: { ...EXCLUDED, keep_io: [true, false] },
   dynamic: { ...EXCLUDED, per_channel: [true, false], target: ["x64-vnni", "x64-avx2"] },
   static: {
@@ -75,12 +83,10 @@ const TRIALS: Readonly<Record<string, Readonly<Record<string, Trial>>>> = {
     activation_dtype: ["uint8", "int8"],
     per_channel: [true, false],
     rounding: ["nearest", "gptq"],
-    candidates: [1, 40, { rounding: "stochastic" }],
     equalize: [false, true],
     smooth_quant_alpha: [null, 0.5],
     bias_correction: [false, true],
     float_where_slower: [false, true, { target: "x64-avx2" }],
-    max_metric_drop: [null, 0],
     min_sqnr_db: [null, 60],
     max_trials: [1, 24, { min_sqnr_db: 60 }],
     target: ["x64-vnni", "x64-avx2"],
@@ -90,9 +96,8 @@ const TRIALS: Readonly<Record<string, Readonly<Record<string, Trial>>>> = {
     bits: [4, 8],
     block_size: [16, 32],
     symmetric: [false, true],
-    algorithm: ["rtn", "gptq", { dataset_id: "dst_1" }],
+    algorithm: ["rtn", "gptq"],
     rounding: ["nearest", "gptq"],
-    candidates: [1, 40, { rounding: "stochastic", dataset_id: "dst_1" }],
     samples: [4, 16, { rounding: "gptq", dataset_id: "dst_1" }],
     format: ["matmulnbits", "qdq"],
     embeddings: [true, false],
@@ -123,8 +128,9 @@ for (const [method, trials] of Object.entries(TRIALS)) {
           params: Object.fromEntries(Object.entries(params).filter(([, it]) => it !== undefined)),
           dataset: dataset(),
           evaluation: { samples: 4, layer_errors: false },
+          environment: { measurePeak: async () => ({ baselineBytes: 1, peakBytes: 1 }) },
         });
-        return Buffer.from(modelToBytes(model)).toString("base64");
+        return createHash("sha256").update(modelToBytes(model)).digest("hex");
       };
       assert.notEqual(await resultOf(one), await resultOf(other));
     });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Model, Value } from "../../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../../src/core/onnx/load.ts";
-import { modelToBytes } from "../../../../src/core/onnx/save.ts";
+import { modelToBytes, predictedBytes } from "../../../../src/core/onnx/save.ts";
 import { type Tensor, tensorOf } from "../../../../src/core/onnx/tensor.ts";
 import { CALIBRATION_METHODS } from "../../../../src/core/quantize/calibration/calibration-methods.ts";
 import { scalingSites } from "../../../../src/core/quantize/static/channel-scaling.ts";
@@ -31,12 +31,12 @@ function dataFor(model: Model, more: Record<string, Tensor> = {}) {
   };
 }
 
-/** Scales the channels of an encoder so that 8 bits per tensor cannot hold them. */
-function spread(model: Model): Model {
+/** Scales the channels of a network, over so many powers of two, so that 8 bits per tensor cannot hold them. */
+function spread(model: Model, octaves = 8): Model {
   const uniform = uniformSource(5);
   for (const site of scalingSites(model)) {
     if (site.isClipped) continue;
-    site.apply(Float64Array.from({ length: site.channels }, () => 2 ** (8 * (uniform() - 0.5))));
+    site.apply(Float64Array.from({ length: site.channels }, () => 2 ** (octaves * (uniform() - 0.5))));
   }
   return model;
 }
@@ -125,7 +125,7 @@ test("where int8 misses a target, layers are left in float until it holds, and n
   assert.ok((await heldOutSqnrDb(network, result.model)) >= before + 4);
   assert.equal(result.sensitivity.length, layers);
   assert.ok(trials.length <= 12 && trials[0]!.floatLayers.length === 0);
-  const kept = result.notes.filter(({ code }) => code === "kept_for_accuracy").map(({ name }) => name);
+  const kept = result.notes.filter(({ message }) => message.includes(KEPT)).map(({ name }) => name);
   assert.deepEqual(new Set(kept), new Set(floatLayers));
   const operators = await fusedOperators(result.model);
   assert.ok(
@@ -133,11 +133,11 @@ test("where int8 misses a target, layers are left in float until it holds, and n
   );
 });
 
-test("left to choose, calibration takes the method whose model is measured to be best, and says what each reached", async () => {
+/** Two layers, and inputs of which a few are large: they are what the outputs are made of, and ranges that cut them lose most of the signal. */
+function outlierNetwork() {
   const make = new GraphMaker();
   const x = make.input("x", ["n", 32]);
   make.output(make.linear(make.op("Relu", [make.linear(x, 32, 64, 2)]), 64, 8), "y", ["n", 8]);
-  // A few values are large, and they are what the outputs are made of: ranges that cut them lose most of the signal.
   const data = {
     async *batches(count: number) {
       for (let i = 0; i < count; i++) {
@@ -147,15 +147,58 @@ test("left to choose, calibration takes the method whose model is measured to be
       }
     },
   };
-  const options: PipelineOptions = { ...OPTIONS, percentile: 90, biasCorrection: false };
-  const auto = await compressStatic(make.model, data, { ...options, method: "auto" }, { openModel });
+  return { model: make.model, data };
+}
+
+/** What is said of layers that stay in float for it. */
+const KEPT = "It stays in float so that the model is as accurate as it has to be.";
+
+test("a poor result is mended without being asked: layers stay in float until it is not, their weights in 8 bits; a good one is left alone", async () => {
+  const { model: network, data } = outlierNetwork();
+  // Cuts off the values that the outputs are made of.
+  const options: PipelineOptions = { ...OPTIONS, method: "percentile", percentile: 90, biasCorrection: false };
+  const rescue = { target: 20, speedup: async () => 2, maxTrials: 12 };
+  const plain = await compressStatic(network, data, options, { openModel });
+  const { model, notes, control } = await compressStatic(network, data, { ...options, rescue }, { openModel });
+  const { floatLayers, reached, trials } = control!;
+  assert.ok(reached && floatLayers.length > 0);
+  assert.ok(trials[0]!.floatLayers.length === 0 && trials[0]!.score < 5, JSON.stringify(trials[0]));
+  const kept = notes.filter(({ message }) => message.includes(KEPT));
+  assert.deepEqual(new Set(kept.map(({ name }) => name)), new Set(floatLayers));
+  assert.ok(kept.every(({ code }) => code === "stored_codes"));
+  // The chosen trial is the model that goes out.
+  const chosen = trials.find((trial) => trial.floatLayers.length === floatLayers.length)!;
+  assert.ok(chosen.score > 20 && chosen.bytes === predictedBytes(model), JSON.stringify(chosen));
+  assert.ok(predictedBytes(model) < 1.1 * predictedBytes(plain.model));
+
+  const low = { ...rescue, target: -3 };
+  const left = await compressStatic(network, data, { ...options, rescue: low }, { openModel });
+  assert.deepEqual([left.control, left.sensitivity], [undefined, []]);
+  assert.deepEqual(modelToBytes(left.model), modelToBytes(plain.model));
+});
+
+test("left to choose, calibration tries no other method where the default is good", async () => {
+  const network = transformer();
+  const auto = await compressStatic(network, dataFor(network), { ...OPTIONS, method: "auto" }, { openModel });
+  assert.deepEqual(
+    auto.methodsTried.map(({ method }) => method),
+    ["mse"],
+  );
+  assert.ok(auto.methodsTried[0]!.sqnrDb > 30);
+});
+
+test("left to choose, calibration takes the method whose model is measured to be best, and says what each reached", async () => {
+  const { model: network, data } = outlierNetwork();
+  spread(network, 4);
+  const options: PipelineOptions = { ...OPTIONS, percentile: 90, equalize: false, biasCorrection: false };
+  const auto = await compressStatic(network, data, { ...options, method: "auto" }, { openModel });
   assert.deepEqual(auto.methodsTried.map(({ method }) => method).sort(), [...CALIBRATION_METHODS].sort());
   assert.equal(auto.method, auto.methodsTried[0]!.method);
   const reached = new Map(auto.methodsTried.map(({ method, sqnrDb }) => [method, sqnrDb]));
   const best = Math.max(...reached.values());
   assert.ok(reached.get(auto.method)! >= best - 0.5, JSON.stringify([...reached]));
   assert.ok(reached.get("percentile")! < best - 10, JSON.stringify([...reached]));
-  const named = await compressStatic(make.model, data, { ...options, method: auto.method }, { openModel });
+  const named = await compressStatic(network, data, { ...options, method: auto.method }, { openModel });
   assert.deepEqual(named.methodsTried, []);
   assert.deepEqual(modelToBytes(named.model), modelToBytes(auto.model));
 });
