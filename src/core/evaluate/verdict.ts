@@ -1,6 +1,6 @@
+import { LOW_SQNR_DB } from "../codes.ts";
 import type { JobMetrics } from "../facts.ts";
 import { METRICS } from "./metrics.ts";
-import { LOW_SQNR_DB } from "../codes.ts";
 import { LOW_AGREEMENT } from "./warnings.ts";
 
 /** How near a result is to the original, in one word; `GRADES` says what each means. */

@@ -4,8 +4,11 @@
  */
 import { type FieldError, pointerOf } from "../errors.ts";
 import { canonicalJson } from "../identity.ts";
-import { DistillParams } from "./distill-spec.ts";
-import { type JobSpec, QuantizeParams, type QuantizeSpec, type SingleSpec, stepPointer } from "./spec.ts";
+import { DistillParams } from "./distill/params.ts";
+import type { JobSpec } from "./kinds.ts";
+import { stepPointer } from "./pipeline/spec.ts";
+import type { SingleSpec } from "./pipeline/steps.ts";
+import { QuantizeParams } from "./quantize/params.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -20,7 +23,7 @@ export const ALWAYS = "always";
 type Reading<P, T> = typeof ALWAYS | Condition<P> | (T extends object ? Readings<P, T> : never);
 type Readings<P, T> = { readonly [K in keyof T]-?: Reading<P, NonNullable<T[K]>> };
 
-export type Quantization = QuantizeSpec["params"];
+type Quantization = QuantizeParams;
 type QuantizationOf<M extends Quantization["method"]> = Extract<Quantization, { method: M }>;
 type Loss = Extract<DistillParams, { mode: "offline" }>["loss"];
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { CreateJobRequest } from "../../../src/service/api/job-schemas.ts";
-import { unreadParams } from "../../../src/service/jobs/unread-params.ts";
+import { unreadParams } from "../../../src/service/kinds/unread-params.ts";
 
 const QUANTIZE = { type: "quantize", model_id: "mdl_1" };
 const STATIC = { method: "static", dataset_id: "dst_1" };

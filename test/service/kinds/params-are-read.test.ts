@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { scalingSites } from "../../../src/core/quantize/static/channel-scaling.ts";
-import { ALWAYS, QUANTIZATIONS } from "../../../src/service/jobs/unread-params.ts";
+import { ALWAYS, QUANTIZATIONS } from "../../../src/service/kinds/unread-params.ts";
 import { writeNpz } from "../../support/dataset-writers.ts";
 import { GraphMaker, uniformSource } from "../../support/graphs.ts";
 import { quantizeJob } from "../../support/quantize-job.ts";
