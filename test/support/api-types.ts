@@ -1277,10 +1277,11 @@ export interface components {
             /** @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused. */
             exclude_ops?: string[];
             /**
-             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @description The method does the same for every machine.
              * @default auto
+             * @enum {string}
              */
-            target?: components["schemas"]["TargetName"];
+            target?: "auto";
             /**
              * Format: int64
              * @description Seed of every random choice.
@@ -2621,8 +2622,8 @@ export interface components {
              */
             samples?: number;
             /**
-             * @description How the range of an activation follows from its values: all of them, a moving average of each sample's range, a share of the values, the least loss of information, or the least squared error. `auto` tries all of these and takes the one whose outputs are nearest to the float model's on some samples.
-             * @default mse
+             * @description How the range of an activation follows from its values: all of them, a moving average of each sample's range, a share of the values, the least loss of information, or the least squared error. `auto` is the last, unless its outputs have an SQNR below 30 dB on some samples: then all are tried, and the one whose outputs are nearest to the float model's is taken.
+             * @default auto
              */
             calibration?: components["schemas"]["CalibrationMethod"];
             /**
@@ -2670,11 +2671,8 @@ export interface components {
              * @description Keep layers in float until the metric of `evaluation` drops no further, on labelled samples of the dataset that calibration has not seen. Unless given: `null`.
              */
             max_metric_drop?: number | null;
-            /**
-             * Format: double
-             * @description The same without labels: until the signal to noise ratio of the outputs is this good. Unless given: `null`.
-             */
-            min_sqnr_db?: number | null;
+            /** @description The same without labels: until the signal to noise ratio of the outputs is this good. `auto`: layers are left in float only for a result below 20 dB, measured on a few samples, until it is not; null: none are. Unless given: `"auto"`. */
+            min_sqnr_db?: ("auto" | number) | null;
             /**
              * Format: int64
              * @description Models that may be tried for that.
@@ -2998,10 +2996,11 @@ export interface components {
             /** @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused. */
             exclude_ops?: string[];
             /**
-             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @description The method does the same for every machine.
              * @default auto
+             * @enum {string}
              */
-            target?: components["schemas"]["TargetName"];
+            target?: "auto";
             /**
              * Format: int64
              * @description Seed of every random choice.

@@ -182,12 +182,13 @@ const SELF: {
   },
   be_your_own_teacher: {
     ...TRAINED,
-    ...{ self_kind: ALWAYS, exits: ALWAYS, keep_exits: ALWAYS, baseline: ALWAYS },
+    ...{ self_kind: ALWAYS, exit_values: ALWAYS, keep_exits: ALWAYS, baseline: ALWAYS },
+    exits: onlyIf(({ exit_values }) => exit_values === null, "exits that are not named: exit_values says which there are"),
     loss: {
       ...LEARNED,
       temperature: ALWAYS,
       feature_weight: onlyIf(
-        ({ exits }) => (typeof exits === "number" ? exits : exits.length) > 1,
+        ({ exits, exit_values }) => (exit_values?.length ?? exits) > 1,
         "exits but the first, and there is one",
       ),
     },

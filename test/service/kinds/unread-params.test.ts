@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { CreateJobRequest } from "../../../src/service/api/job-schemas.ts";
+import { JobRequest } from "../../../src/service/api/job-schemas.ts";
 import { unreadParams } from "../../../src/service/kinds/unread-params.ts";
 
 const QUANTIZE = { type: "quantize", model_id: "mdl_1" };
@@ -19,7 +19,7 @@ function requestOf(params: Params): Params {
 
 /** What is refused of parameters that parse. */
 function refused(params: Params) {
-  const { type, params: parsed, ...rest } = CreateJobRequest.parse(requestOf(params));
+  const { type, params: parsed, ...rest } = JobRequest.parse(requestOf(params));
   return unreadParams({ type, params: parsed, ...rest } as never, params);
 }
 
@@ -70,7 +70,12 @@ const CASES: readonly (readonly [Params, string, Params])[] = [
   [
     { ...SELF, self_kind: "be_your_own_teacher", exits: 1, loss: { feature_weight: 1 } },
     "loss.feature_weight",
-    { exits: ["a", "b"] },
+    { exit_values: ["a", "b"], exits: 3 },
+  ],
+  [
+    { ...SELF, self_kind: "be_your_own_teacher", exits: 2, exit_values: ["a"] },
+    "exits",
+    { exit_values: null },
   ],
 ];
 
@@ -85,11 +90,11 @@ for (const [params, path, change] of CASES) {
 }
 
 test("defaults may be sent where they have no effect: they ask for nothing", () => {
-  const { params } = CreateJobRequest.parse(requestOf({ ...STATIC, calibration: "minmax" }));
+  const { params } = JobRequest.parse(requestOf({ ...STATIC, calibration: "minmax" }));
   assert.deepEqual(refused(params as Params), []);
-  const qat = CreateJobRequest.parse(requestOf({ ...QAT, bits: { activations: null } }));
+  const qat = JobRequest.parse(requestOf({ ...QAT, bits: { activations: null } }));
   assert.deepEqual(refused(qat.params as unknown as Params), []);
-  const distilled = CreateJobRequest.parse(requestOf({ ...OFFLINE, loss: { output_loss: "mse" } }));
+  const distilled = JobRequest.parse(requestOf({ ...OFFLINE, loss: { output_loss: "mse" } }));
   assert.deepEqual(refused(distilled.params as unknown as Params), []);
 });
 
@@ -98,7 +103,7 @@ test("in a pipeline the step at fault is named, and all that is wrong", () => {
     { type: "quantize", params: { ...WEIGHTS, samples: 5, format: "qdq", accuracy_level: 0 } },
     { type: "quantize", params: { ...STATIC, calibration: "mse", percentile: 90 } },
   ];
-  const spec = CreateJobRequest.parse({ type: "pipeline", model_id: "mdl_1", params: { steps } });
+  const spec = JobRequest.parse({ type: "pipeline", model_id: "mdl_1", params: { steps } });
   assert.deepEqual(
     unreadParams(spec as never, { steps }).map(({ pointer }) => pointer),
     ["/params/steps/0/params/samples", "/params/steps/0/params/accuracy_level", "/params/steps/1/params/percentile"],
@@ -108,7 +113,7 @@ test("in a pipeline the step at fault is named, and all that is wrong", () => {
 test("methods that do the same for every machine take no other target than auto", () => {
   for (const method of ["float16", "weight_only"]) {
     assert.deepEqual(refused({ method, target: "auto" }), []);
-    const parsed = CreateJobRequest.safeParse(requestOf({ method, target: "arm64" }));
+    const parsed = JobRequest.safeParse(requestOf({ method, target: "arm64" }));
     assert.deepEqual(
       parsed.error?.issues.map(({ path, message }) => [path.join("/"), message]),
       [["params/target", "must be auto: this method does the same for every machine"]],
@@ -118,7 +123,7 @@ test("methods that do the same for every machine take no other target than auto"
 
 test("heads of a hint are for relations", () => {
   const withHint = (kind: string) =>
-    CreateJobRequest.safeParse(
+    JobRequest.safeParse(
       requestOf({ ...OFFLINE, loss: { hints: [{ teacher: "a", student: "b", kind, weight: 1, heads: 2 }] } }),
     );
   assert.ok(withHint("relation").success);
