@@ -6,6 +6,7 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequ
 import type { Logger } from "pino";
 import { uuidv7 } from "uuidv7";
 import type { Config } from "./config.ts";
+import { registerConsole } from "./console/console.ts";
 import { accessRefusal } from "./service/api/api-keys.ts";
 import { endEarly, limitJsonBodyTime } from "./service/api/connection.ts";
 import type { ApiContext } from "./service/api/context.ts";
@@ -113,6 +114,7 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
   });
   registerJobs(app, context, inspector, metrics);
   registerSystem(app, context, metrics, document);
+  registerConsole(app, document);
   registerReference(app);
   registerQueuePage(app, queues);
   return app;

@@ -165,9 +165,10 @@ const LAYERS: readonly Layer[] = [
     may: ["src/core/contract.ts", "src/core/index.ts", "src/report/", "src/tasks/protocol.ts"],
     types: ["src/core/index.ts"],
   },
+  { of: "src/console/", may: [], packages: ["fastify"] },
   { of: "src/config.ts", may: [] },
   { of: "src/deps.ts", may: ["src/config.ts", "src/service/", "src/tasks/"] },
-  { of: "src/app.ts", may: ["src/config.ts", "src/deps.ts", "src/service/", "src/tasks/protocol.ts"] },
+  { of: "src/app.ts", may: ["src/config.ts", "src/console/", "src/deps.ts", "src/service/", "src/tasks/protocol.ts"] },
   { of: "src/api-process.ts", may: ["src/config.ts", "src/deps.ts", "src/app.ts", "src/service/"] },
   { of: "src/main.ts", may: ["src/api-process.ts"] },
   { of: "workers/image-decoder.ts", may: ["src/core/index.ts"], packages: ["sharp"] },
@@ -184,7 +185,7 @@ const TASK_PROCESSES = ["process-memory.ts", "reaper.ts", "task-process.ts"].map
 /** Node's modules that reach outside the process, and the only files of `src/` that may import them. */
 const OUTSIDE: Readonly<Record<string, readonly string[]>> = {
   "node:fs": ["src/service/blobs/fs.ts", "src/service/redis-server.ts", "src/tasks/process-memory.ts"],
-  "node:fs/promises": ["src/service/blobs/fs.ts", "src/service/redis-server.ts"],
+  "node:fs/promises": ["src/console/console.ts", "src/service/blobs/fs.ts", "src/service/redis-server.ts"],
   "node:child_process": ["src/service/redis-server.ts", ...TASK_PROCESSES],
   "node:worker_threads": [],
 };
@@ -212,6 +213,7 @@ const PROGRAMS: Readonly<Record<Program, string>> = {
  */
 const PROCESSES: readonly (readonly [place: string | RegExp, programs: readonly Program[]])[] = [
   ["src/service/api/", ["API"]],
+  ["src/console/", ["API"]],
   [/^src\/(main|api-process|app|deps)\.ts$/, ["API"]],
   [/^src\/service\/(redis|catalog)\.ts$|^src\/service\/(blobs|jobs)\/(?!job\.ts)/, ["API", "worker"]],
   [/^src\/service\/kinds\/(.+\/)?(checks|[a-z]+-checks)\.ts$/, ["API"]],
