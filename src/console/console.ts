@@ -133,7 +133,7 @@ function sent(type: string, content: string | Buffer): Sent {
 }
 
 /** What forms are made from. */
-const FORMS = ["CreateJobRequest", "DatasetSpec"] as const;
+const FORMS = ["JobRequest", "DatasetSpec"] as const;
 
 type Schemas = Readonly<Record<string, unknown>>;
 
@@ -142,6 +142,7 @@ export function schemasOf(document: object): Schemas {
   const all = (document as { readonly components: { readonly schemas: Schemas } }).components.schemas;
   const found = new Set<string>(FORMS);
   for (const name of found) {
+    if (all[name] === undefined) throw new Error(`The API document has no schema ${name}.`);
     for (const [, other] of JSON.stringify(all[name]).matchAll(/"#\/components\/schemas\/([^"]+)"/g)) found.add(other!);
   }
   return Object.fromEntries([...found].map((name) => [name, all[name]]));

@@ -185,7 +185,7 @@ export function useChoices(turn) {
 }
 
 /** Whether the request would be refused, and what it would do. */
-export const plan = (body) => get("/v1/jobs?validate_only=true", { method: "POST", body });
+export const plan = (body) => post("/v1/jobs/plan", body);
 
 export async function start(body) {
   return (await request("/v1/jobs", { method: "POST", body })).json();

@@ -8,7 +8,7 @@ import { html } from "./view.js";
 
 /** Asking for a job: by a form made from the API's schemas, as JSON, or by saying what one can accept. */
 
-const REQUEST = { $ref: "#/components/schemas/CreateJobRequest" };
+const REQUEST = { $ref: "#/components/schemas/JobRequest" };
 
 /** The schema of the request for a kind of job. */
 function requestOf(type, schemas) {
