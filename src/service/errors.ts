@@ -1,40 +1,130 @@
 /**
- * Every refusal the service itself makes. The table is the one place that ties a code to its HTTP status and title;
+ * Every refusal the service itself makes. The table is the one place that ties a code to its HTTP status, its title and what to do about it;
  * `code` is part of the contract (`design/api.md` of the HTTP API: stable snake_case strings).
  */
 export const PROBLEMS = {
-  invalid_request: { status: 400, title: "The request is malformed" },
-  unauthorized: { status: 401, title: "A valid API key is required" },
-  forbidden: { status: 403, title: "This key may not do that" },
-  not_found: { status: 404, title: "No such resource" },
-  method_not_allowed: { status: 405, title: "Method not allowed" },
-  request_timeout: { status: 408, title: "The upload was too slow" },
-  conflict: { status: 409, title: "The resource is in use or in the wrong state" },
-  idempotency_conflict: { status: 422, title: "This Idempotency-Key was used for another request" },
-  precondition_failed: { status: 412, title: "A precondition of the request does not hold" },
-  too_large: { status: 413, title: "The upload is too large" },
-  unsupported_media_type: { status: 415, title: "Unsupported media type" },
-  range_not_satisfiable: { status: 416, title: "Range not satisfiable" },
-  validation_failed: { status: 422, title: "The request has invalid fields" },
-  invalid_model: { status: 422, title: "The model cannot be used" },
-  invalid_dataset: { status: 422, title: "The dataset cannot be used" },
-  invalid_params: { status: 422, title: "The job cannot run as asked" },
-  unsupported: { status: 422, title: "Not supported" },
-  limit_exceeded: { status: 422, title: "A limit was exceeded" },
-  rate_limited: { status: 429, title: "Too many requests" },
-  quota_exceeded: { status: 429, title: "Too many queued jobs" },
-  headers_too_large: { status: 431, title: "The request's headers are too large" },
-  internal: { status: 500, title: "Internal error" },
-  unavailable: { status: 503, title: "A dependency is not available" },
+  invalid_request: {
+    status: 400,
+    title: "The request is malformed",
+    remedy: "Read `detail`: the body is no JSON, a header is wrong, or a cursor is not from an earlier page.",
+  },
+  unauthorized: {
+    status: 401,
+    title: "A valid API key is required",
+    remedy: "Send `Authorization: Bearer <key>` with a key of the service.",
+  },
+  forbidden: {
+    status: 403,
+    title: "This key may not do that",
+    remedy: "Use a key with the scope that `detail` names.",
+  },
+  not_found: {
+    status: 404,
+    title: "No such resource",
+    remedy: "Check the id: it was deleted, expired, or belongs to another service.",
+  },
+  method_not_allowed: { status: 405, title: "Method not allowed", remedy: "`Allow` lists the methods of the path." },
+  request_timeout: {
+    status: 408,
+    title: "The upload was too slow",
+    remedy: "Send it again on a faster connection, or as a resumable upload.",
+  },
+  conflict: {
+    status: 409,
+    title: "The resource is in use or in the wrong state",
+    remedy: "Wait for what uses it, or cancel that; `detail` names it.",
+  },
+  idempotency_conflict: {
+    status: 422,
+    title: "This Idempotency-Key was used for another request",
+    remedy: "Use a new key for another request.",
+  },
+  precondition_failed: {
+    status: 412,
+    title: "A precondition of the request does not hold",
+    remedy: "Ask for the present state and decide again.",
+  },
+  too_large: { status: 413, title: "The upload is too large", remedy: "Send less, or have `MAX_UPLOAD_BYTES` raised." },
+  unsupported_media_type: {
+    status: 415,
+    title: "Unsupported media type",
+    remedy: "Use a media type that the operation lists.",
+  },
+  range_not_satisfiable: {
+    status: 416,
+    title: "Range not satisfiable",
+    remedy: "Ask for bytes that the file has; `Content-Range` says how many there are.",
+  },
+  validation_failed: {
+    status: 422,
+    title: "The request has invalid fields",
+    remedy: "`errors` has each wrong field with a pointer; correct all of them.",
+  },
+  invalid_model: {
+    status: 422,
+    title: "The model cannot be used",
+    remedy: "`detail` names the node or tensor. Export the model again; check it with `onnx.checker`.",
+  },
+  invalid_dataset: {
+    status: 422,
+    title: "The dataset cannot be used",
+    remedy: "`detail` says which field or sample is wrong, or does not fit the model.",
+  },
+  invalid_params: {
+    status: 422,
+    title: "The job cannot run as asked",
+    remedy: "Change what `errors` points at: the model or data do not allow it.",
+  },
+  unsupported: {
+    status: 422,
+    title: "Not supported",
+    remedy: "Choose another method, or leave out the node that `detail` names.",
+  },
+  limit_exceeded: {
+    status: 422,
+    title: "A limit was exceeded",
+    remedy: "Make the model or the file smaller, or have the limit raised.",
+  },
+  rate_limited: { status: 429, title: "Too many requests", remedy: "Wait for the seconds of `Retry-After`." },
+  quota_exceeded: { status: 429, title: "Too many queued jobs", remedy: "Wait until jobs have ended, or cancel some." },
+  headers_too_large: { status: 431, title: "The request's headers are too large", remedy: "Send shorter headers." },
+  internal: { status: 500, title: "Internal error", remedy: "Not your fault: report it with the `request_id`." },
+  unavailable: {
+    status: 503,
+    title: "A dependency is not available",
+    remedy: "Try again after `Retry-After`; the operator sees at `/readyz` what is missing.",
+  },
   // How jobs (and inspections) end when it is not the fault of their input. They reach HTTP inside a job's `error`,
   // or as the answer to an upload whose inspection ended so.
-  non_finite: { status: 422, title: "The numbers left the finite range" },
-  timeout: { status: 422, title: "The work took longer than its limit" },
-  out_of_memory: { status: 422, title: "The work needed more memory than its limit" },
-  worker_crashed: { status: 422, title: "The model crashed the runtime" },
-  expired: { status: 422, title: "The job waited in the queue for too long" },
-  cancelled: { status: 409, title: "The work was cancelled" },
-} as const satisfies Record<string, { status: number; title: string }>;
+  non_finite: {
+    status: 422,
+    title: "The numbers left the finite range",
+    remedy:
+      "Leave in float what overflows (`exclude_nodes`), use another method, or take NaN and infinity out of the data.",
+  },
+  timeout: {
+    status: 422,
+    title: "The work took longer than its limit",
+    remedy: "Give fewer samples, epochs or trials, or have `JOB_TIMEOUT_MS` raised.",
+  },
+  out_of_memory: {
+    status: 422,
+    title: "The work needed more memory than its limit",
+    remedy: "Use a smaller batch or fewer samples, or have `JOB_MEMORY_BYTES` raised.",
+  },
+  worker_crashed: {
+    status: 422,
+    title: "The model crashed the runtime",
+    remedy:
+      "Twice is no chance: the model crashes the runtime. Leave out the nodes that `detail` names, or export anew.",
+  },
+  expired: {
+    status: 422,
+    title: "The job waited in the queue for too long",
+    remedy: "Post it again when there is less to do, or have `QUEUE_TIMEOUT_MS` raised.",
+  },
+  cancelled: { status: 409, title: "The work was cancelled", remedy: "Nothing; `retry` starts it anew." },
+} as const satisfies Record<string, { status: number; title: string; remedy: string }>;
 
 export type ProblemCode = keyof typeof PROBLEMS;
 

@@ -44,7 +44,13 @@ export function buildOpenApi(version: string): Json {
       version,
       summary: "Model compression as a service.",
       description:
-        "Send an ONNX model, choose a method, and get a smaller model back together with the measured evidence. " +
+        "Send an ONNX model, choose a method, and get a smaller model back together with the measured evidence.\n\n" +
+        "1. `POST /v1/models` with the file; `POST /v1/datasets` with samples, if there are some.\n" +
+        "2. `POST /v1/jobs/plan` says what a job would do; `POST /v1/jobs` does it.\n" +
+        "3. `GET /v1/jobs/{job_id}/events/stream` follows it; `GET /v1/jobs/{job_id}` has what came of it.\n" +
+        "4. `GET /v1/jobs/{job_id}/report` is the page to look at, and `/v1/jobs/{job_id}/artifacts/model.onnx` the model.\n\n" +
+        "There is a console for people at [/](/). A service with keys wants `Authorization: Bearer <key>` with every request.\n\n" +
+        "Every refusal is `application/problem+json`: `code` is stable, `detail` says what is wrong, `errors` where.\n\n" +
         "Clients must accept fields, statuses, types and codes that they do not know: they may be added at any time. In " +
         "answers these are therefore plain strings, whose present values are told.",
       license: { name: "Proprietary", identifier: "LicenseRef-Proprietary" },

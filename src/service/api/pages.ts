@@ -20,8 +20,12 @@ export function registerReference(app: FastifyInstance): void {
       configuration: {
         url: "/openapi.json",
         pageTitle: "modelpress API",
+        favicon: "/favicon.svg",
         withDefaultFonts: false,
         hideClientButton: true,
+        // Its maker's own tools, and a list of all schemas under a second heading "Models".
+        showDeveloperTools: "never",
+        hideModels: true,
         telemetry: false,
         agent: { disabled: true },
       },
