@@ -28,7 +28,9 @@ async function main(): Promise<void> {
   const config = loadConfig();
   const log = pino({ level: config.logLevel, base: { program: "start" } });
   const reaper = createReaper(log);
-  if (config.redisUrl === null) redis = await startPrivateRedis({ dataDir: config.dataDir, log });
+  if (config.redisUrl === null) {
+    redis = await startPrivateRedis({ dataDir: config.dataDir, log, onGone: () => void stop(1) });
+  }
   const env = { ...process.env, REDIS_URL: redis?.url ?? config.redisUrl ?? "" };
 
   /** Keeps a program running until we stop. */

@@ -45,6 +45,8 @@ export interface Config {
   readonly jobMemoryBytes: number;
   /** Resident memory of all inspections of one API process together. */
   readonly inspectMemoryBytes: number;
+  /** A worker with less free disk than this takes no jobs. */
+  readonly minFreeDiskBytes: number;
   /** Run time of the inspection of one upload. */
   readonly inspectTimeoutMs: number;
   /** Inspections that one API process runs at the same time. */
@@ -141,6 +143,7 @@ const Environment = z.object({
   RETENTION_FAILED_DAYS: integer(0, 36_500).default(30),
   JOB_MEMORY_BYTES: integer(64 * KIB ** 2, Number.MAX_SAFE_INTEGER).optional(),
   INSPECT_MEMORY_BYTES: integer(64 * KIB ** 2, Number.MAX_SAFE_INTEGER).optional(),
+  MIN_FREE_DISK_BYTES: integer(0, Number.MAX_SAFE_INTEGER).default(512 * KIB ** 2),
   INSPECT_TIMEOUT_MS: durationMs.default(2 * MINUTE_MS),
   INSPECT_CONCURRENCY: integer(1, 64).default(2),
   ALLOWED_HOSTS: z.string().default("").transform(listOf),
@@ -203,6 +206,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     retentionMs: { succeeded: days(values.RETENTION_DAYS), failed: days(values.RETENTION_FAILED_DAYS) },
     jobMemoryBytes: values.JOB_MEMORY_BYTES ?? Math.floor((machineBytes * JOBS_SHARE) / values.WORKER_CONCURRENCY),
     inspectMemoryBytes: values.INSPECT_MEMORY_BYTES ?? Math.floor(machineBytes * INSPECTIONS_SHARE),
+    minFreeDiskBytes: values.MIN_FREE_DISK_BYTES,
     inspectTimeoutMs: values.INSPECT_TIMEOUT_MS,
     inspectConcurrency: values.INSPECT_CONCURRENCY,
     allowedHosts: values.ALLOWED_HOSTS,

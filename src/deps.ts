@@ -14,7 +14,7 @@ import { createIdempotency } from "./service/idempotency.ts";
 import { createJobQueue } from "./service/jobs/queue.ts";
 import { createRedisJobStore } from "./service/jobs/redis-job-store.ts";
 import { createWebhookSecrets } from "./service/jobs/webhook-secrets.ts";
-import { closeRedis, fromRedis, openRedis } from "./service/redis.ts";
+import { checkClock, checkWrites, closeRedis, openRedis } from "./service/redis.ts";
 import { createUploadRegistry } from "./service/upload-registry.ts";
 import { createSupervisor } from "./tasks/supervisor.ts";
 
@@ -92,7 +92,10 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
       idempotency: createIdempotency(redis),
       webhookSecrets: config.webhookSecret === null ? null : createWebhookSecrets(redis, config.webhookSecret),
       tasks,
-      pingRedis: async () => void (await fromRedis(redis.ping())),
+      async checkRedis() {
+        await checkWrites(redis);
+        await checkClock(redis);
+      },
       stopping: stopping.signal,
     },
   };

@@ -49,8 +49,28 @@ export interface Published {
   readonly reports: readonly Artifact[];
 }
 
-export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; catalog: Catalog }): JobFiles {
-  const { blobs, claims, catalog } = deps;
+/** Beyond what is computed with: logs, reports, checkpoints. */
+const SPARE_BYTES = 64 * 2 ** 20;
+/** Copies of a model that a job may have on its disk at a time: the input, the result, and one that is tried. */
+const MODEL_COPIES = 3;
+
+export function createJobFiles(deps: {
+  blobs: BlobStore;
+  claims: BlobClaims;
+  catalog: Catalog;
+  /** Bytes that are free where a directory is. */
+  freeBytes: (directory: string) => Promise<number>;
+}): JobFiles {
+  const { blobs, claims, catalog, freeBytes } = deps;
+
+  /** Throws `unavailable`: it is not the job's fault that it came to a machine without room for it. */
+  async function checkSpace(directory: string, models: number, datasets: number): Promise<void> {
+    const needed = MODEL_COPIES * models + datasets + SPARE_BYTES;
+    const free = await freeBytes(directory);
+    if (free >= needed) return;
+    const mib = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+    throw new ServiceError("unavailable", `The job needs ${mib(needed)} of disk, and its worker has ${mib(free)}.`);
+  }
 
   async function fetch(files: readonly CatalogFile[], directory: string): Promise<LocalFile[]> {
     return Promise.all(
@@ -98,19 +118,22 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
   return {
     async fetchInputs(spec, directory, modelIds) {
       const resources = resourcesOf(spec);
+      const modelRecords = await recordsOf(modelIds ?? resources.models, catalog.models);
+      const datasetRecords = await recordsOf(resources.datasets, catalog.datasets);
+      await mkdir(directory, { recursive: true });
+      await checkSpace(
+        directory,
+        sum(modelRecords.map((it) => it.size_bytes)),
+        sum(datasetRecords.map((it) => it.file.size_bytes)),
+      );
       const models: Record<string, JobInputs["models"][string]> = {};
-      for (const id of modelIds ?? resources.models) {
-        const model = await catalog.models.get(id);
-        if (model === undefined) throw missing(id);
-        const { name, sha256, facts } = model;
-        models[id] = { files: await fetch(model.files, join(directory, id)), facts, name, sha256 };
+      for (const { id, files, facts, name, sha256 } of modelRecords) {
+        models[id] = { files: await fetch(files, join(directory, id)), facts, name, sha256 };
       }
       const datasets: Record<string, JobInputs["datasets"][string]> = {};
-      for (const id of resources.datasets) {
-        const dataset = await catalog.datasets.get(id);
-        if (dataset === undefined) throw missing(id);
-        const [file] = await fetch([dataset.file], join(directory, id));
-        datasets[id] = { file: file!, spec: dataset.spec, facts: dataset.facts };
+      for (const { id, file, spec, facts } of datasetRecords) {
+        const [local] = await fetch([file], join(directory, id));
+        datasets[id] = { file: local!, spec, facts };
       }
       return { spec, models, datasets };
     },
@@ -123,6 +146,8 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
         for (const file of outcome.model) files.push(await store(file, root, [id, jobId], signal));
         const reports = await publishReports(jobId, outcome.reports, directory, signal);
         signal.throwIfAborted();
+        // Before there is a model: after that nothing may fail any more.
+        await claims.settle(jobId);
         const sha256 = bundleSha256(files);
         const kind = kindOf(spec);
         const sourceId = kind.sourceModelId(spec);
@@ -139,11 +164,10 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
           derived_from: { job_id: jobId, model_id: sourceId },
           metadata: {},
         });
-        await claims.settle(jobId);
         const model = outcome.model.map((file, i): Artifact => ({ ...files[i]!, media_type: file.media_type }));
         return { modelId: record.id, created, model, reports };
       } catch (error) {
-        await claims.release(id);
+        await claims.abandon(id);
         throw error;
       }
     },
@@ -166,6 +190,22 @@ export function createJobFiles(deps: { blobs: BlobStore; claims: BlobClaims; cat
     },
   };
 }
+
+/** Throws `not_found` for the first that is not there. */
+async function recordsOf<R>(
+  ids: readonly string[],
+  { get }: { get(id: string): Promise<R | undefined> },
+): Promise<R[]> {
+  const records: R[] = [];
+  for (const id of ids) {
+    const record = await get(id);
+    if (record === undefined) throw missing(id);
+    records.push(record);
+  }
+  return records;
+}
+
+const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
 
 function missing(id: string): ServiceError {
   return new ServiceError("not_found", `${id} was deleted before the job has read it.`);

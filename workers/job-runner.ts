@@ -3,17 +3,20 @@ import { join } from "node:path";
 import type { Logger } from "pino";
 import { type FinishedStep, isTerminal, jobError, toldOf } from "../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../src/service/jobs/job-store.ts";
+import type { RunEnd } from "../src/service/jobs/queue.ts";
 import type { EvaluateSpec } from "../src/service/kinds/evaluate/spec.ts";
 import { sourceModelId } from "../src/service/kinds/kinds.ts";
 import { type PipelineSpec, stepSpec } from "../src/service/kinds/pipeline/spec.ts";
 import type { SingleSpec } from "../src/service/kinds/pipeline/steps.ts";
-import { failureOfError } from "../src/tasks/failures.ts";
+import { untilAnswered } from "../src/service/redis.ts";
+import { failureOfError, isMachineFailure } from "../src/tasks/failures.ts";
 import { TaskError, type TaskFailure, type TaskLimits, type TaskRunner } from "../src/tasks/protocol.ts";
 import type { JobCache } from "./job-cache.ts";
 import type { JobCheckpoints } from "./job-checkpoints.ts";
 import type { JobFiles, Published } from "./job-files.ts";
 import { createPerformer } from "./job-part.ts";
 import { createNewsRecorder } from "./news-recorder.ts";
+import type { WorkerHealth } from "./worker-health.ts";
 
 export interface JobRunnerOptions {
   readonly jobs: JobStore;
@@ -21,6 +24,8 @@ export interface JobRunnerOptions {
   readonly checkpoints: JobCheckpoints;
   readonly cache: JobCache;
   readonly tasks: TaskRunner;
+  /** Hears of attempts that failed for reasons of this machine. */
+  readonly health: Pick<WorkerHealth, "failed" | "succeeded">;
   readonly limits: TaskLimits;
   readonly threads: number;
   /** Every job works in a directory of its own below. */
@@ -34,8 +39,8 @@ export interface JobRunnerOptions {
 export type StopReason = "cancel" | "shutdown" | "superseded";
 
 export interface JobRunner {
-  /** Runs a recorded job to its end. Never rejects while Redis can be reached. */
-  run(id: string): Promise<"done" | "hand back">;
+  /** Runs a recorded job to its end, or to where it is handed back. While Redis is away, or refuses, it waits. */
+  run(id: string): Promise<RunEnd>;
   stopAll(reason: StopReason): void;
   /** Looks whether the jobs that run (or one of them) are still ours to run, and stops those that are not. */
   checkRunning(id?: string): Promise<void>;
@@ -45,10 +50,13 @@ export interface JobRunner {
 const MAX_ATTEMPTS = 5;
 /** How often a child may crash before the model is to blame. */
 const MAX_CRASHES = 2;
+/** How often a job may be handed back for reasons of machines before it is given up; with growing delays that is a quarter of an hour at least. */
+const MAX_HANDED_BACK = 20;
+const HAND_BACK_MS = { first: 1_000, most: 60_000 };
 
 interface Run {
   readonly controller: AbortController;
-  readonly ended: Promise<"done" | "hand back">;
+  readonly ended: Promise<RunEnd>;
   /** 0 between attempts. */
   attempt: number;
 }
@@ -59,14 +67,16 @@ interface Done {
   readonly models: readonly Pick<Published, "modelId" | "created">[];
 }
 
-type Ending = { readonly done: Done } | { readonly failure: TaskFailure };
+/** `error` is what a failure was read from. */
+type Ending = { readonly done: Done } | { readonly failure: TaskFailure; readonly error?: unknown };
 
 function modelsOf(steps: readonly FinishedStep[]): Done["models"] {
   return steps.map(({ model_id, created }) => ({ modelId: model_id, created }));
 }
 
 export function createJobRunner(options: JobRunnerOptions): JobRunner {
-  const { jobs, files, checkpoints, log } = options;
+  const { files, checkpoints, health, log } = options;
+  const jobs = patient(options.jobs);
   const runs = new Map<string, Run>();
 
   /** Marks a job as running here. Undefined when there is nothing to run: it has ended, or ends now. */
@@ -79,8 +89,8 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
       } else if (job.status === "running") {
         // Its worker is gone, else the queue would not have given it to us.
         await jobs.transition(id, ["running"], "queued", { progress: null }, { attempt: job.attempt });
-      } else if (job.attempt >= MAX_ATTEMPTS) {
-        const message = `The job was started ${job.attempt} times, and its worker went away every time.`;
+      } else if (job.attempt - job.handed_back >= MAX_ATTEMPTS) {
+        const message = `The job was started ${job.attempt - job.handed_back} times, and its worker went away every time.`;
         await endFailed(job, { code: "worker_crashed", message });
       } else {
         const started = { attempt: job.attempt + 1, started_at: new Date().toISOString(), progress: null };
@@ -93,7 +103,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
   /** One attempt: from the blob store to a directory, through children, and back. */
   async function work(job: JobRecord, signal: AbortSignal): Promise<Ending> {
     const directory = join(options.scratchDir, `${job.id}.${job.attempt}`);
-    const news = createNewsRecorder(jobs, job.id, log);
+    const news = createNewsRecorder(options.jobs, job.id, log);
     const saved = checkpoints.recorder(job);
     try {
       const stored = await checkpoints.fetch(job, join(directory, "checkpoints"));
@@ -179,10 +189,10 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
       const failure = failureOfError(error);
       // Not by us: a SIGTERM from outside, which a service manager sends to every process of ours when it stops the worker.
       if (failure.code === "cancelled") {
-        return { failure: { code: "worker_crashed", message: "The process that did the work was told to stop." } };
+        return { failure: { code: "unavailable", message: "The process that did the work was told to stop." } };
       }
       if (failure.code === "internal") log.error({ job: job.id, err: error }, "a job failed in an unexpected way");
-      return { failure };
+      return { failure, error };
     } finally {
       await news.finish();
       await saved.finish();
@@ -191,7 +201,12 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
   }
 
   /** Records how an attempt ended. `again` when the job is queued for one more here. */
-  async function end(job: JobRecord, ending: Ending, stopped: StopReason | undefined, mayRetry: boolean) {
+  async function end(
+    job: JobRecord,
+    ending: Ending,
+    stopped: StopReason | undefined,
+    mayRetry: boolean,
+  ): Promise<RunEnd | "again"> {
     if (stopped === "superseded") return "done";
     const guard = { attempt: job.attempt };
     if ("done" in ending) {
@@ -206,8 +221,15 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
       return "done";
     }
     const { failure } = ending;
-    if (stopped === "shutdown" && (await jobs.transition(job.id, ["running"], "queued", { progress: null }, guard))) {
-      return "hand back";
+    const handedBack = { progress: null, handed_back: job.handed_back + 1 };
+    if (stopped === "shutdown" && (await jobs.transition(job.id, ["running"], "queued", handedBack, guard))) {
+      return { againInMs: 0 };
+    }
+    if (isMachineFailure(failure) && job.handed_back < MAX_HANDED_BACK) {
+      const againInMs = Math.min(HAND_BACK_MS.first * 2 ** job.handed_back, HAND_BACK_MS.most);
+      const message = `${failure.message} That is not the job's fault: it is tried again in ${againInMs / 1000} s.`;
+      await jobs.appendEvent(job.id, "log", { level: "warn", message });
+      if (await jobs.transition(job.id, ["running"], "queued", handedBack, guard)) return { againInMs };
     }
     if (failure.code === "worker_crashed" && mayRetry) {
       await jobs.appendEvent(job.id, "log", { level: "warn", message: `${failure.message} Trying again.` });
@@ -222,7 +244,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     const finished_at = new Date().toISOString();
     const guard = { attempt: job.attempt };
     const ended = await jobs.transition(job.id, ["running", "cancelling"], "cancelled", { finished_at }, guard);
-    if (ended) await files.withdraw(job.id, models ?? modelsOf(ended.steps));
+    if (ended) await withdraw(job.id, models ?? modelsOf(ended.steps));
   }
 
   async function endFailed(job: JobRecord, failure: TaskFailure): Promise<void> {
@@ -232,10 +254,12 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     // When it was asked to cancel in the meantime, that is how it ends.
     if (ended === undefined) await endCancelled(job);
     // A retry of a pipeline goes on behind the steps that are finished: they keep their models and reports.
-    else if (ended.steps.length === 0) await files.withdraw(job.id, []);
+    else if (ended.steps.length === 0) await withdraw(job.id, []);
   }
 
-  async function runToEnd(id: string, run: Pick<Run, "controller" | "attempt">): Promise<"done" | "hand back"> {
+  const withdraw = (id: string, models: Done["models"]) => untilAnswered(() => files.withdraw(id, models));
+
+  async function runToEnd(id: string, run: Pick<Run, "controller" | "attempt">): Promise<RunEnd> {
     const { signal } = run.controller;
     for (let crashes = 1; ; crashes++) {
       run.attempt = 0;
@@ -250,10 +274,17 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
       const step = await end(job, ending, stopped, crashes < MAX_CRASHES);
       const result = "failure" in ending ? { code: ending.failure.code, message: ending.failure.message } : {};
       log.info({ job: id, attempt: job.attempt, stopped, ...result }, "attempt ended");
+      tellHealth(ending);
       if (step === "again") continue;
       if (step === "done") await checkpoints.drop(id);
       return step;
     }
+  }
+
+  /** A child's word is not enough: its model may have made it say so. */
+  function tellHealth(ending: Ending): void {
+    if ("done" in ending) health.succeeded();
+    else if (isMachineFailure(ending.failure) && !(ending.error instanceof TaskError)) health.failed(ending.failure);
   }
 
   return {
@@ -280,5 +311,15 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
         else if (attempt > 0 && attempt === run.attempt && job?.attempt !== attempt) run.controller.abort("superseded");
       }
     },
+  };
+}
+
+/** The store, whose writes wait while Redis is away or refuses: what an attempt has come to must not be lost. */
+function patient(jobs: JobStore): Pick<JobStore, "get" | "transition" | "setSteps" | "appendEvent"> {
+  return {
+    get: (...args) => untilAnswered(() => jobs.get(...args)),
+    transition: (...args) => untilAnswered(() => jobs.transition(...args)),
+    setSteps: (...args) => untilAnswered(() => jobs.setSteps(...args)),
+    appendEvent: (...args) => untilAnswered(() => jobs.appendEvent(...args)),
   };
 }

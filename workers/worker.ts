@@ -10,13 +10,14 @@ import { consumeJobs, createJobQueue } from "../src/service/jobs/queue.ts";
 import { startReconciler } from "../src/service/jobs/reconciler.ts";
 import { createRedisJobStore } from "../src/service/jobs/redis-job-store.ts";
 import { startWebhooks } from "../src/service/jobs/webhooks.ts";
-import { closeRedis, openRedis } from "../src/service/redis.ts";
+import { checkClock, closeRedis, openRedis } from "../src/service/redis.ts";
 import { createSupervisor } from "../src/tasks/supervisor.ts";
 import { createJobCache } from "./job-cache.ts";
 import { createJobCheckpoints } from "./job-checkpoints.ts";
 import { createJobFiles } from "./job-files.ts";
 import { createJobRunner } from "./job-runner.ts";
 import { createWorkerScratch, workerName } from "./scratch.ts";
+import { diskProbe, freeBytes, startWorkerHealth } from "./worker-health.ts";
 
 export interface WorkerOptions {
   readonly config: Config;
@@ -53,12 +54,21 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const queue = createJobQueue(redis, log);
   const scratch = await createWorkerScratch(join(config.dataDir, "work"), name);
   const tasks = createSupervisor({ entry: options.childEntry, log, tmpDir: scratch.path });
+  const health = startWorkerHealth({
+    probes: {
+      disk: diskProbe(scratch.path, config.minFreeDiskBytes),
+      "blob store": () => blobs.check(),
+      "child processes": () => tasks.check(),
+      clock: () => checkClock(redis),
+    },
+    log,
+  });
   const runner = createJobRunner({
     jobs,
-    files: createJobFiles({ blobs, claims, catalog: createCatalog(redis, claims, texts) }),
+    files: createJobFiles({ blobs, claims, catalog: createCatalog(redis, claims, texts), freeBytes }),
     checkpoints: createJobCheckpoints({ blobs, claims, jobs, log }),
     cache: createJobCache({ redis, blobs, claims, log }),
-    tasks,
+    ...{ tasks, health },
     limits: { timeoutMs: config.jobTimeoutMs, memoryBytes: config.jobMemoryBytes },
     threads: config.jobThreads,
     scratchDir: scratch.path,
@@ -71,6 +81,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     name,
     concurrency: config.workerConcurrency,
     run: (id) => runner.run(id),
+    refusals: () => health.refusals(),
     onCancel: check,
     onLost: check,
     onStuck: options.onStuck,
@@ -95,6 +106,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     name,
     async close() {
       reconciler.close();
+      health.close();
       const drained = consumer.close();
       await Promise.race([drained, sleep(drainGraceMs, undefined, { ref: false })]);
       runner.stopAll("shutdown");

@@ -2,7 +2,7 @@ import type { Redis } from "ioredis";
 import { uuidv7 } from "uuidv7";
 import type { DatasetFacts, ModelFacts } from "../core/contract.ts";
 import type { BlobRef } from "./blobs/blob-store.ts";
-import type { BlobClaims } from "./blobs/claims.ts";
+import { type BlobClaims, claimsGone, settlingKeys } from "./blobs/claims.ts";
 import type { LongTexts } from "./blobs/long-texts.ts";
 import { ServiceError } from "./errors.ts";
 import { itemsThatFit, type Page } from "./pages.ts";
@@ -51,9 +51,9 @@ export type DatasetSummary = Omit<DatasetRecord, "identity" | "file" | "spec" | 
 /** Records of one kind. Every method rejects with `ServiceError("unavailable")` while Redis cannot be reached. */
 export interface Collection<R extends CatalogRecord, Summary> {
   /**
-   * Records something whose blobs are claimed by its id, and settles these claims. When the same thing is recorded
-   * already, that record comes back with `created: false`, and the claims of the new id are released. Throws
-   * `limit_exceeded` for a record of more than `MAX_RECORD_BYTES`.
+   * Records something whose blobs are claimed by its id, and settles these claims; throws `unavailable` when they are
+   * gone. When the same thing is recorded already, that record comes back with `created: false`, and the claims of the
+   * new id are released. Throws `limit_exceeded` for a record of more than `MAX_RECORD_BYTES`.
    */
   add(record: R): Promise<{ readonly record: R; readonly created: boolean }>;
   get(id: string): Promise<R | undefined>;
@@ -78,15 +78,19 @@ export const newId = (prefix: "mdl" | "dst" | "job"): string => `${prefix}_${uui
 const MAX_RECORD_BYTES = 4 * 1024 * 1024;
 
 /**
- * KEYS: record, ids, identities, summary, given. ARGV: id, record, identity, summary. Answers the id of the same thing,
- * which is given once more then, or nothing when it was added.
+ * KEYS: record, ids, identities, summary, given, those of `settlingKeys`. ARGV: id, record, identity, summary. Answers the id of the same
+ * thing, which is given once more then; "released" when the claims are gone; or nothing when it was added and its claims are settled: in
+ * one step, so that there is no record without its bytes.
  */
 const ADD = `
   local same = redis.call('HGET', KEYS[3], ARGV[3])
+  if same == ARGV[1] then return false end -- Asked again: the first answer was lost.
   if same then
     redis.call('SADD', KEYS[5], same)
     return same
   end
+  if redis.call('EXISTS', KEYS[6]) == 0 then return 'released' end
+  redis.call('ZREM', KEYS[7], ARGV[1])
   redis.call('SET', KEYS[1], ARGV[2])
   redis.call('SET', KEYS[4], ARGV[4])
   redis.call('ZADD', KEYS[2], 0, ARGV[1])
@@ -176,12 +180,12 @@ function createCollection<R extends CatalogRecord, Summary>(
       const text = JSON.stringify(record);
       if (Buffer.byteLength(text) > MAX_RECORD_BYTES) throw tooMuchToKnow(Buffer.byteLength(text));
       const kept = await texts.keep(id, text);
-      const keys = keysOf(id);
+      const keys = [...keysOf(id), ...settlingKeys(id)];
       for (;;) {
-        const add = redis.eval(ADD, 5, ...keys, id, kept, identity, JSON.stringify(summaryOf(record)));
+        const add = redis.eval(ADD, keys.length, ...keys, id, kept, identity, JSON.stringify(summaryOf(record)));
         const same = (await fromRedis(add)) as string | null;
+        if (same === "released") throw claimsGone();
         if (same === null) {
-          await claims.settle(id);
           return { record, created: true };
         }
         const existing = await get(same);

@@ -24,16 +24,25 @@ interface Lease {
 /** Loading a large append-only file takes its time. */
 const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 10_000;
+/** Before a server that died is started again; doubled each time it dies before it has answered. */
 const RESTART_DELAY_MS = 200;
-/** Of what the server printed, for the message when it does not start. */
+const MAX_RESTART_DELAY_MS = 5_000;
+/** A server that dies this often in a row before it has answered, for example for a damaged file, will not answer ever. */
+const MAX_VAIN_STARTS = 6;
+/** Of what the server printed, for the message when it dies or does not start. */
 const LOG_TAIL_CHARS = 1_000;
 
 /**
  * Starts a redis-server of our own, for a single machine without `REDIS_URL`: append-only file under `dataDir`, synced every
- * second, no eviction, on a free loopback port behind a random password. When it dies it is started again on the same port.
+ * second, no eviction, on a free loopback port behind a random password. When it dies it is started again on the same port, with growing
+ * delays; when it cannot be brought back, `onGone` is told what it printed last.
  * Throws `ServiceError("unavailable")` when redis-server is not installed, or another modelpress uses the directory.
  */
-export async function startPrivateRedis(options: { dataDir: string; log: Logger }): Promise<PrivateRedis> {
+export async function startPrivateRedis(options: {
+  dataDir: string;
+  log: Logger;
+  onGone?: (printed: string) => void;
+}): Promise<PrivateRedis> {
   const { log } = options;
   const dir = join(options.dataDir, "redis");
   await mkdir(dir, { recursive: true, mode: 0o700 });
@@ -62,45 +71,70 @@ export async function startPrivateRedis(options: { dataDir: string; log: Logger 
   await writeFile(leasePath, JSON.stringify({ ownerPid: process.pid, url } satisfies Lease), { mode: 0o600 });
   await answers(url, server);
   watch(server);
-  const stopWithUs = () => server.kill("SIGTERM");
+  const stopWithUs = () => server.process.kill("SIGTERM");
   process.once("exit", stopWithUs);
-  log.info({ port, pid: server.pid }, "private redis-server started");
+  log.info({ port, pid: server.process.pid }, "private redis-server started");
 
-  function watch(started: ChildProcess): void {
-    started.once("exit", async (code, signal) => {
-      while (!closing) {
-        log.error({ code, signal }, "redis-server died; starting it again");
-        await sleep(RESTART_DELAY_MS);
-        if (closing) return;
-        try {
-          server = await launch(settings);
-          server.stdout?.resume();
-          return watch(server);
-        } catch (error) {
-          log.error({ err: error }, "redis-server does not start");
-        }
-      }
+  function watch(started: Server): void {
+    started.process.once("exit", async (code, signal) => {
+      if (closing) return;
+      log.error({ code, signal, printed: started.printed() }, "redis-server died; starting it again");
+      await restart();
     });
+  }
+
+  async function restart(): Promise<void> {
+    let delayMs = RESTART_DELAY_MS;
+    let printed = "";
+    for (let starts = 0; starts < MAX_VAIN_STARTS; starts++) {
+      await sleep(delayMs);
+      delayMs = Math.min(2 * delayMs, MAX_RESTART_DELAY_MS);
+      if (closing) return;
+      try {
+        server = await launch(settings);
+        await answers(url, server);
+        return watch(server);
+      } catch (error) {
+        if (closing) return;
+        printed = (error as Error).message;
+        log.error({ err: error }, "redis-server does not start");
+      }
+    }
+    log.fatal(
+      { printed },
+      `redis-server died ${MAX_VAIN_STARTS} times in a row before it had answered: it is given up`,
+    );
+    options.onGone?.(printed);
   }
 
   return {
     url,
     get pid() {
-      return server.pid ?? -1;
+      return server.process.pid ?? -1;
     },
     async close() {
       closing = true;
       process.off("exit", stopWithUs);
-      await stop(server);
+      await stop(server.process);
       await rm(leasePath, { force: true });
     },
   };
 }
 
+interface Server {
+  readonly process: ChildProcess;
+  /** The end of what it has printed. */
+  printed(): string;
+}
+
 /** Spawns the server and hands it its settings; rejects when the program is missing. */
-async function launch(settings: string): Promise<ChildProcess> {
+async function launch(settings: string): Promise<Server> {
   // Its own process group: Ctrl-C in a terminal must reach the workers first, and Redis last.
   const server = spawn("redis-server", ["-"], { stdio: ["pipe", "pipe", "ignore"], detached: true });
+  let printed = "";
+  server.stdout?.setEncoding("utf8").on("data", (text: string) => {
+    printed = (printed + text).slice(-LOG_TAIL_CHARS);
+  });
   await new Promise<void>((resolve, reject) => {
     server.once("spawn", resolve);
     server.once("error", (cause) =>
@@ -116,7 +150,7 @@ async function launch(settings: string): Promise<ChildProcess> {
   });
   server.stdin?.on("error", () => {}); // It died before it read them; the exit handler deals with that.
   server.stdin?.end(settings);
-  return server;
+  return { process: server, printed: () => printed.trim() };
 }
 
 async function stop(server: ChildProcess): Promise<void> {
@@ -129,21 +163,16 @@ async function stop(server: ChildProcess): Promise<void> {
 }
 
 /** Waits until the server has loaded its file and answers. Rejects, with what it printed last, when it ends instead. */
-async function answers(url: string, server: ChildProcess): Promise<void> {
-  let printed = "";
-  server.stdout?.setEncoding("utf8").on("data", (text: string) => {
-    printed = (printed + text).slice(-LOG_TAIL_CHARS);
-  });
+async function answers(url: string, { process: server, printed }: Server): Promise<void> {
   const deadline = performance.now() + READY_TIMEOUT_MS;
   while (!(await ping(url))) {
     const ended = server.exitCode !== null || server.signalCode !== null;
     if (ended || performance.now() > deadline) {
       server.kill("SIGKILL");
-      throw new ServiceError("unavailable", `The private redis-server does not start. It printed:\n${printed.trim()}`);
+      throw new ServiceError("unavailable", `The private redis-server does not start. It printed:\n${printed()}`);
     }
     await sleep(20);
   }
-  server.stdout?.removeAllListeners("data").resume();
 }
 
 async function ping(url: string): Promise<boolean> {

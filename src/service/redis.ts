@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { Redis, type RedisOptions } from "ioredis";
 import type { Logger } from "pino";
 import { ServiceError } from "./errors.ts";
@@ -21,6 +22,10 @@ const READY_TIMEOUT_MS = 10_000;
 const MAX_RECONNECT_DELAY_MS = 1_000;
 /** While Redis is away every attempt to reconnect is an error; one line in this many ms is enough. */
 const ERROR_LOG_INTERVAL_MS = 10_000;
+
+/** A process whose clock differs more than this from the clock of Redis does not start: what it writes would be too new or too old. */
+export const MAX_CLOCK_SKEW_MS = 30_000;
+const REFUSED_RETRY_MS = { first: 100, most: 2_000 };
 
 const ROLES = {
   request: { enableOfflineQueue: false, maxRetriesPerRequest: 0, commandTimeout: COMMAND_TIMEOUT_MS },
@@ -58,7 +63,10 @@ export async function openRedis(
   });
   try {
     await becomeReady(redis, readyTimeoutMs);
-    if (role !== "subscriber") await checkRedis(redis, log);
+    if (role !== "subscriber") {
+      await checkRedis(redis, log);
+      await checkClock(redis);
+    }
   } catch (error) {
     redis.disconnect();
     if (error instanceof ServiceError) throw error;
@@ -110,8 +118,62 @@ async function checkRedis(redis: Redis, log: Logger): Promise<void> {
   );
 }
 
-/** Replies that mean "not now": the server starts, is read-only, is full, or has lost its disk. */
-const TRANSIENT_REPLY = /^(LOADING|BUSY|READONLY|OOM|MISCONF|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS)\b/;
+/** The time by the clock of Redis, in ms: the one clock that decides about what expires. Those of the machines differ. */
+export async function redisTime(redis: Redis): Promise<number> {
+  const [seconds, microseconds] = (await fromRedis(redis.time())) as [number | string, number | string];
+  return Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000);
+}
+
+/** The same in a script, as `now`. */
+export const LUA_NOW = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000)";
+
+/** How far this process's clock is from that of Redis, in ms, at least: the time the question took is not held against it. */
+export async function clockSkewMs(redis: Redis, clock: () => number = Date.now): Promise<number> {
+  const before = clock();
+  const now = await redisTime(redis);
+  const after = clock();
+  if (now < before) return before - now;
+  return now > after ? after - now : 0;
+}
+
+/** Throws `ServiceError("unavailable")` for a clock that is too far from that of Redis to work with. */
+export async function checkClock(redis: Redis, clock: () => number = Date.now): Promise<void> {
+  const skewMs = await clockSkewMs(redis, clock);
+  if (Math.abs(skewMs) <= MAX_CLOCK_SKEW_MS) return;
+  const seconds = Math.round(Math.abs(skewMs) / 1000);
+  throw new ServiceError(
+    "unavailable",
+    `This machine's clock is ${seconds} s ${skewMs > 0 ? "ahead of" : "behind"} the clock of Redis, and may be ${MAX_CLOCK_SKEW_MS / 1000} s off: set the clocks (NTP).`,
+    { retryAfterSeconds: 30 },
+  );
+}
+
+/** Throws `ServiceError("unavailable")` unless Redis takes writes: one that is full, read-only or without its disk still answers PING. */
+export async function checkWrites(redis: Redis): Promise<void> {
+  await fromRedis(redis.set(`${KEY_PREFIX}:write-check`, "1", "EX", 60));
+}
+
+/**
+ * Asks again while Redis is away or refuses, until it answers: for what must not be lost, on connections with role `worker`. Ends early,
+ * with the last error, when `signal` fires.
+ */
+export async function untilAnswered<T>(ask: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  for (let delayMs = REFUSED_RETRY_MS.first; ; delayMs = Math.min(2 * delayMs, REFUSED_RETRY_MS.most)) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!isRedisOutage(error) || signal?.aborted) throw error;
+      await sleep(delayMs, undefined, signal && { signal }).catch(() => {});
+    }
+  }
+}
+
+/**
+ * Replies that mean "not now": the server starts, is read-only, is full, or has lost its disk. Before Redis 7, those to a command in a
+ * script come with the place in the script in front.
+ */
+const TRANSIENT_REPLY =
+  /^(?:ERR Error running script.*: -?)?(LOADING|BUSY|READONLY|OOM|MISCONF|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS)\b/;
 const CONNECTION_FAILURE =
   /Stream isn't writeable|Connection is closed|Command timed out|Command aborted due to connection close|max retries per request|ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH/;
 
@@ -121,7 +183,12 @@ export async function fromRedis<T>(answer: Promise<T>): Promise<T> {
     return await answer;
   } catch (error) {
     if (!isRedisOutage(error)) throw error;
-    throw new ServiceError("unavailable", "The job store cannot be reached.", { cause: error, retryAfterSeconds: 2 });
+    const refusal = refusalOf(error);
+    const message =
+      refusal === undefined
+        ? "The job store cannot be reached."
+        : `The job store refuses to work now (Redis: ${refusal}).`;
+    throw new ServiceError("unavailable", message, { cause: error, retryAfterSeconds: refusal === undefined ? 2 : 10 });
   }
 }
 
@@ -129,7 +196,17 @@ export async function fromRedis<T>(answer: Promise<T>): Promise<T> {
 export function isRedisOutage(error: unknown): boolean {
   if (error instanceof ServiceError) return error.code === "unavailable";
   if (!(error instanceof Error)) return false;
-  return TRANSIENT_REPLY.test(error.message) || CONNECTION_FAILURE.test(error.message);
+  return refusalOf(error) !== undefined || CONNECTION_FAILURE.test(error.message);
+}
+
+/** The name of the reply by which Redis said "not now"; undefined for other errors. */
+function refusalOf(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  const [, name] = TRANSIENT_REPLY.exec(error.message) ?? [];
+  if (name !== undefined || !error.message.startsWith("EXECABORT")) return name;
+  // Of a transaction: one of its commands was refused, and that is why.
+  const causes = "previousErrors" in error && Array.isArray(error.previousErrors) ? error.previousErrors : [];
+  return causes.map(refusalOf).find((cause) => cause !== undefined);
 }
 
 function becomeReady(redis: Redis, timeoutMs: number): Promise<void> {

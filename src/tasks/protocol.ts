@@ -143,6 +143,8 @@ export interface TaskRunner {
     request: Tasks[K]["request"],
     options: { limits: TaskLimits; signal?: AbortSignal; onNews?: (news: TaskNews) => void },
   ): Promise<Tasks[K]["result"]>;
+  /** Resolves when a child process is ready for a task; rejects with `unavailable` when none can be started. */
+  check(): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -15,17 +15,19 @@ export interface TaskProcess {
   readonly pid: number | undefined;
   /** False from the moment it has ended. */
   readonly alive: boolean;
+  /** Rejects with a `TaskError` when it ends before it is ready for its task. */
+  readonly ready: Promise<void>;
   /** Settles when no process of the group is left. */
   readonly exited: Promise<void>;
   /** Rejects with a `TaskError`, when the process has ended, or has not been given the task. */
   run(
     task: TaskMessage,
-    options: { limits: TaskLimits; signal?: AbortSignal; onNews?: (news: TaskNews) => void },
+    options: { limits: TaskLimits; signal?: AbortSignal; onNews?: (news: TaskNews) => void; startMs: number },
   ): Promise<unknown>;
   kill(): void;
 }
 
-const START_TIMEOUT_MS = 60_000;
+const START_TIMEOUT_MS = 120_000;
 /** Of one child's stderr, as lines in the log of its task, and as the tail in which a cause is looked for. */
 const MAX_STDERR_LINES = 200;
 const MAX_STDERR_LINE_CHARS = 500;
@@ -43,8 +45,11 @@ const LAUNCH = 'ulimit -c 0; echo 800 2> /dev/null > /proc/self/oom_score_adj; e
  */
 const ALLOCATOR = { MALLOC_MMAP_THRESHOLD_: "1073741824", MALLOC_TRIM_THRESHOLD_: "4294967296" } as const;
 
-const CANCELLED: TaskFailure = { code: "cancelled", message: "The work was cancelled before it started." };
-const NOT_STARTED: TaskFailure = { code: "internal", message: "The process that does the work did not start." };
+export const CANCELLED: TaskFailure = { code: "cancelled", message: "The work was cancelled before it started." };
+export const NOT_STARTED: TaskFailure = {
+  code: "unavailable",
+  message: "The process that does the work did not start.",
+};
 
 type KillReason = NonNullable<Exit["killedFor"]>;
 
@@ -111,6 +116,7 @@ export function startTaskProcess(options: {
 
   return {
     pid,
+    ready: ready.promise,
     get alive() {
       return alive;
     },
@@ -120,9 +126,8 @@ export function startTaskProcess(options: {
       signalGroup("SIGKILL");
     },
 
-    async run(task, { limits, signal, onNews }) {
-      const asked = performance.now();
-      await unlessAborted(ready.promise, signal);
+    async run(task, { limits, signal, onNews, startMs }) {
+      const asked = performance.now() - startMs;
       const outcome = Promise.withResolvers<unknown>();
       const oomKillsBefore = kernelOomKills();
       let killedFor: KillReason | undefined;
@@ -181,7 +186,7 @@ export function startTaskProcess(options: {
 }
 
 /** Settles like `promise`, or rejects as cancelled as soon as `signal` fires. */
-function unlessAborted(promise: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+export function unlessAborted(promise: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
   if (signal === undefined) return promise;
   return new Promise((resolve, reject) => {
     const stop = () => reject(new TaskError(CANCELLED));

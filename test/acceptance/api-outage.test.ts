@@ -76,3 +76,37 @@ test("when Redis goes away during an inspection, the upload fails and its files 
   assert.equal((await api.files()).length, 1);
   assert.ok(api.logged.some((line) => line.includes("claims not released")));
 });
+
+test("a Redis that takes no writes: 503 with Retry-After, not ready, and reads go on", async (t) => {
+  const api = await startTestServer();
+  t.after(() => api.close());
+  const { json: model } = await api.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) });
+  const body = JSON.stringify({ type: "quantize", model_id: model.id, params: { method: "float16" } });
+  const job = { body, headers: JSON_BODY };
+  for (const [setting, refuses, takes, name] of [
+    ["maxmemory", "1", "0", "OOM"],
+    ["min-replicas-to-write", "3", "0", "NOREPLICAS"],
+  ] as const) {
+    await api.setRedis(setting, refuses);
+    const refused = await api.call("POST", "/v1/jobs", job);
+    assert.equal(refused.status, 503, name);
+    assert.equal(refused.json.code, "unavailable");
+    assert.match(refused.json.detail, new RegExp(name));
+    assert.ok(Number(refused.headers.get("retry-after")) > 0);
+    const ready = await api.call("GET", "/readyz");
+    assert.equal(ready.status, 503);
+    assert.deepEqual(
+      ready.json.errors.map(({ pointer }: { pointer: string }) => pointer),
+      ["#/parts/redis"],
+    );
+    assert.equal(
+      (await api.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) })).status,
+      503,
+      name,
+    );
+    assert.equal((await api.call("GET", `/v1/models/${model.id}`)).status, 200);
+    await api.setRedis(setting, takes);
+    assert.equal((await api.call("GET", "/readyz")).status, 200);
+    assert.equal((await api.call("POST", "/v1/jobs", job)).status, 202);
+  }
+});

@@ -13,11 +13,11 @@ after(() => api.close());
 
 test("alive, ready, and what is missing when not", async (t) => {
   assert.deepEqual((await api.call("GET", "/healthz")).json, { status: "ok" });
-  assert.deepEqual((await api.call("GET", "/readyz")).json, { status: "ready", workers: 1 });
+  assert.deepEqual((await api.call("GET", "/readyz")).json, { status: "ready", workers: 1, refusing_workers: 0 });
   const broken = await startTestServer({
     context: {
-      queue: { ...createMemoryQueue(), liveWorkers: async () => 0 },
-      pingRedis: () => new Promise(() => {}),
+      queue: { ...createMemoryQueue(), workers: async () => [] },
+      checkRedis: () => new Promise(() => {}),
     },
   });
   t.after(() => broken.close());

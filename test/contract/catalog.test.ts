@@ -228,9 +228,47 @@ test("the sweep releases what a killed process left, and nothing that was settle
 test("a blob that could not be deleted is deleted by the next sweep", async () => {
   const ref = await put(randomBytes(500), "mdl_a");
   const offline = { ...blobs, delete: () => Promise.reject(new Error("offline")) };
-  await assert.rejects(createBlobClaims(server.redis, offline).release("mdl_a"), /offline/);
+  // The owner has let go all the same; what is left to do is the sweep's, which says so while it cannot.
+  await createBlobClaims(server.redis, offline).release("mdl_a");
+  await assert.rejects(createBlobClaims(server.redis, offline).sweep(), /offline/);
   assert.deepEqual(await storedBlobs(), [ref.sha256]);
   await claims.sweep();
   assert.deepEqual(await storedBlobs(), []);
   assert.deepEqual(await server.redis.keys(`${KEY_PREFIX}*`), []);
+});
+
+test("what was never settled is swept after a day, by the clock of Redis; what is settled is not", async () => {
+  const forgotten = await put(randomBytes(500), "mdl_forgotten");
+  const fresh = await put(randomBytes(500), "mdl_fresh");
+  const record = await addDataset();
+  // Whoever sweeps, 25 h ahead of everybody.
+  const realNow = Date.now;
+  Date.now = () => realNow() + 25 * 60 * 60 * 1000;
+  try {
+    await claims.sweep();
+  } finally {
+    Date.now = realNow;
+  }
+  assert.deepEqual((await storedBlobs()).sort(), [forgotten, fresh, record.file].map(({ sha256 }) => sha256).sort());
+  await server.redis.zincrby(`${KEY_PREFIX}:claims:unsettled`, -25 * 60 * 60 * 1000, "mdl_forgotten");
+  await claims.sweep();
+  assert.deepEqual((await storedBlobs()).sort(), [fresh, record.file].map(({ sha256 }) => sha256).sort());
+});
+
+test("who was swept before its record was written hears of it, and there is no record without bytes", async () => {
+  const id = newId("dst");
+  const ref = await put(randomBytes(500), id);
+  await claims.release(id);
+  await assert.rejects(catalog.datasets.add(dataset(id, ref)), { code: "unavailable", message: /send them again/ });
+  assert.equal(await catalog.datasets.get(id), undefined);
+  await assert.rejects(claims.settle(id), { code: "unavailable" });
+});
+
+test("a record whose answer was lost keeps its bytes: asked again it is there, and to abandon it does nothing", async () => {
+  const id = newId("dst");
+  const record = dataset(id, await put(randomBytes(500), id));
+  await catalog.datasets.add(record);
+  assert.deepEqual(await catalog.datasets.add(record), { record, created: true });
+  await claims.abandon(id);
+  assert.deepEqual(await storedBlobs(), [record.file.sha256]);
 });

@@ -26,7 +26,8 @@ after(async () => {
 
 async function consume(options: Partial<ConsumerOptions> & Pick<ConsumerOptions, "run">) {
   const nothing = () => {};
-  const defaults = { name: "w", concurrency: 1, onCancel: nothing, onLost: nothing, onStuck: nothing, log };
+  const refusals = () => [];
+  const defaults = { name: "w", concurrency: 1, refusals, onCancel: nothing, onLost: nothing, onStuck: nothing, log };
   return consumeJobs(await server.open("worker"), { ...defaults, ...options });
 }
 
@@ -42,7 +43,7 @@ test("jobs run by priority, then in the order they came; positions say so before
   const jobs = [5, 5, 1, 10, 1].map((priority) => queuedJob({ priority }));
   for (const job of jobs) await queue.enqueue(job);
   assert.deepEqual(await positions(jobs), [3, 4, 1, 5, 2]);
-  assert.deepEqual(await queue.counts(), { waiting: 5, active: 0 });
+  assert.deepEqual(await queue.counts(), { waiting: 5, delayed: 0, active: 0 });
 
   const ran: string[] = [];
   const consumer = await consume({
@@ -65,7 +66,7 @@ test("a job that is queued already stays as it is; one that is done can be queue
   const job = queuedJob();
   await queue.enqueue(job);
   await queue.enqueue(job);
-  assert.deepEqual(await queue.counts(), { waiting: 1, active: 0 });
+  assert.deepEqual(await queue.counts(), { waiting: 1, delayed: 0, active: 0 });
   let runs = 0;
   const consumer = await consume({
     run: async () => {
@@ -91,7 +92,7 @@ test("a waiting job can be taken out, one that a worker has cannot", async () =>
     },
   });
   await until(async () => (await queue.stateOf(first.id)) === "active");
-  assert.deepEqual(await queue.counts(), { waiting: 1, active: 1 });
+  assert.deepEqual(await queue.counts(), { waiting: 1, delayed: 0, active: 1 });
   assert.equal(await queue.position(first.id), null);
   assert.equal(await queue.remove(first.id), false);
   assert.equal(await queue.remove(second.id), true);
@@ -99,7 +100,7 @@ test("a waiting job can be taken out, one that a worker has cannot", async () =>
   assert.equal(await queue.remove("job_unknown"), false);
   finish.resolve();
   await consumer.close();
-  assert.deepEqual(await queue.counts(), { waiting: 0, active: 0 });
+  assert.deepEqual(await queue.counts(), { waiting: 0, delayed: 0, active: 0 });
 });
 
 test("a job that is handed back runs before all others of its priority", async () => {
@@ -110,7 +111,7 @@ test("a job that is handed back runs before all others of its priority", async (
   const consumer = await consume({
     run: async (id) => {
       ran.push(id);
-      return ran.length === 1 ? "hand back" : "done";
+      return ran.length === 1 ? { againInMs: 0 } : "done";
     },
   });
   await until(() => ran.length === 3);
@@ -151,14 +152,14 @@ test("a cancel signal reaches every worker, and a worker that could not hear is 
 });
 
 test("workers count as alive from their start until they close", async () => {
-  assert.equal(await queue.liveWorkers(), 0);
+  assert.equal((await queue.workers()).length, 0);
   const run = async () => "done" as const;
   const [a, b] = [await consume({ name: "a", run }), await consume({ name: "b", run })];
-  await until(async () => (await queue.liveWorkers()) === 2);
+  await until(async () => (await queue.workers()).length === 2);
   await a.close();
-  assert.equal(await queue.liveWorkers(), 1);
+  assert.equal((await queue.workers()).length, 1);
   await b.close();
-  assert.equal(await queue.liveWorkers(), 0);
+  assert.equal((await queue.workers()).length, 0);
 });
 
 test("while Redis is away every question is answered with unavailable", async () => {
@@ -172,8 +173,50 @@ test("while Redis is away every question is answered with unavailable", async ()
     () => cut.signalCancel("job_x"),
     () => cut.position("job_x"),
     () => cut.counts(),
-    () => cut.liveWorkers(),
+    () => cut.workers(),
   ];
   for (const ask of questions) await assert.rejects(ask, { code: "unavailable" });
   await away.close();
+});
+
+test("a job that is handed back with a delay waits, and is run again when that is over", async () => {
+  const started: number[] = [];
+  const ended = Promise.withResolvers<void>();
+  const job = queuedJob();
+  await queue.enqueue(job);
+  const consumer = await consume({
+    run: async () => {
+      started.push(performance.now());
+      if (started.length === 1) return { againInMs: 600 };
+      ended.resolve();
+      return "done";
+    },
+  });
+  await until(async () => (await queue.counts()).delayed === 1);
+  assert.equal(await queue.stateOf(job.id), "waiting");
+  assert.ok((await queue.ids()).has(job.id));
+  await ended.promise;
+  assert.ok(started[1]! - started[0]! >= 550);
+  await consumer.close();
+});
+
+test("a worker that refuses says why, takes nothing, and takes jobs again when it does not", async () => {
+  let reasons = ["disk: it is full."];
+  const ran: string[] = [];
+  const consumer = await consume({
+    refusals: () => reasons,
+    run: async (id) => {
+      ran.push(id);
+      return "done";
+    },
+  });
+  await until(async () => (await queue.workers())[0]?.refusals[0] === "disk: it is full.");
+  const job = queuedJob();
+  await queue.enqueue(job);
+  await sleep(500);
+  assert.deepEqual(ran, []);
+  reasons = [];
+  await until(() => ran.length === 1, 10_000);
+  assert.deepEqual(await queue.workers(), [{ name: "w", refusals: [] }]);
+  await consumer.close();
 });

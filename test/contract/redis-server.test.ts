@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { pino } from "pino";
 import { ServiceError } from "../../src/service/errors.ts";
-import { closeRedis, fromRedis, openRedis } from "../../src/service/redis.ts";
+import { checkClock, closeRedis, fromRedis, openRedis } from "../../src/service/redis.ts";
 import { startPrivateRedis } from "../../src/service/redis-server.ts";
 
 const log = pino({ level: "silent" });
@@ -73,6 +73,50 @@ test("an evicting redis with a memory limit is refused", async () => {
   await closeRedis(await openRedis(server.url, "request", log)); // no limit: only a warning
   await redis.config("SET", "maxmemory", "100mb");
   await assert.rejects(openRedis(server.url, "worker", log), { code: "unavailable", message: /noeviction/ });
+  await closeRedis(redis);
+  await server.close();
+});
+
+test("a server with a damaged file is started again a few times, slower and slower, and then given up with its last words", async () => {
+  const own = await mkdtemp(join(tmpdir(), "modelpress-redis-damaged-"));
+  const logged: { level: number; msg: string; printed?: string }[] = [];
+  const lines = pino({ level: "error" }, { write: (line) => void logged.push(JSON.parse(line)) });
+  const gone = Promise.withResolvers<string>();
+  const server = await startPrivateRedis({ dataDir: own, log: lines, onGone: gone.resolve });
+  const redis = await openRedis(server.url, "request", log);
+  for (let i = 0; i < 100; i++) await redis.set(`key ${i}`, "x".repeat(100));
+  await redis.config("SET", "appendfsync", "always");
+  await redis.set("last", "one");
+  const folder = join(own, "redis", "appendonlydir");
+  const name = (await readdir(folder)).find((file) => file.endsWith(".incr.aof"))!;
+  const bytes = await readFile(join(folder, name));
+  bytes.fill("?", 500, 1_000);
+  process.kill(server.pid, "SIGKILL");
+  await writeFile(join(folder, name), bytes);
+  redis.disconnect();
+
+  assert.match(await gone.promise, /Bad file format/);
+  const deaths = logged.filter(({ msg }) => /does not start/.test(msg));
+  assert.equal(deaths.length, 6);
+  assert.match(logged.at(-1)!.msg, /given up/);
+  assert.match(logged.at(-1)!.printed!, /Bad file format/);
+  await server.close();
+  await rm(own, { recursive: true });
+});
+
+test("a clock that is far from that of Redis is refused; one that is near is not", async () => {
+  const server = await startPrivateRedis({ dataDir, log });
+  const redis = await openRedis(server.url, "request", log);
+  await checkClock(redis);
+  await checkClock(redis, () => Date.now() + 20_000);
+  await assert.rejects(
+    checkClock(redis, () => Date.now() + 90_000_000),
+    { code: "unavailable", message: /90000 s ahead/ },
+  );
+  await assert.rejects(
+    checkClock(redis, () => Date.now() - 90_000_000),
+    { code: "unavailable", message: /behind/ },
+  );
   await closeRedis(redis);
   await server.close();
 });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, test } from "node:test";
@@ -89,7 +89,7 @@ async function startActingWorker(env: Record<string, string> = {}, drainGraceMs 
     JOB_MEMORY_BYTES: String(2 ** 30),
     ...env,
   };
-  const alive = await queue.liveWorkers();
+  const alive = (await queue.workers()).length;
   const args = [
     new URL("../support/acting-worker.ts", import.meta.url).pathname,
     JSON.stringify(all),
@@ -97,7 +97,7 @@ async function startActingWorker(env: Record<string, string> = {}, drainGraceMs 
   ];
   const worker = spawn(process.execPath, args, { stdio: ["ignore", "inherit", "inherit"] });
   workers.push(worker);
-  await until(async () => (await queue.liveWorkers()) > alive);
+  await until(async () => (await queue.workers()).length > alive);
   return worker;
 }
 
@@ -107,7 +107,7 @@ async function submit(act: string[], fields: Parameters<typeof queuedJob>[0] = {
   return job;
 }
 
-async function until<T>(ask: () => Promise<T | undefined | false>, withinMs = 10_000): Promise<T> {
+async function until<T>(ask: () => Promise<T | undefined | false>, withinMs = 40_000): Promise<T> {
   for (const start = performance.now(); ; await sleep(20)) {
     const answer = await ask();
     if (answer !== undefined && answer !== false) return answer;
@@ -185,13 +185,19 @@ test("the same result of two jobs is one model", async () => {
   assert.equal(second.result?.model_id, first.result?.model_id);
 });
 
-test("a killed child costs one retry; a second one fails the job", async () => {
+test("a killed child is not the job's fault: it is handed back; one that crashes is tried once more", async () => {
   await startActingWorker();
   const { id } = await submit(["stubborn", "60000", "first"]);
   process.kill(await childOf(id), "SIGKILL");
   const job = await ended(id);
   assert.equal(job.status, "succeeded");
-  assert.equal(job.attempt, 2);
+  assert.deepEqual([job.attempt, job.handed_back], [2, 1]);
+  assert.ok(
+    (await jobs.events(id, 0)).some(({ data }) =>
+      /ended from outside by SIGKILL.*tried again in 1 s/.test(String(data.message)),
+    ),
+  );
+  assert.equal((await jobs.totals()).handedBack, 1);
   assert.deepEqual(await statusesOf(id), ["queued", "running", "queued", "running", "succeeded"]);
 
   const crashed = await ended((await submit(["segfault"])).id);
@@ -399,4 +405,96 @@ test("finished jobs older than the retention are deleted with their artifacts; t
   await jobs.transition(old.id, ["queued"], "cancelled", { finished_at: new Date(Date.now() - 2 * day).toISOString() });
   await until(async () => (await jobs.get(old.id)) === undefined, 25_000);
   assert.deepEqual(await jobs.get(fresh.id), fresh);
+});
+
+test("a job is not given up for machines that failed it as often as jobs are started", async () => {
+  await startActingWorker();
+  const fields = { model_id: MODEL_ID, attempt: 7, handed_back: 6 };
+  const { job } = await jobs.create(queuedJob(fields));
+  await queue.enqueue(job);
+  assert.equal((await ended(job.id)).status, "succeeded");
+});
+
+test("a full disk, or files that cannot be opened, in the child: handed back, and the worker goes on", async () => {
+  await startActingWorker();
+  for (const errno of ["ENOSPC", "EMFILE", "EAGAIN"]) {
+    const job = await ended((await submit(["errno", errno, "first"])).id);
+    assert.equal(job.status, "succeeded", errno);
+    assert.deepEqual([job.attempt, job.handed_back], [2, 1], errno);
+  }
+  assert.deepEqual(
+    (await queue.workers()).map(({ refusals }) => refusals),
+    [[]],
+  );
+});
+
+test("a job that machines fail every time is given up in the end, and they are blamed", async () => {
+  await startActingWorker();
+  const { job } = await jobs.create(
+    queuedJob({ model_id: MODEL_ID, exclude_nodes: ["errno", "ENOSPC"], handed_back: 20 }),
+  );
+  await queue.enqueue(job);
+  const failed = await ended(job.id);
+  assert.equal(failed.status, "failed");
+  assert.equal(failed.error?.code, "unavailable");
+});
+
+test("a worker with too little disk takes no jobs, and says so; another one runs them", async () => {
+  await startActingWorker({ MIN_FREE_DISK_BYTES: String(Number.MAX_SAFE_INTEGER) });
+  const refusing = await until(async () => (await queue.workers()).find(({ refusals }) => refusals.length > 0));
+  assert.match(refusing.refusals.join(), /^disk: \d+ MiB are free, and \d+ MiB are needed\.$/);
+  const { id } = await submit(["echo"]);
+  await sleep(1_000);
+  const waiting = await jobs.get(id);
+  assert.deepEqual([waiting?.status, waiting?.attempt], ["queued", 0]);
+  await startActingWorker();
+  assert.equal((await ended(id)).attempt, 1);
+});
+
+test("a blob store that cannot be written keeps what a job has made: only the storing is repeated", async () => {
+  await startActingWorker();
+  const { id } = await submit(["stubborn", "1500"]);
+  await childOf(id);
+  // Nobody can make a file below a file, root neither.
+  const incoming = join(dataDir, "blobs", "incoming");
+  await rm(incoming, { recursive: true });
+  await writeFile(incoming, "");
+  await until(async () =>
+    (await jobs.events(id, 0)).some(({ data }) => /cannot be stored now/.test(String(data.message))),
+  );
+  await until(async () => (await queue.workers()).some(({ refusals }) => /^blob store:/.test(refusals.join())), 15_000);
+  await rm(incoming);
+  await mkdir(incoming);
+  const job = await ended(id, 20_000);
+  assert.equal(job.status, "succeeded");
+  assert.deepEqual([job.attempt, job.handed_back], [1, 0]);
+  await until(async () => (await queue.workers()).every(({ refusals }) => refusals.length === 0), 15_000);
+});
+
+test("Redis that is full while a job ends: its result is recorded when there is room", async () => {
+  await startActingWorker();
+  const { id } = await submit(["stubborn", "1500"]);
+  const child = await childOf(id);
+  await server.redis.config("SET", "maxmemory", "1");
+  assert.ok(await hasEnded(child, 10_000));
+  await sleep(2_000);
+  await server.redis.config("SET", "maxmemory", "0");
+  const job = await ended(id);
+  assert.deepEqual([job.status, job.attempt], ["succeeded", 1]);
+});
+
+test("a worker whose clock is far off does not start, and says why", async () => {
+  const env = { REDIS_URL: server.url, DATA_DIR: dataDir, LOG_LEVEL: "silent" };
+  const skewed = spawn(
+    process.execPath,
+    [
+      "--import",
+      new URL("../support/clock-ahead.ts", import.meta.url).href,
+      new URL("../../workers/main.ts", import.meta.url).pathname,
+    ],
+    { env: { ...process.env, ...env }, stdio: ["ignore", "inherit", "pipe"] },
+  );
+  workers.push(skewed);
+  const said = Buffer.concat(await Array.fromAsync(skewed.stderr!)).toString();
+  assert.match(said, /clock is 90000 s ahead of the clock of Redis/);
 });

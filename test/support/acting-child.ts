@@ -36,6 +36,10 @@ const ACTS: Record<string, (argument: string, context: TaskContext) => Promise<s
   },
   abort: () => process.abort(),
   exit: (code) => process.exit(Number(code)),
+  /** Fails as a call of the system does. */
+  errno: (code) => {
+    throw Object.assign(new Error(`${code}: as if`), { code });
+  },
   refuse: (subject) => {
     throw new CoreError("invalid_model", "It is not a model.", subject);
   },

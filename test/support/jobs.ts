@@ -32,6 +32,7 @@ export function queuedJob(
     finished_at: null,
     retry_of: null,
     attempt: 0,
+    handed_back: 0,
     progress: null,
     checkpoints: {},
     steps: [],

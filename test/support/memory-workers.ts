@@ -24,8 +24,8 @@ export function createMemoryQueue(): JobQueue & { readonly waiting: string[] } {
       const index = waiting.indexOf(id);
       return index < 0 ? null : index + 1;
     },
-    counts: async () => ({ waiting: waiting.length, active: 0 }),
-    liveWorkers: async () => 1,
+    counts: async () => ({ waiting: waiting.length, delayed: 0, active: 0 }),
+    workers: async () => [{ name: "memory", refusals: [] }],
   };
 }
 
@@ -84,6 +84,7 @@ export function createMemoryTasks(overrides: Results = {}): TaskRunner & { reado
       if (task === undefined) throw new Error(`${kind} is not part of this test`);
       return task(request, signal);
     },
+    check: async () => {},
     close: async () => {},
   };
 }

@@ -16,7 +16,7 @@ import { createCatalog } from "../../src/service/catalog.ts";
 import { createIdempotency } from "../../src/service/idempotency.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
 import { createWebhookSecrets } from "../../src/service/jobs/webhook-secrets.ts";
-import { fromRedis } from "../../src/service/redis.ts";
+import { checkWrites } from "../../src/service/redis.ts";
 import { createUploadRegistry } from "../../src/service/upload-registry.ts";
 import { type Caller, createCaller } from "./calls.ts";
 import { createMemoryQueue, createMemoryTasks } from "./memory-workers.ts";
@@ -28,6 +28,8 @@ export interface TestServer extends Caller {
   stopRedis(): Promise<void>;
   /** Stops and continues redis-server's process: it is there, but does not answer. */
   signalRedis(signal: "SIGSTOP" | "SIGCONT"): void;
+  /** Sets a setting of redis-server, for example one that makes it refuse writes. */
+  setRedis(setting: string, value: string): Promise<void>;
   /** What was logged, one JSON line each. */
   readonly logged: string[];
   /** Every file below the data directory, but for those of redis-server. */
@@ -97,7 +99,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     idempotency: createIdempotency(redis),
     webhookSecrets: options.webhookSecret === undefined ? null : createWebhookSecrets(redis, options.webhookSecret),
     tasks: createMemoryTasks(),
-    pingRedis: async () => void (await fromRedis(redis.ping())),
+    checkRedis: () => checkWrites(redis),
     stopping: stopping.signal,
     ...options.context,
   };
@@ -110,6 +112,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     context,
     stopRedis: () => testRedis.server.close(),
     signalRedis: (signal) => void process.kill(testRedis.server.pid, signal),
+    setRedis: async (setting, value) => void (await redis.config("SET", setting, value)),
     logged,
     async files() {
       const entries = await readdir(dataDir, { recursive: true, withFileTypes: true });

@@ -13,7 +13,8 @@ const CASES: readonly (readonly [string, Partial<Exit>, string, RegExp])[] = [
   ["ended by our SIGTERM", { signal: "SIGTERM", killedFor: "timeout" }, "timeout", /after 90 s/],
   ["killed by us for its memory", { signal: "SIGKILL", killedFor: "out_of_memory" }, "out_of_memory", /512 MiB/],
   ["killed by the kernel for its memory", { signal: "SIGKILL", kernelOomKill: true }, "out_of_memory", /machine/],
-  ["killed by somebody", { signal: "SIGKILL" }, "worker_crashed", /SIGKILL/],
+  ["killed by somebody", { signal: "SIGKILL" }, "unavailable", /from outside by SIGKILL/],
+  ["told to end by somebody", { signal: "SIGTERM" }, "unavailable", /from outside by SIGTERM/],
   ["crashed while the kernel killed another", { signal: "SIGSEGV", kernelOomKill: true }, "worker_crashed", /SIGSEGV/],
   [
     "V8's heap limit",
@@ -50,6 +51,18 @@ test("an error keeps its code, message and subject; what is not a refusal is int
       { code: "out_of_memory", message: "The work could not get the memory it needs." },
     ],
     [noSpace, { code: "unavailable", message: "There is no space left on the disk that the work needs." }],
+    [
+      new Error("write failed", { cause: noSpace }),
+      { code: "unavailable", message: "There is no space left on the disk that the work needs." },
+    ],
+    [
+      new Error("Protobuf serialization failed: No space left on device"),
+      { code: "unavailable", message: "There is no space left on the disk that the work needs." },
+    ],
+    [
+      Object.assign(new Error("spawn EAGAIN"), { code: "EAGAIN" }),
+      { code: "unavailable", message: "No more processes can be started on the machine of the work." },
+    ],
     [new TypeError("bug"), { code: "internal", message: "The work failed in an unexpected way: bug" }],
     ["text", { code: "internal", message: "The work failed in an unexpected way: text" }],
   ];

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -17,7 +17,7 @@ const directory = await mkdtemp(join(tmpdir(), "job-files-"));
 after(() => rm(directory, { recursive: true }));
 
 /** Stores in memory; `claimed` lists owner and content. */
-function memory() {
+function memory(free = 2 ** 40) {
   const bytesOf = new Map<string, Buffer>();
   const claimed: string[] = [];
   const models: ModelRecord[] = [];
@@ -38,7 +38,7 @@ function memory() {
       claimed.push(`${owner.startsWith("mdl_") ? "model" : owner} ${bytesOf.get(ref.sha256)}`);
     },
     settle: async (owner) => void claimed.push(`${owner} settled`),
-    release: async (owner) => void claimed.push(`${owner.startsWith("mdl_") ? "model" : owner} released`),
+    abandon: async (owner) => void claimed.push(`${owner.startsWith("mdl_") ? "model" : owner} released`),
   };
   const collection = {
     get: async (id: string) => models.find((model) => model.id === id),
@@ -49,7 +49,10 @@ function memory() {
     },
   };
   const deps = { blobs, claims, catalog: { models: collection, datasets: collection } };
-  const files = createJobFiles(deps as unknown as { blobs: BlobStore; claims: BlobClaims; catalog: Catalog });
+  const files = createJobFiles({
+    ...(deps as unknown as { blobs: BlobStore; claims: BlobClaims; catalog: Catalog }),
+    freeBytes: async () => free,
+  });
   return { files, claimed, models, put: (text: string) => blobs.put!(oneChunk(text), { maxBytes: 1_000 }) };
 }
 
@@ -73,6 +76,25 @@ function single({ spec }: JobRecord): SingleSpec {
   assert.ok(spec.type === "quantize" || spec.type === "distill");
   return spec;
 }
+
+test("a job that its worker has no room for is handed back before anything is copied", async () => {
+  const { files, models, put } = memory(64 * 2 ** 20);
+  const parts = [{ ...(await put("graph")), name: "model.onnx" }];
+  models.push({
+    id: "mdl_a",
+    identity: "",
+    files: parts,
+    size_bytes: 5,
+    facts: factsSaying(""),
+  } as unknown as ModelRecord);
+  const to = join(directory, "no-room");
+  const { spec } = queuedJob({ model_id: "mdl_a" });
+  await assert.rejects(files.fetchInputs(spec, to), {
+    code: "unavailable",
+    message: /needs 65 MiB of disk.*has 64 MiB/,
+  });
+  assert.deepEqual(await readdir(to), []);
+});
 
 test("inputs keep the names that the model uses, folders included", async () => {
   const { files, models, put } = memory();

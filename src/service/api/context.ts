@@ -24,8 +24,8 @@ export interface ApiContext {
   /** Null: jobs cannot have webhooks. */
   readonly webhookSecrets: WebhookSecrets | null;
   readonly tasks: TaskRunner;
-  /** Rejects, with the reason, while Redis does not answer. */
-  readonly pingRedis: () => Promise<void>;
+  /** Rejects, with the reason, while Redis does not answer or takes no writes, or its clock is not ours. */
+  readonly checkRedis: () => Promise<void>;
   /** Fires when the service shuts down: open streams end then. */
   readonly stopping: AbortSignal;
 }

@@ -233,7 +233,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
       throw error;
     }
     // From here on the job is recorded, and needs what was claimed.
-    await claims.settle(again.id);
+    if (steps.length > 0) await claims.settle(again.id);
     return accepted(reply, await wireJob(again));
   });
 
@@ -326,6 +326,7 @@ function newJob({ spec, sent_params, name, metadata, priority, webhook, retry_of
     finished_at: null,
     retry_of,
     attempt: 0,
+    handed_back: 0,
     progress: null,
     checkpoints: {},
     steps: [],

@@ -40,6 +40,16 @@ export function createMetrics({ jobs, queue }: Pick<ApiContext, "jobs" | "queue"
     registers,
   });
   const workers = new Gauge({ name: "modelpress_workers", help: "Live worker processes.", registers });
+  const refusing = new Gauge({
+    name: "modelpress_workers_refusing",
+    help: "Of them, those that take no jobs, for example because their disk is full.",
+    registers,
+  });
+  const handedBack = new Counter({
+    name: "modelpress_jobs_handed_back_total",
+    help: "Attempts at jobs that ended for reasons of the machine, not of the job: every API process reports the same.",
+    registers,
+  });
   const finished = new Counter({
     name: "modelpress_jobs_finished_total",
     help: "Jobs that have ended, whoever ran them: every API process reports the same.",
@@ -59,12 +69,15 @@ export function createMetrics({ jobs, queue }: Pick<ApiContext, "jobs" | "queue"
 
   async function lookAtJobs(): Promise<void> {
     // The counters are kept in Redis; here they are only shown.
-    for (const metric of [waiting, workers, finished, runSeconds]) metric.reset();
+    for (const metric of [waiting, workers, refusing, finished, handedBack, runSeconds]) metric.reset();
     try {
-      const [counts, live, totals] = await Promise.all([queue.counts(), queue.liveWorkers(), jobs.totals()]);
+      const [counts, live, totals] = await Promise.all([queue.counts(), queue.workers(), jobs.totals()]);
       waiting.set({ state: "waiting" }, counts.waiting);
       waiting.set({ state: "active" }, counts.active);
-      workers.set(live);
+      waiting.set({ state: "delayed" }, counts.delayed);
+      workers.set(live.length);
+      refusing.set(live.filter(({ refusals }) => refusals.length > 0).length);
+      handedBack.inc(totals.handedBack);
       for (const status of ["succeeded", "failed", "cancelled"] as const) finished.inc({ status }, totals[status]);
       runSeconds.inc(totals.runSeconds);
       reachable.set(1);

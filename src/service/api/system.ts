@@ -3,6 +3,7 @@ import { stringify as toYaml } from "yaml";
 import { z } from "zod";
 import { METRIC_NAMES, TRAINABLE_OPERATORS } from "../../core/contract.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
+import type { LiveWorker } from "../jobs/job-store.ts";
 import { KINDS } from "../kinds/kinds.ts";
 import { TARGETS } from "../kinds/quantize/targets.ts";
 import { VERSIONS } from "../versions.ts";
@@ -18,7 +19,14 @@ const CHECK_TIMEOUT_MS = 2_000;
 const Health = z.object({ status: z.literal("ok") }).meta({ id: "Health" });
 
 const Readiness = z
-  .object({ status: z.literal("ready"), workers: z.int().meta({ description: "Live worker processes." }) })
+  .object({
+    status: z.literal("ready"),
+    workers: z.int().meta({ description: "Live worker processes that take jobs." }),
+    refusing_workers: z.int().meta({
+      description:
+        "Live worker processes that take none, for example because their disk is full; their logs and `/metrics` say why.",
+    }),
+  })
   .meta({ id: "Readiness" });
 
 const Capabilities = z
@@ -88,13 +96,14 @@ const getReadiness = defineOperation({
   path: "/readyz",
   tag: "System",
   summary: "Whether jobs can be accepted and run",
-  description: "Looks at Redis, the blob store and the workers. 503 names in `errors` each part that is missing.",
+  description:
+    "Looks whether Redis takes writes, at the blob store and at the workers. 503 names in `errors` each part that is missing.",
   access: "open",
   responses: {
     200: {
       description: "Everything is there.",
       content: { "application/json": Readiness },
-      example: { status: "ready", workers: 1 },
+      example: { status: "ready", workers: 1, refusing_workers: 0 },
     },
   },
   problems: [],
@@ -160,19 +169,27 @@ export function registerSystem(app: FastifyInstance, context: ApiContext, metric
 
   route(app, getReadiness, async () => {
     if (context.stopping.aborted) throw new ServiceError("unavailable", "The service is shutting down.");
-    const workers = context.queue.liveWorkers();
+    const workers = context.queue.workers();
     const missing = await Promise.all([
-      missingPart("redis", context.pingRedis()),
+      missingPart("redis", context.checkRedis()),
       missingPart("blob_store", context.blobs.check()),
       missingPart(
         "workers",
-        workers.then((count) => {
-          if (count === 0) throw new Error("no worker is running");
+        workers.then((alive) => {
+          if (alive.length === 0) throw new Error("no worker is running");
+          if (!alive.some(takesJobs)) {
+            const why = [...new Set(alive.flatMap(({ refusals }) => refusals))].join(" ");
+            throw new Error(`no worker takes jobs (${why})`);
+          }
         }),
       ),
     ]);
     const fields = missing.filter((part) => part !== undefined);
-    if (fields.length === 0) return { status: "ready", workers: await workers };
+    if (fields.length === 0) {
+      const alive = await workers;
+      const ready = alive.filter(takesJobs).length;
+      return { status: "ready", workers: ready, refusing_workers: alive.length - ready };
+    }
     const detail = fields.map(({ message }) => message).join(" ");
     throw new ServiceError("unavailable", detail, { fields, retryAfterSeconds: 5 });
   });
@@ -207,6 +224,8 @@ async function missingPart(part: string, check: Promise<unknown>): Promise<Field
     clearTimeout(timer);
   }
 }
+
+const takesJobs = ({ refusals }: LiveWorker) => refusals.length === 0;
 
 function methodOf(type: string, method: string, params: z.ZodType) {
   return { type, method, params_schema: z.globalRegistry.get(params)!.id! };

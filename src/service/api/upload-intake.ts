@@ -105,7 +105,7 @@ export async function withClaims<T>(
   } catch (error) {
     // When even that fails, the sweep releases them later; the reason of the first failure is what the client must see.
     await context.claims
-      .release(owner)
+      .abandon(owner)
       .catch((cause) => request.log.warn({ err: cause, owner }, "claims not released"));
     throw error;
   }

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Redis } from "ioredis";
 import { ServiceError } from "../errors.ts";
-import { fromRedis, KEY_PREFIX } from "../redis.ts";
+import { fromRedis, KEY_PREFIX, LUA_NOW } from "../redis.ts";
 import type { BlobRef, BlobStore } from "./blob-store.ts";
 
 /**
@@ -9,14 +9,21 @@ import type { BlobRef, BlobStore } from "./blob-store.ts";
  * claim is gone.
  *
  * The order that never loses bytes: claim a blob while it is being put (`PutOptions.claim`), write the owner's record,
- * `settle` the owner; on any failure in between, `release` it. What a killed process leaves unsettled is released by
+ * `settle` the owner; on any failure in between, `abandon` it. What a killed process leaves unsettled is released by
  * `sweep` a day later.
  */
 export interface BlobClaims {
   /** Idempotent. */
   claim(owner: string, ref: BlobRef): Promise<void>;
-  /** Says that the owner's record is written: from now on only `release` ends its claims. */
+  /**
+   * Says that the owner's record is written: from now on only `release` ends its claims. Throws `unavailable` when its claims are gone: they
+   * were swept, and the bytes may be deleted.
+   */
   settle(owner: string): Promise<void>;
+  /**
+   * Releases an owner whose record could not be written; does nothing when it is settled: the record was written, and only the answer was lost.
+   */
+  abandon(owner: string): Promise<void>;
   /** Ends all claims of an owner, and deletes the blobs that nobody else claims. No error when it has none. */
   release(owner: string): Promise<void>;
   /** Releases owners that were never settled, and deletes what an earlier release could not. */
@@ -36,24 +43,54 @@ const UNSETTLED = `${KEY_PREFIX}:claims:unsettled`;
 const GARBAGE = `${KEY_PREFIX}:claims:garbage`;
 
 /**
- * KEYS: deleting, owners of the blob, blobs of the owner, unsettled. ARGV: owner, blob, now. Answers 0 while the blob
- * is deleted.
+ * KEYS: deleting, owners of the blob, blobs of the owner, unsettled. ARGV: owner, blob. Answers 0 while the blob is
+ * deleted.
  */
 const CLAIM = `
+  ${LUA_NOW}
   if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
   redis.call('SADD', KEYS[2], ARGV[1])
   if redis.call('SADD', KEYS[3], ARGV[2]) == 1 and redis.call('SCARD', KEYS[3]) == 1 then
-    redis.call('ZADD', KEYS[4], ARGV[3], ARGV[1])
+    redis.call('ZADD', KEYS[4], now, ARGV[1])
   end
   return 1`;
 
+/** For scripts that settle an owner in one step with writing its record: its blobs, none when it was released; who is unsettled. */
+export const settlingKeys = (owner: string): [string, string] => [blobsOf(owner), UNSETTLED];
+
+export function claimsGone(): ServiceError {
+  const message = "The stored bytes were thrown away before they were recorded: send them again.";
+  return new ServiceError("unavailable", message, { retryAfterSeconds: 1 });
+}
+
+/** KEYS: `settlingKeys`. ARGV: owner. Answers 0 when the owner has no claims. */
+const SETTLE = `
+  if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  return 1`;
+
 /**
- * KEYS: owners of the blob, blobs of the owner, garbage. ARGV: owner, blob. The last claim turns the blob into garbage.
+ * KEYS: blobs of the owner, unsettled, garbage. ARGV: owner, where the owners of blobs are, for how long the owner must have been unsettled
+ * or nothing. In one step, so that an owner is either settled or released. The last claim turns a blob into garbage. Answers the owner's blobs.
  */
-const DROP = `
-  redis.call('SREM', KEYS[1], ARGV[1])
-  redis.call('SREM', KEYS[2], ARGV[2])
-  if redis.call('SCARD', KEYS[1]) == 0 then redis.call('SADD', KEYS[3], ARGV[2]) end`;
+const RELEASE = `
+  ${LUA_NOW}
+  if ARGV[3] ~= '' then
+    local since = redis.call('ZSCORE', KEYS[2], ARGV[1])
+    if not since or tonumber(since) > now - tonumber(ARGV[3]) then return {} end
+  end
+  local blobs = redis.call('SMEMBERS', KEYS[1])
+  for _, blob in ipairs(blobs) do
+    local owners = ARGV[2] .. string.match(blob, '^%S+')
+    redis.call('SREM', owners, ARGV[1])
+    if redis.call('SCARD', owners) == 0 then redis.call('SADD', KEYS[3], blob) end
+  end
+  redis.call('DEL', KEYS[1])
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  return blobs`;
+
+/** KEYS: unsettled. ARGV: for how long. Answers the owners that have been unsettled for so long. */
+const FORGOTTEN = `${LUA_NOW} return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])`;
 
 /**
  * KEYS: owners of the blob, deleting, garbage. ARGV: blob, how long. Answers 1 when the caller must delete the blob
@@ -74,26 +111,35 @@ export function createBlobClaims(redis: Redis, blobs: BlobStore): BlobClaims {
     return { sha256, size_bytes: Number(size) };
   };
 
-  async function collect(members: readonly string[]): Promise<void> {
+  /** Deletes blobs that nobody claims; what cannot be deleted now stays garbage, for the sweep. Answers what went wrong. */
+  async function collect(members: readonly string[]): Promise<unknown> {
+    let problem: unknown;
     for (const member of members) {
       const ref = refOf(member);
       const deleting = deletingOf(ref.sha256);
       const start = redis.eval(START_DELETE, 3, ownersOf(ref.sha256), deleting, GARBAGE, member, DELETING_MS);
       if ((await fromRedis(start)) !== 1) continue;
       try {
-        await blobs.delete(ref);
-        await fromRedis(redis.srem(GARBAGE, member));
+        const failure = await blobs.delete(ref).catch((error) => error ?? "unknown");
+        if (failure === undefined) await fromRedis(redis.srem(GARBAGE, member));
+        else problem = failure;
       } finally {
         await fromRedis(redis.del(deleting));
       }
     }
+    return problem;
+  }
+
+  async function release(owner: string, unsettledForMs: number | ""): Promise<void> {
+    const keys = [blobsOf(owner), UNSETTLED, GARBAGE];
+    await collect((await fromRedis(redis.eval(RELEASE, 3, ...keys, owner, ownersOf(""), unsettledForMs))) as string[]);
   }
 
   return {
     async claim(owner, ref) {
       const keys = [deletingOf(ref.sha256), ownersOf(ref.sha256), blobsOf(owner), UNSETTLED];
       for (let waitedMs = 0; waitedMs <= 2 * DELETING_MS; waitedMs += RETRY_MS) {
-        if ((await fromRedis(redis.eval(CLAIM, 4, ...keys, owner, memberOf(ref), Date.now()))) === 1) return;
+        if ((await fromRedis(redis.eval(CLAIM, 4, ...keys, owner, memberOf(ref)))) === 1) return;
         await sleep(RETRY_MS);
       }
       throw new ServiceError("unavailable", "An earlier copy of these bytes is still being deleted.", {
@@ -101,21 +147,16 @@ export function createBlobClaims(redis: Redis, blobs: BlobStore): BlobClaims {
       });
     },
     async settle(owner) {
-      await fromRedis(redis.zrem(UNSETTLED, owner));
+      if ((await fromRedis(redis.eval(SETTLE, 2, ...settlingKeys(owner), owner))) === 1) return;
+      throw claimsGone();
     },
-    async release(owner) {
-      const members = await fromRedis(redis.smembers(blobsOf(owner)));
-      for (const member of members) {
-        const { sha256 } = refOf(member);
-        await fromRedis(redis.eval(DROP, 3, ownersOf(sha256), blobsOf(owner), GARBAGE, owner, member));
-      }
-      await fromRedis(redis.zrem(UNSETTLED, owner));
-      await collect(members);
-    },
+    abandon: (owner) => release(owner, 0),
+    release: (owner) => release(owner, ""),
     async sweep() {
-      const forgotten = await fromRedis(redis.zrangebyscore(UNSETTLED, "-inf", Date.now() - UNSETTLED_MS));
-      for (const owner of forgotten) await this.release(owner);
-      await collect(await fromRedis(redis.smembers(GARBAGE)));
+      const forgotten = await fromRedis(redis.eval(FORGOTTEN, 1, UNSETTLED, UNSETTLED_MS));
+      for (const owner of forgotten as string[]) await release(owner, UNSETTLED_MS);
+      const problem = await collect(await fromRedis(redis.smembers(GARBAGE)));
+      if (problem !== undefined) throw problem;
     },
   };
 }

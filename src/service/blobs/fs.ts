@@ -91,6 +91,10 @@ export async function stageFile(
   { maxBytes, signal }: Pick<PutOptions, "maxBytes" | "signal">,
 ): Promise<StagedFile> {
   const path = join(directory, uuidv7());
+  const file = await open(path, "wx", 0o600).catch((cause) => {
+    if (codeOf(cause) !== "ENOENT") throw asServiceError(cause);
+    throw new ServiceError("unavailable", "The directory of the store is gone.", { cause, retryAfterSeconds: 10 });
+  });
   const hash = createHash("sha256");
   let size = 0;
   const measure = async function* (source: AsyncIterable<Uint8Array>) {
@@ -103,7 +107,6 @@ export async function stageFile(
     }
   };
   try {
-    const file = await open(path, "wx", 0o600);
     const sink = file.createWriteStream({ highWaterMark: WRITE_BUFFER_BYTES, flush: true });
     await pipeline(bytes, measure, sink, signal === undefined ? {} : { signal });
   } catch (error) {
@@ -189,6 +192,12 @@ function codeOf(error: unknown): string | undefined {
   return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }
 
+/** A disk that is not there, broken, or not to be used: with a file system on the network, all of these come and go. */
+const DISK_AWAY: ReadonlySet<string | undefined> = new Set([
+  ...["EIO", "EROFS", "ENOTDIR", "EACCES", "EPERM", "ESTALE", "ENOTCONN", "EHOSTDOWN", "ENXIO", "ENODEV", "ETIMEDOUT"],
+  ...["EMFILE", "ENFILE"],
+]);
+
 /** Gives the errors of the file system that are not bugs their name in the service. */
 function asServiceError(error: unknown): unknown {
   const code = codeOf(error);
@@ -198,6 +207,12 @@ function asServiceError(error: unknown): unknown {
     return new ServiceError("unavailable", "There is no space left to store this.", {
       cause: error,
       retryAfterSeconds: 60,
+    });
+  }
+  if (DISK_AWAY.has(code)) {
+    return new ServiceError("unavailable", `The disk of the store cannot be used now (${code}).`, {
+      cause: error,
+      retryAfterSeconds: 10,
     });
   }
   return error;

@@ -101,7 +101,11 @@ export async function createS3BlobStore(options: S3Options): Promise<BlobStore> 
       }
     },
     async materialize(ref, path) {
-      await saveBlob(ref, await store.get(ref), path);
+      try {
+        await saveBlob(ref, await store.get(ref), path);
+      } catch (error) {
+        throw asServiceError(error);
+      }
     },
     async delete(ref) {
       try {
@@ -124,6 +128,11 @@ export async function createS3BlobStore(options: S3Options): Promise<BlobStore> 
   return store;
 }
 
+const UNREACHABLE: ReadonlySet<unknown> = new Set([
+  ...["ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EPIPE", "ENOTFOUND", "EAI_AGAIN", "ETIMEDOUT"],
+  ...["EHOSTUNREACH", "ENETUNREACH"],
+]);
+
 function isMissing(error: unknown): boolean {
   return error instanceof NoSuchKey || error instanceof NotFound;
 }
@@ -132,8 +141,8 @@ function asServiceError(error: unknown): unknown {
   if (isMissing(error))
     return new ServiceError("not_found", "These bytes are not stored here (any more).", { cause: error });
   const code = error instanceof Error && "code" in error ? error.code : undefined;
-  const unreachable = code === "ECONNREFUSED" || code === "ECONNRESET" || code === "ENOTFOUND" || code === "ETIMEDOUT";
-  if (unreachable || error instanceof S3ServiceException) {
+  const isTimeout = error instanceof Error && error.name === "TimeoutError";
+  if (UNREACHABLE.has(code) || isTimeout || error instanceof S3ServiceException) {
     return new ServiceError("unavailable", "The object store did not do as asked.", {
       cause: error,
       retryAfterSeconds: 10,

@@ -26,6 +26,8 @@ export interface JobRecord {
   readonly retry_of: string | null;
   /** How often a worker has started it. */
   readonly attempt: number;
+  /** How many of these attempts ended for reasons of the machine, so that they do not count. */
+  readonly handed_back: number;
   readonly progress: Progress | null;
   /** From where the next attempt goes on, by name; the blobs are gone when the job has ended. */
   readonly checkpoints: Readonly<Record<string, BlobRef>>;
@@ -61,6 +63,8 @@ export interface JobTotals {
   readonly succeeded: number;
   readonly failed: number;
   readonly cancelled: number;
+  /** Attempts that ended for reasons of the machine: full disks, killed processes, workers that shut down. */
+  readonly handedBack: number;
   /** How long they ran, all together. */
   readonly runSeconds: number;
 }
@@ -114,7 +118,9 @@ export interface JobStore {
     id: string,
     from: readonly JobStatus[],
     to: JobStatus,
-    patch?: Partial<Pick<JobRecord, "started_at" | "finished_at" | "attempt" | "progress" | "result" | "error">>,
+    patch?: Partial<
+      Pick<JobRecord, "started_at" | "finished_at" | "attempt" | "handed_back" | "progress" | "result" | "error">
+    >,
     guard?: { readonly attempt?: number },
   ): Promise<JobRecord | undefined>;
   /**
@@ -149,6 +155,12 @@ export interface JobStore {
   ): Promise<readonly string[]>;
 }
 
+export interface LiveWorker {
+  readonly name: string;
+  /** Why it takes no jobs now; empty when it does. */
+  readonly refusals: readonly string[];
+}
+
 /** Hands recorded jobs to workers. */
 export interface JobQueue {
   /** Idempotent: a job that is queued already stays as it is. */
@@ -159,6 +171,8 @@ export interface JobQueue {
   signalCancel(id: string): Promise<void>;
   /** 1 = next to run; null when it is not waiting. */
   position(id: string): Promise<number | null>;
-  counts(): Promise<{ readonly waiting: number; readonly active: number }>;
-  liveWorkers(): Promise<number>;
+  /** `delayed`: handed back, and not to be run before some time. */
+  counts(): Promise<{ readonly waiting: number; readonly delayed: number; readonly active: number }>;
+  /** Those that are alive. */
+  workers(): Promise<readonly LiveWorker[]>;
 }

@@ -1,8 +1,8 @@
-import { type Job, Queue, WaitingError, Worker } from "bullmq";
+import { DelayedError, type Job, Queue, WaitingError, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import type { Logger } from "pino";
-import { closeRedis, duplicateRedis, fromRedis, KEY_PREFIX } from "../redis.ts";
-import type { JobQueue } from "./job-store.ts";
+import { closeRedis, duplicateRedis, fromRedis, KEY_PREFIX, LUA_NOW } from "../redis.ts";
+import type { JobQueue, LiveWorker } from "./job-store.ts";
 
 /**
  * The queue, on BullMQ. It carries ids only and forgets a job when its worker is done with it; what became of the job is in the job store.
@@ -12,6 +12,7 @@ const QUEUE_NAME = "jobs";
 const bullPrefix = (prefix: string) => `${prefix}:queue`;
 const cancelChannel = (prefix: string) => `${prefix}:cancel`;
 const workersKey = (prefix: string) => `${prefix}:workers`;
+const refusalsKey = (prefix: string) => `${prefix}:workers:refusals`;
 
 /**
  * A worker that dies holds its job for the rest of its lock; then the next look for stalled jobs gives it to another one. Looks are shared
@@ -25,16 +26,29 @@ const MAX_STALLED_COUNT = 1_000_000;
 /** After a failed command BullMQ would wait for 15 s. */
 const RETRY_DELAY_MS = 1_000;
 
+/** A job that came to a worker which takes none waits this long for another one. */
+const REFUSED_DELAY_MS = 2_000;
+
 const HEARTBEAT_MS = 3_000;
 /** A worker that was silent for this long is not alive. */
 const ALIVE_MS = 10_000;
 /** Jobs wait, this worker has a free slot, and nothing happens: its connection is stuck. */
 const STUCK_MS = 60_000;
 
-/** Both by the clock of Redis: those of the machines differ. KEYS: workers. ARGV: alive in ms, worker. */
-const NOW = `local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000)`;
-const BEAT = `${NOW} redis.call('ZADD', KEYS[1], now, ARGV[2]) redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])`;
-const COUNT_ALIVE = `${NOW} return redis.call('ZCOUNT', KEYS[1], now - ARGV[1], '+inf')`;
+/** KEYS: workers, refusals. ARGV: alive in ms, worker, its refusals as JSON. */
+const BEAT = `${LUA_NOW}
+  redis.call('ZADD', KEYS[1], now, ARGV[2])
+  redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+  for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])) do redis.call('HDEL', KEYS[2], dead) end
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])`;
+/** The same KEYS. ARGV: alive in ms. Answers names and refusals in turn. */
+const ALIVE = `${LUA_NOW}
+  local answer = {}
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now - ARGV[1], '+inf')) do
+    table.insert(answer, name)
+    table.insert(answer, redis.call('HGET', KEYS[2], name) or '[]')
+  end
+  return answer`;
 
 export interface BullJobQueue extends JobQueue {
   /** For queue browsers. */
@@ -88,13 +102,19 @@ export function createJobQueue(redis: Redis, log: Logger, prefix: string = KEY_P
       const {
         wait = 0,
         prioritized = 0,
+        delayed = 0,
         active = 0,
-      } = await fromRedis(bull.getJobCounts("wait", "prioritized", "active"));
-      return { waiting: wait + prioritized, active };
+      } = await fromRedis(bull.getJobCounts("wait", "prioritized", "delayed", "active"));
+      return { waiting: wait + prioritized, delayed, active };
     },
 
-    async liveWorkers() {
-      return (await fromRedis(redis.eval(COUNT_ALIVE, 1, workersKey(prefix), ALIVE_MS))) as number;
+    async workers() {
+      const flat = await fromRedis(redis.eval(ALIVE, 2, workersKey(prefix), refusalsKey(prefix), ALIVE_MS));
+      const alive: LiveWorker[] = [];
+      for (let rest = flat as string[]; rest.length > 0; rest = rest.slice(2)) {
+        alive.push({ name: rest[0]!, refusals: JSON.parse(rest[1]!) });
+      }
+      return alive;
     },
 
     async stateOf(id) {
@@ -112,12 +132,16 @@ export function createJobQueue(redis: Redis, log: Logger, prefix: string = KEY_P
   return queue;
 }
 
+/** Takes a job out of the queue, or puts it in again: not before so many ms, or at once, to be run next by whoever is free. */
+export type RunEnd = "done" | { readonly againInMs: number };
+
 export interface ConsumerOptions {
   /** Unique among the workers alive. */
   readonly name: string;
   readonly concurrency: number;
-  /** Runs a job. `done` takes it out of the queue, `hand back` puts it in again, to be run next by whoever is free. */
-  readonly run: (id: string) => Promise<"done" | "hand back">;
+  readonly run: (id: string) => Promise<RunEnd>;
+  /** Why this worker takes no jobs now; empty when it does. Asked at every heartbeat, and before a job is run. */
+  readonly refusals: () => readonly string[];
   /** Somebody asks to cancel a job, maybe one of ours; undefined: one may have asked while we could not hear it. */
   readonly onCancel: (id: string | undefined) => void;
   /** The job's lock is lost: another worker may have taken it over. */
@@ -139,10 +163,17 @@ export function consumeJobs(redis: Redis, options: ConsumerOptions, prefix: stri
 
   async function take(job: Job, token?: string): Promise<void> {
     running++;
+    let end: RunEnd;
     try {
-      if ((await options.run(job.id!)) === "done") return;
+      // It may have been on its way already when this worker stopped to take jobs.
+      end = options.refusals().length > 0 ? { againInMs: REFUSED_DELAY_MS } : await options.run(job.id!);
     } finally {
       running--;
+    }
+    if (end === "done") return;
+    if (end.againInMs > 0) {
+      await job.moveToDelayed(Date.now() + end.againInMs, token);
+      throw new DelayedError();
     }
     await job.moveToWait(token);
     throw new WaitingError(); // BullMQ's way to hear that the job is not its any more.
@@ -172,11 +203,15 @@ export function consumeJobs(redis: Redis, options: ConsumerOptions, prefix: stri
   let idleSince: number | undefined;
 
   async function beat(): Promise<void> {
+    const refusals = options.refusals();
+    if (refusals.length === 0) worker.resume();
+    else await worker.pause(true);
     const { waiting } = await queue.counts();
-    const idle = waiting > 0 && running < concurrency;
+    const idle = waiting > 0 && running < concurrency && refusals.length === 0;
     idleSince = idle ? (idleSince ?? performance.now()) : undefined;
     if (idleSince !== undefined && performance.now() - idleSince > STUCK_MS) return options.onStuck();
-    await fromRedis(redis.eval(BEAT, 1, workersKey(prefix), ALIVE_MS, name));
+    const keys = [workersKey(prefix), refusalsKey(prefix)];
+    await fromRedis(redis.eval(BEAT, keys.length, ...keys, ALIVE_MS, name, JSON.stringify(refusals)));
   }
 
   // One after the other: while Redis is away they would pile up.
@@ -196,6 +231,7 @@ export function consumeJobs(redis: Redis, options: ConsumerOptions, prefix: stri
       await closeRedis(subscriber);
       await queue.close();
       if (redis.status === "ready") await redis.zrem(workersKey(prefix), name).catch(() => {});
+      if (redis.status === "ready") await redis.hdel(refusalsKey(prefix), name).catch(() => {});
     },
   };
 }

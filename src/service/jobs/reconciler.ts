@@ -1,7 +1,7 @@
 import type { Redis } from "ioredis";
 import type { Logger } from "pino";
 import type { BlobClaims } from "../blobs/claims.ts";
-import { fromRedis, KEY_PREFIX } from "../redis.ts";
+import { fromRedis, KEY_PREFIX, redisTime } from "../redis.ts";
 import { jobError } from "./job.ts";
 import type { JobRecord, JobStore } from "./job-store.ts";
 import type { BullJobQueue } from "./queue.ts";
@@ -57,9 +57,12 @@ export function startReconciler(options: ReconcilerOptions): Reconciler {
 }
 
 /** One round. */
-async function reconcile(options: Omit<ReconcilerOptions, "redis" | "intervalMs">): Promise<void> {
-  const { jobs, queue, claims, queueTimeoutMs, retentionMs, log } = options;
-  const now = () => new Date().toISOString();
+async function reconcile(options: Omit<ReconcilerOptions, "intervalMs">): Promise<void> {
+  const { redis, jobs, queue, claims, queueTimeoutMs, retentionMs, log } = options;
+  // One clock decides what is too old, whichever worker does the round.
+  const time = await redisTime(redis);
+  const ago = (ms: number) => new Date(time - ms).toISOString();
+  const now = () => ago(0);
 
   // Records first: what is recorded and enqueued later than this is not looked at.
   const [queued, running, cancelling] = [
@@ -98,7 +101,7 @@ async function reconcile(options: Omit<ReconcilerOptions, "redis" | "intervalMs"
     if (await jobs.transition(id, ["cancelling"], "cancelled", { finished_at: now() })) await claims.release(id);
   }
 
-  const tooOld = new Date(Date.now() - queueTimeoutMs).toISOString();
+  const tooOld = ago(queueTimeoutMs);
   for (const id of queued) {
     const job = await jobs.get(id);
     if (job === undefined) continue;
@@ -114,7 +117,7 @@ async function reconcile(options: Omit<ReconcilerOptions, "redis" | "intervalMs"
     [["failed", "cancelled"], retentionMs.failed],
   ] as const) {
     if (keptMs === null) continue;
-    const tooOldToKeep = new Date(Date.now() - keptMs).toISOString();
+    const tooOldToKeep = ago(keptMs);
     for (const id of await jobs.finishedBefore(statuses, tooOldToKeep, MAX_DELETIONS)) {
       const job = await jobs.get(id);
       if (job === undefined || (job.finished_at ?? job.created_at) >= tooOldToKeep) continue;

@@ -77,8 +77,8 @@ export function createRedisJobStore(
     const own = Object.entries(hash).filter(([name]) => !name.startsWith("_"));
     const fields = own.map(async ([name, kept]) => [name, JSON.parse(await texts.read(kept))]);
     const record = Object.fromEntries(await Promise.all(fields));
-    // Jobs of versions before pipelines have no steps.
-    return { steps: [], ...record, status: hash._status } as unknown as JobRecord;
+    // Jobs of earlier versions have no steps and no count of attempts that were handed back.
+    return { steps: [], handed_back: 0, ...record, status: hash._status } as unknown as JobRecord;
   }
 
   /** The text of what lists tell of a job; undefined when it is gone. */
@@ -178,6 +178,8 @@ export function createRedisJobStore(
       await settle(id, fields);
       const job = reply === null ? undefined : await decode(pairs(reply as string[]));
       if (job !== undefined && isTerminal(to)) await countRunTime(job);
+      if (job !== undefined && patch.handed_back !== undefined)
+        await redis.hincrby(totals, HANDED_BACK, 1).catch(() => {});
       return job;
     },
 
@@ -251,14 +253,15 @@ export function createRedisJobStore(
     },
 
     async totals() {
-      const [succeeded, failed, cancelled, seconds] = await fromRedis(
-        redis.hmget(totals, "succeeded", "failed", "cancelled", RUN_SECONDS),
+      const [succeeded, failed, cancelled, seconds, handedBack] = await fromRedis(
+        redis.hmget(totals, "succeeded", "failed", "cancelled", RUN_SECONDS, HANDED_BACK),
       );
       return {
         succeeded: Number(succeeded),
         failed: Number(failed),
         cancelled: Number(cancelled),
         runSeconds: Number(seconds),
+        handedBack: Number(handedBack),
       };
     },
 
@@ -279,6 +282,7 @@ export function createRedisJobStore(
 }
 
 const RUN_SECONDS = "run_seconds";
+const HANDED_BACK = "handed_back";
 
 /** Newest first is descending text: an ISO time is as wide as any other. */
 function orderOf(job: JobRecord): string {
@@ -313,6 +317,7 @@ const SUMMARY_FIELDS = [
   "finished_at",
   "retry_of",
   "attempt",
+  "handed_back",
   "progress",
   "error",
 ] as const satisfies readonly (keyof JobRecord)[];
