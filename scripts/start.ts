@@ -1,7 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import type { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import { loadConfig } from "../src/config.ts";
+import { environmentForProgram, SECRETS_FD, secretsAsJson, takeSecrets } from "../src/secrets.ts";
 import { type PrivateRedis, startPrivateRedis } from "../src/service/redis-server.ts";
 import { createReaper } from "../src/tasks/reaper.ts";
 
@@ -25,20 +27,27 @@ let redis: PrivateRedis | undefined;
 let stopping = false;
 
 async function main(): Promise<void> {
+  takeSecrets();
   const config = loadConfig();
   const log = pino({ level: config.logLevel, base: { program: "start" } });
   const reaper = createReaper(log);
   if (config.redisUrl === null) {
     redis = await startPrivateRedis({ dataDir: config.dataDir, log, onGone: () => void stop(1) });
   }
-  const env = { ...process.env, REDIS_URL: redis?.url ?? config.redisUrl ?? "" };
+  const secrets = secretsAsJson({ REDIS_URL: redis?.url ?? config.redisUrl ?? "" });
 
   /** Keeps a program running until we stop. */
   async function keep(program: string): Promise<void> {
     while (!stopping) {
       const started = performance.now();
       // Groups of their own: Ctrl-C reaches us only, and we stop them in the right order; the reaper does it if we are killed.
-      const child = spawn(process.execPath, [program], { cwd: ROOT, env, stdio: "inherit", detached: true });
+      const child = spawn(process.execPath, [program], {
+        ...{ cwd: ROOT, env: environmentForProgram(), detached: true },
+        stdio: ["inherit", "inherit", "inherit", "pipe"],
+      });
+      const pipe = child.stdio[SECRETS_FD] as Writable;
+      pipe.on("error", () => {}); // It died before it read them: its exit says so.
+      pipe.end(secrets);
       running.add(child);
       if (child.pid !== undefined) reaper.watch(child.pid);
       const { how, killed } = await new Promise<{ how: string; killed: boolean }>((resolve) => {

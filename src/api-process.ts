@@ -3,6 +3,7 @@ import { pino } from "pino";
 import { buildApp } from "./app.ts";
 import { ConfigError, loadConfig } from "./config.ts";
 import { buildDeps } from "./deps.ts";
+import { takeSecrets } from "./secrets.ts";
 
 /** The API process, until SIGTERM. */
 
@@ -19,6 +20,7 @@ const SECRETS = ["authorization", "cookie", "password", "secretAccessKey"].flatM
 ]);
 
 try {
+  takeSecrets();
   const config = loadConfig();
   if (config.redisUrl === null) {
     throw new ConfigError([

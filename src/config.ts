@@ -45,6 +45,8 @@ export interface Config {
   readonly jobMemoryBytes: number;
   /** Resident memory of all inspections of one API process together. */
   readonly inspectMemoryBytes: number;
+  /** What child processes can reach; `auto`: as little as this machine allows. */
+  readonly sandbox: (typeof SANDBOXES)[number];
   /** A worker with less free disk than this takes no jobs. */
   readonly minFreeDiskBytes: number;
   /** Run time of the inspection of one upload. */
@@ -63,6 +65,7 @@ export interface Config {
 }
 
 const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
+const SANDBOXES = ["auto", "bubblewrap", "unshare", "none"] as const;
 const KIB = 1024;
 const MINUTE_MS = 60_000;
 /**
@@ -143,6 +146,7 @@ const Environment = z.object({
   RETENTION_FAILED_DAYS: integer(0, 36_500).default(30),
   JOB_MEMORY_BYTES: integer(64 * KIB ** 2, Number.MAX_SAFE_INTEGER).optional(),
   INSPECT_MEMORY_BYTES: integer(64 * KIB ** 2, Number.MAX_SAFE_INTEGER).optional(),
+  SANDBOX: z.enum(SANDBOXES, `must be one of ${SANDBOXES.join(", ")}`).default("auto"),
   MIN_FREE_DISK_BYTES: integer(0, Number.MAX_SAFE_INTEGER).default(512 * KIB ** 2),
   INSPECT_TIMEOUT_MS: durationMs.default(2 * MINUTE_MS),
   INSPECT_CONCURRENCY: integer(1, 64).default(2),
@@ -206,6 +210,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     retentionMs: { succeeded: days(values.RETENTION_DAYS), failed: days(values.RETENTION_FAILED_DAYS) },
     jobMemoryBytes: values.JOB_MEMORY_BYTES ?? Math.floor((machineBytes * JOBS_SHARE) / values.WORKER_CONCURRENCY),
     inspectMemoryBytes: values.INSPECT_MEMORY_BYTES ?? Math.floor(machineBytes * INSPECTIONS_SHARE),
+    sandbox: values.SANDBOX,
     minFreeDiskBytes: values.MIN_FREE_DISK_BYTES,
     inspectTimeoutMs: values.INSPECT_TIMEOUT_MS,
     inspectConcurrency: values.INSPECT_CONCURRENCY,

@@ -16,6 +16,7 @@ import { createRedisJobStore } from "./service/jobs/redis-job-store.ts";
 import { createWebhookSecrets } from "./service/jobs/webhook-secrets.ts";
 import { checkClock, checkWrites, closeRedis, openRedis } from "./service/redis.ts";
 import { createUploadRegistry } from "./service/upload-registry.ts";
+import { openSandbox } from "./tasks/sandbox.ts";
 import { createSupervisor } from "./tasks/supervisor.ts";
 
 export interface Deps {
@@ -40,7 +41,8 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
   const texts = createLongTexts(blobs, claims);
   const jobs = createRedisJobStore(redis, texts);
   const queue = createJobQueue(redis, log);
-  const tasks = createSupervisor({ entry: INSPECT_ENTRY, log, tmpDir: scratchDir });
+  const sandbox = await openSandbox({ wanted: config.sandbox, entry: INSPECT_ENTRY, directory: scratchDir, log });
+  const tasks = createSupervisor({ entry: INSPECT_ENTRY, sandbox, log, tmpDir: scratchDir });
   const stopping = new AbortController();
 
   const phases: readonly [string, () => unknown][] = [
@@ -62,7 +64,6 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
     },
     context: {
       settings: {
-        scratchDir,
         uploadsDir: join(config.dataDir, "uploads"),
         maxUploadBytes: config.maxUploadBytes,
         uploadIdleTimeoutMs: config.uploadIdleTimeoutMs,

@@ -158,8 +158,9 @@ const LAYERS: readonly Layer[] = [
     of: "src/tasks/",
     may: ["src/core/contract.ts", "src/service/errors.ts"],
     types: ["src/service/"],
-    packages: ["pino"],
+    packages: ["pino", "zod"],
   },
+  { of: "src/service/redis-server.ts", may: ["src/service/", "src/secrets.ts"] },
   {
     of: "src/service/",
     may: ["src/core/contract.ts", "src/core/index.ts", "src/report/", "src/tasks/protocol.ts"],
@@ -167,9 +168,10 @@ const LAYERS: readonly Layer[] = [
   },
   { of: "src/console/", may: [], packages: ["fastify"] },
   { of: "src/config.ts", may: [] },
+  { of: "src/secrets.ts", may: ["src/config.ts"] },
   { of: "src/deps.ts", may: ["src/config.ts", "src/service/", "src/tasks/"] },
   { of: "src/app.ts", may: ["src/config.ts", "src/console/", "src/deps.ts", "src/service/", "src/tasks/protocol.ts"] },
-  { of: "src/api-process.ts", may: ["src/config.ts", "src/deps.ts", "src/app.ts", "src/service/"] },
+  { of: "src/api-process.ts", may: ["src/config.ts", "src/secrets.ts", "src/deps.ts", "src/app.ts", "src/service/"] },
   { of: "src/main.ts", may: ["src/api-process.ts"] },
   { of: "workers/image-decoder.ts", may: ["src/core/index.ts"], packages: ["sharp"] },
   { of: "workers/", may: ["src/"] },
@@ -180,12 +182,21 @@ const LAYERS: readonly Layer[] = [
 ];
 
 /** What starts, watches and kills child processes. */
-const TASK_PROCESSES = ["process-memory.ts", "reaper.ts", "task-process.ts"].map((file) => `src/tasks/${file}`);
+const TASK_PROCESSES = ["process-memory.ts", "reaper.ts", "sandbox.ts", "task-process.ts"].map(
+  (file) => `src/tasks/${file}`,
+);
 
 /** Node's modules that reach outside the process, and the only files of `src/` that may import them. */
 const OUTSIDE: Readonly<Record<string, readonly string[]>> = {
-  "node:fs": ["src/service/blobs/fs.ts", "src/service/redis-server.ts", "src/tasks/process-memory.ts"],
-  "node:fs/promises": ["src/console/console.ts", "src/service/blobs/fs.ts", "src/service/redis-server.ts"],
+  "node:fs": [
+    "src/secrets.ts",
+    "src/service/blobs/fs.ts",
+    "src/service/redis-server.ts",
+    "src/tasks/process-memory.ts",
+    "src/tasks/sandbox.ts",
+    "src/tasks/supervisor.ts",
+  ],
+  "node:fs/promises": ["src/console/console.ts", "src/service/blobs/fs.ts", "src/service/redis-server.ts", "src/tasks/supervisor.ts"],
   "node:child_process": ["src/service/redis-server.ts", ...TASK_PROCESSES],
   "node:worker_threads": [],
 };
@@ -394,9 +405,12 @@ const RULES: Readonly<Record<string, () => readonly string[]>> = {
       const way = chain(path, (target) => MODULES.has(target) && !programsOf(target).includes(program as Program));
       return way === undefined ? [] : [`the ${program} loads ${way.at(-1)}: ${way.join(" -> ")}`];
     }),
-  "only src/config.ts reads the environment": () =>
+  "only src/config.ts and src/secrets.ts read the environment": () =>
     ALL.filter(
-      ({ path, accesses }) => /^(src|workers)\//.test(path) && path !== "src/config.ts" && accesses.has("process.env"),
+      ({ path, accesses }) =>
+        /^(src|workers)\//.test(path) &&
+        !["src/config.ts", "src/secrets.ts"].includes(path) &&
+        accesses.has("process.env"),
     ).map(({ path }) => `${path} uses process.env`),
   "the library draws its random numbers from src/core/random.ts": () =>
     ALL.filter(({ path, accesses }) => path.startsWith("src/core/") && accesses.has("Math.random")).map(

@@ -1,4 +1,4 @@
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { FinishedStep } from "../src/service/jobs/job.ts";
@@ -8,7 +8,7 @@ import type { JobSpec } from "../src/service/kinds/kinds.ts";
 import { failureOfError, isMachineFailure } from "../src/tasks/failures.ts";
 import type { JobOutcome, JobRequest, LocalFile, TaskLimits, TaskNews, TaskRunner } from "../src/tasks/protocol.ts";
 import type { JobCache } from "./job-cache.ts";
-import type { CheckpointRecorder } from "./job-checkpoints.ts";
+import type { CheckpointRecorder, JobCheckpoints } from "./job-checkpoints.ts";
 import type { JobFiles } from "./job-files.ts";
 import type { NewsRecorder } from "./news-recorder.ts";
 import type { WorkerHealth } from "./worker-health.ts";
@@ -16,8 +16,6 @@ import type { WorkerHealth } from "./worker-health.ts";
 /** What one child does of a job: all of it, a step of a pipeline, or the comparison at a pipeline's end. */
 export interface JobPart {
   readonly spec: JobSpec;
-  /** Of its own; it is gone afterwards. */
-  readonly directory: string;
   /** Before the names of its checkpoints, and of the steps of its progress. */
   readonly prefix: string;
   /** From which fraction of the job to which. */
@@ -36,9 +34,8 @@ interface PerformerOptions {
   readonly limits: TaskLimits;
   readonly threads: number;
   readonly news: NewsRecorder;
+  readonly checkpoints: Pick<JobCheckpoints, "fetch">;
   readonly saved: CheckpointRecorder;
-  /** Checkpoints of earlier attempts, of all parts. */
-  readonly stored: Readonly<Record<string, LocalFile>>;
   readonly signal: AbortSignal;
 }
 
@@ -55,7 +52,7 @@ const STORE_MAX_MS = 60 * 60_000;
 export type Performer = <T>(part: JobPart, publish: (outcome: JobOutcome, scratch: string) => Promise<T>) => Promise<T>;
 
 export function createPerformer(options: PerformerOptions): Performer {
-  const { job, files, cache, tasks, health, limits, threads, news, saved, stored, signal } = options;
+  const { job, files, cache, checkpoints, tasks, health, limits, threads, news, saved, signal } = options;
 
   /** Records what the child of a part says as something that its job says. */
   function listen({ prefix, span: [start, end] }: JobPart, scratch: string, cached: (news: CacheNews) => void) {
@@ -89,36 +86,42 @@ export function createPerformer(options: PerformerOptions): Performer {
     }
   }
 
-  return async (part, publish) => {
-    const { spec, directory, prefix } = part;
-    const scratch = join(directory, "work");
-    const cached: Promise<void>[] = [];
-    try {
-      await mkdir(scratch, { recursive: true });
-      const start = performance.now();
-      const inputs = await files.fetchInputs(spec, join(directory, "inputs"), part.models);
-      news.record({ kind: "metric", data: { fetch_inputs_ms: Math.round(performance.now() - start) } });
-      const own = Object.entries(stored).filter(([name]) => name.startsWith(prefix));
-      const request: JobRequest = {
-        ...inputs,
-        job_id: job.id,
-        scratch,
-        threads,
-        checkpoints: Object.fromEntries(own.map(([name, file]) => [name.slice(prefix.length), file])),
-        cached: await cache.fetch({ id: job.id, spec }, join(directory, "cached")),
-        steps: part.steps ?? [],
-      };
-      const keep = (it: CacheNews) => void cached.push(cache.store({ id: job.id, spec }, scratch, it));
-      const onNews = listen(part, scratch, keep);
-      const outcome = await tasks.run("run_job", request, { limits, signal, onNews });
-      const kept = { ...outcome, metrics: recordedMetrics(outcome.metrics) };
-      return await untilStored(() => publish(kept, scratch));
-    } finally {
-      await saved.finish();
-      await Promise.all(cached);
-      await rm(directory, { recursive: true, force: true });
-    }
-  };
+  /** The checkpoints of earlier attempts at this part. */
+  function fetchCheckpoints(prefix: string, directory: string): Promise<Readonly<Record<string, LocalFile>>> {
+    const own = Object.entries(job.checkpoints).filter(([name]) => name.startsWith(prefix));
+    const named = own.map(([name, ref]) => [name.slice(prefix.length), ref] as const);
+    return checkpoints.fetch({ ...job, checkpoints: Object.fromEntries(named) }, directory);
+  }
+
+  return (part, publish) =>
+    tasks.withRoom(async ({ directory, run }) => {
+      const { spec, prefix } = part;
+      const scratch = join(directory, "work");
+      const cached: Promise<void>[] = [];
+      try {
+        await mkdir(scratch, { recursive: true });
+        const start = performance.now();
+        const inputs = await files.fetchInputs(spec, join(directory, "inputs"), part.models);
+        news.record({ kind: "metric", data: { fetch_inputs_ms: Math.round(performance.now() - start) } });
+        const request: JobRequest = {
+          ...inputs,
+          job_id: job.id,
+          scratch,
+          threads,
+          checkpoints: await fetchCheckpoints(prefix, join(directory, "checkpoints")),
+          cached: await cache.fetch({ id: job.id, spec }, join(directory, "cached")),
+          steps: part.steps ?? [],
+        };
+        const keep = (it: CacheNews) => void cached.push(cache.store({ id: job.id, spec }, scratch, it));
+        const onNews = listen(part, scratch, keep);
+        const outcome = await run("run_job", request, { limits, signal, onNews });
+        const kept = { ...outcome, metrics: recordedMetrics(outcome.metrics) };
+        return await untilStored(() => publish(kept, scratch));
+      } finally {
+        await saved.finish();
+        await Promise.all(cached);
+      }
+    }, signal);
 }
 
 type CacheNews = Extract<TaskNews, { kind: "cache" }>;

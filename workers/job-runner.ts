@@ -1,5 +1,3 @@
-import { rm } from "node:fs/promises";
-import { join } from "node:path";
 import type { Logger } from "pino";
 import { type FinishedStep, isTerminal, jobError, toldOf } from "../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../src/service/jobs/job-store.ts";
@@ -28,8 +26,6 @@ export interface JobRunnerOptions {
   readonly health: Pick<WorkerHealth, "failed" | "succeeded">;
   readonly limits: TaskLimits;
   readonly threads: number;
-  /** Every job works in a directory of its own below. */
-  readonly scratchDir: string;
   readonly log: Logger;
 }
 
@@ -102,12 +98,10 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
 
   /** One attempt: from the blob store to a directory, through children, and back. */
   async function work(job: JobRecord, signal: AbortSignal): Promise<Ending> {
-    const directory = join(options.scratchDir, `${job.id}.${job.attempt}`);
     const news = createNewsRecorder(options.jobs, job.id, log);
     const saved = checkpoints.recorder(job);
     try {
-      const stored = await checkpoints.fetch(job, join(directory, "checkpoints"));
-      const perform = createPerformer({ ...options, job, news, saved, stored, signal });
+      const perform = createPerformer({ ...options, job, news, saved, signal });
       const { spec } = job;
       if (spec.type === "evaluate") return { done: await runEvaluation(spec) };
       return { done: await (spec.type === "pipeline" ? runPipeline(job, spec) : runSingle(spec)) };
@@ -121,7 +115,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
       }
 
       async function runSingle(spec: SingleSpec): Promise<Done> {
-        const part = { spec, directory, prefix: "", span: [0, 1] as const };
+        const part = { spec, prefix: "", span: [0, 1] as const };
         return perform(part, async (outcome, scratch) => {
           const { modelId, created, model, reports } = await files.publish(job.id, spec, outcome, scratch, signal);
           const { accepted, metrics } = outcome;
@@ -140,7 +134,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
           const { name, type } = spec.params.steps[i]!;
           const step = stepSpec(spec, i, steps.at(-1)?.model_id ?? spec.model_id);
           const span = [i / (count + 1), (i + 1) / (count + 1)] as const;
-          const part = { spec: step, directory: join(directory, `${i + 1}`), prefix: `${name}.`, span };
+          const part = { spec: step, prefix: `${name}.`, span };
           const finished = await perform(part, async (outcome, scratch): Promise<FinishedStep> => {
             const published = await files.publish(job.id, step, outcome, scratch, signal);
             return {
@@ -167,7 +161,6 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
         const models = [sourceModelId(spec), last.model_id];
         const whole = {
           spec,
-          directory: join(directory, "whole"),
           prefix: "",
           span: [count / (count + 1), 1] as const,
         };
@@ -196,7 +189,6 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     } finally {
       await news.finish();
       await saved.finish();
-      await rm(directory, { recursive: true, force: true });
     }
   }
 

@@ -1,6 +1,7 @@
 import closeWithGrace from "close-with-grace";
 import { pino } from "pino";
 import { ConfigError, loadConfig } from "../src/config.ts";
+import { takeSecrets } from "../src/secrets.ts";
 import { startWorker } from "./worker.ts";
 
 /** The worker process: takes jobs from the queue and runs each in a child process, until SIGTERM. */
@@ -9,6 +10,7 @@ import { startWorker } from "./worker.ts";
 const SHUTDOWN_TIMEOUT_MS = 25_000;
 
 try {
+  takeSecrets();
   const config = loadConfig();
   if (config.redisUrl === null) {
     throw new ConfigError([

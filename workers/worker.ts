@@ -11,6 +11,7 @@ import { startReconciler } from "../src/service/jobs/reconciler.ts";
 import { createRedisJobStore } from "../src/service/jobs/redis-job-store.ts";
 import { startWebhooks } from "../src/service/jobs/webhooks.ts";
 import { checkClock, closeRedis, openRedis } from "../src/service/redis.ts";
+import { openSandbox } from "../src/tasks/sandbox.ts";
 import { createSupervisor } from "../src/tasks/supervisor.ts";
 import { createJobCache } from "./job-cache.ts";
 import { createJobCheckpoints } from "./job-checkpoints.ts";
@@ -53,7 +54,10 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const jobs = createRedisJobStore(redis, texts);
   const queue = createJobQueue(redis, log);
   const scratch = await createWorkerScratch(join(config.dataDir, "work"), name);
-  const tasks = createSupervisor({ entry: options.childEntry, log, tmpDir: scratch.path });
+  const sandbox = await openSandbox({
+    ...{ wanted: config.sandbox, entry: options.childEntry, directory: scratch.path, log },
+  });
+  const tasks = createSupervisor({ entry: options.childEntry, sandbox, log, tmpDir: scratch.path });
   const health = startWorkerHealth({
     probes: {
       disk: diskProbe(scratch.path, config.minFreeDiskBytes),
@@ -71,7 +75,6 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     ...{ tasks, health },
     limits: { timeoutMs: config.jobTimeoutMs, memoryBytes: config.jobMemoryBytes },
     threads: config.jobThreads,
-    scratchDir: scratch.path,
     log,
   });
   const check = (id?: string) =>

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Redis } from "ioredis";
 import type { Logger } from "pino";
+import { environmentWithoutSecrets } from "../secrets.ts";
 import { ServiceError } from "./errors.ts";
 
 export interface PrivateRedis {
@@ -130,7 +131,9 @@ interface Server {
 /** Spawns the server and hands it its settings; rejects when the program is missing. */
 async function launch(settings: string): Promise<Server> {
   // Its own process group: Ctrl-C in a terminal must reach the workers first, and Redis last.
-  const server = spawn("redis-server", ["-"], { stdio: ["pipe", "pipe", "ignore"], detached: true });
+  const server = spawn("redis-server", ["-"], {
+    ...{ stdio: ["pipe", "pipe", "ignore"], detached: true, env: environmentWithoutSecrets() },
+  });
   let printed = "";
   server.stdout?.setEncoding("utf8").on("data", (text: string) => {
     printed = (printed + text).slice(-LOG_TAIL_CHARS);

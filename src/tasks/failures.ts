@@ -12,6 +12,8 @@ export interface Exit {
   readonly killedFor: "cancelled" | "timeout" | "out_of_memory" | undefined;
   /** The end of what it wrote to stderr. */
   readonly stderr: string;
+  /** What was wrong with what it has sent; it was killed for that. */
+  readonly broken?: string | undefined;
   /** Whether the kernel killed a process for lack of memory while it ran. */
   readonly kernelOomKill: boolean;
 }
@@ -50,8 +52,10 @@ const MACHINE_WORDS: readonly (readonly [RegExp, keyof typeof MACHINE_ERRORS])[]
 /** How native code brings its own process down. Every other signal comes from outside. */
 const CRASHES: ReadonlySet<string> = new Set([
   ...["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"],
-  ...["SIGPIPE", "SIGXFSZ", "SIGXCPU"],
+  ...["SIGPIPE", "SIGXCPU"],
 ]);
+
+const TOO_LARGE_FILE = "The work wrote a file that is larger than a file may be.";
 
 /** Whether nothing is wrong with the work, but with where it was done: it is done again, later or elsewhere. */
 export function isMachineFailure({ code }: TaskFailure): boolean {
@@ -69,6 +73,9 @@ export function failureOfError(error: unknown): TaskFailure {
   const text = error instanceof Error ? error.message : String(error);
   if (OUT_OF_MEMORY.test(text))
     return { code: "out_of_memory", message: "The work could not get the memory it needs." };
+  if (error instanceof Error && "code" in error && error.code === "EFBIG") {
+    return { code: "limit_exceeded", message: TOO_LARGE_FILE };
+  }
   const machine = machineErrorOf(error, text);
   if (machine !== undefined) return { code: "unavailable", message: machine };
   return { code: "internal", message: `The work failed in an unexpected way: ${text}` };
@@ -86,6 +93,12 @@ function machineErrorOf(error: unknown, text: string): string | undefined {
 /** The failure that an exit means. */
 export function failureOfExit(exit: Exit, limits: TaskLimits): TaskFailure {
   const { code, signal, killedFor, stderr, kernelOomKill } = exit;
+  if (exit.broken !== undefined) {
+    return {
+      code: "worker_crashed",
+      message: `The process that did the work sent something that is none of its messages (${exit.broken}), and was ended.`,
+    };
+  }
   if (killedFor === "cancelled") return { code: "cancelled", message: "The work was cancelled." };
   if (killedFor === "timeout") {
     return { code: "timeout", message: `The work was stopped after ${limits.timeoutMs / 1000} s, its time limit.` };
@@ -102,6 +115,7 @@ export function failureOfExit(exit: Exit, limits: TaskLimits): TaskFailure {
   }
   if (OUT_OF_MEMORY.test(stderr))
     return { code: "out_of_memory", message: "The work could not get the memory it needs." };
+  if (signal === "SIGXFSZ") return { code: "limit_exceeded", message: TOO_LARGE_FILE };
   if (signal !== null && !CRASHES.has(signal)) {
     return { code: "unavailable", message: `The process that did the work was ended from outside by ${signal}.` };
   }

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 
 /** How often the memory of a child is worth looking at: a file read on Linux, a `ps` elsewhere. */
 export const MEMORY_POLL_MS = process.platform === "linux" ? 100 : 1_000;
@@ -51,4 +51,55 @@ export function kernelOomKills(): number | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** A process, and when it started: numbers are used again. */
+export interface Descendant {
+  readonly pid: number;
+  readonly startedAt: string;
+}
+
+/** The processes below `pid` at this moment, on Linux. */
+export function descendantsOf(pid: number): Descendant[] {
+  const found: Descendant[] = [];
+  try {
+    for (const child of readFileSync(`/proc/${pid}/task/${pid}/children`, "latin1").trim().split(" ")) {
+      const startedAt = child === "" ? undefined : startOf(Number(child));
+      if (startedAt !== undefined) found.push({ pid: Number(child), startedAt }, ...descendantsOf(Number(child)));
+    }
+  } catch {
+    // It ended while we looked.
+  }
+  return found;
+}
+
+/** Whether that process, and no later one of its number, is there. */
+export function isThere({ pid, startedAt }: Descendant): boolean {
+  return startOf(pid) === startedAt;
+}
+
+function startOf(pid: number): string | undefined {
+  try {
+    // The name, in brackets, may hold spaces; the start is the 20th field behind it.
+    const text = readFileSync(`/proc/${pid}/stat`, "latin1");
+    return text.slice(text.lastIndexOf(")") + 2).split(" ")[19];
+  } catch {
+    return undefined;
+  }
+}
+
+/** The processes of this machine, but for this one, whose environment holds `text`, on Linux. */
+export function processesWith(text: string): Descendant[] {
+  if (process.platform !== "linux") return [];
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .flatMap((name) => {
+      try {
+        if (!readFileSync(`/proc/${name}/environ`, "latin1").includes(text)) return [];
+        const startedAt = startOf(Number(name));
+        return startedAt === undefined ? [] : [{ pid: Number(name), startedAt }];
+      } catch {
+        return []; // Not ours, or gone.
+      }
+    });
 }

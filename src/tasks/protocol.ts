@@ -138,14 +138,25 @@ export interface TaskLimits {
 
 /** Runs tasks in child processes. Rejects with a `TaskError`. */
 export interface TaskRunner {
+  /**
+   * Gives `use` a room: a child that is ready for one task, and the only directory that it sees. The inputs of the task are put there before,
+   * and what it has made is taken out after it; then the room is gone. Rejects as `use` does, or when no child can be had.
+   */
+  withRoom<T>(use: (room: Room) => Promise<T>, signal?: AbortSignal): Promise<T>;
+  /** Resolves when a child process is ready for a task; rejects with `unavailable` when none can be started. */
+  check(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface Room {
+  /** Empty at first. */
+  readonly directory: string;
+  /** Runs the one task. */
   run<K extends TaskKind>(
     kind: K,
     request: Tasks[K]["request"],
     options: { limits: TaskLimits; signal?: AbortSignal; onNews?: (news: TaskNews) => void },
   ): Promise<Tasks[K]["result"]>;
-  /** Resolves when a child process is ready for a task; rejects with `unavailable` when none can be started. */
-  check(): Promise<void>;
-  close(): Promise<void>;
 }
 
 /** A task's failure, whatever its cause: refused input, crash, limit or cancellation. */

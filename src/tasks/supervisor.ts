@@ -1,23 +1,38 @@
+import { mkdirSync, realpathSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
 import { TaskError, type TaskRunner, type Tasks } from "./protocol.ts";
 import { createReaper } from "./reaper.ts";
+import type { Sandbox } from "./sandbox.ts";
 import { CANCELLED, NOT_STARTED, startTaskProcess, type TaskProcess, unlessAborted } from "./task-process.ts";
 
 export interface SupervisorOptions {
   /** The module that the child processes run. */
   readonly entry: URL;
+  /** What they can reach (`openSandbox`). */
+  readonly sandbox: Sandbox;
   readonly log: Logger;
-  /** Where children put temporary files. */
+  /** Where the rooms of children are made. */
   readonly tmpDir?: string;
+  /** No file that a child writes may be larger. */
+  readonly maxFileBytes?: number;
   readonly killGraceMs?: number;
 }
 
-/** A cancelled task must be gone within 5 s, whatever it does; this leaves time for the signal to get here. */
+/** A cancelled task must be gone within 5 s, whatever it does; this leaves time for the request to get here. */
 const KILL_GRACE_MS = 2_500;
-
 /** A child that dies before it is ready is replaced so often. */
 const MAX_STARTS = 3;
+const MAX_FILE_BYTES = 64 * 2 ** 30;
+
+interface Child {
+  readonly process: TaskProcess;
+  /** The only directory that it may write to; of its own. */
+  readonly room: string;
+}
 
 /**
  * Runs every task in a process of its own, which may crash, hang in native code or take all memory without harm to this one.
@@ -25,75 +40,91 @@ const MAX_STARTS = 3;
  * task is over, not while the task runs and may be measuring latencies. How many tasks run at the same time is the caller's business.
  */
 export function createSupervisor(options: SupervisorOptions): TaskRunner {
-  const { log, entry } = options;
+  const { log, sandbox, tmpDir = tmpdir(), killGraceMs = KILL_GRACE_MS, maxFileBytes = MAX_FILE_BYTES } = options;
+  const entry = fileURLToPath(options.entry);
   const reaper = createReaper(log);
-  const children = new Set<TaskProcess>();
+  const children = new Set<Child>();
   let closed = false;
   /** Tasks that have, or wait for, a child. */
   let working = 0;
-  let spare: TaskProcess | undefined;
+  let spare: Child | undefined;
   startSpare();
 
-  function start(): TaskProcess {
-    const { tmpDir = tmpdir(), killGraceMs = KILL_GRACE_MS } = options;
+  function start(): Child {
+    let room: string | undefined;
     try {
-      const child = startTaskProcess({ entry, tmpDir, killGraceMs, reaper, log });
+      room = join(tmpDir, `room-${crypto.randomUUID()}`);
+      mkdirSync(room, { recursive: true, mode: 0o700 });
+      room = realpathSync(room);
+      const process = startTaskProcess({ entry, sandbox, room, maxFileBytes, killGraceMs, reaper, log });
+      const child = { process, room };
       children.add(child);
-      child.exited.then(() => children.delete(child));
+      process.exited.then(() => children.delete(child));
       return child;
     } catch (cause) {
-      // No descriptors or no memory for another process, for example.
+      if (room !== undefined) rm(room, { recursive: true, force: true }).catch(() => {});
+      // No descriptors, no memory or no disk for another process, for example.
       log.error({ err: cause }, "a child process cannot be started");
       throw new TaskError(NOT_STARTED, { cause });
     }
   }
 
   function startSpare(): void {
-    if (spare?.alive || closed) return;
+    if (spare?.process.alive || closed) return;
     try {
+      if (spare !== undefined) leave(spare);
       spare = start();
     } catch {
       spare = undefined; // It is logged, and whoever needs one hears of it.
     }
   }
 
+  /** Ends a child, and removes its room. */
+  async function leave({ process, room }: Child): Promise<void> {
+    process.kill();
+    await process.exited;
+    await rm(room, { recursive: true, force: true }).catch((error) => log.warn({ err: error }, "a room stays"));
+  }
+
   /** A child that is ready. Nothing is lost when one dies before it is: then there is another one. */
-  async function readyChild(signal: AbortSignal | undefined): Promise<TaskProcess> {
+  async function readyChild(signal: AbortSignal | undefined): Promise<Child> {
     for (let starts = 1; ; starts++) {
-      const child = spare?.alive ? spare : start();
+      const child = spare?.process.alive ? spare : start();
+      if (spare !== undefined && spare !== child) leave(spare);
       spare = undefined;
       try {
-        await unlessAborted(child.ready, signal);
+        await unlessAborted(child.process.ready, signal);
         return child;
       } catch (error) {
-        if (closed || signal?.aborted || starts === MAX_STARTS) {
-          child.kill();
-          throw closed ? new TaskError(CANCELLED) : error;
-        }
+        leave(child);
+        if (closed) throw new TaskError(CANCELLED);
+        if (signal?.aborted || starts === MAX_STARTS) throw error;
       }
     }
   }
 
   return {
-    async run(kind, request, { limits, signal, onNews }) {
+    async withRoom(use, signal) {
       if (closed || signal?.aborted) throw new TaskError(CANCELLED);
       const asked = performance.now();
       working++;
-      const child = await readyChild(signal).catch((error) => {
-        working--;
-        throw error;
-      });
+      let child: Child | undefined;
       try {
+        child = await readyChild(signal);
+        const { process, room } = child;
         const startMs = performance.now() - asked;
-        const result = await child.run(
-          { kind, request },
-          { limits, startMs, ...(signal && { signal }), ...(onNews && { onNews }) },
-        );
-        return result as Tasks[typeof kind]["result"];
+        return await use({
+          directory: room,
+          async run(kind, request, { limits, signal, onNews }) {
+            const news = { ...(signal && { signal }), ...(onNews && { onNews }) };
+            const result = await process.run({ kind, request }, { limits, startMs, ...news });
+            return result as Tasks[typeof kind]["result"];
+          },
+        });
       } finally {
+        if (child !== undefined) await leave(child);
         working--;
-        child.kill();
-        child.exited.then(startSpare);
+        startSpare();
       }
     },
 
@@ -101,15 +132,13 @@ export function createSupervisor(options: SupervisorOptions): TaskRunner {
       // A child at work shows that they can be started; and its measurements are not to be disturbed.
       if (working > 0 || closed) return;
       const child = await readyChild(undefined);
-      if (spare?.alive || working > 0) child.kill();
+      if (closed || spare?.process.alive || working > 0) await leave(child);
       else spare = child;
     },
 
     async close() {
       closed = true;
-      const ended = [...children].map((child) => child.exited);
-      for (const child of children) child.kill();
-      await Promise.all(ended);
+      await Promise.all([...children].map(leave));
       reaper.close();
     },
   };

@@ -1,14 +1,24 @@
-import { fork } from "node:child_process";
-import type { Readable } from "node:stream";
-import { fileURLToPath } from "node:url";
+import { spawn } from "node:child_process";
+import { constants } from "node:os";
+import type { Readable, Writable } from "node:stream";
 import { stripVTControlCharacters } from "node:util";
 import type { Logger } from "pino";
 import { ENVIRONMENT } from "./environment.ts";
 import { type Exit, failureOfExit } from "./failures.ts";
-import { kernelOomKills, MEMORY_POLL_MS, residentBytes } from "./process-memory.ts";
+import { type CheckedMessage, checkResult, MAX_MESSAGE_BYTES, parseMessage, readLines, reasonOf } from "./messages.ts";
+import {
+  type Descendant,
+  descendantsOf,
+  isThere,
+  kernelOomKills,
+  MEMORY_POLL_MS,
+  processesWith,
+  residentBytes,
+} from "./process-memory.ts";
 import { TaskError, type TaskFailure, type TaskLimits, type TaskNews } from "./protocol.ts";
 import type { Reaper } from "./reaper.ts";
-import type { ChildMessage, TaskMessage } from "./task-server.ts";
+import type { Sandbox } from "./sandbox.ts";
+import type { TaskMessage } from "./task-server.ts";
 
 /** One child process: it gets ready, runs one task, and is over. */
 export interface TaskProcess {
@@ -28,16 +38,28 @@ export interface TaskProcess {
 }
 
 const START_TIMEOUT_MS = 120_000;
+const CLOSE_TIMEOUT_MS = 1_000;
 /** Of one child's stderr, as lines in the log of its task, and as the tail in which a cause is looked for. */
 const MAX_STDERR_LINES = 200;
 const MAX_STDERR_LINE_CHARS = 500;
 const STDERR_TAIL_CHARS = 8_192;
 
 /**
- * Before node takes over: no core dumps (they would hold the model), and the kernel's first choice when the machine is out of
- * memory, so that a job dies and not its worker or Redis. Neither needs a privilege.
+ * Before the program takes over: no core dumps (they would hold the model); bounds of files, descriptors and processes; and the kernel's
+ * first choice when the machine is out of memory, so that a job dies and not its worker or Redis. None needs a privilege. Shells differ
+ * in the letter for processes.
  */
-const LAUNCH = 'ulimit -c 0; echo 800 2> /dev/null > /proc/self/oom_score_adj; exec "$0" "$@"';
+const LAUNCH = `
+ulimit -c 0
+ulimit -f "$1"
+ulimit -n 4096 2> /dev/null
+for letter in u p; do (ulimit -$letter 8192) 2> /dev/null && ulimit -$letter 8192; done
+echo 800 2> /dev/null > /proc/self/oom_score_adj
+shift
+exec "$@"
+`;
+/** The unit of \`ulimit -f\`. */
+const BLOCK_BYTES = 512;
 
 /**
  * glibc gives every allocation over its threshold fresh pages, whose faults cost 3 to 20 times the arithmetic on large tensors;
@@ -52,46 +74,91 @@ export const NOT_STARTED: TaskFailure = {
 };
 
 type KillReason = NonNullable<Exit["killedFor"]>;
+type Answer = Extract<CheckedMessage, { type: "result" | "failure" }>;
 
-/** Starts a process that runs the module `entry`, which must call `serveTask`. */
-export function startTaskProcess(options: {
-  entry: URL;
-  tmpDir: string;
-  /** From SIGTERM to SIGKILL. */
-  killGraceMs: number;
-  reaper: Reaper;
-  log: Logger;
-}): TaskProcess {
-  const { reaper, killGraceMs, log } = options;
-  const child = fork(fileURLToPath(options.entry), [], {
-    execPath: "/bin/sh",
-    execArgv: ["-c", LAUNCH, process.execPath],
-    env: { ...ENVIRONMENT, ...ALLOCATOR, TMPDIR: options.tmpDir },
-    serialization: "advanced",
-    stdio: ["ignore", "ignore", "pipe", "ipc"],
+export interface TaskProcessOptions {
+  /** The module that it runs, which must call `serveTask`. */
+  readonly entry: string;
+  readonly sandbox: Sandbox;
+  /** The directory that it may write to, and where its temporary files go. */
+  readonly room: string;
+  /** No file that it writes may be larger. */
+  readonly maxFileBytes: number;
+  /** From the request to stop to SIGKILL. */
+  readonly killGraceMs: number;
+  readonly reaper: Reaper;
+  readonly log: Logger;
+}
+
+/** Starts a process. Throws when the system refuses. */
+export function startTaskProcess(options: TaskProcessOptions): TaskProcess {
+  const { reaper, killGraceMs, log, sandbox, room } = options;
+  const command = sandbox.wrap([process.execPath, options.entry], room);
+  const blocks = Math.ceil(options.maxFileBytes / BLOCK_BYTES);
+  const mark = `MODELPRESS_ROOM=${room}`;
+  const child = spawn("/bin/sh", ["-c", LAUNCH, "sh", `${blocks}`, ...command], {
+    env: { ...ENVIRONMENT, ...ALLOCATOR, TMPDIR: room, MODELPRESS_ROOM: room },
+    stdio: ["pipe", "ignore", "pipe", "pipe"],
     detached: true, // A process group of its own: whatever the child starts dies with it.
   });
   const { pid } = child;
   if (pid !== undefined) reaper.watch(pid);
+  const [stdin, , stderrPipe, messages] = child.stdio;
+  if (stdin == null || stderrPipe == null || messages == null)
+    throw new Error("There are no pipes to a child process.");
+  stdin.on("error", () => {}); // It is ending: its exit says how.
 
   const ready = Promise.withResolvers<void>();
   const exited = Promise.withResolvers<void>();
+  /** Settles when it has ended, and what it had sent before has arrived. */
+  const over = Promise.withResolvers<{ code: number | null; signal: NodeJS.Signals | null }>();
   let alive = pid !== undefined;
   let onLine: ((line: string) => void) | undefined;
-  const stderr = child.stderr === null ? { tail: "" } : readStderr(child.stderr, (line) => onLine?.(line));
+  let onMessage: ((message: CheckedMessage) => void) | undefined;
+  const stderr = readStderr(stderrPipe, (line) => onLine?.(line));
 
   let killed = false;
   let started = false;
+  /** What was wrong with what it has sent: it is ended for that. */
+  let broken: string | undefined;
+  const seen = new Map<number, Descendant>();
   ready.promise.catch(() => {}); // A spare may die unobserved.
-  child.on("message", (message: ChildMessage) => {
-    if (message.type !== "ready") return;
-    started = true;
-    clearTimeout(startTimer);
-    ready.resolve();
+
+  const breakOff = (reason: string) => {
+    broken ??= reason;
+    signalGroup("SIGKILL");
+  };
+  readLines(messages as Readable, {
+    onLine(line) {
+      if (broken !== undefined) return;
+      try {
+        receive(parseMessage(line));
+      } catch (error) {
+        breakOff(reasonOf(error));
+      }
+    },
+    onTooLong: () => breakOff(`it is longer than ${MAX_MESSAGE_BYTES} bytes`),
   });
+  function receive(message: CheckedMessage): void {
+    if (message.type === "ready") {
+      started = true;
+      clearTimeout(startTimer);
+      ready.resolve();
+    } else onMessage?.(message);
+  }
+
   const startTimer = setTimeout(() => signalGroup("SIGKILL"), START_TIMEOUT_MS);
-  child.once("error", (error) => end({ err: error }));
-  child.once("exit", (code, signal) => end({ code, signal }));
+  child.once("error", (error) => {
+    end({ err: error });
+    over.resolve({ code: null, signal: "SIGKILL" });
+  });
+  child.once("exit", (code, signal) => {
+    end({ code, signal });
+    // What has left its group may hold the pipes open: that is not waited for.
+    const close = () => over.resolve({ code, signal });
+    child.once("close", close);
+    setTimeout(close, CLOSE_TIMEOUT_MS);
+  });
 
   function end(how: object): void {
     alive = false;
@@ -101,17 +168,25 @@ export function startTaskProcess(options: {
       ready.reject(new TaskError(killed ? CANCELLED : NOT_STARTED));
     }
     signalGroup("SIGKILL"); // The leader is gone; what it started may not be.
+    if (sandbox.level === "none") killEscaped(mark, seen.values());
     if (pid !== undefined) reaper.forget(pid);
     exited.resolve();
   }
 
-  function signalGroup(signal: "SIGTERM" | "SIGKILL"): void {
+  function signalGroup(signal: "SIGKILL"): void {
     if (pid === undefined) return;
     try {
       process.kill(-pid, signal);
     } catch {
       // Nobody is left in the group.
     }
+  }
+
+  /** Its memory. Where no namespace ends what it has started, also who that is, before they can leave its group. */
+  function look(): number {
+    if (pid === undefined) return 0;
+    if (sandbox.level === "none") for (const it of descendantsOf(pid)) seen.set(it.pid, it);
+    return residentBytes(pid);
   }
 
   return {
@@ -123,6 +198,7 @@ export function startTaskProcess(options: {
     exited: exited.promise,
     kill() {
       killed = true;
+      if (alive) look();
       signalGroup("SIGKILL");
     },
 
@@ -132,47 +208,50 @@ export function startTaskProcess(options: {
       const oomKillsBefore = kernelOomKills();
       let killedFor: KillReason | undefined;
       let graceTimer: NodeJS.Timeout | undefined;
-      let answer: Extract<ChildMessage, { type: "result" | "failure" }> | undefined;
+      let answer: Answer | undefined;
 
       const stop = (reason: KillReason) => {
         if (killedFor !== undefined || answer !== undefined) return;
         killedFor = reason;
         if (reason === "out_of_memory") return signalGroup("SIGKILL"); // Every further moment makes it worse.
-        signalGroup("SIGTERM");
+        say(stdin, { stop: true });
         graceTimer = setTimeout(signalGroup, killGraceMs, "SIGKILL");
       };
       const onAbort = () => stop("cancelled");
-      const onMessage = (message: ChildMessage) => {
-        if (message.type === "ready" || answer !== undefined) return;
+      onMessage = (message) => {
+        if (answer !== undefined || message.type === "ready") return;
         if (message.type === "started") {
           const data = { child_start_ms: Math.round(performance.now() - asked) };
           return onNews?.({ kind: "metric", data });
         }
-        if (message.type === "news") return onNews?.(message.news);
+        if (message.type === "news") return onNews?.(message.news as TaskNews);
+        if (message.type === "result") checkResult(task.kind, message.result);
         answer = message;
+        look();
         signalGroup("SIGKILL");
         if (killedFor === undefined && message.type === "result") outcome.resolve(message.result);
       };
-      const onExit = (code: number | null, exitSignal: NodeJS.Signals | null) => {
-        if (killedFor === undefined && answer?.type === "failure") return outcome.reject(new TaskError(answer.failure));
+      const onOver = (code: number | null, exitSignal: NodeJS.Signals | null) => {
+        if (killedFor === undefined && answer?.type === "failure")
+          return outcome.reject(new TaskError(answer.failure as TaskFailure));
         const oomKills = kernelOomKills();
         const kernelOomKill = oomKills !== undefined && oomKillsBefore !== undefined && oomKills > oomKillsBefore;
         const why = killedFor ?? (killed ? "cancelled" : undefined);
-        const exit = { code, signal: exitSignal, killedFor: why, stderr: stderr.tail, kernelOomKill };
+        const how = sandbox.level === "none" ? { code, signal: exitSignal } : exitInside(code, exitSignal);
+        const exit = { ...how, killedFor: why, stderr: stderr.tail, kernelOomKill, broken };
         outcome.reject(new TaskError(failureOfExit(exit, limits)));
       };
 
       onLine = (message) => onNews?.({ kind: "log", level: "warn", message });
-      child.on("message", onMessage);
-      child.once("exit", onExit);
+      over.promise.then(({ code, signal }) => onOver(code, signal));
       const timeout = setTimeout(stop, limits.timeoutMs, "timeout");
       const poll = setInterval(() => {
-        if (pid !== undefined && residentBytes(pid) > limits.memoryBytes) stop("out_of_memory");
+        if (look() > limits.memoryBytes) stop("out_of_memory");
       }, MEMORY_POLL_MS);
       signal?.addEventListener("abort", onAbort);
       try {
-        if (!alive) onExit(child.exitCode, child.signalCode);
-        else child.send(task, () => {}); // When it cannot be sent the child is ending: onExit says how.
+        if (alive) say(stdin, task);
+        if (signal?.aborted) onAbort();
         return await outcome.promise;
       } finally {
         clearTimeout(timeout);
@@ -180,9 +259,39 @@ export function startTaskProcess(options: {
         clearTimeout(graceTimer);
         signal?.removeEventListener("abort", onAbort);
         onLine = undefined;
+        onMessage = undefined;
       }
     },
   };
+}
+
+function say(stdin: Writable, message: object): void {
+  stdin.write(`${JSON.stringify(message)}\n`);
+}
+
+/** How a program ended, as what ran it in its namespace tells: the way shells do. */
+function exitInside(code: number | null, signal: NodeJS.Signals | null): Pick<Exit, "code" | "signal"> {
+  const number = (code ?? 0) - 128;
+  const [name] = Object.entries(constants.signals).find(([, value]) => value === number) ?? [];
+  return name === undefined ? { code, signal } : { code: null, signal: name as NodeJS.Signals };
+}
+
+/** Kills processes that left the group of their child: those that were seen below it, and those that still have its environment. */
+function killEscaped(mark: string, seen: Iterable<Descendant>): void {
+  let escaped = [...seen].filter(isThere);
+  // Again until nothing is found: what is found may be starting more.
+  for (let round = 0; round < 5; round++) {
+    escaped = [...escaped, ...processesWith(mark)].filter(isThere);
+    if (escaped.length === 0) return;
+    for (const { pid } of escaped.flatMap((it) => [it, ...descendantsOf(it.pid)])) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // It is gone.
+      }
+    }
+    escaped = [];
+  }
 }
 
 /** Settles like `promise`, or rejects as cancelled as soon as `signal` fires. */

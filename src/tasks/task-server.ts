@@ -1,4 +1,7 @@
+import { Socket } from "node:net";
+import { createInterface } from "node:readline";
 import { failureOfError } from "./failures.ts";
+import { MAX_MESSAGE_BYTES, MESSAGE_FD } from "./messages.ts";
 import type { TaskFailure, TaskKind, TaskNews, Tasks } from "./protocol.ts";
 
 export interface TaskContext {
@@ -11,7 +14,7 @@ export type TaskHandlers = {
   readonly [K in TaskKind]: (request: Tasks[K]["request"], context: TaskContext) => Promise<Tasks[K]["result"]>;
 };
 
-/** What the supervisor sends: one task in the life of a child. */
+/** What the supervisor sends: one task in the life of a child, and `{ stop: true }` when it is to stop. */
 export interface TaskMessage {
   readonly kind: TaskKind;
   readonly request: unknown;
@@ -29,11 +32,19 @@ const CANCELLED: TaskFailure = { code: "cancelled", message: "The work was cance
 
 /**
  * The life of a child process: says that it is ready, does the one task it is sent, answers, and waits to be killed (an orderly exit would
- * only run native destructors, whose crashes would look like ours). SIGTERM asks the task to stop; without a parent it ends at once.
+ * only run native destructors, whose crashes would look like ours). It is asked to stop by a message, or by SIGTERM from others; without a
+ * parent it ends at once.
  */
 export function serveTask(handlers: TaskHandlers): void {
   const controller = new AbortController();
-  const send = (message: ChildMessage) => process.send?.(message);
+  const out = new Socket({ fd: MESSAGE_FD, readable: false, writable: true });
+  out.on("error", () => process.kill(process.pid, "SIGKILL"));
+  const send = (message: ChildMessage) => {
+    const line = JSON.stringify(message);
+    if (line.length <= MAX_MESSAGE_BYTES / 4) return void out.write(`${line}\n`);
+    const limit = `The answer is longer than ${MAX_MESSAGE_BYTES / 4} characters.`;
+    if (message.type === "result") send({ type: "failure", failure: { code: "limit_exceeded", message: limit } });
+  };
   const fail = (error: unknown) => {
     if (controller.signal.aborted) return send({ type: "failure", failure: CANCELLED });
     const failure = failureOfError(error);
@@ -43,9 +54,9 @@ export function serveTask(handlers: TaskHandlers): void {
 
   let busy = false;
   process.on("SIGTERM", () => (busy ? controller.abort() : process.exit()));
-  process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
   process.on("uncaughtException", fail);
-  process.once("message", ({ kind, request }: TaskMessage) => {
+
+  function start({ kind, request }: TaskMessage): void {
     busy = true;
     send({ type: "started" });
     const handle = handlers[kind] as (request: unknown, context: TaskContext) => Promise<unknown>;
@@ -53,6 +64,12 @@ export function serveTask(handlers: TaskHandlers): void {
       (result) => send({ type: "result", result }),
       fail,
     );
-  });
+  }
+  createInterface({ input: process.stdin })
+    .on("line", (line) => {
+      if (busy) controller.abort();
+      else start(JSON.parse(line) as TaskMessage);
+    })
+    .on("close", () => process.kill(process.pid, "SIGKILL"));
   send({ type: "ready" });
 }

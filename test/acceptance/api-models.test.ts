@@ -243,7 +243,7 @@ test("a download may be cut at any moment, and leaves no file open", async () =>
 });
 
 test("layers come in pages", async () => {
-  const [row] = await createMemoryTasks().run("list_layers", { files: [] }, NO_LIMITS);
+  const [row] = await createMemoryTasks().withRoom(({ run }) => run("list_layers", { files: [] }, NO_LIMITS));
   const rows = Array.from({ length: 250 }, (_, i) => ({ ...row!, name: `MatMul.${i}` }));
   const deep = await startTestServer({ context: { tasks: createMemoryTasks({ list_layers: async () => rows }) } });
   try {

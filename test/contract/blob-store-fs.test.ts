@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readdir, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { createFileBlobStore, type Scratch, withScratch } from "../../src/service/blobs/fs.ts";
+import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
 import { chunksOf, describeBlobStore } from "./blob-store.ts";
 
 /** Every file below `directory`. */
@@ -43,22 +43,16 @@ test("blobs cannot be written to by accident", async (t) => {
   assert.equal((await stat(path!)).mode & 0o777, 0o444);
 });
 
-test("a scratch directory is gone afterwards, also when its user fails", async (t) => {
-  const root = await mkdtemp(join(tmpdir(), "scratch-"));
-  t.after(() => rm(root, { recursive: true }));
-  const fill = async (scratch: Scratch) => writeFile(join(await scratch.folder("model"), "model.onnx"), "x");
-  await withScratch(root, async (scratch) => {
-    await fill(scratch);
-    assert.equal((await filesBelow(root)).length, 1);
-  });
-  await assert.rejects(
-    withScratch(root, async (scratch) => {
-      await fill(scratch);
-      throw new Error("failed");
-    }),
-    /failed/,
-  );
-  assert.deepEqual(await readdir(root), []);
+test("what is materialized is a copy: whoever writes to it does not reach the store", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "blobs-"));
+  t.after(() => rm(directory, { recursive: true }));
+  const store = await createFileBlobStore(directory);
+  const ref = await store.put(chunksOf(Buffer.from("weights"), 3), { maxBytes: 100 });
+  const copy = join(directory, "copy");
+  await store.materialize(ref, copy);
+  await chmod(copy, 0o644);
+  await writeFile(copy, "other bytes");
+  assert.equal(Buffer.concat(await Array.fromAsync(await store.get(ref))).toString(), "weights");
 });
 
 test("a full disk is said to be one", async (t) => {

@@ -108,7 +108,7 @@ export function testJobStore(name: string, open: () => Promise<JobStore>): void 
     });
 
     test("how jobs ended is counted, also after they were deleted", async () => {
-      assert.deepEqual(await store.totals(), { succeeded: 0, failed: 0, cancelled: 0, runSeconds: 0 });
+      assert.deepEqual(await store.totals(), { succeeded: 0, failed: 0, cancelled: 0, handedBack: 0, runSeconds: 0 });
       const [done, lost, waiting] = [await create(), await create(), await create()];
       for (const job of [done, lost]) {
         await store.transition(job.id, ["queued"], "running", { started_at: "2026-01-01T00:00:00.000Z" });
@@ -118,7 +118,7 @@ export function testJobStore(name: string, open: () => Promise<JobStore>): void 
       await store.transition(waiting.id, ["queued"], "cancelled", { finished_at: "2026-01-01T00:00:09.000Z" });
       assert.equal(await store.transition(waiting.id, ["queued"], "cancelled"), undefined);
       await store.delete(done.id);
-      assert.deepEqual(await store.totals(), { succeeded: 1, failed: 1, cancelled: 1, runSeconds: 3.5 });
+      assert.deepEqual(await store.totals(), { succeeded: 1, failed: 1, cancelled: 1, handedBack: 0, runSeconds: 3.5 });
     });
 
     test("lists are newest first, filtered, and in pages without gaps or repetitions", async () => {

@@ -193,7 +193,7 @@ test("a killed child is not the job's fault: it is handed back; one that crashes
   assert.equal(job.status, "succeeded");
   assert.deepEqual([job.attempt, job.handed_back], [2, 1]);
   assert.ok(
-    (await jobs.events(id, 0)).some(({ data }) =>
+    (await jobs.events(id, 0, 1000)).data.some(({ data }) =>
       /ended from outside by SIGKILL.*tried again in 1 s/.test(String(data.message)),
     ),
   );
@@ -460,7 +460,7 @@ test("a blob store that cannot be written keeps what a job has made: only the st
   await rm(incoming, { recursive: true });
   await writeFile(incoming, "");
   await until(async () =>
-    (await jobs.events(id, 0)).some(({ data }) => /cannot be stored now/.test(String(data.message))),
+    (await jobs.events(id, 0, 1000)).data.some(({ data }) => /cannot be stored now/.test(String(data.message))),
   );
   await until(async () => (await queue.workers()).some(({ refusals }) => /^blob store:/.test(refusals.join())), 15_000);
   await rm(incoming);

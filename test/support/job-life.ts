@@ -24,7 +24,7 @@ export async function finishJob(
     const ref = await blobs.put(chunks, { maxBytes: bytes.length, claim: (it) => claims.claim(id, it) });
     artifacts.push({ ...ref, name, media_type: mediaTypeOf(name) });
   }
-  await claims.settle(id);
+  if (artifacts.length > 0) await claims.settle(id);
   const metrics = finishedJob.result.metrics as JobMetrics;
   const result = { model_id: "mdl_made", accepted: true, artifacts, metrics, steps: null };
   await jobs.transition(id, ["running"], "succeeded", { finished_at: new Date().toISOString(), result });

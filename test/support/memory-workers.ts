@@ -1,5 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { open } from "node:fs/promises";
+import { mkdtemp, open, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { DatasetFacts, ModelFacts } from "../../src/core/index.ts";
 import type { JobQueue } from "../../src/service/jobs/job-store.ts";
 import { methodOf } from "../../src/service/kinds/kinds.ts";
@@ -78,11 +80,21 @@ export function createMemoryTasks(overrides: Results = {}): TaskRunner & { reado
   };
   return {
     ran,
-    async run(kind, request, { signal }) {
-      ran.push(kind);
-      const task = results[kind];
-      if (task === undefined) throw new Error(`${kind} is not part of this test`);
-      return task(request, signal);
+    async withRoom(use, signal) {
+      const directory = await mkdtemp(join(tmpdir(), "memory-room-"));
+      try {
+        return await use({
+          directory,
+          async run(kind, request, options) {
+            ran.push(kind);
+            const task = results[kind];
+            if (task === undefined) throw new Error(`${kind} is not part of this test`);
+            return task(request, options.signal ?? signal);
+          },
+        });
+      } finally {
+        await rm(directory, { recursive: true, force: true });
+      }
     },
     check: async () => {},
     close: async () => {},

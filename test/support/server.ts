@@ -66,7 +66,6 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
   const texts = createLongTexts(blobs, claims);
   const jobs = createRedisJobStore(redis, texts);
   const settings: ApiSettings = {
-    scratchDir: join(dataDir, "scratch"),
     uploadsDir: join(dataDir, "uploads"),
     maxUploadBytes: 64 * 1024 * 1024,
     uploadIdleTimeoutMs: 30_000,

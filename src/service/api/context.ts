@@ -31,8 +31,6 @@ export interface ApiContext {
 }
 
 export interface ApiSettings {
-  /** Directory of files that live for one request. */
-  readonly scratchDir: string;
   /** Directory of unfinished resumable uploads. */
   readonly uploadsDir: string;
   readonly maxUploadBytes: number;

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import type { DatasetFacts, Exclusions, LayerFacts, ModelFacts } from "../../core/contract.ts";
 import type { JobPlan, LocalFile, TaskKind, Tasks } from "../../tasks/protocol.ts";
-import { withScratch } from "../blobs/fs.ts";
+import { makeFolder } from "../blobs/fs.ts";
 import type { CatalogFile, DatasetRecord, ModelRecord } from "../catalog.ts";
 import type { FieldError } from "../errors.ts";
 import { canonicalJson } from "../identity.ts";
@@ -68,15 +68,15 @@ export function createInspector({ blobs, tasks, settings, stopping, keys }: ApiC
       .reduce((sum, { size_bytes }) => sum + size_bytes, 0);
     const signal = AbortSignal.any([asker.signal, stopping]);
     return lane.run({ ...asker, signal }, bytes, (memoryBytes) =>
-      withScratch(settings.scratchDir, async (scratch) => {
+      tasks.withRoom(async ({ directory, run }) => {
         const local: Record<string, LocalFile[]> = {};
         for (const [name, files] of Object.entries(folders)) {
-          const folder = await scratch.folder(name);
+          const folder = await makeFolder(directory, name);
           local[name] = files.map((file) => ({ name: file.name, path: join(folder, file.name) }));
           await Promise.all(files.map((file) => blobs.materialize(file, join(folder, file.name))));
         }
-        return tasks.run(kind, requestOf(local), { limits: { timeoutMs: inspectTimeoutMs, memoryBytes }, signal });
-      }),
+        return run(kind, requestOf(local), { limits: { timeoutMs: inspectTimeoutMs, memoryBytes }, signal });
+      }, signal),
     );
   }
 

@@ -26,7 +26,7 @@ export interface BlobStore {
   put(bytes: AsyncIterable<Uint8Array>, options: PutOptions): Promise<BlobRef>;
   /** Streams `[start, end)` of a blob; the whole of it by default. Throws `ServiceError("not_found")`. */
   get(ref: BlobRef, range?: { start: number; end: number }): Promise<AsyncIterable<Uint8Array>>;
-  /** Makes the blob readable at `path` (a hard link where that is possible, a copy where it is not). */
+  /** Copies the blob to `path`: what is done to that file never reaches the store. */
   materialize(ref: BlobRef, path: string): Promise<void>;
   /** Forgets the bytes; no error when they are gone already. */
   delete(ref: BlobRef): Promise<void>;

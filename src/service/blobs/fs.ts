@@ -1,19 +1,6 @@
 import { createHash } from "node:crypto";
 import { constants } from "node:fs";
-import {
-  chmod,
-  copyFile,
-  link,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  stat,
-  unlink,
-  writeFile,
-} from "node:fs/promises";
+import { chmod, copyFile, mkdir, open, readdir, readFile, rename, rm, stat, unlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -56,10 +43,10 @@ export async function createFileBlobStore(directory: string): Promise<BlobStore>
     get: (ref, range) => readLocalFile(pathOf(ref), range),
     async materialize(ref, path) {
       try {
-        await link(pathOf(ref), path);
-      } catch (error) {
-        if (codeOf(error) === "ENOENT") throw asServiceError(error);
+        // Never a link: who may write to one name of a file may write to them all. Shares the blocks where the file system can.
         await copyFile(pathOf(ref), path, constants.COPYFILE_FICLONE);
+      } catch (error) {
+        throw asServiceError(error);
       }
     },
     async delete(ref) {
@@ -145,23 +132,11 @@ export async function removeFile(path: string): Promise<void> {
   await rm(path, { force: true });
 }
 
-/** A directory that lives as long as `use` runs, whatever becomes of it. */
-export async function withScratch<T>(root: string, use: (scratch: Scratch) => Promise<T>): Promise<T> {
-  const path = join(root, uuidv7());
-  const folder = async (name: string) => {
-    await mkdir(join(path, name), { recursive: true });
-    return join(path, name);
-  };
-  try {
-    return await use({ folder });
-  } finally {
-    await rm(path, { recursive: true, force: true });
-  }
-}
-
-export interface Scratch {
-  /** Makes a folder in the directory, and tells its path. */
-  folder(name: string): Promise<string>;
+/** Makes a folder in a directory, and tells its path. */
+export async function makeFolder(directory: string, name: string): Promise<string> {
+  const path = join(directory, name);
+  await mkdir(path, { recursive: true });
+  return path;
 }
 
 /**

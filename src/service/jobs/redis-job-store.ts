@@ -317,7 +317,6 @@ const SUMMARY_FIELDS = [
   "finished_at",
   "retry_of",
   "attempt",
-  "handed_back",
   "progress",
   "error",
 ] as const satisfies readonly (keyof JobRecord)[];

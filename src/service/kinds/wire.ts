@@ -92,6 +92,11 @@ export const Job = z
     progress: JobProgress.nullable(),
     queue_position: z.int().nullable().meta({ description: "1 is next; null when the job is not waiting." }),
     attempt: Count.meta({ description: "How often a worker has started it." }),
+    handed_back: Count.meta({
+      description:
+        "How many of these attempts ended for reasons of the machine (a full disk, a killed process, a worker that was stopped). " +
+        "They do not count against the job.",
+    }),
     created_at: Timestamp,
     started_at: Timestamp.nullable(),
     finished_at: Timestamp.nullable(),
