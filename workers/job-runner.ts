@@ -107,7 +107,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
       return { done: await (spec.type === "pipeline" ? runPipeline(job, spec) : runSingle(spec)) };
 
       async function runEvaluation(spec: EvaluateSpec): Promise<Done> {
-        const part = { spec, directory, prefix: "", span: [0, 1] as const };
+        const part = { spec, prefix: "", span: [0, 1] as const };
         return perform(part, async ({ accepted, metrics, reports }, scratch) => {
           const artifacts = await files.publishReports(job.id, reports, scratch, signal);
           return { result: { model_id: sourceModelId(spec), accepted, artifacts, metrics, steps: null }, models: [] };
