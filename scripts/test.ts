@@ -15,7 +15,7 @@ import { ENVIRONMENT } from "../src/tasks/environment.ts";
 const ROOT = new URL("..", import.meta.url).pathname;
 
 /** Tests that need Redis or child processes. They start servers and time things, so few run side by side. */
-const ACCEPTANCE = ["test/acceptance/", "test/contract/"];
+const ACCEPTANCE = ["test/acceptance/", "test/chaos/", "test/contract/"];
 
 const FILE_TIMEOUT_MS = 20 * 60_000;
 

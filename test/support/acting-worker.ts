@@ -5,7 +5,8 @@ import { startWorker } from "../../workers/worker.ts";
 
 /** A real worker whose children act (acting-child.ts). argv: environment variables as JSON, and the drain grace in ms. */
 const [, , env = "{}", drainGraceMs = "0"] = process.argv;
-const config = loadConfig(JSON.parse(env));
+// Acting children remember their first attempts in a place that a sandbox would hide.
+const config = loadConfig({ SANDBOX: "none", ...JSON.parse(env) });
 const log = pino({ level: config.logLevel });
 const worker = await startWorker({
   config,
