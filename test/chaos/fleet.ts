@@ -56,7 +56,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
   const keys = Array.from({ length: options.keys }, () => randomBytes(16).toString("hex"));
   const hash = (key: string) => createHash("sha256").update(key).digest("hex");
   const apiKeysFile = join(home, "api-keys.json");
-  await writeFile(apiKeysFile, JSON.stringify(keys.map((key, i) => ({ name: `key ${i}`, sha256: hash(key) }))));
+  await writeFile(apiKeysFile, JSON.stringify(keys.map((key, i) => ({ name: `key-${i}`, sha256: hash(key) }))));
   const common = {
     ...{ PATH: process.env.PATH ?? "", REDIS_URL: server.url, DATA_DIR: dataDir, API_KEYS_FILE: apiKeysFile },
     ...{ LOG_LEVEL: "fatal", MIN_FREE_DISK_BYTES: String(16 * 2 ** 20), JOB_MEMORY_BYTES: String(2 ** 30) },

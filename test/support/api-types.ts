@@ -505,7 +505,7 @@ export interface paths {
         };
         /**
          * Whether jobs can be accepted and run
-         * @description Looks at Redis, the blob store and the workers. 503 names in `errors` each part that is missing.
+         * @description Looks whether Redis takes writes, at the blob store and at the workers. 503 names in `errors` each part that is missing.
          */
         get: operations["getReadiness"];
         put?: never;
@@ -1401,6 +1401,11 @@ export interface components {
              * @description How often a worker has started it.
              */
             attempt: number;
+            /**
+             * Format: int64
+             * @description How many of these attempts ended for reasons of the machine (a full disk, a killed process, a worker that was stopped). They do not count against the job.
+             */
+            handed_back: number;
             /**
              * Format: date-time
              * @description RFC 3339, UTC.
@@ -2565,9 +2570,14 @@ export interface components {
             status: string;
             /**
              * Format: int64
-             * @description Live worker processes.
+             * @description Live worker processes that take jobs.
              */
             workers: number;
+            /**
+             * Format: int64
+             * @description Live worker processes that take none, for example because their disk is full; their logs and `/metrics` say why.
+             */
+            refusing_workers: number;
         };
         /** @description What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is. */
         ResultWarning: {
@@ -4868,6 +4878,7 @@ export interface operations {
                      *       "progress": null,
                      *       "queue_position": 1,
                      *       "attempt": 0,
+                     *       "handed_back": 0,
                      *       "created_at": "2026-10-01T09:30:00.000Z",
                      *       "started_at": null,
                      *       "finished_at": null,
@@ -5088,6 +5099,7 @@ export interface operations {
                      *       },
                      *       "queue_position": null,
                      *       "attempt": 1,
+                     *       "handed_back": 0,
                      *       "created_at": "2026-10-01T09:30:00.000Z",
                      *       "started_at": "2026-10-01T09:30:00.120Z",
                      *       "finished_at": "2026-10-01T09:30:09.480Z",
@@ -5325,6 +5337,7 @@ export interface operations {
                      *       "progress": null,
                      *       "queue_position": 1,
                      *       "attempt": 0,
+                     *       "handed_back": 0,
                      *       "created_at": "2026-10-01T09:30:00.000Z",
                      *       "started_at": null,
                      *       "finished_at": null,
@@ -5426,6 +5439,7 @@ export interface operations {
                      *       "progress": null,
                      *       "queue_position": 1,
                      *       "attempt": 0,
+                     *       "handed_back": 0,
                      *       "created_at": "2026-10-01T09:30:00.000Z",
                      *       "started_at": null,
                      *       "finished_at": null,
@@ -5738,7 +5752,8 @@ export interface operations {
                     /**
                      * @example {
                      *       "status": "ready",
-                     *       "workers": 1
+                     *       "workers": 1,
+                     *       "refusing_workers": 0
                      *     }
                      */
                     "application/json": components["schemas"]["Readiness"];
