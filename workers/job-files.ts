@@ -123,8 +123,8 @@ export function createJobFiles(deps: {
       await mkdir(directory, { recursive: true });
       await checkSpace(
         directory,
-        sum(modelRecords.map((it) => it.size_bytes)),
-        sum(datasetRecords.map((it) => it.file.size_bytes)),
+        sum(modelRecords.flatMap((it) => it.files)),
+        sum(datasetRecords.map((it) => it.file)),
       );
       const models: Record<string, JobInputs["models"][string]> = {};
       for (const { id, files, facts, name, sha256 } of modelRecords) {
@@ -205,7 +205,7 @@ async function recordsOf<R>(
   return records;
 }
 
-const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+const sum = (files: readonly CatalogFile[]) => files.reduce((total, { size_bytes }) => total + size_bytes, 0);
 
 function missing(id: string): ServiceError {
   return new ServiceError("not_found", `${id} was deleted before the job has read it.`);
