@@ -17,7 +17,7 @@ export {
 } from "./distill/own-teacher.ts";
 export { type Derivation, deriveStudent, parameterCount } from "./distill/student.ts";
 export { checkAcceptance } from "./evaluate/acceptance.ts";
-export { BrokenModel } from "./evaluate/comparison.ts";
+export { BrokenModel, runOriginal } from "./evaluate/comparison.ts";
 export { evaluateContest, type Load, type Standing } from "./evaluate/contest.ts";
 export { completeNotes, coverageWarnings } from "./evaluate/coverage.ts";
 export { evaluateModels, evaluationInputs, MAX_EVALUATED_SAMPLES, type MeasurePeak } from "./evaluate/evaluate.ts";

@@ -183,7 +183,10 @@ const SELF: {
   be_your_own_teacher: {
     ...TRAINED,
     ...{ self_kind: ALWAYS, exit_values: ALWAYS, keep_exits: ALWAYS, baseline: ALWAYS },
-    exits: onlyIf(({ exit_values }) => exit_values === null, "exits that are not named: exit_values says which there are"),
+    exits: onlyIf(
+      ({ exit_values }) => exit_values === null,
+      "exits that are not named: exit_values says which there are",
+    ),
     loss: {
       ...LEARNED,
       temperature: ALWAYS,

@@ -1,4 +1,5 @@
 import {
+  CoreError,
   checkDatasetFits,
   type Dataset,
   datasetView,
@@ -6,10 +7,12 @@ import {
   feedsFor,
   type ModelFacts,
   Random,
+  runOriginal,
 } from "../../../../core/index.ts";
 import type { JobInputs } from "../../../../tasks/protocol.ts";
 import { labelUse, withLabelUse } from "../../label-use.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
+import type { JobContext } from "../../run/job-steps.ts";
 import { type Span, splitSamples } from "../sample-split.ts";
 import { type CalibratedSpec, labelTaskOf } from "../spec.ts";
 
@@ -61,4 +64,30 @@ export async function openSamples(
     scored: view(spans.scored),
     unseen: end - start < batchSize ? undefined : view(spans.unseen),
   };
+}
+
+/**
+ * Does what looks at the samples of a job. Where that fails at a node, it is the data that are at fault if the model as it was uploaded does not run
+ * on them: throws `invalid_dataset` then, and says so.
+ */
+export async function lookingAtSamples<T>(
+  request: JobInputs<CalibratedSpec>,
+  environment: JobEnvironment,
+  { signal }: Pick<JobContext, "signal">,
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof CoreError) || error.code !== "invalid_model") throw error;
+    const { files, facts } = request.models[request.spec.model_id]!;
+    const samples = await openSamples(request, facts, environment);
+    const session = await environment.openSession({ path: files[0]!.path });
+    try {
+      for await (const feeds of samples.feeds(samples.runs)) await runOriginal(session, feeds, "calibration", signal);
+    } finally {
+      await session.close();
+    }
+    throw error;
+  }
 }

@@ -22,7 +22,7 @@ import type { JobContext, JobSteps } from "../../run/job-steps.ts";
 import { excludeWorst, type Remedy } from "../../run/remedies.ts";
 import { isRounded, type QuantizeSpec } from "../spec.ts";
 import { TARGETS, type TargetName } from "../targets.ts";
-import { openSamples } from "./calibration-samples.ts";
+import { lookingAtSamples, openSamples } from "./calibration-samples.ts";
 import { compressFloat16Job } from "./float16-job.ts";
 import { planQatJob, trainQatJob } from "./qat-job.ts";
 import { compressRoundedJob, weightOptions } from "./rounded-job.ts";
@@ -65,6 +65,11 @@ export interface Method<P extends Params> {
 }
 
 const EXCLUDE_WORST = "exclude_nodes with the layers that lose most";
+
+/** The signal to noise ratio to ask for where the result was too poor. */
+function wantedDb({ min_sqnr_db }: ParamsOf<"static">): number {
+  return typeof min_sqnr_db === "number" ? min_sqnr_db : 25;
+}
 
 /** The shares of a job whose method is a pass: most of it is judging the result. */
 const PASS_STEPS = { load: 0, compress: 0.02, write: 0.05, evaluate: 0.3, report: 0.98 } as const;
@@ -114,9 +119,11 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
     compress(call) {
       const { request, original, exclude, environment, context, steps } = call;
       const { spec } = request;
-      return isRounded(spec)
-        ? compressRoundedJob({ ...request, spec }, original, exclude, environment, context, steps)
-        : compressing(call, () => applyPasses(call));
+      if (!isRounded(spec)) return compressing(call, () => applyPasses(call));
+      const rounded = { ...request, spec };
+      return lookingAtSamples(rounded, environment, context, () =>
+        compressRoundedJob(rounded, original, exclude, environment, context, steps),
+      );
     },
     async plan(call) {
       const { request, environment } = call;
@@ -137,7 +144,7 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
     remedies: (params) => [
       {
         text: "min_sqnr_db or max_metric_drop, which leave in float what costs most",
-        change: () => ({ ...params, min_sqnr_db: params.max_metric_drop === null ? (params.min_sqnr_db ?? 25) : null }),
+        change: () => ({ ...params, min_sqnr_db: params.max_metric_drop === null ? wantedDb(params) : null }),
       },
       {
         text: "more samples, like those that the model will see",
@@ -147,10 +154,14 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
       { text: "dynamic or weight_only", change: () => ({ method: "weight_only", bits: 8 }) },
     ],
     compress: ({ request, original, exclude, environment, context, steps }) =>
-      compressStaticJob(request, original, exclude, environment, context, steps),
+      lookingAtSamples(request, environment, context, () =>
+        compressStaticJob(request, original, exclude, environment, context, steps),
+      ),
     async plan({ request, original, exclude, environment, context }) {
       const { spec, models } = request;
-      const planned = await planStaticJob(request, original, exclude, environment, context);
+      const planned = await lookingAtSamples(request, environment, context, () =>
+        planStaticJob(request, original, exclude, environment, context),
+      );
       const samples = await openSamples(request, models[spec.model_id]!.facts, environment);
       return { ...planned, calibrated: samples.calibrated };
     },
