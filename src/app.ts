@@ -8,13 +8,14 @@ import { uuidv7 } from "uuidv7";
 import type { Config } from "./config.ts";
 import { registerConsole } from "./console/console.ts";
 import { accessRefusal } from "./service/api/api-keys.ts";
-import { endEarly, limitJsonBodyTime } from "./service/api/connection.ts";
+import { endEarly, limitJsonBodyTime, shareOf } from "./service/api/connection.ts";
 import type { ApiContext } from "./service/api/context.ts";
 import { registerDatasets } from "./service/api/datasets.ts";
 import { createInspector } from "./service/api/inspector.ts";
 import { registerJobs } from "./service/api/jobs.ts";
 import { createMetrics } from "./service/api/metrics.ts";
 import { registerModels } from "./service/api/models.ts";
+import { createOpenRequests } from "./service/api/open-requests.ts";
 import { buildOpenApi } from "./service/api/openapi.ts";
 import { collectMethods } from "./service/api/operation.ts";
 import { registerQueuePage, registerReference } from "./service/api/pages.ts";
@@ -90,6 +91,12 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
       : accessRefusal(request.caller, request.routeOptions.config.access ?? "admin");
     // Not thrown: the pages' plugins would catch it and answer in their own way.
     if (refusal !== undefined) await sendProblem(refusal, request, reply);
+  });
+  const requests = createOpenRequests(context.settings.maxRequestsPerKey, "requests");
+  app.addHook("preParsing", async (request, reply) => {
+    // Streams of events are open for long, and counted where they are opened. Probes are never told to wait.
+    if (request.is404 || request.routeOptions.config.access === "open") return;
+    requests.enter(shareOf(request), reply);
   });
   app.addHook("onSend", async (request, reply, payload) => endEarly(request, reply, payload));
   app.addHook("onResponse", async (request, reply) => {

@@ -29,6 +29,11 @@ export interface Config {
   readonly maxOpenUploadsPerKey: number;
   readonly maxOpenUploadBytesPerKey: number;
   readonly maxQueuedJobsPerKey: number;
+  /** Requests, streams among them, and streams of events that one key (or address) may have open at one API process. */
+  readonly maxRequestsPerKey: number;
+  readonly maxStreamsPerKey: number;
+  /** Of models, and of datasets; and of jobs. */
+  readonly maxRecords: number;
   /** Requests of one key (or address) to one API process; 0: no limit. */
   readonly rateLimitPerMinute: number;
   /** Jobs that one worker process runs at the same time. */
@@ -137,6 +142,9 @@ const Environment = z.object({
   MAX_OPEN_UPLOADS_PER_KEY: integer(1, 1_000_000).default(64),
   MAX_OPEN_UPLOAD_BYTES_PER_KEY: integer(KIB, Number.MAX_SAFE_INTEGER).optional(),
   MAX_QUEUED_JOBS_PER_KEY: integer(1, 1_000_000).default(100),
+  MAX_REQUESTS_PER_KEY: integer(1, 1_000_000).default(256),
+  MAX_STREAMS_PER_KEY: integer(1, 1_000_000).default(100),
+  MAX_RECORDS: integer(1, 10_000_000).default(100_000),
   RATE_LIMIT_PER_MINUTE: integer(0, 1_000_000_000).default(6000),
   WORKER_CONCURRENCY: integer(1, 256).default(1),
   JOB_THREADS: integer(1, 1024).optional(),
@@ -202,6 +210,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     maxOpenUploadsPerKey: values.MAX_OPEN_UPLOADS_PER_KEY,
     maxOpenUploadBytesPerKey: values.MAX_OPEN_UPLOAD_BYTES_PER_KEY ?? 4 * values.MAX_UPLOAD_BYTES,
     maxQueuedJobsPerKey: values.MAX_QUEUED_JOBS_PER_KEY,
+    maxRequestsPerKey: values.MAX_REQUESTS_PER_KEY,
+    maxStreamsPerKey: values.MAX_STREAMS_PER_KEY,
+    maxRecords: values.MAX_RECORDS,
     rateLimitPerMinute: values.RATE_LIMIT_PER_MINUTE,
     workerConcurrency: values.WORKER_CONCURRENCY,
     jobThreads: values.JOB_THREADS ?? Math.max(1, Math.floor(availableParallelism() / values.WORKER_CONCURRENCY)),

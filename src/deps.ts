@@ -39,7 +39,7 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
   const redis = await openRedis(redisUrl, "request", log);
   const claims = createBlobClaims(redis, blobs);
   const texts = createLongTexts(blobs, claims);
-  const jobs = createRedisJobStore(redis, texts);
+  const jobs = createRedisJobStore(redis, texts, { maxRecords: config.maxRecords });
   const queue = createJobQueue(redis, log);
   const sandbox = await openSandbox({ wanted: config.sandbox, entry: INSPECT_ENTRY, directory: scratchDir, log });
   const tasks = createSupervisor({ entry: INSPECT_ENTRY, sandbox, log, tmpDir: scratchDir });
@@ -71,6 +71,8 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
         rateLimitPerMinute: config.rateLimitPerMinute,
         maxOpenUploadsPerKey: config.maxOpenUploadsPerKey,
         maxOpenUploadBytesPerKey: config.maxOpenUploadBytesPerKey,
+        maxRequestsPerKey: config.maxRequestsPerKey,
+        maxStreamsPerKey: config.maxStreamsPerKey,
         allowedHosts: config.allowedHosts,
         maxQueuedJobsPerKey: config.maxQueuedJobsPerKey,
         inspectConcurrency: config.inspectConcurrency,
@@ -85,7 +87,7 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
       keys,
       blobs,
       claims,
-      catalog: createCatalog(redis, claims, texts),
+      catalog: createCatalog(redis, claims, texts, config.maxRecords),
       jobs,
       queue,
       quota: createJobQuota(redis, jobs),

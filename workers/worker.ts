@@ -69,7 +69,12 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   });
   const runner = createJobRunner({
     jobs,
-    files: createJobFiles({ blobs, claims, catalog: createCatalog(redis, claims, texts), freeBytes }),
+    files: createJobFiles({
+      blobs,
+      claims,
+      catalog: createCatalog(redis, claims, texts, config.maxRecords),
+      freeBytes,
+    }),
     checkpoints: createJobCheckpoints({ blobs, claims, jobs, log }),
     cache: createJobCache({ redis, blobs, claims, log }),
     ...{ tasks, health },

@@ -78,9 +78,9 @@ export const newId = (prefix: "mdl" | "dst" | "job"): string => `${prefix}_${uui
 const MAX_RECORD_BYTES = 4 * 1024 * 1024;
 
 /**
- * KEYS: record, ids, identities, summary, given, those of `settlingKeys`. ARGV: id, record, identity, summary. Answers the id of the same
- * thing, which is given once more then; "released" when the claims are gone; or nothing when it was added and its claims are settled: in
- * one step, so that there is no record without its bytes.
+ * KEYS: record, ids, identities, summary, given, those of `settlingKeys`. ARGV: id, record, identity, summary, most records. Answers the
+ * id of the same thing, which is given once more then; "full" when there are as many as there may be; "released" when the claims are gone;
+ * or nothing when it was added and its claims are settled: in one step, so that there is no record without its bytes.
  */
 const ADD = `
   local same = redis.call('HGET', KEYS[3], ARGV[3])
@@ -89,6 +89,7 @@ const ADD = `
     redis.call('SADD', KEYS[5], same)
     return same
   end
+  if redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[5]) then return 'full' end
   if redis.call('EXISTS', KEYS[6]) == 0 then return 'released' end
   redis.call('ZREM', KEYS[7], ARGV[1])
   redis.call('SET', KEYS[1], ARGV[2])
@@ -111,10 +112,16 @@ const REMOVE = `
   redis.call('DEL', KEYS[4])
   return redis.call('DEL', KEYS[1])`;
 
-export function createCatalog(redis: Redis, claims: BlobClaims, texts: LongTexts): Catalog {
+/** `maxRecords`: of each kind. */
+export function createCatalog(
+  redis: Redis,
+  claims: BlobClaims,
+  texts: LongTexts,
+  maxRecords: number = Number.MAX_SAFE_INTEGER,
+): Catalog {
   return {
-    models: createCollection("models", modelSummary, redis, claims, texts),
-    datasets: createCollection("datasets", datasetSummary, redis, claims, texts),
+    models: createCollection("models", modelSummary, redis, claims, texts, maxRecords),
+    datasets: createCollection("datasets", datasetSummary, redis, claims, texts, maxRecords),
   };
 }
 
@@ -134,6 +141,7 @@ function createCollection<R extends CatalogRecord, Summary>(
   redis: Redis,
   claims: BlobClaims,
   texts: LongTexts,
+  maxRecords: number,
 ): Collection<R, Summary> {
   const recordOf = (id: string) => `${KEY_PREFIX}:${name}:record:${id}`;
   const summaryKeyOf = (id: string) => `${KEY_PREFIX}:${name}:summary:${id}`;
@@ -182,8 +190,12 @@ function createCollection<R extends CatalogRecord, Summary>(
       const kept = await texts.keep(id, text);
       const keys = [...keysOf(id), ...settlingKeys(id)];
       for (;;) {
-        const add = redis.eval(ADD, keys.length, ...keys, id, kept, identity, JSON.stringify(summaryOf(record)));
+        const args = [id, kept, identity, JSON.stringify(summaryOf(record)), maxRecords];
+        const add = redis.eval(ADD, keys.length, ...keys, ...args);
         const same = (await fromRedis(add)) as string | null;
+        if (same === "full") {
+          throw new ServiceError("quota_exceeded", `There are ${maxRecords} ${name} already: delete some.`);
+        }
         if (same === "released") throw claimsGone();
         if (same === null) {
           return { record, created: true };

@@ -161,3 +161,27 @@ test("a client that goes away, and one that is there when the service stops", as
   assert.equal((await end).done, true);
   assert.equal((await api.call("GET", "/readyz")).status, 503);
 });
+
+test("a caller has so many streams open and no more, and gets a place back when one ends", async (t) => {
+  const few = await startTestServer({ settings: { maxStreamsPerKey: 2, maxRequestsPerKey: 4 } });
+  t.after(() => few.close());
+  const { json: model } = await few.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) });
+  const { json: job } = await few.call("POST", "/v1/jobs", {
+    body: JSON.stringify({ type: "quantize", model_id: model.id, params: { method: "dynamic" } }),
+    headers: { "content-type": "application/json" },
+  });
+  const open = () => {
+    const client = new AbortController();
+    const headers = { accept: "text/event-stream" };
+    const answer = fetch(`${few.url}/v1/jobs/${job.id}/events/stream`, { headers, signal: client.signal });
+    return answer.then(({ status }) => ({ status, end: () => client.abort() }));
+  };
+  const [first, second] = [await open(), await open()];
+  assert.deepEqual([first.status, second.status, (await open()).status], [200, 200, 429]);
+  first.end();
+  let again = await open();
+  while (again.status === 429) again = await open();
+  assert.equal(again.status, 200);
+  assert.equal((await few.call("GET", "/v1/models")).status, 200);
+  for (const stream of [second, again]) stream.end();
+});

@@ -148,6 +148,21 @@ test("a record of more bytes than a record may have is refused", async () => {
   await claims.release(id);
 });
 
+test("there are so many records and no more, and the same thing again is no more", async () => {
+  const small = createCatalog(server.redis, claims, createLongTexts(blobs, claims), 2);
+  const add = async (bytes: Uint8Array) => {
+    const id = newId("dst");
+    return small.datasets.add(dataset(id, await put(bytes, id)));
+  };
+  const bytes = randomBytes(10);
+  const first = await add(bytes);
+  await add(randomBytes(10));
+  await assert.rejects(add(randomBytes(10)), { code: "quota_exceeded" });
+  assert.equal((await add(bytes)).created, false);
+  await small.datasets.remove(first.record.id);
+  assert.equal((await add(randomBytes(10))).created, true);
+});
+
 test("a page has a bound in bytes, and all pages together have every record once", async () => {
   const metadata = Object.fromEntries(Array.from({ length: 16 }, (_, i) => [`key ${i}`, "ä".repeat(512)]));
   const made: string[] = [];

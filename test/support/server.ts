@@ -74,6 +74,8 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     maxOpenUploadBytesPerKey: 2 ** 32,
     rateLimitPerMinute: 0,
     maxQueuedJobsPerKey: 100,
+    maxRequestsPerKey: 256,
+    maxStreamsPerKey: 100,
     allowedHosts: [],
     inspectConcurrency: 2,
     inspectTimeoutMs: 60_000,

@@ -56,7 +56,7 @@ export function askerOf(request: FastifyRequest, reply: FastifyReply): Asker {
 export const UNTIL_IT_ENDS = new AbortController().signal;
 
 /** Whose share of what all have a request takes: its key's, or without keys its address's. */
-function shareOf(request: FastifyRequest): string {
+export function shareOf(request: FastifyRequest): string {
   return request.caller === undefined || request.caller === ANYBODY
     ? `address ${request.ip}`
     : `key ${request.caller.name}`;

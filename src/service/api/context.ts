@@ -41,6 +41,9 @@ export interface ApiSettings {
   readonly maxOpenUploadBytesPerKey: number;
   readonly rateLimitPerMinute: number;
   readonly maxQueuedJobsPerKey: number;
+  /** Requests, streams among them, and streams of events that one key (or address) may have open at the same time. */
+  readonly maxRequestsPerKey: number;
+  readonly maxStreamsPerKey: number;
   /** Names that the service without keys is called by, besides those of the loopback interface. */
   readonly allowedHosts: readonly string[];
   readonly inspectConcurrency: number;

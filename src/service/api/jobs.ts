@@ -14,7 +14,7 @@ import { exclusionsIn } from "../kinds/exclusions.ts";
 import { type JobSpec, sourceModelId } from "../kinds/kinds.ts";
 import type { StoredResources } from "../kinds/stored-resources.ts";
 import { unreadParams } from "../kinds/unread-params.ts";
-import { askerOf } from "./connection.ts";
+import { askerOf, shareOf } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
 import { blobDownload, sendDownload } from "./download.ts";
 import type { Asker } from "./inspection-lane.ts";
@@ -36,6 +36,7 @@ import {
 } from "./job-operations.ts";
 import type { JobRequest } from "./job-schemas.ts";
 import type { JobMeter } from "./metrics.ts";
+import { createOpenRequests } from "./open-requests.ts";
 import { route } from "./operation.ts";
 
 /** Throws `validation_failed` when there are wrong fields. */
@@ -244,12 +245,16 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     return reply.code(204).send();
   });
 
+  const streams = createOpenRequests(settings.maxStreamsPerKey, "streams of events");
+
   function streamEvents(
     id: string,
     { cursor }: { readonly cursor?: string | undefined },
     headers: { readonly "last-event-id"?: string | undefined },
+    request: FastifyRequest,
     reply: FastifyReply,
   ) {
+    streams.enter(shareOf(request), reply);
     const after = Number(headers["last-event-id"] || (cursor ?? 0));
     return sendEvents(reply, context.stopping, (signal) => jobs.follow(id, after, signal));
   }
@@ -257,13 +262,13 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
   route(app, streamJobEvents, async ({ params, query, headers }, request, reply) => {
     const { id } = await jobById(params.job_id);
     if (request.method === "HEAD") return reply.type("text/event-stream").send();
-    return streamEvents(id, query, headers, reply);
+    return streamEvents(id, query, headers, request, reply);
   });
 
   route(app, listJobEvents, async ({ params, query, headers }, request, reply) => {
     const { id } = await jobById(params.job_id);
     reply.header("vary", "accept");
-    if (prefersStream(request) && request.method === "GET") return streamEvents(id, query, headers, reply);
+    if (prefersStream(request) && request.method === "GET") return streamEvents(id, query, headers, request, reply);
     const { data, more } = await jobs.events(id, Number(query.cursor ?? 0), query.limit);
     return { data, next_cursor: more ? String(data.at(-1)!.id) : null };
   });

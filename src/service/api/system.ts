@@ -11,10 +11,13 @@ import type { ApiContext } from "./context.ts";
 import { DATASET_SUFFIXES } from "./datasets.ts";
 import type { Metrics } from "./metrics.ts";
 import { defineOperation, route } from "./operation.ts";
+import { sharedFor } from "./shared-check.ts";
 import { MAX_FILES } from "./upload-intake.ts";
 
 /** Longer than any healthy part takes to answer. */
 const CHECK_TIMEOUT_MS = 2_000;
+/** From one look at the parts to the next. */
+const CHECK_INTERVAL_MS = 1_000;
 
 const Health = z.object({ status: z.literal("ok") }).meta({ id: "Health" });
 
@@ -167,8 +170,8 @@ export function registerSystem(app: FastifyInstance, context: ApiContext, metric
 
   route(app, getHealth, async () => ({ status: "ok" }));
 
-  route(app, getReadiness, async () => {
-    if (context.stopping.aborted) throw new ServiceError("unavailable", "The service is shutting down.");
+  // Open to all, and it writes to Redis and to the disk: they share one look a second.
+  const look = sharedFor(CHECK_INTERVAL_MS, async () => {
     const workers = context.queue.workers();
     const missing = await Promise.all([
       missingPart("redis", context.checkRedis()),
@@ -185,8 +188,13 @@ export function registerSystem(app: FastifyInstance, context: ApiContext, metric
       ),
     ]);
     const fields = missing.filter((part) => part !== undefined);
+    return { fields, alive: fields.length === 0 ? await workers : [] };
+  });
+
+  route(app, getReadiness, async () => {
+    if (context.stopping.aborted) throw new ServiceError("unavailable", "The service is shutting down.");
+    const { fields, alive } = await look();
     if (fields.length === 0) {
-      const alive = await workers;
       const ready = alive.filter(takesJobs).length;
       return { status: "ready", workers: ready, refusing_workers: alive.length - ready };
     }

@@ -25,12 +25,18 @@ const LONG_FIELDS: ReadonlySet<string> = new Set<keyof JobRecord>(["spec", "sent
 /** Claims the blobs of a job's long fields, as long as there is a record of it. */
 const fieldsOwner = (id: string) => `record:${id}`;
 
+export interface JobStoreOptions {
+  /** Jobs that there may be, finished ones too. */
+  readonly maxRecords?: number;
+  readonly prefix?: string;
+}
+
 /** The job store of one process. `close` ends its subscription; the connection stays the caller's. */
 export function createRedisJobStore(
   connection: Redis,
   /** Where long fields of records go. */
   texts: LongTexts,
-  prefix: string = KEY_PREFIX,
+  { maxRecords = Number.MAX_SAFE_INTEGER, prefix = KEY_PREFIX }: JobStoreOptions = {},
 ): JobStore & { close(): void } {
   const redis = withJobScripts(connection);
   const feed = createEventFeed(connection, `${prefix}:events`);
@@ -101,6 +107,10 @@ export function createRedisJobStore(
     async create(job, idempotency) {
       const { status, ...rest } = job;
       const { models, datasets } = resourcesOf(job.spec);
+      // A few more that come at the same moment do no harm.
+      if ((await fromRedis(redis.zcard(indexOf(prefix, {})))) >= maxRecords) {
+        throw new ServiceError("quota_exceeded", `There are ${maxRecords} jobs already: delete some.`);
+      }
       const fields = [
         ...(await encode(job.id, rest)),
         ...["_order", orderOf(job)],
