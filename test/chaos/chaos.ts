@@ -126,6 +126,7 @@ export async function runChaos(fleet: Fleet, options: ChaosOptions): Promise<Cha
   const upload = { body: Buffer.from(options.model), headers: { "content-type": "application/octet-stream" } };
   const model = (await ask(0, "POST", "/v1/models?name=chaos", upload)) as { id: string } | undefined;
   if (model === undefined) throw new Error(`The model is refused: ${wrong.at(-1)}`);
+  const model_id = model.id;
 
   let isOver = false;
   const done: Record<string, number> = {};
@@ -147,7 +148,7 @@ export async function runChaos(fleet: Fleet, options: ChaosOptions): Promise<Cha
   async function submit(i: number): Promise<string> {
     const spec = {
       type: "quantize",
-      model_id: model.id,
+      model_id,
       params: { method: "float16", seed: i },
       evaluation: { samples: 1, latency: { runs: 1 } },
     };
