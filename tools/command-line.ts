@@ -23,7 +23,7 @@ import { flagAt, openService, ServiceRefusal } from "./remote-jobs.ts";
 import { summaryOf } from "./summary.ts";
 import { progressLine } from "./terminal.ts";
 
-export const EXIT = { done: 0, failed: 1, missed: 2, interrupted: 130 } as const;
+const EXIT = { done: 0, failed: 1, missed: 2, interrupted: 130 } as const;
 
 /** Where a command writes, and what stops it. */
 export interface Surroundings {
@@ -61,7 +61,7 @@ export async function runCommand(words: readonly string[], around: Surroundings)
 function described(error: unknown): { code: string; message: string; fields?: readonly FieldError[] | undefined } {
   if (error instanceof TaskError) return { code: error.code, message: error.message, fields: error.fields };
   if (error instanceof UsageError) return { code: "usage", message: error.message };
-  if (error instanceof ServiceRefusal) return { code: error.code, message: error.message };
+  if (error instanceof ServiceRefusal) return { code: error.code, message: error.message, fields: error.fields };
   if (error instanceof Error && "code" in error) return { code: String(error.code), message: error.message };
   throw error;
 }

@@ -138,8 +138,14 @@ export function readWords(words: readonly string[], options: readonly Option[], 
       ? { type: "boolean" }
       : { type: "string", ...(option.many && { multiple: true as const }) };
   }
+  // The parser takes a negative number for a flag unless it is joined to its own.
+  const args = words.flatMap((word, i) => {
+    if (/^-[\d.]/.test(word) && words[i - 1]?.startsWith("--")) return [];
+    const next = words[i + 1];
+    return word.startsWith("--") && next !== undefined && /^-[\d.]/.test(next) ? [`${word}=${next}`] : [word];
+  });
   try {
-    return parseArgs({ args: [...words], options: config, allowPositionals: true, allowNegative: true, strict: true });
+    return parseArgs({ args, options: config, allowPositionals: true, allowNegative: true, strict: true });
   } catch (error) {
     const [, flag] = /Unknown option '(--[^']+)'/.exec((error as Error).message) ?? [];
     const message = flag ? `${flag} is no option here.` : (error as Error).message.split(". To specify")[0];
@@ -153,12 +159,15 @@ export function fillIn(request: Record<string, unknown>, options: readonly Optio
     const given = values[option.flag];
     if (given === undefined) continue;
     let at = request;
-    for (const name of option.path.slice(0, -1)) at = (at[name] ??= {}) as Record<string, unknown>;
-    at[option.path.at(-1)!] = valueOf(option, given as string | boolean | readonly string[]);
+    for (const name of option.path.slice(0, -1)) {
+      at[name] ??= {};
+      at = at[name] as Record<string, unknown>;
+    }
+    at[option.path.at(-1)!] = readValue(option, given as string | boolean | readonly string[]);
   }
 }
 
-function valueOf(option: Option, given: string | boolean | readonly string[]): unknown {
+function readValue(option: Option, given: string | boolean | readonly string[]): unknown {
   if (typeof given === "boolean") return given;
   if (typeof given === "string") return scalarOf(option, given);
   if (option.many === "pairs") {

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, open, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { JobMetrics } from "../src/core/contract.ts";
-import { pointerOf } from "../src/service/errors.ts";
+import { type FieldError, pointerOf } from "../src/service/errors.ts";
 import { type Reference, referencesIn } from "../src/service/jobs/resources.ts";
 import type { JobSpec } from "../src/service/kinds/kinds.ts";
 import { modelFiles } from "./local-jobs.ts";
@@ -42,10 +42,12 @@ interface WireJob {
 export class ServiceRefusal extends Error {
   override readonly name = "ServiceRefusal";
   readonly code: string;
+  readonly fields: readonly FieldError[] | undefined;
 
-  constructor(code: string, message: string) {
+  constructor(code: string, message: string, fields?: readonly FieldError[]) {
     super(message);
     this.code = code;
+    this.fields = fields;
   }
 }
 
@@ -64,8 +66,12 @@ export function openService({ url, key }: RemoteService, signal: AbortSignal) {
       throw new ServiceRefusal("unreachable", `${base} cannot be reached: ${reason}`);
     }
     if (response.ok) return response;
-    const problem = (await response.json().catch(() => ({}))) as { code?: string; detail?: string };
-    throw new ServiceRefusal(problem.code ?? String(response.status), problem.detail ?? `${path}: ${response.status}`);
+    const { code, detail, errors } = (await response.json().catch(() => ({}))) as {
+      readonly code?: string;
+      readonly detail?: string;
+      readonly errors?: readonly FieldError[];
+    };
+    throw new ServiceRefusal(code ?? String(response.status), detail ?? `${path}: ${response.status}`, errors);
   }
 
   async function post<T>(path: string, body: unknown): Promise<T> {
@@ -119,7 +125,7 @@ export function openService({ url, key }: RemoteService, signal: AbortSignal) {
     },
 
     async plan(spec: JobSpec, reading: unknown): Promise<unknown> {
-      return post("/v1/jobs?validate_only=true", await uploaded(spec, reading));
+      return post("/v1/jobs/plan", await uploaded(spec, reading));
     },
 
     /** As for local files: all that the job makes, or nothing. An interrupt cancels the job. */
