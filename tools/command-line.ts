@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from "node:fs";
-import { basename } from "node:path";
+import { basename, dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import type { FieldError } from "../src/service/errors.ts";
 import { kindOf } from "../src/service/kinds/kinds.ts";
@@ -170,7 +170,7 @@ async function job(kind: Kind, words: readonly string[], isPlan: boolean, around
     `${basename(positionals[0] ?? kind.type, ".onnx")}.${kindOf(spec).methodOf(spec)}`;
 
   const line = progressLine(stderr, values.quiet === true);
-  const local = service ? undefined : await openLocalJobs(signal);
+  const local = service ? undefined : await openLocalJobs(signal, isPlan ? undefined : dirname(resolve(directory)));
   const remote = service && openService(service, signal);
   try {
     if (isPlan) {

@@ -13,10 +13,11 @@ import {
   type JobInputs,
   type JobPlan,
   type LocalFile,
+  type Room,
   TaskError,
   type TaskNews,
-  type TaskRunner,
 } from "../src/tasks/protocol.ts";
+import { NO_SANDBOX } from "../src/tasks/sandbox.ts";
 import { createSupervisor } from "../src/tasks/supervisor.ts";
 import { UsageError } from "./options.ts";
 import type { Outcome } from "./summary.ts";
@@ -44,10 +45,19 @@ interface RunOptions {
   readonly onNews: (news: TaskNews) => void;
 }
 
-export async function openLocalJobs(signal: AbortSignal): Promise<LocalJobs> {
-  const scratch = await mkdtemp(join(tmpdir(), "modelpress-"));
-  const tasks = createSupervisor({ entry: CHILD, log: pino({ level: "silent" }), tmpDir: scratch });
-  const ask: TaskRunner["run"] = (kind, request, options) => tasks.run(kind, request, { signal, ...options });
+/** Children work in a directory below `parent`, from where what they have made is moved to its place. It is gone when the jobs are closed. */
+export async function openLocalJobs(signal: AbortSignal, parent = tmpdir()): Promise<LocalJobs> {
+  await mkdir(parent, { recursive: true });
+  const scratch = await mkdtemp(join(parent, ".modelpress-"));
+  // What is on this machine is its user's own, as the rights of the process are: there is nobody to protect it from.
+  const tasks = createSupervisor({
+    entry: CHILD,
+    sandbox: NO_SANDBOX,
+    log: pino({ level: "silent" }),
+    tmpDir: scratch,
+  });
+  const ask: Room["run"] = (kind, request, options) =>
+    tasks.withRoom(({ run }) => run(kind, request, { signal, ...options }), signal);
 
   /** Reads what the spec names, and refuses what does not go together, as the service does. */
   async function gather<S extends JobSpec>(spec: S, reading: unknown): Promise<JobInputs<S>> {
@@ -94,11 +104,8 @@ export async function openLocalJobs(signal: AbortSignal): Promise<LocalJobs> {
         throw new UsageError(`${directory} exists: name another --output, or replace it with --force.`);
       }
       const inputs = await gather(spec, reading);
-      await mkdir(dirname(target), { recursive: true });
-      // Beside the target: it takes its name in one move, when it is whole.
-      const made = await mkdtemp(join(dirname(target), ".modelpress-"));
-      try {
-        const work = join(made, "work");
+      return tasks.withRoom(async ({ directory: room, run }) => {
+        const work = join(room, "work");
         await mkdir(work);
         const request = {
           ...inputs,
@@ -110,21 +117,22 @@ export async function openLocalJobs(signal: AbortSignal): Promise<LocalJobs> {
           if (news.kind === "checkpoint") void rm(news.path, { force: true });
           onNews(news);
         };
-        const outcome = await ask("run_job", request, { limits: LIMITS, onNews: keep });
+        const { model, reports, accepted, metrics } = await run("run_job", request, {
+          limits: LIMITS,
+          signal,
+          onNews: keep,
+        });
         signal.throwIfAborted();
-        const whole = join(made, "whole");
-        const files = [...outcome.model, ...outcome.reports];
+        const whole = join(room, "whole");
+        const files = [...model, ...reports];
         for (const { name, path } of files) {
           await mkdir(dirname(join(whole, name)), { recursive: true });
           await rename(path, join(whole, name));
         }
         if (force) await rm(target, { recursive: true, force: true });
         await rename(whole, target);
-        const { accepted, metrics } = outcome;
         return { accepted, metrics, directory, files: files.map(({ name }) => name) };
-      } finally {
-        await rm(made, { recursive: true, force: true });
-      }
+      }, signal);
     },
 
     async close() {
