@@ -4,9 +4,9 @@ import { mnistFile, NETWORKS } from "../test/support/mnist.ts";
 /** Writes a small model and data to try everything with, handwritten digits of MNIST, into the current folder. */
 
 const FILES = {
-  "digits.onnx": () => NETWORKS.cnn([16, 32], 64),
-  "digits-train.npz": () => mnistFile("training", 4000),
-  "digits-test.npz": () => mnistFile("test", 1000),
+  "digits.onnx": () => NETWORKS.cnn([8, 16], 32),
+  "digits-train.npz": () => mnistFile("training", 3000),
+  "digits-test.npz": () => mnistFile("test", 500),
 };
 
 for (const [name, make] of Object.entries(FILES)) {
