@@ -138,7 +138,7 @@ const FORMS = ["JobRequest", "DatasetSpec"] as const;
 type Schemas = Readonly<Record<string, unknown>>;
 
 /** The schemas of requests, and all that they refer to. */
-export function schemasOf(document: object): Schemas {
+function schemasOf(document: object): Schemas {
   const all = (document as { readonly components: { readonly schemas: Schemas } }).components.schemas;
   const found = new Set<string>(FORMS);
   for (const name of found) {

@@ -115,15 +115,18 @@ export async function runChaos(fleet: Fleet, options: ChaosOptions): Promise<Cha
       const answer = await fetch(url, { ...init, method, headers }).catch(() => undefined);
       const text = await answer?.text().catch(() => undefined);
       if (answer?.ok && text !== undefined) return JSON.parse(text);
-      if (answer !== undefined && ![429, 503].includes(answer.status))
+      if (answer !== undefined && !answer.ok && ![429, 503].includes(answer.status)) {
         wrong.push(`${method} ${path}: ${answer.status} ${text}`);
-      if (answer?.status === 404) return undefined;
+        if (answer.status < 500) return undefined;
+      }
       await sleep(250);
     }
   }
 
   const upload = { body: Buffer.from(options.model), headers: { "content-type": "application/octet-stream" } };
-  const model = (await ask(0, "POST", "/v1/models?name=chaos", upload)) as { id: string };
+  const model = (await ask(0, "POST", "/v1/models?name=chaos", upload)) as { id: string } | undefined;
+  if (model === undefined) throw new Error(`The model is refused: ${wrong.at(-1)}`);
+  const model_id = model.id;
 
   let isOver = false;
   const done: Record<string, number> = {};
@@ -145,7 +148,7 @@ export async function runChaos(fleet: Fleet, options: ChaosOptions): Promise<Cha
   async function submit(i: number): Promise<string> {
     const spec = {
       type: "quantize",
-      model_id: model.id,
+      model_id,
       params: { method: "float16", seed: i },
       evaluation: { samples: 1, latency: { runs: 1 } },
     };
