@@ -19,7 +19,15 @@ test("every job ends well, once, whatever is killed, full, read-only or late", a
   });
   try {
     const report = await runChaos(fleet, {
-      ...{ seed, jobs: 20, model: fileOf(mlp([784, 8, 10])), pauseMs: 1_500, acts: ACT_NAMES, settleMs: 300_000 },
+      ...{
+        seed,
+        jobs: 20,
+        model: fileOf(mlp([784, 8, 10])),
+        pauseMs: 1_500,
+        acts: ACT_NAMES,
+        settleMs: 900_000,
+        maxActs: ACT_NAMES.length,
+      },
       say: (line) => t.diagnostic(line),
     });
     t.diagnostic(JSON.stringify(report));

@@ -13,6 +13,8 @@ export interface ChaosOptions {
   /** Between two acts, on average. */
   readonly pauseMs: number;
   readonly acts: readonly ActName[];
+  /** After so many acts the jobs are left in peace: a machine that is slow must come to an end, too. */
+  readonly maxActs: number;
   /** For everything that was submitted to end, after the last act. */
   readonly settleMs: number;
   readonly say: (line: string) => void;
@@ -134,7 +136,7 @@ export async function runChaos(fleet: Fleet, options: ChaosOptions): Promise<Cha
   async function disturb(): Promise<void> {
     // Each once in an order of chance, then any.
     const first = options.acts.map((act) => [random.uniform(), act] as const).sort(([a], [b]) => a - b);
-    for (let turn = 0; !isOver; turn++) {
+    for (let turn = 0; !isOver && turn < options.maxActs; turn++) {
       await sleep(options.pauseMs * (0.5 + random.uniform()));
       if (isOver && turn >= first.length) return;
       const name = first[turn]?.[1] ?? pick(options.acts)!;

@@ -24,7 +24,13 @@ console.log(`seed ${seed}`);
 const fleet = await startFleet({ apis: 2, workers: 3, keys: 3, diskMib: 512, worker: () => ["workers/main.ts"] });
 try {
   const report = await runChaos(fleet, {
-    ...{ seed, jobs: Number(values.jobs), model: fileOf(mlp([784, 64, 10])), acts: ACT_NAMES },
+    ...{
+      seed,
+      jobs: Number(values.jobs),
+      model: fileOf(mlp([784, 64, 10])),
+      acts: ACT_NAMES,
+      maxActs: Number.POSITIVE_INFINITY,
+    },
     ...{ pauseMs: Number(values["pause-ms"]), settleMs: Number(values.minutes) * 60_000, say: console.log },
   });
   await fleet.stop();
