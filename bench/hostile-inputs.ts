@@ -58,6 +58,7 @@ async function work(): Promise<void> {
     const child = fork(new URL("./hostile/child.ts", import.meta.url), [], {
       stdio: ["ignore", "ignore", "ignore", "ipc"],
     });
+    await once(child, "message"); // It is ready: on a loaded machine that takes its time.
     for (let i = 0; i < INPUTS_PER_CHILD && next < SEED + COUNT; i++) {
       const seed = next++;
       const answer = await ask(child, seed);

@@ -34,3 +34,4 @@ process.on("message", async (seed: number) => {
   process.send!({ seed, ended: await inspect(seed), residentBytes: process.memoryUsage.rss() });
 });
 process.on("disconnect", () => process.exit());
+process.send!("ready");
