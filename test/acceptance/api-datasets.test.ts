@@ -127,10 +127,10 @@ test("a spec that is missing, not needed, of another kind or wrong is refused wi
     ["a.zip", `${images},"dtype":"uint8","scale":1}`, "/spec/scale", /not for dtype uint8/],
     ["a.zip", `${images},"pad_value":1}`, "/spec/pad_value", /only for resize "pad"/],
     ["a.zip", `${images},"resize":"crop","shorter_side":1}`, "/spec/shorter_side", /not be less than/],
-    ["a.zip", `${images},"std":[1,0,1]}`, "/spec/std/1", /expected number to be >0/],
+    ["a.zip", `${images},"std":[1,0,1]}`, "/spec/std/1", /must be more than 0/],
     ["a.csv", '{"kind":"csv","inputs":{}}', "/spec/inputs", /must name a model input/],
     ["a.csv", '{"kind":"csv","inputs":{"x":{},"y":{}}}', "/spec/inputs/y/columns", /only one input/],
-    ["a.csv", '{"kind":"csv","inputs":{"x":{"dtype":"object"}}}', "/spec/inputs/x/dtype", /expected one of/],
+    ["a.csv", '{"kind":"csv","inputs":{"x":{"dtype":"object"}}}', "/spec/inputs/x/dtype", /must be "bool", /],
   ];
   for (const [file, spec, pointer, message] of cases) {
     const refused = await upload({ [file]: randomBytes(10) }, spec === undefined ? {} : { spec });

@@ -185,13 +185,13 @@ describe("static int8", () => {
       const { errors } = (await response.json()) as { errors: { pointer: string; code: string }[] };
       return errors.map(({ pointer, code }) => `${pointer} ${code}`);
     };
-    assert.deepEqual(await refused({ dataset_id: undefined }), ["/params/dataset_id invalid_type"]);
+    assert.deepEqual(await refused({ dataset_id: undefined }), ["/params/dataset_id required"]);
     assert.deepEqual(await refused({ dataset_id: "dst_nothing" }), ["/params/dataset_id unknown_dataset"]);
     assert.deepEqual(await refused({ dataset_id: ids.unlabelled, max_metric_drop: 0.1 }), [
       "/params/max_metric_drop no_labels",
     ]);
-    assert.deepEqual(await refused({ max_metric_drop: 0.1, min_sqnr_db: 20 }), ["/params/min_sqnr_db custom"]);
-    assert.deepEqual(await refused({ rounding: "up" }), ["/params/rounding invalid_value"]);
+    assert.deepEqual(await refused({ max_metric_drop: 0.1, min_sqnr_db: 20 }), ["/params/min_sqnr_db invalid"]);
+    assert.deepEqual(await refused({ rounding: "up" }), ["/params/rounding not_allowed"]);
     const bytes = new Uint8Array(32);
     const pairs = writeNpz({ pair: { dtype: "float32", dims: [4, 2], byteLength: bytes.byteLength, bytes } });
     const { id } = await jobs.client.uploadDataset(new Uint8Array(pairs), "pairs.npz", "pairs");

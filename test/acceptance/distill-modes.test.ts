@@ -296,7 +296,7 @@ describe("networks that teach themselves", () => {
         ["/params/exit_values/0 invalid_exit"],
       ],
       [self("mean_teacher", { dataset_id: ids.unlabelled }), ["/params/dataset_id no_labels"]],
-      [self("sleep"), ["/params/self_kind invalid_union"]],
+      [self("sleep"), ["/params/self_kind not_allowed"]],
     ] as const) {
       assert.deepEqual(await refusalOf(params), expected, JSON.stringify(params));
     }

@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { z } from "zod";
-import { type FieldError, type ProblemCode, pointerOf, ServiceError } from "../errors.ts";
+import { type FieldError, type ProblemCode, ServiceError } from "../errors.ts";
+import { fieldErrorsOf, whatItMustBe } from "./field-errors.ts";
 
 /**
  * One operation of the API as data: the route, the validation of requests and the OpenAPI document all come from it, so
@@ -127,7 +128,7 @@ function parseInput<Params, Query, Headers, Body>(
 ): OperationInput<Params, Query, Headers, Body> {
   const fields: FieldError[] = [];
   const parse = <T>(schema: z.ZodType<T> | undefined, value: unknown, prefix: string): T => {
-    const parsed = schema?.safeParse(value);
+    const parsed = schema?.safeParse(value, { error: whatItMustBe });
     if (parsed?.success === false) fields.push(...fieldErrorsOf(parsed.error, prefix));
     return parsed?.data as T;
   };
@@ -142,22 +143,4 @@ function parseInput<Params, Query, Headers, Body>(
     throw new ServiceError("validation_failed", fields.map(({ message }) => message).join(" "), { fields });
   }
   return { params, query, headers, body };
-}
-
-/** A schema's complaints, each with a JSON pointer (RFC 6901) below `prefix`. */
-export function fieldErrorsOf(error: z.ZodError, prefix: string): FieldError[] {
-  return error.issues.flatMap((issue) => {
-    const pointer = pointerOf(prefix, issue.path);
-    const message = issue.message;
-    if (issue.code !== "unrecognized_keys") return [{ pointer, code: issue.code, message: sentence(pointer, message) }];
-    // One error for each unknown key, at that key.
-    return issue.keys.map((key) => {
-      const at = pointerOf(pointer, [key]);
-      return { pointer: at, code: "unrecognized_key", message: sentence(at, "there is no such field") };
-    });
-  });
-}
-
-function sentence(pointer: string, message: string): string {
-  return `${pointer === "" ? "The body" : pointer}: ${message.replace(/\.$/, "")}.`;
 }

@@ -6,7 +6,7 @@ import type { CatalogFile } from "../catalog.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
 import { PRINTABLE } from "../schemas.ts";
 import type { ApiContext } from "./context.ts";
-import { fieldErrorsOf } from "./operation.ts";
+import { fieldErrorsOf, whatItMustBe } from "./field-errors.ts";
 
 /**
  * Takes in the files of an upload: multipart, or one raw body. They are hashed and written as they arrive; whatever
@@ -212,7 +212,7 @@ export function parseJsonField<T>(
 
 /** Parses a value that came in a text field. */
 export function parseField<T>(schema: z.ZodType<T>, value: unknown, name: string): T {
-  const parsed = schema.safeParse(value);
+  const parsed = schema.safeParse(value, { error: whatItMustBe });
   if (parsed.success) return parsed.data;
   const fields = fieldErrorsOf(parsed.error, `/${name}`);
   throw new ServiceError("validation_failed", fields.map(({ message }) => message).join(" "), { fields });

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { DatasetFacts, ModelFacts, ValueFacts } from "../../../../src/core/index.ts";
+import { fieldErrorsOf } from "../../../../src/service/api/field-errors.ts";
 import { JobRequest } from "../../../../src/service/api/job-schemas.ts";
-import { fieldErrorsOf } from "../../../../src/service/api/operation.ts";
 import type { DatasetRecord, ModelRecord } from "../../../../src/service/catalog.ts";
 import { checkJob } from "../../../../src/service/kinds/checks.ts";
 import { DATASET_FACTS, MODEL_FACTS } from "../../../support/memory-workers.ts";
@@ -77,7 +77,7 @@ test("every default is filled in", () => {
 });
 
 test("what has no meaning is not even parsed", () => {
-  assert.deepEqual(malformed({ mode: "offhand" }), ["/params/mode invalid_union"]);
+  assert.deepEqual(malformed({ mode: "offhand" }), ["/params/mode not_allowed"]);
   for (const student of [{}, { derive: {} }, { derive: { width: 1 } }, { derive: { width: 0.5, rank: 0.5 } }]) {
     const pointers = malformed({ student }).map((text) => text.split(" ")[0]!);
     assert.ok(pointers.length === 1 && pointers[0]!.startsWith("/params/student"), String(pointers));
