@@ -75,7 +75,7 @@ export const CLIENTS: readonly Client[] = [
     tour: "Tour.java",
     tourAs: "Tour.java",
     // The libraries that the client's pom.xml names: in the generator's own jar, and Debian's.
-    compile: `mkdir out && javac -nowarn -d out -cp ${JAR}:/usr/share/java/geronimo-annotation-1.3-spec.jar:/usr/share/java/httpmime.jar:/usr/share/java/httpcore.jar $(find client/src/main -name "*.java") Tour.java`,
+    compile: `mkdir out && javac -nowarn -d out -cp $(echo ${JAR}):/usr/share/java/geronimo-annotation-1.3-spec.jar:/usr/share/java/httpmime.jar:/usr/share/java/httpcore.jar $(find client/src/main -name "*.java") Tour.java`,
     drive: `java -cp out:$(echo ${JAR}):/usr/share/java/httpmime.jar:/usr/share/java/httpcore.jar:/usr/share/java/geronimo-annotation-1.3-spec.jar Tour`,
   },
   {
