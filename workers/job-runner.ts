@@ -2,6 +2,8 @@ import type { Logger } from "pino";
 import { type FinishedStep, isTerminal, jobError, toldOf } from "../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../src/service/jobs/job-store.ts";
 import type { RunEnd } from "../src/service/jobs/queue.ts";
+import { withModelIds } from "../src/service/kinds/auto/model-ids.ts";
+import type { AutoSpec } from "../src/service/kinds/auto/spec.ts";
 import type { EvaluateSpec } from "../src/service/kinds/evaluate/spec.ts";
 import { sourceModelId } from "../src/service/kinds/kinds.ts";
 import { type PipelineSpec, stepSpec } from "../src/service/kinds/pipeline/spec.ts";
@@ -103,8 +105,34 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     try {
       const perform = createPerformer({ ...options, job, news, saved, signal });
       const { spec } = job;
+      if (spec.type === "auto") return { done: await runSearch(spec) };
       if (spec.type === "evaluate") return { done: await runEvaluation(spec) };
       return { done: await (spec.type === "pipeline" ? runPipeline(job, spec) : runSingle(spec)) };
+
+      async function runSearch(spec: AutoSpec): Promise<Done> {
+        const part = { spec, prefix: "", span: [0, 1] as const };
+        return perform(part, async (outcome, scratch) => {
+          const stored = new Map<string, Published>();
+          for (const { name, spec, files: model, facts } of outcome.front ?? []) {
+            const made = { ...outcome, model, facts, reports: [] };
+            stored.set(name, await files.publish(job.id, spec, made, scratch, signal));
+          }
+          const reports = await files.publishReports(job.id, outcome.reports, scratch, signal);
+          const ids = new Map([...stored].map(([name, { modelId }]) => [name, modelId]));
+          const metrics = withModelIds(outcome.metrics, ids, spec.model_id);
+          const recommended = metrics.auto!.recommendation;
+          const artifacts = [
+            ...(stored.get(recommended.candidate)?.model ?? []),
+            ...reports,
+            ...[...stored].flatMap(([name, { model }]) => model.map((it) => ({ ...it, name: `${name}.${it.name}` }))),
+          ];
+          const { accepted } = outcome;
+          return {
+            result: { model_id: recommended.model_id, accepted, artifacts, metrics, steps: null },
+            models: [...stored.values()].map(({ modelId, created }) => ({ modelId, created })),
+          };
+        });
+      }
 
       async function runEvaluation(spec: EvaluateSpec): Promise<Done> {
         const part = { spec, prefix: "", span: [0, 1] as const };

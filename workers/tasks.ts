@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { createReadStream, readFileSync, statSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   CoreError,
@@ -35,6 +35,10 @@ export const ENVIRONMENT: JobEnvironment = {
     openWrittenModel,
     writeModel,
     withTemporaryFiles,
+    async makeDirectory(path) {
+      await mkdir(path, { recursive: true });
+      return path;
+    },
     async writeBytes(directory, name, bytes) {
       const path = join(directory, name);
       await writeFile(path, bytes);

@@ -341,6 +341,59 @@ export interface EvaluatedModel
   readonly latencies: readonly JobMetrics["latency"][];
 }
 
+/** What a few samples, and a few timed runs, have shown of a candidate: an indication. */
+export interface CandidatePrediction {
+  readonly size_bytes: number;
+  readonly size_ratio: number;
+  readonly samples: number;
+  /** Of the worst output; null when identical. */
+  readonly sqnr_db: number | null;
+  readonly metric_drop: number | null;
+  readonly speedup: number;
+}
+
+/** A model that a search has tried. */
+export interface AutoCandidate {
+  readonly name: string;
+  /** The job that makes the same bytes; null for the original. */
+  readonly spec: Readonly<Record<string, unknown>> | null;
+  /** Of those on the front. */
+  readonly model_id: string | null;
+  readonly sha256: string | null;
+  /** How far it came. */
+  readonly stage: "planned" | "made" | "tried" | "measured";
+  readonly predicted: CandidatePrediction | null;
+  /** Of those that were measured in full, all in turns. */
+  readonly measured: Pick<JobMetrics, "size" | "fidelity" | "accuracy" | "latency" | "memory"> | null;
+  readonly on_front: boolean;
+  readonly recommended: boolean;
+  /** When, and why. */
+  readonly dropped: (Reason & { readonly stage: AutoCandidate["stage"] }) | null;
+}
+
+export interface AutoRecommendation {
+  readonly candidate: string;
+  /** The original's id when nothing is better than it. */
+  readonly model_id: string;
+  readonly why: string;
+  /** The nearest model of the front that is better in the objective, or else in quality, and what it costs. */
+  readonly next_better: {
+    readonly candidate: string;
+    readonly model_id: string | null;
+    readonly message: string;
+  } | null;
+}
+
+/** What a search has found. */
+export interface AutoMetrics {
+  readonly candidates: readonly AutoCandidate[];
+  readonly recommendation: AutoRecommendation;
+  /** The constraints that were set, for the recommended model. */
+  readonly constraints: JobMetrics["acceptance"];
+  /** How long it took, attempts before this one included. */
+  readonly seconds: number;
+}
+
 export interface JobMetrics {
   readonly size: { readonly before_bytes: number; readonly after_bytes: number; readonly ratio: number };
   readonly fidelity: {
@@ -389,6 +442,8 @@ export interface JobMetrics {
   readonly exits: readonly ExitFacts[] | null;
   /** Of an evaluation: every model, the first one by itself. What is said beside it is of the second one. */
   readonly models: readonly EvaluatedModel[] | null;
+  /** Of a search; what is said beside it is of the recommended model. */
+  readonly auto: AutoMetrics | null;
   readonly acceptance: readonly {
     readonly name: string;
     readonly limit: number;

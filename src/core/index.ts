@@ -19,6 +19,8 @@ export { type Derivation, deriveStudent, parameterCount } from "./distill/studen
 export { checkAcceptance } from "./evaluate/acceptance.ts";
 export { BrokenModel, runOriginal } from "./evaluate/comparison.ts";
 export { evaluateContest, type Load, type Standing } from "./evaluate/contest.ts";
+export { openTrials, type Trials } from "./evaluate/trials.ts";
+export { auditFusion } from "./runtime/fusion-audit.ts";
 export { completeNotes, coverageWarnings } from "./evaluate/coverage.ts";
 export { evaluateModels, evaluationInputs, MAX_EVALUATED_SAMPLES, type MeasurePeak } from "./evaluate/evaluate.ts";
 export { listLayers } from "./evaluate/layer-facts.ts";

@@ -23,7 +23,7 @@ confidence intervals at 95 %.</p>`,
 }
 
 /** Of the worst output. */
-function worstOutput({ fidelity }: Pick<JobMetrics, "fidelity">) {
+export function worstOutput({ fidelity }: Pick<JobMetrics, "fidelity">) {
   return fidelity.outputs.toSorted((a, b) => (a.sqnr_db ?? Infinity) - (b.sqnr_db ?? Infinity))[0];
 }
 

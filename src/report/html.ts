@@ -26,6 +26,7 @@ import {
 import { type DrawChart, loadCharts } from "./plots.ts";
 import type { Report } from "./report.ts";
 import { REPORT_POLICY, REPORT_SCRIPT } from "./script.ts";
+import { searchSections } from "./search.ts";
 import { staticEvidence } from "./static.ts";
 import { pipelineSteps } from "./steps.ts";
 import { REPORT_STYLE } from "./style.ts";
@@ -59,7 +60,7 @@ ${verdict(report)}
 ${notices(report)}
 </header>
 <main>
-${metrics.models ? contest(report, draw) : comparison(report, draw)}
+${metrics.auto ? searchSections(report, draw) : metrics.models ? contest(report, draw) : comparison(report, draw)}
 ${provenance(report)}
 ${section("What was asked for", parameters(report))}
 ${section(

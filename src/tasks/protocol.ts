@@ -10,6 +10,7 @@ import type {
 import type { FieldError, ProblemCode } from "../service/errors.ts";
 import type { FinishedStep, Progress } from "../service/jobs/job.ts";
 import type { JobSpec } from "../service/kinds/kinds.ts";
+import type { QuantizeSpec } from "../service/kinds/quantize/spec.ts";
 
 /**
  * The work that runs in a child process because it loads the native runtime, or parses hostile files, or blocks.
@@ -69,6 +70,13 @@ export interface JobOutcome {
    * evaluation, which makes none.
    */
   readonly model: readonly ProducedFile[];
+  /** Of a search: the models of the front, and the job that makes each. */
+  readonly front?: readonly {
+    readonly name: string;
+    readonly spec: QuantizeSpec;
+    readonly files: readonly ProducedFile[];
+    readonly facts: ModelFacts;
+  }[];
   /** Further artifacts: other networks that were trained, `report.json`, `report.html`. */
   readonly reports: readonly ProducedFile[];
   readonly facts: ModelFacts;
@@ -90,7 +98,13 @@ export interface EvaluatePlan {
   readonly loads: readonly { readonly batch_size: number; readonly threads: number }[];
 }
 
-export type JobPlan = SinglePlan | PipelinePlan | EvaluatePlan;
+/** What would be tried, in this order, as far as the budget goes. */
+export interface AutoPlan {
+  readonly type: "auto";
+  readonly candidates: readonly { readonly name: string; readonly spec: Readonly<Record<string, unknown>> }[];
+}
+
+export type JobPlan = SinglePlan | PipelinePlan | EvaluatePlan | AutoPlan;
 
 export interface Tasks {
   inspect_model: {

@@ -83,6 +83,7 @@ export function emptyMetrics(): JobMetrics {
     training: null,
     exits: null,
     models: null,
+    auto: null,
     acceptance: [],
     warnings: [],
     environment: { onnxruntime: "", cpu: "", isa: [], threads: 1, seed: 0, versions: {} },

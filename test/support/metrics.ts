@@ -52,6 +52,7 @@ export function metricsFixture(part: Partial<JobMetrics> = {}): JobMetrics {
     training: null,
     exits: null,
     models: null,
+    auto: null,
     acceptance: [],
     warnings: [],
     environment: { onnxruntime: "1.30.0", cpu: "A processor", isa: ["avx2"], threads: 1, seed: 0, versions: {} },

@@ -120,6 +120,8 @@ export interface CompareOptions {
   readonly pairs?: readonly OutputPair[] | undefined;
   /** No batch begins when one of the models has run for so long; the first one always does. */
   readonly maxMs?: number | undefined;
+  /** The same for all models together, and what is between their runs. */
+  readonly totalMs?: number | undefined;
   readonly onSamples: (samples: number) => void;
   readonly signal: AbortSignal | undefined;
 }
@@ -158,7 +160,8 @@ export async function compareAll(
   inputs: Inputs,
   options: Omit<CompareOptions, "pairs">,
 ): Promise<Comparisons> {
-  const { maxMs = Number.POSITIVE_INFINITY, signal, onSamples } = options;
+  const { maxMs = Number.POSITIVE_INFINITY, totalMs = Number.POSITIVE_INFINITY, signal, onSamples } = options;
+  const start = performance.now();
   const trials = challengers.map((challenger) => new Trial(original, challenger, options));
   const clock = new Map<Session, number>();
   const timed = async <T>(session: Session, work: () => Promise<T>): Promise<T> => {
@@ -171,7 +174,7 @@ export async function compareAll(
   let firstFeeds: Feeds | undefined;
   let done = 0;
   for await (const batch of inputs.batches()) {
-    if (done > 0 && Math.max(...clock.values()) >= maxMs) break;
+    if (done > 0 && (Math.max(...clock.values()) >= maxMs || performance.now() - start >= totalMs)) break;
     const feeds = feedsFor(original.inputs, batch.feeds);
     const before = await timed(original, () => runOriginal(original, feeds, inputs.kind, signal));
     if (!firstFeeds) score = batch.labels && accuracyMeter(options.metric, before, batch.labels, options.ignoreLabel);

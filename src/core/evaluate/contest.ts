@@ -51,7 +51,7 @@ export interface ContestOptions {
   /** Intra-operator threads, except while latency is measured. */
   readonly threads: number;
   readonly cpu: string;
-  /** How long outputs are compared, by the slower model, and how long latency is measured at each load, at most. */
+  /** How long outputs are compared, and how long latency is measured at each load, by the clock. */
   readonly limits?: { readonly compareMs?: number; readonly latencyMs?: number };
   readonly openSession: OpenSession;
   readonly measurePeak: MeasurePeak;
@@ -173,7 +173,8 @@ async function evaluateGroup(
     compared = await compareAll(reference, field.challengers(), inputs, {
       metric: spec.metric,
       ignoreLabel: spec.ignore_label ?? null,
-      maxMs: limits?.compareMs ?? (spec.samples === null ? MAX_COMPARED_MS : undefined),
+      maxMs: spec.samples === null ? MAX_COMPARED_MS : undefined,
+      totalMs: limits?.compareMs,
       signal,
       onSamples: (samples) =>
         progress(

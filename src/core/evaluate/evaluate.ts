@@ -421,6 +421,7 @@ function metricsOf(
     training: null,
     exits: null,
     models: null,
+    auto: null,
     warnings: [
       ...warningsOf(options, inputs, comparison, seen),
       ...costWarnings({ size: sizes, latency: speeds }, latency.samplesMs),

@@ -221,6 +221,19 @@ export const createPipelineJobRequest = {
   name: "half as wide, in int8",
 };
 
+export const createAutoJobRequest = {
+  type: "auto",
+  model_id: modelId,
+  params: {
+    dataset_id: datasetId,
+    objective: "latency",
+    constraints: { max_metric_drop: 0.005, max_size_ratio: 0.5 },
+    budget: { seconds: 300 },
+  },
+  evaluation: { dataset_id: "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5b" },
+  name: "the fastest that loses less than half a percent",
+};
+
 export const createEvaluateJobRequest = {
   type: "evaluate",
   params: { model_ids: [modelId, "mdl_0199d3b2-7e11-7f00-9a9b-21222324252f"], batch_sizes: [1, 8], threads: [1, 2] },
@@ -355,6 +368,7 @@ export const finishedJob = {
       training: null,
       exits: null,
       models: null,
+      auto: null,
       acceptance: [
         { name: "min_sqnr_db", limit: 20, value: 24.1, ok: true },
         { name: "max_size_ratio", limit: 0.3, value: 0.2, ok: true },

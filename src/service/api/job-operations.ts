@@ -45,6 +45,7 @@ const REQUEST_EXAMPLES = {
   simplify: examples.createSimplifyJobRequest,
   pipeline: examples.createPipelineJobRequest,
   evaluate: examples.createEvaluateJobRequest,
+  auto: examples.createAutoJobRequest,
 };
 
 export const createJob = defineOperation({

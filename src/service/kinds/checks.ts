@@ -1,5 +1,6 @@
 import { type FieldError, pointerOf } from "../errors.ts";
 import { referencesIn } from "../jobs/resources.ts";
+import { AUTO_CHECKS } from "./auto/checks.ts";
 import { EVALUATE_CHECKS } from "./evaluate/checks.ts";
 import type { JobChecks } from "./kind.ts";
 import type { JobSpec } from "./kinds.ts";
@@ -11,6 +12,7 @@ const CHECKS: { readonly [T in JobSpec["type"]]: JobChecks<Extract<JobSpec, { ty
   ...STEP_CHECKS,
   pipeline: PIPELINE_CHECKS,
   evaluate: EVALUATE_CHECKS,
+  auto: AUTO_CHECKS,
 };
 
 /** The type of a spec settles what else is in it. */

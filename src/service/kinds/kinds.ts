@@ -1,10 +1,11 @@
+import { AUTO } from "./auto/spec.ts";
 import { EVALUATE } from "./evaluate/spec.ts";
 import type { JobKind } from "./kind.ts";
 import { PIPELINE } from "./pipeline/spec.ts";
 import { STEP_KINDS } from "./pipeline/steps.ts";
 
 /** The kinds of jobs. The API's schemas, its capabilities and what is asked of a spec all follow from this list. */
-export const KINDS = [...STEP_KINDS, PIPELINE, EVALUATE] as const;
+export const KINDS = [...STEP_KINDS, PIPELINE, EVALUATE, AUTO] as const;
 
 /** The work itself, with every default in place. Parsing fills them in: a spec is stored with the job, and is all that the work sees. */
 export type JobSpec = Parameters<(typeof KINDS)[number]["sourceModelId"]>[0];

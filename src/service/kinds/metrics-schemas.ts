@@ -107,6 +107,10 @@ export const SizeMetrics = z
   .object({ before_bytes: Bytes, after_bytes: Bytes, ratio: z.number() })
   .meta({ id: "SizeMetrics" });
 
+const AcceptanceCheck = z
+  .object({ name: z.string(), limit: z.number(), value: z.number().nullable(), ok: z.boolean() })
+  .meta({ id: "AcceptanceCheck" });
+
 /** What is measured of a model against another. */
 const MEASURED = {
   size: SizeMetrics,
@@ -155,11 +159,7 @@ const MEASURED = {
       "Peak resident memory of a process that loads and runs one model; `baseline_bytes` is what it takes before " +
       "it loads one.",
   }),
-  acceptance: z.array(
-    z
-      .object({ name: z.string(), limit: z.number(), value: z.number().nullable(), ok: z.boolean() })
-      .meta({ id: "AcceptanceCheck" }),
-  ),
+  acceptance: z.array(AcceptanceCheck),
   warnings: z.array(ResultWarning),
 };
 
@@ -171,6 +171,71 @@ const EvaluatedModel = z
     latencies: z.array(MEASURED.latency).meta({ description: "At each batch size and number of threads." }),
   })
   .meta({ id: "EvaluatedModel", description: "A model of an evaluation against the first of them." });
+
+export const CandidateSpec = z
+  .record(z.string(), z.unknown())
+  .meta({ description: "Posted as a job, it makes the same bytes." });
+
+const { size, fidelity, accuracy, latency, memory } = MEASURED;
+const STAGE = z.enum(["planned", "made", "tried", "measured"]).meta({ id: "CandidateStage" });
+
+const AutoCandidateSchema = z
+  .object({
+    name: z.string(),
+    spec: CandidateSpec.nullable().meta({
+      description: "Null for the original. Posted as a job, it makes the same bytes.",
+    }),
+    model_id: z.string().nullable().meta({ description: "Of those on the front." }),
+    sha256: z.string().nullable(),
+    stage: STAGE.meta({ description: "How far it came." }),
+    predicted: z
+      .object({
+        size_bytes: Bytes,
+        size_ratio: z.number(),
+        samples: Count,
+        sqnr_db: z.number().nullable(),
+        metric_drop: z.number().nullable(),
+        speedup: z.number(),
+      })
+      .meta({
+        id: "CandidatePrediction",
+        description: "What a few samples and a few timed runs have shown; sizes are exact.",
+      })
+      .nullable(),
+    measured: z
+      .object({ size, fidelity, accuracy, latency, memory })
+      .meta({ id: "CandidateMeasurement", description: "On all samples, and timed with all finalists in turns." })
+      .nullable(),
+    on_front: z.boolean().meta({ description: "Nothing else beats it in size, latency and quality." }),
+    recommended: z.boolean(),
+    dropped: z
+      .object({ stage: STAGE, code: z.string(), message: z.string() })
+      .meta({ id: "DroppedCandidate", description: "When, and why." })
+      .nullable(),
+  })
+  .meta({ id: "AutoCandidate" });
+
+const AutoMetricsSchema = z
+  .object({
+    candidates: z.array(AutoCandidateSchema),
+    recommendation: z
+      .object({
+        candidate: z.string(),
+        model_id: z.string().meta({ description: "The original's id when nothing is better." }),
+        why: z.string(),
+        next_better: z
+          .object({ candidate: z.string(), model_id: z.string().nullable(), message: z.string() })
+          .meta({
+            id: "NextBetter",
+            description: "The nearest model that is better in the objective, or else in quality.",
+          })
+          .nullable(),
+      })
+      .meta({ id: "AutoRecommendation" }),
+    constraints: z.array(AcceptanceCheck).meta({ description: "Those that were set, for the recommended model." }),
+    seconds: z.number(),
+  })
+  .meta({ id: "AutoMetrics", description: "What a search has found." });
 
 export const JobMetricsSchema = z
   .object({
@@ -185,6 +250,9 @@ export const JobMetricsSchema = z
       .meta({ id: "CoverageMetrics" }),
     training: TrainingMetrics.nullable(),
     exits: z.array(ExitMetrics).nullable().meta({ description: "Of a network that is its own teacher." }),
+    auto: AutoMetricsSchema.nullable().meta({
+      description: "Of a search; what is said beside it is of the recommended model. Null for other jobs.",
+    }),
     models: z.array(EvaluatedModel).nullable().meta({
       description:
         "Of an evaluation: every model, the first one by itself; what is said beside it is of the second one. Null for other jobs.",

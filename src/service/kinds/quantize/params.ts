@@ -20,14 +20,14 @@ const Exclusions = {
   }),
 };
 
+export const TargetName = z.enum(["auto", "x64-vnni", "x64-avx2", "arm64", "portable"]).meta({ id: "TargetName" });
+
 /** Fields that every method that changes arithmetic has. */
 const Common = {
   ...Exclusions,
-  target: z
-    .enum(["auto", "x64-vnni", "x64-avx2", "arm64", "portable"])
-    .meta({ id: "TargetName" })
-    .default("auto")
-    .meta({ description: "The machine the model will run on; `auto` is the one the worker runs on." }),
+  target: TargetName.default("auto").meta({
+    description: "The machine the model will run on; `auto` is the one the worker runs on.",
+  }),
   seed: Seed,
 };
 

@@ -30,6 +30,8 @@ export interface JobEnvironment {
       name: string,
       options: { readonly signal: AbortSignal },
     ): Promise<readonly ProducedFile[]>;
+    /** Makes a directory, and those above it, and answers its path. */
+    makeDirectory(path: string): Promise<string>;
     /** Writes a model to files that are gone when `use` has ended. */
     withTemporaryFiles<T>(model: Model, use: (files: readonly LocalFile[]) => Promise<T>): Promise<T>;
     /** Answers where they are. */

@@ -93,7 +93,7 @@ async function runEvaluateJob(
   const metrics: JobMetrics = {
     ...{ size, fidelity, accuracy, latency, memory },
     coverage: { quantized_nodes: 0, skipped_nodes: [], fused_nodes: 0, float_islands: [] },
-    ...{ training: null, exits: null },
+    ...{ training: null, exits: null, auto: null },
     models: evaluated,
     acceptance: evaluated.flatMap(({ acceptance }) => acceptance),
     warnings: [...judged.warnings, ...evaluated.flatMap(({ warnings }) => warnings)],

@@ -113,6 +113,37 @@ export async function runQuantizeJob(
   }
 }
 
+/** A model that a job would make, before it is judged. */
+export interface QuantizedModel {
+  readonly written: readonly ProducedFile[];
+  readonly notes: readonly Note[];
+  readonly compressed: Compressed;
+}
+
+/**
+ * Makes what a job makes, to the same bytes, and does not judge it: a result that does not run, or leaves the range of its types, is not
+ * repaired. Throws as `runQuantizeJob` does.
+ */
+export async function makeQuantizedModel(
+  request: JobRequest<QuantizeSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<QuantizedModel> {
+  const { spec, scratch } = request;
+  const method = methodOfJob(spec);
+  const steps = createJobSteps<string>(method.steps(spec), context);
+  const uploaded = environment.files.openModel(request.models[spec.model_id]!.files);
+  const exclude = exclusionsOf(spec, uploaded);
+  const { original, finished } = startOf(uploaded, method);
+  const evaluationData = async () => (await judgedBy(request, undefined, environment)).data;
+  const made = await method.compress({ request, original, exclude, environment, context, steps, evaluationData });
+  const compressed = finished(made);
+  const { notes } = reportOf(method, uploaded, exclude, compressed);
+  const { signal } = context;
+  const written = await environment.files.writeModel(compressed.model, scratch, "model.onnx", { signal });
+  return { written, notes, compressed };
+}
+
 /** What the method makes when it leaves alone what onnxruntime does not run. Throws `broken` when that is no single nodes. */
 async function repair(
   leaving: NonNullable<Compressed["leaving"]>,

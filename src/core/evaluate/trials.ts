@@ -1,0 +1,149 @@
+import type { Batch, Dataset } from "../data/dataset.ts";
+import { feedsFor } from "../data/fit.ts";
+import type { JobMetrics } from "../facts.ts";
+import { speedupInterval, timeInTurns, timingOf } from "../runtime/latency.ts";
+import type { OpenSession, Session } from "../runtime/session.ts";
+import { brokenModel, compareAll, type Feeds, type Inputs } from "./comparison.ts";
+import type { Contender } from "./contest.ts";
+import { type EvaluationSpec, evaluationInputs, type MeasurePeak } from "./evaluate.ts";
+
+/** Quick trials of many models against one, one after the other, on few samples: what the original answers on these is computed once. */
+
+export interface TrialOptions {
+  readonly reference: Contender;
+  readonly data?: { readonly dataset: Dataset; readonly kind: "evaluation" | "calibration" } | undefined;
+  readonly spec: EvaluationSpec;
+  /** Samples of each trial, and timed rounds. */
+  readonly samples: number;
+  readonly rounds: number;
+  readonly seed: number;
+  readonly openSession: OpenSession;
+  readonly measurePeak: MeasurePeak;
+  readonly signal: AbortSignal;
+}
+
+/** What a trial has shown: an indication, not a measurement. */
+export interface TrialResult {
+  readonly fidelity: JobMetrics["fidelity"];
+  readonly accuracy: JobMetrics["accuracy"];
+  readonly p50Ms: number;
+  readonly speedup: number;
+  readonly speedupInterval: readonly [number, number] | null;
+  readonly peakBytes: number;
+}
+
+export interface Trials {
+  /** Median time of the original, as the last trial has measured it. */
+  readonly referenceMs: number;
+  /** Throws `BrokenModel` for a model that does not load or run. */
+  run(contender: Contender): Promise<TrialResult>;
+  close(): Promise<void>;
+}
+
+/** A trial's latency is measured for no longer than this. */
+const MAX_LATENCY_MS = 1500;
+
+/** Throws as `evaluateModels` does where the data do not fit. */
+export async function openTrials(options: TrialOptions): Promise<Trials> {
+  const { spec, openSession, measurePeak, signal } = options;
+  const { threads } = spec.latency;
+  const session = await openSession({ path: options.reference.path }, { threads });
+  try {
+    const limited = { ...spec, samples: options.samples };
+    const inputs = await evaluationInputs({ ...options, spec: limited }, session);
+    const batches: Batch[] = [];
+    for await (const batch of inputs.batches()) batches.push(batch);
+    const kept: Inputs = { ...inputs, batches: () => each(batches) };
+    const reference = remembering(session);
+    const { feeds } = batches[0]!;
+    let referenceMs = Number.NaN;
+    return {
+      get referenceMs() {
+        return referenceMs;
+      },
+      async run({ path, roundedPath, pairs }) {
+        // In a process of its own: what crashes there does not crash here.
+        const peak = await measurePeak({ modelPath: path, feeds, runs: 1, threads }, signal).catch((error) => {
+          throw brokenModel(error, feeds);
+        });
+        const judged = await opened(openSession, roundedPath ?? path, threads, roundedPath !== undefined);
+        const compared = await using(judged, () =>
+          compareAll(reference, [{ session: judged, pairs, onFailure: brokenModel }], kept, {
+            ...{ metric: spec.metric, ignoreLabel: spec.ignore_label ?? null, signal, onSamples: () => {} },
+          }),
+        );
+        const timed = await opened(openSession, path, threads, false);
+        const [own, theirs] = await using(timed, () =>
+          timeInTurns(
+            [
+              { session, feeds: feedsFor(session.inputs, feeds) },
+              { session: timed, feeds: feedsFor(timed.inputs, feeds) },
+            ],
+            { runs: options.rounds, maxMs: MAX_LATENCY_MS, signal },
+          ),
+        );
+        const [before, after] = [timingOf(own!), timingOf(theirs!)];
+        referenceMs = before.p50_ms;
+        const { outputs, accuracy, samples } = compared.comparisons[0]!;
+        return {
+          fidelity: { samples, data: inputs.kind, outputs },
+          accuracy,
+          p50Ms: after.p50_ms,
+          speedup: before.p50_ms / after.p50_ms,
+          speedupInterval: speedupInterval(own!, theirs!),
+          peakBytes: peak.peakBytes,
+        };
+      },
+      close: () => session.close(),
+    };
+  } catch (error) {
+    await session.close();
+    throw error;
+  }
+}
+
+async function* each(batches: readonly Batch[]): AsyncGenerator<Batch> {
+  yield* batches;
+}
+
+/** A session that runs on each batch once. The same arrays are the same batch. */
+function remembering(session: Session): Session {
+  const answers = new Map<string, Promise<Record<string, Feeds[string]>>>();
+  const ids = new Map<ArrayBufferLike, number>();
+  const keyOf = (feeds: Feeds) =>
+    Object.entries(feeds)
+      .map(([name, { bytes }]) => {
+        if (!ids.has(bytes.buffer)) ids.set(bytes.buffer, ids.size);
+        return `${name}:${ids.get(bytes.buffer)}:${bytes.byteOffset}:${bytes.byteLength}`;
+      })
+      .join();
+  return {
+    inputs: session.inputs,
+    outputs: session.outputs,
+    run(feeds, outputs, signal) {
+      const key = keyOf(feeds);
+      const known = answers.get(key);
+      if (known) return known;
+      const answer = session.run(feeds, outputs, signal);
+      answers.set(key, answer);
+      return answer;
+    },
+    close: () => session.close(),
+  };
+}
+
+async function opened(openSession: OpenSession, path: string, threads: number, rounds: boolean): Promise<Session> {
+  try {
+    return await openSession({ path }, { threads, ...(rounds && { optimization: "basic" }) });
+  } catch (error) {
+    throw brokenModel(error);
+  }
+}
+
+async function using<T>(session: Session, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } finally {
+    await session.close();
+  }
+}

@@ -1,0 +1,107 @@
+import type { AutoCandidate } from "../core/facts.ts";
+import { worstOutput } from "./contest.ts";
+import { type Content, html, type Markup } from "./markup.ts";
+import { bytes, decibels, details, duration, metricFormat, percent, ratio, section, table, within } from "./parts.ts";
+import type { DrawChart } from "./plots.ts";
+import type { Report } from "./report.ts";
+import { type Trade, tradeChart } from "./trade-chart.ts";
+
+/** What a search has found: the front, the recommendation, and what became of every candidate. Nothing for other jobs. */
+export function searchSections({ metrics }: Report, draw: DrawChart): Content {
+  const { auto } = metrics;
+  if (!auto) return null;
+  const { why, next_better } = auto.recommendation;
+  const front = auto.candidates.filter(({ on_front }) => on_front);
+  const rest = auto.candidates.filter(({ on_front }) => !on_front);
+  const measured = auto.candidates.filter(({ measured }) => measured !== null);
+  return [
+    section(
+      "Recommendation",
+      html`<p>${why}</p>`,
+      next_better ? html`<p class="muted">${next_better.message}</p>` : null,
+      html`<p class="muted">${auto.candidates.length - 1} candidates in ${duration(1000 * auto.seconds)}.</p>`,
+    ),
+    section(
+      "What can be had",
+      html`<p class="muted">Every model here is better than each other one in size, speed or quality. All were measured in turns, on the same samples. In
+brackets: confidence intervals at 95 %.</p>`,
+      tradeChart(measured.map(tradeOf), draw),
+      frontTable(front),
+    ),
+    rest.length === 0 ? null : section("Candidates that were dropped", droppedTable(rest)),
+    section(
+      "Jobs that make these models",
+      html`<p class="muted">Posted as a job, each makes the same bytes.</p>`,
+      front.map(specOf),
+    ),
+  ];
+}
+
+function tradeOf({ name, measured, recommended }: AutoCandidate): Trade {
+  const { size, latency, accuracy, fidelity } = measured!;
+  const worst = worstOutput({ fidelity });
+  return {
+    name,
+    bytes: size.after_bytes,
+    speedup: latency.speedup,
+    quality: accuracy
+      ? { name: accuracy.metric, value: accuracy.after, interval: accuracy.after_interval }
+      : { name: "SQNR", value: worst?.sqnr_db ?? null, interval: worst?.sqnr_interval_db ?? null },
+    isMarked: recommended,
+  };
+}
+
+function frontTable(front: readonly AutoCandidate[]): Markup {
+  const metric = front[0]?.measured?.accuracy?.metric;
+  const format = metric ? metricFormat(metric) : String;
+  return table(
+    ["Candidate", "Size", ...(metric ? [metric, "Drop"] : []), "SQNR", "Latency", "Speedup", "Peak memory"],
+    front.map(({ name, recommended, measured }) => {
+      const { size, accuracy, fidelity, latency, memory } = measured!;
+      const worst = worstOutput({ fidelity });
+      return [
+        recommended ? html`<b>${name}</b> (recommended)` : name,
+        `${bytes(size.after_bytes)} (${percent(size.ratio)})`,
+        ...(metric
+          ? [
+              accuracy ? within(format(accuracy.after), accuracy.after_interval, format) : "–",
+              accuracy ? within(format(accuracy.drop), accuracy.interval, format) : "–",
+            ]
+          : []),
+        worst ? within(decibels(worst.sqnr_db), worst.sqnr_interval_db, decibels) : "–",
+        duration(latency.after.p50_ms),
+        within(ratio(latency.speedup), latency.speedup_interval, ratio),
+        bytes(memory.after_peak_bytes),
+      ];
+    }),
+  );
+}
+
+const STAGES = {
+  planned: "before it was made",
+  made: "when it was made",
+  tried: "after its trial",
+  measured: "after it was measured",
+} as const;
+
+function droppedTable(rest: readonly AutoCandidate[]): Markup {
+  return table(
+    ["Candidate", "Dropped", "Why", "Size", "Speedup", "SQNR"],
+    rest.map(({ name, dropped, predicted, measured }) => {
+      const worst = measured && worstOutput(measured);
+      return [
+        name,
+        dropped ? STAGES[dropped.stage] : "–",
+        dropped?.message ?? "–",
+        predicted ? percent(predicted.size_ratio) : "–",
+        measured ? ratio(measured.latency.speedup) : predicted ? ratio(predicted.speedup) : "–",
+        worst ? decibels(worst.sqnr_db) : predicted ? decibels(predicted.sqnr_db) : "–",
+      ];
+    }),
+  );
+}
+
+function specOf({ name, spec }: AutoCandidate): Content {
+  if (spec === null) return null;
+  return details(name, html`<pre><code>${JSON.stringify(spec, null, 2)}</code></pre>`);
+}

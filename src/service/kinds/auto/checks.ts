@@ -1,0 +1,39 @@
+import type { FieldError } from "../../errors.ts";
+import type { JobChecks } from "../kind.ts";
+import {
+  checkEvaluation,
+  checkFinite,
+  checkInputs,
+  checkLabelUse,
+  checkRunnable,
+  NEEDS_DATA,
+  problem,
+} from "../model-checks.ts";
+import type { StoredResources } from "../stored-resources.ts";
+import { type AutoSpec, labelTaskOf } from "./spec.ts";
+
+export const AUTO_CHECKS: JobChecks<AutoSpec> = { check: checkAuto, needsPlan: () => false };
+
+/** What is wrong with a search, as far as recorded facts tell. */
+function checkAuto(spec: AutoSpec, { models, datasets }: StoredResources): readonly FieldError[] {
+  const { model_id, params, evaluation } = spec;
+  const model = models.get(model_id)!;
+  const unusable = checkRunnable(model, "/model_id");
+  if (unusable.length > 0) return unusable;
+  const data = datasets.get(params.dataset_id)!;
+  const misfits = [...checkInputs(model, data, "/params/dataset_id"), ...checkFinite([model], data, "calibrate with")];
+  if (misfits.length > 0) return misfits;
+  const own = evaluation.dataset_id === null ? undefined : datasets.get(evaluation.dataset_id)!;
+  // Without data of its own a search judges by samples of the dataset.
+  const judging = own ?? data;
+  const { outputs } = model.facts;
+  const task = labelTaskOf(spec);
+  const isBlind = params.constraints.max_metric_drop !== null && !judging.facts.has_labels;
+  const blind = `A drop of the metric cannot be measured: dataset ${judging.id} has no labels; min_sqnr_db needs none.`;
+  return [
+    ...checkEvaluation(spec, model, judging, NEEDS_DATA),
+    ...checkLabelUse(judging, own ? "/evaluation/dataset_id" : "/params/dataset_id", outputs, task),
+    ...(own && data.facts.has_labels ? checkLabelUse(data, "/params/dataset_id", outputs, task) : []),
+    ...(isBlind ? [problem("/params/constraints/max_metric_drop", "no_labels", blind)] : []),
+  ];
+}

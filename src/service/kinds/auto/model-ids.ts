@@ -1,0 +1,21 @@
+import type { JobMetrics } from "../../../core/contract.ts";
+
+/** What a search has found, with the ids of the models that were stored, by the names of their candidates. */
+export function withModelIds(metrics: JobMetrics, ids: ReadonlyMap<string, string>, original: string): JobMetrics {
+  const { auto } = metrics;
+  if (!auto) return metrics;
+  const idOf = (name: string, on_front: boolean) => ids.get(name) ?? (on_front ? original : null);
+  const { candidate, next_better } = auto.recommendation;
+  return {
+    ...metrics,
+    auto: {
+      ...auto,
+      candidates: auto.candidates.map((it) => ({ ...it, model_id: idOf(it.name, it.on_front) })),
+      recommendation: {
+        ...auto.recommendation,
+        model_id: ids.get(candidate) ?? original,
+        next_better: next_better && { ...next_better, model_id: ids.get(next_better.candidate) ?? original },
+      },
+    },
+  };
+}

@@ -1,0 +1,70 @@
+import type { z } from "zod";
+import { QuantizeParams } from "../../quantize/params.ts";
+import type { QuantizeSpec } from "../../quantize/spec.ts";
+import type { AutoSpec } from "../spec.ts";
+
+/** What a search tries, in this order: what is likely to be good and quick to make comes first. */
+
+export interface Candidate {
+  /** Lower case letters, digits and dashes: artifacts are called by it. */
+  readonly name: string;
+  /** The job that makes the same bytes. */
+  readonly spec: QuantizeSpec;
+}
+
+type Sent = z.input<typeof QuantizeParams>;
+
+/** The fields in which candidates differ; the rest is filled in by the defaults of a job. */
+function catalogue({ params }: AutoSpec): readonly (readonly [name: string, sent: Sent])[] {
+  const { dataset_id, constraints } = params;
+  const { max_metric_drop, min_sqnr_db } = constraints;
+  const int8 = { method: "static", dataset_id } as const;
+  const weights = { method: "weight_only" } as const;
+  const held: (readonly [string, Sent])[] = [
+    ...(max_metric_drop !== null ? [["static-held-metric", { ...int8, max_metric_drop }] as const] : []),
+    ...(min_sqnr_db !== null ? [["static-held-sqnr", { ...int8, min_sqnr_db }] as const] : []),
+  ];
+  return [
+    ["static", int8],
+    ["dynamic", { method: "dynamic" }],
+    ["weights-8-bit", { ...weights, bits: 8 }],
+    ["weights-4-bit", { ...weights, bits: 4 }],
+    ["simplify", { method: "simplify" }],
+    ["float16", { method: "float16" }],
+    ["static-everywhere", { ...int8, float_where_slower: false }],
+    ["weights-8-bit-qdq", { ...weights, bits: 8, format: "qdq" }],
+    ["weights-4-bit-gptq", { ...weights, bits: 4, algorithm: "gptq", dataset_id }],
+    ["weights-4-bit-qdq", { ...weights, bits: 4, format: "qdq" }],
+    ...held,
+    ["static-minmax", { ...int8, calibration: "minmax" }],
+    ["static-percentile", { ...int8, calibration: "percentile" }],
+    ["static-entropy", { ...int8, calibration: "entropy" }],
+    ["static-gptq", { ...int8, rounding: "gptq" }],
+    ["static-per-tensor", { ...int8, per_channel: false }],
+    ["weights-4-bit-blocks-of-128", { ...weights, bits: 4, block_size: 128 }],
+    ["weights-4-bit-gptq-qdq", { ...weights, bits: 4, algorithm: "gptq", format: "qdq", dataset_id }],
+    ["weights-2-bit-gptq", { ...weights, bits: 2, algorithm: "gptq", dataset_id }],
+    ["dynamic-per-tensor", { method: "dynamic", per_channel: false }],
+    ["static-adaround", { ...int8, rounding: "adaround" }],
+    ["weights-4-bit-adaround", { ...weights, bits: 4, rounding: "adaround", dataset_id }],
+  ];
+}
+
+/** The candidates of a job, no more than its budget has; each a complete job of its own. */
+export function candidatesOf(spec: AutoSpec): readonly Candidate[] {
+  const { model_id, params, evaluation } = spec;
+  const [target] = params.targets;
+  return catalogue(spec)
+    .filter(([, { method }]) => params.methods === null || params.methods.some((wanted) => wanted === method))
+    .slice(0, params.budget.candidates)
+    .map(([name, sent]) => ({
+      name,
+      spec: {
+        type: "quantize",
+        model_id,
+        params: QuantizeParams.parse({ ...sent, ...(sent.method !== "simplify" && { target }), seed: params.seed }),
+        evaluation,
+        acceptance: {},
+      },
+    }));
+}

@@ -1,0 +1,229 @@
+import { type CandidatePrediction, CoreError, type Note, openTrials, type Trials } from "../../../../core/index.ts";
+import type { JobRequest, LocalFile, ProducedFile } from "../../../../tasks/protocol.ts";
+import { TaskError } from "../../../../tasks/protocol.ts";
+import { metricOf } from "../../evaluation.ts";
+import { CALIBRATION, cacheKeys } from "../../quantize/cache-keys.ts";
+import { makeQuantizedModel } from "../../quantize/run/quantize-job.ts";
+import type { QuantizeSpec } from "../../quantize/spec.ts";
+import type { JobEnvironment } from "../../run/job-environment.ts";
+import { writeRoundedForm } from "../../run/job-result.ts";
+import type { JobContext } from "../../run/job-steps.ts";
+import type { AutoSpec } from "../spec.ts";
+import type { Candidate } from "./candidates.ts";
+import { type Measured, sqnrOf } from "./front.ts";
+
+/** Makes candidates and tries each on few samples. What one finds out that others need as well is handed on. */
+
+/** A candidate and what is known of it: all that a later attempt needs. */
+export interface Tried {
+  readonly name: string;
+  readonly spec: QuantizeSpec;
+  readonly sha256: string | null;
+  readonly stage: "planned" | "made" | "tried";
+  readonly trial: Measured | null;
+  readonly dropped: {
+    readonly stage: "planned" | "made" | "tried";
+    readonly code: string;
+    readonly message: string;
+  } | null;
+}
+
+/** The files of a candidate that was made here. */
+export interface Made {
+  readonly files: readonly ProducedFile[];
+  readonly roundedPath: string | undefined;
+  readonly notes: readonly Note[];
+}
+
+/** Samples and timed rounds of a trial. */
+const TRIAL_SAMPLES = 24;
+const TRIAL_ROUNDS = 7;
+/** An output with more noise than that, relative to its power, is no answer. */
+const HOPELESS_DB = 3;
+
+export interface SearchCall {
+  readonly request: JobRequest<AutoSpec>;
+  readonly environment: JobEnvironment;
+  readonly context: JobContext;
+  readonly data: Parameters<typeof openTrials>[0]["data"];
+}
+
+export class Search {
+  readonly #call: SearchCall;
+  readonly #calibrations = new Map<string, LocalFile>();
+  readonly #made = new Map<string, Made>();
+  readonly #bySha = new Map<string, string>();
+  #trials: Trials | undefined;
+
+  constructor(call: SearchCall) {
+    this.#call = call;
+  }
+
+  async close(): Promise<void> {
+    await this.#trials?.close();
+  }
+
+  /** What an earlier attempt has tried. */
+  recall({ sha256, name }: Tried): void {
+    if (sha256 !== null) this.#bySha.set(sha256, name);
+  }
+
+  /** Makes a candidate and tries it; `signal` ends it when the time for trials is over. Throws `cancelled` when the job was stopped. */
+  async try(candidate: Candidate, signal: AbortSignal): Promise<Tried> {
+    const { context } = this.#call;
+    let { spec } = candidate;
+    const { name } = candidate;
+    let stage: Tried["stage"] = "planned";
+    let sha256: string | null = null;
+    let trial: Measured | null = null;
+    const dropped = (code: string, message: string): Tried => ({
+      ...{ name, spec, sha256, stage, trial },
+      dropped: { stage, code, message },
+    });
+    try {
+      const found = await this.#make(name, spec, signal);
+      spec = found.spec;
+      const { made } = found;
+      stage = "made";
+      sha256 = await this.#call.environment.files.sha256Of(made.files);
+      const same = this.#bySha.get(sha256);
+      if (same !== undefined) return dropped("same_as", `It has the same bytes as ${same}.`);
+      if (sha256 === (await this.#originalSha())) return dropped("unchanged", "It has the same bytes as the original.");
+      this.#bySha.set(sha256, name);
+      trial = await this.#measure(made, signal);
+      stage = "tried";
+    } catch (error) {
+      if (context.signal.aborted || !(error instanceof CoreError || error instanceof TaskError)) throw error;
+      if (error.code === "cancelled") return dropped("budget", "The time for trials was over before it was done.");
+      return dropped(error.code, error.message);
+    }
+    const hopeless = whyHopeless(trial);
+    return hopeless ? dropped(hopeless.code, hopeless.message) : { name, spec, sha256, stage, trial, dropped: null };
+  }
+
+  /** The files of a candidate: made anew when an earlier attempt has made them. */
+  async filesOf({ name, spec }: Pick<Tried, "name" | "spec">): Promise<Made> {
+    return this.#made.get(name) ?? (await this.#make(name, spec, this.#call.context.signal)).made;
+  }
+
+  async #originalSha(): Promise<string> {
+    const { request, environment } = this.#call;
+    this.#original ??= environment.files.sha256Of(request.models[request.spec.model_id]!.files);
+    return this.#original;
+  }
+  #original: Promise<string> | undefined;
+
+  /**
+   * Makes a candidate. Where accuracy control has chosen which layers stay in float, by measured speed among other things, the spec becomes one that
+   * names these layers, and so makes the same bytes every time.
+   */
+  async #make(name: string, spec: QuantizeSpec, signal: AbortSignal): Promise<{ spec: QuantizeSpec; made: Made }> {
+    const { request, environment, context } = this.#call;
+    const scratch = await environment.files.makeDirectory(`${request.scratch}/candidates/${name}`);
+    const [key] = Object.values(cacheKeys(spec));
+    const known = key === undefined ? undefined : this.#calibrations.get(key);
+    const own: JobRequest<QuantizeSpec> = {
+      ...request,
+      spec,
+      scratch,
+      checkpoints: {},
+      cached: known ? { [CALIBRATION]: known } : {},
+    };
+    const { written, notes, compressed } = await makeQuantizedModel(own, environment, {
+      signal,
+      news: (it) => {
+        if (it.kind === "cache" && key !== undefined) this.#calibrations.set(key, { name: it.name, path: it.path });
+        if (it.kind === "log") context.news(it);
+      },
+    });
+    const control = compressed.evidence?.control;
+    if (control) {
+      const floats = control.trials.find(({ chosen }) => chosen)?.float_nodes ?? [];
+      return this.#make(name, withFloatNodes(spec, floats), signal);
+    }
+    const model = environment.files.openWrittenModel(written[0]!.path);
+    const roundedPath = await writeRoundedForm(model, scratch, "rounded.onnx", environment, signal);
+    const made = { files: written, roundedPath, notes };
+    this.#made.set(name, made);
+    return { spec, made };
+  }
+
+  async #measure({ files: written, roundedPath }: Made, signal: AbortSignal): Promise<Measured> {
+    const { request, environment, data } = this.#call;
+    const { spec, models } = request;
+    const { files, openSession, measurePeak, host } = environment;
+    const source = models[spec.model_id]!.files;
+    const reference = { path: source[0]!.path, bytes: files.sizeOf(source) };
+    const evaluation = { ...spec.evaluation, metric: data ? metricOf(spec.evaluation) : null };
+    this.#trials ??= await openTrials({
+      ...{ reference, data, spec: evaluation, samples: TRIAL_SAMPLES, rounds: TRIAL_ROUNDS },
+      ...{ seed: spec.params.seed, openSession, measurePeak, signal: this.#call.context.signal },
+    });
+    signal.throwIfAborted();
+    const bytes = files.sizeOf(written);
+    const { fidelity, accuracy, p50Ms, speedup, speedupInterval, peakBytes } = await this.#trials.run({
+      ...{ path: written[0]!.path, bytes, roundedPath },
+    });
+    const timing = (ms: number) => ({ p50_ms: ms, p90_ms: ms, mean_ms: ms });
+    const { batch_size, threads } = spec.evaluation.latency;
+    return {
+      size: { before_bytes: reference.bytes, after_bytes: bytes, ratio: bytes / reference.bytes },
+      ...{ fidelity, accuracy },
+      latency: {
+        ...{
+          before: timing(this.#trials.referenceMs),
+          after: timing(p50Ms),
+          speedup,
+          speedup_interval: speedupInterval,
+        },
+        ...{ batch_size, threads, runs: TRIAL_ROUNDS, cpu: host.cpu },
+      },
+      memory: { before_peak_bytes: 0, after_peak_bytes: peakBytes, baseline_bytes: 0 },
+    };
+  }
+}
+
+/** The same, with these layers excluded instead of looked for. */
+function withFloatNodes(spec: QuantizeSpec, floats: readonly string[]): QuantizeSpec {
+  const { params } = spec;
+  if (params.method !== "static") return spec;
+  const exclude_nodes = [...new Set([...params.exclude_nodes, ...floats])];
+  return { ...spec, params: { ...params, max_metric_drop: null, min_sqnr_db: null, exclude_nodes } };
+}
+
+/** What cannot become good on more samples. */
+function whyHopeless(trial: Measured): { code: string; message: string } | undefined {
+  const broken = trial.fidelity.outputs.find(({ non_finite }) => non_finite > 0);
+  if (broken) {
+    return {
+      code: "non_finite",
+      message: `The output "${broken.name}" is NaN or infinite where the original's is not.`,
+    };
+  }
+  const sqnr = sqnrOf(trial);
+  const { accuracy } = trial;
+  const isLost = accuracy
+    ? accuracy.drop > 0.5 * Math.abs(accuracy.before) && accuracy.samples >= 8
+    : sqnr < HOPELESS_DB;
+  if (isLost) {
+    const drop = accuracy
+      ? `${accuracy.metric} drops by ${accuracy.drop.toPrecision(3)}`
+      : `its SQNR is ${sqnr.toFixed(1)} dB`;
+    return { code: "hopeless", message: `On ${trial.fidelity.samples} samples ${drop}.` };
+  }
+  return undefined;
+}
+
+export function predictionOf(trial: Measured | null): CandidatePrediction | null {
+  if (!trial) return null;
+  const { size, fidelity, accuracy, latency } = trial;
+  const sqnr = sqnrOf(trial);
+  return {
+    size_bytes: size.after_bytes,
+    size_ratio: size.ratio,
+    samples: fidelity.samples,
+    sqnr_db: fidelity.outputs.every(({ sqnr_db }) => sqnr_db === null) ? null : sqnr,
+    metric_drop: accuracy?.drop ?? null,
+    speedup: latency.speedup,
+  };
+}

@@ -1,0 +1,224 @@
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import type { Job, JobEvent } from "../../scripts/demo/client.ts";
+import { type Stack, startStack } from "../../scripts/demo/stack.ts";
+import { type LiveJobs, openLiveJobs, until } from "../support/live-jobs.ts";
+import { NETWORKS } from "../support/mnist.ts";
+
+/** Searches over HTTP, on a convolutional network that was trained on a part of MNIST. */
+
+interface Candidate {
+  readonly name: string;
+  readonly spec: Record<string, unknown> | null;
+  readonly model_id: string | null;
+  readonly sha256: string | null;
+  readonly stage: string;
+  readonly predicted: { readonly size_ratio: number; readonly sqnr_db: number | null; readonly speedup: number } | null;
+  readonly measured: {
+    readonly size: { readonly ratio: number; readonly after_bytes: number };
+    readonly accuracy: { readonly after: number; readonly drop: number; readonly interval: readonly number[] };
+    readonly latency: { readonly speedup: number; readonly speedup_interval: readonly number[] };
+  } | null;
+  readonly on_front: boolean;
+  readonly recommended: boolean;
+  readonly dropped: { readonly stage: string; readonly code: string; readonly message: string } | null;
+}
+
+interface Auto {
+  readonly candidates: readonly Candidate[];
+  readonly recommendation: {
+    readonly candidate: string;
+    readonly model_id: string;
+    readonly why: string;
+    readonly next_better: { readonly candidate: string; readonly message: string } | null;
+  };
+  readonly constraints: readonly { readonly name: string; readonly ok: boolean }[];
+  readonly seconds: number;
+}
+
+const ids = { training: "", test: "", model: "" };
+let stack: Stack;
+let jobs: LiveJobs;
+
+before(async () => {
+  stack = await startStack({ LOG_LEVEL: "warn" });
+  jobs = await openLiveJobs(stack);
+  ids.training = await jobs.uploadDigits("training", 1500);
+  ids.test = await jobs.uploadDigits("test", 500);
+  const untrained = (await jobs.client.uploadModel(NETWORKS.cnn([8, 16], 64), "cnn")).id;
+  const learned = await jobs.client.createJob({
+    type: "distill",
+    params: {
+      ...{ mode: "offline", teacher_model_id: null, dataset_id: ids.training, student: { model_id: untrained } },
+      ...{ loss: { kl_weight: 0, label_weight: 1 }, training: { epochs: 2, batch_size: 32 } },
+    },
+    evaluation: { latency: { runs: 1 } },
+  });
+  ids.model = (await jobs.succeeded(learned)).result!.model_id;
+});
+after(() => stack?.close());
+
+const body = (params: object = {}, evaluation: object = {}) => ({
+  type: "auto",
+  model_id: ids.model,
+  params: { dataset_id: ids.training, ...params },
+  evaluation: { dataset_id: ids.test, latency: { runs: 15 }, ...evaluation },
+});
+
+const resultOf = (job: Job) =>
+  job.result as unknown as {
+    model_id: string;
+    accepted: boolean;
+    artifacts: { name: string; sha256: string }[];
+    metrics: { auto: Auto; size: { ratio: number } };
+  };
+const autoOf = (job: Job) => resultOf(job).metrics.auto;
+const frontOf = (job: Job) => autoOf(job).candidates.filter(({ on_front }) => on_front);
+
+async function eventsOf(id: string): Promise<readonly JobEvent[]> {
+  const answer = await jobs.client.request(`/v1/jobs/${id}/events?limit=1000`);
+  return ((await answer.json()) as { data: JobEvent[] }).data;
+}
+
+const triedIn = (events: readonly JobEvent[]) =>
+  events.filter(({ type, data }) => type === "metric" && data.candidate !== undefined).map(({ data }) => data);
+
+async function post(request: object, path = "/v1/jobs") {
+  const headers = { "content-type": "application/json" };
+  const response = await fetch(stack.url + path, { method: "POST", headers, body: JSON.stringify(request) });
+  return { status: response.status, answer: (await response.json()) as Record<string, unknown> };
+}
+
+describe("searches", () => {
+  let whole: Job;
+
+  test("a plan names every candidate with its job", async () => {
+    const { status, answer } = await post(body({ methods: ["dynamic", "weight_only"] }), "/v1/jobs?validate_only=true");
+    assert.equal(status, 200, JSON.stringify(answer));
+    const { candidates } = answer as { candidates: { name: string; spec: { params: { method: string } } }[] };
+    assert.deepEqual([...new Set(candidates.map(({ spec }) => spec.params.method))].sort(), ["dynamic", "weight_only"]);
+  });
+
+  test("the front: models of their own, with measured numbers, and a recommendation that holds the constraints", async () => {
+    const request = body({
+      ...{ objective: "size", constraints: { max_metric_drop: 0.02 }, budget: { seconds: 240, candidates: 10 } },
+    });
+    whole = await jobs.ended((await jobs.client.createJob(request)).id, 400_000);
+    assert.equal(whole.status, "succeeded", JSON.stringify(whole.error));
+    const auto = autoOf(whole);
+    const front = frontOf(whole);
+    assert.ok(front.length >= 2, JSON.stringify(auto.candidates.map(({ name, dropped }) => [name, dropped])));
+    for (const { name, model_id, measured } of front) {
+      const [low, high] = measured!.latency.speedup_interval as [number, number];
+      assert.ok(low <= measured!.latency.speedup && measured!.latency.speedup <= high);
+      const record = (await (await jobs.client.request(`/v1/models/${model_id}`)).json()) as {
+        derived_from: { job_id: string; model_id: string };
+        size_bytes: number;
+        sha256: string;
+      };
+      assert.equal(record.size_bytes, measured!.size.after_bytes);
+      if (name !== "original") {
+        assert.deepEqual(record.derived_from, { job_id: whole.id, model_id: ids.model });
+      }
+      // Nothing else of the front is better in all.
+      assert.ok(
+        !front.some(
+          (other) =>
+            other.name !== name &&
+            other.measured!.size.after_bytes < 0.99 * measured!.size.after_bytes &&
+            other.measured!.latency.speedup > 1.04 * measured!.latency.speedup &&
+            other.measured!.accuracy.after > measured!.accuracy.after + 0.001,
+        ),
+      );
+    }
+    const best = front.find(({ recommended }) => recommended)!;
+    assert.equal(best.name, auto.recommendation.candidate);
+    assert.equal(resultOf(whole).model_id, best.model_id);
+    assert.ok(resultOf(whole).accepted && best.measured!.accuracy.drop <= 0.02);
+    // The smallest of those that hold the constraint.
+    const holding = front.filter(({ measured }) => measured!.accuracy.drop <= 0.02);
+    const smallest = Math.min(...holding.map(({ measured }) => measured!.size.after_bytes));
+    assert.ok(best.measured!.size.after_bytes <= 1.01 * smallest);
+    assert.ok(auto.recommendation.why.includes(best.name));
+    // Whatever is not on the front says when it was dropped, and why.
+    for (const { name, on_front, dropped } of auto.candidates) {
+      assert.equal(dropped === null, on_front, name);
+      if (dropped) assert.ok(dropped.code !== "internal" && dropped.message.length > 10, JSON.stringify(dropped));
+    }
+    const told = triedIn(await eventsOf(whole.id));
+    assert.equal(told.length, 10);
+    assert.ok(Array.isArray(told.at(-1)!.front));
+    const page = await (await jobs.client.request(`/v1/jobs/${whole.id}/report`)).text();
+    assert.ok(
+      page.includes("top1 over size, coloured by speed") && page.includes(auto.recommendation.why.slice(0, 20)),
+    );
+  });
+
+  test("the job of each model of the front makes the same bytes", async () => {
+    const made = frontOf(whole).filter(({ spec }) => spec !== null);
+    assert.ok(made.length > 0);
+    for (const { name, spec, sha256, model_id } of made) {
+      const job = await jobs.succeeded(await jobs.client.createJob(spec!));
+      const { artifacts } = resultOf(job);
+      assert.equal(artifacts.find((it) => it.name === "model.onnx")!.sha256, sha256, name);
+      assert.equal(resultOf(job).model_id, model_id, name);
+    }
+  });
+
+  test("what no model can hold is not accepted, and the nearest is recommended", async () => {
+    const request = body({
+      ...{ constraints: { max_size_ratio: 0.001 }, methods: ["weight_only", "dynamic"] },
+      ...{ budget: { seconds: 60, candidates: 3 } },
+    });
+    const job = await jobs.succeeded(await jobs.client.createJob(request));
+    const { accepted, metrics } = resultOf(job);
+    assert.equal(accepted, false);
+    const sizes = frontOf(job).map(({ measured }) => measured!.size.ratio);
+    assert.equal(metrics.size.ratio, Math.min(...sizes));
+    assert.match(metrics.auto.recommendation.why, /No model holds all constraints.*max_size_ratio/);
+    assert.deepEqual(
+      metrics.auto.constraints.map(({ name, ok }) => [name, ok]),
+      [["max_size_ratio", false]],
+    );
+  });
+
+  test("killed in the middle it goes on: what was tried is not tried again, and the models are the same", async () => {
+    const request = body({
+      methods: ["weight_only", "dynamic"],
+      objective: "size",
+      budget: { seconds: 240, candidates: 6 },
+    });
+    const { id } = await jobs.client.createJob(request);
+    await until("some were tried", async () => triedIn(await eventsOf(id)).length >= 2, 120_000);
+    process.kill(await jobs.child(id), "SIGKILL");
+    const job = await jobs.ended(id, 300_000);
+    assert.equal(job.status, "succeeded", JSON.stringify(job.error));
+    const told = triedIn(await eventsOf(id)).map(({ candidate }) => candidate);
+    // At most the one whose checkpoint was on its way is tried twice.
+    assert.ok(told.length - new Set(told).size <= 1, told.join());
+    const again = await jobs.ended((await jobs.client.createJob(request)).id, 300_000);
+    const shas = (it: Job) => Object.fromEntries(autoOf(it).candidates.map(({ name, sha256 }) => [name, sha256]));
+    assert.deepEqual(shas(job), shas(again));
+  });
+
+  test("keeps its budget", async () => {
+    const job = await jobs.succeeded(await jobs.client.createJob(body({ budget: { seconds: 30, candidates: 30 } })));
+    const took = (Date.parse(job.finished_at!) - Date.parse(job.started_at!)) / 1000;
+    assert.ok(took <= 33, `${took} s`);
+    assert.ok(autoOf(job).candidates.length > 10);
+  });
+
+  test("refuses what cannot be searched, with the field at fault", async () => {
+    const refused = async (request: object) => {
+      const { status, answer } = await post(request);
+      assert.equal(status, 422, JSON.stringify(answer));
+      return (answer.errors as { pointer: string }[]).map(({ pointer }) => pointer);
+    };
+    assert.deepEqual(await refused(body({ training: true })), ["/params/training"]);
+    assert.deepEqual(await refused(body({ dataset_id: "dst_none" })), ["/params/dataset_id"]);
+    assert.deepEqual(await refused(body({ targets: ["auto", "portable"] })), ["/params/targets"]);
+    const unlabelled = await jobs.uploadDigits("test", 50, { labels: false });
+    const blind = body({ constraints: { max_metric_drop: 0.1 } }, { dataset_id: unlabelled });
+    assert.deepEqual(await refused(blind), ["/params/constraints/max_metric_drop"]);
+  });
+});
