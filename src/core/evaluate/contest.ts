@@ -30,6 +30,8 @@ export interface Contender {
   readonly roundedPath?: string | undefined;
   /** Its outputs and those of the reference that mean the same; all, by their names, unless given. */
   readonly pairs?: readonly OutputPair[] | undefined;
+  /** What it needs at the first load, where that was measured before. */
+  readonly peak?: PeakMemory | undefined;
 }
 
 /** What latency is measured at. */
@@ -165,7 +167,8 @@ async function evaluateGroup(
     peaks.push(await peak(options.reference.path));
     for (const [place, index] of group.entries()) {
       // In a process of its own: what crashes there does not crash here.
-      const found = await field.trying(place, () => peak(options.challengers[index]!.path));
+      const { path, peak: known } = options.challengers[index]!;
+      const found = known ?? (await field.trying(place, () => peak(path)));
       if (found) peaks[place + 1] = found;
       progress(PROGRESS.memory * ((place + 1) / group.length), "peak memory");
     }

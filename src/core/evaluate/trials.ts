@@ -5,7 +5,7 @@ import { speedupInterval, timeInTurns, timingOf } from "../runtime/latency.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { brokenModel, compareAll, type Feeds, type Inputs } from "./comparison.ts";
 import type { Contender } from "./contest.ts";
-import { type EvaluationSpec, evaluationInputs, type MeasurePeak } from "./evaluate.ts";
+import { type EvaluationSpec, evaluationInputs, type MeasurePeak, type PeakMemory } from "./evaluate.ts";
 
 /** Quick trials of many models against one, one after the other, on few samples: what the original answers on these is computed once. */
 
@@ -29,7 +29,7 @@ export interface TrialResult {
   readonly p50Ms: number;
   readonly speedup: number;
   readonly speedupInterval: readonly [number, number] | null;
-  readonly peakBytes: number;
+  readonly peak: PeakMemory;
 }
 
 export interface Trials {
@@ -40,6 +40,8 @@ export interface Trials {
   close(): Promise<void>;
 }
 
+/** The first run allocates, the second shows whether that was all. */
+const PEAK_RUNS = 2;
 /** A trial's latency is measured for no longer than this. */
 const MAX_LATENCY_MS = 1500;
 
@@ -63,7 +65,7 @@ export async function openTrials(options: TrialOptions): Promise<Trials> {
       },
       async run({ path, roundedPath, pairs }) {
         // In a process of its own: what crashes there does not crash here.
-        const peak = await measurePeak({ modelPath: path, feeds, runs: 1, threads }, signal).catch((error) => {
+        const peak = await measurePeak({ modelPath: path, feeds, runs: PEAK_RUNS, threads }, signal).catch((error) => {
           throw brokenModel(error, feeds);
         });
         const judged = await opened(openSession, roundedPath ?? path, threads, roundedPath !== undefined);
@@ -91,7 +93,7 @@ export async function openTrials(options: TrialOptions): Promise<Trials> {
           p50Ms: after.p50_ms,
           speedup: before.p50_ms / after.p50_ms,
           speedupInterval: speedupInterval(own!, theirs!),
-          peakBytes: peak.peakBytes,
+          peak,
         };
       },
       close: () => session.close(),

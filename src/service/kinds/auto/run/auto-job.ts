@@ -62,9 +62,12 @@ type Step = keyof typeof STARTS;
 
 /** Trials take no more than this share of the budget; what is left is for measuring the finalists. */
 const TRIAL_SHARE = 0.6;
-/** Seconds of the budget that are kept for the report and for storing models. */
-const RESERVE_S = 4;
-const RESERVE_SHARE = 0.05;
+/** Seconds of the budget that are kept for what comes before and after: files that are fetched, the report, models that are stored. */
+const RESERVE_S = 5;
+/** Where that is much of the budget, no more than this share. */
+const MAX_RESERVE_SHARE = 0.2;
+/** Of the time for measuring, what loading all finalists may take, by how long each took in its trial. */
+const LOADING_SHARE = 0.4;
 
 /**
  * Looks for the models worth having: makes candidates, tries each on few samples, measures the best of them in full, and recommends one. Goes on
@@ -83,7 +86,7 @@ async function runAutoJob(
     const tried = await steps.run("try", "Trying candidates", () =>
       tryAll(search, request, environment, context, steps, clock),
     );
-    const finalists = finalistsOf(tried, request.spec.params);
+    const finalists = finalistsOf(tried, request.spec.params, LOADING_SHARE * clock.left());
     const measured = await steps.run("measure", "Measuring the finalists", () =>
       measureAll(search, finalists.chosen, tried, request, environment, context, steps, clock, data),
     );
@@ -119,7 +122,7 @@ function startClock({ spec, checkpoints }: JobRequest<AutoSpec>, { files }: JobE
     ? (JSON.parse(new TextDecoder().decode(files.readBytes(stored))) as State)
     : { seconds: 0, tried: [], measured: null };
   const budget = spec.params.budget.seconds;
-  const usable = budget - Math.min(RESERVE_S, budget * RESERVE_SHARE * 2) - budget * RESERVE_SHARE;
+  const usable = budget - Math.min(RESERVE_S, budget * MAX_RESERVE_SHARE);
   const seconds = () => state.seconds + (performance.now() - start) / 1000;
   return { state, seconds, left: (share = 1) => Math.max(0, 1000 * (usable * share - seconds())) };
 }
@@ -220,6 +223,7 @@ function untried({ name, spec }: { readonly name: string; readonly spec: Quantiz
     sha256: null,
     stage: "planned",
     trial: null,
+    ms: 0,
     dropped: { stage: "planned", code: "budget", message },
   };
 }
@@ -266,7 +270,8 @@ async function measureAll(
   const { latency } = spec.evaluation;
   const contest = await evaluateContest({
     reference: { path: source[0]!.path, bytes: files.sizeOf(source) },
-    challengers: made.map(({ files: written, roundedPath }) => ({
+    challengers: made.map(({ files: written, roundedPath }, i) => ({
+      peak: peakOf(finalists[i]!),
       ...{ path: written[0]!.path, bytes: files.sizeOf(written), roundedPath },
     })),
     data: data.final,
@@ -284,6 +289,11 @@ async function measureAll(
   };
   await keep(request, environment, context, { seconds: clock.seconds(), tried, measured });
   return measured;
+}
+
+/** What its trial has measured. */
+function peakOf({ trial }: Tried) {
+  return trial ? { peakBytes: trial.memory.after_peak_bytes, baselineBytes: trial.memory.baseline_bytes } : undefined;
 }
 
 const ORIGINAL = "original";

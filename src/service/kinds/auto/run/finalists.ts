@@ -7,10 +7,14 @@ const MAX_FINALISTS = 8;
 /** In a trial numbers are rough: to be beaten there, a candidate must be worse by so many times what counts in a measurement. */
 const SLACK = 4;
 
-/** Which of the candidates that were tried are measured in full, and why the others are not. */
+/**
+ * Which of the candidates that were tried are measured in full, and why the others are not. `loadingMs` is what they may take together, by how long
+ * each took in its trial.
+ */
 export function finalistsOf(
   tried: readonly Tried[],
   { objective, constraints }: AutoSpec["params"],
+  loadingMs: number,
 ): { readonly chosen: readonly Tried[]; readonly outranked: ReadonlyMap<string, string> } {
   const outranked = new Map<string, string>();
   const running = tried.filter((it): it is Tried & { trial: Measured } => it.dropped === null && it.trial !== null);
@@ -29,15 +33,18 @@ export function finalistsOf(
     (it: { trial: Measured }) => -it.trial.latency.speedup,
     (it: { trial: Measured }) => -qualityOf(it.trial),
   ].flatMap((axis) => ranked.toSorted((a, b) => axis(a) - axis(b)).slice(0, 1));
-  const chosen = new Set(
-    [...ends, ...ranked]
-      .slice(0, MAX_FINALISTS + ends.length)
-      .filter((it, i, all) => all.indexOf(it) === i)
-      .slice(0, MAX_FINALISTS),
-  );
+  // At least two: one says nothing of what it costs.
+  const chosen = new Set<(typeof left)[number]>();
+  let spent = 0;
+  for (const it of [...ends, ...ranked]) {
+    if (chosen.size === MAX_FINALISTS || chosen.has(it)) continue;
+    spent += it.ms;
+    if (chosen.size < 2 || spent <= loadingMs) chosen.add(it);
+  }
   for (const it of left) {
-    if (!chosen.has(it))
-      outranked.set(it.name, `${MAX_FINALISTS} others promised more for the objective within the constraints.`);
+    if (chosen.has(it)) continue;
+    const message = `There was time to measure ${chosen.size} of those that had good trials, and others promised more.`;
+    outranked.set(it.name, message);
   }
   return { chosen: tried.filter((it) => chosen.has(it as (typeof left)[number])), outranked };
 }

@@ -21,6 +21,8 @@ export interface Tried {
   readonly sha256: string | null;
   readonly stage: "planned" | "made" | "tried";
   readonly trial: Measured | null;
+  /** How long it took to be made and tried. */
+  readonly ms: number;
   readonly dropped: {
     readonly stage: "planned" | "made" | "tried";
     readonly code: string;
@@ -73,11 +75,13 @@ export class Search {
     const { context } = this.#call;
     let { spec } = candidate;
     const { name } = candidate;
+    const start = performance.now();
+    const took = () => Math.round(performance.now() - start);
     let stage: Tried["stage"] = "planned";
     let sha256: string | null = null;
     let trial: Measured | null = null;
     const dropped = (code: string, message: string): Tried => ({
-      ...{ name, spec, sha256, stage, trial },
+      ...{ name, spec, sha256, stage, trial, ms: took() },
       dropped: { stage, code, message },
     });
     try {
@@ -98,7 +102,9 @@ export class Search {
       return dropped(error.code, error.message);
     }
     const hopeless = whyHopeless(trial);
-    return hopeless ? dropped(hopeless.code, hopeless.message) : { name, spec, sha256, stage, trial, dropped: null };
+    return hopeless
+      ? dropped(hopeless.code, hopeless.message)
+      : { name, spec, sha256, stage, trial, ms: took(), dropped: null };
   }
 
   /** The files of a candidate: made anew when an earlier attempt has made them. */
@@ -161,7 +167,7 @@ export class Search {
     });
     signal.throwIfAborted();
     const bytes = files.sizeOf(written);
-    const { fidelity, accuracy, p50Ms, speedup, speedupInterval, peakBytes } = await this.#trials.run({
+    const { fidelity, accuracy, p50Ms, speedup, speedupInterval, peak } = await this.#trials.run({
       ...{ path: written[0]!.path, bytes, roundedPath },
     });
     const timing = (ms: number) => ({ p50_ms: ms, p90_ms: ms, mean_ms: ms });
@@ -178,7 +184,7 @@ export class Search {
         },
         ...{ batch_size, threads, runs: TRIAL_ROUNDS, cpu: host.cpu },
       },
-      memory: { before_peak_bytes: 0, after_peak_bytes: peakBytes, baseline_bytes: 0 },
+      memory: { before_peak_bytes: 0, after_peak_bytes: peak.peakBytes, baseline_bytes: peak.baselineBytes },
     };
   }
 }
