@@ -19,14 +19,13 @@ export { type Derivation, deriveStudent, parameterCount } from "./distill/studen
 export { checkAcceptance } from "./evaluate/acceptance.ts";
 export { BrokenModel, runOriginal } from "./evaluate/comparison.ts";
 export { evaluateContest, type Load, type Standing } from "./evaluate/contest.ts";
-export { openTrials, type Trials } from "./evaluate/trials.ts";
-export { auditFusion } from "./runtime/fusion-audit.ts";
-export { completeNotes, coverageWarnings } from "./evaluate/coverage.ts";
+export { auditedCoverage, completeNotes, coverageWarnings } from "./evaluate/coverage.ts";
 export { evaluateModels, evaluationInputs, MAX_EVALUATED_SAMPLES, type MeasurePeak } from "./evaluate/evaluate.ts";
 export { listLayers } from "./evaluate/layer-facts.ts";
 export { scoreOf } from "./evaluate/metrics.ts";
 export { inspectModel } from "./evaluate/model-facts.ts";
 export { measureSpeedup, scoreFidelity, scoreModel } from "./evaluate/score.ts";
+export { openTrials, type Trials } from "./evaluate/trials.ts";
 export { verdictOf } from "./evaluate/verdict.ts";
 export { calibrationWarnings } from "./evaluate/warnings.ts";
 export type { Model } from "./onnx/ir.ts";

@@ -682,6 +682,142 @@ export interface components {
              */
             fill?: number;
         };
+        AutoBudget: {
+            /**
+             * Format: int64
+             * @description Of the whole job once it runs.
+             * @default 600
+             */
+            seconds?: number;
+            /**
+             * Format: int64
+             * @description That are tried, at most.
+             * @default 40
+             */
+            candidates?: number;
+        };
+        AutoCandidate: {
+            name: string;
+            /** @description Null for the original. Posted as a job, it makes the same bytes. */
+            spec: {
+                [key: string]: unknown;
+            } | null;
+            /** @description Of those on the front. */
+            model_id: string | null;
+            sha256: string | null;
+            /** @description How far it came. Now one of `planned`, `made`, `tried`, `measured`; more may be added. */
+            stage: string;
+            predicted: components["schemas"]["CandidatePrediction"] | null;
+            measured: components["schemas"]["CandidateMeasurement"] | null;
+            /** @description Nothing else beats it in size, latency and quality. */
+            on_front: boolean;
+            recommended: boolean;
+            dropped: components["schemas"]["DroppedCandidate"] | null;
+        };
+        /** @description What the recommended model must hold; null: no matter. */
+        AutoConstraints: {
+            /**
+             * Format: double
+             * @description Needs labels in the data that results are judged on. Unless given: `null`.
+             */
+            max_metric_drop?: number | null;
+            /**
+             * Format: double
+             * @description Of the worst output. Unless given: `null`.
+             */
+            min_sqnr_db?: number | null;
+            /**
+             * Format: int64
+             * @description Unless given: `null`.
+             */
+            max_size_bytes?: number | null;
+            /**
+             * Format: double
+             * @description Of the size of the original. Unless given: `null`.
+             */
+            max_size_ratio?: number | null;
+            /**
+             * Format: double
+             * @description Against the original. Unless given: `null`.
+             */
+            min_speedup?: number | null;
+            /**
+             * Format: double
+             * @description Median of a run at `evaluation.latency`, on the machine that runs the job. Unless given: `null`.
+             */
+            max_latency_ms?: number | null;
+            /**
+             * Format: int64
+             * @description Peak of a process that loads and runs the model, runtime and all. Unless given: `null`.
+             */
+            max_memory_bytes?: number | null;
+        };
+        AutoJobRequest: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "auto";
+            model_id: string;
+            params: components["schemas"]["AutoParams"];
+            evaluation?: components["schemas"]["EvaluationOptions"];
+            acceptance?: components["schemas"]["AcceptanceLimits"];
+            /** @description Unless given: `null`. */
+            name?: string | null;
+            metadata?: components["schemas"]["Metadata"];
+            /**
+             * Format: int64
+             * @description 1 runs first.
+             * @default 5
+             */
+            priority?: number;
+            /** @description Unless given: `null`. */
+            webhook?: components["schemas"]["WebhookTarget"] | null;
+        };
+        /** @description What a search has found. */
+        AutoMetrics: {
+            candidates: components["schemas"]["AutoCandidate"][];
+            recommendation: components["schemas"]["AutoRecommendation"];
+            /** @description Those that were set, for the recommended model. */
+            constraints: components["schemas"]["AcceptanceCheck"][];
+            /** Format: double */
+            seconds: number;
+        };
+        /** @enum {string} */
+        AutoObjective: "latency" | "size" | "memory" | "metric";
+        AutoParams: {
+            /** @description Samples of what the model will see: for calibration, for quick trials and, without `evaluation.dataset_id`, for the judgement on samples that no trial has seen. */
+            dataset_id: string;
+            /**
+             * @description What the recommended model is best in among those that hold the constraints. `metric` is the SQNR of the worst output where there are no labels.
+             * @default latency
+             */
+            objective?: components["schemas"]["AutoObjective"];
+            constraints?: components["schemas"]["AutoConstraints"];
+            /** @description Only these; null: all. Unless given: `null`. */
+            methods?: components["schemas"]["SearchedMethod"][] | null;
+            /**
+             * @default false
+             * @constant
+             */
+            training?: false;
+            /** @description What candidates are made for. They are measured on the machine that runs the job. Unless given: `["auto"]`. */
+            targets?: components["schemas"]["TargetName"][];
+            budget?: components["schemas"]["AutoBudget"];
+            /**
+             * Format: int64
+             * @description Seed of every random choice.
+             * @default 0
+             */
+            seed?: number;
+        };
+        AutoRecommendation: {
+            candidate: string;
+            /** @description The original's id when nothing is better. */
+            model_id: string;
+            why: string;
+            next_better: components["schemas"]["NextBetter"] | null;
+        };
         BornAgainLoss: {
             /**
              * Format: double
@@ -749,6 +885,29 @@ export interface components {
         };
         /** @enum {string} */
         CalibrationMethod: "minmax" | "moving_average" | "percentile" | "entropy" | "mse" | "auto";
+        /** @description On all samples, and timed with all finalists in turns. */
+        CandidateMeasurement: {
+            size: components["schemas"]["SizeMetrics"];
+            fidelity: components["schemas"]["FidelityMetrics"];
+            accuracy: components["schemas"]["AccuracyMetrics"] | null;
+            latency: components["schemas"]["LatencyMetrics"];
+            memory: components["schemas"]["MemoryMetrics"];
+        };
+        /** @description What a few samples and a few timed runs have shown; sizes are exact. */
+        CandidatePrediction: {
+            /** Format: int64 */
+            size_bytes: number;
+            /** Format: double */
+            size_ratio: number;
+            /** Format: int64 */
+            samples: number;
+            /** Format: double */
+            sqnr_db: number | null;
+            /** Format: double */
+            metric_drop: number | null;
+            /** Format: double */
+            speedup: number;
+        };
         Capabilities: {
             versions: components["schemas"]["Versions"];
             model_suffixes: string[];
@@ -1039,6 +1198,13 @@ export interface components {
             /** @description What reports and artifacts of the step are called. When it is not given: `step-1`, `step-2`, … */
             name?: string;
             params: components["schemas"]["DistillParams"];
+        };
+        /** @description When, and why. */
+        DroppedCandidate: {
+            /** @description Now one of `planned`, `made`, `tried`, `measured`; more may be added. */
+            stage: string;
+            code: string;
+            message: string;
         };
         DynamicParams: {
             /**
@@ -1545,6 +1711,8 @@ export interface components {
             training: components["schemas"]["TrainingMetrics"] | null;
             /** @description Of a network that is its own teacher. */
             exits: components["schemas"]["ExitMetrics"][] | null;
+            /** @description Of a search; what is said beside it is of the recommended model. Null for other jobs. */
+            auto: components["schemas"]["AutoMetrics"] | null;
             /** @description Of an evaluation: every model, the first one by itself; what is said beside it is of the second one. Null for other jobs. */
             models: components["schemas"]["EvaluatedModel"][] | null;
             environment: components["schemas"]["MeasurementEnvironment"];
@@ -1554,9 +1722,9 @@ export interface components {
             /** @description Null on the last page. */
             next_cursor: string | null;
         };
-        /** @description What the job would do, of `quantize`: `method`, `weights`, `values`, `quantized_nodes`, `skipped_nodes`, `size`, `warnings`; of `distill`: `teacher_parameters`, `student_parameters`, `outputs`, `training_samples`, `validation_samples`, `optimizer_steps`, `networks`, `exits`; of `pipeline`: `steps`; of `evaluate`: `models`, `loads`. */
+        /** @description What the job would do, of `quantize`: `method`, `weights`, `values`, `quantized_nodes`, `skipped_nodes`, `size`, `warnings`; of `distill`: `teacher_parameters`, `student_parameters`, `outputs`, `training_samples`, `validation_samples`, `optimizer_steps`, `networks`, `exits`; of `pipeline`: `steps`; of `evaluate`: `models`, `loads`; of `auto`: `candidates`. */
         JobPlan: {
-            /** @description Now one of `quantize`, `distill`, `pipeline`, `evaluate`; more may be added. */
+            /** @description Now one of `quantize`, `distill`, `pipeline`, `evaluate`, `auto`; more may be added. */
             type: string;
             method?: string;
             weights?: components["schemas"]["WeightPlan"][];
@@ -1587,6 +1755,8 @@ export interface components {
             models?: components["schemas"]["PlannedModel"][];
             /** @description What latency will be measured at. */
             loads?: components["schemas"]["PlannedLoad"][];
+            /** @description In this order, as far as the budget goes. */
+            candidates?: components["schemas"]["PlannedCandidate"][];
         };
         /** @description Why a job failed; the form of every other problem. */
         JobProblem: {
@@ -1609,7 +1779,7 @@ export interface components {
             fraction: number;
             message: string;
         };
-        JobRequest: components["schemas"]["QuantizeJobRequest"] | components["schemas"]["DistillJobRequest"] | components["schemas"]["PipelineJobRequest"] | components["schemas"]["EvaluateJobRequest"];
+        JobRequest: components["schemas"]["QuantizeJobRequest"] | components["schemas"]["DistillJobRequest"] | components["schemas"]["PipelineJobRequest"] | components["schemas"]["EvaluateJobRequest"] | components["schemas"]["AutoJobRequest"];
         JobResult: {
             model_id: string;
             /** @description False when a limit of `acceptance` was missed. */
@@ -1674,7 +1844,7 @@ export interface components {
             result: components["schemas"]["JobResultSummary"] | null;
         };
         /** @enum {string} */
-        JobType: "quantize" | "distill" | "pipeline" | "evaluate";
+        JobType: "quantize" | "distill" | "pipeline" | "evaluate" | "auto";
         JsonlColumns: {
             /** @description In this order. Unless given: all columns that no other input and not the labels take, in the order of the file. */
             columns?: string[];
@@ -2072,6 +2242,12 @@ export interface components {
             /** @description A string is a symbolic dimension, null an unknown one; null instead of a list: unknown rank. */
             shape: ((number | string) | null)[] | null;
         };
+        /** @description The nearest model that is better in the objective, or else in quality. */
+        NextBetter: {
+            candidate: string;
+            model_id: string | null;
+            message: string;
+        };
         /** @description Why a node was, or was not, touched. */
         NodeNote: {
             name: string;
@@ -2351,6 +2527,13 @@ export interface components {
             steps: components["schemas"]["PipelineStep"][];
         };
         PipelineStep: components["schemas"]["QuantizeStep"] | components["schemas"]["DistillStep"];
+        PlannedCandidate: {
+            name: string;
+            /** @description Posted as a job, it makes the same bytes. */
+            spec: {
+                [key: string]: unknown;
+            };
+        };
         PlannedExit: {
             name: string;
             value: string;
@@ -2591,6 +2774,8 @@ export interface components {
         RoundingName: "nearest" | "adaround" | "stochastic" | "gptq";
         /** @enum {string} */
         ScheduleName: "constant" | "step" | "cosine" | "onecycle";
+        /** @enum {string} */
+        SearchedMethod: "simplify" | "float16" | "dynamic" | "static" | "weight_only";
         SelfDistillParams: components["schemas"]["BornAgainParams"] | components["schemas"]["OwnTeacherParams"] | components["schemas"]["MeanTeacherParams"];
         SimplifyParams: {
             /**
@@ -5189,6 +5374,7 @@ export interface operations {
                      *           "training": null,
                      *           "exits": null,
                      *           "models": null,
+                     *           "auto": null,
                      *           "acceptance": [
                      *             {
                      *               "name": "min_sqnr_db",

@@ -1,10 +1,11 @@
 /** Whether every layer of a model is accounted for, and what to say when nothing was done. */
-import type { Warning } from "../facts.ts";
+import type { JobMetrics, Warning } from "../facts.ts";
 import type { DType } from "../onnx/dtype.ts";
 import type { Model, Node } from "../onnx/ir.ts";
 import { isFloat } from "../onnx/tensor.ts";
 import { type Note, noteOn } from "../passes/pass.ts";
 import { inferDTypes } from "../passes/value-dtypes.ts";
+import { auditFusion, type FusionAudit, type FusionAuditOptions } from "../runtime/fusion-audit.ts";
 import { weightDTypes } from "./layer-facts.ts";
 
 /**
@@ -94,4 +95,24 @@ function dtypesByOrigin(model: Model): ReadonlyMap<string, readonly DType[]> {
     for (const label of node.origins) found.set(label, [...(found.get(label) ?? []), ...dtypes]);
   }
   return found;
+}
+
+/** What became of the nodes: by what the method says, and by what the runtime made of them. */
+export function coverageOf(notes: readonly Note[], fusion: FusionAudit): JobMetrics["coverage"] {
+  return {
+    quantized_nodes: notes.filter(({ outcome }) => outcome === "changed").length,
+    skipped_nodes: notes
+      .filter(({ outcome }) => outcome === "skipped")
+      .map(({ name, op, code, message }) => ({ name, op, code, message })),
+    fused_nodes: fusion.fusedNodes,
+    float_islands: fusion.floatIslands,
+  };
+}
+
+/** The same, of a model that was not looked into yet. */
+export async function auditedCoverage(
+  notes: readonly Note[],
+  options: FusionAuditOptions,
+): Promise<JobMetrics["coverage"]> {
+  return coverageOf(notes, await auditFusion(options));
 }

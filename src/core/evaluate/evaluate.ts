@@ -21,6 +21,7 @@ import {
   requireSameKind,
   runOriginal,
 } from "./comparison.ts";
+import { coverageOf } from "./coverage.ts";
 import { measureLayerErrors } from "./layer-errors.ts";
 import type { MetricName } from "./metrics.ts";
 import { findSyntheticInputs } from "./synthetic.ts";
@@ -410,14 +411,7 @@ function metricsOf(
       after_peak_bytes: memory.after.peakBytes,
       baseline_bytes: Math.min(memory.before.baselineBytes, memory.after.baselineBytes),
     },
-    coverage: {
-      quantized_nodes: notes.filter(({ outcome }) => outcome === "changed").length,
-      skipped_nodes: notes
-        .filter(({ outcome }) => outcome === "skipped")
-        .map(({ name, op, code, message }) => ({ name, op, code, message })),
-      fused_nodes: fusion.fusedNodes,
-      float_islands: fusion.floatIslands,
-    },
+    coverage: coverageOf(notes, fusion),
     training: null,
     exits: null,
     models: null,

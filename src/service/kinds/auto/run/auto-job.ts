@@ -1,7 +1,7 @@
 import {
   type AutoCandidate,
   type AutoMetrics,
-  auditFusion,
+  auditedCoverage,
   checkAcceptance,
   type Dataset,
   datasetView,
@@ -372,7 +372,12 @@ async function conclude(
   const acceptance = checkAcceptance(spec.acceptance, standing);
   const metrics: JobMetrics = {
     ...axesOf(standing),
-    coverage: best ? await coverageOf(best.made, scratch, environment, signal) : NOTHING_CHANGED,
+    coverage: best
+      ? await auditedCoverage(best.made.notes, {
+          ...{ modelPath: best.files[0]!.path, modelBytes: files.sizeOf(best.files) },
+          ...{ scratchPath: `${scratch}/optimized.onnx`, openSession, readModel: files.openWrittenModel, signal },
+        })
+      : NOTHING_CHANGED,
     ...{ training: null, exits: null, models: null, auto },
     acceptance: [...auto.constraints, ...acceptance],
     warnings: [...data.warnings, ...standing.warnings],
@@ -419,26 +424,6 @@ async function conclude(
 }
 
 const NOTHING_CHANGED = { quantized_nodes: 0, skipped_nodes: [], fused_nodes: 0, float_islands: [] } as const;
-
-async function coverageOf(
-  { files: written, notes }: Awaited<ReturnType<Search["filesOf"]>>,
-  scratch: string,
-  { files, openSession }: JobEnvironment,
-  signal: AbortSignal,
-): Promise<JobMetrics["coverage"]> {
-  const fusion = await auditFusion({
-    ...{ modelPath: written[0]!.path, modelBytes: files.sizeOf(written), scratchPath: `${scratch}/optimized.onnx` },
-    ...{ openSession, readModel: files.openWrittenModel, signal },
-  });
-  return {
-    quantized_nodes: notes.filter(({ outcome }) => outcome === "changed").length,
-    skipped_nodes: notes
-      .filter(({ outcome }) => outcome === "skipped")
-      .map(({ name, op, code, message }) => ({ name, op, code, message })),
-    fused_nodes: fusion.fusedNodes,
-    float_islands: fusion.floatIslands,
-  };
-}
 
 function beatenBy(name: string): string {
   return `${name} is in nothing worse, and in something better.`;
