@@ -1,0 +1,112 @@
+/**
+ * What a search finds on models with real weights and real inputs, and how long it takes: the front, the recommendation, and what became of
+ * the other candidates.
+ *
+ *     node bench/auto.ts FOLDER [--seconds=120] [--objective=latency] [--min-sqnr-db=20] [SUBJECT…]
+ */
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { memorySource } from "../src/core/data/byte-source.ts";
+import { inspectDataset } from "../src/core/data/dataset.ts";
+import { inspectModel } from "../src/core/evaluate/model-facts.ts";
+import { modelToBytes } from "../src/core/onnx/save.ts";
+import { type Tensor, tensor } from "../src/core/onnx/tensor.ts";
+import type { Feeds } from "../src/core/quantize/calibration/calibrate.ts";
+import { openSession } from "../src/core/runtime/session.ts";
+import { AUTO_RUN } from "../src/service/kinds/auto/run/auto-job.ts";
+import { sqnrOf } from "../src/service/kinds/auto/run/front.ts";
+import { AutoJobRequest } from "../src/service/kinds/auto/wire.ts";
+import { writeNpz } from "../test/support/dataset-writers.ts";
+import { ENVIRONMENT } from "../workers/tasks.ts";
+import { SUBJECTS } from "./static-subjects.ts";
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    seconds: { type: "string", default: "120" },
+    objective: { type: "string", default: "latency" },
+    "min-sqnr-db": { type: "string", default: "20" },
+  },
+});
+const [folder, ...wanted] = positionals;
+if (folder === undefined) throw new Error("Say where fonts and trained networks are kept.");
+for (const name of wanted.length > 0 ? wanted : Object.keys(SUBJECTS)) await search(name, folder);
+
+async function search(name: string, folder: string): Promise<void> {
+  const subject = await SUBJECTS[name]!(folder);
+  const scratch = join(folder, `auto-${name}`);
+  mkdirSync(scratch, { recursive: true });
+  const file = (name: string, bytes: Uint8Array) => {
+    const path = join(scratch, name);
+    writeFileSync(path, bytes);
+    return { name, path };
+  };
+  const modelFile = file("original.onnx", modelToBytes(subject.model));
+  const facts = await inspectModel(subject.model, { openSession, source: { path: modelFile.path }, dims: {} });
+  const dataset = async (name: string, feeds: readonly Feeds[]) => {
+    const stored = file(name, stacked(feeds));
+    return { file: stored, spec: null, facts: await inspectDataset(memorySource(readFileSync(stored.path))) };
+  };
+  const spec = AutoJobRequest.parse({
+    type: "auto",
+    model_id: "model",
+    params: {
+      dataset_id: "calibration",
+      objective: values.objective,
+      constraints: { min_sqnr_db: Number(values["min-sqnr-db"]) },
+      budget: { seconds: Number(values.seconds) },
+    },
+    evaluation: { dataset_id: "heldOut" },
+  });
+  const start = performance.now();
+  const { metrics } = await AUTO_RUN.run(
+    {
+      spec,
+      job_id: "job",
+      scratch,
+      threads: 1,
+      models: { model: { files: [modelFile], facts } },
+      datasets: {
+        calibration: await dataset("calibration.npz", subject.calibration),
+        heldOut: await dataset("held-out.npz", subject.heldOut),
+      },
+      ...{ checkpoints: {}, cached: {}, steps: [] },
+    },
+    ENVIRONMENT,
+    { signal: new AbortController().signal, news: () => {} },
+  );
+  const seconds = (performance.now() - start) / 1000;
+  const { candidates, recommendation } = metrics.auto!;
+  console.log(`\n${name}: ${seconds.toFixed(1)} s of ${values.seconds} s, ${candidates.length - 1} candidates`);
+  console.log(recommendation.why);
+  if (recommendation.next_better) console.log(recommendation.next_better.message);
+  for (const { name, predicted, measured, on_front, recommended, dropped } of candidates) {
+    const mark = recommended ? "*" : on_front ? "+" : " ";
+    const size = measured?.size.ratio ?? predicted?.size_ratio;
+    const tried = predicted ? `${predicted.speedup.toFixed(2)}x` : "";
+    const speed = measured ? `${measured.latency.speedup.toFixed(2)}x` : "";
+    const noise = measured ? sqnrOf(measured) : (predicted?.sqnr_db ?? undefined);
+    console.log(
+      `${mark} ${name.padEnd(28)} ${size === undefined ? "" : `${(100 * size).toFixed(1)} %`.padStart(8)} tried ${tried.padStart(6)} measured ${speed.padStart(6)} ${(noise?.toFixed(1) ?? "").padStart(6)} dB ${dropped ? `${dropped.code}: ${dropped.message.slice(0, 90)}` : ""}`,
+    );
+  }
+}
+
+/** Runs of one sample each as an `.npz` of all. */
+function stacked(feeds: readonly Feeds[]): Uint8Array {
+  const names = Object.keys(feeds[0]!);
+  const arrays = names.map((name): [string, Tensor] => {
+    const parts = feeds.map((feed) => feed[name]!);
+    const { dtype, dims } = parts[0]!;
+    const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.bytes.byteLength, 0));
+    let at = 0;
+    for (const part of parts) {
+      bytes.set(part.bytes, at);
+      at += part.bytes.byteLength;
+    }
+    const sample = dims[0] === 1 ? dims.slice(1) : dims;
+    return [name, tensor(dtype, [parts.length, ...sample], bytes)];
+  });
+  return new Uint8Array(writeNpz(Object.fromEntries(arrays)));
+}

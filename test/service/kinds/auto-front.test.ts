@@ -1,0 +1,113 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import fc from "fast-check";
+import { AutoParams } from "../../../src/service/kinds/auto/params.ts";
+import { beats, checkConstraints, choose, frontOf, type Measured } from "../../../src/service/kinds/auto/run/front.ts";
+import { accuracyFixture, metricsFixture, outputFixture } from "../../support/metrics.ts";
+
+/** A model in a few numbers: share of the original's 1 MB, speed against it, share of right answers, noise. */
+function model(name: string, ratio: number, speedup: number, top1: number, sqnr = 30) {
+  const { latency, memory, ...rest } = metricsFixture();
+  const measured: Measured = {
+    ...rest,
+    memory,
+    size: { before_bytes: 1e6, after_bytes: 1e6 * ratio, ratio },
+    accuracy: accuracyFixture({ before: 0.95, after: top1, drop: 0.95 - top1 }),
+    latency: { ...latency, speedup, after: { p50_ms: 10 / speedup, p90_ms: 11, mean_ms: 10 } },
+    fidelity: { samples: 100, data: "evaluation", outputs: [outputFixture({ sqnr_db: sqnr })] },
+  };
+  return { name, measured };
+}
+
+const constraints = (change: object = {}) => AutoParams.parse({ dataset_id: "d", constraints: change }).constraints;
+
+const ORIGINAL = model("original", 1, 1, 0.95, 200);
+const INT8 = model("static", 0.26, 2.4, 0.94);
+const INT4 = model("weights-4-bit", 0.15, 1.05, 0.93);
+const SLOW = model("weights-8-bit", 0.27, 1.1, 0.94);
+
+describe("the front", () => {
+  it("has what nothing else beats in size, speed and quality, and says by what the others are beaten", () => {
+    const { front, beaten } = frontOf([ORIGINAL, INT8, INT4, SLOW]);
+    assert.deepEqual(
+      front.map(({ name }) => name),
+      ["original", "static", "weights-4-bit"],
+    );
+    assert.deepEqual(
+      [...beaten].map(([loser, winner]) => [loser.name, winner.name]),
+      [["weights-8-bit", "static"]],
+    );
+  });
+
+  it("does not tell apart what differs by less than measurements do", () => {
+    assert.ok(!beats(model("a", 0.26, 2.45, 0.94).measured, INT8.measured));
+    assert.ok(beats(model("a", 0.26, 2.6, 0.94).measured, INT8.measured));
+    assert.ok(!beats(model("a", 0.26, 2.6, 0.93).measured, INT8.measured));
+    // In a trial a difference must be clearer.
+    assert.ok(!beats(model("a", 0.26, 2.6, 0.94).measured, INT8.measured, 4));
+  });
+
+  it("is never empty, and nothing on it is beaten by something on it", () => {
+    const number = fc.double({ min: 0.1, max: 4, noNaN: true });
+    const models = fc.array(fc.tuple(number, number, fc.double({ min: 0.5, max: 1, noNaN: true })), {
+      minLength: 1,
+      maxLength: 12,
+    });
+    fc.assert(
+      fc.property(models, (rows) => {
+        const all = rows.map(([ratio, speedup, top1], i) => model(`m${i}`, ratio, speedup, top1));
+        const { front, beaten } = frontOf(all);
+        assert.ok(front.length >= 1 && front.length + beaten.size === all.length);
+        for (const a of front) for (const b of front) assert.ok(a === b || !beats(a.measured, b.measured));
+      }),
+    );
+  });
+});
+
+describe("the recommendation", () => {
+  const front = [ORIGINAL, INT8, INT4];
+  const chosen = (objective: "latency" | "size" | "metric", change: object = {}) =>
+    choose(front, objective, constraints(change));
+
+  it("is the best in the objective: others for other objectives", () => {
+    assert.equal(chosen("latency").recommended.name, "static");
+    assert.equal(chosen("size").recommended.name, "weights-4-bit");
+    assert.equal(chosen("metric").recommended.name, "original");
+  });
+
+  it("holds the constraints, and says what the next better costs", () => {
+    const { recommended, accepted, why, nextBetter } = chosen("size", { max_metric_drop: 0.015, min_speedup: 1.2 });
+    assert.equal(recommended.name, "static");
+    assert.ok(accepted);
+    assert.match(why, /^static is the smallest of 1 models worth having that hold the constraints: 26 % of the size/);
+    assert.equal(nextBetter!.candidate, "weights-4-bit");
+    assert.match(nextBetter!.message, /11 % less of the original's size, 1\.05 instead of 2\.40 times as fast/);
+  });
+
+  it("is the nearest where nothing holds them, and says what it misses", () => {
+    const { recommended, accepted, why } = chosen("latency", { max_size_ratio: 0.1 });
+    assert.equal(recommended.name, "weights-4-bit");
+    assert.ok(!accepted);
+    assert.match(why, /No model holds all constraints.*max_size_ratio is 0\.15 instead of 0\.1/);
+  });
+
+  it("checks every constraint that is set by what was measured, and nothing else", () => {
+    const all = constraints({
+      ...{ max_metric_drop: 0.02, min_sqnr_db: 31, max_size_bytes: 250_000, max_size_ratio: 0.3 },
+      ...{ min_speedup: 2.4, max_latency_ms: 4, max_memory_bytes: 1 },
+    });
+    assert.deepEqual(
+      checkConstraints(all, INT8.measured).map(({ name, ok }) => [name, ok]),
+      [
+        ["max_metric_drop", true],
+        ["min_sqnr_db", false],
+        ["max_size_bytes", false],
+        ["max_size_ratio", true],
+        ["min_speedup", true],
+        ["max_latency_ms", false],
+        ["max_memory_bytes", false],
+      ],
+    );
+    assert.deepEqual(checkConstraints(constraints(), INT8.measured), []);
+  });
+});
