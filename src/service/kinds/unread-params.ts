@@ -215,7 +215,8 @@ function readingsOf(params: Quantization | DistillParams): Readings<never, objec
 
 /** The parameters in `sent`, as they came, that would have no effect in a job of this spec. */
 export function unreadParams(spec: JobSpec, sent: unknown): readonly FieldError[] {
-  if (spec.type === "evaluate") return [];
+  // Of these every parameter is read.
+  if (spec.type === "evaluate" || spec.type === "auto") return [];
   if (spec.type !== "pipeline") return unreadOf(spec, asJson(sent));
   const steps = asJson(sent).steps as readonly unknown[];
   return spec.params.steps.flatMap((step, i) =>

@@ -1,4 +1,4 @@
-import { type CandidatePrediction, CoreError, type Note, openTrials, type Trials } from "../../../../core/index.ts";
+import { CALIBRATION_METHODS, type CandidatePrediction, CoreError, type Note, openTrials, type Trials } from "../../../../core/index.ts";
 import type { JobRequest, LocalFile, ProducedFile } from "../../../../tasks/protocol.ts";
 import { TaskError } from "../../../../tasks/protocol.ts";
 import { metricOf } from "../../evaluation.ts";
@@ -123,7 +123,12 @@ export class Search {
    * Makes a candidate. Where accuracy control has chosen which layers stay in float, by measured speed among other things, the spec becomes one that
    * names these layers, and so makes the same bytes every time.
    */
-  async #make(name: string, spec: QuantizeSpec, signal: AbortSignal): Promise<{ spec: QuantizeSpec; made: Made }> {
+  async #make(
+    name: string,
+    spec: QuantizeSpec,
+    signal: AbortSignal,
+    isResolved = false,
+  ): Promise<{ spec: QuantizeSpec; made: Made }> {
     const { request, environment, context } = this.#call;
     const scratch = await environment.files.makeDirectory(`${request.scratch}/candidates/${name}`);
     const [key] = Object.values(cacheKeys(spec));
@@ -142,10 +147,10 @@ export class Search {
         if (it.kind === "log") context.news(it);
       },
     });
-    const control = compressed.evidence?.control;
-    if (control) {
-      const floats = control.trials.find(({ chosen }) => chosen)?.float_nodes ?? [];
-      return this.#make(name, withFloatNodes(spec, floats), signal);
+    const { evidence } = compressed;
+    if (evidence?.control && !isResolved) {
+      const floats = evidence.control.trials.find(({ chosen }) => chosen)?.float_nodes ?? [];
+      return this.#make(name, withFloatNodes(spec, floats, evidence.calibration.method), signal, true);
     }
     const model = environment.files.openWrittenModel(written[0]!.path);
     const roundedPath = await writeRoundedForm(model, scratch, "rounded.onnx", environment, signal);
@@ -189,12 +194,13 @@ export class Search {
   }
 }
 
-/** The same, with these layers excluded instead of looked for. */
-function withFloatNodes(spec: QuantizeSpec, floats: readonly string[]): QuantizeSpec {
+/** The same, with these layers excluded instead of looked for, and with the way of calibration that was found with them. */
+function withFloatNodes(spec: QuantizeSpec, floats: readonly string[], method: string): QuantizeSpec {
   const { params } = spec;
   if (params.method !== "static") return spec;
   const exclude_nodes = [...new Set([...params.exclude_nodes, ...floats])];
-  return { ...spec, params: { ...params, max_metric_drop: null, min_sqnr_db: null, exclude_nodes } };
+  const calibration = CALIBRATION_METHODS.find((known) => known === method) ?? params.calibration;
+  return { ...spec, params: { ...params, calibration, max_metric_drop: null, min_sqnr_db: null, exclude_nodes } };
 }
 
 /** What cannot become good on more samples. */
