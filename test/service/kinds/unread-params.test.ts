@@ -72,11 +72,7 @@ const CASES: readonly (readonly [Params, string, Params])[] = [
     "loss.feature_weight",
     { exit_values: ["a", "b"], exits: 3 },
   ],
-  [
-    { ...SELF, self_kind: "be_your_own_teacher", exits: 2, exit_values: ["a"] },
-    "exits",
-    { exit_values: null },
-  ],
+  [{ ...SELF, self_kind: "be_your_own_teacher", exits: 2, exit_values: ["a"] }, "exits", { exit_values: null }],
 ];
 
 for (const [params, path, change] of CASES) {

@@ -1,4 +1,11 @@
-import { CALIBRATION_METHODS, type CandidatePrediction, CoreError, type Note, openTrials, type Trials } from "../../../../core/index.ts";
+import {
+  CALIBRATION_METHODS,
+  type CandidatePrediction,
+  CoreError,
+  type Note,
+  openTrials,
+  type Trials,
+} from "../../../../core/index.ts";
 import type { JobRequest, LocalFile, ProducedFile } from "../../../../tasks/protocol.ts";
 import { TaskError } from "../../../../tasks/protocol.ts";
 import { metricOf } from "../../evaluation.ts";
