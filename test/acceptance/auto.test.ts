@@ -107,7 +107,8 @@ describe("searches", () => {
     assert.equal(whole.status, "succeeded", JSON.stringify(whole.error));
     const auto = autoOf(whole);
     const front = frontOf(whole);
-    assert.ok(front.length >= 2, JSON.stringify(auto.candidates.map(({ name, dropped }) => [name, dropped])));
+    assert.ok(front.some(({ name }) => name !== "original"));
+    assert.ok(auto.candidates.filter(({ measured }) => measured !== null).length >= 3);
     for (const { name, model_id, measured } of front) {
       const [low, high] = measured!.latency.speedup_interval as [number, number];
       assert.ok(low <= measured!.latency.speedup && measured!.latency.speedup <= high);

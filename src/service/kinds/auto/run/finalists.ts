@@ -1,11 +1,13 @@
 import type { AutoSpec } from "../spec.ts";
-import { beats, distanceTo, type Measured, OBJECTIVES, qualityOf } from "./front.ts";
+import { beats, distanceTo, type Measured, OBJECTIVES, qualityOf, sqnrOf } from "./front.ts";
 import type { Tried } from "./search.ts";
 
 /** So many are measured in full, at most. */
 const MAX_FINALISTS = 8;
 /** In a trial numbers are rough: to be beaten there, a candidate must be worse by so many times what counts in a measurement. */
 const SLACK = 4;
+/** Noise that trials tell apart. */
+const LEAST_DB = 1;
 
 /**
  * Which of the candidates that were tried are measured in full, and why the others are not. `loadingMs` is what they may take together, by how long
@@ -18,8 +20,12 @@ export function finalistsOf(
 ): { readonly chosen: readonly Tried[]; readonly outranked: ReadonlyMap<string, string> } {
   const outranked = new Map<string, string>();
   const running = tried.filter((it): it is Tried & { trial: Measured } => it.dropped === null && it.trial !== null);
+  // On few samples most have the same metric: what has less noise may still be better.
+  const isCleaner = (a: Measured, b: Measured) => sqnrOf(a) > sqnrOf(b) - LEAST_DB;
   const left = running.filter((it) => {
-    const winner = running.find((other) => other !== it && beats(other.trial, it.trial, SLACK));
+    const winner = running.find(
+      (other) => other !== it && isCleaner(other.trial, it.trial) && beats(other.trial, it.trial, SLACK),
+    );
     if (winner)
       outranked.set(it.name, `In trials ${winner.name} was in nothing worse, and in something clearly better.`);
     return !winner;
