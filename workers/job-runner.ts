@@ -113,9 +113,11 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
         const part = { spec, prefix: "", span: [0, 1] as const };
         return perform(part, async (outcome, scratch) => {
           const stored = new Map<string, Published>();
-          for (const { name, spec, files: model, facts } of outcome.front ?? []) {
+          for (const { name, spec: own, files: model, facts } of outcome.front ?? []) {
             const made = { ...outcome, model, facts, reports: [] };
-            stored.set(name, await files.publish(job.id, spec, made, scratch, signal));
+            // What they are made of is the job's own model, whatever the child says.
+            const single = { ...own, model_id: spec.model_id };
+            stored.set(name, await files.publish(job.id, single, made, scratch, signal));
           }
           const reports = await files.publishReports(job.id, outcome.reports, scratch, signal);
           const ids = new Map([...stored].map(([name, { modelId }]) => [name, modelId]));

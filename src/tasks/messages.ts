@@ -59,6 +59,18 @@ const RESULTS: Readonly<Record<string, z.ZodType>> = {
   plan_job: z.looseObject({ type: z.string() }),
   run_job: z.looseObject({
     model: z.array(Produced),
+    front: z
+      .array(
+        z.looseObject({
+          // Artifacts are called by it.
+          name: z.string().regex(/^[a-z0-9-]{1,60}$/),
+          spec: z.looseObject({ type: z.literal("quantize"), params: z.looseObject({ method: Name }) }),
+          files: z.array(Produced).min(1),
+          facts: ModelFacts,
+        }),
+      )
+      .max(200)
+      .optional(),
     reports: z.array(Produced),
     facts: ModelFacts,
     metrics: z.looseObject({}),
