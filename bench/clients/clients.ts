@@ -94,7 +94,7 @@ export const CLIENTS: readonly Client[] = [
     needs: has("$TOOLS/venv/bin/openapi-python-client"),
     generate:
       "printf 'content_type_overrides:\\n  application/offset+octet-stream: application/octet-stream\\n  application/yaml: text/plain\\n' > config.yml && " +
-      "$TOOLS/venv/bin/openapi-python-client generate --path $DOCUMENT --config config.yml --output-path modelpress_client --meta none --fail-on-warning",
+      "PATH=$TOOLS/venv/bin:$PATH openapi-python-client generate --path $DOCUMENT --config config.yml --output-path modelpress_client --meta none --fail-on-warning",
     tour: "openapi-python-client.py",
     tourAs: "tour.py",
     compile: `${PYTHON} -m compileall -q modelpress_client && ${PYTHON} -c "import modelpress_client.models"`,

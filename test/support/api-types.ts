@@ -637,6 +637,8 @@ export interface components {
         };
         /** @enum {string} */
         ActivationDtype: "auto" | "uint8" | "int8";
+        /** @enum {string} */
+        AnyTargetName: "auto";
         /** @description For `.npy`: the array has no name, and is for this model input. The kind may be left out. */
         ArraySpec: {
             /**
@@ -929,10 +931,6 @@ export interface components {
              */
             fused_nodes: number;
             float_islands: components["schemas"]["NodeNote"][];
-        };
-        CreateWebhookSecretRequest: {
-            /** @description As in `webhook.url` of the jobs, to the letter. */
-            url: string;
         };
         CsvColumns: {
             /** @description In this order. Unless given: all columns that no other input and not the labels take, in the order of the file. */
@@ -1445,9 +1443,8 @@ export interface components {
             /**
              * @description The method does the same for every machine.
              * @default auto
-             * @enum {string}
              */
-            target?: "auto";
+            target?: components["schemas"]["AnyTargetName"];
             /**
              * Format: int64
              * @description Seed of every random choice.
@@ -2241,6 +2238,10 @@ export interface components {
             type?: string;
             /** @description A string is a symbolic dimension, null an unknown one; null instead of a list: unknown rank. */
             shape: ((number | string) | null)[] | null;
+        };
+        NewWebhookSecret: {
+            /** @description As in `webhook.url` of the jobs, to the letter. */
+            url: string;
         };
         /** @description The nearest model that is better in the objective, or else in quality. */
         NextBetter: {
@@ -3193,9 +3194,8 @@ export interface components {
             /**
              * @description The method does the same for every machine.
              * @default auto
-             * @enum {string}
              */
-            target?: "auto";
+            target?: components["schemas"]["AnyTargetName"];
             /**
              * Format: int64
              * @description Seed of every random choice.
@@ -5176,7 +5176,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["CreateWebhookSecretRequest"];
+                "application/json": components["schemas"]["NewWebhookSecret"];
             };
         };
         responses: {

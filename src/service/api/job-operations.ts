@@ -6,7 +6,6 @@ import { IdempotencyHeaders } from "./idempotent.ts";
 import {
   ArtifactParams,
   CreateJobQuery,
-  CreateWebhookSecretRequest,
   JobEnded,
   JobEventPage,
   JobPage,
@@ -15,6 +14,7 @@ import {
   JobRequest,
   ListJobEventsQuery,
   ListJobsQuery,
+  NewWebhookSecret,
   StreamJobEventsHeaders,
   StreamJobEventsQuery,
   WebhookSecret,
@@ -106,7 +106,7 @@ export const createWebhookSecret = defineOperation({
     "What your jobs tell this URL is signed with it, and with nobody else's. Asked again, it is a new one; for a day everything is signed with both, " +
     "so that the receiver can change over.",
   access: "write",
-  body: CreateWebhookSecretRequest,
+  body: NewWebhookSecret,
   responses: {
     201: { description: "The secret, once.", content: json(WebhookSecret), example: examples.webhookSecret },
   },

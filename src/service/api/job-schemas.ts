@@ -18,9 +18,9 @@ export const CreateJobQuery = z.strictObject({
   validate_only: z.enum(["true", "false"]).default("false").meta({ curlOnly: true }),
 });
 
-export const CreateWebhookSecretRequest = z
+export const NewWebhookSecret = z
   .strictObject({ url: z.string().max(2000).meta({ description: "As in `webhook.url` of the jobs, to the letter." }) })
-  .meta({ id: "CreateWebhookSecretRequest" });
+  .meta({ id: "NewWebhookSecret" });
 
 export const WebhookSecret = z
   .object({

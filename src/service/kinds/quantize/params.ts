@@ -36,6 +36,7 @@ const RoundingName = z.enum(ROUNDINGS).meta({ id: "RoundingName" });
 /** Of methods that do the same for every machine. */
 const AnyTarget = z
   .enum(["auto"], { error: "must be auto: this method does the same for every machine" })
+  .meta({ id: "AnyTargetName" })
   .default("auto")
   .meta({ description: "The method does the same for every machine." });
 
