@@ -122,7 +122,8 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
 
     async orphans() {
       const left = (await descendants(1, dataDir)).map((pid) => `process ${pid}`);
-      for (const folder of ["work", "scratch", "incoming", "blobs/incoming"]) {
+      // Not `scratch`: the rooms of an API process that was killed are removed when they are an hour old.
+      for (const folder of ["work", "incoming", "blobs/incoming"]) {
         const names = await readdir(join(dataDir, folder)).catch(() => []);
         left.push(...names.map((name) => `${folder}/${name}`));
       }
