@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import supertest from "supertest";
 import { modelBytes } from "../support/memory-workers.ts";
-import { connectRaw } from "../support/raw-http.ts";
 import { apiKeys, startTestServer, type TestServer } from "../support/server.ts";
 
 /** What a web page of a stranger, open in a browser on this machine, can do: nothing. */
@@ -12,27 +12,22 @@ before(async () => {
 });
 after(() => api.close());
 
-/** A request as a browser sends it, which `fetch` does not let one forge; answers with status and code. */
+/** A request as a browser sends it, with headers that `fetch` does not let one forge; answers with status and code. */
 async function send(
-  method: string,
+  method: "get" | "post" | "patch" | "delete",
   path: string,
-  headers: Record<string, string>,
-  body = "",
+  headers: Readonly<Record<string, string>>,
+  file?: Buffer,
 ): Promise<[number, string]> {
-  const connection = connectRaw(api.url);
-  const lines = Object.entries({ host: new URL(api.url).host, "content-length": String(body.length), ...headers });
-  const head = lines.map(([name, value]) => `${name}: ${value}\r\n`).join("");
-  connection.write(Buffer.from(`${method} ${path} HTTP/1.1\r\n${head}\r\n${body}`, "latin1"));
-  const { status, body: answer } = await connection.answer();
-  connection.socket.destroy();
-  const text = Buffer.from(answer).toString();
-  return [status, status >= 400 ? JSON.parse(text).code : "ok"];
+  const request = supertest(api.url)[method](path).set(headers);
+  const { status, body } = await (file ? request.attach("file", file, "m.onnx") : request);
+  return [status, status >= 400 ? body.code : "ok"];
 }
 
 test("a name that leads here and is not ours is not answered, whatever is asked", async () => {
   for (const path of ["/v1/models", "/healthz", "/docs/", "/nothing"]) {
-    assert.deepEqual(await send("GET", path, { host: "evil.example" }), [403, "forbidden"], path);
-    assert.deepEqual(await send("GET", path, { host: "localhost.evil.example:8080" }), [403, "forbidden"], path);
+    assert.deepEqual(await send("get", path, { host: "evil.example" }), [403, "forbidden"], path);
+    assert.deepEqual(await send("get", path, { host: "localhost.evil.example:8080" }), [403, "forbidden"], path);
   }
   for (const host of [
     "localhost",
@@ -42,21 +37,12 @@ test("a name that leads here and is not ours is not answered, whatever is asked"
     "press.example",
     "press.example:8443",
   ]) {
-    assert.deepEqual(await send("GET", "/v1/models", { host }), [200, "ok"], host);
+    assert.deepEqual(await send("get", "/v1/models", { host }), [200, "ok"], host);
   }
 });
 
 test("forms and scripts of other pages change nothing, and may not delete", async () => {
-  const boundary = "b";
-  const form = [
-    `--${boundary}`,
-    'content-disposition: form-data; name="file"; filename="m.onnx"',
-    "",
-    modelBytes().toString("latin1"),
-    `--${boundary}--`,
-    "",
-  ].join("\r\n");
-  const type = { "content-type": `multipart/form-data; boundary=${boundary}` };
+  const model = modelBytes();
   const foreign: Record<string, string>[] = [
     { origin: "http://evil.example" },
     { origin: "null" },
@@ -65,14 +51,14 @@ test("forms and scripts of other pages change nothing, and may not delete", asyn
     { origin: "http://evil.example", "sec-fetch-site": "same-origin" },
   ];
   for (const headers of foreign) {
-    assert.deepEqual(await send("POST", "/v1/models", { ...type, ...headers }, form), [403, "forbidden"]);
-    assert.deepEqual(await send("DELETE", "/v1/models/mdl_x", headers), [403, "forbidden"]);
-    assert.deepEqual(await send("PATCH", "/v1/uploads/upl_x", headers), [403, "forbidden"]);
+    assert.deepEqual(await send("post", "/v1/models", headers, model), [403, "forbidden"]);
+    assert.deepEqual(await send("delete", "/v1/models/mdl_x", headers), [403, "forbidden"]);
+    assert.deepEqual(await send("patch", "/v1/uploads/upl_x", headers), [403, "forbidden"]);
   }
   assert.deepEqual((await api.call("GET", "/v1/models")).json.data, []);
   const own = { origin: api.url, "sec-fetch-site": "same-origin" };
-  assert.equal((await send("POST", "/v1/models", { ...type, ...own }, form))[0], 201);
-  assert.equal((await send("POST", "/v1/models", { ...type, origin: "https://press.example" }, form))[0], 200);
+  assert.equal((await send("post", "/v1/models", own, model))[0], 201);
+  assert.equal((await send("post", "/v1/models", { origin: "https://press.example" }, model))[0], 200);
 });
 
 test("a key comes as Basic to a page only, and never to change something", async (t) => {
