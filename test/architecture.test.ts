@@ -197,7 +197,12 @@ const OUTSIDE: Readonly<Record<string, readonly string[]>> = {
     "src/tasks/sandbox.ts",
     "src/tasks/supervisor.ts",
   ],
-  "node:fs/promises": ["src/console/console.ts", "src/service/blobs/fs.ts", "src/service/redis-server.ts", "src/tasks/supervisor.ts"],
+  "node:fs/promises": [
+    "src/console/console.ts",
+    "src/service/blobs/fs.ts",
+    "src/service/redis-server.ts",
+    "src/tasks/supervisor.ts",
+  ],
   "node:child_process": ["src/service/redis-server.ts", ...TASK_PROCESSES],
   "node:worker_threads": [],
 };

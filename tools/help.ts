@@ -42,6 +42,7 @@ const TEXT: Readonly<Record<Kind["type"], string>> = {
   distill: "Train a smaller model, with a teacher or without one.",
   pipeline: "",
   evaluate: "Measure models against each other.",
+  auto: "Try the methods of compression within a budget, and keep the models worth having.",
 };
 
 /** How a command is called: `quantize MODEL --method …`. */

@@ -24,7 +24,7 @@ const MAX_RECONNECT_DELAY_MS = 1_000;
 const ERROR_LOG_INTERVAL_MS = 10_000;
 
 /** A process whose clock differs more than this from the clock of Redis does not start: what it writes would be too new or too old. */
-export const MAX_CLOCK_SKEW_MS = 30_000;
+const MAX_CLOCK_SKEW_MS = 30_000;
 const REFUSED_RETRY_MS = { first: 100, most: 2_000 };
 
 const ROLES = {
@@ -128,7 +128,7 @@ export async function redisTime(redis: Redis): Promise<number> {
 export const LUA_NOW = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000)";
 
 /** How far this process's clock is from that of Redis, in ms, at least: the time the question took is not held against it. */
-export async function clockSkewMs(redis: Redis, clock: () => number = Date.now): Promise<number> {
+async function clockSkewMs(redis: Redis, clock: () => number = Date.now): Promise<number> {
   const before = clock();
   const now = await redisTime(redis);
   const after = clock();

@@ -163,7 +163,7 @@ function bestOfQuality<T extends Contestant>(front: readonly T[], recommended: T
 const percent = (share: number) => `${Number((100 * share).toFixed(1))} %`;
 
 /** A model in a few numbers. */
-export function inNumbers(measured: Measured): string {
+function inNumbers(measured: Measured): string {
   const { size, latency, accuracy } = measured;
   const sqnr = sqnrOf(measured);
   const quality = accuracy
