@@ -11,6 +11,8 @@ export interface CodeFacts {
 
 /** Below this SQNR a tenth of an output's amplitude is error: answers begin to change. */
 export const LOW_SQNR_DB = 20;
+/** In dB: below this something has gone wrong, and a method tries what else there is without being asked. */
+export const POOR_SQNR_DB = 10;
 
 /** Warnings of plans and results: what nobody asked about and should be known. `value` of each is said in `meaning`. */
 export const WARNINGS = {

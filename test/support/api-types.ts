@@ -2818,7 +2818,7 @@ export interface components {
              */
             samples?: number;
             /**
-             * @description How the range of an activation follows from its values: all of them, a moving average of each sample's range, a share of the values, the least loss of information, or the least squared error. `auto` is the last, unless its outputs have an SQNR below 30 dB on some samples: then all are tried, and the one whose outputs are nearest to the float model's is taken.
+             * @description How the range of an activation follows from its values: all of them, a moving average of each sample's range, a share of the values, the least loss of information, or the least squared error. `auto` is the last, unless its outputs have an SQNR below 10 dB on some samples: then all are tried, and the one whose outputs are nearest to the float model's is taken.
              * @default auto
              */
             calibration?: components["schemas"]["CalibrationMethod"];
@@ -2867,7 +2867,7 @@ export interface components {
              * @description Keep layers in float until the metric of `evaluation` drops no further, on labelled samples of the dataset that calibration has not seen. Unless given: `null`.
              */
             max_metric_drop?: number | null;
-            /** @description The same without labels: until the signal to noise ratio of the outputs is this good. `auto`: layers are left in float only for a result below 20 dB, measured on a few samples, until it is not; null: none are. Unless given: `"auto"`. */
+            /** @description The same without labels: until the signal to noise ratio of the outputs is this good. `auto`: layers are left in float only for a result below 10 dB, measured on a few samples, until it is above 20 dB; null: none are. Unless given: `"auto"`. */
             min_sqnr_db?: ("auto" | number) | null;
             /**
              * Format: int64

@@ -170,7 +170,7 @@ test("methods that quantize weights reach those of fused operators, by the name 
   const model = embedding(17, { segments: true, positions: false });
   const exclude = { nodes: [], ops: [] };
   const methods = {
-    dynamic: dynamicPass({ perChannel: true, reduceRange: false, exclude }),
+    dynamic: dynamicPass({ perChannel: true, reduceRange: true, exclude }),
     weightOnly: weightOnlyPass({
       ...{ bits: 8, blockSize: 32, symmetric: true, format: "matmulnbits" },
       ...{ embeddings: true, accuracyLevel: 0, exclude },

@@ -124,7 +124,7 @@ describe("widening", () => {
     const model = compress(mlp({ sizes: [64, 128, 64] }), half(false)).model;
     const { model: int8, notes } = runPasses(widened(model)!.model, [
       ...simplifyPasses(),
-      dynamicPass({ perChannel: true, reduceRange: false, exclude: { nodes: [], ops: [] } }),
+      dynamicPass({ perChannel: true, reduceRange: true, exclude: { nodes: [], ops: [] } }),
     ]);
     assert.equal(notes.filter(({ outcome }) => outcome === "changed").length, 2);
     assert.deepEqual(narrowNodes(int8), []);

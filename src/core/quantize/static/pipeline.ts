@@ -1,4 +1,5 @@
 /** Static quantization from the model as it came to the model as it goes: every step, and what each was worth. */
+import { POOR_SQNR_DB } from "../../codes.ts";
 import { CoreError } from "../../errors.ts";
 import type { CorrectionFacts } from "../../facts.ts";
 import type { Model } from "../../onnx/ir.ts";
@@ -9,7 +10,7 @@ import { CALIBRATION_METHODS, type CalibrationMethod } from "../calibration/cali
 import type { QuantizationPlan } from "../plan.ts";
 import type { Rounding } from "../rounding/rounding.ts";
 import type { ControlResult, LayerSensitivity } from "./accuracy-control.ts";
-import { correctBiases } from "./bias-correction.ts";
+import { type BiasShifts, correctBiases } from "./bias-correction.ts";
 import { type Calibration, Calibrator } from "./calibration.ts";
 import { scalingSites } from "./channel-scaling.ts";
 import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equalize.ts";
@@ -25,7 +26,7 @@ export interface CalibrationData {
 }
 
 export interface PipelineOptions extends Omit<StaticOptions, "biasShifts" | "rounded" | "method" | "stretched"> {
-  /** How ranges follow from what was seen; `auto`: whichever is measured to be best, where the default is not good already. */
+  /** How ranges follow from what was seen; `auto`: the default, or where that is poor whichever is measured to be best. */
   readonly method: CalibrationMethod | "auto";
   /** Samples to calibrate with. */
   readonly samples: number;
@@ -38,7 +39,10 @@ export interface PipelineOptions extends Omit<StaticOptions, "biasShifts" | "rou
   readonly rounding?: Rounding | undefined;
   /** Leave layers in float until this holds. */
   readonly control?: AccuracyTarget | undefined;
-  /** Without `control`: leave layers in float until the outputs have this SQNR in dB, on the samples that corrections are judged by. */
+  /**
+   * Without `control`: where the outputs are worse than `POOR_SQNR_DB`, leave layers in float until they have this SQNR in dB, on the samples
+   * that corrections are judged by.
+   */
   readonly rescue?: Omit<AccuracyTarget, "score"> | undefined;
 }
 
@@ -84,8 +88,6 @@ export const DEFAULT_METHOD: CalibrationMethod = "mse";
 const TRIAL_BATCHES = 16;
 /** Batches, other ones, that they are judged by: with and without a correction on the same samples, so that few tell. */
 const JUDGED_BATCHES = 8;
-/** Where the default method reaches this, no other is tried: what is left to gain, nobody would see. */
-const GOOD_DB = 30;
 
 /**
  * Quantizes `model` to static int8. Everything but calibration works on few samples; calibration sees `samples` of them. Throws `CoreError`:
@@ -142,7 +144,8 @@ export async function compressStatic(
   const chosen: StaticOptions = { ...ranged, rounded: rounding?.weights };
 
   progress("correct", 0, "Correcting biases");
-  const biases = await chooseBiases(float, calibration, chosen, trial);
+  const [best] = methodsTried;
+  const biases = best && !rounding ? best.biases : await chooseBiases(float, calibration, chosen, trial);
   const corrected: StaticOptions = { ...chosen, ...(biases?.shifts && { biasShifts: biases.shifts }) };
 
   const build = (layers: ReadonlySet<string>, storesWeights: boolean) =>
@@ -164,7 +167,7 @@ export async function compressStatic(
     corrections: [...scaled.facts, ...(stretched ? [stretched.facts] : []), ...(biases ? [biases.facts] : [])],
     calibration,
     method,
-    methodsTried,
+    methodsTried: methodsTried.map(({ method, sqnrDb }) => ({ method, sqnrDb })),
     sensitivity: controlled?.sensitivity ?? [],
     control: controlled?.control,
   };
@@ -178,7 +181,7 @@ async function targetOf(
 ): Promise<AccuracyTarget | undefined> {
   if (control || !rescue) return control;
   const reached = biases ? Math.max(biases.sqnr_before_db, biases.sqnr_after_db) : await reference.sqnrDb(plain());
-  return reached < rescue.target ? { ...rescue, score: (model) => reference.sqnrDb(model) } : undefined;
+  return reached < POOR_SQNR_DB ? { ...rescue, score: (model) => reference.sqnrDb(model) } : undefined;
 }
 
 async function take(data: CalibrationData, count: number): Promise<Feeds[]> {
@@ -275,38 +278,45 @@ async function trialSqnrDb({ model, calibration }: Calibrator, { reference, opti
   return reference.sqnrDb(quantizeStatic(model, calibration, trial).model);
 }
 
+/** A trial of a method with weights rounded to nearest, and its corrected biases. */
+interface CorrectedTrial extends MethodTrial {
+  readonly biases: ChosenBiases | undefined;
+}
+
 /** Less is chance, on a few samples. */
 const MIN_METHOD_GAIN_DB = 0.5;
 
 /**
  * Methods to find ranges, by the outputs of the model that comes of each; the first is to be taken. All of them know the same histograms, so
- * each costs a search, a few runs and what the correction of biases takes. Where the default is good, it is the only one.
+ * each costs a search, a few runs and what the correction of biases takes. Others than the default are tried only where that is poor: the SQNR on
+ * a few samples tells a method that fails from one that works, and not which of two good ones keeps more answers.
  */
 async function tryMethods(
   float: Model,
   calibration: Calibration,
   options: Omit<StaticOptions, "method">,
   trial: Trial,
-): Promise<MethodTrial[]> {
+): Promise<CorrectedTrial[]> {
   const { reference, runtime } = trial;
-  const tried: MethodTrial[] = [];
+  const tried: CorrectedTrial[] = [];
   const others = CALIBRATION_METHODS.filter((method) => method !== DEFAULT_METHOD);
   for (const method of [DEFAULT_METHOD, ...others]) {
     const ranged: StaticOptions = { ...options, method };
     // What one method loses, corrected biases may give back, and more so than another's.
-    const biases = (await chooseBiases(float, calibration, ranged, trial))?.facts;
+    const biases = await chooseBiases(float, calibration, ranged, trial);
     const sqnrDb = biases
-      ? Math.max(biases.sqnr_before_db, biases.sqnr_after_db)
+      ? Math.max(biases.facts.sqnr_before_db, biases.facts.sqnr_after_db)
       : await reference.sqnrDb(quantizeStatic(float, calibration, ranged).model);
-    tried.push({ method, sqnrDb });
+    tried.push({ method, sqnrDb, biases });
     runtime.onProgress?.(
       "calibrate",
       1,
       `${tried.length} of ${CALIBRATION_METHODS.length} ways to choose ranges tried`,
     );
-    if (method === DEFAULT_METHOD && sqnrDb >= GOOD_DB) return tried;
+    if (method === DEFAULT_METHOD && sqnrDb >= POOR_SQNR_DB) return tried;
   }
-  const favoured = ({ method, sqnrDb }: MethodTrial) => sqnrDb + (method === DEFAULT_METHOD ? MIN_METHOD_GAIN_DB : 0);
+  const favoured = ({ method, sqnrDb }: CorrectedTrial) =>
+    sqnrDb + (method === DEFAULT_METHOD ? MIN_METHOD_GAIN_DB : 0);
   return tried.sort((a, b) => favoured(b) - favoured(a) || 0);
 }
 
@@ -333,13 +343,19 @@ async function* each<T>(items: readonly T[]): AsyncGenerator<T> {
   yield* items;
 }
 
+interface ChosenBiases {
+  /** Undefined where they made nothing better. */
+  readonly shifts: BiasShifts | undefined;
+  readonly facts: CorrectionFacts;
+}
+
 /** Corrects biases, and keeps the corrections if outputs for other samples become better by them. */
 async function chooseBiases(
   float: Model,
   calibration: Calibration,
   options: StaticOptions,
   { few, reference, runtime, options: { biasCorrection } }: Trial,
-) {
+): Promise<ChosenBiases | undefined> {
   if (!biasCorrection) return undefined;
   const plain = quantizeStatic(float, calibration, options);
   if (plain.layers.length === 0) return undefined;

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { CALIBRATION_METHODS, LOW_SQNR_DB, QAT_ALGORITHMS, ROUNDINGS } from "../../../core/contract.ts";
+import { CALIBRATION_METHODS, LOW_SQNR_DB, POOR_SQNR_DB, QAT_ALGORITHMS, ROUNDINGS } from "../../../core/contract.ts";
 import { DistillLoss, QatTraining } from "../distill/params.ts";
 import { Seed } from "../evaluation.ts";
 
@@ -113,7 +113,7 @@ const StaticParams = z
         description:
           "How the range of an activation follows from its values: all of them, a moving average of each sample's range, " +
           "a share of the values, the least loss of information, or the least squared error. `auto` is the last, unless its outputs have an SQNR " +
-          "below 30 dB on some samples: then all are tried, and the one whose outputs are nearest to the float model's is taken.",
+          `below ${POOR_SQNR_DB} dB on some samples: then all are tried, and the one whose outputs are nearest to the float model's is taken.`,
       }),
     percentile: z
       .number()
@@ -170,7 +170,7 @@ const StaticParams = z
       .meta({
         description:
           `The same without labels: until the signal to noise ratio of the outputs is this good. \`auto\`: layers are left in float only for a result ` +
-          `below ${LOW_SQNR_DB} dB, measured on a few samples, until it is not; null: none are.`,
+          `below ${POOR_SQNR_DB} dB, measured on a few samples, until it is above ${LOW_SQNR_DB} dB; null: none are.`,
       }),
     max_trials: z.int().min(1).max(200).default(24).meta({ description: "Models that may be tried for that." }),
     ...Common,

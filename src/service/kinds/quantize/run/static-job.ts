@@ -231,10 +231,10 @@ async function accuracyTarget(
   return { target: { score, speedup, target, maxTrials }, score: metric, originalScore };
 }
 
-/** What a result that nothing was asked of has to reach on few samples, so that it is above `LOW_SQNR_DB` on others. */
+/** What a poor result that nothing was asked of has to reach on few samples, so that it is above `LOW_SQNR_DB` on others. */
 const RESCUED_DB = LOW_SQNR_DB + 1;
 
-/** What no result is to be below where nothing was asked for. */
+/** What a poor result is brought to where nothing was asked for. */
 function rescueOf(
   { max_metric_drop, min_sqnr_db, max_trials: maxTrials }: StaticParams,
   { speedup }: SpeedComparison,
