@@ -203,7 +203,7 @@ test("where the default is poor, calibration takes the method whose model is mea
   const reached = new Map(auto.methodsTried.map(({ method, sqnrDb }) => [method, sqnrDb]));
   const best = Math.max(...reached.values());
   assert.ok(reached.get(auto.method)! >= best - 0.5, JSON.stringify([...reached]));
-  assert.ok(reached.get("mse")! < 10 && auto.method === "percentile" && best > 20, JSON.stringify([...reached]));
+  assert.ok(reached.get("mse")! < 10 && auto.method === "percentile" && best > 10, JSON.stringify([...reached]));
   const named = await compressStatic(network, data, { ...options, method: auto.method }, { openModel });
   assert.deepEqual(named.methodsTried, []);
   assert.deepEqual(modelToBytes(named.model), modelToBytes(auto.model));
