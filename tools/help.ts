@@ -1,4 +1,4 @@
-import { COMMAND_KINDS, type Kind, type Option, optionsOf, positionalsOf, selectorOf } from "./options.ts";
+import { COMMAND_KINDS, isSwitch, type Kind, type Option, optionsOf, positionalsOf, selectorOf } from "./options.ts";
 import { wrapped } from "./terminal.ts";
 
 const WIDTH = 110;
@@ -105,7 +105,6 @@ const isOwn =
 
 function described(option: Option): string {
   const { flag, types, choices, many, description } = option;
-  const isSwitch = types.size === 1 && types.has("boolean");
   const value = option.isFile
     ? "FILE"
     : choices.length > 0
@@ -120,11 +119,11 @@ function described(option: Option): string {
     many ? "May be given several times." : "",
     option.default === undefined || option.default === null || typeof option.default === "object"
       ? ""
-      : isSwitch && option.default === true
+      : isSwitch(option) && option.default === true
         ? `On; --no-${flag} turns it off.`
         : `Default: ${option.default}.`,
   ];
-  return entry(`--${flag}${isSwitch ? "" : ` ${value}`}`, notes.filter(Boolean).join(" "));
+  return entry(`--${flag}${isSwitch(option) ? "" : ` ${value}`}`, notes.filter(Boolean).join(" "));
 }
 
 function entry(head: string, text: string): string {

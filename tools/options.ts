@@ -104,7 +104,8 @@ function leaf(node: Json, forms: readonly Json[], path: readonly string[]): Opti
     flag: flagOf(path),
     path,
     types,
-    choices: choices.map(String),
+    // A switch that must stay as it is has one choice, which is no value to give.
+    choices: types.size === 1 && types.has("boolean") ? [] : choices.map(String),
     default: node.default,
     description: String(node.description ?? forms.find(({ description }) => description)?.description ?? ""),
     many: types.has("array") ? "list" : isRecord ? "pairs" : undefined,
@@ -124,8 +125,9 @@ function merged(a: Option, b: Option): Option {
   return { ...a, types: new Set([...a.types, ...b.types]), choices, many: a.many ?? b.many };
 }
 
-function isSwitch({ types, choices }: Option): boolean {
-  return types.size === 1 && types.has("boolean") && choices.length === 0;
+/** Whether it takes no value: `--flag` or `--no-flag`. */
+export function isSwitch({ types }: Option): boolean {
+  return types.size === 1 && types.has("boolean");
 }
 
 type Config = NonNullable<ParseArgsConfig["options"]>;

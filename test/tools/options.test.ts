@@ -16,6 +16,7 @@ import {
 
 /** What a request must have besides its defaults. */
 const NEEDED: Readonly<Record<string, readonly string[]>> = {
+  auto: ["--dataset", "d.npz"],
   static: ["--dataset", "d.npz"],
   qat: ["--dataset", "d.npz"],
   offline: ["--dataset", "d.npz", "--student.model", "s.onnx"],
@@ -100,6 +101,8 @@ describe("options of the command line", () => {
     fails(["--percentile", "99"], /--percentile is no option here/);
     fails(["--percentile", "high"], /^--percentile: .*number/, "static");
     fails(["--evaluation.dims", "320"], /name=value/);
+    const trained = () => parse(kindOf("auto"), "auto", ["--training"]);
+    assert.throws(trained, { name: "UsageError", message: /^--training: must be false: / });
     assert.throws(() => optionsOf(kindOf("quantize"), "squeeze"), /squeeze.*none of simplify/);
   });
 
