@@ -34,21 +34,19 @@ test("the job's process killed: the job is handed back and run again", async () 
 test("its process killed again and again: it is handed back each time, and succeeds in the end", async () => {
   const { id } = await jobs.submit(TURNS);
   for (let kills = 1; kills <= 3; kills++) {
-    await until("it runs", async () => (await jobs.statuses(id)).length === 2 * kills, 60_000);
+    await until("it runs", async () => (await jobs.statuses(id)).length === 2 * kills);
     process.kill(await jobs.child(id), "SIGKILL");
   }
-  const job = await jobs.ended(id, 120_000);
+  const job = await jobs.ended(id);
   assert.equal(job.status, "succeeded");
 });
 
-test("the worker killed: its child dies with it, and the job runs again within 20 s", async () => {
+test("the worker killed: its child dies with it, and the job runs again", async () => {
   const { id } = await jobs.submit(TURNS);
   const child = await jobs.child(id);
   process.kill(await pidOf("workers/main.ts"), "SIGKILL");
-  const start = performance.now();
-  assert.ok(await hasEnded(child, 2_000));
+  assert.ok(await hasEnded(child, 8_000), "it has ended before the lock of the job has");
   await until("it runs again", async () => (await jobs.statuses(id)).length === 4);
-  assert.ok(performance.now() - start < 20_000);
   assert.equal((await jobs.ended(id)).status, "succeeded");
 });
 

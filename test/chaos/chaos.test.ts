@@ -21,11 +21,11 @@ test("every job ends well, once, whatever is killed, full, read-only or late", a
     const report = await runChaos(fleet, {
       ...{
         seed,
-        jobs: 20,
+        jobs: 10,
         model: fileOf(mlp([784, 8, 10])),
-        pauseMs: 1_500,
+        pauseMs: 1_000,
         acts: ACT_NAMES,
-        settleMs: 900_000,
+        settleMs: 600_000,
         maxActs: ACT_NAMES.length,
       },
       say: (line) => t.diagnostic(line),

@@ -55,12 +55,18 @@ const kill = (pid: number | undefined, signal: NodeJS.Signals): boolean => {
   }
 };
 
+const CHILD_WAIT_MS = 20_000;
+
 /** Each answers whether it could be done. */
 const ACTS = {
   "kill a child": async (fleet, pick) => {
-    const worker = pick(fleet.pids("worker"));
-    const children = worker === undefined ? [] : await descendants(worker, "child.ts");
-    return kill(pick(children), "SIGKILL");
+    // What was done before may have left no worker for now.
+    for (const start = performance.now(); performance.now() - start < CHILD_WAIT_MS; await sleep(100)) {
+      const worker = pick(fleet.pids("worker"));
+      const children = worker === undefined ? [] : await descendants(worker, "child.ts");
+      if (kill(pick(children), "SIGKILL")) return true;
+    }
+    return false;
   },
   "kill a worker": async (fleet, pick) => kill(pick(fleet.pids("worker")), "SIGKILL"),
   "kill an API": async (fleet, pick) => kill(pick(fleet.pids("api")), "SIGKILL"),
@@ -134,9 +140,9 @@ export async function runChaos(fleet: Fleet, options: ChaosOptions): Promise<Cha
   const done: Record<string, number> = {};
   const skipped = new Set<string>();
   async function disturb(): Promise<void> {
-    // Each once in an order of chance, then any.
+    // Each once in an order of chance, also when the jobs are fast, then any until they are done.
     const first = options.acts.map((act) => [random.uniform(), act] as const).sort(([a], [b]) => a - b);
-    for (let turn = 0; !isOver && turn < options.maxActs; turn++) {
+    for (let turn = 0; turn < options.maxActs; turn++) {
       await sleep(options.pauseMs * (0.5 + random.uniform()));
       if (isOver && turn >= first.length) return;
       const name = first[turn]?.[1] ?? pick(options.acts)!;
@@ -165,7 +171,8 @@ export async function runChaos(fleet: Fleet, options: ChaosOptions): Promise<Cha
   const disturbing = disturb();
   const submitted = await Promise.all(
     Array.from({ length: jobs }, async (_, i) => {
-      await sleep(random.uniform() * options.pauseMs * 2);
+      // Over the time that each act takes its turn in: none finds all work done.
+      await sleep(random.uniform() * options.pauseMs * options.acts.length);
       return submit(i);
     }),
   );

@@ -41,7 +41,7 @@ export async function openLiveJobs(stack: Stack): Promise<LiveJobs> {
       evaluation: { samples: 1, dims, latency: { runs: 1 } },
     });
 
-  const ended = (id: string, withinMs = 60_000) =>
+  const ended = (id: string, withinMs = 180_000) =>
     until(
       `the job ${id} has ended`,
       async () => {
@@ -82,7 +82,7 @@ export async function openLiveJobs(stack: Stack): Promise<LiveJobs> {
 }
 
 /** Asks until there is an answer. */
-export async function until<T>(what: string, ask: () => Promise<T | undefined | false>, withinMs = 30_000): Promise<T> {
+export async function until<T>(what: string, ask: () => Promise<T | undefined | false>, withinMs = 90_000): Promise<T> {
   for (const start = performance.now(); performance.now() - start < withinMs; await sleep(50)) {
     const answer = await ask();
     if (answer !== undefined && answer !== false) return answer;
