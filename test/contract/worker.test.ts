@@ -396,11 +396,12 @@ test("a job that waited for too long expires; one that runs or has run does not"
 
 test("finished jobs older than the retention are deleted with their artifacts; the model stays", async () => {
   const day = 24 * 60 * 60 * 1000;
-  await startActingWorker({ RETENTION_DAYS: "1" });
-  const fresh = await ended((await submit(["echo"])).id);
+  // Before there is a worker: one could find it before it has ended, and let it expire.
   const created_at = new Date(Date.now() - 3 * day).toISOString();
   const old = await jobs.create(queuedJob({ model_id: MODEL_ID, created_at })).then(({ job }) => job);
   await jobs.transition(old.id, ["queued"], "cancelled", { finished_at: new Date(Date.now() - 2 * day).toISOString() });
+  await startActingWorker({ RETENTION_DAYS: "1", RETENTION_FAILED_DAYS: "1" });
+  const fresh = await ended((await submit(["echo"])).id);
   await until(async () => (await jobs.get(old.id)) === undefined);
   assert.deepEqual(await jobs.get(fresh.id), fresh);
 });
