@@ -1,3 +1,4 @@
+import type { Socket } from "node:net";
 import helmet from "@fastify/helmet";
 import multipart from "@fastify/multipart";
 import rateLimit from "@fastify/rate-limit";
@@ -61,6 +62,7 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
     frameworkErrors: (error, request, reply) => sendProblem(error, request, reply),
     routerOptions: { maxParamLength: 255 },
   });
+  endUnusedConnections(app);
   const metrics = createMetrics(context);
   const document = buildOpenApi(VERSIONS.modelpress);
 
@@ -125,6 +127,18 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
   registerReference(app);
   registerQueuePage(app, queues);
   return app;
+}
+
+/** Connections on which nothing was ever asked: closing would wait for their headers. Browsers and clients open some in advance. */
+function endUnusedConnections(app: FastifyInstance): void {
+  const open = new Set<Socket>();
+  app.server.on("connection", (socket: Socket) => {
+    open.add(socket);
+    socket.once("close", () => open.delete(socket));
+  });
+  app.addHook("preClose", async () => {
+    for (const socket of open) if (socket.bytesRead === 0) socket.destroy();
+  });
 }
 
 /** `X-Forwarded-*` of so many proxies in a row, of those with such addresses, or of none. */
