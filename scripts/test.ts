@@ -14,7 +14,7 @@ import { ENVIRONMENT } from "../src/tasks/environment.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 
-/** Tests that need Redis or child processes. They start servers and time things, so few run side by side. */
+/** Tests that need Redis or child processes. They start servers, so two at a time are enough for two cores. */
 const ACCEPTANCE = ["test/acceptance/", "test/chaos/", "test/contract/"];
 
 const FILE_TIMEOUT_MS = 20 * 60_000;
@@ -130,7 +130,7 @@ await Promise.all([
   check(tally, "unused files, exports and packages (knip)", "knip", []),
 ]);
 await runTests(tally, files.unit, availableParallelism());
-await runTests(tally, files.acceptance, 1);
+await runTests(tally, files.acceptance, 2);
 
 for (const test of tally.skipped) console.log(`skipped ${test}`);
 console.log(`${((performance.now() - started) / 1000).toFixed(0)} s in all`);
