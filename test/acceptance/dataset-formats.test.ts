@@ -51,7 +51,10 @@ async function sendInPieces(filename: string, bytes: Uint8Array, spec: string) {
     assert.equal((await api.call("PATCH", path, { headers, body: Buffer.from(piece) })).status, 204);
   }
   const uploads = [{ upload_id: path.split("/").at(-1), filename }];
-  return api.call("POST", "/v1/datasets", { headers: json, body: JSON.stringify({ uploads, spec: JSON.parse(spec) }) });
+  return api.call("POST", "/v1/datasets/from-uploads", {
+    headers: json,
+    body: JSON.stringify({ uploads, spec: JSON.parse(spec) }),
+  });
 }
 
 const train = async (dataset_id: string, model_id: string) => {
