@@ -123,7 +123,7 @@ describe("networks that learn together", () => {
       plan.networks,
       sizes.map((parameters, i) => ({ name: `peer_${i + 1}`, parameters })),
     );
-    assert.deepEqual([plan.steps, plan.teacher_parameters], [10 * 28, null]);
+    assert.deepEqual([plan.optimizer_steps, plan.teacher_parameters], [10 * 28, null]);
     const job = await jobs.succeeded(await submit(params));
     const { networks, chosen, ensemble_metric, student_metric, baseline_metric } = metricsOf(job).training;
     for (const { name, history, before_metric, metric } of networks) {
