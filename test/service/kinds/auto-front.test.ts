@@ -2,7 +2,19 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { AutoParams } from "../../../src/service/kinds/auto/params.ts";
-import { beats, checkConstraints, choose, frontOf, type Measured } from "../../../src/service/kinds/auto/run/front.ts";
+import { candidatesOf } from "../../../src/service/kinds/auto/run/candidates.ts";
+import {
+  axesFor,
+  beats,
+  checkConstraints,
+  choose,
+  frontOf,
+  type Measured,
+} from "../../../src/service/kinds/auto/run/front.ts";
+import { Evaluation } from "../../../src/service/kinds/evaluation.ts";
+import { TargetName } from "../../../src/service/kinds/quantize/params.ts";
+import { requestOf } from "../../../src/service/kinds/requests.ts";
+import { unreadParams } from "../../../src/service/kinds/unread-params.ts";
 import { accuracyFixture, metricsFixture, outputFixture } from "../../support/metrics.ts";
 
 /** A model in a few numbers: share of the original's 1 MB, speed against it, share of right answers, noise. */
@@ -21,6 +33,10 @@ function model(name: string, ratio: number, speedup: number, top1: number, sqnr 
 
 const constraints = (change: object = {}) => AutoParams.parse({ dataset_id: "d", constraints: change }).constraints;
 
+const axes = (objective: "latency" | "memory", change: object = {}) =>
+  axesFor({ objective, constraints: constraints(change) });
+const AXES = axes("latency");
+
 const ORIGINAL = model("original", 1, 1, 0.95, 200);
 const INT8 = model("static", 0.26, 2.4, 0.94);
 const INT4 = model("weights-4-bit", 0.15, 1.05, 0.93);
@@ -28,7 +44,7 @@ const SLOW = model("weights-8-bit", 0.27, 1.1, 0.94);
 
 describe("the front", () => {
   it("has what nothing else beats in size, speed and quality, and says by what the others are beaten", () => {
-    const { front, beaten } = frontOf([ORIGINAL, INT8, INT4, SLOW]);
+    const { front, beaten } = frontOf([ORIGINAL, INT8, INT4, SLOW], AXES);
     assert.deepEqual(
       front.map(({ name }) => name),
       ["original", "static", "weights-4-bit"],
@@ -40,11 +56,24 @@ describe("the front", () => {
   });
 
   it("does not tell apart what differs by less than measurements do", () => {
-    assert.ok(!beats(model("a", 0.26, 2.45, 0.94).measured, INT8.measured));
-    assert.ok(beats(model("a", 0.26, 2.6, 0.94).measured, INT8.measured));
-    assert.ok(!beats(model("a", 0.26, 2.6, 0.93).measured, INT8.measured));
+    assert.ok(!beats(model("a", 0.26, 2.45, 0.94).measured, INT8.measured, AXES));
+    assert.ok(beats(model("a", 0.26, 2.6, 0.94).measured, INT8.measured, AXES));
+    assert.ok(!beats(model("a", 0.26, 2.6, 0.93).measured, INT8.measured, AXES));
     // In a trial a difference must be clearer.
-    assert.ok(!beats(model("a", 0.26, 2.6, 0.94).measured, INT8.measured, 4));
+    assert.ok(!beats(model("a", 0.26, 2.6, 0.94).measured, INT8.measured, AXES, 4));
+  });
+
+  it("has what alone is good in something that the search is asked about: memory, and noise beside a metric", () => {
+    const lean = {
+      name: "lean",
+      measured: { ...SLOW.measured, memory: { ...SLOW.measured.memory, after_peak_bytes: 1 } },
+    };
+    const clean = model("clean", 0.27, 2.4, 0.94, 60);
+    const names = (of: ReturnType<typeof axes>) => frontOf([INT8, lean, clean], of).front.map(({ name }) => name);
+    assert.deepEqual(names(AXES), ["static"]);
+    assert.deepEqual(names(axes("memory")), ["static", "lean"]);
+    assert.deepEqual(names(axes("latency", { max_memory_bytes: 10 })), ["static", "lean"]);
+    assert.deepEqual(names(axes("latency", { min_sqnr_db: 50 })), ["static", "clean"]);
   });
 
   it("is never empty, and nothing on it is beaten by something on it", () => {
@@ -56,9 +85,9 @@ describe("the front", () => {
     fc.assert(
       fc.property(models, (rows) => {
         const all = rows.map(([ratio, speedup, top1], i) => model(`m${i}`, ratio, speedup, top1));
-        const { front, beaten } = frontOf(all);
+        const { front, beaten } = frontOf(all, AXES);
         assert.ok(front.length >= 1 && front.length + beaten.size === all.length);
-        for (const a of front) for (const b of front) assert.ok(a === b || !beats(a.measured, b.measured));
+        for (const a of front) for (const b of front) assert.ok(a === b || !beats(a.measured, b.measured, AXES));
       }),
     );
   });
@@ -109,5 +138,33 @@ describe("the recommendation", () => {
       ],
     );
     assert.deepEqual(checkConstraints(constraints(), INT8.measured), []);
+  });
+});
+
+describe("the candidates", () => {
+  const of = (params: object) =>
+    candidatesOf({
+      ...{ type: "auto", model_id: "mdl_a", params: AutoParams.parse({ dataset_id: "dst_a", ...params }) },
+      ...{ evaluation: Evaluation.parse({}), acceptance: {} },
+    });
+
+  it("are made for the target that is asked for, where a method tells targets apart", () => {
+    for (const target of TargetName.options) {
+      const made = of({ targets: [target] });
+      assert.equal(made.length, of({}).length);
+      for (const { spec } of made) {
+        const { params } = spec;
+        if (params.method === "static" || params.method === "dynamic") assert.equal(params.target, target);
+      }
+    }
+  });
+
+  it("are jobs that would be accepted: none has a parameter without effect", () => {
+    for (const change of [{}, { max_metric_drop: 0.01, min_sqnr_db: 20 }, { targets: ["x64-vnni"] }]) {
+      const { targets, ...limits } = change as { targets?: string[] };
+      for (const { name, spec } of of({ constraints: limits, ...(targets && { targets }) })) {
+        assert.deepEqual(unreadParams(spec, requestOf(spec).params), [], name);
+      }
+    }
   });
 });

@@ -25,7 +25,7 @@ import { createJobSteps, type JobContext, type JobSteps } from "../../run/job-st
 import { AUTO, type AutoSpec, labelTaskOf } from "../spec.ts";
 import { candidatesOf } from "./candidates.ts";
 import { finalistsOf } from "./finalists.ts";
-import { checkConstraints, choose, frontOf } from "./front.ts";
+import { axesFor, checkConstraints, choose, frontOf } from "./front.ts";
 import { predictionOf, Search, type Tried } from "./search.ts";
 
 export const AUTO_RUN: JobRun<AutoSpec> = { plan: planAutoJob, run: runAutoJob };
@@ -209,7 +209,7 @@ async function tryAll(
           )
         : untried(candidate);
     tried.push(result);
-    tell(result, tried, context);
+    tell(result, tried, request.spec.params, context);
     await keep(request, environment, context, { seconds: clock.seconds(), tried, measured: null });
   }
   return tried;
@@ -229,9 +229,14 @@ function untried({ name, spec }: { readonly name: string; readonly spec: Quantiz
 }
 
 /** Tells what a candidate is like, and what the front is so far. */
-function tell({ name, stage, trial, dropped }: Tried, tried: readonly Tried[], { news }: JobContext): void {
+function tell(
+  { name, stage, trial, dropped }: Tried,
+  tried: readonly Tried[],
+  params: AutoSpec["params"],
+  { news }: JobContext,
+): void {
   const standing = tried.flatMap(({ name, trial, dropped }) => (trial && !dropped ? [{ name, measured: trial }] : []));
-  const front = frontOf(standing).front.map(({ name }) => name);
+  const front = frontOf(standing, axesFor(params)).front.map(({ name }) => name);
   news({ kind: "metric", data: { candidate: name, stage, predicted: predictionOf(trial), dropped, front } });
 }
 
@@ -327,7 +332,7 @@ async function conclude(
       standing && staysFinite(standing) ? [{ name, measured: standing }] : [],
     ),
   ];
-  const { front, beaten } = frontOf(contestants);
+  const { front, beaten } = frontOf(contestants, axesFor(params));
   const { recommended, accepted, why, nextBetter } = choose(front, params.objective, params.constraints);
   const isOnFront = (name: string) => front.some((it) => it.name === name);
 

@@ -17,8 +17,10 @@ type Sent = z.input<typeof QuantizeParams>;
 /** The fields in which candidates differ; the rest is filled in by the defaults of a job. */
 function catalogue({ params }: AutoSpec): readonly (readonly [name: string, sent: Sent])[] {
   const { dataset_id, constraints } = params;
+  const [target] = params.targets;
   const { max_metric_drop, min_sqnr_db } = constraints;
-  const int8 = { method: "static", dataset_id } as const;
+  const int8 = { method: "static", dataset_id, target: target! } as const;
+  const dynamic = { method: "dynamic", target: target! } as const;
   const weights = { method: "weight_only" } as const;
   const held: (readonly [string, Sent])[] = [
     ...(max_metric_drop !== null ? [["static-held-metric", { ...int8, max_metric_drop }] as const] : []),
@@ -26,7 +28,7 @@ function catalogue({ params }: AutoSpec): readonly (readonly [name: string, sent
   ];
   return [
     ["static", int8],
-    ["dynamic", { method: "dynamic" }],
+    ["dynamic", dynamic],
     ["weights-8-bit", { ...weights, bits: 8 }],
     ["weights-4-bit", { ...weights, bits: 4 }],
     ["simplify", { method: "simplify" }],
@@ -44,7 +46,7 @@ function catalogue({ params }: AutoSpec): readonly (readonly [name: string, sent
     ["weights-4-bit-blocks-of-128", { ...weights, bits: 4, block_size: 128 }],
     ["weights-4-bit-gptq-qdq", { ...weights, bits: 4, algorithm: "gptq", format: "qdq", dataset_id }],
     ["weights-2-bit-gptq", { ...weights, bits: 2, algorithm: "gptq", dataset_id }],
-    ["dynamic-per-tensor", { method: "dynamic", per_channel: false }],
+    ["dynamic-per-tensor", { ...dynamic, per_channel: false }],
     ["static-adaround", { ...int8, rounding: "adaround" }],
     ["weights-4-bit-adaround", { ...weights, bits: 4, rounding: "adaround", dataset_id }],
   ];
@@ -53,7 +55,6 @@ function catalogue({ params }: AutoSpec): readonly (readonly [name: string, sent
 /** The candidates of a job, no more than its budget has; each a complete job of its own. */
 export function candidatesOf(spec: AutoSpec): readonly Candidate[] {
   const { model_id, params, evaluation } = spec;
-  const [target] = params.targets;
   return catalogue(spec)
     .filter(([, { method }]) => params.methods === null || params.methods.some((wanted) => wanted === method))
     .slice(0, params.budget.candidates)
@@ -62,7 +63,7 @@ export function candidatesOf(spec: AutoSpec): readonly Candidate[] {
       spec: {
         type: "quantize",
         model_id,
-        params: QuantizeParams.parse({ ...sent, ...(sent.method !== "simplify" && { target }), seed: params.seed }),
+        params: QuantizeParams.parse({ ...sent, seed: params.seed }),
         evaluation,
         acceptance: {},
       },

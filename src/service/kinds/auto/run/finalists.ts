@@ -1,5 +1,5 @@
 import type { AutoSpec } from "../spec.ts";
-import { beats, distanceTo, type Measured, OBJECTIVES, qualityOf, sqnrOf } from "./front.ts";
+import { axesFor, beats, distanceTo, type Measured, OBJECTIVES, sqnrOf } from "./front.ts";
 import type { Tried } from "./search.ts";
 
 /** So many are measured in full, at most. */
@@ -15,16 +15,18 @@ const LEAST_DB = 1;
  */
 export function finalistsOf(
   tried: readonly Tried[],
-  { objective, constraints }: AutoSpec["params"],
+  params: AutoSpec["params"],
   loadingMs: number,
 ): { readonly chosen: readonly Tried[]; readonly outranked: ReadonlyMap<string, string> } {
+  const { objective, constraints } = params;
+  const axes = axesFor(params);
   const outranked = new Map<string, string>();
   const running = tried.filter((it): it is Tried & { trial: Measured } => it.dropped === null && it.trial !== null);
   // On few samples most have the same metric: what has less noise may still be better.
   const isCleaner = (a: Measured, b: Measured) => sqnrOf(a) > sqnrOf(b) - LEAST_DB;
   const left = running.filter((it) => {
     const winner = running.find(
-      (other) => other !== it && isCleaner(other.trial, it.trial) && beats(other.trial, it.trial, SLACK),
+      (other) => other !== it && isCleaner(other.trial, it.trial) && beats(other.trial, it.trial, axes, SLACK),
     );
     if (winner)
       outranked.set(it.name, `In trials ${winner.name} was in nothing worse, and in something clearly better.`);
@@ -34,11 +36,7 @@ export function finalistsOf(
   const misses = ({ trial }: { trial: Measured }) => distanceTo(constraints, trial);
   const ranked = left.toSorted((a, b) => misses(a) - misses(b) || cost(a) - cost(b));
   // The best of each axis belongs to the front whatever it costs.
-  const ends = [
-    (it: { trial: Measured }) => it.trial.size.after_bytes,
-    (it: { trial: Measured }) => -it.trial.latency.speedup,
-    (it: { trial: Measured }) => -qualityOf(it.trial),
-  ].flatMap((axis) => ranked.toSorted((a, b) => axis(a) - axis(b)).slice(0, 1));
+  const ends = axes.flatMap(({ value }) => ranked.toSorted((a, b) => value(b.trial) - value(a.trial)).slice(0, 1));
   // At least two: one says nothing of what it costs.
   const chosen = new Set<(typeof left)[number]>();
   let spent = 0;

@@ -22,30 +22,53 @@ export function sqnrOf({ fidelity }: Pick<Measured, "fidelity">): number {
   return Math.min(EXACT_DB, ...fidelity.outputs.map(({ sqnr_db }) => sqnr_db ?? EXACT_DB));
 }
 
-/** Three axes of which more is better; `least` is a difference that is worth having. */
-const AXES: readonly {
+/** What models are compared in. */
+export interface Axis {
+  /** More is better. */
   readonly value: (measured: Measured) => number;
+  /** The least difference between two values that counts. */
   readonly least: (a: number, b: number, measured: Measured) => number;
-}[] = [
-  { value: ({ size }) => -size.after_bytes, least: (a, b) => 0.005 * Math.max(-a, -b) },
-  // Medians of the same model differ by that much from one measurement to the next.
-  { value: ({ latency }) => latency.speedup, least: (a, b) => 0.03 * Math.max(a, b) },
-  {
-    value: (measured) =>
-      measured.accuracy ? scoreOf(measured.accuracy.metric, measured.accuracy.after) : sqnrOf(measured),
-    least: (a, b, { accuracy }) =>
-      accuracy ? (METRICS[accuracy.metric].isShare ? 1e-4 : 1e-4 * Math.max(Math.abs(a), Math.abs(b))) : 0.5,
-  },
-];
+}
 
-export function qualityOf(measured: Measured): number {
-  return AXES[2]!.value(measured);
+/** A part of the larger of two values. */
+const share = (part: number) => (a: number, b: number) => part * Math.max(Math.abs(a), Math.abs(b));
+
+const SIZE: Axis = { value: ({ size }) => -size.after_bytes, least: share(0.005) };
+// Medians of the same model differ by that much from one measurement to the next, and so do peaks of memory.
+const SPEED: Axis = { value: ({ latency }) => latency.speedup, least: share(0.03) };
+const MEMORY: Axis = { value: ({ memory }) => -memory.after_peak_bytes, least: share(0.03) };
+/** Less noise is chance. */
+const LEAST_DB = 0.5;
+const CLEANNESS: Axis = { value: sqnrOf, least: () => LEAST_DB };
+const QUALITY: Axis = {
+  value: (measured) =>
+    measured.accuracy ? scoreOf(measured.accuracy.metric, measured.accuracy.after) : sqnrOf(measured),
+  least: (a, b, { accuracy }) => {
+    if (!accuracy) return LEAST_DB;
+    return METRICS[accuracy.metric].isShare ? 1e-4 : share(1e-4)(a, b);
+  },
+};
+
+/** Size, speed and quality, and what else a search is asked about: a model that alone is good in that must not be beaten by one that is not. */
+export function axesFor({
+  objective,
+  constraints,
+}: Pick<AutoSpec["params"], "objective" | "constraints">): readonly Axis[] {
+  return [
+    ...[SIZE, SPEED, QUALITY],
+    ...(objective === "memory" || constraints.max_memory_bytes !== null ? [MEMORY] : []),
+    ...(constraints.min_sqnr_db !== null ? [CLEANNESS] : []),
+  ];
+}
+
+function qualityOf(measured: Measured): number {
+  return QUALITY.value(measured);
 }
 
 /** Whether `a` makes `b` not worth having: in nothing worse by a difference that counts, in something better by `slack` of them. */
-export function beats(a: Measured, b: Measured, slack = 1): boolean {
+export function beats(a: Measured, b: Measured, axes: readonly Axis[], slack = 1): boolean {
   let isBetter = false;
-  for (const { value, least } of AXES) {
+  for (const { value, least } of axes) {
     const [x, y] = [value(a), value(b)];
     const counts = least(x, y, a);
     if (y - x > counts) return false;
@@ -55,12 +78,15 @@ export function beats(a: Measured, b: Measured, slack = 1): boolean {
 }
 
 /** Those that nothing else of the front beats, and for each of the others what does. The last of equals goes first. */
-export function frontOf<T extends Contestant>(all: readonly T[]): { front: readonly T[]; beaten: ReadonlyMap<T, T> } {
+export function frontOf<T extends Contestant>(
+  all: readonly T[],
+  axes: readonly Axis[],
+): { front: readonly T[]; beaten: ReadonlyMap<T, T> } {
   const left = [...all];
   const beaten = new Map<T, T>();
   for (let i = left.length - 1; i >= 0; i--) {
     const loser = left[i]!;
-    const winner = left.find((other) => other !== loser && beats(other.measured, loser.measured));
+    const winner = left.find((other) => other !== loser && beats(other.measured, loser.measured, axes));
     if (!winner) continue;
     beaten.set(loser, winner);
     left.splice(i, 1);

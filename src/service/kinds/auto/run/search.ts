@@ -2,6 +2,7 @@ import {
   CALIBRATION_METHODS,
   type CandidatePrediction,
   CoreError,
+  checkCancelled,
   type Note,
   openTrials,
   type Trials,
@@ -177,7 +178,7 @@ export class Search {
       ...{ reference, data, spec: evaluation, samples: TRIAL_SAMPLES, rounds: TRIAL_ROUNDS },
       ...{ seed: spec.params.seed, openSession, measurePeak, signal: this.#call.context.signal },
     });
-    signal.throwIfAborted();
+    checkCancelled(signal);
     const bytes = files.sizeOf(written);
     const { fidelity, accuracy, p50Ms, speedup, speedupInterval, peak } = await this.#trials.run({
       ...{ path: written[0]!.path, bytes, roundedPath },
