@@ -1,17 +1,4 @@
-import {
-  type AutoCandidate,
-  type AutoMetrics,
-  auditedCoverage,
-  checkAcceptance,
-  type Dataset,
-  datasetView,
-  evaluateContest,
-  inspectModel,
-  type JobMetrics,
-  type Standing,
-} from "../../../../core/index.ts";
-import { renderReport } from "../../../../report/html.ts";
-import { buildReport } from "../../../../report/report.ts";
+import { type Dataset, datasetView, evaluateContest } from "../../../../core/index.ts";
 import type { AutoPlan, JobInputs, JobOutcome, JobRequest } from "../../../../tasks/protocol.ts";
 import { metricOf } from "../../evaluation.ts";
 import { dataWarnings, labelUse, withLabelUse } from "../../label-use.ts";
@@ -21,12 +8,22 @@ import type { QuantizeSpec, StaticSpec } from "../../quantize/spec.ts";
 import { requestOf } from "../../requests.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
 import type { JobRun } from "../../run/job-run.ts";
-import { createJobSteps, type JobContext, type JobSteps } from "../../run/job-steps.ts";
-import { AUTO, type AutoSpec, labelTaskOf } from "../spec.ts";
+import { createJobSteps, type JobContext } from "../../run/job-steps.ts";
+import { type AutoSpec, labelTaskOf } from "../spec.ts";
 import { candidatesOf } from "./candidates.ts";
+import { conclude } from "./conclude.ts";
 import { finalistsOf } from "./finalists.ts";
-import { axesFor, checkConstraints, choose, frontOf } from "./front.ts";
+import { axesFor, frontOf } from "./front.ts";
 import { predictionOf, Search, type Tried } from "./search.ts";
+import {
+  type Clock,
+  type MeasuredModels,
+  type SearchData,
+  type SearchRun,
+  STARTS,
+  type State,
+  type Step,
+} from "./search-run.ts";
 
 export const AUTO_RUN: JobRun<AutoSpec> = { plan: planAutoJob, run: runAutoJob };
 
@@ -44,21 +41,6 @@ async function planAutoJob(
 
 /** The checkpoint of a search. */
 const STATE = "search";
-
-/** What later attempts begin with. */
-interface State {
-  /** How long earlier attempts have worked. */
-  readonly seconds: number;
-  readonly tried: readonly Tried[];
-  /** The original, then each finalist by name, when they are measured. */
-  readonly measured: {
-    readonly original: Standing;
-    readonly finalists: readonly (readonly [string, Standing | null])[];
-  } | null;
-}
-
-const STARTS = { load: 0, try: 0.02, measure: 0.6, report: 0.96 } as const;
-type Step = keyof typeof STARTS;
 
 /** Trials take no more than this share of the budget; what is left is for measuring the finalists. */
 const TRIAL_SHARE = 0.6;
@@ -82,37 +64,15 @@ async function runAutoJob(
   const clock = startClock(request, environment);
   const data = await steps.run("load", "Reading the data", () => openData(request, environment));
   const search = new Search({ request, environment, context, data: data.trial });
+  const run: SearchRun = { request, environment, context, steps, clock, data, search };
   try {
-    const tried = await steps.run("try", "Trying candidates", () =>
-      tryAll(search, request, environment, context, steps, clock),
-    );
-    const finalists = finalistsOf(tried, request.spec.params, LOADING_SHARE * clock.left());
-    const measured = await steps.run("measure", "Measuring the finalists", () =>
-      measureAll(search, finalists.chosen, tried, request, environment, context, steps, clock, data),
-    );
-    return await steps.run("report", "Writing the report", () =>
-      conclude(
-        search,
-        { tried, outranked: finalists.outranked, measured },
-        request,
-        environment,
-        context,
-        steps,
-        clock,
-        data,
-      ),
-    );
+    const tried = await steps.run("try", "Trying candidates", () => tryAll(run));
+    const { chosen, outranked } = finalistsOf(tried, request.spec.params, LOADING_SHARE * clock.left());
+    const measured = await steps.run("measure", "Measuring the finalists", () => measureAll(run, chosen, tried));
+    return await steps.run("report", "Writing the report", () => conclude(run, { tried, outranked, measured }));
   } finally {
     await search.close();
   }
-}
-
-interface Clock {
-  readonly state: State;
-  /** Since the first attempt began to work. */
-  seconds(): number;
-  /** Until the budget is used up, in ms; never negative. */
-  left(share?: number): number;
 }
 
 function startClock({ spec, checkpoints }: JobRequest<AutoSpec>, { files }: JobEnvironment): Clock {
@@ -125,12 +85,6 @@ function startClock({ spec, checkpoints }: JobRequest<AutoSpec>, { files }: JobE
   const usable = budget - Math.min(RESERVE_S, budget * MAX_RESERVE_SHARE);
   const seconds = () => state.seconds + (performance.now() - start) / 1000;
   return { state, seconds, left: (share = 1) => Math.max(0, 1000 * (usable * share - seconds())) };
-}
-
-interface SearchData {
-  readonly trial: { readonly dataset: Dataset; readonly kind: "calibration" } | undefined;
-  readonly final: { readonly dataset: Dataset; readonly kind: "evaluation" | "calibration" } | undefined;
-  readonly warnings: JobMetrics["warnings"];
 }
 
 /** Samples of the dataset that trials may see; the rest judges, where the job has no data for that. */
@@ -186,14 +140,8 @@ function part(dataset: Dataset, start: number, end: number): Dataset {
 }
 
 /** Tries every candidate that was not tried before, while there is time. */
-async function tryAll(
-  search: Search,
-  request: JobRequest<AutoSpec>,
-  environment: JobEnvironment,
-  context: JobContext,
-  steps: JobSteps<Step>,
-  clock: Clock,
-): Promise<readonly Tried[]> {
+async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
+  const { search, request, context, steps, clock } = run;
   const candidates = candidatesOf(request.spec);
   const tried: Tried[] = [...clock.state.tried];
   for (const earlier of tried) search.recall(earlier);
@@ -210,7 +158,7 @@ async function tryAll(
         : untried(candidate);
     tried.push(result);
     tell(result, tried, request.spec.params, context);
-    await keep(request, environment, context, { seconds: clock.seconds(), tried, measured: null });
+    await keep(run, { seconds: clock.seconds(), tried, measured: null });
   }
   return tried;
 }
@@ -242,29 +190,20 @@ function tell(
 
 /** Stores the state, unless the last one is still on its way: the next one has what this one has. */
 async function keep(
-  { scratch }: JobRequest<AutoSpec>,
-  { files }: JobEnvironment,
-  { news }: JobContext,
+  { request: { scratch }, environment: { files }, context: { news } }: SearchRun,
   state: State,
 ): Promise<void> {
   const path = await files.writeCheckpoint(scratch, STATE, new TextEncoder().encode(JSON.stringify(state)));
   if (path !== undefined) news({ kind: "checkpoint", name: STATE, path });
 }
 
-type MeasuredModels = NonNullable<State["measured"]>;
-
 /** Measures the original and the finalists in full, all in turns. */
 async function measureAll(
-  search: Search,
+  run: SearchRun,
   finalists: readonly Tried[],
   tried: readonly Tried[],
-  request: JobRequest<AutoSpec>,
-  environment: JobEnvironment,
-  context: JobContext,
-  steps: JobSteps<Step>,
-  clock: Clock,
-  data: SearchData,
 ): Promise<MeasuredModels> {
+  const { search, request, environment, context, steps, clock, data } = run;
   if (clock.state.measured) return clock.state.measured;
   const { spec, models, threads } = request;
   const { files, host, openSession, measurePeak } = environment;
@@ -292,162 +231,11 @@ async function measureAll(
     original: contest.reference,
     finalists: finalists.map(({ name }, i) => [name, contest.challengers[i] ?? null] as const),
   };
-  await keep(request, environment, context, { seconds: clock.seconds(), tried, measured });
+  await keep(run, { seconds: clock.seconds(), tried, measured });
   return measured;
 }
 
 /** What its trial has measured. */
 function peakOf({ trial }: Tried) {
   return trial ? { peakBytes: trial.memory.after_peak_bytes, baselineBytes: trial.memory.baseline_bytes } : undefined;
-}
-
-const ORIGINAL = "original";
-
-interface Found {
-  readonly tried: readonly Tried[];
-  /** Why candidates that were tried were not measured. */
-  readonly outranked: ReadonlyMap<string, string>;
-  readonly measured: MeasuredModels;
-}
-
-/** The front, the recommendation, and the report. */
-async function conclude(
-  search: Search,
-  { tried, outranked, measured }: Found,
-  request: JobRequest<AutoSpec>,
-  environment: JobEnvironment,
-  { signal }: JobContext,
-  steps: JobSteps<Step>,
-  clock: Clock,
-  data: SearchData,
-): Promise<JobOutcome> {
-  const { spec, scratch, models } = request;
-  const { params } = spec;
-  const { files, host, openSession } = environment;
-  const standings = new Map(measured.finalists);
-  const staysFinite = ({ fidelity }: Standing) => fidelity.outputs.every(({ non_finite }) => non_finite === 0);
-  const contestants = [
-    { name: ORIGINAL, measured: measured.original },
-    ...measured.finalists.flatMap(([name, standing]) =>
-      standing && staysFinite(standing) ? [{ name, measured: standing }] : [],
-    ),
-  ];
-  const { front, beaten } = frontOf(contestants, axesFor(params));
-  const { recommended, accepted, why, nextBetter } = choose(front, params.objective, params.constraints);
-  const isOnFront = (name: string) => front.some((it) => it.name === name);
-
-  const candidates = tried.map((it): AutoCandidate => {
-    const standing = standings.get(it.name);
-    const winner = [...beaten].find(([loser]) => loser.name === it.name)?.[1];
-    const reason = outranked.get(it.name);
-    return {
-      ...{ name: it.name, spec: { ...requestOf(it.spec) }, model_id: null, sha256: it.sha256 },
-      stage: standing ? "measured" : it.stage,
-      predicted: predictionOf(it.trial),
-      measured: standing ? axesOf(standing) : null,
-      ...{ on_front: isOnFront(it.name), recommended: it.name === recommended.name },
-      dropped:
-        it.dropped ??
-        (reason !== undefined ? { stage: "tried", code: "outranked", message: reason } : null) ??
-        (winner ? { stage: "measured", code: "beaten", message: beatenBy(winner.name) } : null) ??
-        (isOnFront(it.name)
-          ? null
-          : { stage: "measured", code: "does_not_run", message: "It does not run, or is not finite, on all samples." }),
-    };
-  });
-  const [standing, note] = [recommended.measured, nextBetter];
-  const auto: AutoMetrics = {
-    candidates: [
-      originalOf(measured.original, isOnFront(ORIGINAL), recommended.name === ORIGINAL, beaten),
-      ...candidates,
-    ],
-    recommendation: { candidate: recommended.name, model_id: spec.model_id, why, next_better: note },
-    constraints: checkConstraints(params.constraints, standing),
-    seconds: clock.seconds(),
-  };
-  const front_models = [];
-  for (const it of tried) {
-    if (!isOnFront(it.name)) continue;
-    const made = await search.filesOf(it);
-    const model = files.openWrittenModel(made.files[0]!.path);
-    const facts = await inspectModel(model, { openSession, source: { path: made.files[0]!.path }, dims: {}, signal });
-    front_models.push({ name: it.name, spec: it.spec, files: made.files, facts, made });
-  }
-  const best = front_models.find(({ name }) => name === recommended.name);
-  const acceptance = checkAcceptance(spec.acceptance, standing);
-  const metrics: JobMetrics = {
-    ...axesOf(standing),
-    coverage: best
-      ? await auditedCoverage(best.made.notes, {
-          ...{ modelPath: best.files[0]!.path, modelBytes: files.sizeOf(best.files) },
-          ...{ scratchPath: `${scratch}/optimized.onnx`, openSession, readModel: files.openWrittenModel, signal },
-        })
-      : NOTHING_CHANGED,
-    ...{ training: null, exits: null, models: null, auto },
-    acceptance: [...auto.constraints, ...acceptance],
-    warnings: [...data.warnings, ...standing.warnings],
-    environment: {
-      ...{ onnxruntime: host.onnxruntime, cpu: host.cpu, isa: host.isa },
-      ...{ threads: standing.latency.threads, seed: params.seed, versions: host.versions },
-    },
-  };
-  const before = models[spec.model_id]!.facts;
-  const isAccepted = accepted && acceptance.every(({ ok }) => ok);
-  const report = buildReport({
-    createdAt: new Date(),
-    job: { id: request.job_id, ...spec },
-    title: AUTO.title(spec),
-    request: requestOf(spec),
-    next: [],
-    origins: {
-      before: {
-        id: spec.model_id,
-        name: models[spec.model_id]!.name ?? null,
-        sha256: models[spec.model_id]!.sha256 ?? null,
-      },
-      after: best ? { id: null, name: null, sha256: await files.sha256Of(best.files) } : null,
-    },
-    evaluation: {
-      ...{ metrics, accepted: isAccepted, inputShapes: {}, layerErrors: null, optimizedOperators: {} },
-      ...{ latencySamplesMs: { before: [], after: [] }, timingsMs: {} },
-    },
-    models: { before, after: best?.facts ?? before },
-    notes: best?.made.notes ?? [],
-    timingsMs: steps.timingsMs,
-  });
-  return {
-    model: [],
-    front: front_models.map(({ name, spec, files, facts }) => ({ name, spec, files, facts })),
-    reports: [
-      await files.writeText(scratch, "report.json", "application/json", `${JSON.stringify(report, null, 2)}\n`),
-      await files.writeText(scratch, "report.html", "text/html; charset=utf-8", await renderReport(report)),
-    ],
-    facts: best?.facts ?? before,
-    metrics,
-    accepted: isAccepted,
-  };
-}
-
-const NOTHING_CHANGED = { quantized_nodes: 0, skipped_nodes: [], fused_nodes: 0, float_islands: [] } as const;
-
-function beatenBy(name: string): string {
-  return `${name} is in nothing worse, and in something better.`;
-}
-
-function originalOf(
-  standing: Standing,
-  on_front: boolean,
-  recommended: boolean,
-  beaten: ReadonlyMap<{ readonly name: string }, { readonly name: string }>,
-): AutoCandidate {
-  const winner = [...beaten].find(([loser]) => loser.name === ORIGINAL)?.[1];
-  return {
-    ...{ name: ORIGINAL, spec: null, model_id: null, sha256: null, stage: "measured", predicted: null },
-    ...{ measured: axesOf(standing), on_front, recommended },
-    dropped: winner ? { stage: "measured", code: "beaten", message: beatenBy(winner.name) } : null,
-  };
-}
-
-function axesOf({ size, fidelity, accuracy, latency, memory }: Standing) {
-  return { size, fidelity, accuracy, latency, memory };
 }

@@ -1,0 +1,48 @@
+import type { Dataset, JobMetrics, Standing } from "../../../../core/index.ts";
+import type { JobRequest } from "../../../../tasks/protocol.ts";
+import type { JobEnvironment } from "../../run/job-environment.ts";
+import type { JobContext, JobSteps } from "../../run/job-steps.ts";
+import type { AutoSpec } from "../spec.ts";
+import type { Search, Tried } from "./search.ts";
+
+/** What the steps of a search share. */
+export interface SearchRun {
+  readonly request: JobRequest<AutoSpec>;
+  readonly environment: JobEnvironment;
+  readonly context: JobContext;
+  readonly steps: JobSteps<Step>;
+  readonly clock: Clock;
+  readonly data: SearchData;
+  readonly search: Search;
+}
+
+export const STARTS = { load: 0, try: 0.02, measure: 0.6, report: 0.96 } as const;
+export type Step = keyof typeof STARTS;
+
+/** What later attempts begin with. */
+export interface State {
+  /** How long earlier attempts have worked. */
+  readonly seconds: number;
+  readonly tried: readonly Tried[];
+  /** The original, then each finalist by name, when they are measured. */
+  readonly measured: {
+    readonly original: Standing;
+    readonly finalists: readonly (readonly [string, Standing | null])[];
+  } | null;
+}
+
+export type MeasuredModels = NonNullable<State["measured"]>;
+
+export interface Clock {
+  readonly state: State;
+  /** Since the first attempt began to work. */
+  seconds(): number;
+  /** Until the budget is used up, in ms; never negative. */
+  left(share?: number): number;
+}
+
+export interface SearchData {
+  readonly trial: { readonly dataset: Dataset; readonly kind: "calibration" } | undefined;
+  readonly final: { readonly dataset: Dataset; readonly kind: "evaluation" | "calibration" } | undefined;
+  readonly warnings: JobMetrics["warnings"];
+}
