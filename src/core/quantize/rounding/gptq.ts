@@ -49,20 +49,20 @@ export function gptqRound(
     zeroPoints: grid ? Uint8Array.from(grid.zeroPoints) : new Uint8Array(rows * blocks),
   };
   const most = Math.min(rows, MAX_ROWS);
+  const chunk = chunkOf(scheme, depth);
   const space = workspace([
     [most, depth],
-    [most, chunkOf(scheme, depth)],
-    [depth, depth],
+    [most, chunk],
+    [chunk, depth],
   ]);
-  const [work, losses, factor] = space.matrices;
-  for (let i = 0; i < depth; i++) factor.data.set(upper.subarray(i * depth, (i + 1) * depth), i * factor.stride);
+  const [work] = space.matrices;
   for (let first = 0; first < rows; first += most) {
     const count = Math.min(most, rows - first);
     for (let row = 0; row < count; row++) {
       const at = (first + row) * depth;
       work.data.set(values.subarray(at, at + depth), row * work.stride);
     }
-    roundRows({ space, work, losses, factor }, rounded, { first, count, depth, scheme, isGiven: grid !== undefined });
+    roundRows(space, upper, rounded, { first, count, depth, scheme, isGiven: grid !== undefined });
   }
   limit?.(new Int8Array(rounded.q.buffer));
   return rounded;
@@ -77,19 +77,16 @@ interface Part {
   readonly isGiven: boolean;
 }
 
-interface RoundingSpace {
-  readonly space: Pick<Workspace<readonly Matrix[]>, "subtractProduct">;
-  /** What is left to be rounded, [rows, depth]. */
-  readonly work: Matrix;
-  /** What the weights of a chunk have lost, over the diagonal of U, [rows, chunk]. */
-  readonly losses: Matrix;
-  /** U [depth, depth] */
-  readonly factor: Matrix;
-}
+/**
+ * What is left to be rounded, [rows, depth]; what the weights of a chunk have lost, over the diagonal of U, [rows, chunk]; and the rows of U that
+ * belong to the chunk, [chunk, depth].
+ */
+type RoundingSpace = Workspace<readonly [work: Matrix, losses: Matrix, panel: Matrix]>;
 
-/** Rounds the rows in `work`, which are those from `first` on, into `rounded`. */
+/** Rounds the rows in the workspace, which are those from `first` on, into `rounded`, with U = `upper` [depth, depth]. */
 function roundRows(
-  { space, work, losses, factor }: RoundingSpace,
+  { matrices: [work, losses, panel], subtractProduct }: RoundingSpace,
+  upper: Float64Array,
   rounded: RoundedWeight,
   { first, count, depth, scheme, isGiven }: Part,
 ): void {
@@ -112,17 +109,20 @@ function roundRows(
         const params = paramsAt(rounded, at, scheme);
         const q = quantizeValue(weights[i]!, params, range);
         rounded.q[(first + row) * depth + i] = q;
-        const rowOfFactor = i * factor.stride;
-        const loss = (weights[i]! - (q - params.zeroPoint) * params.scale) / factor.data[rowOfFactor + i]!;
+        const rowOfUpper = i * depth;
+        const loss = (weights[i]! - (q - params.zeroPoint) * params.scale) / upper[rowOfUpper + i]!;
         losses.data[row * losses.stride + i - start] = loss;
-        for (let j = i + 1; j < end; j++) weights[j] = weights[j]! - loss * factor.data[rowOfFactor + j]!;
+        for (let j = i + 1; j < end; j++) weights[j] = weights[j]! - loss * upper[rowOfUpper + j]!;
       }
     }
-    const size = { rows: count, columns: depth - end };
-    space.subtractProduct(
-      { of: work, row: 0, column: end, ...size },
+    const behind = depth - end;
+    for (let i = start; i < end; i++) {
+      panel.data.set(upper.subarray(i * depth + end, (i + 1) * depth), (i - start) * panel.stride);
+    }
+    subtractProduct(
+      { of: work, row: 0, column: end, rows: count, columns: behind },
       { of: losses, row: 0, column: 0, rows: count, columns: end - start },
-      { of: factor, row: start, column: end, rows: end - start, columns: depth - end },
+      { of: panel, row: 0, column: 0, rows: end - start, columns: behind },
     );
   }
 }

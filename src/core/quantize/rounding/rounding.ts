@@ -88,6 +88,8 @@ export class OutputJudge {
   readonly #moments: Moments;
   readonly #rows: readonly number[];
   readonly #space: Workspace<readonly [Matrix, Matrix, Matrix]>;
+  /** w·P·wᵀ, which is the same for every candidate. */
+  #drifted: number | undefined;
 
   /** Throws `limit_exceeded` where `depth` is beyond what can be multiplied. */
   constructor(weight: RowMatrix, moments: Moments, rows: readonly number[]) {
@@ -112,7 +114,8 @@ export class OutputJudge {
     };
     const own = this.#forms(e, gram, e);
     if (!drift) return own;
-    return own + 2 * this.#forms(e, drift.cross, this.#float) + this.#forms(this.#float, drift.power, this.#float);
+    this.#drifted ??= this.#forms(this.#float, drift.power, this.#float);
+    return own + 2 * this.#forms(e, drift.cross, this.#float) + this.#drifted;
   }
 
   /** Σ |W·x̂|²: what the error is held against. */
