@@ -181,8 +181,7 @@ function obeyRules(params: Record<string, unknown>, datasetId: string): void {
   if (params.method === "qat")
     for (const field of ["teacher", "loss", "training", "epochs", "bits"]) delete params[field];
   // Parameters that would have no effect are refused.
-  const { calibration = params.method === "qat" ? "mse" : "auto" } = params;
-  if (calibration !== "percentile" && calibration !== "auto") delete params.percentile;
+  if (params.calibration !== "percentile") delete params.percentile;
   if (params.min_sqnr_db === null && typeof params.max_metric_drop !== "number") delete params.max_trials;
   if (params.format === "qdq") delete params.accuracy_level;
   if (params.method === "weight_only" && (params.rounding ?? "nearest") === "nearest") delete params.samples;

@@ -103,10 +103,8 @@ export const QUANTIZATIONS: {
   dynamic: { method: ALWAYS, weight_dtype: ALWAYS, per_channel: ALWAYS, target: ALWAYS, ...COMMON },
   static: {
     ...{ method: ALWAYS, dataset_id: ALWAYS, samples: ALWAYS, calibration: ALWAYS },
-    percentile: onlyIf(
-      ({ calibration }) => calibration === "percentile" || calibration === "auto",
-      "the calibrations percentile and auto",
-    ),
+    // `auto` tries it at its default, and only for a result that is poor.
+    percentile: onlyIf(({ calibration }) => calibration === "percentile", "the calibration percentile"),
     ...{ activation_dtype: ALWAYS, per_channel: ALWAYS, rounding: ALWAYS, candidates: ALWAYS, equalize: ALWAYS },
     ...{ smooth_quant_alpha: ALWAYS, bias_correction: ALWAYS, float_where_slower: ALWAYS },
     ...{ max_metric_drop: ALWAYS, min_sqnr_db: ALWAYS },

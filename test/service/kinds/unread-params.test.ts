@@ -26,7 +26,7 @@ function refused(params: Params) {
 /** Parameters that have no effect, what they are named by, and the same where they have one. */
 const CASES: readonly (readonly [Params, string, Params])[] = [
   [{ ...STATIC, calibration: "minmax", percentile: 99 }, "percentile", { calibration: "percentile" }],
-  [{ ...STATIC, calibration: "mse", percentile: 99 }, "percentile", { calibration: "auto" }],
+  [{ ...STATIC, percentile: 99 }, "percentile", { calibration: "percentile" }],
   [{ ...STATIC, min_sqnr_db: null, max_trials: 5 }, "max_trials", { min_sqnr_db: "auto" }],
   [{ ...STATIC, min_sqnr_db: null, max_trials: 5 }, "max_trials", { max_metric_drop: 0.1 }],
   [{ ...WEIGHTS, samples: 5 }, "samples", { rounding: "gptq", dataset_id: "dst_1" }],
