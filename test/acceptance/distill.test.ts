@@ -225,7 +225,7 @@ describe("training and distillation", () => {
       outputs: [{ teacher: "logits", student: "logits" }],
       training_samples: 1800,
       validation_samples: 200,
-      steps: 54,
+      optimizer_steps: 54,
       networks: [{ name: "student", parameters: 784 * 16 + 16 + 170 }],
       exits: [],
     });

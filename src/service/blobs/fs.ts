@@ -54,9 +54,13 @@ export async function createFileBlobStore(directory: string): Promise<BlobStore>
     },
     async check() {
       const probe = join(incoming, `check-${uuidv7()}`);
-      await writeFile(probe, "ok");
-      await readFile(probe);
-      await unlink(probe);
+      try {
+        await writeFile(probe, "ok");
+        await readFile(probe);
+      } finally {
+        // A full disk takes the name of a file and refuses its bytes.
+        await rm(probe, { force: true });
+      }
     },
   };
 }
