@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { glob } from "node:fs/promises";
-import { availableParallelism } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { run } from "node:test";
 import { ENVIRONMENT } from "../src/tasks/environment.ts";
@@ -120,6 +120,9 @@ function report(ok: boolean, name: string, detail: string, durationMs: number): 
 
 // Tests that run onnxruntime in their own process inherit this; see src/tasks/environment.ts.
 process.env.ORT_DISABLE_TELEMETRY = ENVIRONMENT.ORT_DISABLE_TELEMETRY;
+
+// What node compiles for one test file or child process, the others load: most of the time of the short ones.
+process.env.NODE_COMPILE_CACHE ??= join(tmpdir(), "node-compile-cache");
 
 const started = performance.now();
 const tally: Tally = { passed: 0, failed: 0, skipped: [] };

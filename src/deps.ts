@@ -16,6 +16,7 @@ import { createRedisJobStore } from "./service/jobs/redis-job-store.ts";
 import { createWebhookSecrets } from "./service/jobs/webhook-secrets.ts";
 import { checkClock, checkWrites, closeRedis, openRedis } from "./service/redis.ts";
 import { createUploadRegistry } from "./service/upload-registry.ts";
+import { compileForChildren } from "./tasks/compile-cache.ts";
 import { openSandbox } from "./tasks/sandbox.ts";
 import { createSupervisor } from "./tasks/supervisor.ts";
 
@@ -42,6 +43,7 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
   const jobs = createRedisJobStore(redis, texts, { maxRecords: config.maxRecords });
   const queue = createJobQueue(redis, log);
   const sandbox = await openSandbox({ wanted: config.sandbox, entry: INSPECT_ENTRY, directory: scratchDir, log });
+  compileForChildren().catch((error) => log.warn({ err: error }, "the code of child processes is not kept compiled"));
   const tasks = createSupervisor({ entry: INSPECT_ENTRY, sandbox, log, tmpDir: scratchDir });
   const stopping = new AbortController();
 

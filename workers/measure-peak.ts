@@ -3,6 +3,7 @@ import { fileURLToPath } from "node:url";
 import { CoreError } from "../src/core/errors.ts";
 import { BrokenModel } from "../src/core/evaluate/comparison.ts";
 import type { MeasurePeak, PeakMemory, PeakRequest } from "../src/core/evaluate/evaluate.ts";
+import { compileCacheEnvironment } from "../src/tasks/compile-cache.ts";
 import { ENVIRONMENT } from "../src/tasks/environment.ts";
 
 /** What the child answers: the measurement, or why there is none. */
@@ -26,7 +27,7 @@ export const measurePeak: MeasurePeak = (request: PeakRequest, signal?: AbortSig
   const { promise, resolve, reject } = Promise.withResolvers<PeakMemory>();
   // Without the raised malloc thresholds of job processes: they trade memory for speed.
   const child = fork(ENTRY, [], {
-    env: ENVIRONMENT,
+    env: { ...ENVIRONMENT, ...compileCacheEnvironment() },
     serialization: "advanced",
     stdio: ["ignore", "ignore", "ignore", "ipc"],
   });

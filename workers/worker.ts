@@ -11,6 +11,7 @@ import { startReconciler } from "../src/service/jobs/reconciler.ts";
 import { createRedisJobStore } from "../src/service/jobs/redis-job-store.ts";
 import { startWebhooks } from "../src/service/jobs/webhooks.ts";
 import { checkClock, closeRedis, openRedis } from "../src/service/redis.ts";
+import { compileForChildren } from "../src/tasks/compile-cache.ts";
 import { openSandbox } from "../src/tasks/sandbox.ts";
 import { createSupervisor } from "../src/tasks/supervisor.ts";
 import { createJobCache } from "./job-cache.ts";
@@ -57,6 +58,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const sandbox = await openSandbox({
     ...{ wanted: config.sandbox, entry: options.childEntry, directory: scratch.path, log },
   });
+  compileForChildren().catch((error) => log.warn({ err: error }, "the code of child processes is not kept compiled"));
   const tasks = createSupervisor({ entry: options.childEntry, sandbox, log, tmpDir: scratch.path });
   const health = startWorkerHealth({
     probes: {

@@ -4,6 +4,7 @@ import { dirname, join, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
 import { ServiceError } from "../service/errors.ts";
+import { compileCacheDirectory } from "./compile-cache.ts";
 
 /**
  * What a child can reach. It runs native code on what users send, so it may be taken over; then it must find nothing: no network, no other
@@ -73,6 +74,8 @@ export async function openSandbox(options: {
 function visiblePaths(entry: URL): string[] {
   const root = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
   const code = [...CODE.map((name) => join(root, name)), dirname(fileURLToPath(entry)), process.execPath];
+  const compiled = compileCacheDirectory();
+  if (compiled !== undefined) code.push(compiled);
   const real = code.filter((path) => existsSync(path)).map((path) => realpathSync(path));
   const all = [...SYSTEM.filter((path) => existsSync(path)), ...real];
   // What is below another one is there already.

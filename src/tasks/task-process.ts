@@ -3,6 +3,7 @@ import { constants } from "node:os";
 import type { Readable, Writable } from "node:stream";
 import { stripVTControlCharacters } from "node:util";
 import type { Logger } from "pino";
+import { compileCacheEnvironment } from "./compile-cache.ts";
 import { ENVIRONMENT } from "./environment.ts";
 import { type Exit, failureOfExit } from "./failures.ts";
 import { type CheckedMessage, checkResult, MAX_MESSAGE_BYTES, parseMessage, readLines, reasonOf } from "./messages.ts";
@@ -97,7 +98,7 @@ export function startTaskProcess(options: TaskProcessOptions): TaskProcess {
   const blocks = Math.ceil(options.maxFileBytes / BLOCK_BYTES);
   const mark = `MODELPRESS_ROOM=${room}`;
   const child = spawn("/bin/sh", ["-c", LAUNCH, "sh", `${blocks}`, ...command], {
-    env: { ...ENVIRONMENT, ...ALLOCATOR, TMPDIR: room, MODELPRESS_ROOM: room },
+    env: { ...ENVIRONMENT, ...compileCacheEnvironment(), ...ALLOCATOR, TMPDIR: room, MODELPRESS_ROOM: room },
     stdio: ["pipe", "ignore", "pipe", "pipe"],
     detached: true, // A process group of its own: whatever the child starts dies with it.
   });

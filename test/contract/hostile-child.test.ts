@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { enableCompileCache } from "node:module";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,6 +10,7 @@ import { after, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
+import { compileCacheDirectory } from "../../src/tasks/compile-cache.ts";
 import type { TaskRunner } from "../../src/tasks/protocol.ts";
 import { createSupervisor } from "../../src/tasks/supervisor.ts";
 import { sandboxesHere } from "../support/sandboxes.ts";
@@ -30,6 +32,8 @@ after(() => server.close());
 const other = spawn("sleep", ["3600"], { env: { A_SECRET: "1" } });
 after(() => other.kill());
 
+// As API and worker do: children are shown what is in it.
+enableCompileCache();
 const sandboxes = await sandboxesHere(ENTRY);
 
 for (const [i, sandbox] of sandboxes.entries()) {
@@ -69,8 +73,9 @@ for (const [i, sandbox] of sandboxes.entries()) {
       const reached = JSON.parse(await act("reach")) as Record<string, boolean>;
       const what = Object.keys(reached).filter((name) => reached[name]);
       t.diagnostic(`${sandbox.level}: ${what.join(", ") || "nothing"}`);
-      const written = new URL("../support/written-by-a-child", import.meta.url);
-      if (existsSync(written)) rmSync(written);
+      for (const folder of [new URL("../support", import.meta.url).pathname, compileCacheDirectory()!]) {
+        rmSync(join(folder, "written-by-a-child"), { force: true });
+      }
       // Its own input is a copy in its own room.
       if (sandbox.level !== "none") assert.deepEqual(what, ["its input"]);
       // Without one, this is what there is to lose: the log says so, and `secrets.test.ts` that our programs keep none there.

@@ -56,6 +56,7 @@ async function reach({ secret, blob, input, port }: Targets): Promise<object> {
     "the store": reached(() => overwrite(blob)),
     "its input": reached(() => overwrite(input)),
     "the program": reached(() => writeFileSync(`${import.meta.dirname}/written-by-a-child`, "")),
+    "compiled code": reached(() => writeFileSync(`${process.env.NODE_COMPILE_CACHE}/written-by-a-child`, "")),
     "the network": await connects(port),
     "other network interfaces": Object.keys(networkInterfaces()).some((name) => name !== "lo"),
     "signals to its parent": reached(() => process.ppid > 1 && process.kill(process.ppid, 0)),
