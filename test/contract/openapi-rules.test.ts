@@ -195,6 +195,33 @@ test("unions have members of one kind, objects by name", () => {
   }
 });
 
+test("unions of objects choose one, and each pair of members can be told apart", () => {
+  const objects = ({ $ref }: Json) =>
+    schemas[String($ref).slice(PREFIX.length)] as { properties: Record<string, Json>; required?: string[] };
+  let unions = 0;
+  for (const { where, schema } of all) {
+    const members = unionOf(schema)?.filter((member) => typeof member.$ref === "string") ?? [];
+    if (members.length < 2) continue;
+    unions++;
+    // Of `anyOf` openapi-generator makes one object that needs the fields of all members.
+    assert.deepEqual(schema.oneOf, members, where);
+    for (const [i, member] of members.entries()) {
+      for (const other of members.slice(i + 1)) {
+        const [a, b] = [objects(member), objects(other)];
+        const needs = (it: typeof a) => it.required ?? [];
+        const constants = needs(a).some((name) => {
+          const [x, y] = [a.properties[name]!.const, b.properties[name]?.const];
+          return x !== undefined && y !== undefined && x !== y;
+        });
+        const fields =
+          needs(a).some((name) => !(name in b.properties)) && needs(b).some((name) => !(name in a.properties));
+        assert.ok(constants || fields, `${where}: ${member.$ref} and ${other.$ref}`);
+      }
+    }
+  }
+  assert.ok(unions > 6, `${unions} unions`);
+});
+
 test("answers are open: no constants, no lists of values, no unions of objects, nothing refused", () => {
   const own = answers.filter(isOwn);
   assert.deepEqual(

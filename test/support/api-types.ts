@@ -860,10 +860,7 @@ export interface components {
             /** @description What is trained on; it must have labels. */
             dataset_id: string;
             student: components["schemas"]["UploadedStudent"];
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
+            /** @constant */
             self_kind: "born_again";
             /**
              * Format: int64
@@ -1185,7 +1182,7 @@ export interface components {
             /** @description Which outputs mean the same; null pairs them by name, or the only one with the only one. Unless given: `null`. */
             outputs?: components["schemas"]["OutputPair"][] | null;
         };
-        DistillParams: components["schemas"]["OfflineDistillParams"] | components["schemas"]["OnlineDistillParams"] | components["schemas"]["SelfDistillParams"];
+        DistillParams: components["schemas"]["OfflineDistillParams"] | components["schemas"]["OnlineDistillParams"] | components["schemas"]["BornAgainParams"] | components["schemas"]["OwnTeacherParams"] | components["schemas"]["MeanTeacherParams"];
         /** @description Trains. A `model_id` of `previous` is the model of the step before: as the student, or as the teacher. */
         DistillStep: {
             /**
@@ -1926,9 +1923,14 @@ export interface components {
             weight_max: number | null;
             /**
              * Format: double
-             * @description Largest over smallest per-channel max|w|: above 10 or so, per-tensor scales lose much.
+             * @description Largest over smallest per-channel max|w|, dead channels left out: above 10 or so, per-tensor scales lose much.
              */
             channel_range_spread: number | null;
+            /**
+             * Format: int64
+             * @description Channels whose weights are less than 2^-24 of the layer's largest: they add nothing. Null where weights have no channels.
+             */
+            dead_channels: number | null;
         };
         LayerList: {
             data: components["schemas"]["Layer"][];
@@ -2008,10 +2010,7 @@ export interface components {
             /** @description What is trained on; it must have labels. */
             dataset_id: string;
             student: components["schemas"]["UploadedStudent"];
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
+            /** @constant */
             self_kind: "mean_teacher";
             loss?: components["schemas"]["MeanTeacherLoss"];
             training?: components["schemas"]["MeanTeacherTraining"];
@@ -2440,10 +2439,7 @@ export interface components {
             /** @description What is trained on; it must have labels. */
             dataset_id: string;
             student: components["schemas"]["UploadedStudent"];
-            /**
-             * @description discriminator enum property added by openapi-typescript
-             * @enum {string}
-             */
+            /** @constant */
             self_kind: "be_your_own_teacher";
             /**
              * Format: int64
@@ -2777,7 +2773,6 @@ export interface components {
         ScheduleName: "constant" | "step" | "cosine" | "onecycle";
         /** @enum {string} */
         SearchedMethod: "simplify" | "float16" | "dynamic" | "static" | "weight_only";
-        SelfDistillParams: components["schemas"]["BornAgainParams"] | components["schemas"]["OwnTeacherParams"] | components["schemas"]["MeanTeacherParams"];
         SimplifyParams: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -4189,7 +4184,8 @@ export interface operations {
                      *           "dtype": "float32",
                      *           "weight_min": -0.91,
                      *           "weight_max": 0.87,
-                     *           "channel_range_spread": 3.4
+                     *           "channel_range_spread": 3.4,
+                     *           "dead_channels": 0
                      *         }
                      *       ],
                      *       "next_cursor": null

@@ -33,7 +33,7 @@ export class Components {
     }) as Json;
     const definitions = $defs as Record<string, Json>;
     const tidied = tidy(root, io, definitions);
-    for (const [name, definition] of Object.entries(definitions)) {
+    for (const [name, definition] of reachable(root, definitions)) {
       // A list of names is open in an answer, and stands where it is used.
       if (io === "output" && isList(definition)) continue;
       this.#forms[io].set(name, tidy(definition, io, definitions));
@@ -70,8 +70,7 @@ export class Components {
 /** Called for each schema while it is converted, with the zod schema it comes from. */
 function improve({ zodSchema, jsonSchema }: { zodSchema: z.core.$ZodTypes; jsonSchema: Json }): void {
   const { def } = zodSchema._zod;
-  if (def.type === "union" && "discriminator" in def)
-    addDiscriminator(def as z.core.$ZodDiscriminatedUnionDef, jsonSchema);
+  if (def.type === "union") tellApart(def, jsonSchema);
   if (def.type === "file") {
     for (const key of Object.keys(jsonSchema)) delete jsonSchema[key];
     Object.assign(jsonSchema, BINARY);
@@ -98,21 +97,36 @@ function unfoldTuple(jsonSchema: Json): void {
   Object.assign(jsonSchema, { type: "array", items: items[0], minItems: items.length, maxItems: items.length });
 }
 
-function addDiscriminator({ discriminator, options }: z.core.$ZodDiscriminatedUnionDef, jsonSchema: Json): void {
-  // OpenAPI maps to objects only: the members of a union that holds another one are told apart by their constants.
-  if (options.some((option) => option._zod.def.type === "union")) {
-    jsonSchema.anyOf = jsonSchema.oneOf;
-    delete jsonSchema.oneOf;
+/**
+ * Objects that a union in a request chooses from are `oneOf`: of `anyOf` generators make one object that needs the fields of all. A
+ * discriminator maps each value to one object, so there is none where a member is a union itself: its members stand in its place, and are told
+ * apart by their constants.
+ */
+function tellApart(def: z.core.$ZodUnionDef, jsonSchema: Json): void {
+  const members = membersOf(def);
+  const names = members.map((member) => z.globalRegistry.get(member)?.id);
+  const discriminator = "discriminator" in def ? (def.discriminator as string) : undefined;
+  if (!names.every((name) => name !== undefined)) {
+    if (discriminator !== undefined) throw new Error("The members of a union must be named.");
     return;
   }
+  delete jsonSchema.anyOf;
+  jsonSchema.oneOf = names.map((name) => ({ $ref: `#/$defs/${name}` }));
+  if (discriminator === undefined || members.length !== def.options.length) return;
   const mapping: Record<string, string> = {};
-  for (const option of options) {
-    const name = z.globalRegistry.get(option)?.id;
-    if (name === undefined) throw new Error("The members of a union must be named.");
-    const values = option._zod.propValues?.[discriminator] ?? new Set();
-    for (const value of values) if (value !== undefined) mapping[String(value)] = PREFIX + name;
+  for (const [i, member] of members.entries()) {
+    const values = member._zod.propValues?.[discriminator] ?? new Set();
+    for (const value of values) if (value !== undefined) mapping[String(value)] = PREFIX + names[i];
   }
   jsonSchema.discriminator = { propertyName: discriminator, mapping };
+}
+
+/** What a union chooses from, those of unions in it too. */
+function membersOf({ options }: z.core.$ZodUnionDef): readonly z.core.$ZodType[] {
+  return options.flatMap((option) => {
+    const { def } = option._zod;
+    return def.type === "union" ? membersOf(def as z.core.$ZodUnionDef) : [option];
+  });
 }
 
 /** What bounds a value. Answers have none: a limit of today may be raised. */
@@ -188,6 +202,25 @@ function opened(schema: Json): Json {
   const told = constant !== undefined ? `Always ${known[0]}.` : `Now one of ${known.join(", ")}; more may be added.`;
   open.description = `${open.description ?? ""} ${told}`.trim();
   return open;
+}
+
+/** The definitions that a schema refers to, those that they refer to, and so on. */
+function reachable(root: Json, definitions: Readonly<Record<string, Json>>): ReadonlyMap<string, Json> {
+  const found = new Map<string, Json>();
+  const visit = (node: unknown): void => {
+    if (node === null || typeof node !== "object") return;
+    for (const [key, child] of Object.entries(node)) {
+      if (key !== "$ref") visit(child);
+      else {
+        const name = String(child).replace("#/$defs/", "");
+        if (found.has(name)) continue;
+        found.set(name, definitions[name]!);
+        visit(definitions[name]);
+      }
+    }
+  };
+  visit(root);
+  return found;
 }
 
 function isList(schema: Json): boolean {
