@@ -51,8 +51,10 @@ export interface LayerFacts {
   readonly dtype: DType;
   readonly weight_min: number | null;
   readonly weight_max: number | null;
-  /** Largest over smallest per-channel max|w| (zero channels left out): above 10 or so, per-tensor scales lose much. */
+  /** Largest over smallest per-channel max|w| (dead channels left out): above 10 or so, per-tensor scales lose much. */
   readonly channel_range_spread: number | null;
+  /** Channels whose weights are nothing beside the layer's largest; null where there is no spread. */
+  readonly dead_channels: number | null;
 }
 
 /** What the values of an array are like. */

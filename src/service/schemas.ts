@@ -117,7 +117,12 @@ const Layer = z
     weight_min: z.number().nullable(),
     weight_max: z.number().nullable(),
     channel_range_spread: z.number().nullable().meta({
-      description: "Largest over smallest per-channel max|w|: above 10 or so, per-tensor scales lose much.",
+      description:
+        "Largest over smallest per-channel max|w|, dead channels left out: above 10 or so, per-tensor scales lose much.",
+    }),
+    dead_channels: Count.nullable().meta({
+      description:
+        "Channels whose weights are less than 2^-24 of the layer's largest: they add nothing. Null where weights have no channels.",
     }),
   })
   .meta({ id: "Layer" });

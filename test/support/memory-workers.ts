@@ -53,7 +53,7 @@ export function createMemoryTasks(overrides: Results = {}): TaskRunner & { reado
       return [
         {
           ...{ name: "MatMul.0", op: "MatMul", weight: "w", shape: [4, 2], parameters: 8, bytes: 32, dtype: "float32" },
-          ...{ weight_min: -1, weight_max: 1, channel_range_spread: null },
+          ...{ weight_min: -1, weight_max: 1, channel_range_spread: null, dead_channels: null },
         } as const,
       ];
     },

@@ -105,16 +105,25 @@ function factsOf(
   };
 }
 
-type Ranges = Pick<LayerFacts, "weight_min" | "weight_max" | "channel_range_spread">;
+type Ranges = Pick<LayerFacts, "weight_min" | "weight_max" | "channel_range_spread" | "dead_channels">;
+
+const NO_RANGES: Ranges = { weight_min: null, weight_max: null, channel_range_spread: null, dead_channels: null };
+
+/**
+ * Of the layer's largest weight: smaller ones are below half a unit in the last place of a float32 sum with it. Training with weight decay leaves
+ * channels of 1e-38 and less behind, which say nothing about how the others spread.
+ */
+const DEAD_BELOW = 2 ** -24;
 
 /** Smallest and largest value, and how far the channels' largest magnitudes lie apart. Values that are not finite are left out. */
 function rangesOf(tensor: Tensor, axis: number | undefined): Ranges {
-  if (!isFloat(tensor.dtype)) return { weight_min: null, weight_max: null, channel_range_spread: null };
+  if (!isFloat(tensor.dtype)) return NO_RANGES;
   const values = floatsOf(tensor);
   const { dims } = tensor;
   const channels = axis === undefined ? 1 : (dims[axis] ?? 1);
   const inner = axis === undefined ? values.length : elementCount(dims.slice(axis + 1));
-  const magnitudes = new Float64Array(channels);
+  // Of a channel without finite values it stays -1.
+  const magnitudes = new Float64Array(channels).fill(-1);
   let min = Number.POSITIVE_INFINITY;
   let max = Number.NEGATIVE_INFINITY;
   for (let start = 0, channel = 0; start < values.length; start += inner, channel = (channel + 1) % channels) {
@@ -129,10 +138,14 @@ function rangesOf(tensor: Tensor, axis: number | undefined): Ranges {
     }
     magnitudes[channel] = largest;
   }
-  if (min > max) return { weight_min: null, weight_max: null, channel_range_spread: null };
-  const nonZero = magnitudes.filter((magnitude) => magnitude > 0);
-  const spread = axis === undefined || nonZero.length === 0 ? null : nonZero.reduce(larger) / nonZero.reduce(smaller);
-  return { weight_min: min, weight_max: max, channel_range_spread: spread };
+  if (min > max) return NO_RANGES;
+  const range = { weight_min: min, weight_max: max };
+  if (axis === undefined) return { ...range, channel_range_spread: null, dead_channels: null };
+  const largest = magnitudes.reduce(larger);
+  const finite = magnitudes.filter((magnitude) => magnitude >= 0);
+  const alive = finite.filter((magnitude) => magnitude > DEAD_BELOW * largest);
+  const spread = alive.length === 0 ? null : largest / alive.reduce(smaller);
+  return { ...range, channel_range_spread: spread, dead_channels: finite.length - alive.length };
 }
 
 const larger = (a: number, b: number) => Math.max(a, b);

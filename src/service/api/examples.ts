@@ -53,6 +53,7 @@ export const layer = {
   weight_min: -0.91,
   weight_max: 0.87,
   channel_range_spread: 3.4,
+  dead_channels: 0,
 };
 
 export const dataset = {

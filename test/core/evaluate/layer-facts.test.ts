@@ -23,6 +23,7 @@ test("a row holds the layer's name, weight, size and ranges", () => {
       weight_min: -4,
       weight_max: 1,
       channel_range_spread: 8,
+      dead_channels: 0,
     },
   ]);
 });
@@ -68,17 +69,20 @@ test("channels are on the axis of the operator", () => {
   }
 });
 
-test("zero channels and values that are not finite are left out", () => {
+test("dead channels are left out of the spread and counted; values that are not finite are left out", () => {
   const spreadOf = (values: number[]) => {
     const make = new GraphMaker();
     make.op("Conv", [make.input("x", [1, 1, 4]), make.floats("w", [values.length, 1, 1], values)]);
     const [layer] = listLayers(make.model);
-    return [layer!.weight_min, layer!.weight_max, layer!.channel_range_spread];
+    return [layer!.weight_min, layer!.weight_max, layer!.channel_range_spread, layer!.dead_channels];
   };
-  assert.deepEqual(spreadOf([0, 2, -6]), [-6, 2, 3]);
-  assert.deepEqual(spreadOf([Number.NaN, 2, Number.POSITIVE_INFINITY]), [2, 2, 1]);
-  assert.deepEqual(spreadOf([0, 0]), [0, 0, null]);
-  assert.deepEqual(spreadOf([Number.NaN, Number.NaN]), [null, null, null]);
+  assert.deepEqual(spreadOf([0, 2, -6]), [-6, 2, 3, 1]);
+  assert.deepEqual(spreadOf([1.4e-45, 2, -6, 2e-39]), [-6, 2, 3, 2]);
+  assert.deepEqual(spreadOf([2 ** -24, 1]), [2 ** -24, 1, 1, 1]);
+  assert.deepEqual(spreadOf([2 ** -23, 1]), [2 ** -23, 1, 2 ** 23, 0]);
+  assert.deepEqual(spreadOf([Number.NaN, 2, Number.POSITIVE_INFINITY]), [2, 2, 1, 0]);
+  assert.deepEqual(spreadOf([0, 0]), [0, 0, null, 2]);
+  assert.deepEqual(spreadOf([Number.NaN, Number.NaN]), [null, null, null, null]);
 });
 
 test("recurrent layers have a row for each of their matrices, embeddings one, biases none", () => {
