@@ -123,6 +123,8 @@ process.env.ORT_DISABLE_TELEMETRY = ENVIRONMENT.ORT_DISABLE_TELEMETRY;
 
 // What node compiles for one test file or child process, the others load: most of the time of the short ones.
 process.env.NODE_COMPILE_CACHE ??= join(tmpdir(), "node-compile-cache");
+// Two stacks at a time, each with as many threads as there are cores, wait for each other: jobs take twice as long.
+process.env.JOB_THREADS ??= "1";
 
 const started = performance.now();
 const tally: Tally = { passed: 0, failed: 0, skipped: [] };

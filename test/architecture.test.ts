@@ -183,7 +183,7 @@ const LAYERS: readonly Layer[] = [
 ];
 
 /** What starts, watches and kills child processes. */
-const TASK_PROCESSES = ["process-memory.ts", "reaper.ts", "sandbox.ts", "task-process.ts"].map(
+const TASK_PROCESSES = ["compile-cache.ts", "process-memory.ts", "reaper.ts", "sandbox.ts", "task-process.ts"].map(
   (file) => `src/tasks/${file}`,
 );
 
@@ -193,6 +193,7 @@ const OUTSIDE: Readonly<Record<string, readonly string[]>> = {
     "src/secrets.ts",
     "src/service/blobs/fs.ts",
     "src/service/redis-server.ts",
+    "src/tasks/compile-cache.ts",
     "src/tasks/process-memory.ts",
     "src/tasks/sandbox.ts",
     "src/tasks/supervisor.ts",

@@ -161,7 +161,7 @@ async function job(kind: Kind, words: readonly string[], isPlan: boolean, around
   const request: Record<string, unknown> = { type: kind.type, params: selector ? { [selector.flag]: method } : {} };
   takeModels(kind, positionals, request);
   fillIn(request, options, values);
-  const spec = specOf(kind, options, request);
+  const spec = specOf(kind, request);
   const reading = readingOf(values["data-spec"] as string | undefined);
   const service = serviceOf(values, around);
   const threads = threadsOf(values.threads as string | undefined);

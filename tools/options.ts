@@ -1,5 +1,6 @@
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import { z } from "zod";
+import { whatItMustBe } from "../src/service/field-errors.ts";
 import { type JobSpec, KINDS } from "../src/service/kinds/kinds.ts";
 
 /** The options of commands. They follow from the schemas of requests: there is no second list. */
@@ -206,14 +207,10 @@ function scalarOf({ types, flag }: Option, text: string): unknown {
 }
 
 /** The request as a spec with every default. Throws `UsageError` that names the flags. */
-export function specOf(kind: Kind, options: readonly Option[], request: object): JobSpec {
-  const parsed = (kind.request as z.ZodType).safeParse(request);
+export function specOf(kind: Kind, request: object): JobSpec {
+  const parsed = (kind.request as z.ZodType).safeParse(request, { error: whatItMustBe });
   if (!parsed.success) {
-    const lines = parsed.error.issues.map(({ path, message }) => {
-      const flag = flagOf(path.map(String));
-      const { choices = [] } = options.find((option) => option.flag === flag) ?? {};
-      return `--${flag}: ${choices.length > 0 ? `must be one of ${choices.join(", ")}` : message}`;
-    });
+    const lines = parsed.error.issues.map(({ path, message }) => `--${flagOf(path.map(String))}: ${message}`);
     throw new UsageError([...new Set(lines)].join("\n"));
   }
   const { name, metadata, priority, webhook, ...spec } = parsed.data as Json;

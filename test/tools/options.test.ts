@@ -34,7 +34,7 @@ function parse(kind: Kind, method: string, words: readonly string[]) {
   if (positionalsOf(kind) === "one") request.model_id = positionals[0] ?? "m.onnx";
   if (positionalsOf(kind) === "some") (request.params as Record<string, unknown>).model_ids = ["m.onnx", "n.onnx"];
   fillIn(request, options, values);
-  return specOf(kind, options, request);
+  return specOf(kind, request);
 }
 
 const kindOf = (type: string) => COMMAND_KINDS.find((kind) => kind.type === type)!;
@@ -96,10 +96,12 @@ describe("options of the command line", () => {
   test("what is wrong is said of the flag", () => {
     const fails = (words: readonly string[], message: RegExp, method = "weight_only") =>
       assert.throws(() => parse(kindOf("quantize"), method, words), { name: "UsageError", message });
-    fails(["--bits", "3"], /^--bits: must be one of 2, 4, 8$/);
+    fails(["--bits", "3"], /^--bits: must be 2, 4 or 8$/);
     fails(["--bitz", "4"], /--bitz is no option here/);
     fails(["--percentile", "99"], /--percentile is no option here/);
     fails(["--percentile", "high"], /^--percentile: .*number/, "static");
+    const bare = { type: "quantize", model_id: "m.onnx", params: { method: "static" } };
+    assert.throws(() => specOf(kindOf("quantize"), bare), { name: "UsageError", message: "--dataset: is required" });
     fails(["--evaluation.dims", "320"], /name=value/);
     const trained = () => parse(kindOf("auto"), "auto", ["--training"]);
     assert.throws(trained, { name: "UsageError", message: /^--training: must be false: / });

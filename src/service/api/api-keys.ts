@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { ServiceError } from "../errors.ts";
+import { whatItMustBe } from "../field-errors.ts";
 import type { Access } from "./operation.ts";
 
 /** Who makes a request. */
@@ -50,7 +51,7 @@ export function parseApiKeys(text: string): ApiKeys {
   } catch (cause) {
     throw new Error("The API keys file is not JSON.", { cause });
   }
-  const parsed = KeysFile.safeParse(json);
+  const parsed = KeysFile.safeParse(json, { error: whatItMustBe });
   if (!parsed.success) {
     const problems = parsed.error.issues.map((issue) => `  ${["", ...issue.path].join("/")} ${issue.message}`);
     throw new Error(`The API keys file is wrong:\n${problems.join("\n")}`);

@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { z } from "zod";
 import { type FieldError, type ProblemCode, ServiceError } from "../errors.ts";
-import { fieldErrorsOf, whatItMustBe } from "./field-errors.ts";
+import { fieldErrorsOf, whatItMustBe } from "../field-errors.ts";
 
 /**
  * One operation of the API as data: the route, the validation of requests and the OpenAPI document all come from it, so

@@ -4,9 +4,9 @@ import type { z } from "zod";
 import type { BlobRef } from "../blobs/blob-store.ts";
 import type { CatalogFile } from "../catalog.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
+import { fieldErrorsOf, whatItMustBe } from "../field-errors.ts";
 import { PRINTABLE } from "../schemas.ts";
 import type { ApiContext } from "./context.ts";
-import { fieldErrorsOf, whatItMustBe } from "./field-errors.ts";
 
 /**
  * Takes in the files of an upload: multipart, or one raw body. They are hashed and written as they arrive; whatever

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { DatasetFacts, ModelFacts, ValueFacts } from "../../../../src/core/index.ts";
-import { fieldErrorsOf } from "../../../../src/service/api/field-errors.ts";
 import { JobRequest } from "../../../../src/service/api/job-schemas.ts";
 import type { DatasetRecord, ModelRecord } from "../../../../src/service/catalog.ts";
+import { fieldErrorsOf } from "../../../../src/service/field-errors.ts";
 import { checkJob } from "../../../../src/service/kinds/checks.ts";
 import { DATASET_FACTS, MODEL_FACTS } from "../../../support/memory-workers.ts";
 

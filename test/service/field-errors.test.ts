@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { fieldErrorsOf, whatItMustBe } from "../../../src/service/api/field-errors.ts";
-import { JobRequest } from "../../../src/service/api/job-schemas.ts";
+import { JobRequest } from "../../src/service/api/job-schemas.ts";
+import { fieldErrorsOf, whatItMustBe } from "../../src/service/field-errors.ts";
 
 /** What a request for a quantization is told, as `pointer code: sentence`. */
 function told(body: unknown): readonly string[] {

@@ -1,5 +1,5 @@
 import type { z } from "zod";
-import { type FieldError, pointerOf } from "../errors.ts";
+import { type FieldError, pointerOf } from "./errors.ts";
 
 /** What a request is told about its fields: sentences and codes of our own, whatever validates them. */
 
