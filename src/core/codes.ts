@@ -104,6 +104,18 @@ export const WARNINGS = {
     cause: "Missing values, or the result of a division by zero; `first_non_finite` of the dataset says where.",
     remedy: "Nothing, if the model masks them; else leave such samples out.",
   },
+  constant_data: {
+    meaning: "A field of floats in the dataset has one value throughout. Value: that value.",
+    cause: "Zeros or ones in the place of real samples, or a field that was left as it was made.",
+    remedy:
+      "Give real samples: ranges and errors from data that do not vary say nothing of others. Nothing, if it is always so.",
+  },
+  non_finite_weights: {
+    meaning: "Weights of the model hold NaN, or weights of layers infinities. Value: how many values were found.",
+    cause: "A training that diverged, or an export from a type with a smaller range.",
+    remedy:
+      "Export a sound model. Layers with such weights cannot be quantized or trained: leave them out (`exclude_nodes`) if their results are never used.",
+  },
   layer_errors_incomplete: {
     meaning:
       "Errors were measured for some of the layers only: that takes no longer than a set share of the job. Value: how many were.",

@@ -20,6 +20,7 @@ export { type DatasetSpec, TABLE_DTYPES } from "./data/spec.ts";
 export { outputMisfit, pairOutputs } from "./distill/output-pairs.ts";
 export { CoreError, checkCancelled } from "./errors.ts";
 export { defaultMetric, METRIC_NAMES, METRICS, type MetricName } from "./evaluate/metrics.ts";
+export { modelWarnings, nonFiniteText } from "./evaluate/model-warnings.ts";
 export type * from "./facts.ts";
 export { fedBy } from "./meter.ts";
 export { didYouMean, nearestNames } from "./nearest-names.ts";

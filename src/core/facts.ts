@@ -38,7 +38,22 @@ export interface ModelFacts {
   readonly macs: number | null;
   /** Whether a model of this structure can be a student; if not, why, and the node or tensor that is in the way. */
   readonly trainable: { readonly ok: boolean; readonly subject: string | null; readonly message: string | null };
+  /** The first of them; missing where they were not looked for. */
+  readonly non_finite_weights?: readonly NonFiniteWeight[];
 }
+
+/** A weight with values that are NaN or infinite. */
+export interface NonFiniteWeight {
+  readonly name: string;
+  /** The nodes that multiply with it or look rows up in it; none where it is a bias, a gain or another operand. */
+  readonly layers: readonly { readonly name: string; readonly op: string }[];
+  readonly shape: readonly number[];
+  /** How many of its values. */
+  readonly count: number;
+  readonly first: { readonly index: readonly number[]; readonly value: NonFinite };
+}
+
+export type NonFinite = "nan" | "inf" | "-inf";
 
 /** One node that holds weights. */
 export interface LayerFacts {
@@ -64,7 +79,7 @@ export interface FieldContent {
   readonly max: number | null;
   /** How many values are NaN or infinite, and where the first one is. */
   readonly non_finite: number;
-  readonly first_non_finite: { readonly sample: number; readonly value: "nan" | "inf" | "-inf" } | null;
+  readonly first_non_finite: { readonly sample: number; readonly value: NonFinite } | null;
 }
 
 /** An integer among the labels. */

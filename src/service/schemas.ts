@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { DTYPES } from "../core/contract.ts";
+import { DTYPES, WARNING_CODES } from "../core/contract.ts";
 import { DatasetSpec } from "./dataset-spec.ts";
 
 /** The wire forms that several resources share, and those of models and datasets. */
@@ -43,6 +43,28 @@ export function pageOf<Item extends z.ZodType>(id: string, item: Item) {
     })
     .meta({ id });
 }
+
+export const ResultWarning = z.object({ code: z.enum(WARNING_CODES), message: z.string(), value: z.number() }).meta({
+  id: "ResultWarning",
+  description:
+    "What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is.",
+});
+
+const NonFinite = z.enum(["nan", "inf", "-inf"]);
+
+const NonFiniteWeight = z
+  .object({
+    name: z.string(),
+    layers: z
+      .array(z.object({ name: z.string(), op: z.string() }).meta({ id: "LayerName" }))
+      .meta({ description: "The nodes that multiply with it or look rows up in it; none of a bias or a gain." }),
+    shape: z.array(z.int()),
+    count: Count.meta({ description: "Values that are NaN or infinite." }),
+    first: z
+      .object({ index: z.array(Count), value: NonFinite })
+      .meta({ id: "NonFiniteElement", description: "The first of them." }),
+  })
+  .meta({ id: "NonFiniteWeight" });
 
 const DerivedFrom = z
   .object({ job_id: z.string(), model_id: z.string() })
@@ -95,6 +117,10 @@ export const Model = z
     trainable: z
       .object({ ok: z.boolean(), subject: z.string().nullable(), message: z.string().nullable() })
       .meta({ id: "Trainability", description: "Whether it can be trained; if not, why, and which node or tensor." }),
+    non_finite_weights: z
+      .array(NonFiniteWeight)
+      .meta({ description: "Weights with NaN, and layers' weights with infinities: the first 100." }),
+    warnings: z.array(ResultWarning).meta({ description: "What is strange about the model." }),
     derived_from: DerivedFrom.nullable(),
     metadata: Metadata,
   })
@@ -133,7 +159,7 @@ const CONTENT = {
   max: z.number().nullable(),
   non_finite: Count.meta({ description: "Values that are NaN or infinite." }),
   first_non_finite: z
-    .object({ sample: Count, value: z.enum(["nan", "inf", "-inf"]) })
+    .object({ sample: Count, value: NonFinite })
     .meta({ id: "NonFinitePlace", description: "The first of them." })
     .nullable(),
 };

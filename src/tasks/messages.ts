@@ -48,6 +48,17 @@ const ModelFacts = z.looseObject({
   parameters: z.number(),
   weight_bytes: z.number(),
   trainable: z.looseObject({ ok: z.boolean() }),
+  non_finite_weights: z
+    .array(
+      z.looseObject({
+        name: z.string(),
+        layers: z.array(z.looseObject({ name: z.string(), op: z.string() })),
+        count: z.number(),
+        first: z.looseObject({ index: z.array(z.number()), value: z.string() }),
+      }),
+    )
+    .max(1000)
+    .optional(),
 });
 
 /** The forms of results, as far as parents look into them. */

@@ -1937,6 +1937,10 @@ export interface components {
             /** @description Null on the last page. */
             next_cursor: string | null;
         };
+        LayerName: {
+            name: string;
+            op: string;
+        };
         Limits: {
             /** Format: int64 */
             max_upload_bytes: number;
@@ -2175,6 +2179,10 @@ export interface components {
              */
             macs: number | null;
             trainable: components["schemas"]["Trainability"];
+            /** @description Weights with NaN, and layers' weights with infinities: the first 100. */
+            non_finite_weights: components["schemas"]["NonFiniteWeight"][];
+            /** @description What is strange about the model. */
+            warnings: components["schemas"]["ResultWarning"][];
             derived_from: components["schemas"]["DerivedFrom"] | null;
             metadata: components["schemas"]["Metadata"];
         };
@@ -2256,11 +2264,29 @@ export interface components {
             message: string;
         };
         /** @description The first of them. */
+        NonFiniteElement: {
+            index: number[];
+            /** @description Now one of `nan`, `inf`, `-inf`; more may be added. */
+            value: string;
+        };
+        /** @description The first of them. */
         NonFinitePlace: {
             /** Format: int64 */
             sample: number;
             /** @description Now one of `nan`, `inf`, `-inf`; more may be added. */
             value: string;
+        };
+        NonFiniteWeight: {
+            name: string;
+            /** @description The nodes that multiply with it or look rows up in it; none of a bias or a gain. */
+            layers: components["schemas"]["LayerName"][];
+            shape: number[];
+            /**
+             * Format: int64
+             * @description Values that are NaN or infinite.
+             */
+            count: number;
+            first: components["schemas"]["NonFiniteElement"];
         };
         OfflineDistillParams: {
             /** @constant */
@@ -2761,7 +2787,7 @@ export interface components {
         };
         /** @description What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is. */
         ResultWarning: {
-            /** @description Now one of `slower_than_original`, `larger_than_original`, `shapes_differ`, `nothing_quantized`, `already_quantized`, `low_fidelity`, `few_samples`, `drop_within_noise`, `outputs_not_compared`, `unused_fields`, `unused_dims`, `labels_not_used`, `labels_converted`, `labels_ignored`, `float16_range`, `non_finite_data`, `layer_errors_incomplete`, `list_shortened`; more may be added. */
+            /** @description Now one of `slower_than_original`, `larger_than_original`, `shapes_differ`, `nothing_quantized`, `already_quantized`, `low_fidelity`, `few_samples`, `drop_within_noise`, `outputs_not_compared`, `unused_fields`, `unused_dims`, `labels_not_used`, `labels_converted`, `labels_ignored`, `float16_range`, `non_finite_data`, `constant_data`, `non_finite_weights`, `layer_errors_incomplete`, `list_shortened`; more may be added. */
             code: string;
             message: string;
             /** Format: double */
@@ -3658,6 +3684,8 @@ export interface operations {
                      *         "subject": null,
                      *         "message": null
                      *       },
+                     *       "non_finite_weights": [],
+                     *       "warnings": [],
                      *       "derived_from": null,
                      *       "metadata": {
                      *         "team": "ocr"
@@ -3735,6 +3763,8 @@ export interface operations {
                      *         "subject": null,
                      *         "message": null
                      *       },
+                     *       "non_finite_weights": [],
+                     *       "warnings": [],
                      *       "derived_from": null,
                      *       "metadata": {
                      *         "team": "ocr"
@@ -3841,6 +3871,8 @@ export interface operations {
                      *         "subject": null,
                      *         "message": null
                      *       },
+                     *       "non_finite_weights": [],
+                     *       "warnings": [],
                      *       "derived_from": null,
                      *       "metadata": {
                      *         "team": "ocr"
@@ -3918,6 +3950,8 @@ export interface operations {
                      *         "subject": null,
                      *         "message": null
                      *       },
+                     *       "non_finite_weights": [],
+                     *       "warnings": [],
                      *       "derived_from": null,
                      *       "metadata": {
                      *         "team": "ocr"
@@ -4022,6 +4056,8 @@ export interface operations {
                      *         "subject": null,
                      *         "message": null
                      *       },
+                     *       "non_finite_weights": [],
+                     *       "warnings": [],
                      *       "derived_from": null,
                      *       "metadata": {
                      *         "team": "ocr"

@@ -121,6 +121,7 @@ export const MODEL_FACTS: ModelFacts = {
   activation_bytes: null,
   macs: null,
   trainable: { ok: true, subject: null, message: null },
+  non_finite_weights: [],
 };
 
 export const DATASET_FACTS: DatasetFacts = {

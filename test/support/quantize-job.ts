@@ -1,13 +1,15 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { JobMetrics } from "../../src/core/index.ts";
+import type { JobMetrics, QuantizePlan } from "../../src/core/index.ts";
 import type { Model } from "../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../src/core/onnx/save.ts";
 import { JobRequest } from "../../src/service/api/job-schemas.ts";
-import { runQuantizeJob } from "../../src/service/kinds/quantize/run/quantize-job.ts";
+import { QUANTIZE_RUN, runQuantizeJob } from "../../src/service/kinds/quantize/run/quantize-job.ts";
 import type { QuantizeSpec } from "../../src/service/kinds/quantize/spec.ts";
 import type { JobEnvironment } from "../../src/service/kinds/run/job-environment.ts";
+import type { JobContext } from "../../src/service/kinds/run/job-steps.ts";
+import type { JobRequest as TaskJobRequest } from "../../src/tasks/protocol.ts";
 import { openWrittenModel } from "../../workers/model-files.ts";
 import { ENVIRONMENT, TASK_HANDLERS } from "../../workers/tasks.ts";
 import { factsSaying } from "./jobs.ts";
@@ -20,11 +22,14 @@ export interface QuantizeJobOptions {
   readonly environment?: Partial<JobEnvironment>;
 }
 
-/** What `runQuantizeJob` makes of a model in this process, on two samples unless asked for more. */
-export async function quantizeJob(
+type Request = TaskJobRequest<QuantizeSpec>;
+
+/** Calls `use` with a job on a model, on two samples unless asked for more. */
+async function withJob<T>(
   model: Model,
-  { params, evaluation = {}, dataset, environment }: QuantizeJobOptions,
-): Promise<{ readonly model: Model; readonly metrics: JobMetrics }> {
+  { params, evaluation = {}, dataset }: QuantizeJobOptions,
+  use: (request: Request, context: JobContext) => Promise<T>,
+): Promise<T> {
   const scratch = await mkdtemp(join(tmpdir(), "job-"));
   try {
     const path = join(scratch, "original.onnx");
@@ -45,24 +50,38 @@ export async function quantizeJob(
     const context = { signal: new AbortController().signal, news: () => {} };
     const facts = await TASK_HANDLERS.inspect_model({ files, dims: {} }, context).catch(() => factsSaying("nothing"));
     const found = dataset && (await TASK_HANDLERS.inspect_dataset({ file: data, spec: null }, context));
-    const outcome = await runQuantizeJob(
-      {
-        spec,
-        models: { mdl_1: { files, facts } },
-        datasets: found ? { dst_1: { file: data, spec: null, facts: found } } : {},
-        job_id: "job_1",
-        scratch,
-        threads: 1,
-        checkpoints: {},
-        cached: {},
-        steps: [],
-      },
-      { ...ENVIRONMENT, ...environment },
-      context,
-    );
-    // External data would be gone with the directory; models of tests have none.
-    return { model: openWrittenModel(outcome.model[0]!.path), metrics: outcome.metrics };
+    const request: Request = {
+      spec,
+      models: { mdl_1: { files, facts } },
+      datasets: found ? { dst_1: { file: data, spec: null, facts: found } } : {},
+      job_id: "job_1",
+      scratch,
+      threads: 1,
+      checkpoints: {},
+      cached: {},
+      steps: [],
+    };
+    return await use(request, context);
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
+}
+
+/** What `runQuantizeJob` makes of a model in this process. */
+export function quantizeJob(
+  model: Model,
+  options: QuantizeJobOptions,
+): Promise<{ readonly model: Model; readonly metrics: JobMetrics }> {
+  return withJob(model, options, async (request, context) => {
+    const outcome = await runQuantizeJob(request, { ...ENVIRONMENT, ...options.environment }, context);
+    // External data would be gone with the directory; models of tests have none.
+    return { model: openWrittenModel(outcome.model[0]!.path), metrics: outcome.metrics };
+  });
+}
+
+/** What is planned for the same job. */
+export function quantizePlan(model: Model, options: QuantizeJobOptions): Promise<QuantizePlan> {
+  return withJob(model, options, (request, context) =>
+    QUANTIZE_RUN.plan(request, { ...ENVIRONMENT, ...options.environment }, context),
+  ) as Promise<QuantizePlan>;
 }

@@ -64,6 +64,7 @@ export function ModelPage({ id, go }) {
         }}>Delete<//>
       </p>
       <${Failure} error=${error} />
+      ${it.warnings.length > 0 && html`<ul class="notices">${it.warnings.map((warning) => html`<li>${warning.message}</li>`)}</ul>`}
       <dl>
         <dt>Size</dt><dd>${bytes(it.size_bytes)}${it.files.length > 1 && html` in ${it.files.length} files`}</dd>
         <dt>Parameters</dt><dd>${count(it.parameters)}</dd>

@@ -1,5 +1,5 @@
 /** What the values of a dataset are like: found once, when it arrives, in one pass that holds a few megabytes. */
-import type { DatasetFacts, DatasetWarning, FieldContent, LabelFacts, LabelValue } from "../facts.ts";
+import type { DatasetFacts, DatasetWarning, FieldContent, LabelFacts, LabelValue, NonFinite } from "../facts.ts";
 import { byteLengthOf, DTYPES, type DType } from "../onnx/dtype.ts";
 import { arrayOf, elementCount, floatsOf, hasArray, isFloat, type Tensor } from "../onnx/tensor.ts";
 import type { SampleArray } from "./sample-array.ts";
@@ -43,7 +43,7 @@ class RangeMeter {
       // NaN and infinities alone give NaN here.
       if (value - value !== 0) {
         this.#nonFinite++;
-        this.#first ??= { sample: firstSample + Math.floor(i / perSample), value: nameOf(value) };
+        this.#first ??= { sample: firstSample + Math.floor(i / perSample), value: nonFiniteName(value) };
         continue;
       }
       if (value < min) min = value;
@@ -63,7 +63,8 @@ class RangeMeter {
   }
 }
 
-function nameOf(value: number): "nan" | "inf" | "-inf" {
+/** What a value that is not finite is called. */
+export function nonFiniteName(value: number): NonFinite {
   return Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf";
 }
 

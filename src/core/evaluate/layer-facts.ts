@@ -27,6 +27,18 @@ export function listLayers(model: Model): LayerFacts[] {
   return layers;
 }
 
+/** The nodes that read each weight as a layer does, also where it is stored in another type or layout. */
+export function layersByWeight(model: Model): Map<Value, Node[]> {
+  const layers = new Map<Value, Node[]>();
+  for (const node of model.nodes()) {
+    for (const operand of operatorOf(node)?.weights ?? []) {
+      const weight = weightBehind(node, operand)?.value;
+      if (weight) layers.set(weight, [...(layers.get(weight) ?? []), node]);
+    }
+  }
+  return layers;
+}
+
 /** Whether a node multiplies with a weight or looks rows up in one. */
 export function isLayer(node: Node): boolean {
   return operatorOf(node)?.weights?.some((operand) => weightBehind(node, operand) !== undefined) ?? false;

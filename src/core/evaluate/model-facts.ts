@@ -8,6 +8,7 @@ import { checkTrainable } from "../train/trainable.ts";
 import { costOf } from "./model-cost.ts";
 import { weightsOf } from "./model-weights.ts";
 import { isConstantNode } from "./shape-probe.ts";
+import { findNonFiniteWeights } from "./weight-content.ts";
 
 export interface InspectOptions {
   readonly openSession: OpenSession;
@@ -36,6 +37,7 @@ export async function inspectModel(model: Model, options: InspectOptions): Promi
     ...weightTotals(model),
     ...(await costOf(model, inputs, { openSession, dims, signal })),
     trainable: trainabilityOf(model),
+    non_finite_weights: findNonFiniteWeights(model),
   };
 }
 

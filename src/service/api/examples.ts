@@ -27,6 +27,8 @@ export const model = {
   activation_bytes: null,
   macs: null,
   trainable: { ok: true, subject: null, message: null },
+  non_finite_weights: [],
+  warnings: [],
   derived_from: null,
   metadata: { team: "ocr" },
 };

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
-import type { ModelFacts } from "../../core/contract.ts";
+import { type ModelFacts, modelWarnings } from "../../core/contract.ts";
 import { type CatalogFile, type ModelRecord, type ModelSummary, newId } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
 import { bundleSha256 } from "../identity.ts";
@@ -352,7 +352,13 @@ function graphFirst(files: readonly CatalogFile[]): readonly CatalogFile[] {
 function modelOf(record: ModelRecord, facts: ModelFacts = record.facts) {
   const { id, name, created_at, sha256, size_bytes, derived_from, metadata } = record;
   const files = record.files.map((file) => ({ name: file.name, size_bytes: file.size_bytes, sha256: file.sha256 }));
-  return { id, object: "model", name, created_at, sha256, size_bytes, files, ...facts, derived_from, metadata };
+  return {
+    ...{ id, object: "model", name, created_at, sha256, size_bytes, files },
+    ...facts,
+    // Models of earlier versions were not looked into.
+    ...{ non_finite_weights: facts.non_finite_weights ?? [], warnings: modelWarnings(facts) },
+    ...{ derived_from, metadata },
+  };
 }
 
 function modelSummaryOf(summary: ModelSummary) {

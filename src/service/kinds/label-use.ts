@@ -58,20 +58,25 @@ export function withLabelUse(
   return withLabelReading(dataset, use.reading, ignored);
 }
 
-/** What a user has to know of the data: values that are not finite, and how labels were read. */
+/** What a user has to know of the data: values that are not finite or do not vary, and how labels were read. */
 export function dataWarnings(facts: DatasetFacts, use: LabelUse, ignoreLabel: number | null): Warnings {
-  const broken = facts.fields.flatMap(({ name, content }) =>
-    content?.first_non_finite
-      ? [
-          {
-            code: "non_finite_data" as const,
-            message: `The dataset has ${content.non_finite} values of ${JSON.stringify(name)} that are NaN or infinite, the first in sample ${content.first_non_finite.sample}.`,
-            value: content.non_finite,
-          },
-        ]
-      : [],
-  );
-  return [...broken, ...labelWarnings(facts, use, ignoreLabel)];
+  return [...fieldWarnings(facts), ...labelWarnings(facts, use, ignoreLabel)];
+}
+
+/** What a user has to know of the values of fields, whatever they are for. */
+export function fieldWarnings({ fields, warnings = [] }: DatasetFacts): Warnings {
+  return fields.flatMap(({ name, content }): Warnings => {
+    if (!content) return [];
+    const { first_non_finite: first, non_finite: count, min } = content;
+    const field = JSON.stringify(name);
+    if (first) {
+      const message = `The dataset has ${count} values of ${field} that are NaN or infinite, the first in sample ${first.sample}.`;
+      return [{ code: "non_finite_data", message, value: count }];
+    }
+    if (min === null || !warnings.some(({ field, code }) => field === name && code !== "non_finite")) return [];
+    const message = `All values of ${field} in the dataset are ${min}: what is found with them says nothing of data that vary.`;
+    return [{ code: "constant_data", message, value: min }];
+  });
 }
 
 function labelWarnings({ labels }: DatasetFacts, use: LabelUse, ignoreLabel: number | null): Warnings {

@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { type JobMetrics, METRIC_NAMES, WARNING_CODES } from "../../core/contract.ts";
-import { Bytes, Count } from "../schemas.ts";
+import { type JobMetrics, METRIC_NAMES } from "../../core/contract.ts";
+import { Bytes, Count, ResultWarning } from "../schemas.ts";
 
 /** The wire form of what is measured of a result. */
 
@@ -85,12 +85,6 @@ const TrainingMetrics = z
     }),
   })
   .meta({ id: "TrainingMetrics" });
-
-export const ResultWarning = z.object({ code: z.enum(WARNING_CODES), message: z.string(), value: z.number() }).meta({
-  id: "ResultWarning",
-  description:
-    "What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is.",
-});
 
 const ExitMetrics = z
   .object({

@@ -5,11 +5,13 @@ import {
   hasArray,
   type ModelFacts,
   nearestNames,
+  nonFiniteText,
   type ValueFacts,
 } from "../../core/contract.ts";
 import type { DatasetRecord, ModelRecord } from "../catalog.ts";
 import { type FieldError, pointerOf } from "../errors.ts";
 import type { Judgement } from "./evaluation.ts";
+import type { NamedExclusions } from "./exclusions.ts";
 import { type LabelTask, labelUse } from "./label-use.ts";
 
 /** What can be wrong between a job, its models and its data in every kind of job, as far as recorded facts tell. */
@@ -139,6 +141,28 @@ export function checkFinite(
       `Dataset ${id} is not data to ${purpose}: ${JSON.stringify(name)} has ${content.non_finite} of its values NaN or infinite, ` +
       `the first in sample ${first.sample} (${first.value}). Leave such samples out, or replace the values.`;
     return [problem("/params/dataset_id", "non_finite", message)];
+  });
+}
+
+/**
+ * A weight with NaN or an infinity has no scale, and gives whatever learns from it NaN. Layers that the job leaves alone are not its concern.
+ * `what` is what cannot be done: `quantized`, `trained`.
+ */
+export function checkFiniteWeights(
+  { facts }: ModelRecord,
+  pointer: string,
+  what: "quantized" | "trained" | "learned from",
+  exclude?: NamedExclusions,
+): FieldError[] {
+  const isLeft = ({ name, op }: { readonly name: string; readonly op: string }) =>
+    exclude?.nodes.includes(name) || exclude?.ops.includes(op);
+  return (facts.non_finite_weights ?? []).flatMap((weight) => {
+    const [layer] = weight.layers.filter((it) => !isLeft(it));
+    if (!layer) return [];
+    const wayOut = exclude
+      ? `Export the model again or, if its result is never used, leave the layer alone: exclude_nodes [${JSON.stringify(layer.name)}].`
+      : "Export or train the model again.";
+    return [problem(pointer, "non_finite_weights", `${nonFiniteText(weight)}: it cannot be ${what}. ${wayOut}`)];
   });
 }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { DatasetFacts, ValueFacts } from "../../../src/core/index.ts";
+import type { DatasetFacts, NonFiniteWeight, ValueFacts } from "../../../src/core/index.ts";
 import { JobRequest } from "../../../src/service/api/job-schemas.ts";
 import type { DatasetRecord, ModelRecord } from "../../../src/service/catalog.ts";
 import { checkJob } from "../../../src/service/kinds/checks.ts";
@@ -60,4 +60,44 @@ test("sizes can be given to symbolic dimensions of the model only, and all wrong
     "/evaluation/dims/a~1b unknown_dimension",
     "/evaluation/dims/h unknown_dimension",
   ]);
+});
+
+test("a layer whose weight is not finite is quantized by nobody, and learned from by nobody", () => {
+  const place = { index: [0, 1], value: "nan" } as const;
+  const weight = { name: "w", layers: [{ name: "head", op: "MatMul" }], shape: [2, 2], count: 3, first: place };
+  const bias = { ...weight, name: "b", layers: [] };
+  const withWeights = (...non_finite_weights: NonFiniteWeight[]) =>
+    ({ facts: { ...MODEL_FACTS, inputs: [input(["n", 4])], non_finite_weights } }) as unknown as ModelRecord;
+  const broken = withWeights(weight, bias);
+  const data = datasetWith({ has_labels: true });
+  const wrong = ["/model_id non_finite_weights"];
+  const asked = (params: object) => found(specWith({ params }), broken, data);
+  assert.deepEqual(asked({ method: "dynamic" }), wrong);
+  assert.deepEqual(asked({ method: "weight_only" }), wrong);
+  assert.deepEqual(asked({ method: "static", dataset_id: "dst_1" }), wrong);
+  assert.deepEqual(asked({ method: "qat", dataset_id: "dst_1" })[0], "/model_id non_finite_weights");
+  const search = JobRequest.parse({ type: "auto", model_id: "mdl_1", params: { dataset_id: "dst_1" } });
+  assert.deepEqual(found(search, broken, data), wrong);
+  const distill = (student: object) =>
+    JobRequest.parse({
+      type: "distill",
+      params: {
+        mode: "offline",
+        teacher_model_id: null,
+        dataset_id: "dst_1",
+        student,
+        loss: { label_weight: 1, kl_weight: 0 },
+      },
+    });
+  assert.deepEqual(found(distill({ model_id: "mdl_1" }), broken, data), [
+    "/params/student/model_id non_finite_weights",
+  ]);
+  const codes = found(distill({ model_id: "mdl_1", init: "reinitialize" }), broken, data).join();
+  assert.doesNotMatch(codes, /non_finite_weights/, "they are drawn anew");
+  // What keeps them as they are can be right, and so can what leaves the layer alone.
+  assert.deepEqual(asked({ method: "float16" }), []);
+  assert.deepEqual(asked({ method: "simplify" }), []);
+  assert.deepEqual(asked({ method: "dynamic", exclude_nodes: ["head"] }), []);
+  assert.deepEqual(asked({ method: "dynamic", exclude_ops: ["MatMul"] }), []);
+  assert.deepEqual(found(specWith({ params: { method: "dynamic" } }), withWeights(bias), data), []);
 });

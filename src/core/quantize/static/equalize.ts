@@ -157,7 +157,8 @@ export function balanceChannels(
     const expectation = expectationOf(site, statistics, options.perChannel);
     if (!expectation) continue;
     const { scales, gainDb } = chooseScales(expectation, wanted, site.isClipped);
-    if (wanted === "auto" && gainDb < MIN_GAIN_DB) continue;
+    // NaN, of weights that are not finite, is no gain either.
+    if (wanted === "auto" && !(gainDb >= MIN_GAIN_DB)) continue;
     site.apply(scales);
     for (const { name } of site.values) changed.add(name);
     note(

@@ -18,6 +18,7 @@ import { type AccuracyTarget, leaveInFloat } from "./layers-in-float.ts";
 import { OutputReference } from "./output-error.ts";
 import { prepareStatic, quantizeStatic, type StaticOptions, stretchedIn } from "./quantize-static.ts";
 import { roundWeights } from "./round-weights.ts";
+import { brokenLayers, type FloatNode } from "./storage.ts";
 import { chooseStretched, type StretchedForms } from "./stretched.ts";
 
 /** Samples for calibration, in feeds that the model takes; the same ones in the same order every time. */
@@ -96,7 +97,7 @@ const JUDGED_BATCHES = 8;
 export async function compressStatic(
   model: Model,
   data: CalibrationData,
-  options: PipelineOptions,
+  given: PipelineOptions,
   runtime: PipelineRuntime,
 ): Promise<PipelineResult> {
   const progress = runtime.onProgress ?? (() => {});
@@ -104,6 +105,8 @@ export async function compressStatic(
   const few = await take(data, TRIAL_BATCHES + JUDGED_BATCHES);
   if (few.length === 0) throw new CoreError("invalid_dataset", "There are no samples to calibrate with.");
   const { model: prepared, notes: preparedNotes } = await prepareStatic(model, few[0]!, runtime);
+  const broken = brokenLayers(prepared);
+  const options = { ...given, excludeNodes: new Map([...(given.excludeNodes ?? []), ...broken]) };
   const judged = few.length > TRIAL_BATCHES ? few.slice(TRIAL_BATCHES) : few;
   await using loaded = new AsyncDisposableStack();
   const original = loaded.use(Calibrator.of(prepared, runtime));
@@ -114,6 +117,7 @@ export async function compressStatic(
     few: few.slice(0, Math.min(TRIAL_BATCHES, options.samples)),
     reference,
     options,
+    broken,
     runtime,
     loaded,
   };
@@ -210,6 +214,8 @@ interface Trial {
   /** Of other samples. */
   readonly reference: OutputReference;
   readonly options: PipelineOptions;
+  /** Layers that no trial can round. */
+  readonly broken: ReadonlyMap<string, FloatNode>;
   readonly runtime: PipelineRuntime;
   /** Closes at the end what is still loaded. */
   readonly loaded: AsyncDisposableStack;
@@ -272,9 +278,10 @@ async function scaleChannels(original: Calibrator, trial: Trial) {
  * How good a model is when all of it is quantized with what few samples show: the same for every way to find ranges, so that what is
  * decided by it, and with it a calibration, serves them all.
  */
-async function trialSqnrDb({ model, calibration }: Calibrator, { reference, options }: Trial): Promise<number> {
+async function trialSqnrDb({ model, calibration }: Calibrator, { reference, options, broken }: Trial): Promise<number> {
   const { activationDType, perChannel, reduceRange, percentile } = options;
-  const trial: StaticOptions = { method: DEFAULT_METHOD, percentile, activationDType, perChannel, reduceRange };
+  const ranged = { method: DEFAULT_METHOD, percentile, activationDType, perChannel, reduceRange };
+  const trial: StaticOptions = { ...ranged, excludeNodes: broken };
   return reference.sqnrDb(quantizeStatic(model, calibration, trial).model);
 }
 

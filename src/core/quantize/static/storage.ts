@@ -3,7 +3,9 @@
  * float. Codes of convolutions and recurrent layers are turned into floats when the model is loaded; tables are looked up in codes; LSTM
  * has a kernel of its own, which finds the ranges of its activations while it runs.
  */
-import type { Model, Node } from "../../onnx/ir.ts";
+import type { Model, Node, Value } from "../../onnx/ir.ts";
+import { arrayOf } from "../../onnx/tensor.ts";
+import { operatorOf } from "../../operators/operators.ts";
 import { distinctNotes, type NodeTest, type Note } from "../../passes/pass.ts";
 import { WeightViews } from "../../passes/weight-views.ts";
 import type { WeightUse } from "../plan.ts";
@@ -12,12 +14,32 @@ import { dynamicLstm } from "../weights/dynamic.ts";
 import { gatherCodes } from "../weights/gather.ts";
 import { rewriteWeights } from "../weights/rewrite.ts";
 import { storeCodes } from "../weights/storage.ts";
-import type { Refusal } from "./operators.ts";
+import { isFloatConstant, type Refusal } from "./operators.ts";
 
 /** Why a node computes in float although there is a kernel. */
 export interface FloatNode extends Refusal {
   /** Whether nothing is said against rounding its weights: they are stored in 8 bits. */
   readonly storesWeights?: boolean;
+}
+
+const BROKEN: FloatNode = {
+  code: "non_finite_weight",
+  message: "Its weight holds NaN or an infinity, and has no scale.",
+};
+
+/** The layers whose weights have no scale, by the name of the node. Every weight is read once. */
+export function brokenLayers(model: Model): Map<string, FloatNode> {
+  const isBroken = new Map<Value, boolean>();
+  const broken = new Map<string, FloatNode>();
+  for (const node of model.nodes()) {
+    for (const { input } of operatorOf(node)?.weights ?? []) {
+      const weight = node.inputs[input];
+      if (!isFloatConstant(weight)) continue;
+      if (!isBroken.has(weight!)) isBroken.set(weight!, !arrayOf(weight!.constant!, "float32").every(Number.isFinite));
+      if (isBroken.get(weight!)) broken.set(node.name, BROKEN);
+    }
+  }
+  return broken;
 }
 
 export interface StaticStorageOptions {

@@ -3,6 +3,7 @@ import type { JobChecks } from "../kind.ts";
 import {
   checkEvaluation,
   checkFinite,
+  checkFiniteWeights,
   checkInputs,
   checkLabelUse,
   checkRunnable,
@@ -18,7 +19,7 @@ export const AUTO_CHECKS: JobChecks<AutoSpec> = { check: checkAuto, needsPlan: (
 function checkAuto(spec: AutoSpec, { models, datasets }: StoredResources): readonly FieldError[] {
   const { model_id, params, evaluation } = spec;
   const model = models.get(model_id)!;
-  const unusable = checkRunnable(model, "/model_id");
+  const unusable = [...checkRunnable(model, "/model_id"), ...checkFiniteWeights(model, "/model_id", "quantized")];
   if (unusable.length > 0) return unusable;
   const data = datasets.get(params.dataset_id)!;
   const misfits = [...checkInputs(model, data, "/params/dataset_id"), ...checkFinite([model], data, "calibrate with")];

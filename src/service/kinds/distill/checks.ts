@@ -2,7 +2,15 @@ import type { DatasetRecord, ModelRecord } from "../../catalog.ts";
 import type { FieldError } from "../../errors.ts";
 import type { JobChecks } from "../kind.ts";
 import { labelUse } from "../label-use.ts";
-import { checkEvaluation, checkFinite, checkInputs, checkLabelUse, checkRunnable, problem } from "../model-checks.ts";
+import {
+  checkEvaluation,
+  checkFinite,
+  checkFiniteWeights,
+  checkInputs,
+  checkLabelUse,
+  checkRunnable,
+  problem,
+} from "../model-checks.ts";
 import type { StoredResources } from "../stored-resources.ts";
 import { evaluationLabels, labelledOutputs, trainingLabels } from "./labels.ts";
 import { checkMode } from "./mode-checks.ts";
@@ -35,9 +43,15 @@ export function checkDistill(spec: OfflineSpec, stored: StoredResources): FieldE
   const { datasets } = stored;
   const { teacher, student: uploaded, training } = partiesOf(spec, stored);
   const fed = [teacher, uploaded].filter((model) => model !== undefined);
+  const isNew = "init" in params.student && params.student.init === "reinitialize";
   const unusable = [
     ...(teacher ? checkRunnable(teacher, "/params/teacher_model_id") : []),
     ...(uploaded ? checkRunnable(uploaded, "/params/student/model_id") : []),
+    // A model that is its own teacher is wrong once.
+    ...(teacher && (isNew || teacher !== uploaded)
+      ? checkFiniteWeights(teacher, "/params/teacher_model_id", "learned from")
+      : []),
+    ...(uploaded && !isNew ? checkFiniteWeights(uploaded, "/params/student/model_id", "trained") : []),
   ];
   if (unusable.length > 0) return unusable;
   const problems = [

@@ -6,6 +6,7 @@ import type { JobChecks } from "../kind.ts";
 import {
   checkEvaluation,
   checkFinite,
+  checkFiniteWeights,
   checkInputs,
   checkLabelUse,
   checkRunnable,
@@ -39,7 +40,7 @@ function ofQat({ pointer, ...problem }: FieldError): FieldError {
 
 function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldError[] {
   const model = stored.models.get(spec.model_id)!;
-  const unusable = checkRunnable(model, "/model_id");
+  const unusable = [...checkRunnable(model, "/model_id"), ...checkWeights(spec, model)];
   if (unusable.length > 0) return unusable;
   const { dataset_id } = spec.evaluation;
   const own = dataset_id === null ? undefined : stored.datasets.get(dataset_id);
@@ -60,6 +61,14 @@ function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldEr
     ...checkQuantizationLabels(spec, model, judged),
     ...(judged !== calibration && isScored ? checkQuantizationLabels(spec, model, calibration) : []),
   ];
+}
+
+/** Whether all weights that the method rounds have a scale. */
+function checkWeights({ params }: QuantizeSpec, model: ModelRecord): FieldError[] {
+  // These keep what is no number as it is.
+  if (params.method === "simplify" || params.method === "float16") return [];
+  const exclude = { nodes: params.exclude_nodes, ops: params.exclude_ops };
+  return checkFiniteWeights(model, "/model_id", "quantized", exclude);
 }
 
 /** Whether the labels of `data` can judge a model that is quantized. */

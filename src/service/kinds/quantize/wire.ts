@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { QuantizePlan } from "../../../core/contract.ts";
-import { Bytes, Count } from "../../schemas.ts";
-import { NodeNote, ResultWarning } from "../metrics-schemas.ts";
+import { Bytes, Count, ResultWarning } from "../../schemas.ts";
+import { NodeNote } from "../metrics-schemas.ts";
 import { OFFER, StepName } from "../wire.ts";
 import { QuantizeParams } from "./params.ts";
 

@@ -6,6 +6,7 @@ import {
   inspectModel,
   type JobMetrics,
   type ModelFacts,
+  modelWarnings,
   type Standing,
 } from "../../../../core/index.ts";
 import { renderReport } from "../../../../report/html.ts";
@@ -100,7 +101,7 @@ export async function conclude(run: SearchRun, found: Found): Promise<JobOutcome
     coverage: best ? await coverageOf(run, best) : NOTHING_CHANGED,
     ...{ training: null, exits: null, models: null, auto },
     acceptance: [...auto.constraints, ...acceptance],
-    warnings: [...data.warnings, ...standing.warnings],
+    warnings: [...modelWarnings(models[spec.model_id]!.facts), ...data.warnings, ...standing.warnings],
     environment: {
       ...{ onnxruntime: host.onnxruntime, cpu: host.cpu, isa: host.isa },
       ...{ threads: standing.latency.threads, seed: params.seed, versions: host.versions },

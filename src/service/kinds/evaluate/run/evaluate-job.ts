@@ -7,6 +7,7 @@ import {
   type JobMetrics,
   type Load,
   type ModelFacts,
+  modelWarnings,
   pairOutputs,
   type Standing,
 } from "../../../../core/index.ts";
@@ -96,7 +97,11 @@ async function runEvaluateJob(
     ...{ training: null, exits: null, auto: null },
     models: evaluated,
     acceptance: evaluated.flatMap(({ acceptance }) => acceptance),
-    warnings: [...judged.warnings, ...evaluated.flatMap(({ warnings }) => warnings)],
+    warnings: [
+      ...models.flatMap(({ facts }) => modelWarnings(facts)),
+      ...judged.warnings,
+      ...evaluated.flatMap(({ warnings }) => warnings),
+    ],
     environment: {
       ...{ onnxruntime: host.onnxruntime, cpu: host.cpu, isa: host.isa },
       ...{ threads: latency.threads, seed: spec.params.seed, versions: host.versions },

@@ -8,6 +8,7 @@ import {
   type Dataset,
   type Exclusions,
   type Model,
+  modelWarnings,
   type Note,
   narrowed,
   predictedBytes,
@@ -28,7 +29,7 @@ import {
   TaskError,
 } from "../../../../tasks/protocol.ts";
 import { type FieldError, pointerOf } from "../../../errors.ts";
-import { dataWarnings, labelUse, withLabelUse } from "../../label-use.ts";
+import { dataWarnings, fieldWarnings, labelUse, withLabelUse } from "../../label-use.ts";
 import type { Compressed, JobEnvironment } from "../../run/job-environment.ts";
 import { judgeResult, type MadeModel } from "../../run/job-result.ts";
 import type { StepRun } from "../../run/job-run.ts";
@@ -82,7 +83,12 @@ export async function runQuantizeJob(
         remedies: method.remedies(spec.params),
         written,
         data: judged.data,
-        warnings: [...(compressed.warnings ?? []), ...warnings, ...(judged.warnings ?? [])],
+        warnings: distinct([
+          ...(compressed.warnings ?? []),
+          ...warnings,
+          ...samplesWarnings(request),
+          ...(judged.warnings ?? []),
+        ]),
         ignoreLabel: judged.ignoreLabel,
         // The layers of a model that was trained are other layers.
         ...(!compressed.training && {
@@ -229,7 +235,20 @@ async function planned(
   const method = methodOfJob(spec);
   const { original, finished } = startOf(uploaded, method);
   const done = finished(await method.plan({ request, original, exclude, environment, context }));
-  return { model: done.model, plan: done.plan, ...reportOf(method, uploaded, exclude, done) };
+  const { notes, warnings } = reportOf(method, uploaded, exclude, done);
+  const known = [...modelWarnings(models[spec.model_id]!.facts), ...warnings, ...samplesWarnings(request)];
+  return { model: done.model, plan: done.plan, notes, warnings: known };
+}
+
+/** What has to be said of the samples that a method looks at. */
+function samplesWarnings({ spec, datasets }: JobInputs<QuantizeSpec>): readonly Warning[] {
+  const stored = "dataset_id" in spec.params ? datasets[spec.params.dataset_id ?? ""] : undefined;
+  return stored ? fieldWarnings(stored.facts) : [];
+}
+
+/** A dataset may serve several purposes. */
+function distinct(warnings: readonly Warning[]): readonly Warning[] {
+  return [...new Map(warnings.map((warning) => [warning.code + warning.message, warning])).values()];
 }
 
 /**
