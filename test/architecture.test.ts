@@ -121,7 +121,9 @@ const LAYERS: readonly Layer[] = [
     of: "src/core/contract.ts",
     may: [
       ...SHARED,
-      ...["data/", "onnx/dtype.ts", "onnx/tensor.ts", "evaluate/metrics.ts"].map((it) => `src/core/${it}`),
+      ...["data/", "onnx/dtype.ts", "onnx/tensor.ts", "evaluate/metrics.ts", "evaluate/model-warnings.ts"].map(
+        (it) => `src/core/${it}`,
+      ),
       ...[
         "autodiff/trainable-operators.ts",
         "distill/output-pairs.ts",
