@@ -5,7 +5,7 @@ import type { BlobStore } from "../src/service/blobs/blob-store.ts";
 import type { BlobClaims } from "../src/service/blobs/claims.ts";
 import { type Catalog, type CatalogFile, newId } from "../src/service/catalog.ts";
 import { ServiceError } from "../src/service/errors.ts";
-import { bundleSha256 } from "../src/service/identity.ts";
+import { bundleSha256, madeIdentity } from "../src/service/identity.ts";
 import type { Artifact, FinishedStep } from "../src/service/jobs/job.ts";
 import { resourcesOf } from "../src/service/jobs/resources.ts";
 import { type JobSpec, kindOf } from "../src/service/kinds/kinds.ts";
@@ -18,7 +18,7 @@ export interface JobFiles {
   fetchInputs(spec: JobSpec, directory: string, modelIds?: readonly string[]): Promise<JobInputs>;
   /**
    * Stores what a job, or a step of it, has made below `directory`, claimed by the job, and adds the model to the catalog. The same bytes
-   * made twice are one model. `outcome` has a model: see `publishReports`.
+   * made twice of one model are one model. `outcome` has a model: see `publishReports`.
    */
   publish(
     jobId: string,
@@ -154,7 +154,8 @@ export function createJobFiles(deps: {
         const source = await catalog.models.get(sourceId);
         const { record, created } = await catalog.models.add({
           id,
-          identity: sha256,
+          identity: madeIdentity(sha256, sourceId),
+          content: sha256,
           name: `${source?.name ?? sourceId} ${kind.made(spec)}`.slice(0, 200),
           created_at: new Date().toISOString(),
           sha256,

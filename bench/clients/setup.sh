@@ -11,5 +11,5 @@ venv/bin/pip -q install openapi-generator-cli==7.26.0 openapi-python-client==0.2
 npm install --no-audit --no-fund @hey-api/openapi-ts@0.99.0 typescript@5.9.3 esbuild
 # What Go and Java clients import, from Debian, for machines that reach neither the Go proxy nor Maven.
 if command -v apt-get >/dev/null; then
-  apt-get install -y golang-go golang-gopkg-validator.v2-dev libgeronimo-annotation-1.3-spec-java libhttpclient-java
+  apt-get install -y golang-go golang-gopkg-validator.v2-dev libgeronimo-annotation-1.3-spec-java libhttpclient-java libhttpmime-java
 fi

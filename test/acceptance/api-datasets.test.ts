@@ -80,6 +80,27 @@ test("the same file with the same spec is the same dataset; read another way it 
   await api.call("DELETE", `/v1/datasets/${y.json.id}`);
 });
 
+test("the same file under another name is a dataset of its own, renamed and found apart", async () => {
+  const bytes = randomBytes(100);
+  const a = await upload({ "a.npz": bytes }, { name: "train" });
+  const b = await upload({ "a.npz": bytes }, { name: "validation" });
+  assert.deepEqual([a.status, b.status, a.json.sha256], [201, 201, b.json.sha256]);
+  assert.equal((await upload({ "b.npz": bytes })).json.id, a.json.id);
+  const renamed = await api.call("PATCH", `/v1/datasets/${b.json.id}`, {
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ metadata: { split: "2" } }),
+  });
+  assert.deepEqual(renamed.json, { ...b.json, metadata: { split: "2" } });
+  const found = (await api.call("GET", `/v1/datasets?name=validation&metadata.split=2`)).json.data;
+  assert.deepEqual(
+    found.map(({ id }: { id: string }) => id),
+    [b.json.id],
+  );
+  await api.call("DELETE", `/v1/datasets/${a.json.id}`);
+  assert.ok((await api.call("GET", `/v1/datasets/${b.json.id}/content`)).body.equals(bytes));
+  await api.call("DELETE", `/v1/datasets/${b.json.id}`);
+});
+
 test("raw bytes, with the name that tells the format", async () => {
   const headers = { "content-type": "application/octet-stream" };
   const created = await api.call("POST", "/v1/datasets?name=lines.safetensors", { body: randomBytes(50), headers });

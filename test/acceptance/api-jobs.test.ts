@@ -179,6 +179,27 @@ test("lists can be filtered, and their pages go on", async () => {
   await drop(second);
 });
 
+test("a job is called otherwise, and found by it", async () => {
+  const { json: job } = await post(bodyOf({ name: "nightly", metadata: { team: "ocr" } }));
+  const patch = (body: object) =>
+    api.call("PATCH", `/v1/jobs/${job.id}`, {
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+  assert.deepEqual((await patch({ metadata: { team: "ocr", build: "12" } })).json.metadata, {
+    team: "ocr",
+    build: "12",
+  });
+  const listed = async (query: string) => (await api.call("GET", `/v1/jobs?${query}`)).json.data.length;
+  assert.equal(await listed("name=nightly&metadata.build=12&status=queued"), 1);
+  assert.equal(await listed("name=nightly&metadata.build=13"), 0);
+  assert.equal((await patch({ name: null })).json.name, null);
+  assert.equal((await api.call("GET", `/v1/jobs/${job.id}`)).json.name, null);
+  assert.equal(await listed("name=nightly"), 0);
+  assert.equal((await patch({ priority: 1 })).status, 422);
+  await drop(job.id);
+});
+
 test("cancel: waiting at once, running soon, finished not at all", async () => {
   const waiting = (await post(bodyOf())).json.id;
   const cancelled = await api.call("POST", `/v1/jobs/${waiting}/cancel`);

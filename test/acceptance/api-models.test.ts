@@ -9,7 +9,7 @@ import { extract } from "tar-stream";
 import { formOf } from "../support/calls.ts";
 import { createMemoryTasks, modelBytes } from "../support/memory-workers.ts";
 import { connectRaw } from "../support/raw-http.ts";
-import { startTestServer, type TestServer } from "../support/server.ts";
+import { apiKeys, startTestServer, type TestServer } from "../support/server.ts";
 
 const NO_LIMITS = { limits: { timeoutMs: 1, memoryBytes: 1 } };
 const sha256 = (bytes: Uint8Array | string) => createHash("sha256").update(bytes).digest("hex");
@@ -70,6 +70,123 @@ test("raw bytes are a model too, and the same bytes are the same model however t
   assert.equal(form.json.id, first.json.id);
   assert.deepEqual(await api.files(), [`blobs/${sha256(bytes).slice(0, 2)}/${sha256(bytes)}`]);
   await api.call("DELETE", `/v1/models/${first.json.id}`);
+});
+
+test("the same bytes under another name are a model of its own on the same blob", async () => {
+  const bytes = modelBytes();
+  const inspected = createMemoryTasks();
+  let inspections = 0;
+  const keys = apiKeys([
+    { name: "ocr", key: "ocr-key" },
+    { name: "asr", key: "asr-key" },
+  ]);
+  const tasks = createMemoryTasks({
+    inspect_model: (request) => {
+      inspections++;
+      return inspected.withRoom(({ run }) => run("inspect_model", request, NO_LIMITS));
+    },
+  });
+  const shared = await startTestServer({ context: { keys, tasks } });
+  const as = (team: string) => ({ authorization: `Bearer ${team}-key` });
+  const send = (team: string, fields: Readonly<Record<string, string>> = {}) =>
+    shared.call("POST", "/v1/models", { body: formOf({ "m.onnx": bytes }, fields), headers: as(team) });
+  const call = (method: string, path: string, team = "ocr", body?: object) =>
+    shared.call(method, path, {
+      headers: { ...as(team), ...(body && { "content-type": "application/json" }) },
+      ...(body && { body: JSON.stringify(body) }),
+    });
+  try {
+    const first = await send("ocr", { name: "reader", metadata: '{"stage":"test"}' });
+    const second = await send("ocr", { name: "recognizer" });
+    const third = await send("ocr", { name: "reader", metadata: '{"stage":"production"}' });
+    const other = await send("asr", { name: "reader", metadata: '{"stage":"test"}' });
+    const made = [first, second, third, other];
+    assert.deepEqual(
+      made.map(({ status, json }) => [status, json.name, json.metadata.stage, json.sha256]),
+      [
+        [201, "reader", "test", sha256(bytes)],
+        [201, "recognizer", undefined, sha256(bytes)],
+        [201, "reader", "production", sha256(bytes)],
+        [201, "reader", "test", sha256(bytes)],
+      ],
+    );
+    assert.equal(new Set(made.map(({ json }) => json.id)).size, 4);
+    assert.equal(inspections, 1);
+    // Who says the same, or nothing, is answered with what is there.
+    for (const [team, fields, same] of [
+      ["ocr", { name: "reader", metadata: '{"stage":"production"}' }, third],
+      ["ocr", { name: "recognizer" }, second],
+      ["ocr", {}, first],
+      ["asr", {}, other],
+    ] as const) {
+      const again = await send(team, fields);
+      assert.deepEqual([again.status, again.json], [200, same.json]);
+    }
+
+    const path = (answer: typeof first) => `/v1/models/${answer.json.id}`;
+    const renamed = await call("PATCH", path(second), "ocr", { name: "lines", metadata: { team: "ocr" } });
+    assert.deepEqual(renamed.json, { ...second.json, name: "lines", metadata: { team: "ocr" } });
+    assert.deepEqual((await call("GET", path(second))).json, renamed.json);
+    assert.deepEqual((await call("GET", path(first))).json, first.json);
+    for (const [query, ids] of [
+      ["name=lines", [second]],
+      ["name=reader&metadata=stage:production", [third]],
+      ["metadata.stage=test", [other, first]],
+      [`sha256=${sha256(bytes)}&metadata.team=ocr`, [second]],
+      ["created_after=2999-01-01T00:00:00Z", []],
+    ] as const) {
+      const found = (await call("GET", `/v1/models?${query}`)).json.data.map(({ id }: { id: string }) => id);
+      assert.deepEqual(
+        found,
+        ids.map(({ json }) => json.id),
+        query,
+      );
+    }
+    // The name that it had is nobody's now.
+    const fourth = await send("ocr", { name: "recognizer" });
+    assert.equal(fourth.status, 201);
+    for (const answer of [...made, fourth]) {
+      assert.ok((await call("GET", `${path(answer)}/content`)).body.equals(bytes));
+      assert.equal((await call("DELETE", path(answer))).status, 204);
+    }
+    assert.deepEqual(await shared.files(), []);
+    assert.equal((await call("PATCH", path(first), "ocr", { name: "gone" })).status, 404);
+  } finally {
+    await shared.close();
+  }
+});
+
+test("what cannot be changed and what cannot be filtered by is refused", async () => {
+  const { json: model } = await upload({ "m.onnx": modelBytes() });
+  const patch = (body: object) =>
+    api.call("PATCH", `/v1/models/${model.id}`, {
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+  for (const [body, pointer] of [
+    [{ id: "mdl_x" }, "/id"],
+    [{ name: "" }, "/name"],
+    [{ name: null }, "/name"],
+    [{ metadata: { a: 1 } }, "/metadata/a"],
+    [{}, ""],
+  ] as const) {
+    const refused = await patch(body);
+    assert.equal(refused.status, 422, JSON.stringify(body));
+    assert.ok(
+      refused.json.errors.some((error: { pointer: string }) => error.pointer === pointer),
+      pointer,
+    );
+  }
+  for (const query of [
+    "sha256=abc",
+    "created_after=yesterday",
+    "metadata=team",
+    "metadata.=x",
+    "metadata.a=1&metadata=a:2",
+  ]) {
+    assert.equal((await api.call("GET", `/v1/models?${query}`)).status, 422, query);
+  }
+  await api.call("DELETE", `/v1/models/${model.id}`);
 });
 
 test("eight uploads of one model at the same time make one model", async () => {

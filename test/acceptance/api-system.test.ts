@@ -53,7 +53,13 @@ test("metrics have routes, never URLs", async () => {
 test("capabilities name the methods whose parameters the document has", async () => {
   const { json } = await api.call("GET", "/v1/capabilities");
   const methods = json.methods.map((it: { type: string; method: string }) => `${it.type} ${it.method}`);
-  for (const method of ["quantize float16", "quantize dynamic", "quantize weight_only", "distill offline"]) {
+  for (const method of [
+    "quantize float16",
+    "quantize dynamic",
+    "quantize weight_only",
+    "distill offline",
+    "distill self",
+  ]) {
     assert.ok(methods.includes(method), method);
   }
   assert.ok(json.trainable_operators.includes("Conv") && !json.trainable_operators.includes("NonMaxSuppression"));
@@ -105,7 +111,7 @@ test("a path that is there, but not with this method", async () => {
   for (const [method, path, allowed] of [
     ["PUT", "/v1/models", "GET, HEAD, POST"],
     ["POST", "/healthz", "GET, HEAD"],
-    ["PATCH", "/v1/jobs/job_1", "DELETE, GET, HEAD"],
+    ["PUT", "/v1/jobs/job_1", "DELETE, GET, HEAD, PATCH"],
     ["DELETE", "/v1/jobs/job_1/report", "GET, HEAD"],
   ] as const) {
     const answer = await api.call(method, path);

@@ -68,12 +68,12 @@ async function addDataset(bytes: Uint8Array = randomBytes(500)): Promise<Dataset
 test("a record comes back as it was, until it is removed with its blob", async () => {
   const record = await addDataset();
   assert.deepEqual(await catalog.datasets.get(record.id), record);
-  assert.deepEqual(await catalog.datasets.find(record.identity), record);
+  assert.deepEqual(await catalog.datasets.sameContent(record.identity), [record]);
   assert.deepEqual(await storedBlobs(), [record.file.sha256]);
   assert.equal(await catalog.datasets.remove(record.id), true);
   assert.equal(await catalog.datasets.remove(record.id), false);
   assert.equal(await catalog.datasets.get(record.id), undefined);
-  assert.equal(await catalog.datasets.find(record.identity), undefined);
+  assert.deepEqual(await catalog.datasets.sameContent(record.identity), []);
   assert.deepEqual(await storedBlobs(), []);
 });
 
@@ -198,10 +198,78 @@ test("what was added can be taken back, unless somebody else was given it meanwh
   assert.equal(await catalog.datasets.withdraw(added.id), false);
   assert.deepEqual(await bytesOf(await blobs.get(added.file)), bytes);
   const found = await addDataset();
-  await catalog.datasets.find(found.identity);
+  assert.equal(await catalog.datasets.give(found.id), true);
   assert.equal(await catalog.datasets.withdraw(found.id), false);
   for (const { id } of [added, found]) assert.equal(await catalog.datasets.remove(id), true);
   assert.deepEqual(await server.redis.keys(`${KEY_PREFIX}*`), []);
+});
+
+test("records of the same bytes are their own: renamed, found and removed apart", async () => {
+  const bytes = randomBytes(500);
+  const add = async (identity: string) => {
+    const id = newId("dst");
+    const ref = await put(bytes, id);
+    return (await catalog.datasets.add({ ...dataset(id, ref, identity), content: ref.sha256 })).record;
+  };
+  const [a, b] = [await add("one"), await add("two")];
+  assert.deepEqual(await catalog.datasets.sameContent(a.file.sha256), [a, b]);
+  const told = { name: "numbers", metadata: { team: "ocr" } };
+  const renamed = { ...b, ...told, identity: "three" };
+  assert.deepEqual(await catalog.datasets.rename(b.id, told, "three"), renamed);
+  assert.deepEqual(await catalog.datasets.get(b.id), renamed);
+  assert.deepEqual(await catalog.datasets.get(a.id), a);
+  assert.deepEqual(
+    (await catalog.datasets.list({ limit: 10 })).data.map(({ name }) => name),
+    ["numbers", "digits"],
+  );
+  // What it was called is free again, and what it is called now is taken.
+  const again = await add("two");
+  assert.ok(![a.id, b.id].includes(again.id));
+  assert.equal((await add("three")).id, b.id);
+  assert.equal(await catalog.datasets.rename(newId("dst"), told, "four"), undefined);
+  for (const { id } of [a, b, again]) {
+    assert.deepEqual(await storedBlobs(), [a.file.sha256]);
+    assert.equal(await catalog.datasets.remove(id), true);
+  }
+  assert.deepEqual(await storedBlobs(), []);
+  assert.deepEqual(await server.redis.keys(`${KEY_PREFIX}*`), []);
+});
+
+test("a filter finds what it says wherever it is in the list, page by page", async () => {
+  const made: string[] = [];
+  for (let i = 0; i < 30; i++) {
+    const id = newId("dst");
+    const told = { name: i % 3 === 0 ? "third" : "other", metadata: { team: i % 2 === 0 ? "ocr" : "asr" } };
+    made.push((await catalog.datasets.add({ ...dataset(id, await put(randomBytes(50), id)), ...told })).record.id);
+  }
+  const all = async (filter: Parameters<typeof catalog.datasets.list>[0]["filter"], limit = 2) => {
+    const seen: string[] = [];
+    let cursor: string | undefined;
+    do {
+      const page = await catalog.datasets.list({ limit, filter: filter!, ...(cursor !== undefined && { cursor }) });
+      assert.ok(page.data.length <= limit);
+      seen.push(...page.data.map(({ id }) => id));
+      cursor = page.next_cursor ?? undefined;
+    } while (cursor !== undefined);
+    return seen.toReversed();
+  };
+  const at = (wanted: (i: number) => boolean) => made.filter((_, i) => wanted(i));
+  assert.deepEqual(
+    await all({ name: "third" }),
+    at((i) => i % 3 === 0),
+  );
+  assert.deepEqual(
+    await all({ name: "third", metadata: { team: "ocr" } }),
+    at((i) => i % 6 === 0),
+  );
+  assert.deepEqual(await all({ metadata: { team: "tts" } }), []);
+  const records = await Promise.all(made.map((id) => catalog.datasets.get(id)));
+  assert.deepEqual(await all({ sha256: records[7]!.file.sha256 }), [made[7]]);
+  const middle = records[14]!.created_at;
+  const later = records.filter((record) => record!.created_at > middle).map((record) => record!.id);
+  assert.deepEqual(await all({ created_after: middle }), later);
+  const earlier = records.filter((record) => record!.created_at < middle).map((record) => record!.id);
+  assert.deepEqual(await all({ created_before: middle }, 100), earlier);
 });
 
 test("a blob that two owners claim lives until both have let go", async () => {

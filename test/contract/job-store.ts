@@ -167,6 +167,26 @@ export function testJobStore(name: string, open: () => Promise<JobStore>): void 
       await assert.rejects(store.list({}, { limit: 5, cursor: "bm9wZQ" }), { code: "invalid_request" });
     });
 
+    test("a job is called otherwise, and found by what it is called and when it was made", async () => {
+      const at = (i: number) => `2026-01-01T00:00:0${i}.000Z`;
+      const jobs: JobRecord[] = [];
+      for (let i = 0; i < 6; i++) {
+        jobs.push(await create({ name: i % 2 === 0 ? "even" : null, metadata: { team: "ocr" }, created_at: at(i) }));
+      }
+      const told = { name: "nightly", metadata: { run: "7" } };
+      assert.deepEqual(await store.rename(jobs[4]!.id, told), { ...jobs[4], ...told });
+      assert.equal(await store.rename("job_none", told), undefined);
+      const found = async (filter: Parameters<JobStore["list"]>[0]) =>
+        (await store.list(filter, { limit: 10 })).data.map(({ id }) => jobs.findIndex((job) => job.id === id));
+      assert.deepEqual(await found({ name: "even" }), [2, 0]);
+      assert.deepEqual(await found({ name: "nightly", metadata: { run: "7" } }), [4]);
+      assert.deepEqual(
+        await found({ metadata: { team: "ocr" }, created_after: at(0), created_before: at(5) }),
+        [3, 2, 1],
+      );
+      assert.deepEqual(await found({ status: "queued", name: "even", created_after: at(0) }), [2]);
+    });
+
     test("a page survives the deletion of the job its cursor names, and new jobs", async () => {
       const jobs: JobRecord[] = [];
       for (let i = 0; i < 6; i++) jobs.push(await create({ created_at: `2026-01-01T00:00:0${i}.000Z` }));

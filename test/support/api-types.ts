@@ -9,13 +9,13 @@ export interface paths {
         };
         /**
          * List models
-         * @description Page by page: `next_cursor` of one page is the `cursor` of the next.
+         * @description Page by page: `next_cursor` of one page is the `cursor` of the next. Filters narrow it down together; a page may be short, or empty, although there is a next one: a request looks through 10,000 records at the most.
          */
         get: operations["listModels"];
         put?: never;
         /**
          * Upload a model
-         * @description Sends an ONNX model as a form: one part named `file` for each file; the filename of external data is the `location` that the model names. It is loaded once in the runtime before it is accepted. The same bytes again answer 200 with the model that is there already. For the command line the raw bytes of one `.onnx` are taken as well, as `application/octet-stream`, with `?name=`.
+         * @description Sends an ONNX model as a form: one part named `file` for each file; the filename of external data is the `location` that the model names. It is loaded once in the runtime before it is accepted. The same bytes again answer 200 with the model that is there already, unless they come with another `name` or other `metadata`, or from another key: then they are a model of their own. For the command line the raw bytes of one `.onnx` are taken as well, as `application/octet-stream`, with `?name=`.
          */
         post: operations["createModel"];
         delete?: never;
@@ -65,7 +65,11 @@ export interface paths {
         delete: operations["deleteModel"];
         options?: never;
         head?: never;
-        patch?: never;
+        /**
+         * Change what a model is called
+         * @description Its name, its metadata, or both. Jobs that have used it, and their reports, keep the name that it had.
+         */
+        patch: operations["renameModel"];
         trace?: never;
     };
     "/v1/models/{model_id}/content": {
@@ -117,13 +121,13 @@ export interface paths {
         };
         /**
          * List datasets
-         * @description Page by page: `next_cursor` of one page is the `cursor` of the next.
+         * @description Page by page: `next_cursor` of one page is the `cursor` of the next. Filters narrow it down together; a page may be short, or empty, although there is a next one: a request looks through 10,000 records at the most.
          */
         get: operations["listDatasets"];
         put?: never;
         /**
          * Upload a dataset
-         * @description `.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. The other formats need a `spec`, which says what feeds which input: `.npy` (one array), `.zip` (images, in a folder for each class), `.csv`, `.jsonl`, `.parquet` (a row or line for each sample). Arrays of objects are refused. The same file with the same spec answers 200 with the dataset that is there already. For the command line the raw bytes are taken as well, as `application/octet-stream`, with `?name=` (a file name, whose suffix tells the format) and `?spec=`.
+         * @description `.npz` and `.safetensors`: arrays named after the model's inputs, first axis = samples, optionally `labels`. The other formats need a `spec`, which says what feeds which input: `.npy` (one array), `.zip` (images, in a folder for each class), `.csv`, `.jsonl`, `.parquet` (a row or line for each sample). Arrays of objects are refused. The same file with the same spec answers 200 with the dataset that is there already, unless it comes with another `name` or other `metadata`, or from another key. For the command line the raw bytes are taken as well, as `application/octet-stream`, with `?name=` (a file name, whose suffix tells the format) and `?spec=`.
          */
         post: operations["createDataset"];
         delete?: never;
@@ -173,7 +177,11 @@ export interface paths {
         delete: operations["deleteDataset"];
         options?: never;
         head?: never;
-        patch?: never;
+        /**
+         * Change what a dataset is called
+         * @description Its name, its metadata, or both. Jobs that have used it, and their reports, keep the name that it had.
+         */
+        patch: operations["renameDataset"];
         trace?: never;
     };
     "/v1/datasets/{dataset_id}/classes": {
@@ -277,7 +285,7 @@ export interface paths {
         };
         /**
          * List jobs
-         * @description Page by page: `next_cursor` of one page is the `cursor` of the next. Filters narrow it down together.
+         * @description Page by page: `next_cursor` of one page is the `cursor` of the next. Filters narrow it down together; a page may be short, or empty, although there is a next one: a request looks through 10,000 records at the most.
          */
         get: operations["listJobs"];
         put?: never;
@@ -353,7 +361,11 @@ export interface paths {
         delete: operations["deleteJob"];
         options?: never;
         head?: never;
-        patch?: never;
+        /**
+         * Change what a job is called
+         * @description Its name, its metadata, or both, whether it has ended or not. Its report keeps the name that it had.
+         */
+        patch: operations["renameJob"];
         trace?: never;
     };
     "/v1/jobs/{job_id}/cancel": {
@@ -1773,6 +1785,11 @@ export interface components {
             fraction: number;
             message: string;
         };
+        JobRenaming: {
+            name?: string | null;
+            /** @description All pairs from now on: those that are not named are dropped. */
+            metadata?: components["schemas"]["Metadata"];
+        };
         JobRequest: components["schemas"]["QuantizeJobRequest"] | components["schemas"]["DistillJobRequest"] | components["schemas"]["PipelineJobRequest"] | components["schemas"]["EvaluateJobRequest"] | components["schemas"]["AutoJobRequest"];
         JobResult: {
             model_id: string;
@@ -2785,6 +2802,11 @@ export interface components {
              */
             refusing_workers: number;
         };
+        Renaming: {
+            name?: string;
+            /** @description All pairs from now on: those that are not named are dropped. */
+            metadata?: components["schemas"]["Metadata"];
+        };
         /** @description What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is. */
         ResultWarning: {
             /** @description Now one of `slower_than_original`, `larger_than_original`, `shapes_differ`, `nothing_quantized`, `already_quantized`, `low_fidelity`, `few_samples`, `drop_within_noise`, `outputs_not_compared`, `unused_fields`, `unused_dims`, `labels_not_used`, `labels_converted`, `labels_ignored`, `float16_range`, `non_finite_data`, `constant_data`, `non_finite_weights`, `layer_errors_incomplete`, `list_shortened`; more may be added. */
@@ -3553,6 +3575,14 @@ export interface operations {
                 limit?: number;
                 /** @description `next_cursor` of the page before. */
                 cursor?: string;
+                /** @description The whole name, as it is written. */
+                name?: string;
+                /** @description A pair that it must have, as in `team:ocr`. For several: `metadata.<key>=<value>`, once for each. */
+                metadata?: string;
+                created_after?: string;
+                created_before?: string;
+                /** @description As in `sha256` of the record. */
+                sha256?: string;
             };
             header?: never;
             path?: never;
@@ -4109,6 +4139,112 @@ export interface operations {
             default: components["responses"]["Problem"];
         };
     };
+    renameModel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Renaming"];
+            };
+        };
+        responses: {
+            /** @description The model, as it is called now. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "object": "model",
+                     *       "name": "rec",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "size_bytes": 10822323,
+                     *       "files": [
+                     *         {
+                     *           "name": "rec.onnx",
+                     *           "size_bytes": 10822323,
+                     *           "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     *         }
+                     *       ],
+                     *       "ir_version": 7,
+                     *       "opset_imports": {
+                     *         "ai.onnx": 9
+                     *       },
+                     *       "producer": "PaddlePaddle",
+                     *       "inputs": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             3,
+                     *             48,
+                     *             "w"
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "outputs": [
+                     *         {
+                     *           "name": "softmax_11.tmp_0",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             null,
+                     *             6625
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "nodes": 440,
+                     *       "operators": {
+                     *         "Conv": 38,
+                     *         "MatMul": 17
+                     *       },
+                     *       "parameters": 2680000,
+                     *       "weight_bytes": 10700000,
+                     *       "weight_bytes_by_dtype": {
+                     *         "float32": 10700000
+                     *       },
+                     *       "activation_bytes": null,
+                     *       "macs": null,
+                     *       "trainable": {
+                     *         "ok": true,
+                     *         "subject": null,
+                     *         "message": null
+                     *       },
+                     *       "non_finite_weights": [],
+                     *       "warnings": [],
+                     *       "derived_from": null,
+                     *       "metadata": {
+                     *         "team": "ocr"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Model"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
     downloadModel: {
         parameters: {
             query?: never;
@@ -4249,6 +4385,14 @@ export interface operations {
                 limit?: number;
                 /** @description `next_cursor` of the page before. */
                 cursor?: string;
+                /** @description The whole name, as it is written. */
+                name?: string;
+                /** @description A pair that it must have, as in `team:ocr`. For several: `metadata.<key>=<value>`, once for each. */
+                metadata?: string;
+                created_after?: string;
+                created_before?: string;
+                /** @description As in `sha256` of the record. */
+                sha256?: string;
             };
             header?: never;
             path?: never;
@@ -4627,6 +4771,78 @@ export interface operations {
             default: components["responses"]["Problem"];
         };
     };
+    renameDataset: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                dataset_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Renaming"];
+            };
+        };
+        responses: {
+            /** @description The dataset, as it is called now. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *       "object": "dataset",
+                     *       "name": "lines",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "size_bytes": 94372154,
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "samples": 512,
+                     *       "fields": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             3,
+                     *             48,
+                     *             320
+                     *           ],
+                     *           "content": {
+                     *             "min": -1,
+                     *             "max": 1,
+                     *             "non_finite": 0,
+                     *             "first_non_finite": null
+                     *           }
+                     *         }
+                     *       ],
+                     *       "has_labels": false,
+                     *       "classes": null,
+                     *       "class_count": null,
+                     *       "labels": null,
+                     *       "warnings": [],
+                     *       "metadata": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Dataset"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
     listDatasetClasses: {
         parameters: {
             query?: {
@@ -4958,6 +5174,12 @@ export interface operations {
                 limit?: number;
                 /** @description `next_cursor` of the page before. */
                 cursor?: string;
+                /** @description The whole name, as it is written. */
+                name?: string;
+                /** @description A pair that it must have, as in `team:ocr`. For several: `metadata.<key>=<value>`, once for each. */
+                metadata?: string;
+                created_after?: string;
+                created_before?: string;
                 status?: components["schemas"]["JobStatus"];
                 type?: components["schemas"]["JobType"];
                 model_id?: string;
@@ -5477,6 +5699,226 @@ export interface operations {
             403: components["responses"]["Problem403"];
             404: components["responses"]["Problem404"];
             409: components["responses"]["Problem409"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    renameJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobRenaming"];
+            };
+        };
+        responses: {
+            /** @description The job, as it is called now. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "job_0199d3b2-5a30-7e21-b8c4-0a1b2c3d4e5f",
+                     *       "object": "job",
+                     *       "type": "quantize",
+                     *       "status": "succeeded",
+                     *       "name": "rec in 4 bits",
+                     *       "model_id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "params": {
+                     *         "method": "weight_only",
+                     *         "bits": 4,
+                     *         "block_size": 32,
+                     *         "format": "qdq"
+                     *       },
+                     *       "effective_params": {
+                     *         "method": "weight_only",
+                     *         "bits": 4,
+                     *         "block_size": 32,
+                     *         "symmetric": false,
+                     *         "algorithm": "rtn",
+                     *         "dataset_id": null,
+                     *         "samples": 128,
+                     *         "format": "qdq",
+                     *         "embeddings": true,
+                     *         "accuracy_level": 4,
+                     *         "exclude_nodes": [],
+                     *         "exclude_ops": [],
+                     *         "target": "auto",
+                     *         "seed": 0
+                     *       },
+                     *       "evaluation": {
+                     *         "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *         "samples": 100,
+                     *         "metric": null,
+                     *         "ignore_label": null,
+                     *         "dims": {
+                     *           "w": 320
+                     *         },
+                     *         "layer_errors": true,
+                     *         "latency": {
+                     *           "runs": 50,
+                     *           "batch_size": 1,
+                     *           "threads": 1
+                     *         }
+                     *       },
+                     *       "acceptance": {
+                     *         "min_sqnr_db": 20,
+                     *         "max_size_ratio": 0.3
+                     *       },
+                     *       "metadata": {},
+                     *       "priority": 5,
+                     *       "progress": {
+                     *         "step": "done",
+                     *         "fraction": 1,
+                     *         "message": ""
+                     *       },
+                     *       "queue_position": null,
+                     *       "attempt": 1,
+                     *       "handed_back": 0,
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "started_at": "2026-10-01T09:30:00.120Z",
+                     *       "finished_at": "2026-10-01T09:30:09.480Z",
+                     *       "retry_of": null,
+                     *       "result": {
+                     *         "model_id": "mdl_0199d3b2-7e11-7f00-9a9b-21222324252f",
+                     *         "accepted": true,
+                     *         "artifacts": [
+                     *           {
+                     *             "name": "model.onnx",
+                     *             "media_type": "application/octet-stream",
+                     *             "size_bytes": 2164464,
+                     *             "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *             "url": "/v1/jobs/job_0199d3b2-5a30-7e21-b8c4-0a1b2c3d4e5f/artifacts/model.onnx"
+                     *           }
+                     *         ],
+                     *         "metrics": {
+                     *           "size": {
+                     *             "before_bytes": 10822323,
+                     *             "after_bytes": 2164464,
+                     *             "ratio": 0.2
+                     *           },
+                     *           "fidelity": {
+                     *             "samples": 100,
+                     *             "data": "evaluation",
+                     *             "outputs": [
+                     *               {
+                     *                 "name": "softmax_11.tmp_0",
+                     *                 "sqnr_db": 24.1,
+                     *                 "cosine": 0.998,
+                     *                 "max_abs_error": 0.21,
+                     *                 "mean_abs_error": 0.0004,
+                     *                 "top1_agreement": 0.994,
+                     *                 "sqnr_interval_db": [
+                     *                   23.8,
+                     *                   24.5
+                     *                 ],
+                     *                 "top1_agreement_interval": [
+                     *                   0.988,
+                     *                   0.998
+                     *                 ],
+                     *                 "non_finite": 0,
+                     *                 "shape_mismatches": 0
+                     *               }
+                     *             ]
+                     *           },
+                     *           "accuracy": null,
+                     *           "latency": {
+                     *             "before": {
+                     *               "p50_ms": 41.2,
+                     *               "p90_ms": 44,
+                     *               "mean_ms": 41.9
+                     *             },
+                     *             "after": {
+                     *               "p50_ms": 39.8,
+                     *               "p90_ms": 42.1,
+                     *               "mean_ms": 40.2
+                     *             },
+                     *             "speedup": 1.035,
+                     *             "speedup_interval": [
+                     *               1.01,
+                     *               1.06
+                     *             ],
+                     *             "batch_size": 1,
+                     *             "threads": 1,
+                     *             "runs": 50,
+                     *             "cpu": "AMD EPYC"
+                     *           },
+                     *           "memory": {
+                     *             "baseline_bytes": 52428800,
+                     *             "before_peak_bytes": 96468992,
+                     *             "after_peak_bytes": 88080384
+                     *           },
+                     *           "coverage": {
+                     *             "quantized_nodes": 54,
+                     *             "skipped_nodes": [
+                     *               {
+                     *                 "name": "Conv.0",
+                     *                 "op": "Conv",
+                     *                 "code": "too_few_weights",
+                     *                 "message": "Its weights are too few to be worth the scales."
+                     *               }
+                     *             ],
+                     *             "fused_nodes": 0,
+                     *             "float_islands": []
+                     *           },
+                     *           "training": null,
+                     *           "exits": null,
+                     *           "models": null,
+                     *           "auto": null,
+                     *           "acceptance": [
+                     *             {
+                     *               "name": "min_sqnr_db",
+                     *               "limit": 20,
+                     *               "value": 24.1,
+                     *               "ok": true
+                     *             },
+                     *             {
+                     *               "name": "max_size_ratio",
+                     *               "limit": 0.3,
+                     *               "value": 0.2,
+                     *               "ok": true
+                     *             }
+                     *           ],
+                     *           "warnings": [],
+                     *           "environment": {
+                     *             "onnxruntime": "1.30.0",
+                     *             "cpu": "AMD EPYC",
+                     *             "isa": [
+                     *               "avx2"
+                     *             ],
+                     *             "threads": 1,
+                     *             "seed": 0,
+                     *             "versions": {
+                     *               "modelpress": "0.1.0"
+                     *             }
+                     *           }
+                     *         },
+                     *         "steps": null
+                     *       },
+                     *       "error": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
             429: components["responses"]["Problem429"];
             431: components["responses"]["Problem431"];
             500: components["responses"]["Problem500"];

@@ -5,7 +5,7 @@ import { INLINE_BYTES } from "../blobs/long-texts.ts";
 import { type CatalogFile, type DatasetRecord, type DatasetSummary, newId } from "../catalog.ts";
 import { DATASET_FORMATS, DatasetSpec, specMismatch } from "../dataset-spec.ts";
 import { ServiceError } from "../errors.ts";
-import { canonicalJson, sha256Of } from "../identity.ts";
+import { datasetContent, uploadIdentity } from "../identity.ts";
 import { partOf } from "../pages.ts";
 import {
   Dataset,
@@ -15,12 +15,13 @@ import {
   DatasetParams,
   Metadata,
   Name,
-  PageQuery,
   PartQuery,
 } from "../schemas.ts";
 import { askerOf, UNTIL_IT_ENDS } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
+import { filterOf, RecordsQuery, Renaming, renamed } from "./describe.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
+import { earlierUpload } from "./earlier-upload.ts";
 import * as examples from "./examples.ts";
 import { IdempotencyHeaders, madeOnce, repeatableOf } from "./idempotent.ts";
 import type { Asker } from "./inspection-lane.ts";
@@ -81,7 +82,8 @@ const createDataset = defineOperation({
     "The other formats need a `spec`, which says what feeds which input: `.npy` (one array), `.zip` (images, in a " +
     `folder for each class), ${[".csv", ...ROW_KINDS.map((kind) => ROW_FORMATS[kind].suffix)].map((suffix) => `\`${suffix}\``).join(", ")} (a row or line for each sample). ` +
     "Arrays of objects are refused. " +
-    "The same file with the same spec answers 200 with the dataset that is there already. For the command line the raw " +
+    "The same file with the same spec answers 200 with the dataset that is there already, unless it comes with another " +
+    "`name` or other `metadata`, or from another key. For the command line the raw " +
     "bytes are taken as well, as `application/octet-stream`, with `?name=` (a file name, whose suffix tells the " +
     "format) and `?spec=`.",
   access: "write",
@@ -128,9 +130,11 @@ const listDatasets = defineOperation({
   path: "/v1/datasets",
   tag: "Datasets",
   summary: "List datasets",
-  description: "Page by page: `next_cursor` of one page is the `cursor` of the next.",
+  description:
+    "Page by page: `next_cursor` of one page is the `cursor` of the next. Filters narrow it down together; a page may be short, or empty, " +
+    "although there is a next one: a request looks through 10,000 records at the most.",
   access: "read",
-  query: PageQuery,
+  query: RecordsQuery,
   responses: {
     200: {
       description: "Newest first.",
@@ -203,6 +207,27 @@ const downloadDataset = defineOperation({
   problems: ["not_found", "range_not_satisfiable"],
 });
 
+const renameDataset = defineOperation({
+  id: "renameDataset",
+  method: "PATCH",
+  path: "/v1/datasets/{dataset_id}",
+  tag: "Datasets",
+  summary: "Change what a dataset is called",
+  description: "Its name, its metadata, or both. Jobs that have used it, and their reports, keep the name that it had.",
+  access: "write",
+  params: DatasetParams,
+  body: Renaming,
+  responses: {
+    200: {
+      description: "The dataset, as it is called now.",
+      content: { "application/json": Dataset },
+      example: examples.dataset,
+    },
+  },
+  problems: ["not_found", "validation_failed", "unsupported_media_type", "too_large"],
+  examples: { renamed: examples.renaming },
+});
+
 const deleteDataset = defineOperation({
   id: "deleteDataset",
   method: "DELETE",
@@ -223,6 +248,7 @@ export const DATASET_OPERATIONS = [
   getDataset,
   listDatasetClasses,
   downloadDataset,
+  renameDataset,
   deleteDataset,
 ];
 
@@ -272,24 +298,26 @@ export function registerDatasets(
       const suffix = suffixOf(file.name);
       const mismatch = specMismatch(suffix, spec);
       if (mismatch !== undefined) throw invalidField("/spec", "spec_mismatch", mismatch);
-      const identity = sha256Of(canonicalJson([file.sha256, suffix, spec ?? null]));
+      const content = datasetContent(file.sha256, suffix, spec ?? null);
       const made = await madeOnce(
         context,
-        { ...repeatableOf(request), request: ["dataset", identity, name ?? null, metadata ?? {}], id },
+        { ...repeatableOf(request), request: ["dataset", content, name ?? null, metadata ?? {}], id },
         catalog.datasets.get,
         async () => {
-          const same = await catalog.datasets.find(identity);
-          if (same !== undefined) return { record: same, created: false };
-          const facts = await inspector.dataset(asker, file, spec ?? null);
-          return catalog.datasets.add({
-            id,
-            identity,
+          const owner = request.caller!.name;
+          const earlier = await earlierUpload(catalog.datasets, content, { owner, name, metadata });
+          if (earlier.record !== undefined) return { record: earlier.record, created: false };
+          const facts = earlier.facts ?? (await inspector.dataset(asker, file, spec ?? null));
+          const told = {
             name: name ?? file.name.slice(0, -suffix.length).slice(0, 200),
+            metadata: metadata ?? {},
+          };
+          return catalog.datasets.add({
+            ...{ id, ...told, content, owner, identity: uploadIdentity(content, owner, told) },
             created_at: new Date().toISOString(),
             file,
             spec: spec ?? null,
             facts,
-            metadata: metadata ?? {},
           });
         },
       );
@@ -304,8 +332,13 @@ export function registerDatasets(
     return record;
   }
 
-  route(app, listDatasets, async ({ query: { limit, cursor } }) => {
-    const page = await catalog.datasets.list({ limit, ...(cursor !== undefined && { cursor }) });
+  route(app, listDatasets, async ({ query }) => {
+    const { limit, cursor } = query;
+    const page = await catalog.datasets.list({
+      limit,
+      filter: filterOf(query),
+      ...(cursor !== undefined && { cursor }),
+    });
     return { ...page, data: page.data.map(datasetSummaryOf) };
   });
 
@@ -320,6 +353,16 @@ export function registerDatasets(
     const { file } = await datasetById(params.dataset_id);
     const look = { filename: file.name, mediaType: "application/octet-stream" };
     return sendDownload(request, reply, blobDownload(blobs, file, look));
+  });
+
+  route(app, renameDataset, async ({ params, body }) => {
+    const record = await datasetById(params.dataset_id);
+    const told = renamed(record, body);
+    const { content = record.identity, owner } = record;
+    const identity = owner === undefined ? record.identity : uploadIdentity(content, owner, told);
+    const changed = await catalog.datasets.rename(record.id, told, identity);
+    if (changed === undefined) throw new ServiceError("not_found", `There is no dataset ${record.id}.`);
+    return datasetOf(changed);
   });
 
   route(app, deleteDataset, async ({ params }, _request, reply) => {

@@ -44,6 +44,8 @@ export const modelFromUploads = {
   metadata: { team: "ocr" },
 };
 
+export const renaming = { name: "recognizer v2", metadata: { team: "ocr", stage: "production" } };
+
 export const layer = {
   name: "Conv.0",
   op: "Conv",

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { Job } from "../kinds/wire.ts";
+import { JobRenaming } from "./describe.ts";
 import { DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders } from "./download.ts";
 import * as examples from "./examples.ts";
 import { IdempotencyHeaders } from "./idempotent.ts";
@@ -120,7 +121,9 @@ export const listJobs = defineOperation({
   path: "/v1/jobs",
   tag: "Jobs",
   summary: "List jobs",
-  description: "Page by page: `next_cursor` of one page is the `cursor` of the next. Filters narrow it down together.",
+  description:
+    "Page by page: `next_cursor` of one page is the `cursor` of the next. Filters narrow it down together; a page may be short, or empty, " +
+    "although there is a next one: a request looks through 10,000 records at the most.",
   access: "read",
   query: ListJobsQuery,
   responses: {
@@ -144,6 +147,23 @@ export const getJob = defineOperation({
   params: JobParams,
   responses: { 200: { description: "The job.", content: json(Job), example: examples.finishedJob } },
   problems: ["not_found"],
+});
+
+export const renameJob = defineOperation({
+  id: "renameJob",
+  method: "PATCH",
+  path: "/v1/jobs/{job_id}",
+  tag: "Jobs",
+  summary: "Change what a job is called",
+  description: "Its name, its metadata, or both, whether it has ended or not. Its report keeps the name that it had.",
+  access: "write",
+  params: JobParams,
+  body: JobRenaming,
+  responses: {
+    200: { description: "The job, as it is called now.", content: json(Job), example: examples.finishedJob },
+  },
+  problems: ["not_found", "validation_failed", "unsupported_media_type", "too_large"],
+  examples: { renamed: examples.renaming },
 });
 
 export const cancelJob = defineOperation({
@@ -287,6 +307,7 @@ export const JOB_OPERATIONS = [
   createWebhookSecret,
   listJobs,
   getJob,
+  renameJob,
   cancelJob,
   retryJob,
   deleteJob,

@@ -4,7 +4,8 @@ import { each } from "../kinds/each.ts";
 import { KINDS } from "../kinds/kinds.ts";
 import { EpochRecord, SizeMetrics } from "../kinds/metrics-schemas.ts";
 import { Job, JobProblem, JobStatus, planOf } from "../kinds/wire.ts";
-import { Count, PageQuery, pageOf, Timestamp } from "../schemas.ts";
+import { Count, pageOf, Timestamp } from "../schemas.ts";
+import { listQuery } from "./describe.ts";
 
 /** The wire forms of requests about jobs, their events and their plans. What is a kind's own stands with the kind. */
 
@@ -32,7 +33,7 @@ export const WebhookSecret = z
   })
   .meta({ id: "WebhookSecret" });
 
-export const ListJobsQuery = PageQuery.extend({
+export const ListJobsQuery = listQuery({
   status: JobStatus.optional(),
   type: JobType.optional(),
   model_id: z.string().max(100).optional(),

@@ -16,6 +16,7 @@ import type { StoredResources } from "../kinds/stored-resources.ts";
 import { unreadParams } from "../kinds/unread-params.ts";
 import { askerOf, shareOf } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
+import { filterOf, renamed } from "./describe.ts";
 import { blobDownload, sendDownload } from "./download.ts";
 import type { Asker } from "./inspection-lane.ts";
 import type { Inspector } from "./inspector.ts";
@@ -31,6 +32,7 @@ import {
   listJobEvents,
   listJobs,
   planJob,
+  renameJob,
   retryJob,
   streamJobEvents,
 } from "./job-operations.ts";
@@ -184,13 +186,26 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     return reply.code(201).send({ url, secret, previous_valid_until: previousUntil });
   });
 
-  route(app, listJobs, async ({ query: { limit, cursor, status, type, model_id } }) => {
-    const filter = { ...(status && { status }), ...(type && { type }), ...(model_id !== undefined && { model_id }) };
+  route(app, listJobs, async ({ query }) => {
+    const { limit, cursor, status, type, model_id } = query;
+    const filter = {
+      ...filterOf(query),
+      ...(status && { status }),
+      ...(type && { type }),
+      ...(model_id !== undefined && { model_id }),
+    };
     const page = await jobs.list(filter, { limit, ...(cursor !== undefined && { cursor }) });
     return { ...page, data: await Promise.all(page.data.map(wireSummary)) };
   });
 
   route(app, getJob, async ({ params }) => wireJob(await jobById(params.job_id)));
+
+  route(app, renameJob, async ({ params, body }) => {
+    const job = await jobById(params.job_id);
+    const changed = await jobs.rename(job.id, renamed(job, body));
+    if (changed === undefined) throw new ServiceError("not_found", `There is no job ${job.id}.`);
+    return wireJob(changed);
+  });
 
   route(app, cancelJob, async ({ params }, _request, reply) => {
     const { job_id } = params;

@@ -1,9 +1,9 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { type ModelFacts, modelWarnings } from "../../core/contract.ts";
-import { type CatalogFile, type ModelRecord, type ModelSummary, newId } from "../catalog.ts";
+import { type CatalogFile, type ModelRecord, type ModelSummary, newId, type Told } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
-import { bundleSha256 } from "../identity.ts";
+import { bundleSha256, uploadIdentity } from "../identity.ts";
 import { unknownDim, unknownDims } from "../kinds/model-checks.ts";
 import { partOf } from "../pages.ts";
 import {
@@ -15,12 +15,13 @@ import {
   ModelPage,
   ModelParams,
   Name,
-  PageQuery,
   PartQuery,
 } from "../schemas.ts";
 import { askerOf, UNTIL_IT_ENDS } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
+import { filterOf, RecordsQuery, Renaming, renamed } from "./describe.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
+import { earlierUpload } from "./earlier-upload.ts";
 import * as examples from "./examples.ts";
 import { IdempotencyHeaders, madeOnce, repeatableOf } from "./idempotent.ts";
 import type { Asker } from "./inspection-lane.ts";
@@ -66,7 +67,8 @@ const createModel = defineOperation({
   description:
     "Sends an ONNX model as a form: one part named `file` for each file; the filename of external data is the " +
     "`location` that the model names. It is loaded once in the runtime before it is accepted. The same bytes again " +
-    "answer 200 with the model that is there already. For the command line the raw bytes of one `.onnx` are taken as " +
+    "answer 200 with the model that is there already, unless they come with another `name` or other `metadata`, or from " +
+    "another key: then they are a model of their own. For the command line the raw bytes of one `.onnx` are taken as " +
     "well, as `application/octet-stream`, with `?name=`.",
   access: "write",
   headers: IdempotencyHeaders,
@@ -108,9 +110,11 @@ const listModels = defineOperation({
   path: "/v1/models",
   tag: "Models",
   summary: "List models",
-  description: "Page by page: `next_cursor` of one page is the `cursor` of the next.",
+  description:
+    "Page by page: `next_cursor` of one page is the `cursor` of the next. Filters narrow it down together; a page may be short, or empty, " +
+    "although there is a next one: a request looks through 10,000 records at the most.",
   access: "read",
-  query: PageQuery,
+  query: RecordsQuery,
   responses: {
     200: {
       description: "Newest first.",
@@ -183,6 +187,27 @@ const listModelLayers = defineOperation({
   problems: ["not_found", "validation_failed", "timeout", "out_of_memory", "worker_crashed", "invalid_model"],
 });
 
+const renameModel = defineOperation({
+  id: "renameModel",
+  method: "PATCH",
+  path: "/v1/models/{model_id}",
+  tag: "Models",
+  summary: "Change what a model is called",
+  description: "Its name, its metadata, or both. Jobs that have used it, and their reports, keep the name that it had.",
+  access: "write",
+  params: ModelParams,
+  body: Renaming,
+  responses: {
+    200: {
+      description: "The model, as it is called now.",
+      content: { "application/json": Model },
+      example: examples.model,
+    },
+  },
+  problems: ["not_found", "validation_failed", "unsupported_media_type", "too_large"],
+  examples: { renamed: examples.renaming },
+});
+
 const deleteModel = defineOperation({
   id: "deleteModel",
   method: "DELETE",
@@ -204,6 +229,7 @@ export const MODEL_OPERATIONS = [
   getModel,
   downloadModel,
   listModelLayers,
+  renameModel,
   deleteModel,
 ];
 
@@ -248,20 +274,22 @@ export function registerModels(
         { ...repeatableOf(request), request: ["model", sha256, name ?? null, metadata ?? {}], id },
         catalog.models.get,
         async () => {
-          const same = await catalog.models.find(sha256);
-          if (same !== undefined) return { record: same, created: false };
-          const facts = await inspector.upload(asker, files);
-          return catalog.models.add({
-            id,
-            identity: sha256,
+          const owner = request.caller!.name;
+          const earlier = await earlierUpload(catalog.models, sha256, { owner, name, metadata });
+          if (earlier.record !== undefined) return { record: earlier.record, created: false };
+          const facts = earlier.facts ?? (await inspector.upload(asker, files));
+          const told = {
             name: name ?? files[0]!.name.replace(/\.onnx$/i, "").slice(0, 200),
+            metadata: metadata ?? {},
+          };
+          return catalog.models.add({
+            ...{ id, ...told, content: sha256, owner, identity: uploadIdentity(sha256, owner, told) },
             created_at: new Date().toISOString(),
             sha256,
             size_bytes: files.reduce((sum, file) => sum + file.size_bytes, 0),
             files,
             facts,
             derived_from: null,
-            metadata: metadata ?? {},
           });
         },
       );
@@ -276,8 +304,9 @@ export function registerModels(
     return record;
   }
 
-  route(app, listModels, async ({ query: { limit, cursor } }) => {
-    const page = await catalog.models.list({ limit, ...(cursor !== undefined && { cursor }) });
+  route(app, listModels, async ({ query }) => {
+    const { limit, cursor } = query;
+    const page = await catalog.models.list({ limit, filter: filterOf(query), ...(cursor !== undefined && { cursor }) });
     return { ...page, data: page.data.map(modelSummaryOf) };
   });
 
@@ -308,6 +337,14 @@ export function registerModels(
     return partOf(await inspector.layers(askerOf(request, reply), model), query);
   });
 
+  route(app, renameModel, async ({ params, body }) => {
+    const record = await modelById(params.model_id);
+    const told = renamed(record, body);
+    const changed = await catalog.models.rename(record.id, told, identityOf(record, told));
+    if (changed === undefined) throw new ServiceError("not_found", `There is no model ${record.id}.`);
+    return modelOf(changed);
+  });
+
   route(app, deleteModel, async ({ params }, _request, reply) => {
     const users = await jobs.activeUsers(params.model_id);
     if (users.length > 0) throw new ServiceError("conflict", `The model is in use by ${users.join(", ")}.`);
@@ -316,6 +353,11 @@ export function registerModels(
     }
     return reply.code(204).send();
   });
+}
+
+/** What a model is one of once it is called otherwise. One that a job has made stays what it is, whatever it is called. */
+function identityOf({ content, identity, owner }: ModelRecord, told: Told): string {
+  return owner === undefined ? identity : uploadIdentity(content ?? identity, owner, told);
 }
 
 function answerAdded(reply: FastifyReply, { record, created }: { record: ModelRecord; created: boolean }) {

@@ -235,8 +235,10 @@ async function missingPart(part: string, check: Promise<unknown>): Promise<Field
 
 const takesJobs = ({ refusals }: LiveWorker) => refusals.length === 0;
 
-function methodOf(type: string, method: string, params: z.ZodType) {
-  return { type, method, params_schema: z.globalRegistry.get(params)!.id! };
+/** A method, once for each form that its parameters can have. */
+function formsOf(type: string, method: string, params: z.ZodType) {
+  const forms = params instanceof z.ZodUnion ? (params.options as readonly z.ZodType[]) : [params];
+  return forms.map((form) => ({ type, method, params_schema: z.globalRegistry.get(form)!.id! }));
 }
 
 function capabilitiesOf({ settings }: ApiContext): z.input<typeof Capabilities> {
@@ -245,7 +247,7 @@ function capabilitiesOf({ settings }: ApiContext): z.input<typeof Capabilities> 
     versions: VERSIONS,
     model_suffixes: [".onnx"],
     dataset_suffixes: [...DATASET_SUFFIXES],
-    methods: KINDS.flatMap(({ type, methods }) => methods.map((it) => methodOf(type, it.method, it.params))),
+    methods: KINDS.flatMap(({ type, methods }) => methods.flatMap((it) => formsOf(type, it.method, it.params))),
     metrics: [...METRIC_NAMES],
     targets: [["auto", AUTO] as const, ...Object.entries(TARGETS)].map(([name, { isa, description }]) => ({
       name,

@@ -108,6 +108,12 @@ if now[1] ~= status or now[2] ~= attempt then return 0 end
 redis.call("HSET", key, field, text)
 return 1`,
 
+  /** prefix, id, name, metadata → 1, or 0 when there is no such job */
+  jobRename: `
+if redis.call("EXISTS", key) == 0 then return 0 end
+redis.call("HSET", key, "name", ARGV[3], "metadata", ARGV[4])
+return 1`,
+
   /** prefix, id, terminal statuses (JSON list) → 1 when the job is gone, 0 when it is not finished */
   jobDelete: `
 local status = redis.call("HGET", key, "_status")

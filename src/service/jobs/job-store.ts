@@ -1,6 +1,7 @@
 import type { JobMetrics } from "../../core/contract.ts";
 import type { BlobRef } from "../blobs/blob-store.ts";
 import type { JobSpec } from "../kinds/kinds.ts";
+import type { ListFilter } from "../list-filter.ts";
 import type { Page } from "../pages.ts";
 import type { Artifact, FinishedStep, JobError, JobEvent, JobStatus, Progress } from "./job.ts";
 
@@ -52,7 +53,7 @@ export interface JobRecord {
   readonly error: JobError | null;
 }
 
-export interface JobFilter {
+export interface JobFilter extends Omit<ListFilter, "sha256"> {
   readonly status?: JobStatus;
   readonly type?: string;
   readonly model_id?: string;
@@ -107,7 +108,9 @@ export interface JobStore {
     idempotency?: { readonly key: string; readonly fingerprint: string },
   ): Promise<{ readonly job: JobRecord; readonly created: boolean }>;
   get(id: string): Promise<JobRecord | undefined>;
-  /** Newest first, fewer than `limit` where those would be too many bytes. Throws `invalid_request` for a cursor it did not make. */
+  /** Calls a job otherwise. Undefined when there is no such job. */
+  rename(id: string, told: Pick<JobRecord, "name" | "metadata">): Promise<JobRecord | undefined>;
+  /** Newest first, fewer than `limit` where those would be too many bytes, or a filter lets few through. Throws `invalid_request` for a cursor it did not make. */
   list(filter: JobFilter, page: { readonly limit: number; readonly cursor?: string }): Promise<Page<JobSummary>>;
   /**
    * Moves a job to `to` and merges `patch` in one atomic step, when its status is one of `from`; else changes nothing and answers

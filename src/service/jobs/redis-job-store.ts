@@ -3,6 +3,7 @@ import type { Redis } from "ioredis";
 import { isKeptApart, type LongTexts } from "../blobs/long-texts.ts";
 import { ServiceError } from "../errors.ts";
 import { methodOf, sourceModelId } from "../kinds/kinds.ts";
+import { matches, scanPage } from "../list-filter.ts";
 import { itemsThatFit } from "../pages.ts";
 import { fromRedis, isRedisOutage, KEY_PREFIX } from "../redis.ts";
 import { createEventFeed } from "./event-feed.ts";
@@ -151,21 +152,22 @@ export function createRedisJobStore(
       return decode(await fromRedis(redis.hgetall(keyOf(id))));
     },
 
+    async rename(id, { name, metadata }) {
+      const texts = [JSON.stringify(name), JSON.stringify(metadata)];
+      return (await fromRedis(redis.jobRename(keyOf(id), prefix, id, ...texts))) === 1 ? store.get(id) : undefined;
+    },
+
     async list(filter, { limit, cursor }) {
-      const before = cursor === undefined ? "+" : `(${parseCursor(cursor)}`;
       const index = indexOf(prefix, filter);
-      const members = await fromRedis(redis.zrange(index, before, "-", "BYLEX", "REV", "LIMIT", 0, limit + 1));
-      const page = members.slice(0, limit);
-      // A record that was deleted since leaves a gap, not an error.
-      const summaries = await Promise.all(page.map((member) => summaryText(idOf(member))));
-      const count = itemsThatFit(summaries.map((text) => (text === undefined ? 0 : Buffer.byteLength(text))));
-      return {
-        data: summaries
-          .slice(0, count)
-          .filter((text) => text !== undefined)
-          .map((text) => JSON.parse(text) as JobSummary),
-        next_cursor: members.length > count ? Buffer.from(members[count - 1]!).toString("base64url") : null,
-      };
+      const { data, last } = await scanPage<JobSummary>({
+        limit,
+        start: cursor === undefined ? "+" : `(${parseCursor(cursor)}`,
+        read: (from, count) => fromRedis(redis.zrange(index, from, "-", "BYLEX", "REV", "LIMIT", 0, count)),
+        // A record that was deleted since leaves a gap, not an error.
+        summariesOf: (members) => Promise.all(members.map((member) => summaryText(idOf(member)))),
+        isWanted: (summary) => matches(filter, summary),
+      });
+      return { data, next_cursor: last === null ? null : Buffer.from(last).toString("base64url") };
     },
 
     async transition(id, from, to, patch = {}, guard = {}) {
