@@ -62,11 +62,12 @@ interface Running {
 async function runTests(tally: Tally, files: readonly string[], concurrency: number): Promise<void> {
   if (files.length === 0) return;
   const running = new Map<string, Running>();
-  const endFile = (file: string, passed: number, failed: number, ok: boolean) => {
+  // The runner says that a file begins long before its process does: only its own summary knows how long it took.
+  const endFile = (file: string, passed: number, failed: number, ok: boolean, durationMs?: number) => {
     const { started, output, failures } = running.get(file)!;
     tally.passed += passed;
     tally.failed += failed;
-    report(ok, file, `${passed} passed${failed > 0 ? `, ${failed} failed` : ""}`, performance.now() - started);
+    report(ok, file, `${passed} passed${failed > 0 ? `, ${failed} failed` : ""}`, durationMs ?? performance.now() - started);
     if (ok) return;
     for (const failure of failures) console.log(indent(failure));
     if (output.trim() !== "") console.log(indent(`it printed:\n${indent(output.trim())}`));
@@ -92,7 +93,7 @@ async function runTests(tally: Tally, files: readonly string[], concurrency: num
       tally.skipped.push(`${file}: ${data.name}${typeof data.skip === "string" ? ` (${data.skip})` : ""}`);
     } else if (type === "test:summary") {
       const { passed, failed, cancelled } = data.counts;
-      endFile(file, passed, failed + cancelled, data.success);
+      endFile(file, passed, failed + cancelled, data.success, data.duration_ms);
     }
   }
 }
