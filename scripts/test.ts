@@ -67,7 +67,12 @@ async function runTests(tally: Tally, files: readonly string[], concurrency: num
     const { started, output, failures } = running.get(file)!;
     tally.passed += passed;
     tally.failed += failed;
-    report(ok, file, `${passed} passed${failed > 0 ? `, ${failed} failed` : ""}`, durationMs ?? performance.now() - started);
+    report(
+      ok,
+      file,
+      `${passed} passed${failed > 0 ? `, ${failed} failed` : ""}`,
+      durationMs ?? performance.now() - started,
+    );
     if (ok) return;
     for (const failure of failures) console.log(indent(failure));
     if (output.trim() !== "") console.log(indent(`it printed:\n${indent(output.trim())}`));
