@@ -129,6 +129,34 @@ export const WARNINGS = {
   },
 } as const satisfies Readonly<Record<string, CodeFacts>>;
 
+/** Why entries of a plan may come out otherwise in the job. */
+export const PROVISIONS = {
+  ranges_from_few: {
+    meaning: "The plan looked at fewer samples than the job does, and what they reach decides what becomes of nodes.",
+    cause: "`static`, `qat` and `float16` with more samples than a plan has time for.",
+  },
+  measured_choice: {
+    meaning: "The job measures whether these nodes compute in float, are stored in 8 bits, or are quantized.",
+    cause: "`static` of a model with layers in front of a logarithm, root, power or denominator.",
+  },
+  accuracy: {
+    meaning: "The job leaves more layers in float where the result would not be accurate enough.",
+    cause: "`static` with `max_metric_drop` or `min_sqnr_db`; `auto`, its default, acts on results below 10 dB only.",
+  },
+  earlier_step: {
+    meaning:
+      "The model of the step before is not made yet: a model of the same structure with other values stood in for it.",
+    cause: "Every step of a `pipeline` but the first.",
+  },
+} as const satisfies Readonly<Record<string, Omit<CodeFacts, "remedy">>>;
+
+export type ProvisionCode = keyof typeof PROVISIONS;
+
+export const PROVISION_CODES = Object.keys(PROVISIONS) as readonly ProvisionCode[] as readonly [
+  ProvisionCode,
+  ...ProvisionCode[],
+];
+
 export type WarningCode = keyof typeof WARNINGS;
 
 export const WARNING_CODES = Object.keys(WARNINGS) as readonly WarningCode[] as readonly [

@@ -4,7 +4,7 @@
  */
 
 export { TRAINABLE_OPERATORS } from "./autodiff/trainable-operators.ts";
-export { LOW_SQNR_DB, POOR_SQNR_DB, WARNING_CODES } from "./codes.ts";
+export { LOW_SQNR_DB, POOR_SQNR_DB, PROVISION_CODES, WARNING_CODES } from "./codes.ts";
 export type { ByteSource, ScratchBytes } from "./data/byte-source.ts";
 export type { Dataset, DatasetOptions } from "./data/dataset.ts";
 export { checkDatasetFits, feedsFor } from "./data/fit.ts";

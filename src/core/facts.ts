@@ -1,4 +1,4 @@
-import type { WarningCode } from "./codes.ts";
+import type { ProvisionCode, WarningCode } from "./codes.ts";
 import type { MetricName } from "./evaluate/metrics.ts";
 import type { DType } from "./onnx/dtype.ts";
 
@@ -167,6 +167,14 @@ export interface ValuePlan {
   readonly dtype: "uint8" | "int8";
 }
 
+/** Why entries of a plan may come out otherwise in the job. */
+export interface Provision {
+  readonly code: ProvisionCode;
+  readonly message: string;
+  /** The nodes that it may concern; none: any. */
+  readonly nodes: readonly string[];
+}
+
 export interface QuantizePlan {
   readonly method: string;
   readonly weights: readonly WeightPlan[];
@@ -176,6 +184,8 @@ export interface QuantizePlan {
   readonly size: { readonly before_bytes: number; readonly predicted_bytes: number; readonly ratio: number };
   /** Those that are known before anything is computed. */
   readonly warnings: readonly Warning[];
+  /** Nothing: the job does what the plan says. */
+  readonly provisional: readonly Provision[];
 }
 
 export interface DistillPlan {

@@ -55,7 +55,7 @@ export { calibrationFromBytes, calibrationToBytes } from "./quantize/static/cali
 export type { AccuracyTarget } from "./quantize/static/layers-in-float.ts";
 export type { PipelineOptions, PipelineResult } from "./quantize/static/pipeline.ts";
 export { compressStatic, DEFAULT_METHOD } from "./quantize/static/pipeline.ts";
-export { prepareStatic, quantizeStatic } from "./quantize/static/quantize-static.ts";
+export { prepareStatic, quantizeStatic, stretchedIn } from "./quantize/static/quantize-static.ts";
 export { QuantizedWeights } from "./quantize/weights/codes.ts";
 export { dynamicPass } from "./quantize/weights/dynamic.ts";
 export { roundWeights } from "./quantize/weights/round-weights.ts";

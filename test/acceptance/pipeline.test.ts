@@ -119,6 +119,7 @@ describe("pipelines", () => {
     assert.equal(student!.student_parameters, 784 * 32 + 32 + 330);
     const layers = (int8!.quantized_nodes as { op: string }[]).filter(({ op }) => op === "Gemm" || op === "MatMul");
     assert.equal(layers.length, 2, "both layers of the student");
+    assert.ok((int8!.provisional as { code: string }[]).some(({ code }) => code === "earlier_step"));
   });
 
   test("each step has a model, a report and numbers of its own, and there is one report over all", async () => {

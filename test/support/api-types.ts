@@ -1728,7 +1728,7 @@ export interface components {
             /** @description Null on the last page. */
             next_cursor: string | null;
         };
-        /** @description What the job would do, of `quantize`: `method`, `weights`, `values`, `quantized_nodes`, `skipped_nodes`, `size`, `warnings`; of `distill`: `teacher_parameters`, `student_parameters`, `outputs`, `training_samples`, `validation_samples`, `optimizer_steps`, `networks`, `exits`; of `pipeline`: `steps`; of `evaluate`: `models`, `loads`; of `auto`: `candidates`. */
+        /** @description What the job would do, of `quantize`: `method`, `weights`, `values`, `quantized_nodes`, `skipped_nodes`, `size`, `warnings`, `provisional`; of `distill`: `teacher_parameters`, `student_parameters`, `outputs`, `training_samples`, `validation_samples`, `optimizer_steps`, `networks`, `exits`; of `pipeline`: `steps`; of `evaluate`: `models`, `loads`; of `auto`: `candidates`. */
         JobPlan: {
             /** @description Now one of `quantize`, `distill`, `pipeline`, `evaluate`, `auto`; more may be added. */
             type: string;
@@ -1740,6 +1740,8 @@ export interface components {
             size?: components["schemas"]["PredictedSize"];
             /** @description Those that are known before anything is computed. */
             warnings?: components["schemas"]["ResultWarning"][];
+            /** @description What may come out otherwise in the job, and why; empty: it does what is planned. Whatever is planned, a node that onnxruntime turns out not to run is left as it was, with the code `does_not_run`. */
+            provisional?: components["schemas"]["Provision"][];
             /** Format: int64 */
             teacher_parameters?: number | null;
             /** Format: int64 */
@@ -2627,6 +2629,14 @@ export interface components {
             /** @description Every field that is wrong. */
             errors?: components["schemas"]["FieldError"][];
         };
+        /** @description Why entries of a plan may come out otherwise in the job. */
+        Provision: {
+            /** @description Now one of `ranges_from_few`, `measured_choice`, `accuracy`, `earlier_step`; more may be added. */
+            code: string;
+            message: string;
+            /** @description Those that it may concern; none: any. */
+            nodes: string[];
+        };
         /** @enum {string} */
         QatAlgorithm: "lsq" | "pact";
         /** @description Weights of 4 and 2 bits are stored in 4 and 2, and turned into 8 when the model is loaded: integer kernels read 8. So do activations of 4. */
@@ -2934,7 +2944,7 @@ export interface components {
              */
             seed?: number;
         };
-        /** @description What the job would do, of `quantize`: `method`, `weights`, `values`, `quantized_nodes`, `skipped_nodes`, `size`, `warnings`; of `distill`: `teacher_parameters`, `student_parameters`, `outputs`, `training_samples`, `validation_samples`, `optimizer_steps`, `networks`, `exits`. */
+        /** @description What the job would do, of `quantize`: `method`, `weights`, `values`, `quantized_nodes`, `skipped_nodes`, `size`, `warnings`, `provisional`; of `distill`: `teacher_parameters`, `student_parameters`, `outputs`, `training_samples`, `validation_samples`, `optimizer_steps`, `networks`, `exits`. */
         StepPlan: {
             /** @description Now one of `quantize`, `distill`; more may be added. */
             type: string;
@@ -2946,6 +2956,8 @@ export interface components {
             size?: components["schemas"]["PredictedSize"];
             /** @description Those that are known before anything is computed. */
             warnings?: components["schemas"]["ResultWarning"][];
+            /** @description What may come out otherwise in the job, and why; empty: it does what is planned. Whatever is planned, a node that onnxruntime turns out not to run is left as it was, with the code `does_not_run`. */
+            provisional?: components["schemas"]["Provision"][];
             /** Format: int64 */
             teacher_parameters?: number | null;
             /** Format: int64 */
@@ -5402,7 +5414,8 @@ export interface operations {
                      *         "before_bytes": 10822323,
                      *         "predicted_bytes": 2200000,
                      *         "ratio": 0.203
-                     *       }
+                     *       },
+                     *       "provisional": []
                      *     }
                      */
                     "application/json": components["schemas"]["JobPlan"];

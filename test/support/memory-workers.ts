@@ -74,6 +74,7 @@ export function createMemoryTasks(overrides: Results = {}): TaskRunner & { reado
         skipped_nodes: [],
         size,
         warnings: [],
+        provisional: [],
       };
     },
     ...overrides,

@@ -1,9 +1,10 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { JobMetrics, QuantizePlan } from "../../src/core/index.ts";
 import type { Model } from "../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../src/core/onnx/save.ts";
+import type { Report } from "../../src/report/report.ts";
 import { JobRequest } from "../../src/service/api/job-schemas.ts";
 import { QUANTIZE_RUN, runQuantizeJob } from "../../src/service/kinds/quantize/run/quantize-job.ts";
 import type { QuantizeSpec } from "../../src/service/kinds/quantize/spec.ts";
@@ -67,15 +68,20 @@ async function withJob<T>(
   }
 }
 
+export interface Quantized {
+  readonly model: Model;
+  readonly metrics: JobMetrics;
+  readonly report: Report;
+}
+
 /** What `runQuantizeJob` makes of a model in this process. */
-export function quantizeJob(
-  model: Model,
-  options: QuantizeJobOptions,
-): Promise<{ readonly model: Model; readonly metrics: JobMetrics }> {
+export function quantizeJob(model: Model, options: QuantizeJobOptions): Promise<Quantized> {
   return withJob(model, options, async (request, context) => {
     const outcome = await runQuantizeJob(request, { ...ENVIRONMENT, ...options.environment }, context);
     // External data would be gone with the directory; models of tests have none.
-    return { model: openWrittenModel(outcome.model[0]!.path), metrics: outcome.metrics };
+    const { path } = outcome.reports.find(({ name }) => name === "report.json")!;
+    const report = JSON.parse(await readFile(path, "utf8"));
+    return { model: openWrittenModel(outcome.model[0]!.path), metrics: outcome.metrics, report };
   });
 }
 

@@ -140,11 +140,12 @@ function AsJson({ body, onChange }) {
 
 function Plan({ plan }) {
   if (plan.type === "quantize") {
-    const { size, quantized_nodes, skipped_nodes, warnings } = plan;
+    const { size, quantized_nodes, skipped_nodes, warnings, provisional } = plan;
     return html`<section class="card" role="status" aria-label="Plan">
       <h2>It would work</h2>
       <p>${bytes(size.before_bytes)} → ${bytes(size.predicted_bytes)} (${percent(size.ratio)}); ${count(quantized_nodes.length)} nodes changed, ${count(skipped_nodes.length)} left alone.</p>
       ${warnings.length > 0 && html`<ul class="notices">${warnings.map((it) => html`<li>${it.message}</li>`)}</ul>`}
+      ${provisional.length > 0 && html`<ul>${provisional.map((it) => html`<li>${it.message}</li>`)}</ul>`}
     </section>`;
   }
   return html`<section class="card" role="status" aria-label="Plan"><h2>It would work</h2><pre tabindex="0"><code>${JSON.stringify(plan, null, 2)}</code></pre></section>`;

@@ -406,6 +406,7 @@ export const plan = {
   quantized_nodes: [{ name: "MatMul.3", op: "MatMul", code: "quantized", message: "4 bits in blocks of 32." }],
   skipped_nodes: [skipped],
   size: { before_bytes: 10822323, predicted_bytes: 2200000, ratio: 0.203 },
+  provisional: [],
 };
 
 export const event = {

@@ -267,5 +267,10 @@ function scaleParameter({ node, input, axis }: ChannelParameter, factors: ArrayL
     }
     return new Uint8Array(result.buffer, result.byteOffset, result.byteLength);
   });
-  node.setInput(input, value.graph.addInitializer(`${value.name}_scaled`, scaled));
+  const { name, graph } = value;
+  const replacement = graph.addInitializer(`${name}_scaled`, scaled);
+  node.setInput(input, replacement);
+  // Plans and reports speak of weights by their names.
+  value.name = graph.model.freshName(`${name}_unscaled`);
+  replacement.name = name;
 }

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { QuantizePlan } from "../../../core/contract.ts";
+import { PROVISION_CODES, type QuantizePlan } from "../../../core/contract.ts";
 import { Bytes, Count, ResultWarning } from "../../schemas.ts";
 import { NodeNote } from "../metrics-schemas.ts";
 import { OFFER, StepName } from "../wire.ts";
@@ -32,6 +32,14 @@ const ValuePlanSchema = z
   .object({ name: z.string(), dtype: z.enum(["uint8", "int8"]) })
   .meta({ id: "ValuePlan", description: "A value that is rounded while the model runs." });
 
+const ProvisionSchema = z
+  .object({
+    code: z.enum(PROVISION_CODES),
+    message: z.string(),
+    nodes: z.array(z.string()).meta({ description: "Those that it may concern; none: any." }),
+  })
+  .meta({ id: "Provision", description: "Why entries of a plan may come out otherwise in the job." });
+
 /** What is told in its plan. */
 export const QuantizePlanFields = z.object({
   method: z.string(),
@@ -41,4 +49,9 @@ export const QuantizePlanFields = z.object({
   skipped_nodes: z.array(NodeNote),
   size: z.object({ before_bytes: Bytes, predicted_bytes: Bytes, ratio: z.number() }).meta({ id: "PredictedSize" }),
   warnings: z.array(ResultWarning).meta({ description: "Those that are known before anything is computed." }),
+  provisional: z.array(ProvisionSchema).meta({
+    description:
+      "What may come out otherwise in the job, and why; empty: it does what is planned. Whatever is planned, a node that onnxruntime turns " +
+      "out not to run is left as it was, with the code `does_not_run`.",
+  }),
 }) satisfies z.ZodType<QuantizePlan>;

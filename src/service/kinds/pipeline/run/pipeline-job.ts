@@ -16,6 +16,8 @@ import { createJobSteps, type JobContext } from "../../run/job-steps.ts";
 import { PIPELINE, type PipelineSpec, stepPointer, stepSpec } from "../spec.ts";
 import { stepRunOf } from "./step-runs.ts";
 
+type StepPlan = PipelinePlan["steps"][number]["plan"];
+
 /**
  * Plans every step. What a step would be fed is not there yet: a model of the same structure stands in for it, with other weights.
  * Throws as the plans of the steps do; fields at fault are those of the pipeline.
@@ -42,7 +44,7 @@ async function planPipelineJob(
         ? await stepRunOf(step.spec).planModel(step, environment, context)
         : undefined,
     ]);
-    const planned = { name: name!, plan };
+    const planned = { name: name!, plan: index === 0 ? plan : afterStep(plan, spec.params.steps[index - 1]!.name!) };
     if (made === undefined) return [planned];
     const later = await files.withTemporaryFiles(made, async (local) => {
       const source = { path: local[0]!.path };
@@ -53,6 +55,13 @@ async function planPipelineJob(
   }
 
   return { type: "pipeline", steps: await planFrom(0, request.models, spec.model_id) };
+}
+
+/** A plan on what stood in for the model of a step. */
+function afterStep(plan: StepPlan, step: string): StepPlan {
+  if (plan.type !== "quantize") return plan;
+  const message = `The model of ${step} is not made yet: what depends on its values may come out otherwise.`;
+  return { ...plan, provisional: [...plan.provisional, { code: "earlier_step", message, nodes: [] }] };
 }
 
 /** Does something for a step; what is wrong with its fields is wrong with those of the pipeline. */

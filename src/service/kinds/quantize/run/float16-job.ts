@@ -9,14 +9,16 @@ import {
   float16Pass,
   largestUnfit,
   type Model,
+  type Note,
   observeRanges,
+  type Provision,
   planOf,
   removeDeadCode,
   runPasses,
   simplifyPasses,
   type ValueRanges,
 } from "../../../../core/index.ts";
-import type { JobRequest } from "../../../../tasks/protocol.ts";
+import type { JobInputs, JobRequest } from "../../../../tasks/protocol.ts";
 import type { Compressed, JobEnvironment } from "../../run/job-environment.ts";
 import type { MadeModel } from "../../run/job-result.ts";
 import type { JobContext, JobSteps } from "../../run/job-steps.ts";
@@ -28,15 +30,20 @@ export type Float16Spec = QuantizeSpec & { readonly params: { readonly method: "
 const MAX_SAMPLES = 64;
 const BUDGET_MS = 20_000;
 
+/** A plan is waited for. */
+const PLAN_BUDGET_MS = 5000;
+
 /** What an evaluation does, where it has to happen once more to look inside the model. */
-type Judging = Pick<JobRequest<Float16Spec>, "spec" | "threads" | "models">;
+interface Judging extends Pick<JobInputs<Float16Spec>, "spec" | "models"> {
+  readonly threads?: number;
+}
 
 /**
  * Converts a model to float16. What float16 cannot hold is seen on the samples that the result will be judged by: the model runs on some
  * of them first, and stays in float32 where its values leave the range. Throws `CoreError` as the evaluation does.
  */
 export async function compressFloat16Job(
-  request: Judging,
+  request: JobRequest<Float16Spec>,
   original: Model,
   exclude: Exclusions,
   data: MadeModel["data"],
@@ -44,30 +51,64 @@ export async function compressFloat16Job(
   { signal }: JobContext,
   steps: JobSteps<string>,
 ): Promise<Compressed> {
-  const simple = runPasses(original, simplifyPasses());
-  const simplified = simple.notes.map(asSimplified);
-  const look = (limit: Limit) => rangesOf(request, simple.model, data, limit, environment, signal, steps);
-  const make = (ranges: ValueRanges, exclude: Exclusions): Compressed => {
-    const { keep_io: keepIo } = request.spec.params;
-    const { model, notes } = runPasses(simple.model, [float16Pass({ keepIo, exclude, ranges }), removeDeadCode]);
-    return {
-      model,
-      notes,
-      simplified,
-      reference: simple.model,
-      plan: planOf(notes),
-      warnings: rangeWarnings(simple.model, ranges),
-      leaving: (nodes) => make(ranges, { ...exclude, nodes: [...exclude.nodes, ...nodes] }),
-    };
-  };
+  const conversion = new Float16Conversion(original, request.spec, exclude);
+  const onProgress = (fraction: number) => steps.progress("observe", fraction, "Looking at the range of values");
+  const look = (limit: Limit) => rangesOf(request, conversion.model, data, limit, environment, signal, onProgress);
   const seen = await look({ samples: MAX_SAMPLES, ms: BUDGET_MS });
   return {
-    ...make(seen.ranges, exclude),
+    ...conversion.with(seen.ranges),
     reconsidered: seen.isAll
       ? undefined
       : async () =>
-          make((await look({ samples: Number.POSITIVE_INFINITY, ms: Number.POSITIVE_INFINITY })).ranges, exclude),
+          conversion.with((await look({ samples: Number.POSITIVE_INFINITY, ms: Number.POSITIVE_INFINITY })).ranges),
   };
+}
+
+/** What `compressFloat16Job` does. It looks at the samples that the job looks at, unless that takes too long for a plan. */
+export async function planFloat16Job(
+  request: JobInputs<Float16Spec>,
+  original: Model,
+  exclude: Exclusions,
+  data: MadeModel["data"],
+  environment: JobEnvironment,
+  { signal }: Pick<JobContext, "signal">,
+): Promise<Compressed & { readonly provisional: readonly Provision[] }> {
+  const conversion = new Float16Conversion(original, request.spec, exclude);
+  const limit = { samples: MAX_SAMPLES, ms: PLAN_BUDGET_MS };
+  const { ranges, samples, all } = await rangesOf(request, conversion.model, data, limit, environment, signal);
+  const most = Math.min(all, MAX_SAMPLES);
+  const message = `Ranges were looked at on ${samples} samples, and the job looks at up to ${most}: nodes whose values leave the range of float16 on others stay in float32.`;
+  return {
+    ...conversion.with(ranges),
+    provisional: samples < most ? [{ code: "ranges_from_few", message, nodes: [] }] : [],
+  };
+}
+
+/** A model that is simple, and what becomes of it by the ranges of its values. */
+class Float16Conversion {
+  readonly model: Model;
+  readonly #simplified: readonly Note[];
+  readonly #keepIo: boolean;
+  readonly #exclude: Exclusions;
+
+  constructor(original: Model, { params }: Float16Spec, exclude: Exclusions) {
+    const simple = runPasses(original, simplifyPasses(), { settle: true });
+    this.model = simple.model;
+    this.#simplified = simple.notes.map(asSimplified);
+    this.#keepIo = params.keep_io;
+    this.#exclude = exclude;
+  }
+
+  with(ranges: ValueRanges, nodes: Iterable<string> = []): Compressed {
+    const exclude = { ...this.#exclude, nodes: [...this.#exclude.nodes, ...nodes] };
+    const pass = float16Pass({ keepIo: this.#keepIo, exclude, ranges });
+    const { model, notes } = runPasses(this.model, [pass, removeDeadCode]);
+    return {
+      ...{ model, notes, simplified: this.#simplified, reference: this.model, plan: planOf(notes) },
+      warnings: rangeWarnings(this.model, ranges),
+      leaving: (nodes) => this.with(ranges, nodes),
+    };
+  }
 }
 
 interface Limit {
@@ -75,7 +116,15 @@ interface Limit {
   readonly ms: number;
 }
 
-/** The ranges of all values on the first samples, and whether these are all. */
+interface SeenRanges {
+  readonly ranges: ValueRanges;
+  /** Samples that were looked at, and how many there are. */
+  readonly samples: number;
+  readonly all: number;
+  readonly isAll: boolean;
+}
+
+/** The ranges of all values on the first samples. */
 async function rangesOf(
   { spec, threads, models }: Judging,
   model: Model,
@@ -83,30 +132,31 @@ async function rangesOf(
   limit: Limit,
   { openSession, openTemporary }: JobEnvironment,
   signal: AbortSignal,
-  steps: JobSteps<string>,
-): Promise<{ readonly ranges: ValueRanges; readonly isAll: boolean }> {
-  const session = await openSession({ path: models[spec.model_id]!.files[0]!.path }, { threads });
-  let isAll = true;
+  onProgress?: (fraction: number) => void,
+): Promise<SeenRanges> {
+  const options = threads === undefined ? {} : { threads };
+  const session = await openSession({ path: models[spec.model_id]!.files[0]!.path }, options);
+  let [isAll, samples] = [true, 0];
   try {
     const judging = { data, spec: { ...spec.evaluation, metric: null }, seed: spec.params.seed, signal };
     const inputs = await evaluationInputs(judging, session);
     const start = performance.now();
     const batches = async function* (): AsyncGenerator<Feeds> {
-      let samples = 0;
       for await (const batch of inputs.batches()) {
         checkCancelled(signal);
         isAll = samples < limit.samples && (samples === 0 || performance.now() - start < limit.ms);
         if (!isAll) return;
-        steps.progress("observe", samples / Math.min(limit.samples, inputs.samples), "Looking at the range of values");
+        onProgress?.(samples / Math.min(limit.samples, inputs.samples));
         yield feedsFor(session.inputs, batch.feeds);
         samples += batch.count;
       }
     };
-    return { ranges: await observeRanges(model, batches(), { openModel: openTemporary, threads, signal }), isAll };
+    const ranges = await observeRanges(model, batches(), { openModel: openTemporary, ...options, signal });
+    return { ranges, samples, all: inputs.samples, isAll };
   } catch (error) {
     // What these inputs are to the model itself is said when it is run on them, in the evaluation.
     if (error instanceof CoreError && error.code === "invalid_dataset" && data === undefined) {
-      return { ranges: new Map(), isAll: true };
+      return { ranges: new Map(), samples: 0, all: 0, isAll: true };
     }
     throw error;
   } finally {

@@ -3,9 +3,9 @@ import {
   asSimplified,
   dynamicPass,
   type Exclusions,
-  float16Pass,
   type Model,
   type Pass,
+  type Provision,
   planOf,
   removeDeadCode,
   runPasses,
@@ -23,7 +23,7 @@ import { excludeWorst, type Remedy } from "../../run/remedies.ts";
 import { isRounded, type QuantizeSpec } from "../spec.ts";
 import { TARGETS, type TargetName } from "../targets.ts";
 import { lookingAtSamples, openSamples } from "./calibration-samples.ts";
-import { compressFloat16Job } from "./float16-job.ts";
+import { compressFloat16Job, planFloat16Job } from "./float16-job.ts";
 import { planQatJob, trainQatJob } from "./qat-job.ts";
 import { compressRoundedJob, weightOptions } from "./rounded-job.ts";
 import { compressStaticJob, planStaticJob } from "./static-job.ts";
@@ -39,16 +39,18 @@ export interface MethodCall<P extends Params> {
   readonly exclude: Exclusions;
   readonly environment: JobEnvironment;
   readonly context: JobContext;
+  /** The job's own data to judge by, if it has any. */
+  readonly evaluationData: () => Promise<MadeModel["data"]>;
 }
 
 export interface RunningCall<P extends Params> extends MethodCall<P> {
   readonly request: JobRequest<SpecOf<P>>;
   readonly steps: JobSteps<string>;
-  /** The job's own data to judge by, if it has any. */
-  readonly evaluationData: () => Promise<MadeModel["data"]>;
 }
 
-export type Planned = Pick<Compressed, "model" | "notes" | "plan" | "calibrated">;
+export interface Planned extends Pick<Compressed, "model" | "notes" | "plan" | "calibrated" | "warnings"> {
+  readonly provisional?: readonly Provision[];
+}
 
 export interface Method<P extends Params> {
   /** Shares of the whole job that have passed when each step begins, in ascending order. */
@@ -90,7 +92,8 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
     remedies: (params) => [excludeWorst("leave the layers that lose most in float32 (exclude_nodes)", params)],
     compress: async ({ request, original, exclude, environment, context, steps, evaluationData }) =>
       compressFloat16Job(request, original, exclude, await evaluationData(), environment, context, steps),
-    plan: async (call) => applyPasses(call),
+    plan: async ({ request, original, exclude, environment, context, evaluationData }) =>
+      planFloat16Job(request, original, exclude, await evaluationData(), environment, context),
   },
   dynamic: {
     steps: () => PASS_STEPS,
@@ -234,7 +237,7 @@ function weightOnlyRemedies(params: ParamsOf<"weight_only">): readonly Remedy[] 
 
 // ---- methods that are passes -----------------------------------------------------------------------------------------
 
-type PassParams = ParamsOf<"float16" | "dynamic" | "weight_only">;
+type PassParams = ParamsOf<"dynamic" | "weight_only">;
 
 type PassOf<P> = (
   params: P,
@@ -245,7 +248,6 @@ type PassOf<P> = (
 
 /** The passes that do what methods are named for. */
 const PASSES: { readonly [M in PassParams["method"]]: PassOf<Extract<PassParams, { method: M }>> } = {
-  float16: (params, _target, exclude) => float16Pass({ keepIo: params.keep_io, exclude }),
   dynamic: (params, target, exclude, onWeights) =>
     dynamicPass({ perChannel: params.per_channel, reduceRange: TARGETS[target].reduceRange, exclude }, onWeights),
   weight_only: (params, _target, exclude, onWeights) =>
@@ -275,8 +277,7 @@ function applyPasses(call: MethodCall<PassParams>): Compressed {
   const { original, exclude, environment } = call;
   const { params } = call.request.spec;
   const pass = PASSES[params.method] as PassOf<PassParams>;
-  const inForm = params.method === "float16" ? simplifyPasses() : [...simplifyPasses(), unfuse];
-  const simple = runPasses(original, inForm, { settle: true });
+  const simple = runPasses(original, [...simplifyPasses(), unfuse], { settle: true });
   const uses: WeightUse[] = [];
   const { model, notes } = runPasses(simple.model, [
     pass(params, params.target === "auto" ? environment.host.target : params.target, exclude, (found) =>

@@ -5,6 +5,7 @@ import {
   exclusionTest,
   type Model,
   type Note,
+  type Provision,
   planOf,
   prepareQat,
   type QatModel,
@@ -20,6 +21,7 @@ import type { Compressed, JobEnvironment } from "../../run/job-environment.ts";
 import type { JobContext, JobSteps } from "../../run/job-steps.ts";
 import { asDistillation, type QatSpec } from "../spec.ts";
 import { TARGETS } from "../targets.ts";
+import { rangeProvisions } from "./provisions.ts";
 
 /**
  * Quantizes a model and trains it with the rounding in it. Goes on from the request's checkpoints, to the same bytes. Throws `CoreError` as
@@ -91,7 +93,7 @@ export async function planQatJob(
   exclude: Exclusions,
   environment: JobEnvironment,
   context: JobContext,
-): Promise<{ readonly model: Model; readonly notes: readonly Note[] }> {
+): Promise<{ readonly model: Model; readonly notes: readonly Note[]; readonly provisional: readonly Provision[] }> {
   const spec = asDistillation(request.spec);
   const inputs = await openDistillInputs({ ...request, spec }, 1, environment, context, {
     plan: { samples: PLANNED_SAMPLES },
@@ -108,7 +110,8 @@ export async function planQatJob(
     },
     { openSession: environment.openSession, threads: 1 },
   ).catch((error) => refuse(error, spec.params));
-  return qat.finish(qat.fakeQuantize([]).finish());
+  const all = Math.min(request.spec.params.samples, inputs.samples.count);
+  return { ...qat.finish(qat.fakeQuantize([]).finish()), provisional: rangeProvisions(PLANNED_SAMPLES, all) };
 }
 
 /** Samples of one run of calibration. */

@@ -35,7 +35,7 @@ import { judgeResult, type MadeModel } from "../../run/job-result.ts";
 import type { StepRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext, type JobSteps } from "../../run/job-steps.ts";
 import { labelTaskOf, type QuantizeSpec } from "../spec.ts";
-import { type Method, methodOfJob } from "./methods.ts";
+import { type Method, methodOfJob, type Planned } from "./methods.ts";
 import { findBreakingNodes } from "./repair.ts";
 
 type Params = QuantizeSpec["params"];
@@ -177,7 +177,7 @@ async function repair(
 
 /** Held-out data: the job's own, or else samples that nothing was chosen by; and what is to be said of its labels. */
 async function judgedBy(
-  { spec, datasets, models }: JobRequest<QuantizeSpec>,
+  { spec, datasets, models }: JobInputs<QuantizeSpec>,
   unseen: Dataset | undefined,
   { files }: JobEnvironment,
 ): Promise<Pick<MadeModel, "data" | "warnings" | "ignoreLabel">> {
@@ -199,7 +199,7 @@ async function planQuantizeJob(
   environment: JobEnvironment,
   context: JobContext,
 ): Promise<QuantizePlan> {
-  const { model, notes, plan, warnings } = await planned(request, environment, context);
+  const { model, notes, plan, warnings, provisional = [] } = await planned(request, environment, context);
   const before = environment.files.sizeOf(request.models[request.spec.model_id]!.files);
   const predicted = predictedBytes(model);
   const withOutcome = (wanted: Note["outcome"]) =>
@@ -212,6 +212,7 @@ async function planQuantizeJob(
     skipped_nodes: withOutcome("skipped"),
     size: { before_bytes: before, predicted_bytes: predicted, ratio: predicted / before },
     warnings,
+    provisional,
   };
 }
 
@@ -228,16 +229,22 @@ async function planned(
   request: JobInputs<QuantizeSpec>,
   environment: JobEnvironment,
   context: JobContext,
-): Promise<Pick<Compressed, "model" | "notes" | "plan"> & { readonly warnings: readonly Warning[] }> {
+): Promise<Omit<Planned, "warnings"> & { readonly warnings: readonly Warning[] }> {
   const { spec, models } = request;
   const uploaded = environment.files.openModel(models[spec.model_id]!.files);
   const exclude = exclusionsOf(spec, uploaded);
   const method = methodOfJob(spec);
   const { original, finished } = startOf(uploaded, method);
-  const done = finished(await method.plan({ request, original, exclude, environment, context }));
+  const evaluationData = async () => (await judgedBy(request, undefined, environment)).data;
+  const done = finished(await method.plan({ request, original, exclude, environment, context, evaluationData }));
   const { notes, warnings } = reportOf(method, uploaded, exclude, done);
-  const known = [...modelWarnings(models[spec.model_id]!.facts), ...warnings, ...samplesWarnings(request)];
-  return { model: done.model, plan: done.plan, notes, warnings: known };
+  const known = [
+    ...modelWarnings(models[spec.model_id]!.facts),
+    ...(done.warnings ?? []),
+    ...warnings,
+    ...samplesWarnings(request),
+  ];
+  return { ...done, notes, warnings: known };
 }
 
 /** What has to be said of the samples that a method looks at. */

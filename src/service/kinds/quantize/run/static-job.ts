@@ -11,12 +11,14 @@ import {
   DEFAULT_METHOD,
   type Exclusions,
   exclusionTest,
+  type Feeds,
   LOW_SQNR_DB,
   type MetricName,
   type Model,
   measureSpeedup,
   type PipelineOptions,
   type PipelineResult,
+  type Provision,
   prepareStatic,
   quantizeStatic,
   type Session,
@@ -33,6 +35,7 @@ import { CALIBRATION } from "../cache-keys.ts";
 import type { StaticParams, StaticSpec } from "../spec.ts";
 import { TARGETS, type TargetName } from "../targets.ts";
 import { type CalibrationSamples, openSamples } from "./calibration-samples.ts";
+import { accuracyProvisions, rangeProvisions, stretchedProvisions } from "./provisions.ts";
 import { roundingOf } from "./rounded-job.ts";
 
 /** What is reported of outputs that are exactly the same. */
@@ -94,27 +97,42 @@ export async function compressStaticJob(
   }
 }
 
-/** Runs that a plan looks at: what they reach, and how large values are, decides what is quantized. */
+/** Runs that a plan looks at, and for how long it goes on: what they reach, and how large values are, decides what is quantized. */
 const PLAN_RUNS = 4;
+const PLAN_BUDGET_MS = 2000;
 
-/** What `compressStaticJob` decides before it knows what corrections and trials are worth, from few samples. */
+/** What `compressStaticJob` decides before it knows what corrections and trials are worth. */
 export async function planStaticJob(
   request: JobInputs<StaticSpec>,
   original: Model,
   exclude: Exclusions,
   environment: JobEnvironment,
   { signal }: JobContext,
-): Promise<Pick<Compressed, "model" | "notes" | "plan">> {
+): Promise<Pick<Compressed, "model" | "notes" | "plan"> & { readonly provisional: readonly Provision[] }> {
   const { spec } = request;
   const samples = await openSamples(request, request.models[spec.model_id]!.facts, environment);
   const sample = await samples.first();
   const runtime = { openModel: environment.openTemporary, signal };
   const { model } = await prepareStatic(original, sample, runtime);
   const options = pipelineOptions(spec.params, environment.host.target, 1, exclude);
-  const seen = await calibrate(model, samples.feeds(Math.min(PLAN_RUNS, samples.runs)), runtime);
+  const seen = await calibrate(model, inTime(samples.feeds(samples.runs)), runtime);
   // What the ranges are decides nothing else here, and what they will be is known once the whole was calibrated.
   const method = options.method === "auto" ? DEFAULT_METHOD : options.method;
-  return quantizeStatic(model, seen, { ...options, method });
+  const provisional = [
+    ...rangeProvisions(seen.batches, samples.runs),
+    ...stretchedProvisions(model, seen),
+    ...accuracyProvisions(spec.params),
+  ];
+  return { ...quantizeStatic(model, seen, { ...options, method }), provisional };
+}
+
+async function* inTime(runs: AsyncIterable<Feeds>): AsyncGenerator<Feeds> {
+  const start = performance.now();
+  let count = 0;
+  for await (const feeds of runs) {
+    if (count++ >= PLAN_RUNS && performance.now() - start > PLAN_BUDGET_MS) return;
+    yield feeds;
+  }
 }
 
 /** Ranges that cannot be read are found anew. */
