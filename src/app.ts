@@ -13,6 +13,7 @@ import { endEarly, limitJsonBodyTime, shareOf } from "./service/api/connection.t
 import type { ApiContext } from "./service/api/context.ts";
 import { registerDatasets } from "./service/api/datasets.ts";
 import { createInspector } from "./service/api/inspector.ts";
+import { linkedFileOf, registerJobFiles } from "./service/api/job-artifacts.ts";
 import { registerJobs } from "./service/api/jobs.ts";
 import { createMetrics } from "./service/api/metrics.ts";
 import { registerModels } from "./service/api/models.ts";
@@ -25,6 +26,7 @@ import { registerResumableUploads } from "./service/api/resumable-uploads.ts";
 import { registerSystem } from "./service/api/system.ts";
 import { webPageRefusal } from "./service/api/web-pages.ts";
 import { ServiceError } from "./service/errors.ts";
+import { isLink } from "./service/signed-links.ts";
 import { VERSIONS } from "./service/versions.ts";
 
 export interface AppDeps {
@@ -88,9 +90,13 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
   if (limited) await app.register(rateLimit, rateLimitOptions(context));
   // After the limit, so that guessing keys is limited too, and before any body is read.
   app.addHook("preParsing", async (request, reply) => {
+    const { access = "admin", linked = false } = request.routeOptions.config;
+    const byLink = linked && isLink(request.query);
     const refusal = request.is404
       ? undefined
-      : accessRefusal(request.caller, request.routeOptions.config.access ?? "admin");
+      : byLink
+        ? await linkRefusal(context, request)
+        : accessRefusal(request.caller, access);
     // Not thrown: the pages' plugins would catch it and answer in their own way.
     if (refusal !== undefined) await sendProblem(refusal, request, reply);
   });
@@ -122,11 +128,21 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
     registerDatasets(scope, context, inspector, uploads);
   });
   registerJobs(app, context, inspector, metrics);
+  registerJobFiles(app, context);
   registerSystem(app, context, metrics, document);
   registerConsole(app, document);
   registerReference(app);
   registerQueuePage(app, queues);
   return app;
+}
+
+/** Why a link does not open what it is for; undefined for one that does. */
+async function linkRefusal({ links }: ApiContext, request: FastifyRequest): Promise<Error | undefined> {
+  const query = request.query as Readonly<Record<string, unknown>>;
+  return links.check(linkedFileOf(request), query).then(
+    () => undefined,
+    (error: Error) => error,
+  );
 }
 
 /** Connections on which nothing was ever asked: closing would wait for their headers. Browsers and clients open some in advance. */

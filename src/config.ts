@@ -66,6 +66,10 @@ export interface Config {
   readonly webhookSecret: string | null;
   /** Hosts that webhooks may be sent to although they are not public, also without TLS. */
   readonly webhookAllowHosts: readonly string[];
+  /** Where the service is for its users, without a slash at its end: what links begin with. Null: as the client calls it. */
+  readonly publicUrl: string | null;
+  /** Signs links to files of jobs; null: one that is kept in Redis. */
+  readonly linkSecret: string | null;
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
 
@@ -172,6 +176,11 @@ const Environment = z.object({
     .refine((text) => isBetween(24, 64, Buffer.from(text.slice(6), "base64").length), "must hold 24 to 64 bytes")
     .optional(),
   WEBHOOK_ALLOW_HOSTS: z.string().default("").transform(listOf),
+  PUBLIC_URL: url("http:", "https:")
+    .refine((text) => !/[?#]/.test(text), "must have neither a query nor a fragment")
+    .transform((text) => text.replace(/\/+$/, ""))
+    .optional(),
+  LINK_SECRET: z.string().min(32, "must have at least 32 characters").optional(),
   LOG_LEVEL: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`).default("info"),
 });
 
@@ -229,6 +238,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     trustProxy: values.TRUST_PROXY,
     webhookSecret: values.WEBHOOK_SECRET ?? null,
     webhookAllowHosts: values.WEBHOOK_ALLOW_HOSTS,
+    publicUrl: values.PUBLIC_URL ?? null,
+    linkSecret: values.LINK_SECRET ?? null,
     logLevel: values.LOG_LEVEL,
   });
 }

@@ -15,6 +15,7 @@ import { createJobQueue } from "./service/jobs/queue.ts";
 import { createRedisJobStore } from "./service/jobs/redis-job-store.ts";
 import { createWebhookSecrets } from "./service/jobs/webhook-secrets.ts";
 import { checkClock, checkWrites, closeRedis, openRedis } from "./service/redis.ts";
+import { createSignedLinks } from "./service/signed-links.ts";
 import { createUploadRegistry } from "./service/upload-registry.ts";
 import { compileForChildren } from "./tasks/compile-cache.ts";
 import { openSandbox } from "./tasks/sandbox.ts";
@@ -85,6 +86,7 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
         queueTimeoutMs: config.queueTimeoutMs,
         jobThreads: config.jobThreads,
         webhookAllowHosts: config.webhookAllowHosts,
+        publicUrl: config.publicUrl,
       },
       keys,
       blobs,
@@ -96,6 +98,7 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
       uploads: createUploadRegistry(redis, config),
       idempotency: createIdempotency(redis),
       webhookSecrets: config.webhookSecret === null ? null : createWebhookSecrets(redis, config.webhookSecret),
+      links: createSignedLinks(redis, config.linkSecret),
       tasks,
       async checkRedis() {
         await checkWrites(redis);

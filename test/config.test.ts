@@ -27,6 +27,12 @@ test("an empty environment gives the documented defaults", () => {
   assert.deepEqual(config.retentionMs, { succeeded: null, failed: 30 * day });
   const kept = loadConfig({ RETENTION_DAYS: "2", RETENTION_FAILED_DAYS: "0" }).retentionMs;
   assert.deepEqual(kept, { succeeded: 2 * day, failed: null });
+  assert.deepEqual([config.publicUrl, config.linkSecret], [null, null]);
+  assert.equal(loadConfig({ PUBLIC_URL: "https://press.example.com/ml/" }).publicUrl, "https://press.example.com/ml");
+  assert.deepEqual(problemsOf({ PUBLIC_URL: "https://a.example/?b", LINK_SECRET: "short" }), [
+    "PUBLIC_URL must have neither a query nor a fragment",
+    "LINK_SECRET must have at least 32 characters",
+  ]);
   assert.ok(Object.isFrozen(config));
 });
 

@@ -18,6 +18,11 @@ export const PROBLEMS = {
     title: "This key may not do that",
     remedy: "Use a key with the scope that `detail` names.",
   },
+  invalid_link: {
+    status: 403,
+    title: "This link does not open the file, or not any more",
+    remedy: "Ask who gave it to you for a new one (`POST /v1/jobs/{job_id}/links`).",
+  },
   not_found: {
     status: 404,
     title: "No such resource",

@@ -3,7 +3,7 @@ import { after, before, test } from "node:test";
 import { formOf } from "../support/calls.ts";
 import { finishJob, startJob } from "../support/job-life.ts";
 import { modelBytes } from "../support/memory-workers.ts";
-import { startTestServer, type TestServer } from "../support/server.ts";
+import { apiKeys, startTestServer, type TestServer } from "../support/server.ts";
 
 let api: TestServer;
 let modelId: string;
@@ -272,6 +272,7 @@ test("artifacts and the report of a finished job; both go with it", async () => 
   const download = await api.call("GET", artifact.url);
   assert.ok(download.body.equals(model));
   assert.equal(download.headers.get("content-type"), "application/octet-stream");
+  assert.match(download.headers.get("content-disposition")!, /^attachment; filename="m dynamic.onnx";/);
   assert.equal((await api.call("GET", artifact.url, { headers: { range: "bytes=-1" } })).status, 206);
   assert.equal(
     (await api.call("GET", artifact.url, { headers: { "if-none-match": `"${artifact.sha256}"` } })).status,
@@ -298,6 +299,59 @@ test("artifacts and the report of a finished job; both go with it", async () => 
   assert.deepEqual((await api.files()).toSorted(), before.toSorted());
   for (const sub of ["", "/events", "/report", "/artifacts/model.onnx"]) {
     assert.equal((await api.call("GET", path + sub)).status, 404);
+  }
+});
+
+test("a link opens one file of a job without a key, for a while", async () => {
+  const keys = apiKeys([{ name: "me", key: "my-key", scopes: ["read", "write"] }]);
+  const closed = await startTestServer({ context: { keys }, settings: { publicUrl: "https://press.example.com/ml" } });
+  const authorization = "Bearer my-key";
+  const send = (path: string, body: object | FormData) =>
+    closed.call("POST", path, {
+      headers: { authorization, ...(!(body instanceof FormData) && { "content-type": "application/json" }) },
+      body: body instanceof FormData ? body : JSON.stringify(body),
+    });
+  try {
+    const model = (await send("/v1/models", formOf({ "rec.onnx": modelBytes() }))).json.id;
+    const { id } = (await send("/v1/jobs", bodyOf({ model_id: model }))).json;
+    const links = `/v1/jobs/${id}/links`;
+    assert.equal((await send(links, {})).json.code, "not_found");
+    await startJob(closed, id);
+    const html = Buffer.from("<h1>Report</h1>");
+    await finishJob(closed, id, { "model.onnx": modelBytes(), "report.html": html });
+    const made = await send(links, { expires_in_s: 60 });
+    assert.equal(made.status, 201);
+    const url = new URL(made.json.url);
+    assert.equal(url.origin + url.pathname, `https://press.example.com/ml/v1/jobs/${id}/report`);
+    const leftMs = Date.parse(made.json.expires_at) - Date.now();
+    assert.ok(leftMs > 50_000 && leftMs <= 61_000);
+    const open = (path: string) => closed.call("GET", path);
+    const report = await open(`/v1/jobs/${id}/report${url.search}`);
+    assert.deepEqual([report.status, report.body.equals(html)], [200, true]);
+    assert.match(report.headers.get("content-security-policy")!, /^sandbox/);
+    assert.equal((await closed.call("HEAD", `/v1/jobs/${id}/report${url.search}`)).status, 200);
+    const file = new URL((await send(links, { artifact: "model.onnx" })).json.url);
+    assert.equal((await open(`/v1/jobs/${id}/artifacts/model.onnx${file.search}`)).status, 200);
+    for (const path of [
+      `/v1/jobs/${id}/artifacts/model.onnx${url.search}`,
+      `/v1/jobs/${id}/report${file.search}`,
+      `/v1/jobs/${id}/report?expires=9999999999&signature=AAAA`,
+    ]) {
+      const refused = await open(path);
+      assert.deepEqual([refused.status, refused.json.code], [403, "invalid_link"]);
+    }
+    const query = await closed.context.links.sign({ jobId: id, artifact: "report.html" }, new Date(Date.now() - 1000));
+    const expired = await open(`/v1/jobs/${id}/report?${query}`);
+    assert.equal(expired.status, 403);
+    assert.match(expired.json.detail, /expired/);
+    // A link is for files, and asks for nothing else.
+    for (const path of [`/v1/jobs/${id}${url.search}`, `/v1/jobs/${id}/report`]) {
+      assert.equal((await open(path)).status, 401);
+    }
+    assert.equal((await send(links, { artifact: "other.onnx" })).status, 404);
+    assert.equal((await send(links, { expires_in_s: 8 * 86_400 })).status, 422);
+  } finally {
+    await closed.close();
   }
 });
 

@@ -448,6 +448,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/jobs/{job_id}/links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a link to a file of a job
+         * @description For browsers, chats and people without a key: the link opens the report or one other artifact until it expires. It cannot be taken back before, other than by deleting the job.
+         */
+        post: operations["createJobLink"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/jobs/{job_id}/artifacts/{name}": {
         parameters: {
             query?: never;
@@ -457,7 +477,7 @@ export interface paths {
         };
         /**
          * Download a file that a job made
-         * @description By its name in `result.artifacts`. Whatever it is, it comes as bytes to be saved; `media_type` there says what it is.
+         * @description By its name in `result.artifacts`. Whatever it is, it comes as bytes to be saved; `media_type` there says what it is. It is to be saved under the name of the model that the job has made. A link of `createJobLink` needs no key.
          */
         get: operations["downloadJobArtifact"];
         put?: never;
@@ -477,7 +497,7 @@ export interface paths {
         };
         /**
          * Read a job's report
-         * @description A page that needs nothing from the network. Its numbers are the artifact `report.json`.
+         * @description A page that needs nothing from the network. Its numbers are the artifact `report.json`. A link of `createJobLink` needs no key.
          */
         get: operations["getJobReport"];
         put?: never;
@@ -1775,7 +1795,7 @@ export interface components {
             status: number;
             /** @description What went wrong this time, for a person. */
             detail: string;
-            /** @description Stable and machine-readable; more may be added. Now: `invalid_request`, `unauthorized`, `forbidden`, `not_found`, `method_not_allowed`, `request_timeout`, `conflict`, `idempotency_conflict`, `precondition_failed`, `too_large`, `unsupported_media_type`, `range_not_satisfiable`, `validation_failed`, `invalid_model`, `invalid_dataset`, `invalid_params`, `unsupported`, `limit_exceeded`, `rate_limited`, `quota_exceeded`, `headers_too_large`, `internal`, `unavailable`, `non_finite`, `timeout`, `out_of_memory`, `worker_crashed`, `expired`, `cancelled`. */
+            /** @description Stable and machine-readable; more may be added. Now: `invalid_request`, `unauthorized`, `forbidden`, `invalid_link`, `not_found`, `method_not_allowed`, `request_timeout`, `conflict`, `idempotency_conflict`, `precondition_failed`, `too_large`, `unsupported_media_type`, `range_not_satisfiable`, `validation_failed`, `invalid_model`, `invalid_dataset`, `invalid_params`, `unsupported`, `limit_exceeded`, `rate_limited`, `quota_exceeded`, `headers_too_large`, `internal`, `unavailable`, `non_finite`, `timeout`, `out_of_memory`, `worker_crashed`, `expired`, `cancelled`. */
             code: string;
             /** @description The node, tensor or file that is at fault. */
             subject?: string;
@@ -1993,6 +2013,15 @@ export interface components {
             job_threads: number;
             /** Format: int64 */
             requests_per_minute: number | null;
+        };
+        Link: {
+            /** @description Absolute. It opens this file, and nothing else, without a key. */
+            url: string;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            expires_at: string;
         };
         MeanTeacherLoss: {
             /**
@@ -2264,6 +2293,19 @@ export interface components {
             type?: string;
             /** @description A string is a symbolic dimension, null an unknown one; null instead of a list: unknown rank. */
             shape: ((number | string) | null)[] | null;
+        };
+        NewLink: {
+            /**
+             * @description By its name in `result.artifacts`. `report.html` is opened as a page.
+             * @default report.html
+             */
+            artifact?: string;
+            /**
+             * Format: int64
+             * @description At most 7 days.
+             * @default 3600
+             */
+            expires_in_s?: number;
         };
         NewWebhookSecret: {
             /** @description As in `webhook.url` of the jobs, to the letter. */
@@ -2620,7 +2662,7 @@ export interface components {
             status: number;
             /** @description What went wrong this time, for a person. */
             detail: string;
-            /** @description Stable and machine-readable; more may be added. Now: `invalid_request`, `unauthorized`, `forbidden`, `not_found`, `method_not_allowed`, `request_timeout`, `conflict`, `idempotency_conflict`, `precondition_failed`, `too_large`, `unsupported_media_type`, `range_not_satisfiable`, `validation_failed`, `invalid_model`, `invalid_dataset`, `invalid_params`, `unsupported`, `limit_exceeded`, `rate_limited`, `quota_exceeded`, `headers_too_large`, `internal`, `unavailable`, `non_finite`, `timeout`, `out_of_memory`, `worker_crashed`, `expired`, `cancelled`. */
+            /** @description Stable and machine-readable; more may be added. Now: `invalid_request`, `unauthorized`, `forbidden`, `invalid_link`, `not_found`, `method_not_allowed`, `request_timeout`, `conflict`, `idempotency_conflict`, `precondition_failed`, `too_large`, `unsupported_media_type`, `range_not_satisfiable`, `validation_failed`, `invalid_model`, `invalid_dataset`, `invalid_params`, `unsupported`, `limit_exceeded`, `rate_limited`, `quota_exceeded`, `headers_too_large`, `internal`, `unavailable`, `non_finite`, `timeout`, `out_of_memory`, `worker_crashed`, `expired`, `cancelled`. */
             code: string;
             /** @description Name it when you ask for help: the log has it too. */
             request_id: string;
@@ -3321,7 +3363,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `forbidden`: This key may not do that. */
+        /** @description `forbidden`: This key may not do that. `invalid_link`: This link does not open the file, or not any more. */
         Problem403: {
             headers: {
                 [name: string]: unknown;
@@ -6221,6 +6263,50 @@ export interface operations {
             401: components["responses"]["Problem401"];
             403: components["responses"]["Problem403"];
             404: components["responses"]["Problem404"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    createJobLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewLink"];
+            };
+        };
+        responses: {
+            /** @description The link. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "url": "https://press.example.com/v1/jobs/job_0199d3b2-4f6e-7000-8000-000000000003/report?expires=1767225600&signature=Zm9yIHRoaXMgZmlsZSBvbmx5",
+                     *       "expires_at": "2026-01-01T00:00:00.000Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Link"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
             422: components["responses"]["Problem422"];
             429: components["responses"]["Problem429"];
             431: components["responses"]["Problem431"];

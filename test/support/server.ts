@@ -17,6 +17,7 @@ import { createIdempotency } from "../../src/service/idempotency.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
 import { createWebhookSecrets } from "../../src/service/jobs/webhook-secrets.ts";
 import { checkWrites } from "../../src/service/redis.ts";
+import { createSignedLinks } from "../../src/service/signed-links.ts";
 import { createUploadRegistry } from "../../src/service/upload-registry.ts";
 import { type Caller, createCaller } from "./calls.ts";
 import { createMemoryQueue, createMemoryTasks } from "./memory-workers.ts";
@@ -85,6 +86,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     queueTimeoutMs: 60_000,
     jobThreads: 1,
     webhookAllowHosts: [],
+    publicUrl: null,
     ...options.settings,
   };
   const context: ApiContext = {
@@ -99,6 +101,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     uploads: createUploadRegistry(redis, settings),
     idempotency: createIdempotency(redis),
     webhookSecrets: options.webhookSecret === undefined ? null : createWebhookSecrets(redis, options.webhookSecret),
+    links: createSignedLinks(redis, null),
     tasks: createMemoryTasks(),
     checkRedis: () => checkWrites(redis),
     stopping: stopping.signal,

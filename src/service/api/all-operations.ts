@@ -1,4 +1,5 @@
 import { DATASET_OPERATIONS } from "./datasets.ts";
+import { JOB_FILE_OPERATIONS } from "./job-artifacts.ts";
 import { JOB_OPERATIONS } from "./job-operations.ts";
 import { MODEL_OPERATIONS } from "./models.ts";
 import type { Operation } from "./operation.ts";
@@ -11,5 +12,6 @@ export const ALL_OPERATIONS = [
   ...DATASET_OPERATIONS,
   ...UPLOAD_OPERATIONS,
   ...JOB_OPERATIONS,
+  ...JOB_FILE_OPERATIONS,
   ...SYSTEM_OPERATIONS,
 ] as readonly Operation[];

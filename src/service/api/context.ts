@@ -5,6 +5,7 @@ import type { Catalog } from "../catalog.ts";
 import type { Idempotency } from "../idempotency.ts";
 import type { JobQueue, JobStore } from "../jobs/job-store.ts";
 import type { WebhookSecrets } from "../jobs/webhook-secrets.ts";
+import type { SignedLinks } from "../signed-links.ts";
 import type { UploadRegistry } from "../upload-registry.ts";
 import type { ApiKeys, Caller } from "./api-keys.ts";
 import type { JobQuota } from "./job-quota.ts";
@@ -23,6 +24,7 @@ export interface ApiContext {
   readonly idempotency: Idempotency;
   /** Null: jobs cannot have webhooks. */
   readonly webhookSecrets: WebhookSecrets | null;
+  readonly links: SignedLinks;
   readonly tasks: TaskRunner;
   /** Rejects, with the reason, while Redis does not answer or takes no writes, or its clock is not ours. */
   readonly checkRedis: () => Promise<void>;
@@ -56,6 +58,8 @@ export interface ApiSettings {
   readonly jobThreads: number;
   /** Hosts (with ports) that webhooks may be sent to although they are not public. */
   readonly webhookAllowHosts: readonly string[];
+  /** Where the service is for who gets links, without a slash at its end; null: where the client who makes one has found it. */
+  readonly publicUrl: string | null;
 }
 
 declare module "fastify" {

@@ -297,6 +297,11 @@ export const queuedJob = {
   error: null,
 };
 
+export const link = {
+  url: "https://press.example.com/v1/jobs/job_0199d3b2-4f6e-7000-8000-000000000003/report?expires=1767225600&signature=Zm9yIHRoaXMgZmlsZSBvbmx5",
+  expires_at: "2026-01-01T00:00:00.000Z",
+};
+
 export const webhookSecret = {
   url: "https://ci.example.com/hooks/modelpress",
   secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",

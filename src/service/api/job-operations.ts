@@ -1,11 +1,9 @@
 import { z } from "zod";
 import { Job } from "../kinds/wire.ts";
 import { JobRenaming } from "./describe.ts";
-import { DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders } from "./download.ts";
 import * as examples from "./examples.ts";
 import { IdempotencyHeaders } from "./idempotent.ts";
 import {
-  ArtifactParams,
   CreateJobQuery,
   JobEnded,
   JobEventPage,
@@ -257,50 +255,6 @@ export const streamJobEvents = defineOperation({
   problems: ["not_found", "validation_failed"],
 });
 
-const FILE_RESPONSES = (mediaType: string) => ({
-  200: {
-    description: "All bytes.",
-    content: { [mediaType]: null },
-    headers: { ...DOWNLOAD_HEADERS, ...DIGEST_HEADER },
-  },
-  206: {
-    description: "The bytes that Range asks for.",
-    content: { [mediaType]: null },
-    headers: { ...DOWNLOAD_HEADERS, ...DIGEST_HEADER, "Content-Range": "Which bytes these are." },
-  },
-  304: { description: "The bytes are the ones that If-None-Match names." },
-});
-
-export const downloadJobArtifact = defineOperation({
-  id: "downloadJobArtifact",
-  method: "GET",
-  path: "/v1/jobs/{job_id}/artifacts/{name}",
-  tag: "Jobs",
-  summary: "Download a file that a job made",
-  description:
-    "By its name in `result.artifacts`. Whatever it is, it comes as bytes to be saved; `media_type` there says what it is.",
-  access: "read",
-  params: ArtifactParams,
-  headers: DownloadHeaders,
-  responses: FILE_RESPONSES("application/octet-stream"),
-  problems: ["not_found", "range_not_satisfiable"],
-});
-
-export const getJobReport = defineOperation({
-  id: "getJobReport",
-  method: "GET",
-  path: "/v1/jobs/{job_id}/report",
-  tag: "Jobs",
-  summary: "Read a job's report",
-  description: "A page that needs nothing from the network. Its numbers are the artifact `report.json`.",
-  access: "read",
-  page: true,
-  params: JobParams,
-  headers: DownloadHeaders,
-  responses: FILE_RESPONSES("text/html"),
-  problems: ["not_found", "range_not_satisfiable"],
-});
-
 export const JOB_OPERATIONS = [
   createJob,
   planJob,
@@ -313,6 +267,4 @@ export const JOB_OPERATIONS = [
   deleteJob,
   listJobEvents,
   streamJobEvents,
-  downloadJobArtifact,
-  getJobReport,
 ];

@@ -10,7 +10,6 @@ import { listQuery } from "./describe.ts";
 /** The wire forms of requests about jobs, their events and their plans. What is a kind's own stands with the kind. */
 
 export const JobParams = z.object({ job_id: z.string() });
-export const ArtifactParams = z.object({ job_id: z.string(), name: z.string() });
 const JobType = z.enum(KINDS.map(({ type }) => type)).meta({ id: "JobType" });
 
 export const JobRequest = z.discriminatedUnion("type", each(KINDS, "request")).meta({ id: "JobRequest" });

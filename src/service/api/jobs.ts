@@ -1,6 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { z } from "zod";
-import { REPORT_POLICY } from "../../report/script.ts";
 import { newId } from "../catalog.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
@@ -17,18 +16,16 @@ import { unreadParams } from "../kinds/unread-params.ts";
 import { askerOf, shareOf } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
 import { filterOf, renamed } from "./describe.ts";
-import { blobDownload, sendDownload } from "./download.ts";
 import type { Asker } from "./inspection-lane.ts";
 import type { Inspector } from "./inspector.ts";
+import { artifactPath } from "./job-artifacts.ts";
 import { prefersStream, sendEvents } from "./job-events.ts";
 import {
   cancelJob,
   createJob,
   createWebhookSecret,
   deleteJob,
-  downloadJobArtifact,
   getJob,
-  getJobReport,
   listJobEvents,
   listJobs,
   planJob,
@@ -51,7 +48,7 @@ function refuse(fields: readonly FieldError[]): void {
 const POLL_SECONDS = 1;
 
 export function registerJobs(app: FastifyInstance, context: ApiContext, inspector: Inspector, meter: JobMeter): void {
-  const { catalog, jobs, queue, quota, blobs, claims, settings } = context;
+  const { catalog, jobs, queue, quota, claims, settings } = context;
 
   async function jobById(id: string): Promise<JobRecord> {
     const job = await jobs.get(id);
@@ -287,30 +284,6 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     const { data, more } = await jobs.events(id, Number(query.cursor ?? 0), query.limit);
     return { data, next_cursor: more ? String(data.at(-1)!.id) : null };
   });
-
-  async function artifact(jobId: string, name: string) {
-    const job = await jobById(jobId);
-    const found = job.result?.artifacts.find((it) => it.name === name);
-    if (found === undefined)
-      throw new ServiceError("not_found", `Job ${jobId} is ${job.status} and has no artifact ${name}.`);
-    return found;
-  }
-
-  route(app, downloadJobArtifact, async ({ params }, request, reply) => {
-    const found = await artifact(params.job_id, params.name);
-    const look = { filename: found.name, mediaType: "application/octet-stream" };
-    return sendDownload(request, reply, blobDownload(blobs, found, look));
-  });
-
-  route(app, getJobReport, async ({ params }, request, reply) => {
-    const found = await artifact(params.job_id, "report.html");
-    // It names what the uploaded model contains: it may look as it likes and sort its tables, in an origin of its own, but reach nothing.
-    reply.header("content-security-policy", `sandbox allow-scripts; ${REPORT_POLICY}`);
-    // Browsers complain when such an origin is to have a process by its name.
-    reply.removeHeader("origin-agent-cluster");
-    const look = { filename: found.name, mediaType: "text/html; charset=utf-8", inline: true };
-    return sendDownload(request, reply, blobDownload(blobs, found, look));
-  });
 }
 
 /** Keys of different callers are different keys. */
@@ -358,7 +331,6 @@ function newJob({ spec, sent_params, name, metadata, priority, webhook, retry_of
 function jobOf(job: JobRecord, queue_position: number | null) {
   const { spec, sent_params, result, webhook: _webhook, checkpoints: _checkpoints, steps: _steps, ...rest } = job;
   const { type, params, evaluation, acceptance } = spec;
-  const urlOf = (name: string) => `/v1/jobs/${job.id}/artifacts/${encodeURIComponent(name)}`;
   return {
     ...rest,
     object: "job",
@@ -371,7 +343,7 @@ function jobOf(job: JobRecord, queue_position: number | null) {
     queue_position,
     result: result && {
       ...result,
-      artifacts: result.artifacts.map((artifact) => ({ ...artifact, url: urlOf(artifact.name) })),
+      artifacts: result.artifacts.map((artifact) => ({ ...artifact, url: artifactPath(job.id, artifact.name) })),
     },
   };
 }

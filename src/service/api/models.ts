@@ -21,6 +21,7 @@ import { askerOf, UNTIL_IT_ENDS } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
 import { filterOf, RecordsQuery, Renaming, renamed } from "./describe.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
+import { modelFileName } from "./download-names.ts";
 import { earlierUpload } from "./earlier-upload.ts";
 import * as examples from "./examples.ts";
 import { IdempotencyHeaders, madeOnce, repeatableOf } from "./idempotent.ts";
@@ -325,10 +326,11 @@ export function registerModels(
   route(app, downloadModel, async ({ params }, request, reply) => {
     const { files, name } = await modelById(params.model_id);
     const [file] = files;
+    const filename = modelFileName(name, files.length);
     const download =
       files.length === 1
-        ? blobDownload(blobs, file!, { filename: file!.name, mediaType: "application/octet-stream" })
-        : tarDownload(blobs, files, `${name}.tar`);
+        ? blobDownload(blobs, file!, { filename, mediaType: "application/octet-stream" })
+        : tarDownload(blobs, files, filename);
     return sendDownload(request, reply, download);
   });
 

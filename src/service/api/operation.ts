@@ -18,6 +18,8 @@ export interface Operation<Params = unknown, Query = unknown, Headers = unknown,
   readonly access: Access;
   /** What people look at in a browser, which can send a key as `Basic` only. */
   readonly page?: boolean;
+  /** A file that signed links open without a key. */
+  readonly linked?: boolean;
   readonly params?: z.ZodType<Params> & ObjectSchema;
   /** A field whose meta says `curlOnly` is taken, and told of in the description, but is no parameter of generated clients. */
   readonly query?: z.ZodType<Query> & ObjectSchema;
@@ -71,6 +73,8 @@ declare module "fastify" {
     access?: Access;
     /** A page for a browser: its key may come as `Basic`. */
     page?: boolean;
+    /** Signed links open it without a key. */
+    linked?: boolean;
     /** The route pattern for metrics and logs, as in the document. */
     pattern?: string;
     /** The body is a stream of any length: its pace is watched, not its duration. */
@@ -100,6 +104,7 @@ export function route<Params, Query, Headers, Body>(
     config: {
       access: operation.access,
       page: operation.page ?? false,
+      linked: operation.linked ?? false,
       pattern: operation.path,
       streamsBody: operation.stream !== undefined,
     },
