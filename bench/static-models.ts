@@ -17,6 +17,7 @@ import type { AccuracyTarget } from "../src/core/quantize/static/layers-in-float
 import { compressStatic, type PipelineOptions } from "../src/core/quantize/static/pipeline.ts";
 import type { Session } from "../src/core/runtime/session.ts";
 import { openModel } from "../test/support/open-model.ts";
+import { profileTemporary } from "../workers/model-files.ts";
 import { answersOf, type Judge, type Outputs, SUBJECTS, type Subject } from "./static-subjects.ts";
 
 const [folder, subjectList, methodList, sampleCount = "128"] = process.argv.slice(2);
@@ -38,7 +39,7 @@ const OPTIONS: Omit<PipelineOptions, "method"> = {
   equalize: "auto",
   smoothQuantAlpha: "auto",
   biasCorrection: true,
-  floatWhereSlower: true,
+  floatWhereSlower: "measured",
 };
 
 /** What plain int8 loses more by than it may, in points. */
@@ -147,7 +148,7 @@ for (const name of subjects) {
       subject.model,
       dataOf(subject),
       { ...OPTIONS, method: "mse", ...options },
-      { openModel, threads: 1 },
+      { openModel, profile: profileTemporary, threads: 1 },
     );
   const methods = (methodList?.split(",") as Method[] | undefined) ?? METHODS[name] ?? DEFAULT_METHODS;
   for (const method of methods) {

@@ -20,6 +20,7 @@ const SHARED = [
   "src/core/nearest-names.ts",
   "src/core/operators/",
   "src/core/random.ts",
+  "src/core/min-cut.ts",
   "src/core/wasm-assembler.ts",
 ];
 
@@ -71,7 +72,13 @@ const LAYERS: readonly Layer[] = [
   },
   {
     of: "src/core/quantize/",
-    may: [...SHARED, "src/core/onnx/", "src/core/passes/", "src/core/targets/"],
+    // Sessions come in as arguments; what is measured with them needs no native code to load.
+    may: [
+      ...SHARED,
+      ...["onnx/", "passes/", "targets/", "runtime/latency.ts", "runtime/kernel-profile.ts"].map(
+        (it) => `src/core/${it}`,
+      ),
+    ],
     types: ["src/core/runtime/", "src/core/data/"],
     packages: [],
   },
@@ -131,7 +138,9 @@ const LAYERS: readonly Layer[] = [
         "train/update-roundings.ts",
         "qat/qat-algorithms.ts",
       ].map((it) => `src/core/${it}`),
-      ...["calibration/calibration-methods.ts", "rounding/roundings.ts"].map((it) => `src/core/quantize/${it}`),
+      ...["calibration/calibration-methods.ts", "rounding/roundings.ts", "static/layer-precisions.ts"].map(
+        (it) => `src/core/quantize/${it}`,
+      ),
     ],
     types: ["src/core/"],
     packages: [],

@@ -1,7 +1,7 @@
 import { closeSync, constants, existsSync, fstatSync, openSync, readFileSync, readSync, statSync } from "node:fs";
-import { type FileHandle, mkdtemp, open, rm } from "node:fs/promises";
+import { type FileHandle, mkdtemp, open, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { CoreError, checkCancelled } from "../src/core/errors.ts";
 import type { ExternalData } from "../src/core/onnx/external-data.ts";
 import type { Model } from "../src/core/onnx/ir.ts";
@@ -49,6 +49,29 @@ export function openWrittenModel(path: string): Model {
 export function openTemporary(model: Model, options?: SessionOptions): Promise<Session> {
   return withTemporaryFiles(model, ([main]) => openSession({ path: main!.path }, options));
 }
+
+/** Loads a model that has no file with onnxruntime's profiler on, and answers what that has written when `use` has ended. */
+export function profileTemporary(
+  model: Model,
+  use: (session: Session) => Promise<void>,
+  options?: SessionOptions,
+): Promise<string> {
+  return withTemporaryFiles(model, async ([main]) => {
+    const directory = dirname(main!.path);
+    const session = await openSession({ path: main!.path }, { ...options, profilePrefix: join(directory, PROFILE) });
+    try {
+      await use(session);
+    } finally {
+      await session.close();
+    }
+    // onnxruntime adds the time to its name.
+    const written = (await readdir(directory)).find((name) => name.startsWith(PROFILE));
+    if (written === undefined) throw new CoreError("internal", "onnxruntime has written no profile.");
+    return readFile(join(directory, written), "utf8");
+  });
+}
+
+const PROFILE = "profile_";
 
 /** Writes a model to files that are gone when `use` has ended. */
 export async function withTemporaryFiles<T>(

@@ -23,12 +23,20 @@ import { openByteSource, openScratch } from "./byte-source.ts";
 import { describeHost } from "./host.ts";
 import { imageDecoder } from "./image-decoder.ts";
 import { measurePeak } from "./measure-peak.ts";
-import { openModel, openTemporary, openWrittenModel, withTemporaryFiles, writeModel } from "./model-files.ts";
+import {
+  openModel,
+  openTemporary,
+  openWrittenModel,
+  profileTemporary,
+  withTemporaryFiles,
+  writeModel,
+} from "./model-files.ts";
 
 /** What jobs have of the machine: the runtime, files, and a process of its own for what may crash. */
 export const ENVIRONMENT: JobEnvironment = {
   openSession,
   openTemporary,
+  profile: profileTemporary,
   measurePeak,
   files: {
     openModel,

@@ -18,7 +18,7 @@ import { QuantizedWeights } from "../../src/core/quantize/weights/codes.ts";
 import { dynamicPass } from "../../src/core/quantize/weights/dynamic.ts";
 import { type WeightOnlyOptions, weightOnlyPass } from "../../src/core/quantize/weights/weight-only.ts";
 import { describeHost } from "../../workers/host.ts";
-import { openModel as readModel, writeModel } from "../../workers/model-files.ts";
+import { profileTemporary, openModel as readModel, writeModel } from "../../workers/model-files.ts";
 
 const reduceRange = describeHost().target === "x64-avx2";
 const exclude = { nodes: [], ops: [] };
@@ -32,7 +32,7 @@ const STATIC: Omit<PipelineOptions, "samples"> = {
   equalize: "auto",
   smoothQuantAlpha: "auto",
   biasCorrection: true,
-  floatWhereSlower: reduceRange,
+  floatWhereSlower: "measured",
 };
 
 type Compress = (model: Model, directory: string) => Promise<Model> | Model;
@@ -43,7 +43,14 @@ const METHODS: Readonly<Record<string, Compress>> = {
     const { compressStatic } = await import("../../src/core/quantize/static/pipeline.ts");
     const { openModel } = await import("../../test/support/open-model.ts");
     const { data, samples } = await calibrationData(join(directory, "calibration.npz"));
-    return (await compressStatic(model, data, { ...STATIC, samples }, { openModel, threads: cpus().length })).model;
+    return (
+      await compressStatic(
+        model,
+        data,
+        { ...STATIC, samples },
+        { openModel, profile: profileTemporary, threads: cpus().length },
+      )
+    ).model;
   },
   dynamic: byPass(dynamicPass({ perChannel: true, reduceRange: reduceRange, exclude })),
   "weights-4": weightsIn(4, 32),

@@ -324,6 +324,24 @@ export interface TrialFacts {
   readonly chosen: boolean;
 }
 
+/** How fast a model is in float, all in 8 bits, and with those nodes in float that kernels are measured to be slower for in 8 bits. */
+export interface KernelFacts {
+  /** Whether kernels were told apart in onnxruntime's profiles, or only whole models timed. */
+  readonly basis: "measured" | "timed";
+  /** Of a run of the float model; null where there was nothing to measure. */
+  readonly float_ms: number | null;
+  readonly int8_speedup: number | null;
+  /** Null where all of it is faster in 8 bits, or none. */
+  readonly mixed_speedup: number | null;
+  /** Of the mixed one, from what its kernels take. */
+  readonly predicted_speedup: number | null;
+  readonly chosen: "int8" | "mixed" | "float";
+  /** Labels of the nodes that stay in float for speed. */
+  readonly nodes: readonly string[];
+  /** Whether it is known from an earlier job. */
+  readonly cached: boolean;
+}
+
 /** What static quantization has found out on its way. */
 export interface StaticEvidence {
   readonly calibration: {
@@ -336,6 +354,8 @@ export interface StaticEvidence {
     /** Whether the ranges were known from an earlier job. */
     readonly cached: boolean;
   };
+  /** What was measured to tell where 8 bits are slower than float; null where that was not asked for, or the machine is another. */
+  readonly kernels: KernelFacts | null;
   readonly corrections: readonly CorrectionFacts[];
   /** The most useful nodes to leave in float first; empty without accuracy control, or where it had nothing to do. */
   readonly sensitivity: readonly SensitivityFacts[];
@@ -346,6 +366,8 @@ export interface StaticEvidence {
     readonly target: number;
     readonly original_score: number | null;
     readonly reached: boolean;
+    /** Whether weights of layers that stay in float are stored in 8 bits. */
+    readonly stores_weights: boolean;
     /** In the order in which they were made; the first has everything quantized. */
     readonly trials: readonly TrialFacts[];
   } | null;

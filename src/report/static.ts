@@ -23,6 +23,7 @@ export function staticEvidence(report: Report, draw: DrawChart): Content {
   if (!quantization) return null;
   return [
     calibration(quantization),
+    kernels(quantization.kernels),
     sensitivity(quantization.sensitivity, draw),
     control(report, quantization.control, draw),
   ];
@@ -48,6 +49,35 @@ function calibration({ calibration, corrections }: StaticEvidence): Markup {
             applied ? html`<b class="good">yes</b>` : "no",
           ]),
         ),
+  );
+}
+
+const CHOICES = {
+  int8: "All that can computes in 8 bits: no other division was faster.",
+  mixed: "Some nodes stay in float, because that is no slower than all in 8 bits.",
+  float: "All of it computes in float, because that is faster here; weights are stored in 8 bits.",
+} as const;
+
+function kernels(facts: StaticEvidence["kernels"]): Content {
+  if (!facts || facts.float_ms === null) return null;
+  const { float_ms, int8_speedup, mixed_speedup, predicted_speedup, nodes, cached } = facts;
+  return section(
+    "Speed of kernels",
+    html`<p class="muted">Measured on the machine of the job${cached ? ", by an earlier one" : ""}. ${CHOICES[facts.chosen]} A job with
+these nodes as <code>layers</code> and <code>float_where_slower: false</code> makes the same bytes anywhere.</p>`,
+    table(
+      ["Model", "Against float"],
+      [
+        ["in float", `${significant(float_ms)} ms`],
+        ["all in 8 bits", int8_speedup === null ? "–" : ratio(int8_speedup)],
+        ...(mixed_speedup === null
+          ? []
+          : [["with slow parts in float", `${ratio(mixed_speedup)}, predicted ${ratio(predicted_speedup ?? 1)}`]]),
+      ],
+    ),
+    nodes.length > 0
+      ? details(`In float for speed: ${plural(nodes.length, "node")}`, html`<p>${nodes.join(", ")}</p>`)
+      : null,
   );
 }
 

@@ -1,14 +1,7 @@
-import type {
-  DatasetFacts,
-  DistillPlan,
-  Exclusions,
-  JobMetrics,
-  LayerFacts,
-  ModelFacts,
-  QuantizePlan,
-} from "../core/contract.ts";
+import type { DatasetFacts, DistillPlan, JobMetrics, LayerFacts, ModelFacts, QuantizePlan } from "../core/contract.ts";
 import type { FieldError, ProblemCode } from "../service/errors.ts";
 import type { FinishedStep, Progress } from "../service/jobs/job.ts";
+import type { NamedExclusions } from "../service/kinds/exclusions.ts";
 import type { JobSpec } from "../service/kinds/kinds.ts";
 import type { QuantizeSpec } from "../service/kinds/quantize/spec.ts";
 
@@ -116,7 +109,7 @@ export interface Tasks {
   inspect_dataset: { request: { readonly file: LocalFile; readonly spec: unknown }; result: DatasetFacts };
   /** The names among them that nothing in the model has, as wrong fields of a job's parameters. */
   check_exclusions: {
-    request: { readonly files: readonly LocalFile[]; readonly exclude: Exclusions };
+    request: { readonly files: readonly LocalFile[]; readonly exclude: NamedExclusions };
     result: readonly FieldError[];
   };
   /** What the job would do, without doing it; throws when it could not run. */

@@ -222,7 +222,7 @@ describe("renderReport", () => {
       layerErrors: [{ node: "a", op: "Conv", sqnr_db: null }],
       quantization: {
         calibration: { method: "minmax", tried: [], samples: 1, tensors: 1, cached: true },
-        ...{ corrections: [], sensitivity: [], control: null },
+        ...{ kernels: null, corrections: [], sensitivity: [], control: null },
       },
     });
     assert.match(html, /All 1 layers? give what they gave before/);
@@ -236,9 +236,9 @@ describe("renderReport", () => {
     const html = await page({
       quantization: {
         calibration: { method: "minmax", tried: [], samples: 1, tensors: 1, cached: false },
-        ...{ corrections: [], sensitivity: [{ nodes: ["a"], sqnr_db: 1, gain_db: 0 }] },
+        ...{ kernels: null, corrections: [], sensitivity: [{ nodes: ["a"], sqnr_db: 1, gain_db: 0 }] },
         control: {
-          ...{ score: "sqnr_db", target: 20, original_score: null, reached: false },
+          ...{ score: "sqnr_db", target: 20, original_score: null, reached: false, stores_weights: false },
           trials: [trial, trial, { ...trial, score: Number.POSITIVE_INFINITY }],
         },
       },

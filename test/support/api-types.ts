@@ -1980,6 +1980,8 @@ export interface components {
             name: string;
             op: string;
         };
+        /** @enum {string} */
+        LayerPrecision: "float32" | "int8_weights" | "int4_weights";
         Limits: {
             /** Format: int64 */
             max_upload_bytes: number;
@@ -2953,10 +2955,14 @@ export interface components {
              */
             bias_correction?: boolean;
             /**
-             * @description Leave in float what measured costs of kernels predict to be slower in 8 bits (small layers, depthwise convolutions); its weights are still stored in 8 bits. Costs are known for `x64-avx2`; elsewhere all that can is computed in 8 bits.
+             * @description Leave in float what is slower in 8 bits (small layers, depthwise convolutions); its weights are still stored in 8 bits. Where `target` is the machine that runs the job, kernels are measured there; for `x64-avx2` on another machine a table of costs predicts; for other targets all that can is computed in 8 bits. What was measured is kept for a day, so that the same job makes the same bytes.
              * @default true
              */
             float_where_slower?: boolean;
+            /** @description What single nodes compute in instead of 8 bits, by their names in the uploaded model: float, with weights as they are (`float32`) or stored in 8 or 4 bits (`int8_weights`, `int4_weights`). A name that no node has is refused. With `float_where_slower: false` this says all that a report says about which nodes are in float, and makes the same bytes on every machine. */
+            layers?: {
+                [key: string]: components["schemas"]["LayerPrecision"];
+            };
             /**
              * Format: double
              * @description Keep layers in float until the metric of `evaluation` drops no further, on labelled samples of the dataset that calibration has not seen. Unless given: `null`.

@@ -151,6 +151,10 @@ export function staticReportFixture(layers = 52): Report {
     },
     quantization: {
       calibration: { method: "entropy", tried: [], samples: 256, tensors: 104, cached: false },
+      kernels: {
+        ...{ basis: "measured", float_ms: 12.5, int8_speedup: 1.4, mixed_speedup: 1.52, predicted_speedup: 1.55 },
+        ...{ chosen: "mixed", nodes: ["layer 1"], cached: false },
+      },
       corrections: [
         { name: "cross_layer_equalization", sqnr_before_db: 6.2, sqnr_after_db: 19.4, applied: true },
         { name: "bias_correction", sqnr_before_db: 19.4, sqnr_after_db: 22.1, applied: true },
@@ -161,7 +165,7 @@ export function staticReportFixture(layers = 52): Report {
         sqnr_db: 22.1 + 6.3 * Math.exp(-i / 7) - 0.2,
         gain_db: 6.3 * Math.exp(-i / 7) - 0.2,
       })),
-      control: { score: "top1", target: 0.7088, original_score: 0.7188, reached: true, trials },
+      control: { score: "top1", target: 0.7088, original_score: 0.7188, reached: true, stores_weights: true, trials },
     },
   });
 }

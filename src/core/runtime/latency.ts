@@ -17,6 +17,20 @@ interface Timed {
   readonly maxMs?: number;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: (fraction: number) => void;
+  /**
+   * Time by what this thread computes, several short runs as one, so that what else the machine does counts for less: for sessions of one thread, which
+   * compute in the thread that runs them.
+   */
+  readonly byThread?: boolean;
+}
+
+/** Runs that are timed as one by the time of the thread take so long together: systems count it in ticks of a few milliseconds. */
+const THREAD_MS = 20;
+
+/** Milliseconds that this thread has computed. */
+function threadTime(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1000;
 }
 
 export interface LatencyOptions extends Timed {
@@ -60,16 +74,22 @@ export async function measureLatency({ before, after, ...timed }: LatencyOptions
  */
 export async function timeInTurns(
   contestants: readonly Contestant[],
-  { runs, maxMs = MAX_MS, signal, onProgress }: Timed,
+  { runs, maxMs = MAX_MS, signal, onProgress, byThread = false }: Timed,
 ): Promise<readonly (readonly number[])[]> {
   const start = performance.now();
   const elapsed = () => performance.now() - start;
+  const repeats = contestants.map(() => 1);
   for (let run = 0; run < WARM_UP_RUNS && (run === 0 || elapsed() < maxMs * WARM_UP_SHARE); run++) {
-    for (const contestant of contestants) await timeOf(contestant, signal);
+    for (const [i, contestant] of contestants.entries()) {
+      const ms = await timeOf(contestant, 1, signal);
+      if (byThread) repeats[i] = Math.max(1, Math.ceil(THREAD_MS / ms));
+    }
   }
+  const clock = byThread ? threadTime : undefined;
   const samplesMs = contestants.map((): number[] => []);
   for (let run = 0; run < runs && (run === 0 || elapsed() < maxMs); run++) {
-    for (const [i, contestant] of contestants.entries()) samplesMs[i]!.push(await timeOf(contestant, signal));
+    for (const [i, contestant] of contestants.entries())
+      samplesMs[i]!.push(await timeOf(contestant, repeats[i]!, signal, clock));
     onProgress?.((run + 1) / runs);
   }
   return samplesMs;
@@ -99,11 +119,18 @@ function weightedMedian(values: readonly number[]): WeightedMedian {
   };
 }
 
-async function timeOf({ session, feeds }: Contestant, signal: AbortSignal | undefined): Promise<number> {
-  checkCancelled(signal);
-  const start = performance.now();
-  await session.run(feeds);
-  return rounded(performance.now() - start);
+async function timeOf(
+  { session, feeds }: Contestant,
+  repeats: number,
+  signal: AbortSignal | undefined,
+  clock = () => performance.now(),
+): Promise<number> {
+  const start = clock();
+  for (let i = 0; i < repeats; i++) {
+    checkCancelled(signal);
+    await session.run(feeds);
+  }
+  return rounded((clock() - start) / repeats);
 }
 
 /** Median, 90th percentile and mean of at least one time. */

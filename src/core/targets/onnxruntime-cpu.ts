@@ -165,6 +165,8 @@ const EVEN: Costs = { float: [0, 0, 0], int8: [0, 0, 0] };
 export const CLIP_COST: Cost = [3.1, 0, 0.234];
 export const QUANTIZE_COST: Cost = [3.2, 0, 0.869];
 export const DEQUANTIZE_COST: Cost = [5, 0, 0.3];
+/** Into the layout that float convolutions compute in, or out of it. */
+export const REORDER_COST: Cost = [3.5, 0, 0.2];
 
 /** Positions of the output that a convolution of one axis works on at a time in float. */
 export const FLOAT_TILE = 16;

@@ -1,10 +1,11 @@
 import { join } from "node:path";
-import type { DatasetFacts, Exclusions, LayerFacts, ModelFacts } from "../../core/contract.ts";
+import type { DatasetFacts, LayerFacts, ModelFacts } from "../../core/contract.ts";
 import type { JobPlan, LocalFile, TaskKind, Tasks } from "../../tasks/protocol.ts";
 import { makeFolder } from "../blobs/fs.ts";
 import type { CatalogFile, DatasetRecord, ModelRecord } from "../catalog.ts";
 import type { FieldError } from "../errors.ts";
 import { canonicalJson } from "../identity.ts";
+import type { NamedExclusions } from "../kinds/exclusions.ts";
 import type { JobSpec } from "../kinds/kinds.ts";
 import type { ApiContext } from "./context.ts";
 import { type Asker, createInspectionLane, type InspectionLane } from "./inspection-lane.ts";
@@ -24,7 +25,7 @@ export interface Inspector {
   model(asker: Asker, model: ModelRecord, dims: Readonly<Record<string, number>>): Promise<ModelFacts>;
   layers(asker: Asker, model: ModelRecord): Promise<readonly LayerFacts[]>;
   /** The names among them that nothing in the model has. */
-  exclusions(asker: Asker, model: ModelRecord, exclude: Exclusions): Promise<readonly FieldError[]>;
+  exclusions(asker: Asker, model: ModelRecord, exclude: NamedExclusions): Promise<readonly FieldError[]>;
   plan(
     asker: Asker,
     spec: JobSpec,

@@ -106,7 +106,7 @@ export const QUANTIZATIONS: {
     // `auto` tries it at its default, and only for a result that is poor.
     percentile: onlyIf(({ calibration }) => calibration === "percentile", "the calibration percentile"),
     ...{ activation_dtype: ALWAYS, per_channel: ALWAYS, rounding: ALWAYS, candidates: ALWAYS, equalize: ALWAYS },
-    ...{ smooth_quant_alpha: ALWAYS, bias_correction: ALWAYS, float_where_slower: ALWAYS },
+    ...{ smooth_quant_alpha: ALWAYS, bias_correction: ALWAYS, float_where_slower: ALWAYS, layers: ALWAYS },
     ...{ max_metric_drop: ALWAYS, min_sqnr_db: ALWAYS },
     max_trials: onlyIf(
       ({ max_metric_drop, min_sqnr_db }) => max_metric_drop !== null || min_sqnr_db !== null,

@@ -57,9 +57,11 @@ const QUICK: Params = { samples: 16, min_sqnr_db: null, calibration: "minmax", f
 
 /**
  * Those whose effect shows elsewhere: who is asked and what is random; draws that are kept only where they gain, which on so small layers they seldom
- * do; a limit that needs a network which has learned something.
+ * do; a limit that needs a network which has learned something; what a machine measures.
  */
-const NOT_TRIED: ReadonlySet<string> = new Set(["method", "dataset_id", "seed", "candidates", "max_metric_drop"]);
+const NOT_TRIED: ReadonlySet<string> = new Set([
+  ...["method", "dataset_id", "seed", "candidates", "max_metric_drop", "float_where_slower"],
+]);
 /** Enumerations of one value. */
 const SINGLE: ReadonlySet<string> = new Set(["float16 target", "weight_only target", "dynamic weight_dtype"]);
 
@@ -86,7 +88,7 @@ const TRIALS: Readonly<Record<string, Readonly<Record<string, Trial>>>> = {
     equalize: [false, true],
     smooth_quant_alpha: [null, 0.5],
     bias_correction: [false, true],
-    float_where_slower: [false, true, { target: "x64-avx2" }],
+    layers: [{}, { matmul_node: "int8_weights" }],
     min_sqnr_db: [null, 60],
     max_trials: [1, 24, { min_sqnr_db: 60 }],
     target: ["x64-vnni", "x64-avx2"],

@@ -18,6 +18,8 @@ export interface LayersInFloat {
   /** The most useful layer to leave in float first; empty where none was needed. */
   readonly sensitivity: readonly LayerSensitivity[];
   readonly control: ControlResult;
+  /** Whether the weights of layers in float are stored in 8 bits. */
+  readonly storesWeights: boolean;
 }
 
 /** Layers, or groups of neighbours, that are ranked. */
@@ -53,7 +55,7 @@ export async function leaveInFloat(
   });
   const { floatLayers, reached, trials } = control;
   const layers = new Set(floatLayers);
-  const found = { result: inFloats(layers), sensitivity, control };
+  const found = { result: inFloats(layers), sensitivity, control, storesWeights: false };
   if (!reached || layers.size === 0) return found;
   const stored = build(layers, true);
   const storedScore = await score(stored.model);
@@ -68,6 +70,7 @@ export async function leaveInFloat(
     other.length === layers.size && other.every((name) => layers.has(name));
   return {
     result: stored,
+    storesWeights: true,
     sensitivity,
     control: { ...control, trials: trials.map((it) => (isChosen(it.floatLayers) ? trial : it)) },
   };

@@ -5,6 +5,7 @@ import type { CorrectionFacts } from "../../facts.ts";
 import type { Model } from "../../onnx/ir.ts";
 import type { Tensor } from "../../onnx/tensor.ts";
 import type { Note, NoteSink } from "../../passes/pass.ts";
+import type { ProfileModel } from "../../runtime/kernel-profile.ts";
 import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
 import { CALIBRATION_METHODS, type CalibrationMethod } from "../calibration/calibration-methods.ts";
 import type { QuantizationPlan } from "../plan.ts";
@@ -14,7 +15,10 @@ import { type BiasShifts, correctBiases } from "./bias-correction.ts";
 import { type Calibration, Calibrator } from "./calibration.ts";
 import { scalingSites } from "./channel-scaling.ts";
 import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equalize.ts";
-import { type AccuracyTarget, leaveInFloat } from "./layers-in-float.ts";
+import { type FasterKernels, findFasterKernels } from "./faster-kernels.ts";
+import type { LayerPrecision } from "./layer-precisions.ts";
+import { layersAsked } from "./layers-asked.ts";
+import { type AccuracyTarget, type LayersInFloat, leaveInFloat } from "./layers-in-float.ts";
 import { OutputReference } from "./output-error.ts";
 import { prepareStatic, quantizeStatic, type StaticOptions, stretchedIn } from "./quantize-static.ts";
 import { roundWeights } from "./round-weights.ts";
@@ -26,7 +30,12 @@ export interface CalibrationData {
   batches(count: number): AsyncIterable<Feeds>;
 }
 
-export interface PipelineOptions extends Omit<StaticOptions, "biasShifts" | "rounded" | "method" | "stretched"> {
+export interface PipelineOptions
+  extends Omit<StaticOptions, "biasShifts" | "rounded" | "method" | "stretched" | "floatWhereSlower"> {
+  /** What nodes compute in instead of 8 bits, by their labels. */
+  readonly layers?: Readonly<Record<string, LayerPrecision>> | undefined;
+  /** Leave in float what is slower in 8 bits: as it is measured here, or as the table of costs predicts. */
+  readonly floatWhereSlower?: "measured" | "predicted" | undefined;
   /** How ranges follow from what was seen; `auto`: the default, or where that is poor whichever is measured to be best. */
   readonly method: CalibrationMethod | "auto";
   /** Samples to calibrate with. */
@@ -47,11 +56,17 @@ export interface PipelineOptions extends Omit<StaticOptions, "biasShifts" | "rou
   readonly rescue?: Omit<AccuracyTarget, "score"> | undefined;
 }
 
-export type PipelineStep = "prepare" | "equalize" | "calibrate" | "round" | "correct" | "rank" | "control";
+export type PipelineStep = "prepare" | "equalize" | "calibrate" | "kernels" | "round" | "correct" | "rank" | "control";
 
 export interface PipelineRuntime extends CalibrateOptions {
   /** What calibration found for the same model, data and options before; it is not observed again. */
   readonly known?: Calibration | undefined;
+  /** What was measured of the same before: it is not measured again, so that the result is the same. */
+  readonly knownKernels?: FasterKernels | undefined;
+  /** For kernels that are to be measured. */
+  readonly profile?: ProfileModel | undefined;
+  /** Threads that latency counts at; 1 unless given. */
+  readonly latencyThreads?: number | undefined;
   readonly onProgress?: (step: PipelineStep, fraction: number, message: string) => void;
 }
 
@@ -69,11 +84,13 @@ export interface PipelineResult {
   readonly corrections: readonly CorrectionFacts[];
   readonly calibration: Calibration;
   readonly method: CalibrationMethod;
+  /** What was found about the speed of kernels, where it was asked for. */
+  readonly kernels: FasterKernels | undefined;
   /** What each method to find ranges reached, where it was left to us: the chosen one first. */
   readonly methodsTried: readonly MethodTrial[];
   /** The most useful layer to leave in float first; empty without accuracy control. */
   readonly sensitivity: readonly LayerSensitivity[];
-  readonly control: ControlResult | undefined;
+  readonly control: (ControlResult & Pick<LayersInFloat, "storesWeights">) | undefined;
 }
 
 export interface MethodTrial {
@@ -135,7 +152,14 @@ export async function compressStatic(
   await calibrator.close();
 
   const stretched = await formsOfStretched(float, calibration, trial);
-  const placed = { ...options, stretched: stretched?.forms };
+  const { layers = {} } = options;
+  const excludeNodes = new Map([...(options.excludeNodes ?? []), ...layersAsked(float, layers)]);
+  const still = { ...options, excludeNodes, stretched: stretched?.forms, floatWhereSlower: undefined };
+  const kernels = await kernelsOf(float, calibration, still, trial);
+  const placed = {
+    ...still,
+    floatWhereSlower: options.floatWhereSlower === "predicted" ? ("predicted" as const) : kernels?.inFloat,
+  };
   const methodsTried = options.method === "auto" ? await tryMethods(float, calibration, placed, trial) : [];
   const method = options.method === "auto" ? methodsTried[0]!.method : options.method;
   const ranged: StaticOptions = { ...placed, method };
@@ -170,10 +194,11 @@ export async function compressStatic(
     prepared: [...preparedNotes, ...scaled.notes, ...(rounding?.notes ?? [])],
     corrections: [...scaled.facts, ...(stretched ? [stretched.facts] : []), ...(biases ? [biases.facts] : [])],
     calibration,
+    kernels,
     method,
     methodsTried: methodsTried.map(({ method, sqnrDb }) => ({ method, sqnrDb })),
     sensitivity: controlled?.sensitivity ?? [],
-    control: controlled?.control,
+    control: controlled && { ...controlled.control, storesWeights: controlled.storesWeights },
   };
 }
 
@@ -274,6 +299,23 @@ async function scaleChannels(original: Calibrator, trial: Trial) {
   return { calibrator, notes, facts };
 }
 
+/** Which nodes stay in float for speed, where that is to be measured. */
+async function kernelsOf(
+  float: Model,
+  calibration: Calibration,
+  options: Omit<StaticOptions, "method">,
+  { few, options: { floatWhereSlower }, runtime }: Trial,
+): Promise<FasterKernels | undefined> {
+  const { profile, knownKernels, latencyThreads = 1 } = runtime;
+  if (floatWhereSlower !== "measured") return undefined;
+  if (knownKernels) return knownKernels;
+  if (!profile) throw new CoreError("internal", "Kernels cannot be measured without a profiler.");
+  runtime.onProgress?.("kernels", 0, "Measuring kernels");
+  // What ranges are makes no difference to the speed of kernels.
+  const ranged: StaticOptions = { ...options, method: DEFAULT_METHOD };
+  return findFasterKernels(float, calibration, ranged, few[0]!, { ...runtime, profile, latencyThreads });
+}
+
 /**
  * How good a model is when all of it is quantized with what few samples show: the same for every way to find ranges, so that what is
  * decided by it, and with it a calibration, serves them all.
@@ -335,7 +377,8 @@ async function formsOfStretched(
 ): Promise<{ readonly forms: StretchedForms; readonly facts: CorrectionFacts } | undefined> {
   const groups = stretchedIn(float, calibration);
   if (groups.length === 0) return undefined;
-  const ranged: StaticOptions = { ...options, method: options.method === "auto" ? DEFAULT_METHOD : options.method };
+  const method = options.method === "auto" ? DEFAULT_METHOD : options.method;
+  const ranged: StaticOptions = { ...options, method, floatWhereSlower: undefined };
   const { forms, quantizedDb, chosenDb } = await chooseStretched(groups, (stretched) =>
     reference.sqnrDb(quantizeStatic(float, calibration, { ...ranged, stretched }).model),
   );
@@ -381,7 +424,7 @@ async function chooseBiases(
 }
 
 function withFloatLayers(options: StaticOptions, layers: ReadonlySet<string>, storesWeights: boolean): StaticOptions {
-  const kept = [...layers].map((name) => [name, { ...KEPT, storesWeights }] as const);
+  const kept = [...layers].map((name): [string, FloatNode] => [name, { ...KEPT, storesWeights }]);
   return { ...options, excludeNodes: new Map([...(options.excludeNodes ?? []), ...kept]) };
 }
 

@@ -20,7 +20,7 @@ import { type BiasShifts, type CorrectableLayer, correctableLayers, shiftBias } 
 import type { Calibration } from "./calibration.ts";
 import { kernelScheme } from "./channel-weights.ts";
 import { staticForms } from "./forms.ts";
-import { placedRegions } from "./kernel-cost.ts";
+import { type ElementsOf, type KernelCosts, predictedCosts, slowParts } from "./kernel-cost.ts";
 import type { Affine } from "./operators.ts";
 import {
   type Placement,
@@ -43,8 +43,8 @@ export interface StaticOptions {
   readonly perChannel: boolean;
   /** For processors that add pairs of 8-bit products in 16 bits. */
   readonly reduceRange: boolean;
-  /** Leave in float what is predicted to be slower in 8 bits. */
-  readonly floatWhereSlower?: boolean;
+  /** Leave in float what is slower in 8 bits: what the table of costs predicts, or these nodes, by name, because it was measured. */
+  readonly floatWhereSlower?: "predicted" | ReadonlyMap<string, FloatNode> | undefined;
   readonly excludeNodes?: ReadonlyMap<string, FloatNode>;
   /** Nodes that the job leaves alone. */
   readonly isExcluded?: NodeTest;
@@ -167,13 +167,15 @@ export function placeStatic(
   const ranges = calibration && rangesOf(calibration, options);
   const codes = codeRange(options.activationDType);
   const stretched = calibration ? nodesInFloat(stretchedIn(model, calibration), options.stretched) : [];
-  const excludeNodes = new Map([...stretched, ...(options.excludeNodes ?? [])]);
+  const { floatWhereSlower: slower } = options;
+  const measured = slower instanceof Map ? (slower as ReadonlyMap<string, FloatNode>) : [];
+  const excludeNodes = new Map([...measured, ...stretched, ...(options.excludeNodes ?? [])]);
   const computedSums = new Set<string>();
   for (;;) {
     const copy = model.clone();
     const placement = placeQuantizers(copy, { ...placementOptions(options), excludeNodes, computedSums });
     if (calibration && excludeUnseen(placement, calibration, excludeNodes)) continue;
-    if (calibration && options.floatWhereSlower && excludeSlower(placement, calibration, excludeNodes)) continue;
+    if (calibration && slower === "predicted" && excludeSlower(placement, calibration, excludeNodes)) continue;
     const found = new Map<string, Range>();
     for (const entry of placement.values.values())
       if (entry.leaf) found.set(entry.value.name, ranges?.of(entry) ?? UNKNOWN);
@@ -312,18 +314,42 @@ function excludeUnseen(placement: Placement, calibration: Calibration, excludeNo
   return found;
 }
 
-/** Excludes regions that 8 bits are predicted to slow down; answers whether there were any. */
-function excludeSlower(placement: Placement, calibration: Calibration, excludeNodes: Map<string, FloatNode>): boolean {
-  const elementsOf = ({ name }: Value) => {
+/** How many elements values have in one run, as calibration has seen them. */
+export function elementsIn(calibration: Calibration): ElementsOf {
+  return ({ name }) => {
     const count = observationOf(name, calibration)?.seen.histogram.count;
     return count && count / calibration.batches;
   };
-  const slower = placedRegions(placement, elementsOf).filter(({ floatUs, int8Us }) => int8Us > floatUs);
-  for (const { units, floatUs, int8Us } of slower) {
-    const message = `Where it is, 8 bits are predicted to take ${(int8Us / floatUs).toFixed(1)} times as long as float.`;
-    for (const { node } of units) excludeNodes.set(node.name, { code: "slower", message, storesWeights: true });
+}
+
+/** Excludes what 8 bits are predicted to slow down; answers whether there was anything. */
+function excludeSlower(placement: Placement, calibration: Calibration, excludeNodes: Map<string, FloatNode>): boolean {
+  const slower = slowerNodes(placement, predictedCosts(elementsIn(calibration)));
+  for (const [name, why] of slower) excludeNodes.set(name, why);
+  return slower.size > 0;
+}
+
+/** The nodes of a placement that should compute in float by these costs, by name. */
+export function slowerNodes(placement: Placement, costs: KernelCosts): Map<string, FloatNode> {
+  return new Map(
+    slowParts(placement, costs).flatMap(({ units, floatUs, int8Us }) => {
+      const message = `Where it is, 8 bits are ${costs.basis} to take ${(int8Us / floatUs).toFixed(1)} times as long as float.`;
+      return units.map(({ node }): [string, FloatNode] => [
+        node.name,
+        { code: "slower", message, storesWeights: true },
+      ]);
+    }),
+  );
+}
+
+/** Where all that has usable ranges computes in 8 bits: on a copy of `model`. */
+export function placeEverywhere(model: Model, calibration: Calibration, options: StaticOptions): Placement {
+  const stretched = nodesInFloat(stretchedIn(model, calibration), options.stretched);
+  const excludeNodes = new Map([...stretched, ...(options.excludeNodes ?? [])]);
+  for (;;) {
+    const placement = placeQuantizers(model.clone(), { ...placementOptions(options), excludeNodes });
+    if (!excludeUnseen(placement, calibration, excludeNodes)) return placement;
   }
-  return slower.length > 0;
 }
 
 /** Quantized units that make or read a value. */

@@ -18,8 +18,10 @@ import { isFloatConstant, type Refusal } from "./operators.ts";
 
 /** Why a node computes in float although there is a kernel. */
 export interface FloatNode extends Refusal {
-  /** Whether nothing is said against rounding its weights: they are stored in 8 bits. */
+  /** Whether nothing is said against rounding its weights: they are stored in few bits. */
   readonly storesWeights?: boolean;
+  /** In how many; 8 unless given. */
+  readonly weightBits?: 4 | 8;
 }
 
 const BROKEN: FloatNode = {
@@ -50,6 +52,9 @@ export interface StaticStorageOptions {
   readonly isExcluded?: NodeTest;
 }
 
+/** Weights of 4 bits that share a scale. */
+const BLOCK_OF_FOUR_BITS = 32;
+
 /**
  * Stores what is left of float weights in `model`, which has its Q/DQ pairs, in place. `notes` are about the same nodes; answers them with
  * those replaced that a node has no more use for, and the weights that are stored.
@@ -70,12 +75,13 @@ export function storeFloatWeights(
     gatherCodes(weights),
     storeCodes(model, weights, { bits: 8, blockSize: 0, symmetric: true }),
   ];
+  const inFourBits = [storeCodes(model, weights, { bits: 4, blockSize: BLOCK_OF_FOUR_BITS, symmetric: false })];
   const said: Note[] = [];
   const uses = rewriteWeights(
     model,
     new WeightViews(),
     keepsWeights,
-    () => forms,
+    ([slot]) => (slot && excludeNodes?.get(slot.node.name)?.weightBits === 4 ? inFourBits : forms),
     (note) => said.push(note),
   );
   const known = new Map(notes.map((note) => [note.name, note]));

@@ -2,8 +2,9 @@ import { canonicalJson, sha256Of } from "../../identity.ts";
 import { VERSIONS } from "../../versions.ts";
 import type { JobSpec } from "../kinds.ts";
 
-/** The name of what calibration finds out. */
+/** The names of what calibration finds out, and what is found out about the speed of kernels. */
 export const CALIBRATION = "calibration";
+export const KERNELS = "kernels";
 
 /**
  * The keys under which what a job finds out is kept for later jobs, by name: equal for jobs that would find out the same. What calibration has seen
@@ -14,5 +15,13 @@ export function cacheKeys(spec: JobSpec): Readonly<Record<string, string>> {
   const { dataset_id, samples, seed, per_channel, equalize, smooth_quant_alpha, activation_dtype, target } =
     spec.params;
   const decisive = { dataset_id, samples, seed, per_channel, equalize, smooth_quant_alpha, activation_dtype, target };
-  return { [CALIBRATION]: sha256Of(canonicalJson({ model_id: spec.model_id, ...decisive, versions: VERSIONS })) };
+  const keyOf = (found: object) => sha256Of(canonicalJson({ model_id: spec.model_id, ...found, versions: VERSIONS }));
+  const { float_where_slower, layers, exclude_nodes, exclude_ops } = spec.params;
+  const { threads } = spec.evaluation.latency;
+  // Excluded nodes change which others can compute in 8 bits, and so what is measured.
+  const placed = { ...decisive, layers, exclude_nodes, exclude_ops, threads };
+  return {
+    [CALIBRATION]: keyOf(decisive),
+    ...(float_where_slower && { [KERNELS]: keyOf(placed) }),
+  };
 }

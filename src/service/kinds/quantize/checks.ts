@@ -67,7 +67,9 @@ function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldEr
 function checkWeights({ params }: QuantizeSpec, model: ModelRecord): FieldError[] {
   // These keep what is no number as it is.
   if (params.method === "simplify" || params.method === "float16") return [];
-  const exclude = { nodes: params.exclude_nodes, ops: params.exclude_ops };
+  const layers = params.method === "static" ? Object.entries(params.layers) : [];
+  const inFloat = layers.flatMap(([name, precision]) => (precision === "float32" ? [name] : []));
+  const exclude = { nodes: [...params.exclude_nodes, ...inFloat], ops: params.exclude_ops, layers: [] };
   return checkFiniteWeights(model, "/model_id", "quantized", exclude);
 }
 

@@ -1,5 +1,12 @@
 import { z } from "zod";
-import { CALIBRATION_METHODS, LOW_SQNR_DB, POOR_SQNR_DB, QAT_ALGORITHMS, ROUNDINGS } from "../../../core/contract.ts";
+import {
+  CALIBRATION_METHODS,
+  LAYER_PRECISIONS,
+  LOW_SQNR_DB,
+  POOR_SQNR_DB,
+  QAT_ALGORITHMS,
+  ROUNDINGS,
+} from "../../../core/contract.ts";
 import { DistillLoss, QatTraining } from "../distill/params.ts";
 import { Seed } from "../evaluation.ts";
 
@@ -8,7 +15,10 @@ import { Seed } from "../evaluation.ts";
  * echoed as `effective_params`, and is all that the work itself sees.
  */
 
-const NodeNames = z.array(z.string().min(1).max(1024)).max(10_000);
+/** Of nodes that a job can name. */
+const MAX_NAMES = 10_000;
+
+const NodeNames = z.array(z.string().min(1).max(1024)).max(MAX_NAMES);
 
 const Exclusions = {
   exclude_nodes: NodeNames.default([]).meta({
@@ -156,8 +166,19 @@ const StaticParams = z
       .default(true)
       .meta({
         description:
-          "Leave in float what measured costs of kernels predict to be slower in 8 bits (small layers, depthwise convolutions); its weights are still " +
-          "stored in 8 bits. Costs are known for `x64-avx2`; elsewhere all that can is computed in 8 bits.",
+          "Leave in float what is slower in 8 bits (small layers, depthwise convolutions); its weights are still stored in 8 bits. Where `target` is " +
+          "the machine that runs the job, kernels are measured there; for `x64-avx2` on another machine a table of costs predicts; for other targets all that " +
+          "can is computed in 8 bits. What was measured is kept for a day, so that the same job makes the same bytes.",
+      }),
+    layers: z
+      .record(z.string().min(1).max(1024), z.enum(LAYER_PRECISIONS).meta({ id: "LayerPrecision" }))
+      .refine((layers) => Object.keys(layers).length <= MAX_NAMES, { error: `must have at most ${MAX_NAMES} names` })
+      .default({})
+      .meta({
+        description:
+          "What single nodes compute in instead of 8 bits, by their names in the uploaded model: float, with weights as they are (`float32`) or stored in " +
+          "8 or 4 bits (`int8_weights`, `int4_weights`). A name that no node has is refused. With `float_where_slower: false` this says all that a report " +
+          "says about which nodes are in float, and makes the same bytes on every machine.",
       }),
     max_metric_drop: z.number().min(0).max(1e6).nullable().default(null).meta({
       description:

@@ -9,7 +9,7 @@ interface Target {
   readonly activations: "uint8" | "int8";
   /** Without dot products x64 adds pairs of products of u8 and s8 in saturating 16 bits. */
   readonly reduceRange: boolean;
-  /** Whether it is known what kernels cost there. */
+  /** Whether a table tells what kernels cost there, for jobs on other machines. */
   readonly costsKnown: boolean;
 }
 

@@ -6,6 +6,7 @@ import type {
   Note,
   OpenModel,
   OpenSession,
+  ProfileModel,
   QuantizationPlan,
   StaticEvidence,
   TrainingMetrics,
@@ -18,6 +19,8 @@ export interface JobEnvironment {
   readonly openSession: OpenSession;
   /** Loads a model that has no file, by way of one that is gone afterwards. */
   readonly openTemporary: OpenModel;
+  /** The same with the runtime's profiler on; answers what that has written. */
+  readonly profile: ProfileModel;
   readonly measurePeak: MeasurePeak;
   readonly files: {
     openModel(files: readonly LocalFile[]): Model;

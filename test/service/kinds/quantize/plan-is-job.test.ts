@@ -109,7 +109,7 @@ const FLOAT16 = { method: "float16" };
 const DYNAMIC = { method: "dynamic" };
 const WEIGHTS = { method: "weight_only", bits: 4 };
 const GPTQ = { ...WEIGHTS, rounding: "gptq", dataset_id: "dst_1", samples: 20 };
-const STATIC = { method: "static", dataset_id: "dst_1", samples: 20 };
+const STATIC = { method: "static", dataset_id: "dst_1", samples: 20, float_where_slower: false };
 const UNLIMITED = { ...STATIC, min_sqnr_db: null };
 
 const EXACT: readonly (readonly [name: string, Model, Uint8Array, readonly Readonly<Record<string, unknown>>[]])[] = [
@@ -147,7 +147,7 @@ describe("a plan says what may come out otherwise", () => {
   it("the limit of accuracy, which leaves layers in float", async () => {
     const dataset = writeNpz({ x: random([1, 28, 28]) });
     const { plan, differing } = await both(cnn({ batchNorm: true }), {
-      params: { ...STATIC, min_sqnr_db: 60, float_where_slower: false },
+      params: { ...STATIC, min_sqnr_db: 60 },
       dataset,
     });
     assert.deepEqual(codesOf(plan), ["accuracy"]);
@@ -166,6 +166,13 @@ describe("a plan says what may come out otherwise", () => {
     assert.ok(nodes.some((node) => planned(plan).some((entry) => entry.nodes.includes(node))));
     const notes = differing.filter((entry) => entry.nodes.length > 0);
     assert.ok(areCovered(plan, notes), JSON.stringify(notes));
+  });
+
+  it("what is measured: nodes that are faster in float on the machine", async () => {
+    const params = { ...UNLIMITED, float_where_slower: true };
+    const plan = await quantizePlan(mlp(), { params, dataset: vectors() });
+    assert.deepEqual(codesOf(plan), ["measured_choice"]);
+    assert.match(plan.provisional[0]!.message, /faster in float on its machine/);
   });
 
   it("samples that it had no time for", async (t) => {

@@ -3,14 +3,16 @@ import {
   type CandidatePrediction,
   CoreError,
   checkCancelled,
+  type LayerPrecision,
   type Note,
   openTrials,
+  type StaticEvidence,
   type Trials,
 } from "../../../../core/index.ts";
 import type { JobRequest, LocalFile, ProducedFile } from "../../../../tasks/protocol.ts";
 import { TaskError } from "../../../../tasks/protocol.ts";
 import { metricOf } from "../../evaluation.ts";
-import { CALIBRATION, cacheKeys } from "../../quantize/cache-keys.ts";
+import { cacheKeys } from "../../quantize/cache-keys.ts";
 import { makeQuantizedModel } from "../../quantize/run/quantize-job.ts";
 import type { QuantizeSpec } from "../../quantize/spec.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
@@ -60,7 +62,8 @@ export interface SearchCall {
 
 export class Search {
   readonly #call: SearchCall;
-  readonly #calibrations = new Map<string, LocalFile>();
+  /** What candidates have found out that others need as well, by the keys under which jobs keep it. */
+  readonly #found = new Map<string, LocalFile>();
   readonly #made = new Map<string, Made>();
   readonly #bySha = new Map<string, string>();
   #trials: Trials | undefined;
@@ -128,8 +131,8 @@ export class Search {
   #original: Promise<string> | undefined;
 
   /**
-   * Makes a candidate. Where accuracy control has chosen which layers stay in float, by measured speed among other things, the spec becomes one that
-   * names these layers, and so makes the same bytes every time.
+   * Makes a candidate. Where it was measured which layers stay in float, for speed or for accuracy, the spec becomes one that names these layers, and so
+   * makes the same bytes every time, on every machine.
    */
   async #make(
     name: string,
@@ -139,32 +142,35 @@ export class Search {
   ): Promise<{ spec: QuantizeSpec; made: Made }> {
     const { request, environment, context } = this.#call;
     const scratch = await environment.files.makeDirectory(`${request.scratch}/candidates/${name}`);
-    const [key] = Object.values(cacheKeys(spec));
-    const known = key === undefined ? undefined : this.#calibrations.get(key);
+    const keys = cacheKeys(spec);
+    const known = Object.entries(keys).flatMap(([found, key]) => {
+      const file = this.#found.get(key);
+      return file ? [[found, file] as const] : [];
+    });
     const own: JobRequest<QuantizeSpec> = {
       ...request,
       spec,
       scratch,
       checkpoints: {},
-      cached: known ? { [CALIBRATION]: known } : {},
+      cached: Object.fromEntries(known),
     };
     const { written, notes, compressed } = await makeQuantizedModel(own, environment, {
       signal,
       news: (it) => {
-        if (it.kind === "cache" && key !== undefined) this.#calibrations.set(key, { name: it.name, path: it.path });
+        const key = it.kind === "cache" ? keys[it.name] : undefined;
+        if (it.kind === "cache" && key !== undefined) this.#found.set(key, { name: it.name, path: it.path });
         if (it.kind === "log") context.news(it);
       },
     });
     const { evidence } = compressed;
-    if (evidence?.control && !isResolved) {
-      const floats = evidence.control.trials.find(({ chosen }) => chosen)?.float_nodes ?? [];
-      return this.#make(name, withFloatNodes(spec, floats, evidence.calibration.method), signal, true);
-    }
+    const exact = evidence ? withLayers(spec, evidence) : spec;
+    // Biases are corrected around layers that are known to be in float from the beginning: it is another model.
+    if (evidence?.control && !isResolved) return this.#make(name, exact, signal, true);
     const model = environment.files.openWrittenModel(written[0]!.path);
     const roundedPath = await writeRoundedForm(model, scratch, "rounded.onnx", environment, signal);
     const made = { files: written, roundedPath, notes };
     this.#made.set(name, made);
-    return { spec, made };
+    return { spec: exact, made };
   }
 
   async #measure({ files: written, roundedPath }: Made, signal: AbortSignal): Promise<Measured> {
@@ -202,13 +208,21 @@ export class Search {
   }
 }
 
-/** The same, with these layers excluded instead of looked for, and with the way of calibration that was found with them. */
-function withFloatNodes(spec: QuantizeSpec, floats: readonly string[], method: string): QuantizeSpec {
+/** The same, with the layers named that were found to stay in float instead of looked for, and the way of calibration that was found with them. */
+function withLayers(spec: QuantizeSpec, { kernels, control, calibration }: StaticEvidence): QuantizeSpec {
   const { params } = spec;
   if (params.method !== "static") return spec;
-  const exclude_nodes = [...new Set([...params.exclude_nodes, ...floats])];
-  const calibration = CALIBRATION_METHODS.find((known) => known === method) ?? params.calibration;
-  return { ...spec, params: { ...params, calibration, max_metric_drop: null, min_sqnr_db: null, exclude_nodes } };
+  const kept = control?.trials.find(({ chosen }) => chosen)?.float_nodes ?? [];
+  const named = (nodes: readonly string[], precision: LayerPrecision) =>
+    nodes.map((node) => [node, precision] as const);
+  const layers = Object.fromEntries([
+    ...named(kernels?.nodes ?? [], "int8_weights"),
+    ...named(kept, control?.stores_weights ? "int8_weights" : "float32"),
+    ...Object.entries(params.layers),
+  ]);
+  const method = CALIBRATION_METHODS.find((known) => known === calibration.method) ?? params.calibration;
+  const settled = control ? { calibration: method, max_metric_drop: null, min_sqnr_db: null } : {};
+  return { ...spec, params: { ...params, ...settled, layers, ...(kernels && { float_where_slower: false }) } };
 }
 
 /** What cannot become good on more samples. */

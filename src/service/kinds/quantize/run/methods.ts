@@ -139,7 +139,7 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
   },
   static: {
     steps: () => ({
-      ...{ load: 0, prepare: 0.01, equalize: 0.05, calibrate: 0.15, round: 0.3, correct: 0.35 },
+      ...{ load: 0, prepare: 0.01, equalize: 0.05, calibrate: 0.15, kernels: 0.27, round: 0.3, correct: 0.35 },
       ...{ rank: 0.4, control: 0.5, write: 0.6, evaluate: 0.62, report: 0.98 },
     }),
     startsFromFloat32: true,

@@ -19,6 +19,13 @@ export function stretchedProvisions(model: Model, seen: Calibration): Provision[
   return [{ code: "measured_choice", message, nodes: [...new Set(labels)] }];
 }
 
+/** Nodes that are timed on the machine that runs the job. */
+export function speedProvisions(isMeasured: boolean): Provision[] {
+  if (!isMeasured) return [];
+  const message = "The job measures which nodes are faster in float on its machine, and leaves these in float.";
+  return [{ code: "measured_choice", message, nodes: [] }];
+}
+
 /** Layers that a limit keeps in float. */
 export function accuracyProvisions({ max_metric_drop: drop, min_sqnr_db: least }: StaticParams): Provision[] {
   if (drop === null && least === null) return [];

@@ -29,6 +29,7 @@ import {
   TaskError,
 } from "../../../../tasks/protocol.ts";
 import { type FieldError, pointerOf } from "../../../errors.ts";
+import type { NamedExclusions } from "../../exclusions.ts";
 import { dataWarnings, fieldWarnings, labelUse, withLabelUse } from "../../label-use.ts";
 import type { Compressed, JobEnvironment } from "../../run/job-environment.ts";
 import { judgeResult, type MadeModel } from "../../run/job-result.ts";
@@ -65,11 +66,11 @@ export async function runQuantizeJob(
   const steps = createJobSteps<string>(method.steps(spec), context);
 
   const uploaded = await steps.run("load", "Reading the model", () => files.openModel(source.files));
-  const exclude = exclusionsOf(spec, uploaded);
+  const { exclude, request: own } = named(request, uploaded);
   const { original, finished } = startOf(uploaded, method);
   const evaluationData = async () => (await judgedBy(request, undefined, environment)).data;
   const compressed = finished(
-    await method.compress({ request, original, exclude, environment, context, steps, evaluationData }),
+    await method.compress({ request: own, original, exclude, environment, context, steps, evaluationData }),
   );
   const finish = async (compressed: Compressed, written: readonly ProducedFile[]) => {
     const { notes, warnings } = reportOf(method, uploaded, exclude, compressed);
@@ -139,10 +140,10 @@ export async function makeQuantizedModel(
   const method = methodOfJob(spec);
   const steps = createJobSteps<string>(method.steps(spec), context);
   const uploaded = environment.files.openModel(request.models[spec.model_id]!.files);
-  const exclude = exclusionsOf(spec, uploaded);
+  const { exclude, request: own } = named(request, uploaded);
   const { original, finished } = startOf(uploaded, method);
   const evaluationData = async () => (await judgedBy(request, undefined, environment)).data;
-  const made = await method.compress({ request, original, exclude, environment, context, steps, evaluationData });
+  const made = await method.compress({ request: own, original, exclude, environment, context, steps, evaluationData });
   const compressed = finished(made);
   const { notes } = reportOf(method, uploaded, exclude, compressed);
   const { signal } = context;
@@ -232,11 +233,11 @@ async function planned(
 ): Promise<Omit<Planned, "warnings"> & { readonly warnings: readonly Warning[] }> {
   const { spec, models } = request;
   const uploaded = environment.files.openModel(models[spec.model_id]!.files);
-  const exclude = exclusionsOf(spec, uploaded);
   const method = methodOfJob(spec);
   const { original, finished } = startOf(uploaded, method);
   const evaluationData = async () => (await judgedBy(request, undefined, environment)).data;
-  const done = finished(await method.plan({ request, original, exclude, environment, context, evaluationData }));
+  const { exclude, request: own } = named(request, uploaded);
+  const done = finished(await method.plan({ request: own, original, exclude, environment, context, evaluationData }));
   const { notes, warnings } = reportOf(method, uploaded, exclude, done);
   const known = [
     ...modelWarnings(models[spec.model_id]!.facts),
@@ -293,19 +294,40 @@ function reportOf(
   };
 }
 
-/** What the job excludes, found in the model as it was uploaded. Throws `validation_failed` with every name that nothing there has. */
-function exclusionsOf({ params }: QuantizeSpec, original: Model): Exclusions {
-  const { exclude, unknown } = resolveExclusions(original, { nodes: params.exclude_nodes, ops: params.exclude_ops });
-  if (unknown.length > 0) {
-    const fields = unknownNames(unknown);
+/**
+ * What the job excludes, found in the model as it was uploaded, and the job with labels for the names of its `layers`. Throws `validation_failed`
+ * with every name that nothing there has.
+ */
+function named<R extends JobInputs<QuantizeSpec>>(request: R, original: Model): { exclude: Exclusions; request: R } {
+  const { spec } = request;
+  const { params } = spec;
+  const { exclude_nodes: nodes, exclude_ops: ops } = params;
+  const { exclude, unknown } = resolveExclusions(original, { nodes, ops });
+  const asked = params.method === "static" ? params.layers : {};
+  const fields = [...unknownNames(unknown), ...unknownLayers(original, Object.keys(asked))];
+  if (fields.length > 0) {
     throw new TaskError({ code: "validation_failed", message: fields.map(({ message }) => message).join(" "), fields });
   }
-  return exclude;
+  if (params.method !== "static") return { exclude, request };
+  const layers = Object.fromEntries(
+    Object.entries(asked).flatMap(([name, precision]) =>
+      resolveExclusions(original, { nodes: [name], ops: [] }).exclude.nodes.map((label) => [label, precision]),
+    ),
+  );
+  return { exclude, request: { ...request, spec: { ...spec, params: { ...params, layers } } } };
 }
 
-/** The names in the job's exclusions that nothing in the model has, as wrong fields. */
-export function checkExclusions(original: Model, exclude: Exclusions): readonly FieldError[] {
-  return unknownNames(resolveExclusions(original, exclude).unknown);
+/** The names in a job's parameters that nothing in the model has, as wrong fields. */
+export function checkExclusions(original: Model, { layers, ...exclude }: NamedExclusions): readonly FieldError[] {
+  return [...unknownNames(resolveExclusions(original, exclude).unknown), ...unknownLayers(original, layers)];
+}
+
+function unknownLayers(original: Model, layers: readonly string[]): FieldError[] {
+  return resolveExclusions(original, { nodes: layers, ops: [] }).unknown.map(({ name, message }) => ({
+    pointer: pointerOf("/params", ["layers", name]),
+    code: "unknown_node",
+    message,
+  }));
 }
 
 function unknownNames(unknown: readonly UnknownName[]): FieldError[] {

@@ -13,6 +13,7 @@ import {
   exclusionTest,
   type Feeds,
   LOW_SQNR_DB,
+  layersAsked,
   type MetricName,
   type Model,
   measureSpeedup,
@@ -31,11 +32,12 @@ import type { JobInputs, JobRequest } from "../../../../tasks/protocol.ts";
 import { metricOf } from "../../evaluation.ts";
 import type { Compressed, JobEnvironment } from "../../run/job-environment.ts";
 import type { JobContext, JobSteps } from "../../run/job-steps.ts";
-import { CALIBRATION } from "../cache-keys.ts";
+import { CALIBRATION, KERNELS } from "../cache-keys.ts";
 import type { StaticParams, StaticSpec } from "../spec.ts";
 import { TARGETS, type TargetName } from "../targets.ts";
 import { type CalibrationSamples, openSamples } from "./calibration-samples.ts";
-import { accuracyProvisions, rangeProvisions, stretchedProvisions } from "./provisions.ts";
+import { kernelsFromBytes, kernelsToBytes } from "./kernels-file.ts";
+import { accuracyProvisions, rangeProvisions, speedProvisions, stretchedProvisions } from "./provisions.ts";
 import { roundingOf } from "./rounded-job.ts";
 
 /** What is reported of outputs that are exactly the same. */
@@ -59,6 +61,7 @@ export async function compressStaticJob(
   const { files: source, facts } = models[spec.model_id]!;
   const samples = await openSamples(request, facts, environment);
   const known = cached[CALIBRATION] && readCalibration(files.readBytes(cached[CALIBRATION]), news);
+  const knownKernels = cached[KERNELS] && kernelsFromBytes(files.readBytes(cached[KERNELS]), host);
   const comparison = speedComparison(spec, samples, source[0]!.path, environment, signal);
   try {
     const control = await accuracyTarget(spec, samples, comparison, environment, signal);
@@ -75,9 +78,16 @@ export async function compressStaticJob(
         threads,
         signal,
         known,
+        knownKernels,
+        profile: environment.profile,
+        latencyThreads: spec.evaluation.latency.threads,
         onProgress: (step, fraction, message) => steps.progress(step, fraction, message),
       },
     );
+    if (result.kernels && !knownKernels) {
+      const path = await files.writeBytes(scratch, `${KERNELS}.cache`, kernelsToBytes(result.kernels, host));
+      news({ kind: "cache", name: KERNELS, path });
+    }
     if (!known) {
       const path = await files.writeBytes(scratch, `${CALIBRATION}.cache`, calibrationToBytes(result.calibration));
       news({ kind: "cache", name: CALIBRATION, path });
@@ -88,7 +98,12 @@ export async function compressStaticJob(
       simplified: result.prepared.map(asSimplified),
       reference: result.float,
       plan: result.plan,
-      evidence: evidenceOf(result, samples, known !== undefined, control),
+      evidence: evidenceOf(
+        result,
+        samples,
+        { calibration: known !== undefined, kernels: knownKernels !== undefined },
+        control,
+      ),
       calibrated: samples.calibrated,
       unseen: samples.unseen,
     };
@@ -118,12 +133,17 @@ export async function planStaticJob(
   const seen = await calibrate(model, inTime(samples.feeds(samples.runs)), runtime);
   // What the ranges are decides nothing else here, and what they will be is known once the whole was calibrated.
   const method = options.method === "auto" ? DEFAULT_METHOD : options.method;
+  // A plan measures nothing: where there is a table of costs, it predicts.
+  const { costsKnown } = TARGETS[targetOf(spec.params, environment.host.target)];
+  const floatWhereSlower = options.floatWhereSlower && costsKnown ? ("predicted" as const) : undefined;
+  const excludeNodes = layersAsked(model, spec.params.layers);
   const provisional = [
     ...rangeProvisions(seen.batches, samples.runs),
     ...stretchedProvisions(model, seen),
     ...accuracyProvisions(spec.params),
+    ...speedProvisions(options.floatWhereSlower === "measured"),
   ];
-  return { ...quantizeStatic(model, seen, { ...options, method }), provisional };
+  return { ...quantizeStatic(model, seen, { ...options, method, excludeNodes, floatWhereSlower }), provisional };
 }
 
 async function* inTime(runs: AsyncIterable<Feeds>): AsyncGenerator<Feeds> {
@@ -146,21 +166,27 @@ function readCalibration(bytes: Uint8Array, news: JobContext["news"]): Calibrati
   }
 }
 
+function targetOf({ target }: StaticParams, host: TargetName): TargetName {
+  return target === "auto" ? host : target;
+}
+
 function pipelineOptions(
   params: StaticParams,
   host: TargetName,
   samples: number,
   exclude: Exclusions,
 ): PipelineOptions {
-  const target = params.target === "auto" ? host : params.target;
+  const target = targetOf(params, host);
+  const costs = target === host ? "measured" : TARGETS[target].costsKnown ? "predicted" : undefined;
   return {
     samples,
+    layers: params.layers,
     method: params.calibration,
     percentile: params.percentile,
     activationDType: params.activation_dtype === "auto" ? TARGETS[target].activations : params.activation_dtype,
     perChannel: params.per_channel,
     reduceRange: TARGETS[target].reduceRange,
-    floatWhereSlower: params.float_where_slower && TARGETS[target].costsKnown,
+    floatWhereSlower: params.float_where_slower ? costs : undefined,
     equalize: params.equalize,
     smoothQuantAlpha: params.smooth_quant_alpha,
     biasCorrection: params.bias_correction,
@@ -262,9 +288,9 @@ function rescueOf(
 }
 
 function evidenceOf(
-  { calibration, method, methodsTried, corrections, sensitivity, control: found, float }: PipelineResult,
+  { calibration, kernels, method, methodsTried, corrections, sensitivity, control: found, float }: PipelineResult,
   { calibrated }: CalibrationSamples,
-  cached: boolean,
+  cached: { readonly calibration: boolean; readonly kernels: boolean },
   control: Control | undefined,
 ): StaticEvidence {
   const target = control?.target.target ?? RESCUED_DB;
@@ -278,8 +304,11 @@ function evidenceOf(
       tried: methodsTried.map((it) => ({ method: it.method, sqnr_db: Math.min(it.sqnrDb, MAX_DB) })),
       samples: calibrated,
       tensors: calibration.activations.size,
-      cached,
+      cached: cached.calibration,
     },
+    kernels: kernels
+      ? { ...kernels.facts, nodes: [...new Set(labelsOf([...kernels.inFloat.keys()]))], cached: cached.kernels }
+      : null,
     corrections: corrections.map(
       (it): CorrectionFacts => ({
         ...it,
@@ -298,6 +327,7 @@ function evidenceOf(
           target,
           original_score: control?.originalScore ?? null,
           reached: found.reached,
+          stores_weights: found.storesWeights,
           trials: found.trials.map(({ floatLayers, score, speedup, bytes }) => ({
             float_nodes: labelsOf(floatLayers),
             score: Math.min(score, MAX_DB),

@@ -1,0 +1,168 @@
+/**
+ * Where 8 bits are slower than float on the machine at hand. Both models are profiled, the cheapest division is computed from what kernels take, and
+ * then timed against the alternatives: what is predicted is not taken on trust.
+ */
+import { checkCancelled } from "../../errors.ts";
+import type { KernelFacts } from "../../facts.ts";
+import type { Model } from "../../onnx/ir.ts";
+import { type ProfileModel, readKernelProfile } from "../../runtime/kernel-profile.ts";
+import { type Contestant, speedupInterval, timeInTurns, timingOf } from "../../runtime/latency.ts";
+import type { Session } from "../../runtime/session.ts";
+import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
+import type { Calibration } from "./calibration.ts";
+import { type KernelCosts, placementCost } from "./kernel-cost.ts";
+import { type KernelTimes, measuredCosts, type ProfiledModel } from "./measured-costs.ts";
+import type { Placement, Unit } from "./placement.ts";
+import { elementsIn, placeEverywhere, quantizeStatic, type StaticOptions, slowerNodes } from "./quantize-static.ts";
+import type { FloatNode } from "./storage.ts";
+
+export interface KernelRuntime extends CalibrateOptions {
+  readonly profile: ProfileModel;
+  /** Threads that latency counts at. */
+  readonly latencyThreads: number;
+  /** Times models: so many milliseconds of each as of every other. In turns, unless given. */
+  readonly time?: (contestants: readonly Contestant[]) => Promise<readonly (readonly number[])[]>;
+}
+
+export interface FasterKernels {
+  /** The nodes that compute in float, by name. */
+  readonly inFloat: ReadonlyMap<string, FloatNode>;
+  readonly facts: MeasuredKernels;
+}
+
+type MeasuredKernels = Omit<KernelFacts, "nodes" | "cached">;
+
+/** Rounds in which models are timed against each other, and for how long at most. */
+const ROUNDS = 25;
+const ROUNDS_MS = 3000;
+/** Runs of a profile: those that warm up, and the others as far as the time goes. */
+const WARM_UP = 2;
+const PROFILE_RUNS = 30;
+const LEAST_RUNS = 3;
+const PROFILE_MS = 1500;
+/** In all runs of one: each leaves half a kilobyte of text. */
+const PROFILED_NODES = 60_000;
+
+/**
+ * Measures `float`, all of it in 8 bits, and what lies between, on one input, and answers which nodes should compute in float. Nothing is left in 8
+ * bits where that is slower than float by more than chance.
+ */
+export async function findFasterKernels(
+  float: Model,
+  calibration: Calibration,
+  options: StaticOptions,
+  feeds: Feeds,
+  runtime: KernelRuntime,
+): Promise<FasterKernels> {
+  const placement = placeEverywhere(float, calibration, options);
+  const everywhere: StaticOptions = { ...options, floatWhereSlower: undefined };
+  const units = placement.units.filter(({ quantized }) => quantized);
+  if (units.length === 0) return { inFloat: new Map(), facts: unchanged() };
+  const int8 = quantizeStatic(float, calibration, everywhere).model;
+  await using loaded = new AsyncDisposableStack();
+  const open = async (model: Model): Promise<Contestant> => {
+    const session = await runtime.openModel(model, { threads: runtime.latencyThreads });
+    loaded.defer(() => session.close());
+    return { session, feeds };
+  };
+  const contestants = { float: await open(float), int8: await open(int8) };
+  const [floatMs, int8Ms] = (await timed([contestants.float, contestants.int8], runtime)) as [number[], number[]];
+  const times: KernelTimes = {
+    float: await profileOf(float, median(floatMs), feeds, runtime),
+    int8: await profileOf(int8, median(int8Ms), feeds, runtime),
+  };
+  const costs = measuredCosts(placement, times, elementsIn(calibration));
+  const slower = costs ? withNamesakes(units, slowerNodes(placement, costs)) : new Map<string, FloatNode>();
+  const isMixed = slower.size > 0 && units.some(({ node }) => !slower.has(node.name));
+  const mixed = isMixed
+    ? await open(quantizeStatic(float, calibration, { ...everywhere, floatWhereSlower: slower }).model)
+    : undefined;
+  const rounds = mixed
+    ? ((await timed([contestants.float, contestants.int8, mixed], runtime)) as [number[], number[], number[]])
+    : ([floatMs, int8Ms] as const);
+  const [ownMs, allMs, mixedMs] = rounds;
+  // With fewer roundings, a mixed model is the better one unless it is slower.
+  const takesMixed = mixedMs !== undefined && !isSlower(mixedMs, allMs);
+  const chosenMs = takesMixed ? mixedMs : allMs;
+  const staysFloat = isSlower(chosenMs, ownMs);
+  const ratio = (ms: readonly number[]) => median(ownMs) / median(ms);
+  const facts: MeasuredKernels = {
+    basis: costs ? "measured" : "timed",
+    ...{ float_ms: median(ownMs), int8_speedup: ratio(allMs), mixed_speedup: mixedMs ? ratio(mixedMs) : null },
+    predicted_speedup: costs && mixedMs ? predictedSpeedup(placement, costs, slower, median(ownMs)) : null,
+    chosen: staysFloat ? "float" : takesMixed ? "mixed" : "int8",
+  };
+  if (!staysFloat) return { inFloat: takesMixed ? slower : new Map(), facts };
+  const message = `In 8 bits the model was measured to take ${(1 / ratio(chosenMs)).toFixed(2)} times as long as in float.`;
+  const why: FloatNode = { code: "slower", message, storesWeights: true };
+  return { inFloat: new Map(units.map(({ node }) => [node.name, slower.get(node.name) ?? why])), facts };
+}
+
+/** What was one node for the user stays in one kind of arithmetic: so it can be asked for by name. */
+function withNamesakes(units: readonly Unit[], slower: ReadonlyMap<string, FloatNode>): Map<string, FloatNode> {
+  const origins = new Map<string, FloatNode>();
+  for (const { node } of units) {
+    const why = slower.get(node.name);
+    if (why) for (const label of node.origins) origins.set(label, why);
+  }
+  return new Map(
+    units.flatMap(({ node }): [string, FloatNode][] => {
+      const why = slower.get(node.name) ?? node.origins.map((label) => origins.get(label)).find((it) => it);
+      return why ? [[node.name, why]] : [];
+    }),
+  );
+}
+
+function unchanged(): MeasuredKernels {
+  const none = { float_ms: null, int8_speedup: null, mixed_speedup: null, predicted_speedup: null };
+  return { basis: "timed", ...none, chosen: "int8" };
+}
+
+/** What is measured against float, as a factor: the rest of the graph takes as long either way. */
+function predictedSpeedup(
+  placement: Placement,
+  costs: KernelCosts,
+  slower: ReadonlyMap<string, FloatNode>,
+  floatMs: number,
+): number {
+  const units = placement.units.filter(({ quantized }) => quantized);
+  const mixed = new Set<Unit>(units.filter(({ node }) => slower.has(node.name)));
+  const saved = placementCost(placement, costs, new Set(units)) - placementCost(placement, costs, mixed);
+  return floatMs / Math.max(floatMs - saved / 1000, floatMs / 100);
+}
+
+function timed(contestants: readonly Contestant[], { latencyThreads, time, signal }: KernelRuntime) {
+  if (time) return time(contestants);
+  return timeInTurns(contestants, { runs: ROUNDS, maxMs: ROUNDS_MS, signal, byThread: latencyThreads === 1 });
+}
+
+/** The kernels of a model that takes `wallMs` for a run without the profiler. */
+export async function profileOf(
+  model: Model,
+  wallMs: number,
+  feeds: Feeds,
+  { profile, latencyThreads, signal }: Pick<KernelRuntime, "profile" | "latencyThreads" | "signal">,
+): Promise<ProfiledModel> {
+  const affordable = Math.min(PROFILE_MS / wallMs, PROFILED_NODES / model.graph.nodes.length);
+  const runs = Math.max(LEAST_RUNS, Math.min(PROFILE_RUNS, Math.floor(affordable)));
+  const use = async (session: Session) => {
+    for (let run = 0; run < WARM_UP + runs; run++) {
+      checkCancelled(signal);
+      await session.run(feeds, undefined, signal);
+    }
+  };
+  const text = await profile(model, use, { threads: latencyThreads });
+  return { kernels: readKernelProfile(text, WARM_UP), wallUs: 1000 * wallMs };
+}
+
+function median(ms: readonly number[]): number {
+  return timingOf(ms).p50_ms;
+}
+
+/** Whether one takes longer than the other by more than chance, and by more than anyone would notice. */
+function isSlower(ms: readonly number[], thanMs: readonly number[]): boolean {
+  const interval = speedupInterval(thanMs, ms);
+  return median(ms) > NOTICEABLE * median(thanMs) && interval !== null && interval[1] < 1;
+}
+
+const NOTICEABLE = 1.02;

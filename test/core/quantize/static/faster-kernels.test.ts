@@ -1,0 +1,140 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Model } from "../../../../src/core/onnx/ir.ts";
+import { modelToBytes } from "../../../../src/core/onnx/save.ts";
+import type { Tensor } from "../../../../src/core/onnx/tensor.ts";
+import { calibrate } from "../../../../src/core/quantize/static/calibration.ts";
+import { findFasterKernels } from "../../../../src/core/quantize/static/faster-kernels.ts";
+import { layersAsked } from "../../../../src/core/quantize/static/layers-asked.ts";
+import { quantizeStatic, type StaticOptions } from "../../../../src/core/quantize/static/quantize-static.ts";
+import { profileTemporary } from "../../../../workers/model-files.ts";
+import { GraphMaker, randomFeeds } from "../../../support/graphs.ts";
+import { openModel } from "../../../support/open-model.ts";
+
+const OPTIONS: StaticOptions = {
+  method: "minmax",
+  percentile: 99.999,
+  activationDType: "uint8",
+  perChannel: true,
+  reduceRange: true,
+};
+
+/** Two wide convolutions, a Tanh, two more: two parts that have nothing to do with each other. */
+function twoParts(): Model {
+  const make = new GraphMaker();
+  const part = (x: Parameters<typeof make.op>[1][0]) =>
+    make.op("Relu", [make.conv(make.op("Relu", [make.conv(x!, [8, 8], 3)]), [8, 8], 3)]);
+  make.output(part(make.op("Tanh", [part(make.input("x", [1, 8, 16, 16]))])), "y");
+  return make.model;
+}
+
+async function seenOf(model: Model) {
+  const feeds = randomFeeds(model, { seed: 1 });
+  const batches = (async function* (): AsyncGenerator<Record<string, Tensor>> {
+    yield feeds;
+  })();
+  return { feeds, calibration: await calibrate(model, batches, { openModel }) };
+}
+
+/** Profiles of a model as if a convolution took `us` by its number, from the names that it has. */
+function profileOf(model: Model, us: (index: number) => number | undefined): string {
+  const kernels = [...model.nodes()].filter(({ opType }) => opType === "Conv");
+  const events = [0, 1, 2, 3, 4].flatMap((run) => {
+    const ts = run * 1e6;
+    const nodes = kernels.map(({ name }, i) => ({
+      ...{ cat: "Node", name: `${us(i) === undefined ? "other" : name}_kernel_time`, ts: ts + 1 + i, dur: us(i) ?? 1 },
+      args: { op_name: "Conv", output_type_shape: [{ float: [1, 8, 16, 16] }] },
+    }));
+    return [{ cat: "Session", name: "model_run", ts, dur: 9e5 }, ...nodes];
+  });
+  return JSON.stringify(events);
+}
+
+const isQuantized = (model: Model) => [...model.nodes()].some(({ opType }) => opType === "QuantizeLinear");
+
+interface Speeds {
+  readonly float: number;
+  readonly int8: number;
+  readonly mixed: number;
+}
+
+/** What is found where the convolutions of a model take these microseconds, and whole models these milliseconds. */
+async function found(us: { float: number[]; int8: number[] }, ms: Speeds) {
+  const model = twoParts();
+  const { feeds, calibration } = await seenOf(model);
+  const result = await findFasterKernels(model, calibration, OPTIONS, feeds, {
+    latencyThreads: 1,
+    openModel,
+    time: async (contestants) =>
+      [ms.float, ms.int8, ms.mixed].slice(0, contestants.length).map((it) => [it, it * 1.01, it * 0.99, it, it]),
+    profile: async (profiled) => profileOf(profiled, (i) => (isQuantized(profiled) ? us.int8 : us.float)[i]),
+  });
+  const convs = [...model.nodes()].filter(({ opType }) => opType === "Conv").map(({ name }) => name);
+  return { ...result, slow: [...result.inFloat.keys()].map((name) => convs.indexOf(name)).sort() };
+}
+
+const UNEVEN = { float: [500, 500, 500, 500], int8: [900, 900, 200, 200] };
+
+test("the part that kernels are slower for in 8 bits stays in float, when it is no slower once it is timed", async () => {
+  const { slow, facts, inFloat } = await found(UNEVEN, { float: 2, int8: 2.2, mixed: 1.4 });
+  assert.deepEqual(slow, [0, 1]);
+  assert.deepEqual([facts.basis, facts.chosen, facts.float_ms], ["measured", "mixed", 2]);
+  // Two convolutions save 0.6 ms, less conversions, which are taken to be as slow here as these kernels are.
+  assert.ok(facts.predicted_speedup! > 1.05 && facts.predicted_speedup! <= 2 / 1.4, `${facts.predicted_speedup}`);
+  assert.match([...inFloat.values()][0]!.message, /8 bits are measured to take \d\.\d times as long as float/);
+});
+
+test("what is predicted to pay and does not is not taken", async () => {
+  const { slow, facts } = await found(UNEVEN, { float: 2, int8: 1, mixed: 1.6 });
+  assert.deepEqual([facts.chosen, slow], ["int8", []]);
+});
+
+test("where every model with 8 bits is slower than float, all of it stays in float, in 8 bits on the disk", async () => {
+  const { slow, facts, inFloat } = await found(UNEVEN, { float: 1, int8: 1.5, mixed: 1.2 });
+  assert.deepEqual([facts.chosen, slow], ["float", [0, 1, 2, 3]]);
+  assert.ok([...inFloat.values()].every(({ code, storesWeights }) => code === "slower" && storesWeights));
+});
+
+test("a model that is as fast as float but for chance stays in 8 bits", async () => {
+  const even = { float: [500, 500, 500, 500], int8: [450, 450, 450, 450] };
+  const { facts } = await found(even, { float: 2, int8: 2.01, mixed: 2 });
+  assert.equal(facts.chosen, "int8");
+});
+
+test("profiles that name none of the model's kernels decide nothing: models are timed whole", async () => {
+  const { facts, slow } = await found({ float: [], int8: [] }, { float: 2, int8: 1, mixed: 1 });
+  assert.deepEqual([facts.basis, facts.chosen, slow], ["timed", "int8", []]);
+});
+
+test("onnxruntime's own profile names the layers of a model, in float and in 8 bits", async () => {
+  const model = twoParts();
+  const { feeds, calibration } = await seenOf(model);
+  const { facts } = await findFasterKernels(model, calibration, OPTIONS, feeds, {
+    ...{ latencyThreads: 1, openModel, profile: profileTemporary },
+    time: async (contestants) => contestants.map(() => [1]),
+  });
+  assert.equal(facts.basis, "measured");
+});
+
+test("layers that a job asks for are made as measured ones are, to the same bytes", async () => {
+  const model = twoParts();
+  const { calibration } = await seenOf(model);
+  const names = [...model.nodes()].filter(({ opType }) => opType === "Conv").map(({ label }) => label);
+  const [first] = names as [string];
+  const made = (options: Partial<StaticOptions>) =>
+    Buffer.from(modelToBytes(quantizeStatic(model, calibration, { ...OPTIONS, ...options }).model)).toString("base64");
+  const why = { code: "slower", message: "", storesWeights: true };
+  const node = [...model.nodes()].find(({ label }) => label === first)!;
+  assert.equal(
+    made({ excludeNodes: layersAsked(model, { [first]: "int8_weights" }) }),
+    made({ floatWhereSlower: new Map([[node.name, why]]) }),
+  );
+  const weightsOf = (layers: Parameters<typeof layersAsked>[1]) =>
+    quantizeStatic(model, calibration, { ...OPTIONS, excludeNodes: layersAsked(model, layers) }).plan.weights;
+  assert.deepEqual(
+    Object.values(weightsOf({ [first]: "float32" }))
+      .flatMap((forms) => forms.flatMap(({ nodes }) => nodes))
+      .sort(),
+    names.slice(1).sort(),
+  );
+});
