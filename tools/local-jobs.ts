@@ -4,10 +4,10 @@ import { availableParallelism, tmpdir, totalmem } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { pino } from "pino";
 import type { DatasetFacts, ModelFacts } from "../src/core/contract.ts";
-import { referencesIn } from "../src/service/jobs/resources.ts";
 import { checkJob } from "../src/service/kinds/checks.ts";
 import { exclusionsIn } from "../src/service/kinds/exclusions.ts";
 import { type JobSpec, sourceModelId } from "../src/service/kinds/kinds.ts";
+import { referencesIn } from "../src/service/kinds/resources.ts";
 import type { StoredResources } from "../src/service/kinds/stored-resources.ts";
 import {
   type JobInputs,

@@ -7,9 +7,9 @@ import { type Catalog, type CatalogFile, newId } from "../src/service/catalog.ts
 import { ServiceError } from "../src/service/errors.ts";
 import { bundleSha256, madeIdentity } from "../src/service/identity.ts";
 import type { Artifact, FinishedStep } from "../src/service/jobs/job.ts";
-import { resourcesOf } from "../src/service/jobs/resources.ts";
 import { type JobSpec, kindOf } from "../src/service/kinds/kinds.ts";
 import type { SingleSpec } from "../src/service/kinds/pipeline/steps.ts";
+import { resourcesOf } from "../src/service/kinds/resources.ts";
 import type { JobInputs, JobOutcome, LocalFile, ProducedFile } from "../src/tasks/protocol.ts";
 
 /** Moves bytes between the blob store and a job's directory: the child sees local files only. */

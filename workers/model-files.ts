@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { closeSync, constants, existsSync, fstatSync, openSync, readFileSync, readSync, statSync } from "node:fs";
 import { type FileHandle, mkdtemp, open, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -7,6 +8,7 @@ import type { ExternalData } from "../src/core/onnx/external-data.ts";
 import type { Model } from "../src/core/onnx/ir.ts";
 import { LIMITS } from "../src/core/onnx/limits.ts";
 import { loadModel } from "../src/core/onnx/load.ts";
+import { UNTOLD } from "../src/core/onnx/origin.ts";
 import { type EncodedFile, encodeModel, type SaveOptions } from "../src/core/onnx/save.ts";
 import { openSession, type Session, type SessionOptions } from "../src/core/runtime/session.ts";
 import type { LocalFile, ProducedFile } from "../src/tasks/protocol.ts";
@@ -111,6 +113,18 @@ function externalDataIn(files: readonly LocalFile[]): ExternalData {
       return bytes;
     },
   };
+}
+
+/** The sha256 of a model's files as they would be written if they did not say where they come from. Equal for equal models. */
+export function contentSha256(files: readonly LocalFile[]): string {
+  const model = openModel(files);
+  model.origin = UNTOLD;
+  const { model: main, data } = encodeModel(model, { location: "data" });
+  const hash = createHash("sha256");
+  for (const chunk of [...main.chunks, ...(data?.chunks ?? [])]) {
+    hash.update(chunk instanceof Uint8Array ? chunk : chunk.bytes);
+  }
+  return hash.digest("hex");
 }
 
 export interface WriteOptions extends Pick<SaveOptions, "maxInlineBytes"> {

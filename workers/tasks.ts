@@ -24,6 +24,7 @@ import { describeHost } from "./host.ts";
 import { imageDecoder } from "./image-decoder.ts";
 import { measurePeak } from "./measure-peak.ts";
 import {
+  contentSha256,
   openModel,
   openTemporary,
   openWrittenModel,
@@ -70,6 +71,7 @@ export const ENVIRONMENT: JobEnvironment = {
     readBytes: ({ path }) => readFileSync(path),
     openDataset: (file, spec) => openDataset(openByteSource(file.path), datasetOptions(spec)),
     sizeOf: (files) => files.reduce((sum, { path }) => sum + statSync(path).size, 0),
+    contentSha256Of: contentSha256,
     sha256Of: async (files) =>
       bundleSha256(
         await Promise.all(files.map(async ({ name, path }) => ({ name, sha256: await sha256OfFile(path) }))),

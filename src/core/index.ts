@@ -30,6 +30,7 @@ export { verdictOf } from "./evaluate/verdict.ts";
 export { calibrationWarnings } from "./evaluate/warnings.ts";
 export type { Model } from "./onnx/ir.ts";
 export { labelsByName } from "./onnx/labels.ts";
+export { toldBefore } from "./onnx/origin.ts";
 export { predictedBytes } from "./onnx/save.ts";
 export { removeDeadCode } from "./passes/dead-code.ts";
 export { resolveExclusions, type UnknownName, untouchedExclusions } from "./passes/exclusions.ts";

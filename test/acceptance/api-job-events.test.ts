@@ -146,6 +146,44 @@ test("the list is a stream for who likes that better, and for nobody else", asyn
   for (const [accept, expected] of Object.entries(cases)) assert.equal(await typeFor(accept), expected, accept);
 });
 
+test("Prefer: wait answers when the job has ended, also beside 200 others that wait", async () => {
+  const [id, slow] = [await newJob(), await newJob()];
+  await startJob(api, id);
+  const get = (job: string, prefer: string) => api.call("GET", `/v1/jobs/${job}`, { headers: { prefer } });
+  const ofOthers = Array.from({ length: 200 }, (_, i) => get(i % 2 === 0 ? id : slow, "respond-async, wait=60"));
+  const created = api.call("POST", "/v1/jobs", {
+    body: JSON.stringify({ type: "quantize", model_id: modelId, params: { method: "dynamic" } }),
+    headers: { "content-type": "application/json", prefer: "wait=45" },
+  });
+  // What does not wait is answered meanwhile.
+  assert.equal((await api.call("GET", `/v1/jobs/${id}`)).headers.get("preference-applied"), null);
+  const late = await get(id, "wait=1");
+  assert.deepEqual([late.json.status, late.headers.get("preference-applied")], ["running", "wait=1"]);
+  await finishJob(api, id, {});
+  const mine = await Promise.all(ofOthers.filter((_, i) => i % 2 === 0));
+  for (const { status, json, headers } of mine) {
+    assert.deepEqual([status, json.status, headers.get("preference-applied")], [200, "succeeded", "wait=60"]);
+  }
+  let third: string | undefined;
+  while (third === undefined) {
+    third = (await api.call("GET", "/v1/jobs?limit=1&status=queued")).json.data.find(
+      (job: { id: string; method: string }) => job.method === "dynamic",
+    )?.id;
+  }
+  await api.call("POST", `/v1/jobs/${third}/cancel`);
+  const answer = await created;
+  assert.deepEqual([answer.status, answer.json.status], [202, "cancelled"]);
+  assert.equal(answer.headers.get("preference-applied"), "wait=45");
+  await api.call("POST", `/v1/jobs/${slow}/cancel`);
+  for (const { json } of await Promise.all(ofOthers)) assert.ok(["succeeded", "cancelled"].includes(json.status));
+  // An ended job is answered at once; more than a minute is a minute; what says no time does not wait.
+  assert.equal((await get(id, "wait=3600")).headers.get("preference-applied"), "wait=60");
+  assert.equal((await get(id, 'WAIT = "7"')).headers.get("preference-applied"), "wait=7");
+  for (const prefer of ["return=minimal", "wait", "wait=soon", "await=5"]) {
+    assert.equal((await get(slow, prefer)).headers.get("preference-applied"), null, prefer);
+  }
+});
+
 test("a client that goes away, and one that is there when the service stops", async () => {
   const id = await newJob();
   const gone = new AbortController();

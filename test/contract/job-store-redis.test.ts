@@ -51,6 +51,37 @@ test("what is long of a job is kept apart as long as the job, and is not in list
   assert.equal(texts.kept.size, 0);
 });
 
+test("many wait for one job by one subscription, and one look for each thing that happens to it", async (t) => {
+  await server.redis.flushdb();
+  const store = createRedisJobStore(server.redis, createMemoryTexts());
+  opened.push(store);
+  const [waited, other, deleted] = [queuedJob(), queuedJob(), queuedJob()];
+  for (const job of [waited, other, deleted]) await store.create(job);
+  const never = new AbortController().signal;
+  const subscribers = async () => Number((await server.redis.pubsub("NUMSUB", `${KEY_PREFIX}:events`))[1]);
+  const earlier = await subscribers();
+  const looks = t.mock.method(server.redis, "hget").mock;
+  const ended = new Set<number>();
+  const all = Array.from({ length: 200 }, (_, i) => store.ended(waited.id, never).then(() => ended.add(i)));
+  const given = new AbortController();
+  const others = [store.ended(other.id, given.signal), store.ended(deleted.id, never)];
+  await store.transition(waited.id, ["queued"], "running", { attempt: 1 });
+  for (let i = 0; i < 50; i++) await store.appendEvent(waited.id, "log", { message: String(i) });
+  assert.equal(ended.size, 0);
+  await store.transition(waited.id, ["running"], "succeeded", {});
+  await Promise.all(all);
+  assert.equal(ended.size, 200);
+  // Asked one by one they would have looked 10,000 times.
+  assert.ok(looks.callCount() <= 60, `${looks.callCount()} looks`);
+  assert.equal((await subscribers()) - earlier, 1);
+  // The others are done when their wait is over, and when there is nothing to wait for any more.
+  given.abort();
+  await store.transition(deleted.id, ["queued"], "cancelled");
+  await store.delete(deleted.id);
+  await Promise.all(others);
+  for (const id of [waited.id, deleted.id, "job_unknown"]) await store.ended(id, never);
+});
+
 test("pages of jobs and of events have a bound in bytes", async () => {
   await server.redis.flushdb();
   const store = createRedisJobStore(server.redis, createMemoryTexts());

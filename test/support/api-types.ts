@@ -291,7 +291,7 @@ export interface paths {
         put?: never;
         /**
          * Start a job
-         * @description Compresses a model, trains one, or measures some. The request is checked against the recorded facts of models and datasets at once; follow the job by its Location or its events. For the command line, `?validate_only=true` is `planJob`.
+         * @description Compresses a model, trains one, or measures some. The request is checked against the recorded facts of models and datasets at once; follow the job by its Location or its events, or wait for its end with `Prefer: wait=60`. For the command line, `?validate_only=true` is `planJob`.
          */
         post: operations["createJob"];
         delete?: never;
@@ -349,7 +349,7 @@ export interface paths {
         };
         /**
          * Get a job
-         * @description Where it stands; when it has ended, what came of it.
+         * @description Where it stands; when it has ended, what came of it. With `Prefer: wait=60` it answers when the job has ended.
          */
         get: operations["getJob"];
         put?: never;
@@ -5303,6 +5303,8 @@ export interface operations {
             header?: {
                 /** @description The same key again, for a day, answers with what the first request has made. */
                 "idempotency-key"?: string;
+                /** @description `wait=N`: answer when the job has ended, or after N seconds (at most 60) with the job as it is then. `Preference-Applied` in the answer says that it was taken. */
+                prefer?: string;
             };
             path?: never;
             cookie?: never;
@@ -5313,7 +5315,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The job is recorded and waits for a worker. */
+            /** @description The job is recorded and waits for a worker; with `Prefer: wait` it may have ended. */
             202: {
                 headers: {
                     /** @description Path of the job. */
@@ -5527,7 +5529,10 @@ export interface operations {
     getJob: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description `wait=N`: answer when the job has ended, or after N seconds (at most 60) with the job as it is then. `Preference-Applied` in the answer says that it was taken. */
+                prefer?: string;
+            };
             path: {
                 job_id: string;
             };

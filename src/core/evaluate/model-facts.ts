@@ -62,6 +62,12 @@ function trainabilityOf(model: Model): ModelFacts["trainable"] {
 
 type Structure = Pick<ModelFacts, "ir_version" | "opset_imports" | "producer" | "nodes" | "operators">;
 
+/** What has made the file, with its version; "" when the file does not say. */
+function producerOf({ origin, source }: Model): string {
+  const { producerName = "", producerVersion = "" } = origin ?? source ?? {};
+  return `${producerName} ${producerVersion}`.trim();
+}
+
 function structureOf(model: Model): Structure {
   const operators = new Map<string, number>();
   let nodes = 0;
@@ -72,11 +78,10 @@ function structureOf(model: Model): Structure {
     operators.set(name, (operators.get(name) ?? 0) + 1);
     nodes++;
   }
-  const { producerName = "", producerVersion = "" } = model.source ?? {};
   return {
     ir_version: model.irVersion,
     opset_imports: Object.fromEntries([...model.opsets].map(([domain, version]) => [domain || "ai.onnx", version])),
-    producer: `${producerName} ${producerVersion}`.trim(),
+    producer: producerOf(model),
     nodes,
     operators: Object.fromEntries([...operators].sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))),
   };

@@ -16,6 +16,9 @@ const FEW_EVALUATION_SAMPLES = 30;
 /** Layers that lose most which a message names. */
 const NAMED_LAYERS = 3;
 
+/** Bytes that a result may have more than the original without a word: it says where it comes from (`onnx/origin.ts`). */
+const ORIGIN_BYTES = 512;
+
 /** What nobody compresses a model for, and has to be told of though no limit was set. */
 export function costWarnings(
   { size, latency }: Pick<JobMetrics, "size" | "latency">,
@@ -33,7 +36,7 @@ export function costWarnings(
           },
         ]
       : []),
-    ...(size.ratio > 1
+    ...(size.after_bytes > size.before_bytes + ORIGIN_BYTES
       ? [
           {
             code: "larger_than_original" as const,

@@ -9,6 +9,7 @@
 import type { AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto } from "onnx-buf";
 import { CoreError } from "../errors.ts";
 import type { DType } from "./dtype.ts";
+import type { Origin } from "./origin.ts";
 import { type Tensor, tensorOf } from "./tensor.ts";
 
 /** A dimension is a number, the name of a symbolic size, or null when nothing is known. */
@@ -559,6 +560,8 @@ export class Model {
   readonly source: ModelProto | undefined;
   /** Whether nodes are written without what the exporter noted about its own source code; see `dropTraces`. */
   withoutTraces = false;
+  /** What the file is to say of where it comes from; undefined leaves what `source` says. */
+  origin: Origin | undefined;
   readonly #names = new Set<string>();
   /** For each base of which numbered names were made: the number to try next. Names are never given back, so those before it are taken. */
   readonly #nextNumber = new Map<string, number>();
@@ -626,6 +629,7 @@ export class Model {
       ...(this.source && { source: this.source }),
     });
     copy.withoutTraces = this.withoutTraces;
+    copy.origin = this.origin;
     for (const name of this.#names) copy.#names.add(name);
     for (const [base, number] of this.#nextNumber) copy.#nextNumber.set(base, number);
     copyGraph(this.graph, copy.graph, new Map());

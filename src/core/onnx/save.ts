@@ -21,6 +21,7 @@ import { CoreError } from "../errors.ts";
 import { onnxOfDtype } from "./dtype.ts";
 import type { Attr, Graph, Model, Node, Value } from "./ir.ts";
 import { sourceOf } from "./load.ts";
+import { tellOrigin } from "./origin.ts";
 import { shallow } from "./proto.ts";
 import type { Tensor } from "./tensor.ts";
 
@@ -139,6 +140,7 @@ class ModelWriter {
       if (entry && Number(entry.version) === version) return entry;
       return create(OperatorSetIdProtoSchema, { domain: entry?.domain ?? domain, version: BigInt(version) });
     });
+    if (model.origin) tellOrigin(proto, model.origin);
     this.#mark(proto, [proto.graph]);
     return proto;
   }

@@ -19,6 +19,7 @@ import {
   WebhookSecret,
 } from "./job-schemas.ts";
 import { defineOperation } from "./operation.ts";
+import { PREFER } from "./prefer-wait.ts";
 
 /** The operations on jobs, as data; `jobs.ts` does them. */
 
@@ -55,16 +56,19 @@ export const createJob = defineOperation({
   summary: "Start a job",
   description:
     "Compresses a model, trains one, or measures some. The request is checked against the recorded facts of models and datasets at " +
-    "once; follow the job by its Location or its events. For the command line, `?validate_only=true` is `planJob`.",
+    "once; follow the job by its Location or its events, or wait for its end with `Prefer: wait=60`. For the command line, `?validate_only=true` is `planJob`.",
   access: "write",
   query: CreateJobQuery,
-  headers: IdempotencyHeaders,
+  headers: IdempotencyHeaders.extend({ prefer: PREFER }),
   body: JobRequest,
   responses: {
     202: {
-      description: "The job is recorded and waits for a worker.",
+      description: "The job is recorded and waits for a worker; with `Prefer: wait` it may have ended.",
       content: json(Job),
-      headers: { Location: "Path of the job.", "Retry-After": "Seconds after which to ask for it." },
+      headers: {
+        Location: "Path of the job.",
+        "Retry-After": "Seconds after which to ask for it.",
+      },
       example: examples.queuedJob,
       links: { getJob: { job_id: "id" }, listJobEvents: { job_id: "id" }, cancelJob: { job_id: "id" } },
     },
@@ -140,10 +144,18 @@ export const getJob = defineOperation({
   path: "/v1/jobs/{job_id}",
   tag: "Jobs",
   summary: "Get a job",
-  description: "Where it stands; when it has ended, what came of it.",
+  description:
+    "Where it stands; when it has ended, what came of it. With `Prefer: wait=60` it answers when the job has ended.",
   access: "read",
   params: JobParams,
-  responses: { 200: { description: "The job.", content: json(Job), example: examples.finishedJob } },
+  headers: z.object({ prefer: PREFER }),
+  responses: {
+    200: {
+      description: "The job.",
+      content: json(Job),
+      example: examples.finishedJob,
+    },
+  },
   problems: ["not_found"],
 });
 

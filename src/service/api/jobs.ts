@@ -5,12 +5,12 @@ import { type FieldError, ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
 import { isTerminal } from "../jobs/job.ts";
 import type { JobRecord, JobSummary } from "../jobs/job-store.ts";
-import { resourcesOf } from "../jobs/resources.ts";
 import type { WebhookSecrets } from "../jobs/webhook-secrets.ts";
 import { checkWebhookUrl } from "../jobs/webhook-target.ts";
 import { checkJob, needsPlan } from "../kinds/checks.ts";
 import { exclusionsIn } from "../kinds/exclusions.ts";
 import { type JobSpec, sourceModelId } from "../kinds/kinds.ts";
+import { resourcesOf } from "../kinds/resources.ts";
 import type { StoredResources } from "../kinds/stored-resources.ts";
 import { unreadParams } from "../kinds/unread-params.ts";
 import { askerOf, shareOf } from "./connection.ts";
@@ -37,6 +37,7 @@ import type { JobRequest } from "./job-schemas.ts";
 import type { JobMeter } from "./metrics.ts";
 import { createOpenRequests } from "./open-requests.ts";
 import { route } from "./operation.ts";
+import { afterWait } from "./prefer-wait.ts";
 
 /** Throws `validation_failed` when there are wrong fields. */
 function refuse(fields: readonly FieldError[]): void {
@@ -173,7 +174,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
       caller,
       idempotencyOf(caller, headers, body),
     );
-    return accepted(reply, await wireJob(job));
+    return accepted(reply, await wireJob(await afterWait(context, job, headers.prefer, request, reply)));
   });
 
   route(app, createWebhookSecret, async ({ body: { url } }, request, reply) => {
@@ -195,7 +196,10 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     return { ...page, data: await Promise.all(page.data.map(wireSummary)) };
   });
 
-  route(app, getJob, async ({ params }) => wireJob(await jobById(params.job_id)));
+  route(app, getJob, async ({ params, headers }, request, reply) => {
+    const job = await jobById(params.job_id);
+    return wireJob(await afterWait(context, job, headers.prefer, request, reply));
+  });
 
   route(app, renameJob, async ({ params, body }) => {
     const job = await jobById(params.job_id);

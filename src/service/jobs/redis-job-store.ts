@@ -3,14 +3,15 @@ import type { Redis } from "ioredis";
 import { isKeptApart, type LongTexts } from "../blobs/long-texts.ts";
 import { ServiceError } from "../errors.ts";
 import { methodOf, sourceModelId } from "../kinds/kinds.ts";
+import { resourcesOf } from "../kinds/resources.ts";
 import { matches, scanPage } from "../list-filter.ts";
 import { itemsThatFit } from "../pages.ts";
 import { fromRedis, isRedisOutage, KEY_PREFIX } from "../redis.ts";
 import { createEventFeed } from "./event-feed.ts";
 import { isTerminal, JOB_STATUSES, type JobEvent, type JobStatus, TRANSITIONS } from "./job.ts";
+import { createJobEnds } from "./job-ends.ts";
 import { withJobScripts } from "./job-scripts.ts";
 import type { JobFilter, JobRecord, JobStore, JobSummary } from "./job-store.ts";
-import { resourcesOf } from "./resources.ts";
 
 /** How long an idempotency key is remembered. */
 const IDEMPOTENCY_TTL_S = 24 * 60 * 60;
@@ -41,6 +42,10 @@ export function createRedisJobStore(
 ): JobStore & { close(): void } {
   const redis = withJobScripts(connection);
   const feed = createEventFeed(connection, `${prefix}:events`);
+  const ends = createJobEnds(feed, async (id) => {
+    const status = await fromRedis(redis.hget(keyOf(id), "_status"));
+    return status === null || isTerminal(status as JobStatus);
+  });
   const totals = `${prefix}:totals`;
   const keyOf = (id: string) => `${prefix}:job:${id}`;
 
@@ -253,6 +258,8 @@ export function createRedisJobStore(
         unsubscribe();
       }
     },
+
+    ended: (id, signal) => ends.wait(id, signal),
 
     async delete(id) {
       const isGone = (await fromRedis(redis.jobDelete(keyOf(id), prefix, id, TERMINAL))) === 1;

@@ -1,11 +1,11 @@
 import { type FieldError, pointerOf } from "../errors.ts";
-import { referencesIn } from "../jobs/resources.ts";
 import { AUTO_CHECKS } from "./auto/checks.ts";
 import { EVALUATE_CHECKS } from "./evaluate/checks.ts";
 import type { JobChecks } from "./kind.ts";
 import type { JobSpec } from "./kinds.ts";
 import { problem } from "./model-checks.ts";
 import { PIPELINE_CHECKS, STEP_CHECKS } from "./pipeline/checks.ts";
+import { referencesIn } from "./resources.ts";
 import type { StoredResources } from "./stored-resources.ts";
 
 const CHECKS: { readonly [T in JobSpec["type"]]: JobChecks<Extract<JobSpec, { type: T }>> } = {

@@ -47,6 +47,8 @@ export interface JobEnvironment {
     sizeOf(files: readonly LocalFile[]): number;
     /** As the catalog computes it (`bundleSha256`). */
     sha256Of(files: readonly LocalFile[]): Promise<string>;
+    /** The same for equal models, whatever their files say of where they come from. */
+    contentSha256Of(files: readonly LocalFile[]): string;
   };
   readonly host: {
     readonly cpu: string;

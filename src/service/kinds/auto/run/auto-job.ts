@@ -169,6 +169,7 @@ function untried({ name, spec }: { readonly name: string; readonly spec: Quantiz
     name,
     spec,
     sha256: null,
+    content: null,
     stage: "planned",
     trial: null,
     ms: 0,

@@ -29,6 +29,8 @@ export interface Tried {
   readonly name: string;
   readonly spec: QuantizeSpec;
   readonly sha256: string | null;
+  /** Equal for candidates that are the same model, whatever they were made by. */
+  readonly content: string | null;
   readonly stage: "planned" | "made" | "tried";
   readonly trial: Measured | null;
   /** How long it took to be made and tried. */
@@ -65,7 +67,7 @@ export class Search {
   /** What candidates have found out that others need as well, by the keys under which jobs keep it. */
   readonly #found = new Map<string, LocalFile>();
   readonly #made = new Map<string, Made>();
-  readonly #bySha = new Map<string, string>();
+  readonly #byContent = new Map<string, string>();
   #trials: Trials | undefined;
 
   constructor(call: SearchCall) {
@@ -77,8 +79,8 @@ export class Search {
   }
 
   /** What an earlier attempt has tried. */
-  recall({ sha256, name }: Tried): void {
-    if (sha256 !== null) this.#bySha.set(sha256, name);
+  recall({ content, name }: Tried): void {
+    if (content !== null) this.#byContent.set(content, name);
   }
 
   /** Makes a candidate and tries it; `signal` ends it when the time for trials is over. Throws `cancelled` when the job was stopped. */
@@ -90,9 +92,10 @@ export class Search {
     const took = () => Math.round(performance.now() - start);
     let stage: Tried["stage"] = "planned";
     let sha256: string | null = null;
+    let content: string | null = null;
     let trial: Measured | null = null;
     const dropped = (code: string, message: string): Tried => ({
-      ...{ name, spec, sha256, stage, trial, ms: took() },
+      ...{ name, spec, sha256, content, stage, trial, ms: took() },
       dropped: { stage, code, message },
     });
     try {
@@ -101,10 +104,11 @@ export class Search {
       const { made } = found;
       stage = "made";
       sha256 = await this.#call.environment.files.sha256Of(made.files);
-      const same = this.#bySha.get(sha256);
-      if (same !== undefined) return dropped("same_as", `It has the same bytes as ${same}.`);
-      if (sha256 === (await this.#originalSha())) return dropped("unchanged", "It has the same bytes as the original.");
-      this.#bySha.set(sha256, name);
+      content = this.#call.environment.files.contentSha256Of(made.files);
+      const same = this.#byContent.get(content);
+      if (same !== undefined) return dropped("same_as", `It is the same model as ${same}.`);
+      if (content === this.#originalContent()) return dropped("unchanged", "It is the same model as the original.");
+      this.#byContent.set(content, name);
       trial = await this.#measure(made, signal);
       stage = "tried";
     } catch (error) {
@@ -115,7 +119,7 @@ export class Search {
     const hopeless = whyHopeless(trial);
     return hopeless
       ? dropped(hopeless.code, hopeless.message)
-      : { name, spec, sha256, stage, trial, ms: took(), dropped: null };
+      : { name, spec, sha256, content, stage, trial, ms: took(), dropped: null };
   }
 
   /** The files of a candidate: made anew when an earlier attempt has made them. */
@@ -123,12 +127,12 @@ export class Search {
     return this.#made.get(name) ?? (await this.#make(name, spec, this.#call.context.signal)).made;
   }
 
-  async #originalSha(): Promise<string> {
+  #originalContent(): string {
     const { request, environment } = this.#call;
-    this.#original ??= environment.files.sha256Of(request.models[request.spec.model_id]!.files);
+    this.#original ??= environment.files.contentSha256Of(request.models[request.spec.model_id]!.files);
     return this.#original;
   }
-  #original: Promise<string> | undefined;
+  #original: string | undefined;
 
   /**
    * Makes a candidate. Where it was measured which layers stay in float, for speed or for accuracy, the spec becomes one that names these layers, and so

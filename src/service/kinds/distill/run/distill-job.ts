@@ -23,6 +23,7 @@ import type { JobEnvironment } from "../../run/job-environment.ts";
 import { judgeResult } from "../../run/job-result.ts";
 import type { StepRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext, type JobSteps } from "../../run/job-steps.ts";
+import { withOrigin } from "../../run/origin.ts";
 import { ignoredLabels } from "../labels.ts";
 import { type DistillParams, offlineView } from "../params.ts";
 import type { DistillSpec } from "../spec.ts";
@@ -66,7 +67,8 @@ async function runDistillJob(
   const trained = await steps.run("train", "Training", () =>
     modeOf(spec, inputs, threads).run(trainingHooks(request, params, environment, context, steps, nameOf)),
   );
-  const write = (model: Model, name: string) => files.writeModel(model, scratch, name, { signal });
+  const write = async (model: Model, name: string) =>
+    files.writeModel(await withOrigin(model, request, environment), scratch, name, { signal });
   const { written, others, exits } = await steps.run("write", "Writing the networks", async () => {
     const made = {
       written: await write(trained.student, "model.onnx"),

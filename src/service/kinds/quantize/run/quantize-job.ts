@@ -35,6 +35,7 @@ import type { Compressed, JobEnvironment } from "../../run/job-environment.ts";
 import { judgeResult, type MadeModel } from "../../run/job-result.ts";
 import type { StepRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext, type JobSteps } from "../../run/job-steps.ts";
+import { withOrigin } from "../../run/origin.ts";
 import { labelTaskOf, type QuantizeSpec } from "../spec.ts";
 import { type Method, methodOfJob, type Planned } from "./methods.ts";
 import { findBreakingNodes } from "./repair.ts";
@@ -102,7 +103,8 @@ export async function runQuantizeJob(
       steps,
     );
   };
-  const write = (model: Model) => files.writeModel(model, scratch, "model.onnx", { signal });
+  const write = async (model: Model) =>
+    files.writeModel(await withOrigin(model, request, environment), scratch, "model.onnx", { signal });
   const written = await steps.run("write", "Writing the compressed model", () => write(compressed.model));
   try {
     return await finish(compressed, written);
@@ -147,7 +149,8 @@ export async function makeQuantizedModel(
   const compressed = finished(made);
   const { notes } = reportOf(method, uploaded, exclude, compressed);
   const { signal } = context;
-  const written = await environment.files.writeModel(compressed.model, scratch, "model.onnx", { signal });
+  const model = await withOrigin(compressed.model, request, environment);
+  const written = await environment.files.writeModel(model, scratch, "model.onnx", { signal });
   return { written, notes, compressed };
 }
 
@@ -202,7 +205,7 @@ async function planQuantizeJob(
 ): Promise<QuantizePlan> {
   const { model, notes, plan, warnings, provisional = [] } = await planned(request, environment, context);
   const before = environment.files.sizeOf(request.models[request.spec.model_id]!.files);
-  const predicted = predictedBytes(model);
+  const predicted = predictedBytes(await withOrigin(model, request, environment));
   const withOutcome = (wanted: Note["outcome"]) =>
     notes.filter(({ outcome }) => outcome === wanted).map(({ outcome: _, ...note }) => note);
   return {

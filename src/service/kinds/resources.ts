@@ -1,5 +1,5 @@
-import type { JobSpec } from "../kinds/kinds.ts";
-import { PREVIOUS } from "../kinds/previous.ts";
+import type { JobSpec } from "./kinds.ts";
+import { PREVIOUS } from "./previous.ts";
 
 /** A stored thing that a job reads, and where the spec names it: the keys down to it. */
 export interface Reference {
