@@ -92,7 +92,7 @@ async function compare(name: string): Promise<void> {
     ),
   ];
   const models = divisions.map(([, inFloat]) => {
-    const why = { code: "slower", message: "", storesWeights: true };
+    const why = { code: "slower", message: "", storesWeights: true } as const;
     const floatWhereSlower = new Map([...inFloat].map(({ node }) => [node.name, why]));
     return quantizeStatic(float, calibration, { ...OPTIONS, floatWhereSlower }).model;
   });

@@ -18,6 +18,7 @@ const SHARED = [
   "src/core/intervals.ts",
   "src/core/meter.ts",
   "src/core/nearest-names.ts",
+  "src/core/note-codes.ts",
   "src/core/operators/",
   "src/core/random.ts",
   "src/core/min-cut.ts",

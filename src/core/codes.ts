@@ -129,6 +129,53 @@ export const WARNINGS = {
   },
 } as const satisfies Readonly<Record<string, CodeFacts>>;
 
+/** What is strange about the values of a dataset. */
+export const DATASET_WARNINGS = {
+  non_finite: {
+    meaning: "A field, or the labels, hold NaN or infinity; the message says how many, and the first sample.",
+    cause: "Missing values, divisions by zero. No job calibrates or trains on such a field.",
+  },
+  all_zero: {
+    meaning: "All values of a field of floats are 0.",
+    cause: "A placeholder in the place of samples, or a reader that found nothing.",
+  },
+  constant: {
+    meaning: "All values of a field of floats, or all labels, are the same.",
+    cause: "A field that was left as it was made, one class only.",
+  },
+} as const satisfies Readonly<Record<string, Omit<CodeFacts, "remedy">>>;
+
+export type DatasetWarningCode = keyof typeof DATASET_WARNINGS;
+
+/** Why a search gives up a candidate. */
+export const DROPPED = {
+  hopeless: {
+    meaning: "On few samples it is so far from a limit that more would not help.",
+    cause: "A method of few bits that the model does not bear.",
+  },
+  outranked: {
+    meaning: "On few samples others are better in everything that counts.",
+    cause: "Settings between which there is little to choose.",
+  },
+  beaten: {
+    meaning: "Measured in full, another candidate is at least as good in everything and better in something.",
+    cause: "The usual end of a candidate.",
+  },
+  same_as: {
+    meaning: "It has the same bytes as another candidate.",
+    cause: "Settings that make no difference to the model.",
+  },
+  unchanged: { meaning: "It has the same bytes as the original.", cause: "A method that finds nothing to do." },
+  non_finite: {
+    meaning: "It gives NaN or infinity where the original gives numbers.",
+    cause: "Activations that leave the range of float16.",
+  },
+  does_not_run: { meaning: "onnxruntime does not load or run it.", cause: "A fault of the runtime with such a model." },
+  budget: { meaning: "The budget was used up before it was tried.", cause: "A small `budget` for the model." },
+} as const satisfies Readonly<Record<string, Omit<CodeFacts, "remedy">>>;
+
+export type DroppedCode = keyof typeof DROPPED;
+
 /** Why entries of a plan may come out otherwise in the job. */
 export const PROVISIONS = {
   ranges_from_few: {
@@ -137,7 +184,8 @@ export const PROVISIONS = {
   },
   measured_choice: {
     meaning: "The job measures whether these nodes compute in float, are stored in 8 bits, or are quantized.",
-    cause: "`static` of a model with layers in front of a logarithm, root, power or denominator.",
+    cause:
+      "`static` with `float_where_slower`, its default; and of a model with layers in front of a logarithm, root, power or denominator.",
   },
   accuracy: {
     meaning: "The job leaves more layers in float where the result would not be accurate enough.",

@@ -4,7 +4,7 @@
  */
 
 export { TRAINABLE_OPERATORS } from "./autodiff/trainable-operators.ts";
-export { LOW_SQNR_DB, POOR_SQNR_DB, PROVISION_CODES, WARNING_CODES } from "./codes.ts";
+export { type DroppedCode, LOW_SQNR_DB, POOR_SQNR_DB, PROVISION_CODES, WARNING_CODES } from "./codes.ts";
 export type { ByteSource, ScratchBytes } from "./data/byte-source.ts";
 export type { Dataset, DatasetOptions } from "./data/dataset.ts";
 export { checkDatasetFits, feedsFor } from "./data/fit.ts";
@@ -24,6 +24,7 @@ export { modelWarnings, nonFiniteText } from "./evaluate/model-warnings.ts";
 export type * from "./facts.ts";
 export { fedBy } from "./meter.ts";
 export { didYouMean, nearestNames } from "./nearest-names.ts";
+export { NOTE_CODES } from "./note-codes.ts";
 export { byteLengthOf, DTYPES } from "./onnx/dtype.ts";
 export { floatsOf, hasArray, isFloat, type Tensor, tensorOf } from "./onnx/tensor.ts";
 export type { Exclusions } from "./passes/pass.ts";

@@ -1,5 +1,6 @@
-import type { ProvisionCode, WarningCode } from "./codes.ts";
+import type { DatasetWarningCode, ProvisionCode, WarningCode } from "./codes.ts";
 import type { MetricName } from "./evaluate/metrics.ts";
+import type { NoteCode } from "./note-codes.ts";
 import type { DType } from "./onnx/dtype.ts";
 
 /**
@@ -106,7 +107,7 @@ export interface LabelFacts extends FieldContent {
 }
 
 export interface DatasetWarning {
-  readonly code: "non_finite" | "all_zero" | "constant";
+  readonly code: DatasetWarningCode;
   readonly field: string;
   readonly message: string;
 }
@@ -127,14 +128,14 @@ export interface DatasetFacts {
   readonly warnings?: readonly DatasetWarning[];
 }
 
-/** Why something is so: why a node is left alone, what keeps a model from being trained. `code` is stable snake_case, `message` a sentence. */
-export interface Reason {
-  readonly code: string;
+/** Why something is so of a node. `code` is stable snake_case, `message` a sentence. */
+export interface NoteReason {
+  readonly code: NoteCode;
   readonly message: string;
 }
 
 /** Why a node was, or was not, touched. */
-export interface NodeNote extends Reason {
+export interface NodeNote extends NoteReason {
   readonly name: string;
   readonly op: string;
 }
@@ -417,7 +418,12 @@ export interface AutoCandidate {
   readonly on_front: boolean;
   readonly recommended: boolean;
   /** When, and why. */
-  readonly dropped: (Reason & { readonly stage: AutoCandidate["stage"] }) | null;
+  readonly dropped: {
+    /** One of `DROPPED`, or of the problem that it ended with. */
+    readonly code: string;
+    readonly message: string;
+    readonly stage: AutoCandidate["stage"];
+  } | null;
 }
 
 export interface AutoRecommendation {

@@ -47,7 +47,7 @@ export function fieldErrorsOf(error: z.ZodError, prefix: string): FieldError[] {
 }
 
 /** Stable, and told in the guide to codes. */
-function codeOf({ code, message }: Issue): string {
+function codeOf({ code, message }: Issue): FieldError["code"] {
   if (message === "is required") return "required";
   const codes = {
     invalid_type: "wrong_type",

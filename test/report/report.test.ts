@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { describe, it } from "node:test";
+import type { NoteCode } from "../../src/core/note-codes.ts";
 import type { Note } from "../../src/core/passes/pass.ts";
 import { renderReport } from "../../src/report/html.ts";
 import { html } from "../../src/report/markup.ts";
@@ -11,7 +12,7 @@ const skipped = (i: number): Note => ({
   outcome: "skipped",
   name: `node_${i}`,
   op: "Conv",
-  code: "no_kernel",
+  code: "no_integer_kernel",
   message: "There is no kernel.",
 });
 
@@ -260,9 +261,9 @@ describe("renderReport", () => {
         fidelity: { samples: 1, data: "evaluation", outputs: [outputFixture({ name: evil })] },
         coverage: {
           quantized_nodes: 0,
-          skipped_nodes: [{ name: evil, op: evil, code: evil, message: evil }],
+          skipped_nodes: [{ name: evil, op: evil, code: evil as NoteCode, message: evil }],
           fused_nodes: 0,
-          float_islands: [{ name: evil, op: evil, code: evil, message: evil }],
+          float_islands: [{ name: evil, op: evil, code: evil as NoteCode, message: evil }],
         },
       },
       notes: [{ ...skipped(1), op: evil }],

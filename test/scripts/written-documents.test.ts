@@ -2,19 +2,29 @@ import assert from "node:assert/strict";
 import { existsSync, globSync, readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { describe, test } from "node:test";
-import { codeRows } from "../../scripts/codes.ts";
+import { codesGuide, readGuide } from "../../scripts/codes.ts";
 import { licenceList } from "../../scripts/licences.ts";
+import { NOTE_CODES } from "../../src/core/note-codes.ts";
 import { JobRequest } from "../../src/service/api/job-schemas.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const read = (path: string) => readFileSync(join(ROOT, path), "utf8");
 
 test("the guide to codes is what npm run codes writes", () => {
-  const rows = read("docs/guides/codes.md")
-    .split("\n")
-    .filter((line) => line.startsWith("| `"));
-  const { warnings, problems } = codeRows();
-  assert.deepEqual(rows, [...warnings, ...problems]);
+  const guide = readGuide();
+  assert.equal(guide, codesGuide(guide));
+});
+
+test("every code of a note is one that something says", () => {
+  const code = globSync("{src,workers}/**/*.ts", { cwd: ROOT })
+    .filter((path) => path !== "src/core/note-codes.ts")
+    .map(read)
+    .join("");
+  const isSaid = (name: string) => code.includes(`"${name}"`) || /^(gptq|adaround|stochastic)(_|$)/.test(name);
+  assert.deepEqual(
+    NOTE_CODES.filter((name) => !isSaid(name)),
+    [],
+  );
 });
 
 test("the list of licences is what npm run licences writes", () => {

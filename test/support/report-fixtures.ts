@@ -88,16 +88,16 @@ export function staticReportFixture(layers = 52): Report {
     {
       name: "/classifier/Softmax",
       op: "Softmax",
-      code: "no_kernel",
+      code: "no_integer_kernel",
       message: "onnxruntime has no integer kernel for Softmax.",
     },
-  ];
+  ] as const;
   const skipped: Note[] = [
     {
       outcome: "skipped",
       name: names[0]!,
       op: "Conv",
-      code: "accuracy",
+      code: "kept_for_accuracy",
       message: "In float the model keeps its accuracy.",
     },
     {
@@ -173,6 +173,6 @@ export function staticReportFixture(layers = 52): Report {
 const ACCURACY = {
   outcome: "skipped",
   op: "Conv",
-  code: "accuracy",
+  code: "kept_for_accuracy",
   message: "In float the model keeps its accuracy.",
 } as const;

@@ -42,8 +42,12 @@ test("an error keeps its code, message and subject; what is not a refusal is int
     [new CoreError("non_finite", "m"), { code: "non_finite", message: "m" }],
     [new TaskError({ code: "timeout", message: "m" }), { code: "timeout", message: "m" }],
     [
-      new TaskError({ code: "invalid_params", message: "m", fields: [{ pointer: "/p", code: "c", message: "f" }] }),
-      { code: "invalid_params", message: "m", fields: [{ pointer: "/p", code: "c", message: "f" }] },
+      new TaskError({
+        code: "invalid_params",
+        message: "m",
+        fields: [{ pointer: "/p", code: "required", message: "f" }],
+      }),
+      { code: "invalid_params", message: "m", fields: [{ pointer: "/p", code: "required", message: "f" }] },
     ],
     [new ServiceError("not_found", "m"), { code: "not_found", message: "m" }],
     [

@@ -28,7 +28,7 @@ export function completeNotes(original: Model, result: Model, notes: readonly No
     const now = made.get(node.label);
     // It was computed from constants, and is one now.
     if (!now) return [];
-    if (isStoredInFewBits(dtypes)) return [quantizedAlready(noteOn(node, "skipped", "", ""))];
+    if (isStoredInFewBits(dtypes)) return [quantizedAlready(noteOn(node, "skipped", "already_quantized", ""))];
     if (dtypes.includes("float32") && now.includes("float16"))
       return [noteOn(node, "changed", "float16", "Weights and computation are float16.")];
     const message = `This method leaves weights of ${node.opType} as they are.`;

@@ -1,12 +1,10 @@
 /** What a conversion to float16 must know of each operator, in one table. */
+import type { NoteReason } from "../facts.ts";
 import type { Node } from "../onnx/ir.ts";
 import type { ContribOpType, OpType } from "../operators/operators.ts";
 
 /** `message` is empty for parts of a pattern that is not worth a line of the report for each of its nodes. */
-export interface KeptReason {
-  readonly code: string;
-  readonly message: string;
-}
+export type KeptReason = NoteReason;
 
 export interface Float16Policy {
   /** Why it is never converted. */

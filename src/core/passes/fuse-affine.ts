@@ -1,3 +1,4 @@
+import type { NoteCode } from "../note-codes.ts";
 import type { Node, Value } from "../onnx/ir.ts";
 import { arrayOf, elementCount, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import type { OpType } from "../operators/operators.ts";
@@ -182,7 +183,7 @@ function fuseNext(layer: Layer, opset: number, note: NoteSink): boolean {
   const follower = use.node;
   const affine = follower.domain === "" ? FOLLOWERS[follower.opType]?.(follower, layer, opset) : undefined;
   if (affine === undefined) return false;
-  const skip = (code: string, message: string): false => {
+  const skip = (code: NoteCode, message: string): false => {
     // Pointwise operators are everywhere; only a normalization that stays is worth a word.
     if (follower.opType === "BatchNormalization") note(noteOn(follower, "skipped", code, message));
     return false;

@@ -35,7 +35,7 @@ export interface Condition {
 }
 
 /** A note about a node. `code` is stable snake_case, `message` a sentence. */
-export function noteOn(node: Node, outcome: Note["outcome"], code: string, message: string): Note {
+export function noteOn(node: Node, outcome: Note["outcome"], code: Note["code"], message: string): Note {
   return { outcome, name: node.label, op: node.originalOp, code, message };
 }
 

@@ -2,17 +2,17 @@
  * onnxruntime 1.30 on the CPU. Which operators run in 8 bits when Q/DQ pairs stand around them was found out by dumping the graph that it really
  * runs, which `test/core/targets/onnxruntime-cpu.test.ts` does again.
  */
-import type { Reason } from "../facts.ts";
+import type { NoteReason } from "../facts.ts";
 import type { Node } from "../onnx/ir.ts";
 import { elementCount, integersOf } from "../onnx/tensor.ts";
 import { type ContribOpType, entryFor, type OpType } from "../operators/operators.ts";
 import type { Cost, Costs, Int8Support } from "./target.ts";
 
-function reason(code: string, message: string): Reason {
+function reason(code: NoteReason["code"], message: string): NoteReason {
   return { code, message };
 }
 
-function refuseWeight(node: Node, rank?: number): Reason | undefined {
+function refuseWeight(node: Node, rank?: number): NoteReason | undefined {
   const weight = node.inputs[1];
   if (!weight?.constant) return reason("weight_not_constant", "Its weight is computed while the model runs.");
   const { dtype, dims } = weight.constant;
@@ -23,14 +23,14 @@ function refuseWeight(node: Node, rank?: number): Reason | undefined {
   return elementCount(dims) === 0 ? reason("empty_weight", "Its weight is empty.") : undefined;
 }
 
-function refuseBias(node: Node): Reason | undefined {
+function refuseBias(node: Node): NoteReason | undefined {
   const bias = node.inputs[2];
   return bias && bias.constant?.dtype !== "float32"
     ? reason("bias_not_constant", "Its bias is not a float32 constant.")
     : undefined;
 }
 
-function refuseGemm(node: Node): Reason | undefined {
+function refuseGemm(node: Node): NoteReason | undefined {
   if (node.int("transA", 0)) return reason("gemm_form", "Its first operand is transposed.");
   if (node.float("alpha", 1) !== 1 || (node.inputs[2] && node.float("beta", 1) !== 1)) {
     return reason("gemm_form", "It scales its product or its bias.");
@@ -43,12 +43,12 @@ function refuseGemm(node: Node): Reason | undefined {
     : reason("gemm_form", "Its bias is not one number for each column.");
 }
 
-function refuseMatMul(node: Node): Reason | undefined {
+function refuseMatMul(node: Node): NoteReason | undefined {
   if (node.inputs[0]?.constant) return reason("constant_operand", "Its first operand is a constant.");
   return node.inputs[1]?.constant ? refuseWeight(node, 2) : undefined;
 }
 
-function refuseInterpolation(node: Node): Reason | undefined {
+function refuseInterpolation(node: Node): NoteReason | undefined {
   return node.string("mode", "nearest") === "nearest"
     ? undefined
     : reason("interpolation", "There is no 8-bit kernel that interpolates.");
@@ -58,7 +58,7 @@ function refuseInterpolation(node: Node): Reason | undefined {
  * Over rows of floats the kernel is vectorized and over rows of bytes it is not: 512 rows of 1024 take 0.24 ms longer in 8 bits. Over channels or
  * over both axes of an image 8 bits take a tenth less, the way to float included (1 thread, AVX2).
  */
-function refuseLastAxis(node: Node): Reason | undefined {
+function refuseLastAxis(node: Node): NoteReason | undefined {
   const axes = node.ints("axes") ?? (node.inputs[1]?.constant && integersOf(node.inputs[1].constant));
   const rank = node.inputs[0]?.shape?.length;
   const [axis, other] = axes ?? [];

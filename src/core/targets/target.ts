@@ -1,5 +1,5 @@
 /** What a runtime can do with operators in 8 bits: what it fuses, what it refuses, what it costs. What a method prefers is not said here. */
-import type { Reason } from "../facts.ts";
+import type { NoteReason } from "../facts.ts";
 import type { Node } from "../onnx/ir.ts";
 
 /**
@@ -14,7 +14,7 @@ export interface Int8Support {
   /** Whether the kernel can give out float32. One that cannot runs in float unless its output is quantized. */
   readonly floatOutput?: true;
   /** Why the kernel does not take this node. */
-  readonly refuse?: (node: Node) => Reason | undefined;
+  readonly refuse?: (node: Node) => NoteReason | undefined;
 }
 
 /** Microseconds for a call, for 1000 multiplications and for 1000 elements of the output. */

@@ -88,7 +88,7 @@ export function filterOf(query: Readonly<Record<string, unknown>>): ListFilter {
   for (const [key, value] of pairs) {
     if (pairs.some(([other, its]) => other === key && its !== value)) {
       const message = `It cannot have two values for the key ${key}.`;
-      const fields = [{ pointer: `#/query/metadata.${key}`, code: "invalid", message }];
+      const fields = [{ pointer: `#/query/metadata.${key}`, code: "invalid", message } as const];
       throw new ServiceError("validation_failed", message, { fields });
     }
   }

@@ -317,7 +317,7 @@ export function registerModels(
     const unknown = unknownDims(query.dims, record.facts);
     if (unknown.length > 0) {
       const message = unknown.map((name) => unknownDim(name, record.facts)).join(" ");
-      const fields = [{ pointer: "#/query/dims", code: "unknown_dimension", message }];
+      const fields = [{ pointer: "#/query/dims", code: "unknown_dimension", message } as const];
       throw new ServiceError("validation_failed", message, { fields });
     }
     return modelOf(record, await inspector.model(askerOf(request, reply), record, query.dims));

@@ -231,8 +231,8 @@ export function checkFieldNames(fields: Readonly<Record<string, string>>, known:
 }
 
 /** A refusal of one field: `message` goes on from its pointer. */
-export function invalidField(pointer: string, code: string, message: string): ServiceError {
-  const field = { pointer, code, message: `${pointer}: ${message}.` };
+export function invalidField(pointer: string, code: FieldError["code"], message: string): ServiceError {
+  const field: FieldError = { pointer, code, message: `${pointer}: ${message}.` };
   return new ServiceError("validation_failed", field.message, { fields: [field] });
 }
 

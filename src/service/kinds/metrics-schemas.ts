@@ -1,11 +1,15 @@
 import { z } from "zod";
-import { type JobMetrics, METRIC_NAMES } from "../../core/contract.ts";
+import { type JobMetrics, METRIC_NAMES, NOTE_CODES } from "../../core/contract.ts";
 import { Bytes, Count, ResultWarning } from "../schemas.ts";
 
 /** The wire form of what is measured of a result. */
 
+const NoteCode = z
+  .enum(NOTE_CODES)
+  .meta({ id: "NoteCode", description: "Stable; the guide to codes says what causes each." });
+
 export const NodeNote = z
-  .object({ name: z.string(), op: z.string(), code: z.string(), message: z.string() })
+  .object({ name: z.string(), op: z.string(), code: NoteCode, message: z.string() })
   .meta({ id: "NodeNote", description: "Why a node was, or was not, touched." });
 
 /** Ends of an interval. */

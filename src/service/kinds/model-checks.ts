@@ -75,11 +75,11 @@ export function checkLabelUse(
   const use = labelUse(data.facts, outputs, task);
   if (use.kind !== "misfit" && use.kind !== "bad_values") return [];
   const wayOut = task.learned ? "" : ' With evaluation.metric "none" labels are not looked at.';
-  const [code, at] =
+  const [code, at]: readonly [FieldError["code"], string] =
     use.kind === "misfit" && !task.learned && task.metric !== null
       ? ["metric_mismatch", "/evaluation/metric"]
       : ["invalid_labels", pointer];
-  return [problem(at!, code!, `Dataset ${data.id}: ${use.message}${wayOut}`)];
+  return [problem(at, code, `Dataset ${data.id}: ${use.message}${wayOut}`)];
 }
 
 function checkDims({ evaluation }: Judgement, model: ModelRecord): FieldError[] {
@@ -183,6 +183,6 @@ function checkLabels(
   ];
 }
 
-export function problem(pointer: string, code: string, message: string): FieldError {
+export function problem(pointer: string, code: FieldError["code"], message: string): FieldError {
   return { pointer, code, message };
 }

@@ -265,7 +265,7 @@ describe("evaluateModels", () => {
   it("counts what passes said, and what onnxruntime made of it", async () => {
     const model = write(mlp());
     const note = (outcome: "changed" | "skipped", name: string) =>
-      ({ outcome, name, op: "MatMul", code: "c", message: "m" }) as const;
+      ({ outcome, name, op: "MatMul", code: "quantized", message: "m" }) as const;
     const { metrics, optimizedOperators } = await evaluateModels(
       options({
         before: model,
@@ -275,7 +275,7 @@ describe("evaluateModels", () => {
     );
     assert.deepEqual(metrics.coverage, {
       quantized_nodes: 2,
-      skipped_nodes: [{ name: "b", op: "MatMul", code: "c", message: "m" }],
+      skipped_nodes: [{ name: "b", op: "MatMul", code: "quantized", message: "m" }],
       fused_nodes: 0,
       float_islands: [],
     });

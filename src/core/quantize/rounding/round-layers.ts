@@ -1,5 +1,7 @@
 /** Rounds the weights of a model's layers by a rounding that looks at data, layer by layer, each only where it gains by it. */
-import { checkCancelled } from "../../errors.ts";
+
+import { CoreError, checkCancelled } from "../../errors.ts";
+import type { Choosing, NoteCode } from "../../note-codes.ts";
 import type { Model, Node } from "../../onnx/ir.ts";
 import { tensorOf } from "../../onnx/tensor.ts";
 import { type Note, noteOn } from "../../passes/pass.ts";
@@ -80,10 +82,17 @@ export async function roundLayers(
   return { weights, notes: layers.map((layer) => results.get(layer)!.note) };
 }
 
+/** The name of a rounding that looks at samples. */
+function choosing({ name }: Rounding): Choosing {
+  if (name === "nearest") throw new CoreError("internal", "Rounding to nearest has nothing to choose.");
+  return name;
+}
+
 /** What is said of a layer that no rounding but to nearest is for. */
-export function notRounded(node: Node, { name, title }: Rounding): Note {
+export function notRounded(node: Node, rounding: Rounding): Note {
+  const { title } = rounding;
   const message = `Its weights are rounded to nearest: ${title} takes products with a matrix, and convolutions without groups, whose weight nothing else reads and has at most ${MAX_DEPTH} inputs.`;
-  return noteOn(node, "simplified", `${name}_unsupported`, message);
+  return noteOn(node, "simplified", `${choosing(rounding)}_unsupported`, message);
 }
 
 /** Layer by layer in the order in which they run, each given what the layers before it make once they are rounded. */
@@ -147,8 +156,9 @@ async function roundLayer(
   rounding: Rounding,
   statistics: LayerStatistics | undefined,
 ): Promise<LayerResult> {
-  const { name, title } = rounding;
-  const result = (code: string, message: string, chosen?: RoundedWeight): LayerResult => {
+  const name = choosing(rounding);
+  const { title } = rounding;
+  const result = (code: NoteCode, message: string, chosen?: RoundedWeight): LayerResult => {
     return { chosen, note: noteOn(node, "simplified", code, message) };
   };
   if (!statistics) return result(`${name}_unseen`, "No sample reaches it: its weights are rounded to the nearest.");

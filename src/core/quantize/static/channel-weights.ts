@@ -143,6 +143,17 @@ function compute(weight: Tensor, context: WeightContext, options: WeightOptions)
   return result;
 }
 
+/** Whether a channel's bias does not fit an int32 at the scale that its weights were rounded at. */
+const isLost = (scale: number, floor: number) => scale < floor;
+
+/** In how many channels values that have been found already are given up for the nearest; see `given`. Nothing is rounded. */
+export function lostChannels(weight: Tensor, { layout, uses, rounded }: WeightContext, { perChannel }: WeightOptions) {
+  if (!rounded) return 0;
+  const floors = smallestScales(weight.dims[layout.axis]!, uses);
+  const lost = rounded.scales.filter((scale, c) => isLost(scale, floors[c]!)).length;
+  return lost > 0 && !perChannel ? rounded.scales.length : lost;
+}
+
 /**
  * Values that have been found already. A channel whose bias, which may have been corrected since, does not fit an int32 at its scale is rounded to
  * nearest at one that it fits; with one scale for all channels, all of them are.
@@ -155,8 +166,8 @@ function given(
 ): Pick<Rounded, "q" | "scales"> | undefined {
   const { layout, rounded: found, inputLimits } = context;
   if (!found) return undefined;
-  const isLost = (scale: number, channel: number) => scale < floors[channel]!;
-  const nearest = found.scales.some(isLost) ? rounded(weight, layout, floors, options, inputLimits) : undefined;
+  const isGivenUp = (scale: number, channel: number) => isLost(scale, floors[channel]!);
+  const nearest = found.scales.some(isGivenUp) ? rounded(weight, layout, floors, options, inputLimits) : undefined;
   if (nearest && !options.perChannel) return nearest;
   const rows = weight.dims[layout.axis]!;
   const depth = elementCount(weight.dims) / rows;
@@ -166,7 +177,7 @@ function given(
   const scales = Float32Array.from(found.scales);
   if (nearest) {
     found.scales.forEach((scale, c) => {
-      if (!isLost(scale, c)) return;
+      if (!isGivenUp(scale, c)) return;
       scales[c] = nearest.scales[c]!;
       for (let k = 0; k < depth; k++) {
         const at = isRowMajor ? c * depth + k : k * rows + c;

@@ -2,7 +2,7 @@
  * What static quantization does with each operator: it takes what the target has 8-bit kernels for, except where 8 bits would cost too much
  * accuracy.
  */
-import type { Reason } from "../../facts.ts";
+import type { NoteReason } from "../../facts.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { arrayOf, elementCount } from "../../onnx/tensor.ts";
 import { entryFor, ONNX_OPERATORS, type OpType, operatorOf } from "../../operators/operators.ts";
@@ -11,7 +11,7 @@ import type { Range } from "../calibration/thresholds.ts";
 import type { WeightLayout } from "./channel-weights.ts";
 
 /** Why a node that the table names cannot be quantized all the same. */
-export type Refusal = Reason;
+export type Refusal = NoteReason;
 
 export interface WeightOperand extends WeightLayout {
   readonly input: number;
@@ -37,7 +37,7 @@ export interface OperatorRule {
 
 const first = (): readonly number[] => [0];
 
-function refusal(code: string, message: string): Refusal {
+function refusal(code: Refusal["code"], message: string): Refusal {
   return { code, message };
 }
 

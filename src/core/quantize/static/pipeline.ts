@@ -428,7 +428,7 @@ function withFloatLayers(options: StaticOptions, layers: ReadonlySet<string>, st
   return { ...options, excludeNodes: new Map([...(options.excludeNodes ?? []), ...kept]) };
 }
 
-const KEPT = {
+const KEPT: FloatNode = {
   code: "kept_for_accuracy",
   message: "It stays in float so that the model is as accurate as it has to be.",
 };

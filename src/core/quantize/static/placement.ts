@@ -215,7 +215,7 @@ class Placer {
 
   /** Takes a unit back to float when being quantized does not pay; answers whether it did. */
   #takeBack(unit: Unit): boolean {
-    const refuse = (code: string, message: string): boolean => {
+    const refuse = (code: Refusal["code"], message: string): boolean => {
       unit.quantized = false;
       unit.reason = { code, message };
       return true;

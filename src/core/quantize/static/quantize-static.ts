@@ -2,7 +2,7 @@
  * Static int8: activations and weights in 8 bits, with ranges that calibration has found. The float model is observed once; quantized models
  * are then made from what was seen, as often as sensitivity analysis and accuracy control need them.
  */
-import type { Model, Value } from "../../onnx/ir.ts";
+import type { Model, Node, Value } from "../../onnx/ir.ts";
 import { removeDeadCode } from "../../passes/dead-code.ts";
 import { checkInvariants, EXCLUDED, type NodeTest, type Note, noteOn, runPasses } from "../../passes/pass.ts";
 import { simplify } from "../../passes/simplify.ts";
@@ -18,7 +18,7 @@ import type { RoundedWeights } from "../rounding/round-layers.ts";
 import { activationParams } from "./activation-params.ts";
 import { type BiasShifts, type CorrectableLayer, correctableLayers, shiftBias } from "./bias-correction.ts";
 import type { Calibration } from "./calibration.ts";
-import { kernelScheme } from "./channel-weights.ts";
+import { kernelScheme, lostChannels } from "./channel-weights.ts";
 import { staticForms } from "./forms.ts";
 import { type ElementsOf, type KernelCosts, predictedCosts, slowParts } from "./kernel-cost.ts";
 import type { Affine } from "./operators.ts";
@@ -196,7 +196,7 @@ export function placeStatic(
       .map(({ node }) => node.name);
     const { activationDType: dtype } = options;
     const values = [...params].map(([{ name }, { scale, zeroPoint }]) => [name, { dtype, scale, zeroPoint }] as const);
-    const labels = new Map(placement.units.map(({ node }) => [node.name, node.label]));
+    const nodes = new Map(placement.units.map(({ node }) => [node.name, node]));
     const maximaOf = (name: string) => calibration && channelMaxima(name, calibration);
     const emission = emitQdq(copy, placement, params, maximaOf, {
       activationDType: dtype,
@@ -205,7 +205,7 @@ export function placeStatic(
     });
     const scheme = kernelScheme(options);
     const multiplied = emission.weights.flatMap(({ name, readers }) =>
-      readers.map((reader) => ({ name, node: labels.get(reader)!, scheme, storage: QUANTIZED })),
+      readers.map((reader) => ({ name, node: nodes.get(reader)!.label, scheme, storage: QUANTIZED })),
     );
     const finish = (quantized: Model) => {
       const { notes, uses } = storeFloatWeights(quantized, placed, { ...options, excludeNodes });
@@ -216,10 +216,27 @@ export function placeStatic(
         nodes: nodesOf(notes),
         results: Object.fromEntries(emission.results),
       };
-      return { notes, plan };
+      return { notes: [...notes, ...lostRoundings(emission.weights, nodes, weightOptions)], plan };
     };
     return { model: copy, layers, computeLayers, ...emission, finish };
   }
+}
+
+/** Layers of which some weights could not stay as they were rounded for samples. */
+function lostRoundings(
+  weights: Emission["weights"],
+  nodes: ReadonlyMap<string, Node>,
+  options: QdqScheme["weights"],
+): Note[] {
+  if (options === "marked") return [];
+  return weights.flatMap(({ weight, context, readers }) => {
+    const lost = lostChannels(weight, context, options);
+    if (lost === 0) return [];
+    const all = weight.dims[context.layout.axis]!;
+    const where = options.perChannel ? `In ${lost} of ${all} channels` : "In all channels, which share one scale,";
+    const message = `${where} its weights are rounded to the nearest after all: a bias does not fit the scale that they were rounded at.`;
+    return readers.map((reader) => noteOn(nodes.get(reader)!, "simplified", "rounding_lost", message));
+  });
 }
 
 function placementOptions({ excludeNodes, isExcluded }: StaticOptions): PlacementOptions {

@@ -1,4 +1,5 @@
 import { CoreError } from "../../errors.ts";
+import type { NoteCode } from "../../note-codes.ts";
 import { byteLengthOf } from "../../onnx/dtype.ts";
 import type { Model, Node } from "../../onnx/ir.ts";
 import { upgradeOpset } from "../../onnx/opset.ts";
@@ -16,7 +17,7 @@ export interface Rewrite {
   /** What the weights and the operators they need will take up in the file, about. */
   readonly bytes: number;
   /** Stable name of the form, and a sentence about it, for the report. */
-  readonly code: string;
+  readonly code: NoteCode;
   readonly message: string;
   /** How the weights are quantized and stored. */
   readonly weights: readonly { readonly view: WeightView; readonly form: QuantizedForm }[];
@@ -55,7 +56,7 @@ export function planWeights(
   const decisions = [...found].map(([node, slots]): WeightDecision => {
     const form = forms.find((candidate) => candidate(slots) !== undefined);
     const rewrite = form?.(slots);
-    const kept = (code: string, message: string): WeightDecision => {
+    const kept = (code: NoteCode, message: string): WeightDecision => {
       return { node, slots, form: undefined, weights: [], note: noteOn(node, "skipped", code, message) };
     };
     if (!rewrite)

@@ -1,13 +1,14 @@
 import { CoreError, outputMisfit, pairOutputs } from "../../../core/contract.ts";
 import type { ModelRecord } from "../../catalog.ts";
 import { type FieldError, pointerOf } from "../../errors.ts";
+import { problem } from "../model-checks.ts";
 import type { StoredResources } from "../stored-resources.ts";
 import { type OnlineParams, offlineView, peersOf } from "./params.ts";
 import type { DistillSpec, OfflineSpec } from "./spec.ts";
 
 type CheckOffline = (spec: OfflineSpec, stored: StoredResources) => readonly FieldError[];
 
-const at = (pointer: string, code: string, message: string): FieldError => ({
+const at = (pointer: string, code: FieldError["code"], message: string): FieldError => ({
   pointer: `/params${pointer}`,
   code,
   message,
@@ -34,16 +35,10 @@ export function checkMode(spec: DistillSpec, stored: StoredResources, checkOffli
   const judged = "Networks that are trained on labels are judged and chosen by labels";
   const judgement: FieldError[] = [
     ...(evaluation.metric === "none"
-      ? [{ pointer: "/evaluation/metric", code: "no_metric", message: `${judged}: there must be a metric.` }]
+      ? [problem("/evaluation/metric", "no_metric", `${judged}: there must be a metric.`)]
       : []),
     ...(own && !own.facts.has_labels
-      ? [
-          {
-            pointer: "/evaluation/dataset_id",
-            code: "no_labels",
-            message: `${judged}, and dataset ${own.id} has none.`,
-          },
-        ]
+      ? [problem("/evaluation/dataset_id", "no_labels", `${judged}, and dataset ${own.id} has none.`)]
       : []),
   ];
   if (judgement.length > 0) return judgement;

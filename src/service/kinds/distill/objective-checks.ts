@@ -36,7 +36,7 @@ export function checkDistillation({ params }: OfflineSpec, parties: Parties): Fi
 type Params = OfflineSpec["params"];
 type Rule = (params: Params, parties: Parties) => readonly FieldError[];
 
-const at = (pointer: string, code: string, message: string): FieldError => ({
+const at = (pointer: string, code: FieldError["code"], message: string): FieldError => ({
   pointer: `/params${pointer}`,
   code,
   message,

@@ -22,11 +22,13 @@ function checkEvaluate(spec: EvaluateSpec, { models, datasets }: StoredResources
     ...all.slice(1).flatMap(([model, pointer]) => checkComparable(reference, model, data, pointer)),
     ...checkBatchSizes(spec, all, data),
     ...(all.length === 1
-      ? Object.keys(acceptance).map((limit) => ({
-          pointer: pointerOf("/acceptance", [limit]),
-          code: "nothing_to_compare",
-          message: `${limit} holds models against the first one, and there is no other in params.model_ids.`,
-        }))
+      ? Object.keys(acceptance).map(
+          (limit): FieldError => ({
+            pointer: pointerOf("/acceptance", [limit]),
+            code: "nothing_to_compare",
+            message: `${limit} holds models against the first one, and there is no other in params.model_ids.`,
+          }),
+        )
       : []),
   ];
 }
@@ -71,7 +73,7 @@ function checkBatchSizes(
   all: readonly (readonly [ModelRecord, string])[],
   data: DatasetRecord | undefined,
 ): FieldError[] {
-  return params.batch_sizes.flatMap((size, i) => {
+  return params.batch_sizes.flatMap((size, i): FieldError[] => {
     const pointer = pointerOf("/params/batch_sizes", [i]);
     const fixed = all.find(([{ facts }]) => (batchOf(facts.inputs[0]?.shape ?? null) ?? size) !== size);
     if (fixed) {

@@ -51,7 +51,7 @@ function checkPipeline(spec: PipelineSpec, stored: StoredResources): readonly Fi
 
 /** Every step uses the model that it is fed, and there is one. */
 function checkFeeding({ params, model_id }: PipelineSpec): FieldError[] {
-  return params.steps.flatMap((step, i) => {
+  return params.steps.flatMap((step, i): FieldError[] => {
     const pointer = pointerOf("/params/steps", [i, "params"]);
     const takes = stepKindOf(step).takesFed(step.params);
     if (i > 0 && !takes) {

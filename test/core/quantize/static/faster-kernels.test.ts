@@ -123,7 +123,7 @@ test("layers that a job asks for are made as measured ones are, to the same byte
   const [first] = names as [string];
   const made = (options: Partial<StaticOptions>) =>
     Buffer.from(modelToBytes(quantizeStatic(model, calibration, { ...OPTIONS, ...options }).model)).toString("base64");
-  const why = { code: "slower", message: "", storesWeights: true };
+  const why = { code: "slower", message: "", storesWeights: true } as const;
   const node = [...model.nodes()].find(({ label }) => label === first)!;
   assert.equal(
     made({ excludeNodes: layersAsked(model, { [first]: "int8_weights" }) }),

@@ -137,7 +137,7 @@ for (const opType of ["ReduceMax", "ReduceMin"] as const) {
         const quantized = await quantize(model, feeds);
         const fused = { QuantizeLinear: 1, QLinearConv: 1, [opType]: 1, Flatten: 1, QGemm: 1 };
         assert.deepEqual(await fusedOperators(quantized), fused);
-        const excluded = { code: "excluded", message: "The test excludes it." };
+        const excluded = { code: "excluded", message: "The test excludes it." } as const;
         const inFloat = await quantize(model, feeds, { excludeNodes: new Map([[reduction, excluded]]) });
         assert.equal((await fusedOperators(inFloat)).DequantizeLinear, 1);
         const before = await runModel(model, feeds[0]!);
@@ -322,7 +322,7 @@ test("a value that leaves the graph keeps its name and is given out in float", a
 test("excluded nodes and operators stay float and say so; what only made sense between them follows", () => {
   const model = resnet({ width: 8, size: 64, batchNorm: false });
   const first = model.graph.nodes.find((node) => node.opType === "Conv")!;
-  const excluded = { code: "excluded", message: "By name." };
+  const excluded = { code: "excluded", message: "By name." } as const;
   const placement = placeQuantizers(model, { excludeNodes: new Map([[first.name, excluded]]) });
   const float = placement.units.filter(({ quantized }) => !quantized);
   assert.deepEqual(
@@ -347,4 +347,25 @@ test("int8 activations, one scale for each weight", async () => {
   assert.deepEqual(dtypes, new Set(["int8", "float32", "int32"]));
   const reached = sqnrDb(await runModel(model, feeds[0]!), await runModel(quantized, feeds[0]!));
   assert.ok(reached > 28, `${reached} dB`);
+});
+
+test("weights that cannot stay as they were rounded for samples are told of: the channels, or all where they share a scale", async () => {
+  const model = mlp({ sizes: [16, 24, 8] });
+  const feeds = feedsFor(model, 4);
+  const calibration = await calibrate(model, streamOf(feeds), { openModel });
+  const [layer] = model.graph.nodes;
+  const [, weight, bias] = layer!.inputs;
+  // Two biases that need a larger scale than an int32 of these steps holds.
+  const values = new Float32Array(24);
+  values[3] = values[11] = 3e6;
+  layer!.setInput(2, model.graph.addInitializer(bias!.name, tensorOf("float32", [24], values)));
+  const scales = new Float32Array(24).fill(1e-4);
+  const rounded = new Map([[weight!.name, { q: new Uint8Array(16 * 24), scales, zeroPoints: new Uint8Array(24) }]]);
+  const said = (options: Partial<StaticOptions>) =>
+    quantizeStatic(model, calibration, { ...OPTIONS, ...options }).notes.filter(({ code }) => code === "rounding_lost");
+  assert.deepEqual(said({}), []);
+  const [some] = said({ rounded });
+  assert.deepEqual([some!.name, some!.outcome], [layer!.label, "simplified"]);
+  assert.match(some!.message, /^In 2 of 24 channels its weights are rounded to the nearest/);
+  assert.match(said({ rounded, perChannel: false })[0]!.message, /^In all channels, which share one scale, /);
 });

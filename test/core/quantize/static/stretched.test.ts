@@ -332,7 +332,7 @@ test("where all of it may be in 8 bits, or stored in 8 bits, no more is tried", 
 });
 
 test("a node in front of two operators has the more careful of their forms", () => {
-  const reason = { code: "stretched", message: "" };
+  const reason = { code: "stretched", message: "" } as const;
   const groups: StretchedGroup[] = [
     { operator: "a", nodes: new Set(["both", "mine"]), reason },
     { operator: "b", nodes: new Set(["both", "yours"]), reason },

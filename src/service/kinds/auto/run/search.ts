@@ -3,6 +3,7 @@ import {
   type CandidatePrediction,
   CoreError,
   checkCancelled,
+  type DroppedCode,
   type LayerPrecision,
   type Note,
   openTrials,
@@ -11,6 +12,7 @@ import {
 } from "../../../../core/index.ts";
 import type { JobRequest, LocalFile, ProducedFile } from "../../../../tasks/protocol.ts";
 import { TaskError } from "../../../../tasks/protocol.ts";
+import type { ProblemCode } from "../../../errors.ts";
 import { metricOf } from "../../evaluation.ts";
 import { cacheKeys } from "../../quantize/cache-keys.ts";
 import { makeQuantizedModel } from "../../quantize/run/quantize-job.ts";
@@ -37,7 +39,7 @@ export interface Tried {
   readonly ms: number;
   readonly dropped: {
     readonly stage: "planned" | "made" | "tried";
-    readonly code: string;
+    readonly code: DroppedCode | ProblemCode;
     readonly message: string;
   } | null;
 }
@@ -94,7 +96,7 @@ export class Search {
     let sha256: string | null = null;
     let content: string | null = null;
     let trial: Measured | null = null;
-    const dropped = (code: string, message: string): Tried => ({
+    const dropped = (code: DroppedCode | ProblemCode, message: string): Tried => ({
       ...{ name, spec, sha256, content, stage, trial, ms: took() },
       dropped: { stage, code, message },
     });
@@ -230,7 +232,7 @@ function withLayers(spec: QuantizeSpec, { kernels, control, calibration }: Stati
 }
 
 /** What cannot become good on more samples. */
-function whyHopeless(trial: Measured): { code: string; message: string } | undefined {
+function whyHopeless(trial: Measured): { code: DroppedCode; message: string } | undefined {
   const broken = trial.fidelity.outputs.find(({ non_finite }) => non_finite > 0);
   if (broken) {
     return {

@@ -18,7 +18,7 @@ import {
   type ProducedFile,
   TaskError,
 } from "../../../../tasks/protocol.ts";
-import { pointerOf } from "../../../errors.ts";
+import { type FieldError, pointerOf } from "../../../errors.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
 import { judgeResult } from "../../run/job-result.ts";
 import type { StepRun } from "../../run/job-run.ts";
@@ -194,7 +194,7 @@ async function planStudent(
 }
 
 /** What is wrong with a field of the loss, by where in it, or with one beside it. */
-const REFUSAL_CODES: Readonly<Record<string, string>> = {
+const REFUSAL_CODES: Readonly<Record<string, FieldError["code"]>> = {
   hints: "invalid_hint",
   training: "batch_too_small",
   exits: "invalid_exit",
@@ -206,7 +206,7 @@ export function refuse(error: unknown, params: DistillParams): never {
   const { code, message, subject, path } = error;
   const [first, second] = path;
   const pointer = first === "networks" ? networkPointer(String(second), params) : pointerOf(...placeOf(path));
-  const field = { pointer, code: REFUSAL_CODES[first!] ?? "shape_mismatch", message };
+  const field: FieldError = { pointer, code: REFUSAL_CODES[first!] ?? "shape_mismatch", message };
   throw new TaskError({ code, message, ...(subject !== undefined && { subject }), fields: [field] }, { cause: error });
 }
 

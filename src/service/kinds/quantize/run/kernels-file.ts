@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { FasterKernels } from "../../../../core/index.ts";
+import { type FasterKernels, NOTE_CODES } from "../../../../core/index.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
 
 /** What was measured of the speed of kernels, as a file for later jobs on machines of the same kind: with it they make the same bytes. */
@@ -9,7 +9,7 @@ const SPEEDUP = z.number().nullable();
 const KernelsFile = z.object({
   host: z.object({ cpu: z.string(), isa: z.array(z.string()), onnxruntime: z.string() }),
   inFloat: z.array(
-    z.tuple([z.string(), z.object({ code: z.string(), message: z.string(), storesWeights: z.boolean() })]),
+    z.tuple([z.string(), z.object({ code: z.enum(NOTE_CODES), message: z.string(), storesWeights: z.boolean() })]),
   ),
   facts: z.object({
     basis: z.enum(["measured", "timed"]),

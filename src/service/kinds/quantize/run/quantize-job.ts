@@ -173,7 +173,7 @@ async function repair(
   const message = `The model does not run when this node is changed, and is left as it was here: ${broken.reason}`;
   const notes = repaired.notes.map((note) =>
     note.outcome === "skipped" && note.code === "excluded" && kept.has(note.name)
-      ? { ...note, code: "does_not_run", message }
+      ? { ...note, code: "does_not_run" as const, message }
       : note,
   );
   return { ...repaired, notes };
