@@ -3,6 +3,7 @@
  * copied into the memory of the kernels a part at a time. Counts and extremes are those of any other way to find them; sums are of doubles.
  */
 import {
+  ADD,
   advance,
   advanceBelow,
   assembleKernels,
@@ -157,6 +158,38 @@ const momentsOfColumns = kernel(
     ),
 );
 
+/**
+ * Adds up rows of every plane, the first `usedBytes` of it: rows are `rowBytes` apart, and looked at in whole vectors, `spanBytes`, which may
+ * reach into what is behind them. The sums of one plane take `spanBytes`, and those of the next one follow.
+ */
+const sumRows = kernel(
+  {
+    src: I32,
+    end: I32,
+    planeBytes: I32,
+    usedBytes: I32,
+    rowBytes: I32,
+    spanBytes: I32,
+    into: I32,
+  },
+  { row: I32, stop: I32, from: I32, to: I32, spanEnd: I32 },
+  ({ src, end, planeBytes, usedBytes, rowBytes, spanBytes, into, row, stop, from, to, spanEnd }) =>
+    loop(
+      [src.get, row.set, src.get, usedBytes.get, I32_ADD, stop.set],
+      loop(
+        [row.get, from.set, into.get, to.set, into.get, spanBytes.get, I32_ADD, spanEnd.set],
+        loop(
+          [to.get, to.get, load(0), from.get, load(0), ADD, store],
+          advance(from, i32(16)),
+          advanceBelow(to, i32(16), spanEnd),
+        ),
+        advanceBelow(row, rowBytes.get, stop),
+      ),
+      advance(into, spanBytes.get),
+      advanceBelow(src, planeBytes.get, end),
+    ),
+);
+
 interface Functions {
   readonly extent: (src: number, end: number, into: number) => void;
   readonly count: (src: number, end: number, bins: number, tableBytes: number, perWidth: number) => void;
@@ -169,6 +202,15 @@ interface Functions {
     maxs: number,
     sums: number,
     squares: number,
+  ) => void;
+  readonly sumRows: (
+    src: number,
+    end: number,
+    planeBytes: number,
+    usedBytes: number,
+    rowBytes: number,
+    spanBytes: number,
+    into: number,
   ) => void;
 }
 
@@ -190,7 +232,7 @@ function loadKernels() {
   const memory = createMemory(MEMORY_BYTES);
   const { buffer } = memory;
   return {
-    ...assembleKernels<Functions>({ extent, count, moments, momentsOfColumns })(memory),
+    ...assembleKernels<Functions>({ extent, count, moments, momentsOfColumns, sumRows })(memory),
     part: new Float32Array(buffer, 0, PART),
     floats: new Float32Array(buffer, RESULT_AT, 8),
     integers: new Int32Array(buffer, RESULT_AT, 16),
@@ -300,4 +342,47 @@ export function addMomentsOfRows(values: Float32Array, into: Moments): void {
     into.sum[c]! += sums[c]!;
     into.squares[c]! += squares[c]!;
   }
+}
+
+/** Whether `sumsOfRows` takes rows of so many values. */
+export const canSumRows = (width: number): boolean => width >= LANES && width <= MAX_COLUMNS;
+
+/**
+ * Sums of rows. `values` are planes, each of rows of `width` values; `groups` says how many rows of a plane belong together, from the first
+ * row to the last, two at least in the mean. Answers [planes, groups, width]. What one part has of a group is added in float32, parts as doubles.
+ */
+export function sumsOfRows(values: Float32Array, width: number, groups: readonly number[]): Float64Array {
+  const { sumRows, part, buffer } = kernels();
+  const rows = groups.reduce((sum, length) => sum + length, 0);
+  const planeSize = rows * width;
+  const planes = values.length / planeSize;
+  const sums = new Float64Array(planes * groups.length * width);
+  const planesInPart = Math.max(1, Math.floor(PART / planeSize));
+  const rowsInPart = planeSize <= PART ? rows : Math.floor(PART / width);
+  const padded = LANES * Math.ceil(width / LANES);
+  const partial = new Float32Array(buffer, COLUMNS_AT, planesInPart * padded);
+  for (let plane = 0; plane < planes; plane += planesInPart) {
+    const count = Math.min(planesInPart, planes - plane);
+    for (let top = 0; top < rows; top += rowsInPart) {
+      const bottom = Math.min(rows, top + rowsInPart);
+      const start = plane * planeSize + top * width;
+      part.set(values.subarray(start, start + (count - 1) * planeSize + (bottom - top) * width));
+      let next = 0;
+      for (const [group, length] of groups.entries()) {
+        const first = Math.max(top, next);
+        const end = Math.min(bottom, next + length);
+        next += length;
+        if (first >= end) continue;
+        partial.fill(0);
+        const src = 4 * (first - top) * width;
+        const lastSrc = src + 4 * (count - 1) * planeSize;
+        sumRows(src, lastSrc + 1, 4 * planeSize, 4 * (end - first) * width, 4 * width, 4 * padded, COLUMNS_AT);
+        for (let p = 0; p < count; p++) {
+          const to = ((plane + p) * groups.length + group) * width;
+          for (let x = 0; x < width; x++) sums[to + x]! += partial[p * padded + x]!;
+        }
+      }
+    }
+  }
+  return sums;
 }

@@ -124,13 +124,14 @@ export class Histogram {
 
   /** The non-zero values as weighted points in ascending order: the centres of the bins that hold any, and how many they hold. */
   points(): { readonly width: number; readonly centres: Float64Array; readonly counts: Float64Array } {
-    const filled = Int32Array.from(this.#counts.keys()).filter((i) => this.#counts[i]! > 0);
-    const width = filled.length > 0 ? 2 ** this.#exponent : 0;
-    return {
-      width,
-      centres: Float64Array.from(filled, (i) => (i - this.#origin + 0.5) * width),
-      counts: Float64Array.from(filled, (i) => this.#counts[i]!),
-    };
+    const counts = this.#counts.filter((count) => count > 0);
+    const width = counts.length > 0 ? 2 ** this.#exponent : 0;
+    const centres = new Float64Array(counts.length);
+    let filled = 0;
+    for (let i = 0; i < this.#counts.length; i++) {
+      if (this.#counts[i]! > 0) centres[filled++] = (i - this.#origin + 0.5) * width;
+    }
+    return { width, centres, counts };
   }
 
   /** Makes sure that values from `min` to `max` have a bin. */

@@ -43,7 +43,7 @@ export class StagedRun {
 
   /**
    * Runs everything up to `node`, which is in the main graph and behind the nodes of earlier calls, and answers its first output: one tensor for
-   * each sample. Throws `unsupported` where something that is no tensor (a sequence) is made before and read after it.
+   * each sample, whose elements may be changed, for the rest to go on from that. Throws `unsupported` where something that is no tensor (a sequence) is made before and read after it.
    */
   async runTo(node: Node): Promise<readonly Tensor[]> {
     const end = this.#positions.get(node)! + 1;
@@ -106,11 +106,6 @@ export class StagedRun {
   /** Lets go of what nothing from position `end` on reads. */
   #forget(end: number): void {
     for (const name of this.#values.keys()) if ((this.#lastReaders.get(name) ?? -1) < end) this.#values.delete(name);
-  }
-
-  /** Goes on with other tensors in the place of a value that the last `runTo` has answered. */
-  replace(value: Value, tensors: readonly Tensor[]): void {
-    if (this.#values.has(value.name)) this.#values.set(value.name, [...tensors]);
   }
 }
 

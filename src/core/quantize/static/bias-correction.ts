@@ -16,6 +16,7 @@
 import { CoreError } from "../../errors.ts";
 import type { Model, Node } from "../../onnx/ir.ts";
 import { arrayOf, elementCount, floatsOf, type Tensor, tensorOf } from "../../onnx/tensor.ts";
+import { canSumRows, sumsOfRows } from "../calibration/activation-simd.ts";
 import { type CalibrateOptions, type Feeds, observe } from "../calibration/calibrate.ts";
 import type { Observer } from "../calibration/observers.ts";
 import { StagedRun } from "../calibration/staged-run.ts";
@@ -73,10 +74,7 @@ export async function correctBiases(
     const shift = shiftBetween(expected.get(result)!.means, actual.means);
     if (!shift) continue;
     shifts.set(name, shift);
-    run.replace(
-      node.outputs[0]!,
-      tensors.map((tensor) => shifted(tensor, shift, channelAxis)),
-    );
+    for (const tensor of tensors) shiftTensor(tensor, shift, channelAxis);
   }
   return shifts;
 }
@@ -108,28 +106,70 @@ class CellObserver implements Observer {
     const outer = cellsOf(dims.slice(0, axis));
     const inner = cellsOf(dims.slice(axis + 1));
     const sums = Array.from({ length: outer.count * inner.count }, () => new Float64Array(channels));
+    if (axis === dims.length - 1) addRows(values, runsOf(outer.cellAt), sums);
+    else addPlanes(values, outer.cellAt, dims.slice(axis + 1), sums);
     const sizes = new Float64Array(sums.length);
-    const runs = runsOf(inner.cellAt);
-    let i = 0;
-    for (const first of outer.cellAt) {
-      const base = first * inner.count;
-      for (const { cell, length } of runs) sizes[base + cell]! += length;
-      for (let c = 0; c < channels; c++) {
-        for (const { cell, length } of runs) {
-          let sum = 0;
-          for (const end = i + length; i < end; i++) sum += values[i]!;
-          sums[base + cell]![c]! += sum;
-        }
-      }
-    }
+    for (const first of outer.cellAt) for (const cell of inner.cellAt) sizes[first * inner.count + cell]!++;
     sums.forEach((sum, cell) => {
-      this.means.push(Float32Array.from(sum, (x) => x / sizes[cell]!));
+      this.means.push(new Float32Array(sum.map((x) => x / sizes[cell]!)));
     });
   }
 }
 
+interface Run {
+  readonly cell: number;
+  readonly length: number;
+}
+
+/** Adds rows that have a value for each channel to the sums of their cells. */
+function addRows(values: Float32Array, runs: readonly Run[], sums: readonly Float64Array[]): void {
+  const channels = sums[0]!.length;
+  const rows = groupedRows(values, channels, runs);
+  let i = 0;
+  for (const { cell } of rows.runs) {
+    const sum = sums[cell]!;
+    for (let c = 0; c < channels; c++) sum[c]! += rows.sums[i++]!;
+  }
+}
+
+/** Adds planes of `dims`, one for each channel at each of the outer positions, to the sums of their cells. */
+function addPlanes(
+  values: Float32Array,
+  outerCellAt: Uint32Array,
+  dims: readonly number[],
+  sums: readonly Float64Array[],
+): void {
+  const channels = sums[0]!.length;
+  const columns = cellsOf(dims.slice(-1));
+  const columnRuns = runsOf(columns.cellAt);
+  const above = cellsOf(dims.slice(0, -1));
+  const rows = groupedRows(values, dims.at(-1)!, runsOf(above.cellAt));
+  let i = 0;
+  for (const first of outerCellAt) {
+    for (let c = 0; c < channels; c++) {
+      for (const row of rows.runs) {
+        const base = (first * above.count + row.cell) * columns.count;
+        for (const { cell, length } of columnRuns) {
+          let sum = 0;
+          for (const end = i + length; i < end; i++) sum += rows.sums[i]!;
+          sums[base + cell]![c]! += sum;
+        }
+      }
+    }
+  }
+}
+
+/** Sums of the rows of each run, in every plane; the rows themselves, each a run, where that is not worth while. */
+function groupedRows(values: Float32Array, width: number, runs: readonly Run[]) {
+  const lengths = runs.map(({ length }) => length);
+  const rows = lengths.reduce((sum, length) => sum + length, 0);
+  if (canSumRows(width) && rows >= 2 * runs.length) return { sums: sumsOfRows(values, width, lengths), runs };
+  const single = runs.flatMap(({ cell, length }) => Array.from({ length }, () => ({ cell, length: 1 })));
+  return { sums: values, runs: single };
+}
+
 /** Positions next to each other that are in one cell. */
-function runsOf(cellAt: Uint32Array): readonly { readonly cell: number; readonly length: number }[] {
+function runsOf(cellAt: Uint32Array): readonly Run[] {
   const runs: { cell: number; length: number }[] = [];
   for (const cell of cellAt) {
     const last = runs.at(-1);
@@ -173,14 +213,14 @@ function shiftBetween(expected: readonly Float32Array[], actual: readonly Float3
   });
 }
 
-function shifted(tensor: Tensor, shift: Float64Array, axis: number): Tensor {
-  const values = floatsOf(tensor).slice();
+/** Adds the shift to each channel, in place: nobody else has the tensors of the run. */
+function shiftTensor(tensor: Tensor, shift: Float64Array, axis: number): void {
+  const values = arrayOf(tensor, "float32");
   const at = axis < 0 ? axis + tensor.dims.length : axis;
   const inner = elementCount(tensor.dims.slice(at + 1));
-  for (let start = 0, c = 0; start < values.length; start += inner, c = (c + 1) % shift.length) {
-    for (let i = start; i < start + inner; i++) values[i]! += shift[c]!;
+  for (let i = 0; i < values.length; ) {
+    for (const amount of shift) for (const end = i + inner; i < end; i++) values[i]! += amount;
   }
-  return tensorOf("float32", tensor.dims, values);
 }
 
 /** Adds a correction to the bias of a layer, in place. */

@@ -124,7 +124,7 @@ export async function compressStatic(
   const { model: prepared, notes: preparedNotes } = await prepareStatic(model, few[0]!, runtime);
   const broken = brokenLayers(prepared);
   const options = { ...given, excludeNodes: new Map([...(given.excludeNodes ?? []), ...broken]) };
-  const judged = few.length > TRIAL_BATCHES ? few.slice(TRIAL_BATCHES) : few;
+  const judged = few.slice(few.length > TRIAL_BATCHES ? TRIAL_BATCHES : -JUDGED_BATCHES);
   await using loaded = new AsyncDisposableStack();
   const original = loaded.use(Calibrator.of(prepared, runtime));
   const outputs: Record<string, Tensor>[] = [];

@@ -37,11 +37,17 @@ export function brokenLayers(model: Model): Map<string, FloatNode> {
     for (const { input } of operatorOf(node)?.weights ?? []) {
       const weight = node.inputs[input];
       if (!isFloatConstant(weight)) continue;
-      if (!isBroken.has(weight!)) isBroken.set(weight!, !arrayOf(weight!.constant!, "float32").every(Number.isFinite));
+      if (!isBroken.has(weight!)) isBroken.set(weight!, !isAllFinite(arrayOf(weight!.constant!, "float32")));
       if (isBroken.get(weight!)) broken.set(node.name, BROKEN);
     }
   }
   return broken;
+}
+
+function isAllFinite(values: Float32Array): boolean {
+  // Of numbers only, the difference from itself is 0. A loop takes a tenth of what a call for each of millions of weights does.
+  for (let i = 0; i < values.length; i++) if (values[i]! - values[i]! !== 0) return false;
+  return true;
 }
 
 export interface StaticStorageOptions {

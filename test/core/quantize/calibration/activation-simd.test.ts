@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
+import { sumsOfRows } from "../../../../src/core/quantize/calibration/activation-simd.ts";
 import { Histogram } from "../../../../src/core/quantize/calibration/histogram.ts";
 import { ChannelObserver } from "../../../../src/core/quantize/calibration/observers.ts";
 
@@ -87,4 +88,37 @@ test("statistics of channels are the same along an axis of vectors and along one
       assert.ok(Math.abs(squares[c]! / (2 * square) - 1) <= 1e-12, `${squares[c]} against ${2 * square}`);
     }
   }
+});
+
+test("sums of rows are those of a loop in doubles, whatever the sizes of planes, rows and groups", () => {
+  const sizes = fc.record({
+    planes: fc.integer({ min: 1, max: 9 }),
+    width: fc.oneof(fc.integer({ min: 4, max: 40 }), fc.constantFrom(1000, 4097, 8192)),
+    groups: fc.array(fc.integer({ min: 2, max: 12 }), { minLength: 1, maxLength: 5 }),
+    seed: fc.nat(),
+  });
+  fc.assert(
+    fc.property(sizes, ({ planes, width, groups, seed }) => {
+      const rows = groups.reduce((a, b) => a + b);
+      const values = valuesOf(seed, planes * rows * width, 3, [0]);
+      const sums = sumsOfRows(values, width, groups);
+      assert.equal(sums.length, planes * groups.length * width);
+      for (let plane = 0, row = 0, to = 0; plane < planes; plane++) {
+        for (const length of groups) {
+          for (let x = 0; x < width; x++, to++) {
+            let sum = 0;
+            let size = 0;
+            for (let r = row; r < row + length; r++) {
+              sum += values[r * width + x]!;
+              size += Math.abs(values[r * width + x]!);
+            }
+            // Of float32: half a unit in the last place for each addition.
+            assert.ok(Math.abs(sums[to]! - sum) <= length * 2 ** -24 * size, `${sums[to]} and ${sum}`);
+          }
+          row += length;
+        }
+      }
+    }),
+    { numRuns: 60 },
+  );
 });
