@@ -105,7 +105,12 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const webhooks =
     config.webhookSecret === null
       ? undefined
-      : startWebhooks({ redis, jobs, secret: config.webhookSecret, allowHosts: config.webhookAllowHosts, log });
+      : startWebhooks({
+          ...{ redis, jobs, log },
+          secret: config.webhookSecret,
+          allowHosts: config.webhookAllowHosts,
+          publicUrl: config.publicUrl,
+        });
   const checks = setInterval(async () => {
     await check();
     await scratch.touch().catch(() => {});

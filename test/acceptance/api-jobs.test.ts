@@ -401,6 +401,20 @@ test("webhooks need a secret, and a place outside to go to", async (t) => {
     assert.equal(refused.status, 422, url);
     assert.equal(refused.json.errors[0].pointer, "/webhook/url");
   }
+  const told = (await send({ url: "https://example.org/hook" })).json.id;
+  assert.deepEqual((await on.context.jobs.get(told))?.webhook?.events, [
+    "job.succeeded",
+    "job.failed",
+    "job.cancelled",
+  ]);
+  const again = (id: string) => on.call("POST", `/v1/jobs/${id}/webhook/redeliver`);
+  const early = await again(told);
+  assert.deepEqual([early.status, early.json.code], [409, "conflict"]);
+  await on.call("POST", `/v1/jobs/${told}/cancel`);
+  assert.deepEqual([(await again(told)).status, (await again("job_none")).status], [202, 404]);
+  const untold = (await send(null)).json.id;
+  await on.call("POST", `/v1/jobs/${untold}/cancel`);
+  assert.match((await again(untold)).json.detail, /has no webhook/);
 });
 
 test("a retry takes an Idempotency-Key: sent twice it makes one job", async () => {

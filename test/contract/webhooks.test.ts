@@ -11,7 +11,7 @@ import type { JobRecord, JobStore } from "../../src/service/jobs/job-store.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
 import { createWebhookSecrets } from "../../src/service/jobs/webhook-secrets.ts";
 import { startWebhooks } from "../../src/service/jobs/webhooks.ts";
-import { queuedJob } from "../support/jobs.ts";
+import { emptyMetrics, queuedJob } from "../support/jobs.ts";
 import { createMemoryTexts } from "../support/long-texts.ts";
 import { startTestRedis, type TestRedis } from "../support/redis.ts";
 
@@ -48,6 +48,7 @@ before(async () => {
     jobs,
     secret: SECRET,
     allowHosts: allowed,
+    publicUrl: "https://press.example.com",
     log: pino({ level: "silent" }),
   });
 });
@@ -101,12 +102,59 @@ test("the end of a job is told once, signed, to those who asked for that end", a
       type: "quantize",
       status: "failed",
       name: null,
+      metadata: {},
+      attempt: 1,
       model_id: "mdl_a",
       result: null,
+      metrics: null,
+      urls: { job: `https://press.example.com/v1/jobs/${failing.id}`, report: null, model: null },
       error,
     },
   });
   assert.throws(() => new Webhook(SECRET).verify(`${body} `, headers as Record<string, string>));
+});
+
+test("the start and the end of a job, with what was measured and where it is", async () => {
+  const job = await createHooked("/both", ["job.running", "job.succeeded"]);
+  const started_at = new Date().toISOString();
+  await jobs.transition(job.id, ["queued"], "running", { attempt: 1, started_at });
+  await deliveries(1, 5_000);
+  const metrics = emptyMetrics();
+  const result = { model_id: "mdl_b", accepted: true, artifacts: [], metrics, steps: null };
+  await jobs.transition(job.id, ["running"], "succeeded", { finished_at: new Date().toISOString(), result });
+  const [first, last] = (await deliveries(2, 5_000)).map(({ body, headers }) => ({
+    id: headers["webhook-id"],
+    ...(new Webhook(SECRET).verify(body, headers as Record<string, string>) as {
+      type: string;
+      timestamp: string;
+      data: Record<string, unknown>;
+    }),
+  }));
+  assert.deepEqual([first!.id, first!.type, first!.timestamp], [`msg_${job.id}_running_1`, "job.running", started_at]);
+  assert.deepEqual([first!.data.status, first!.data.attempt, first!.data.metrics], ["running", 1, null]);
+  assert.deepEqual([last!.id, last!.type], [`msg_${job.id}`, "job.succeeded"]);
+  const { size, accuracy, latency, acceptance } = metrics;
+  assert.deepEqual(last!.data.metrics, { size, accuracy, latency, acceptance });
+  const url = `https://press.example.com/v1/jobs/${job.id}`;
+  const model = "https://press.example.com/v1/models/mdl_b/content";
+  assert.deepEqual(last!.data.urls, { job: url, report: `${url}/report`, model });
+});
+
+test("an end is told again under the same id, at once though an attempt waits, and not twice then", async () => {
+  answers = [500, 204];
+  const job = await createHooked("/redelivered", ["job.cancelled"]);
+  assert.equal(await jobs.tellAgain(job.id), false);
+  await jobs.transition(job.id, ["queued"], "cancelled");
+  await deliveries(1, 5_000);
+  assert.equal(await jobs.tellAgain(job.id), true);
+  // The attempt that waits would come after 5 s.
+  const [first, again] = (await deliveries(2, 4_500)) as [Received, Received];
+  assert.equal(first.headers["webhook-id"], again.headers["webhook-id"]);
+  while ((await redis.redis.keys(`*:webhook-retries:*${job.id}`)).length > 0) await sleep(20);
+  const other = await createHooked("/not-for-this-end", ["job.succeeded"]);
+  await jobs.transition(other.id, ["queued"], "cancelled");
+  assert.equal(await jobs.tellAgain(other.id), false);
+  assert.equal(await jobs.tellAgain("job_none"), false);
 });
 
 test("a receiver that fails is asked again under the same id; redirects are failures, and are not followed", async () => {

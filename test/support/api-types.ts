@@ -340,6 +340,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/jobs/{job_id}/webhook/redeliver": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tell of a job's end once more
+         * @description Sends what the job's webhook was told of its end again, under the same `webhook-id`: for a receiver that was away for too long. What is still tried is tried now.
+         */
+        post: operations["redeliverJobWebhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/jobs/{job_id}": {
         parameters: {
             query?: never;
@@ -1619,7 +1639,7 @@ export interface components {
         };
         /** @description What a webhook says; ask for the job to know more. */
         JobEnded: {
-            /** @description Now one of `job.succeeded`, `job.failed`, `job.cancelled`; more may be added. */
+            /** @description Now one of `job.running`, `job.succeeded`, `job.failed`, `job.cancelled`; more may be added. */
             type: string;
             /**
              * Format: date-time
@@ -1636,13 +1656,36 @@ export interface components {
             /** @description Now one of `queued`, `running`, `cancelling`, `succeeded`, `failed`, `cancelled`; more may be added. */
             status: string;
             name: string | null;
+            metadata: components["schemas"]["Metadata"];
+            /**
+             * Format: int64
+             * @description How often a worker has started it.
+             */
+            attempt: number;
             model_id: string;
             result: components["schemas"]["JobEndedResult"] | null;
+            metrics: components["schemas"]["JobEndedMetrics"] | null;
+            urls: components["schemas"]["JobEndedUrls"];
             error: components["schemas"]["JobProblem"] | null;
+        };
+        /** @description Of a job that has succeeded: the start of `result.metrics`. */
+        JobEndedMetrics: {
+            size: components["schemas"]["SizeMetrics"];
+            accuracy: components["schemas"]["AccuracyMetrics"] | null;
+            latency: components["schemas"]["LatencyMetrics"];
+            acceptance: components["schemas"]["AcceptanceCheck"][];
         };
         JobEndedResult: {
             model_id: string;
             accepted: boolean;
+        };
+        /** @description They begin with `PUBLIC_URL`; where that is not set they are paths. They need a key. */
+        JobEndedUrls: {
+            job: string;
+            /** @description Null when there is none. */
+            report: string | null;
+            /** @description Of the model's file; null when there is none. */
+            model: string | null;
         };
         JobEvent: {
             /**
@@ -3212,7 +3255,7 @@ export interface components {
             onnxruntime: string;
         };
         /** @enum {string} */
-        WebhookEvent: "job.succeeded" | "job.failed" | "job.cancelled";
+        WebhookEvent: "job.running" | "job.succeeded" | "job.failed" | "job.cancelled";
         WebhookSecret: {
             url: string;
             /** @description `whsec_` and base64, as Standard Webhooks has it. It is not told again. */
@@ -3223,11 +3266,11 @@ export interface components {
              */
             previous_valid_until: string | null;
         };
-        /** @description Whom to tell how the job ended, by the Standard Webhooks specification. */
+        /** @description Whom to tell what becomes of the job, by the Standard Webhooks specification. */
         WebhookTarget: {
             /** @description https, at a public address. */
             url: string;
-            /** @description Which ends to tell of. Unless given: `["job.succeeded","job.failed","job.cancelled"]`. */
+            /** @description What to tell of: ends, and `job.running` for every attempt that begins. Unless given: `["job.succeeded","job.failed","job.cancelled"]`. */
             events?: components["schemas"]["WebhookEvent"][];
         };
         /** @enum {string} */
@@ -5520,6 +5563,220 @@ export interface operations {
             413: components["responses"]["Problem413"];
             415: components["responses"]["Problem415"];
             422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    redeliverJobWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                job_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is sent. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "job_0199d3b2-5a30-7e21-b8c4-0a1b2c3d4e5f",
+                     *       "object": "job",
+                     *       "type": "quantize",
+                     *       "status": "succeeded",
+                     *       "name": "rec in 4 bits",
+                     *       "model_id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "params": {
+                     *         "method": "weight_only",
+                     *         "bits": 4,
+                     *         "block_size": 32,
+                     *         "format": "qdq"
+                     *       },
+                     *       "effective_params": {
+                     *         "method": "weight_only",
+                     *         "bits": 4,
+                     *         "block_size": 32,
+                     *         "symmetric": false,
+                     *         "algorithm": "rtn",
+                     *         "dataset_id": null,
+                     *         "samples": 128,
+                     *         "format": "qdq",
+                     *         "embeddings": true,
+                     *         "accuracy_level": 4,
+                     *         "exclude_nodes": [],
+                     *         "exclude_ops": [],
+                     *         "target": "auto",
+                     *         "seed": 0
+                     *       },
+                     *       "evaluation": {
+                     *         "dataset_id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *         "samples": 100,
+                     *         "metric": null,
+                     *         "ignore_label": null,
+                     *         "dims": {
+                     *           "w": 320
+                     *         },
+                     *         "layer_errors": true,
+                     *         "latency": {
+                     *           "runs": 50,
+                     *           "batch_size": 1,
+                     *           "threads": 1
+                     *         }
+                     *       },
+                     *       "acceptance": {
+                     *         "min_sqnr_db": 20,
+                     *         "max_size_ratio": 0.3
+                     *       },
+                     *       "metadata": {},
+                     *       "priority": 5,
+                     *       "progress": {
+                     *         "step": "done",
+                     *         "fraction": 1,
+                     *         "message": ""
+                     *       },
+                     *       "queue_position": null,
+                     *       "attempt": 1,
+                     *       "handed_back": 0,
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "started_at": "2026-10-01T09:30:00.120Z",
+                     *       "finished_at": "2026-10-01T09:30:09.480Z",
+                     *       "retry_of": null,
+                     *       "result": {
+                     *         "model_id": "mdl_0199d3b2-7e11-7f00-9a9b-21222324252f",
+                     *         "accepted": true,
+                     *         "artifacts": [
+                     *           {
+                     *             "name": "model.onnx",
+                     *             "media_type": "application/octet-stream",
+                     *             "size_bytes": 2164464,
+                     *             "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *             "url": "/v1/jobs/job_0199d3b2-5a30-7e21-b8c4-0a1b2c3d4e5f/artifacts/model.onnx"
+                     *           }
+                     *         ],
+                     *         "metrics": {
+                     *           "size": {
+                     *             "before_bytes": 10822323,
+                     *             "after_bytes": 2164464,
+                     *             "ratio": 0.2
+                     *           },
+                     *           "fidelity": {
+                     *             "samples": 100,
+                     *             "data": "evaluation",
+                     *             "outputs": [
+                     *               {
+                     *                 "name": "softmax_11.tmp_0",
+                     *                 "sqnr_db": 24.1,
+                     *                 "cosine": 0.998,
+                     *                 "max_abs_error": 0.21,
+                     *                 "mean_abs_error": 0.0004,
+                     *                 "top1_agreement": 0.994,
+                     *                 "sqnr_interval_db": [
+                     *                   23.8,
+                     *                   24.5
+                     *                 ],
+                     *                 "top1_agreement_interval": [
+                     *                   0.988,
+                     *                   0.998
+                     *                 ],
+                     *                 "non_finite": 0,
+                     *                 "shape_mismatches": 0
+                     *               }
+                     *             ]
+                     *           },
+                     *           "accuracy": null,
+                     *           "latency": {
+                     *             "before": {
+                     *               "p50_ms": 41.2,
+                     *               "p90_ms": 44,
+                     *               "mean_ms": 41.9
+                     *             },
+                     *             "after": {
+                     *               "p50_ms": 39.8,
+                     *               "p90_ms": 42.1,
+                     *               "mean_ms": 40.2
+                     *             },
+                     *             "speedup": 1.035,
+                     *             "speedup_interval": [
+                     *               1.01,
+                     *               1.06
+                     *             ],
+                     *             "batch_size": 1,
+                     *             "threads": 1,
+                     *             "runs": 50,
+                     *             "cpu": "AMD EPYC"
+                     *           },
+                     *           "memory": {
+                     *             "baseline_bytes": 52428800,
+                     *             "before_peak_bytes": 96468992,
+                     *             "after_peak_bytes": 88080384
+                     *           },
+                     *           "coverage": {
+                     *             "quantized_nodes": 54,
+                     *             "skipped_nodes": [
+                     *               {
+                     *                 "name": "Conv.0",
+                     *                 "op": "Conv",
+                     *                 "code": "too_few_weights",
+                     *                 "message": "Its weights are too few to be worth the scales."
+                     *               }
+                     *             ],
+                     *             "fused_nodes": 0,
+                     *             "float_islands": []
+                     *           },
+                     *           "training": null,
+                     *           "exits": null,
+                     *           "models": null,
+                     *           "auto": null,
+                     *           "acceptance": [
+                     *             {
+                     *               "name": "min_sqnr_db",
+                     *               "limit": 20,
+                     *               "value": 24.1,
+                     *               "ok": true
+                     *             },
+                     *             {
+                     *               "name": "max_size_ratio",
+                     *               "limit": 0.3,
+                     *               "value": 0.2,
+                     *               "ok": true
+                     *             }
+                     *           ],
+                     *           "warnings": [],
+                     *           "environment": {
+                     *             "onnxruntime": "1.30.0",
+                     *             "cpu": "AMD EPYC",
+                     *             "isa": [
+                     *               "avx2"
+                     *             ],
+                     *             "threads": 1,
+                     *             "seed": 0,
+                     *             "versions": {
+                     *               "modelpress": "0.1.0"
+                     *             }
+                     *           }
+                     *         },
+                     *         "steps": null
+                     *       },
+                     *       "error": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            409: components["responses"]["Problem409"];
             429: components["responses"]["Problem429"];
             431: components["responses"]["Problem431"];
             500: components["responses"]["Problem500"];

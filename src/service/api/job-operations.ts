@@ -78,7 +78,7 @@ export const createJob = defineOperation({
   callback: {
     name: "jobEnded",
     to: "{$request.body#/webhook/url}",
-    summary: "A job has ended",
+    summary: "A job has ended, or has begun to run",
     description:
       "Sent to the `webhook` of a job, by the Standard Webhooks specification, until it is answered with 2xx.",
     body: JobEnded,
@@ -115,6 +115,21 @@ export const createWebhookSecret = defineOperation({
   },
   problems: ["validation_failed", "unsupported_media_type", "too_large"],
   examples: { receiver: { url: "https://ci.example.com/hooks/modelpress" } },
+});
+
+export const redeliverJobWebhook = defineOperation({
+  id: "redeliverJobWebhook",
+  method: "POST",
+  path: "/v1/jobs/{job_id}/webhook/redeliver",
+  tag: "Jobs",
+  summary: "Tell of a job's end once more",
+  description:
+    "Sends what the job's webhook was told of its end again, under the same `webhook-id`: for a receiver that was away for too long. What is still " +
+    "tried is tried now.",
+  access: "write",
+  params: JobParams,
+  responses: { 202: { description: "It is sent.", content: json(Job), example: examples.finishedJob } },
+  problems: ["not_found", "conflict"],
 });
 
 export const listJobs = defineOperation({
@@ -271,6 +286,7 @@ export const JOB_OPERATIONS = [
   createJob,
   planJob,
   createWebhookSecret,
+  redeliverJobWebhook,
   listJobs,
   getJob,
   renameJob,

@@ -2,9 +2,9 @@ import { z } from "zod";
 import { JOB_EVENT_TYPES, WEBHOOK_EVENTS } from "../jobs/job.ts";
 import { each } from "../kinds/each.ts";
 import { KINDS } from "../kinds/kinds.ts";
-import { EpochRecord, SizeMetrics } from "../kinds/metrics-schemas.ts";
+import { EpochRecord, JobMetricsSchema, SizeMetrics } from "../kinds/metrics-schemas.ts";
 import { Job, JobProblem, JobStatus, planOf } from "../kinds/wire.ts";
-import { Count, pageOf, Timestamp } from "../schemas.ts";
+import { Count, Metadata, pageOf, Timestamp } from "../schemas.ts";
 import { listQuery } from "./describe.ts";
 
 /** The wire forms of requests about jobs, their events and their plans. What is a kind's own stands with the kind. */
@@ -64,8 +64,23 @@ export const JobEnded = z
         type: z.string(),
         status: JobStatus,
         name: z.string().nullable(),
+        metadata: Metadata,
+        attempt: Count.meta({ description: "How often a worker has started it." }),
         model_id: z.string(),
         result: z.object({ model_id: z.string(), accepted: z.boolean() }).meta({ id: "JobEndedResult" }).nullable(),
+        metrics: JobMetricsSchema.pick({ size: true, accuracy: true, latency: true, acceptance: true })
+          .meta({ id: "JobEndedMetrics", description: "Of a job that has succeeded: the start of `result.metrics`." })
+          .nullable(),
+        urls: z
+          .object({
+            job: z.string(),
+            report: z.string().nullable().meta({ description: "Null when there is none." }),
+            model: z.string().nullable().meta({ description: "Of the model's file; null when there is none." }),
+          })
+          .meta({
+            id: "JobEndedUrls",
+            description: "They begin with `PUBLIC_URL`; where that is not set they are paths. They need a key.",
+          }),
         error: JobProblem.nullable(),
       })
       .meta({ id: "JobEndedData" }),

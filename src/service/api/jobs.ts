@@ -29,6 +29,7 @@ import {
   listJobEvents,
   listJobs,
   planJob,
+  redeliverJobWebhook,
   renameJob,
   retryJob,
   streamJobEvents,
@@ -182,6 +183,16 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     checkWebhookUrl(url, settings.webhookAllowHosts, "/url");
     const { secret, previousUntil } = await secrets.rotate(request.caller!.name, url);
     return reply.code(201).send({ url, secret, previous_valid_until: previousUntil });
+  });
+
+  route(app, redeliverJobWebhook, async ({ params }, _request, reply) => {
+    const job = await jobById(params.job_id);
+    if (!(await jobs.tellAgain(job.id))) {
+      const events = job.webhook?.events.join(", ");
+      const why = events === undefined ? "has no webhook" : `is ${job.status}, and its webhook is told of ${events}`;
+      throw new ServiceError("conflict", `There is no end to tell of: the job ${why}.`);
+    }
+    return reply.code(202).send(await wireJob(job));
   });
 
   route(app, listJobs, async ({ query }) => {

@@ -10,7 +10,7 @@ import type { Redis } from "ioredis";
  *   P:uses:<model or dataset id>      set: the unfinished jobs that read it
  *   P:idempotency:<key>               the fingerprint and the job's id; expires
  *   P:totals                          hash: how many jobs have ended in each status, and the seconds they ran; deleted jobs count, too
- *   P:webhooks                        list: jobs whose end somebody asked to be told of
+ *   P:webhooks                        list: what somebody asked to be told of: the id of a job that has ended, or "<id> running <attempt>"
  *   P:events                          channel: the id of a job that has a new event
  *
  * Lua never sees inside the JSON (cjson turns [] into {}): values come and go as text.
@@ -37,6 +37,16 @@ local function uses(command)
   for _, resource in ipairs(cjson.decode(redis.call("HGET", key, "_resources"))) do
     redis.call(command, prefix .. ":uses:" .. resource, id)
   end
+end
+
+-- Puts what the job has become on the list of webhooks, if somebody has asked for it; answers whether.
+local function tell(status)
+  local webhook = redis.call("HGET", key, "_webhook")
+  if not webhook or not string.find(webhook, " job." .. status .. " ", 1, true) then return 0 end
+  local what = id
+  if status == "running" then what = id .. " running " .. redis.call("HGET", key, "attempt") end
+  redis.call("RPUSH", prefix .. ":webhooks", what)
+  return 1
 end
 
 -- A run of progress events of one step (the same, non-empty coalesce) keeps its newest only: progress is a state, not a history.
@@ -85,9 +95,8 @@ indexes({ "=" .. to }, add)
 if terminal == "1" then
   uses("SREM")
   redis.call("HINCRBY", prefix .. ":totals", to, 1)
-  local webhook = redis.call("HGET", key, "_webhook")
-  if webhook and string.find(webhook, " job." .. to .. " ", 1, true) then redis.call("RPUSH", prefix .. ":webhooks", id) end
 end
+tell(to)
 log(event, "")
 return redis.call("HGETALL", key)`,
 
@@ -107,6 +116,14 @@ local now = redis.call("HMGET", key, "_status", "attempt")
 if now[1] ~= status or now[2] ~= attempt then return 0 end
 redis.call("HSET", key, field, text)
 return 1`,
+
+  /** prefix, id, terminal statuses (JSON list) → 1 when the job's end will be told again, 0 when nobody asked for it, or it has not ended */
+  jobTellAgain: `
+local status = redis.call("HGET", key, "_status")
+for _, candidate in ipairs(cjson.decode(ARGV[3])) do
+  if candidate == status then return tell(status) end
+end
+return 0`,
 
   /** prefix, id, name, metadata → 1, or 0 when there is no such job */
   jobRename: `

@@ -143,6 +143,8 @@ export interface JobStore {
   ): Promise<{ readonly data: readonly JobEvent[]; readonly more: boolean }>;
   /** Events after `afterId` as they come; ends after the event of a terminal status, or when `signal` fires. */
   follow(id: string, afterId: number, signal: AbortSignal): AsyncIterable<JobEvent>;
+  /** Has the job's webhook told of its end once more; false when it has not ended, or has no webhook for such an end. */
+  tellAgain(id: string): Promise<boolean>;
   /** Resolves when the job has ended or is gone, or `signal` fires. Many may wait for one job: they share what it takes. */
   ended(id: string, signal: AbortSignal): Promise<void>;
   /** Forgets a finished job; false when it is not finished. */

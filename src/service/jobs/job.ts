@@ -19,8 +19,10 @@ export function isTerminal(status: JobStatus): boolean {
   return TRANSITIONS[status].length === 0;
 }
 
-/** The ends of jobs that webhooks tell of. */
-export const WEBHOOK_EVENTS = ["job.succeeded", "job.failed", "job.cancelled"] as const;
+/** The ends of jobs that webhooks tell of, when they are not told otherwise. */
+export const END_EVENTS = ["job.succeeded", "job.failed", "job.cancelled"] as const;
+/** What webhooks can tell of. A job runs once for each attempt. */
+export const WEBHOOK_EVENTS = ["job.running", ...END_EVENTS] as const;
 
 /** How far a job is: `fraction` in [0, 1] over the whole job, `step` one of the names the report lists. */
 export interface Progress {

@@ -259,6 +259,10 @@ export function createRedisJobStore(
       }
     },
 
+    async tellAgain(id) {
+      return (await fromRedis(redis.jobTellAgain(keyOf(id), prefix, id, TERMINAL))) === 1;
+    },
+
     ended: (id, signal) => ends.wait(id, signal),
 
     async delete(id) {

@@ -13,11 +13,11 @@ import { createWebhookSecrets } from "./webhook-secrets.ts";
 import { isAllowedInside, refusalOf } from "./webhook-target.ts";
 
 /**
- * Tells a URL how a job has ended, by the Standard Webhooks specification 1.0.0 (standardwebhooks.com): the same `webhook-id` on every
+ * Tells a URL what becomes of a job, by the Standard Webhooks specification 1.0.0 (standardwebhooks.com): the same `webhook-id` on every
  * attempt, signature `v1` over id, timestamp and body, 2xx is success, 3xx is not followed, 410 ends the attempts.
  *
- * The job store puts a job with a webhook on the list P:webhooks in the same step that ends it, so none is forgotten. From there a queue
- * takes it, which tries until it succeeds or the attempts are used up.
+ * The job store puts a job with a webhook on the list P:webhooks in the same step that starts or ends it, so none is forgotten. From there a
+ * queue takes it, which tries until it succeeds or the attempts are used up.
  */
 
 const QUEUE_NAME = "webhooks";
@@ -40,7 +40,23 @@ export interface WebhookOptions {
   /** `whsec_` and 24 to 64 bytes in base64: what the secrets of receivers are derived from. */
   readonly secret: string;
   readonly allowHosts: readonly string[];
+  /** What URLs begin with; null makes them paths. */
+  readonly publicUrl: string | null;
   readonly log: Logger;
+}
+
+/** What a delivery tells: how a job has ended, or that an attempt at it has begun. */
+interface Delivery {
+  readonly jobId: string;
+  /** Undefined for the end. */
+  readonly attempt?: number;
+}
+
+/** An entry of the outbox. Its name in the queues cannot have spaces. */
+function deliveryOf(entry: string): Delivery & { readonly name: string } {
+  const [jobId = "", , attempt] = entry.split(" ");
+  const isEnd = attempt === undefined;
+  return { name: isEnd ? jobId : `${jobId}-running-${attempt}`, jobId, ...(!isEnd && { attempt: Number(attempt) }) };
 }
 
 /** Thrown when an attempt has failed and another one may succeed. */
@@ -100,8 +116,11 @@ export function startWebhooks(options: WebhookOptions, prefix: string = KEY_PREF
       await deliver(task, token, 1);
     } catch (error) {
       if (error instanceof DelayedError || error instanceof UnrecoverableError) throw error;
-      await retries.add("deliver", {}, { jobId: task.id!, delay: delayMs(0, error as Error) });
+      await retries.add("deliver", task.data, { jobId: task.id!, delay: delayMs(0, error as Error) });
+      return;
     }
+    // Of one that was asked for again while an earlier one waited for its next attempt.
+    await retries.remove(task.id!);
   }
 
   async function deliverAgain(task: Job, token?: string): Promise<void> {
@@ -109,9 +128,12 @@ export function startWebhooks(options: WebhookOptions, prefix: string = KEY_PREF
   }
 
   async function deliver(task: Job, token: string | undefined, attempt: number): Promise<void> {
-    const job = await jobs.get(task.id!);
-    // Deleted since: nobody wants to hear of it.
-    if (job?.webhook == null || !isTerminal(job.status)) return;
+    // Of versions that told of ends only there are no data.
+    const { jobId = task.id!, attempt: begun } = task.data as Partial<Delivery>;
+    const job = await jobs.get(jobId);
+    // Deleted since, or begun and over since: nobody wants to hear of it.
+    const holds = job && (begun === undefined ? isTerminal(job.status) : isIn(job, begun));
+    if (!holds || job.webhook === null) return;
     const { host } = new URL(job.webhook.url);
     const waitMs = gates.enter(host);
     if (waitMs > 0) {
@@ -120,7 +142,7 @@ export function startWebhooks(options: WebhookOptions, prefix: string = KEY_PREF
     }
     let ok = false;
     try {
-      await post(job);
+      await post(job, begun === undefined ? `msg_${job.id}` : `msg_${job.id}_running_${begun}`);
       ok = true;
       log.info({ job: job.id, attempt }, "webhook delivered");
     } catch (error) {
@@ -138,7 +160,7 @@ export function startWebhooks(options: WebhookOptions, prefix: string = KEY_PREF
     }
   }
 
-  async function post(job: JobRecord): Promise<void> {
+  async function post(job: JobRecord, id: string): Promise<void> {
     const webhook = job.webhook!;
     const url = new URL(webhook.url);
     const refusal = refusalOf(url, options.allowHosts);
@@ -146,9 +168,8 @@ export function startWebhooks(options: WebhookOptions, prefix: string = KEY_PREF
     // Jobs of versions without secrets of receivers are signed with the service's own.
     const signers = webhook.owner == null ? [options.secret] : await secrets.of(webhook.owner, webhook.url);
     if (signers.length === 0) throw new UnrecoverableError("there is no secret to sign it with");
-    const id = `msg_${job.id}`;
     const sentAt = new Date();
-    const body = JSON.stringify(payloadOf(job));
+    const body = JSON.stringify(payloadOf(job, options.publicUrl ?? ""));
     const answer = await request(url, {
       method: "POST",
       dispatcher: isAllowedInside(url, options.allowHosts) ? inside : outside,
@@ -176,9 +197,10 @@ export function startWebhooks(options: WebhookOptions, prefix: string = KEY_PREF
   /** From the list to the queue. A job that is in the queue already stays one: a crash in between repeats the step. */
   async function collect(): Promise<void> {
     const ids = await fromRedis(redis.lrange(outbox, 0, BATCH - 1));
-    for (const id of ids) {
-      await queue.add("deliver", {}, { jobId: id });
-      await fromRedis(redis.lrem(outbox, 1, id));
+    for (const entry of ids) {
+      const { name, ...delivery } = deliveryOf(entry);
+      await queue.add("deliver", delivery, { jobId: name });
+      await fromRedis(redis.lrem(outbox, 1, entry));
     }
   }
 
@@ -207,20 +229,35 @@ function reasonOf(error: unknown): string {
   return `the receiver could not be reached (${code})`;
 }
 
-/** Thin: who wants more asks the API, which also is how it knows that the answer is true. */
-function payloadOf(job: JobRecord): unknown {
-  const { id, status, spec, name, finished_at, error, result } = job;
+/** Whether the job is in that attempt, and runs. */
+function isIn({ status, attempt }: JobRecord, begun: number): boolean {
+  return status === "running" && attempt === begun;
+}
+
+/** Short: what a dashboard shows. Who wants more asks the API, which also is how it knows that the answer is true. */
+function payloadOf(job: JobRecord, origin: string): unknown {
+  const { id, status, spec, name, metadata, attempt, started_at, finished_at, error, result } = job;
+  const { size, accuracy, latency, acceptance } = result?.metrics ?? {};
+  const url = `${origin}/v1/jobs/${id}`;
   return {
     type: `job.${status}`,
-    timestamp: finished_at,
+    timestamp: finished_at ?? started_at,
     data: {
       id,
       object: "job",
       type: spec.type,
       status,
       name,
+      metadata,
+      attempt,
       model_id: sourceModelId(spec),
       result: result === null ? null : { model_id: result.model_id, accepted: result.accepted },
+      metrics: result === null ? null : { size, accuracy, latency, acceptance },
+      urls: {
+        job: url,
+        report: result === null ? null : `${url}/report`,
+        model: result === null ? null : `${origin}/v1/models/${result.model_id}/content`,
+      },
       error,
     },
   };

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { JOB_STATUSES, WEBHOOK_EVENTS } from "../jobs/job.ts";
+import { END_EVENTS, JOB_STATUSES, WEBHOOK_EVENTS } from "../jobs/job.ts";
 import { Problem } from "../problem-schema.ts";
 import { Bytes, Count, Metadata, Name, Sha256, Timestamp } from "../schemas.ts";
 import { Acceptance, Evaluation } from "./evaluation.ts";
@@ -15,12 +15,12 @@ const WebhookTarget = z
     events: z
       .array(z.enum(WEBHOOK_EVENTS).meta({ id: "WebhookEvent" }))
       .min(1)
-      .default([...WEBHOOK_EVENTS])
-      .meta({ description: "Which ends to tell of." }),
+      .default([...END_EVENTS])
+      .meta({ description: "What to tell of: ends, and `job.running` for every attempt that begins." }),
   })
   .meta({
     id: "WebhookTarget",
-    description: "Whom to tell how the job ended, by the Standard Webhooks specification.",
+    description: "Whom to tell what becomes of the job, by the Standard Webhooks specification.",
   });
 
 /** What can be said of every job. */
