@@ -46,7 +46,10 @@ export async function probeTypes(
   }
   // Bodies of loops give out values under their own names only; here all values are outputs.
   for (const output of new Set(probe.graph.outputs)) while (output.isGraphOutput) probe.graph.removeOutput(output);
-  for (const inner of probe.graphs()) takeOutWeights(inner);
+  for (const inner of probe.graphs()) {
+    takeOutWeights(inner);
+    inner.nodes.forEach(fellTrees);
+  }
   const outputs = graph.nodes.flatMap((node) =>
     isConstantNode(node) ? [] : node.outputs.filter(({ name }) => name !== ""),
   );
@@ -103,6 +106,24 @@ function capturedBy(graph: Graph): Set<Value> {
 
 function declareInput(probe: Model, name: string, type: ConcreteType | undefined): Value | undefined {
   return type && probe.graph.addInput(name, type.dtype, type.shape);
+}
+
+const ENSEMBLES: Readonly<Record<string, string>> = {
+  TreeEnsembleClassifier: "class",
+  TreeEnsembleRegressor: "target",
+};
+
+/** Leaves of an ensemble's trees a single leaf. No type depends on them, and an ensemble of hundreds of megabytes takes long to write and to load. */
+function fellTrees(node: Node): void {
+  const votes = node.domain === "ai.onnx.ml" ? ENSEMBLES[node.opType] : undefined;
+  if (votes === undefined) return;
+  for (const name of node.attrs.keys()) if (/^(nodes|class|target)_/.test(name)) node.setAttr(name, undefined);
+  for (const name of ["treeids", "nodeids", "featureids", "truenodeids", "falsenodeids"])
+    node.setAttr(`nodes_${name}`, { type: "ints", value: [0] });
+  node.setAttr("nodes_modes", { type: "strings", value: ["LEAF"] });
+  node.setAttr("nodes_values", { type: "floats", value: [0] });
+  for (const name of ["treeids", "nodeids", "ids"]) node.setAttr(`${votes}_${name}`, { type: "ints", value: [0] });
+  node.setAttr(`${votes}_weights`, { type: "floats", value: [0] });
 }
 
 /** Shapes, axes and scalars are smaller; inference reads those. */

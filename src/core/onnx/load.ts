@@ -177,9 +177,9 @@ function readAttr(source: AttributeProto, graph: Graph, scope: Scope, external: 
     case AttributeType.FLOATS:
       return { type: "floats", value: source.floats, source };
     case AttributeType.INTS:
-      return { type: "ints", value: source.ints.map(Number), source };
+      return listAttr("ints", source, source.ints.length, () => source.ints.map(Number));
     case AttributeType.STRINGS:
-      return { type: "strings", value: source.strings.map((s) => utf8.decode(s)), source };
+      return listAttr("strings", source, source.strings.length, () => source.strings.map((s) => utf8.decode(s)));
     case AttributeType.TENSORS:
       return { type: "tensors", value: source.tensors.map((t) => readTensor(t, external)), source };
     case AttributeType.GRAPHS:
@@ -187,6 +187,27 @@ function readAttr(source: AttributeProto, graph: Graph, scope: Scope, external: 
     default:
       return { type: "opaque", value: null, source };
   }
+}
+
+/** Longer lists are converted when they are asked for: the trees of an ensemble are millions of numbers and words that nobody reads. */
+const MAX_READY_LENGTH = 1000;
+
+function listAttr<Type extends string, T>(
+  type: Type,
+  source: AttributeProto,
+  length: number,
+  convert: () => readonly T[],
+): { readonly type: Type; readonly value: readonly T[]; readonly source: AttributeProto } {
+  if (length <= MAX_READY_LENGTH) return { type, value: convert(), source };
+  let converted: readonly T[] | undefined;
+  return {
+    type,
+    get value() {
+      converted ??= convert();
+      return converted;
+    },
+    source,
+  };
 }
 
 function declare(value: Value, info: ValueInfoProto): void {

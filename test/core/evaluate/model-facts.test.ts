@@ -243,3 +243,52 @@ test("a cancelled inspection stops", async () => {
   const options = { openSession, source: { bytes: modelToBytes(model) }, signal: AbortSignal.abort() };
   await assert.rejects(inspectModel(model, options), { code: "cancelled" });
 });
+
+test("an ensemble of trees is loaded once as a whole: what its values are is asked with a single leaf", async () => {
+  const [trees, leaves] = [2000, 4];
+  const all = Array.from({ length: trees * (2 * leaves - 1) }, (_, i) => i);
+  const at = (i: number) => i % (2 * leaves - 1);
+  const tree = (i: number) => Math.floor(i / (2 * leaves - 1));
+  const isLeaf = (i: number) => at(i) >= leaves - 1;
+  const floats = (value: readonly number[]) => ({ type: "floats", value }) as const;
+  const ends = all.filter(isLeaf);
+  const make = new GraphMaker();
+  // The first version that says what shapes come of it.
+  make.model.requireOpset("ai.onnx.ml", 3);
+  const { outputs } = make.node(
+    "TreeEnsembleClassifier",
+    [make.input("x", ["n", 3])],
+    {
+      nodes_treeids: all.map(tree),
+      nodes_nodeids: all.map(at),
+      nodes_featureids: all.map((i) => i % 3),
+      nodes_modes: { type: "strings", value: all.map((i) => (isLeaf(i) ? "LEAF" : "BRANCH_LEQ")) },
+      nodes_values: floats(all.map((i) => (i % 7) - 3)),
+      nodes_truenodeids: all.map((i) => (isLeaf(i) ? 0 : 2 * at(i) + 1)),
+      nodes_falsenodeids: all.map((i) => (isLeaf(i) ? 0 : 2 * at(i) + 2)),
+      class_treeids: ends.map(tree),
+      class_nodeids: ends.map(at),
+      class_ids: ends.map((i) => i % 5),
+      class_weights: floats(ends.map((i) => i % 3)),
+      classlabels_int64s: [10, 20, 30, 40, 50],
+    },
+    2,
+    "ai.onnx.ml",
+  );
+  make.output(make.op("Identity", [outputs[0]!]), "label", ["n"], "int64");
+  make.output(make.op("Mul", [outputs[1]!, make.floats("two", [], [2])]), "scores", ["n", 5]);
+  // As a file has it: long lists are read when they are asked for.
+  const model = loadModel(modelToBytes(make.model));
+  const sizes: number[] = [];
+  const facts = await inspect(model, { n: 4 }, (source, options) => {
+    if ("bytes" in source) sizes.push(source.bytes.length);
+    return openSession(source, options);
+  });
+  assert.ok(sizes.length === 2 && sizes[0]! > 200_000 && sizes[1]! < 2000, `${sizes}`);
+  assert.equal(facts.activation_bytes, 4 * (2 * 8 + 2 * 5 * 4), "labels and scores, twice each");
+  assert.deepEqual(facts.operators, { "ai.onnx.ml.TreeEnsembleClassifier": 1, Identity: 1, Mul: 1 });
+  // The model itself has all its trees still.
+  const { nodes_modes: modes } = Object.fromEntries(model.graph.nodes[0]!.attrs);
+  assert.equal((modes!.value as readonly string[]).length, all.length);
+  assert.deepEqual(modelToBytes(model), modelToBytes(make.model));
+});
