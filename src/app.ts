@@ -9,6 +9,7 @@ import { uuidv7 } from "uuidv7";
 import type { Config } from "./config.ts";
 import { registerConsole } from "./console/console.ts";
 import { accessRefusal } from "./service/api/api-keys.ts";
+import { registerComparison } from "./service/api/compare.ts";
 import { endEarly, limitJsonBodyTime, shareOf } from "./service/api/connection.ts";
 import type { ApiContext } from "./service/api/context.ts";
 import { registerDatasets } from "./service/api/datasets.ts";
@@ -129,6 +130,7 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
   });
   registerJobs(app, context, inspector, metrics);
   registerJobFiles(app, context);
+  registerComparison(app, context);
   registerSystem(app, context, metrics, document);
   registerConsole(app, document);
   registerReference(app);

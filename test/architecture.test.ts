@@ -248,7 +248,7 @@ const PROCESSES: readonly (readonly [place: string | RegExp, programs: readonly 
   [/^src\/service\/(redis|catalog)\.ts$|^src\/service\/(blobs|jobs)\/(?!job\.ts)/, ["API", "worker"]],
   [/^src\/service\/kinds\/(.+\/)?(checks|[a-z]+-checks)\.ts$/, ["API"]],
   [/^src\/service\/kinds\/([a-z]+\/)?run\//, ["child"]],
-  [/^src\/report\/(script|markup)\.ts$/, ["API", "child"]],
+  [/^src\/report\/(script|markup|style)\.ts$/, ["API", "child"]],
   ["src/report/", ["child"]],
   ["src/core/index.ts", ["child"]],
   [/^src\/core\/onnx\/(?!dtype|tensor)/, ["child"]],

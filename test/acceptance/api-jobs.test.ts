@@ -302,6 +302,55 @@ test("artifacts and the report of a finished job; both go with it", async () => 
   }
 });
 
+test("jobs are compared, as data and as a page, with what keeps their numbers apart", async () => {
+  const { json: one } = await post(bodyOf({ name: "<b>first</b>" }));
+  const { json: two } = await post(bodyOf({ evaluation: { dataset_id: datasetId } }));
+  const { json: open } = await post(bodyOf());
+  for (const { id } of [one, two]) {
+    await startJob(api, id);
+    await finishJob(api, id, { "report.html": Buffer.from("<h1>") });
+  }
+  const ids = `${two.id},${one.id},${open.id}`;
+  const { json } = await api.call("GET", `/v1/compare?job_ids=${ids}`);
+  assert.deepEqual(
+    json.jobs.map((job: { job_id: string; status: string; method: string }) => [job.job_id, job.status, job.method]),
+    [
+      [two.id, "succeeded", "dynamic"],
+      [one.id, "succeeded", "dynamic"],
+      [open.id, "queued", "dynamic"],
+    ],
+  );
+  const { metrics } = (await api.call("GET", `/v1/jobs/${one.id}`)).json.result;
+  const { size, accuracy, latency, memory, acceptance, fidelity } = metrics;
+  const worst = Math.min(...fidelity.outputs.map((output: { sqnr_db: number }) => output.sqnr_db));
+  assert.deepEqual(json.jobs[1].metrics, {
+    ...{ size, accuracy, latency, memory, acceptance },
+    ...{ worst_sqnr_db: worst, fidelity_data: fidelity.data },
+  });
+  assert.equal(json.jobs[2].metrics, null);
+  assert.deepEqual(
+    json.differences.map(({ code }: { code: string }) => code),
+    ["data_differ"],
+  );
+  assert.deepEqual((await api.call("GET", `/v1/compare?jobs=${ids}`)).json, json);
+
+  const page = await api.call("GET", `/v1/compare/report?job_ids=${ids}`);
+  assert.match(page.headers.get("content-type")!, /^text\/html/);
+  assert.match(page.headers.get("content-security-policy")!, /^sandbox allow-scripts; default-src 'none'/);
+  const text = page.body.toString();
+  assert.ok(text.includes("&lt;b&gt;first&lt;/b&gt;") && !text.includes("<b>first"));
+  assert.ok(text.includes(`/v1/jobs/${two.id}/report`) && text.includes("judged on different data"));
+  const refused = await api.call("GET", `/v1/compare?job_ids=${one.id},job_x,job_y`);
+  assert.equal(refused.status, 404);
+  assert.match(refused.json.detail, /job_x, job_y/);
+  const many = Array.from({ length: 21 }, (_, i) => `job_${i}`).join(",");
+  for (const query of ["", "?job_ids=", "?job_ids=a,,b", "?job_ids=a&jobs=b", `?job_ids=${many}`]) {
+    const answer = await api.call("GET", `/v1/compare${query}`);
+    assert.deepEqual([answer.status, answer.json.errors[0].pointer], [422, "#/query/job_ids"], query);
+  }
+  for (const { id } of [one, two, open]) await drop(id);
+});
+
 test("a link opens one file of a job without a key, for a while", async () => {
   const keys = apiKeys([{ name: "me", key: "my-key", scopes: ["read", "write"] }]);
   const closed = await startTestServer({ context: { keys }, settings: { publicUrl: "https://press.example.com/ml" } });

@@ -528,6 +528,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/compare": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Compare jobs
+         * @description The numbers of several jobs side by side, and what keeps them from being compared. Jobs that have not ended are in it without numbers. For the command line, `?jobs=` is the same.
+         */
+        get: operations["compareJobs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/compare/report": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a comparison of jobs
+         * @description The same as a page that needs nothing from the network.
+         */
+        get: operations["getComparisonReport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -969,6 +1009,57 @@ export interface components {
             /** @description Operators that gradients pass through. A student of others is refused; a teacher can be made of any. */
             trainable_operators: string[];
             limits: components["schemas"]["Limits"];
+        };
+        ComparedJob: {
+            job_id: string;
+            name: string | null;
+            type: string;
+            method: string;
+            /** @description What the job does, in words. */
+            title: string;
+            /** @description Now one of `queued`, `running`, `cancelling`, `succeeded`, `failed`, `cancelled`; more may be added. */
+            status: string;
+            /** @description What its result is a form of. */
+            model_id: string;
+            result_model_id: string | null;
+            /** @description Null for a job without a result. */
+            accepted: boolean | null;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            created_at: string;
+            /**
+             * Format: date-time
+             * @description RFC 3339, UTC.
+             */
+            finished_at: string | null;
+            /** @description Null for a job without a result. */
+            metrics: components["schemas"]["ComparedMetrics"] | null;
+        };
+        ComparedMetrics: {
+            size: components["schemas"]["SizeMetrics"];
+            accuracy: components["schemas"]["AccuracyMetrics"] | null;
+            latency: components["schemas"]["LatencyMetrics"];
+            memory: components["schemas"]["MemoryMetrics"];
+            acceptance: components["schemas"]["AcceptanceCheck"][];
+            /**
+             * Format: double
+             * @description Of the output that differs most from the original's; null where all are identical.
+             */
+            worst_sqnr_db: number | null;
+            /** @description What it was found on, as in `metrics.fidelity.data`. */
+            fidelity_data: string;
+        };
+        Comparison: {
+            /** @description In the order that was asked for. */
+            jobs: components["schemas"]["ComparedJob"][];
+            /** @description What keeps numbers from being compared: `models_differ`, `data_differ`, `metrics_differ`, `loads_differ`, `machines_differ`, or what later versions add. */
+            differences: components["schemas"]["ComparisonDifference"][];
+        };
+        ComparisonDifference: {
+            code: string;
+            message: string;
         };
         CoverageMetrics: {
             /** Format: int64 */
@@ -6724,6 +6815,142 @@ export interface operations {
             403: components["responses"]["Problem403"];
             404: components["responses"]["Problem404"];
             416: components["responses"]["Problem416"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    compareJobs: {
+        parameters: {
+            query: {
+                /** @description Ids with commas between them, at most 20. */
+                job_ids: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The jobs. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "jobs": [
+                     *         {
+                     *           "job_id": "job_0199d3b2-5a30-7e21-b8c4-0a1b2c3d4e5f",
+                     *           "name": null,
+                     *           "type": "quantize",
+                     *           "method": "weight_only",
+                     *           "title": "Weights in 4 bits",
+                     *           "status": "succeeded",
+                     *           "model_id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *           "result_model_id": "mdl_0199d3b2-7e11-7f00-9a9b-21222324252f",
+                     *           "accepted": true,
+                     *           "created_at": "2026-10-01T09:30:00.000Z",
+                     *           "finished_at": "2026-10-01T09:30:09.480Z",
+                     *           "metrics": {
+                     *             "size": {
+                     *               "before_bytes": 10822323,
+                     *               "after_bytes": 2164464,
+                     *               "ratio": 0.2
+                     *             },
+                     *             "accuracy": null,
+                     *             "latency": {
+                     *               "before": {
+                     *                 "p50_ms": 41.2,
+                     *                 "p90_ms": 44,
+                     *                 "mean_ms": 41.9
+                     *               },
+                     *               "after": {
+                     *                 "p50_ms": 39.8,
+                     *                 "p90_ms": 42.1,
+                     *                 "mean_ms": 40.2
+                     *               },
+                     *               "speedup": 1.035,
+                     *               "speedup_interval": [
+                     *                 1.01,
+                     *                 1.06
+                     *               ],
+                     *               "batch_size": 1,
+                     *               "threads": 1,
+                     *               "runs": 50,
+                     *               "cpu": "AMD EPYC"
+                     *             },
+                     *             "memory": {
+                     *               "baseline_bytes": 52428800,
+                     *               "before_peak_bytes": 96468992,
+                     *               "after_peak_bytes": 88080384
+                     *             },
+                     *             "acceptance": [
+                     *               {
+                     *                 "name": "min_sqnr_db",
+                     *                 "limit": 20,
+                     *                 "value": 24.1,
+                     *                 "ok": true
+                     *               },
+                     *               {
+                     *                 "name": "max_size_ratio",
+                     *                 "limit": 0.3,
+                     *                 "value": 0.2,
+                     *                 "ok": true
+                     *               }
+                     *             ],
+                     *             "worst_sqnr_db": 24.1,
+                     *             "fidelity_data": "synthetic"
+                     *           }
+                     *         }
+                     *       ],
+                     *       "differences": []
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Comparison"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    getComparisonReport: {
+        parameters: {
+            query: {
+                /** @description Ids with commas between them, at most 20. */
+                job_ids: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The page. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            404: components["responses"]["Problem404"];
+            422: components["responses"]["Problem422"];
             429: components["responses"]["Problem429"];
             431: components["responses"]["Problem431"];
             500: components["responses"]["Problem500"];

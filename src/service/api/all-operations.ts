@@ -1,3 +1,4 @@
+import { COMPARE_OPERATIONS } from "./compare.ts";
 import { DATASET_OPERATIONS } from "./datasets.ts";
 import { JOB_FILE_OPERATIONS } from "./job-artifacts.ts";
 import { JOB_OPERATIONS } from "./job-operations.ts";
@@ -13,5 +14,6 @@ export const ALL_OPERATIONS = [
   ...UPLOAD_OPERATIONS,
   ...JOB_OPERATIONS,
   ...JOB_FILE_OPERATIONS,
+  ...COMPARE_OPERATIONS,
   ...SYSTEM_OPERATIONS,
 ] as readonly Operation[];

@@ -420,3 +420,16 @@ export const event = {
   type: "progress",
   data: { step: "quantize", fraction: 0.4, message: "22 of 54 nodes" },
 };
+
+const { size, accuracy, latency, memory, acceptance } = finishedJob.result.metrics;
+export const comparison = {
+  jobs: [
+    {
+      ...{ job_id: finishedJob.id, name: null, type: "quantize", method: "weight_only", title: "Weights in 4 bits" },
+      ...{ status: "succeeded", model_id: finishedJob.model_id, result_model_id: finishedJob.result.model_id },
+      ...{ accepted: true, created_at: finishedJob.created_at, finished_at: finishedJob.finished_at },
+      metrics: { size, accuracy, latency, memory, acceptance, worst_sqnr_db: 24.1, fidelity_data: "synthetic" },
+    },
+  ],
+  differences: [],
+};

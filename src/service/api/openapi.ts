@@ -194,10 +194,10 @@ function parameters(
   };
   return Object.entries(properties)
     .filter(([name, { curlOnly }]) => curlOnly !== true && !(where === "header" && NOT_PARAMETERS.includes(name)))
-    .map(([name, { description, ...rest }]) => ({
+    .map(([name, { description, clientsMustSend, ...rest }]) => ({
       name,
       in: where,
-      required: where === "path" || required.includes(name),
+      required: where === "path" || required.includes(name) || clientsMustSend === true,
       ...(description !== undefined && { description }),
       schema: rest,
     }));

@@ -21,7 +21,8 @@ export interface Operation<Params = unknown, Query = unknown, Headers = unknown,
   /** A file that signed links open without a key. */
   readonly linked?: boolean;
   readonly params?: z.ZodType<Params> & ObjectSchema;
-  /** A field whose meta says `curlOnly` is taken, and told of in the description, but is no parameter of generated clients. */
+  /** A field whose meta says `curlOnly` is taken, and told of in the description, but is no parameter of generated clients;
+   * one whose meta says `clientsMustSend` has another name for the command line, and none for clients. */
   readonly query?: z.ZodType<Query> & ObjectSchema;
   /** Request headers that the operation reads; lower-case names. */
   readonly headers?: z.ZodType<Headers> & ObjectSchema;

@@ -12,14 +12,13 @@ const MAX_WAIT_S = 60;
 
 export const PREFER = z
   .string()
-  .max(200)
   .optional()
   .meta({
     description: `\`wait=N\`: answer when the job has ended, or after N seconds (at most ${MAX_WAIT_S}) with the job as it is then. \`Preference-Applied\` in the answer says that it was taken.`,
   });
 
 /** The seconds that a client wants to wait, as far as it may; undefined when it does not say, or says no number. */
-export function waitSecondsOf(prefer: string | undefined): number | undefined {
+function waitSecondsOf(prefer: string | undefined): number | undefined {
   for (const preference of (prefer ?? "").split(",")) {
     const [, seconds] = /^\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;|$)/i.exec(preference) ?? [];
     // Of a preference that is there twice the first one counts.
