@@ -87,6 +87,7 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
         jobThreads: config.jobThreads,
         webhookAllowHosts: config.webhookAllowHosts,
         publicUrl: config.publicUrl,
+        sourceAllowHosts: config.sourceAllowHosts,
       },
       keys,
       blobs,

@@ -77,6 +77,12 @@ export const PROBLEMS = {
     cause: "JSON where a file is sent, or a compression that is not known.",
     remedy: "Use a media type that the operation lists.",
   },
+  source_failed: {
+    status: 422,
+    title: "The source could not be fetched",
+    cause: "A file that is not at its address, a host that does not answer, or sends less than it says.",
+    remedy: "`detail` says what its host answered. Check the address, and whether a presigned one has expired.",
+  },
   range_not_satisfiable: {
     status: 416,
     title: "Range not satisfiable",

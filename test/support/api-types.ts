@@ -224,6 +224,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/models/from-source": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a model of files at an address
+         * @description As `createModel`, for files that the service fetches: the answer comes when it has them. Hosts must be on the operator's list (`SOURCE_ALLOW_HOSTS`), and so must those that they redirect to. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.
+         */
+        post: operations["createModelFromSource"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/datasets/from-source": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a dataset of a file at an address
+         * @description As `createDataset`, for files that the service fetches: the answer comes when it has them. Hosts must be on the operator's list (`SOURCE_ALLOW_HOSTS`), and so must those that they redirect to. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.
+         */
+        post: operations["createDatasetFromSource"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/uploads": {
         parameters: {
             query?: never;
@@ -1159,6 +1199,12 @@ export interface components {
             /** @description A JSON object of strings, as in `Metadata`. */
             metadata?: string;
         };
+        DatasetFromSource: {
+            source: components["schemas"]["DatasetSource"];
+            name?: string;
+            metadata?: components["schemas"]["Metadata"];
+            spec?: components["schemas"]["DatasetSpec"];
+        };
         /** @description A dataset from a finished resumable upload, which is used up by it. */
         DatasetFromUploads: {
             uploads: components["schemas"]["UploadReference"][];
@@ -1201,6 +1247,11 @@ export interface components {
             data: components["schemas"]["DatasetSummary"][];
             /** @description Null on the last page. */
             next_cursor: string | null;
+        };
+        /** @description One file; the suffix of its name tells the format. */
+        DatasetSource: {
+            kind: components["schemas"]["SourceKind"];
+            files: components["schemas"]["SourceFile"][];
         };
         /** @description What the file itself does not say. `.npz` and `.safetensors` say it all and take none. */
         DatasetSpec: components["schemas"]["ArraySpec"] | components["schemas"]["ImagesSpec"] | components["schemas"]["CsvSpec"] | components["schemas"]["JsonlSpec"] | components["schemas"]["ParquetSpec"];
@@ -1929,7 +1980,7 @@ export interface components {
             status: number;
             /** @description What went wrong this time, for a person. */
             detail: string;
-            /** @description Stable and machine-readable; more may be added. Now: `invalid_request`, `unauthorized`, `forbidden`, `invalid_link`, `not_found`, `method_not_allowed`, `request_timeout`, `conflict`, `idempotency_conflict`, `precondition_failed`, `too_large`, `unsupported_media_type`, `range_not_satisfiable`, `validation_failed`, `invalid_model`, `invalid_dataset`, `invalid_params`, `unsupported`, `limit_exceeded`, `rate_limited`, `quota_exceeded`, `headers_too_large`, `internal`, `unavailable`, `non_finite`, `timeout`, `out_of_memory`, `worker_crashed`, `expired`, `cancelled`. */
+            /** @description Stable and machine-readable; more may be added. Now: `invalid_request`, `unauthorized`, `forbidden`, `invalid_link`, `not_found`, `method_not_allowed`, `request_timeout`, `conflict`, `idempotency_conflict`, `precondition_failed`, `too_large`, `unsupported_media_type`, `source_failed`, `range_not_satisfiable`, `validation_failed`, `invalid_model`, `invalid_dataset`, `invalid_params`, `unsupported`, `limit_exceeded`, `rate_limited`, `quota_exceeded`, `headers_too_large`, `internal`, `unavailable`, `non_finite`, `timeout`, `out_of_memory`, `worker_crashed`, `expired`, `cancelled`. */
             code: string;
             /** @description The node, tensor or file that is at fault. */
             subject?: string;
@@ -2377,6 +2428,11 @@ export interface components {
             /** @description A JSON object of strings, as in `Metadata`. */
             metadata?: string;
         };
+        ModelFromSource: {
+            source: components["schemas"]["ModelSource"];
+            name?: string;
+            metadata?: components["schemas"]["Metadata"];
+        };
         /** @description A model from finished resumable uploads, which are used up by it. */
         ModelFromUploads: {
             uploads: components["schemas"]["UploadReference"][];
@@ -2387,6 +2443,11 @@ export interface components {
             data: components["schemas"]["ModelSummary"][];
             /** @description Null on the last page. */
             next_cursor: string | null;
+        };
+        /** @description The `.onnx`, and its external data under the names that it uses. */
+        ModelSource: {
+            kind: components["schemas"]["SourceKind"];
+            files: components["schemas"]["SourceFile"][];
         };
         /** @description What lists tell of a model; ask for the model to know more. */
         ModelSummary: {
@@ -2799,7 +2860,7 @@ export interface components {
             status: number;
             /** @description What went wrong this time, for a person. */
             detail: string;
-            /** @description Stable and machine-readable; more may be added. Now: `invalid_request`, `unauthorized`, `forbidden`, `invalid_link`, `not_found`, `method_not_allowed`, `request_timeout`, `conflict`, `idempotency_conflict`, `precondition_failed`, `too_large`, `unsupported_media_type`, `range_not_satisfiable`, `validation_failed`, `invalid_model`, `invalid_dataset`, `invalid_params`, `unsupported`, `limit_exceeded`, `rate_limited`, `quota_exceeded`, `headers_too_large`, `internal`, `unavailable`, `non_finite`, `timeout`, `out_of_memory`, `worker_crashed`, `expired`, `cancelled`. */
+            /** @description Stable and machine-readable; more may be added. Now: `invalid_request`, `unauthorized`, `forbidden`, `invalid_link`, `not_found`, `method_not_allowed`, `request_timeout`, `conflict`, `idempotency_conflict`, `precondition_failed`, `too_large`, `unsupported_media_type`, `source_failed`, `range_not_satisfiable`, `validation_failed`, `invalid_model`, `invalid_dataset`, `invalid_params`, `unsupported`, `limit_exceeded`, `rate_limited`, `quota_exceeded`, `headers_too_large`, `internal`, `unavailable`, `non_finite`, `timeout`, `out_of_memory`, `worker_crashed`, `expired`, `cancelled`. */
             code: string;
             /** @description Name it when you ask for help: the log has it too. */
             request_id: string;
@@ -3035,6 +3096,16 @@ export interface components {
             /** Format: double */
             ratio: number;
         };
+        SourceFile: {
+            /** @description https, at a host that the operator has allowed; presigned ones too. */
+            url: string;
+            /** @description As the path of the address ends, when it is not given. */
+            filename?: string;
+            /** @description What the file must be; another one is refused. */
+            sha256?: string;
+        };
+        /** @enum {string} */
+        SourceKind: "https";
         StaticParams: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -3580,7 +3651,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `idempotency_conflict`: This Idempotency-Key was used for another request. `validation_failed`: The request has invalid fields. `invalid_model`: The model cannot be used. `invalid_dataset`: The dataset cannot be used. `invalid_params`: The job cannot run as asked. `unsupported`: Not supported. `limit_exceeded`: A limit was exceeded. `non_finite`: The numbers left the finite range. `timeout`: The work took longer than its limit. `out_of_memory`: The work needed more memory than its limit. `worker_crashed`: The model crashed the runtime. `expired`: The job waited in the queue for too long. */
+        /** @description `idempotency_conflict`: This Idempotency-Key was used for another request. `source_failed`: The source could not be fetched. `validation_failed`: The request has invalid fields. `invalid_model`: The model cannot be used. `invalid_dataset`: The dataset cannot be used. `invalid_params`: The job cannot run as asked. `unsupported`: Not supported. `limit_exceeded`: A limit was exceeded. `non_finite`: The numbers left the finite range. `timeout`: The work took longer than its limit. `out_of_memory`: The work needed more memory than its limit. `worker_crashed`: The model crashed the runtime. `expired`: The job waited in the queue for too long. */
         Problem422: {
             headers: {
                 [name: string]: unknown;
@@ -5150,6 +5221,312 @@ export interface operations {
             403: components["responses"]["Problem403"];
             404: components["responses"]["Problem404"];
             416: components["responses"]["Problem416"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    createModelFromSource: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key again, for a day, answers with what the first request has made. */
+                "idempotency-key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ModelFromSource"];
+            };
+        };
+        responses: {
+            /** @description These bytes are a model already. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "object": "model",
+                     *       "name": "rec",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "size_bytes": 10822323,
+                     *       "files": [
+                     *         {
+                     *           "name": "rec.onnx",
+                     *           "size_bytes": 10822323,
+                     *           "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     *         }
+                     *       ],
+                     *       "ir_version": 7,
+                     *       "opset_imports": {
+                     *         "ai.onnx": 9
+                     *       },
+                     *       "producer": "PaddlePaddle",
+                     *       "inputs": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             3,
+                     *             48,
+                     *             "w"
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "outputs": [
+                     *         {
+                     *           "name": "softmax_11.tmp_0",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             null,
+                     *             6625
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "nodes": 440,
+                     *       "operators": {
+                     *         "Conv": 38,
+                     *         "MatMul": 17
+                     *       },
+                     *       "parameters": 2680000,
+                     *       "weight_bytes": 10700000,
+                     *       "weight_bytes_by_dtype": {
+                     *         "float32": 10700000
+                     *       },
+                     *       "activation_bytes": null,
+                     *       "macs": null,
+                     *       "trainable": {
+                     *         "ok": true,
+                     *         "subject": null,
+                     *         "message": null
+                     *       },
+                     *       "non_finite_weights": [],
+                     *       "warnings": [],
+                     *       "derived_from": null,
+                     *       "metadata": {
+                     *         "team": "ocr"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Model"];
+                };
+            };
+            /** @description The model was added. */
+            201: {
+                headers: {
+                    /** @description Path of the model. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "mdl_0199d3b2-4f6e-7a10-9c1e-3b5f6a7d8e90",
+                     *       "object": "model",
+                     *       "name": "rec",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "size_bytes": 10822323,
+                     *       "files": [
+                     *         {
+                     *           "name": "rec.onnx",
+                     *           "size_bytes": 10822323,
+                     *           "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+                     *         }
+                     *       ],
+                     *       "ir_version": 7,
+                     *       "opset_imports": {
+                     *         "ai.onnx": 9
+                     *       },
+                     *       "producer": "PaddlePaddle",
+                     *       "inputs": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             3,
+                     *             48,
+                     *             "w"
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "outputs": [
+                     *         {
+                     *           "name": "softmax_11.tmp_0",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             "n",
+                     *             null,
+                     *             6625
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "nodes": 440,
+                     *       "operators": {
+                     *         "Conv": 38,
+                     *         "MatMul": 17
+                     *       },
+                     *       "parameters": 2680000,
+                     *       "weight_bytes": 10700000,
+                     *       "weight_bytes_by_dtype": {
+                     *         "float32": 10700000
+                     *       },
+                     *       "activation_bytes": null,
+                     *       "macs": null,
+                     *       "trainable": {
+                     *         "ok": true,
+                     *         "subject": null,
+                     *         "message": null
+                     *       },
+                     *       "non_finite_weights": [],
+                     *       "warnings": [],
+                     *       "derived_from": null,
+                     *       "metadata": {
+                     *         "team": "ocr"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Model"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
+            429: components["responses"]["Problem429"];
+            431: components["responses"]["Problem431"];
+            500: components["responses"]["Problem500"];
+            503: components["responses"]["Problem503"];
+            default: components["responses"]["Problem"];
+        };
+    };
+    createDatasetFromSource: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The same key again, for a day, answers with what the first request has made. */
+                "idempotency-key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DatasetFromSource"];
+            };
+        };
+        responses: {
+            /** @description This file is a dataset already. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *       "object": "dataset",
+                     *       "name": "lines",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "size_bytes": 94372154,
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "samples": 512,
+                     *       "fields": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             3,
+                     *             48,
+                     *             320
+                     *           ],
+                     *           "content": {
+                     *             "min": -1,
+                     *             "max": 1,
+                     *             "non_finite": 0,
+                     *             "first_non_finite": null
+                     *           }
+                     *         }
+                     *       ],
+                     *       "has_labels": false,
+                     *       "classes": null,
+                     *       "class_count": null,
+                     *       "labels": null,
+                     *       "warnings": [],
+                     *       "metadata": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Dataset"];
+                };
+            };
+            /** @description The dataset was added. */
+            201: {
+                headers: {
+                    /** @description Path of the dataset. */
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "dst_0199d3b2-51aa-7c44-8d02-6f1e2d3c4b5a",
+                     *       "object": "dataset",
+                     *       "name": "lines",
+                     *       "created_at": "2026-10-01T09:30:00.000Z",
+                     *       "size_bytes": 94372154,
+                     *       "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                     *       "samples": 512,
+                     *       "fields": [
+                     *         {
+                     *           "name": "x",
+                     *           "dtype": "float32",
+                     *           "shape": [
+                     *             3,
+                     *             48,
+                     *             320
+                     *           ],
+                     *           "content": {
+                     *             "min": -1,
+                     *             "max": 1,
+                     *             "non_finite": 0,
+                     *             "first_non_finite": null
+                     *           }
+                     *         }
+                     *       ],
+                     *       "has_labels": false,
+                     *       "classes": null,
+                     *       "class_count": null,
+                     *       "labels": null,
+                     *       "warnings": [],
+                     *       "metadata": {}
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Dataset"];
+                };
+            };
+            400: components["responses"]["Problem400"];
+            401: components["responses"]["Problem401"];
+            403: components["responses"]["Problem403"];
+            408: components["responses"]["Problem408"];
+            409: components["responses"]["Problem409"];
+            413: components["responses"]["Problem413"];
+            415: components["responses"]["Problem415"];
+            422: components["responses"]["Problem422"];
             429: components["responses"]["Problem429"];
             431: components["responses"]["Problem431"];
             500: components["responses"]["Problem500"];

@@ -87,6 +87,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     jobThreads: 1,
     webhookAllowHosts: [],
     publicUrl: null,
+    sourceAllowHosts: [],
     ...options.settings,
   };
   const context: ApiContext = {

@@ -1,5 +1,6 @@
 import { COMPARE_OPERATIONS } from "./compare.ts";
 import { DATASET_OPERATIONS } from "./datasets.ts";
+import { SOURCE_OPERATIONS } from "./from-source.ts";
 import { JOB_FILE_OPERATIONS } from "./job-artifacts.ts";
 import { JOB_OPERATIONS } from "./job-operations.ts";
 import { MODEL_OPERATIONS } from "./models.ts";
@@ -11,6 +12,7 @@ import { SYSTEM_OPERATIONS } from "./system.ts";
 export const ALL_OPERATIONS = [
   ...MODEL_OPERATIONS,
   ...DATASET_OPERATIONS,
+  ...SOURCE_OPERATIONS,
   ...UPLOAD_OPERATIONS,
   ...JOB_OPERATIONS,
   ...JOB_FILE_OPERATIONS,

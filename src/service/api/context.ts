@@ -58,6 +58,8 @@ export interface ApiSettings {
   readonly jobThreads: number;
   /** Hosts (with ports) that webhooks may be sent to although they are not public. */
   readonly webhookAllowHosts: readonly string[];
+  /** Hosts (with ports) that files may be fetched from, `*` for every public one; none: nothing is fetched. */
+  readonly sourceAllowHosts: readonly string[];
   /** Where the service is for who gets links, without a slash at its end; null: where the client who makes one has found it. */
   readonly publicUrl: string | null;
 }

@@ -23,7 +23,7 @@ import { filterOf, RecordsQuery, Renaming, renamed } from "./describe.ts";
 import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDownload } from "./download.ts";
 import { earlierUpload } from "./earlier-upload.ts";
 import * as examples from "./examples.ts";
-import { IdempotencyHeaders, madeOnce, repeatableOf } from "./idempotent.ts";
+import { IdempotencyHeaders, type Made, madeOnce, repeatableOf } from "./idempotent.ts";
 import type { Asker } from "./inspection-lane.ts";
 import type { Inspector } from "./inspector.ts";
 import { defineOperation, route } from "./operation.ts";
@@ -41,7 +41,7 @@ import {
 /** What can be read, by the suffix of the file's name. */
 export const DATASET_SUFFIXES = Object.keys(DATASET_FORMATS);
 
-const ADDED_DATASET = {
+export const ADDED_DATASET = {
   200: {
     description: "This file is a dataset already.",
     content: { "application/json": Dataset },
@@ -56,7 +56,7 @@ const ADDED_DATASET = {
   },
 };
 
-const UPLOAD_PROBLEMS = [
+export const DATASET_UPLOAD_PROBLEMS = [
   "too_large",
   "unsupported_media_type",
   "request_timeout",
@@ -104,7 +104,7 @@ const createDataset = defineOperation({
       .meta({ id: "DatasetForm" }),
   },
   responses: ADDED_DATASET,
-  problems: UPLOAD_PROBLEMS,
+  problems: DATASET_UPLOAD_PROBLEMS,
 });
 
 const createDatasetFromUploads = defineOperation({
@@ -120,7 +120,7 @@ const createDatasetFromUploads = defineOperation({
   headers: IdempotencyHeaders,
   body: DatasetFromUploads,
   responses: ADDED_DATASET,
-  problems: UPLOAD_PROBLEMS,
+  problems: DATASET_UPLOAD_PROBLEMS,
   examples: examples.datasetFromUploads,
 });
 
@@ -252,12 +252,19 @@ export const DATASET_OPERATIONS = [
   deleteDataset,
 ];
 
+/** How other operations add datasets whose files they have stored. */
+export interface DatasetIntake {
+  /** Adds the dataset whose files \`take\` stores for the id it is given. */
+  add(request: FastifyRequest, asker: Asker, take: (id: string) => Promise<TakenDataset>): Promise<Made<DatasetRecord>>;
+  answer(reply: FastifyReply, made: Made<DatasetRecord>): unknown;
+}
+
 export function registerDatasets(
   app: FastifyInstance,
   context: ApiContext,
   inspector: Inspector,
   finishedUploads: FinishedUploads,
-): void {
+): DatasetIntake {
   const { catalog, jobs, blobs } = context;
 
   route(app, createDataset, async ({ query }, request, reply) => {
@@ -373,6 +380,8 @@ export function registerDatasets(
     }
     return reply.code(204).send();
   });
+
+  return { add, answer: answerAdded };
 }
 
 function answerAdded(reply: FastifyReply, { record, created }: { record: DatasetRecord; created: boolean }) {
@@ -405,7 +414,7 @@ function onlyFile(files: readonly CatalogFile[]): CatalogFile {
 }
 
 /** Throws `unsupported_media_type` for a file that no reader is for. */
-function suffixOf(filename: string): string {
+export function suffixOf(filename: string): string {
   const suffix = DATASET_SUFFIXES.find(
     (known) => filename.toLowerCase().endsWith(known) && filename.length > known.length,
   );

@@ -44,6 +44,17 @@ export const modelFromUploads = {
   metadata: { team: "ocr" },
 };
 
+const address = "https://models.example.com/press";
+
+export const modelFromSource = {
+  source: { kind: "https", files: [{ url: `${address}/rec.onnx?X-Amz-Signature=…` }] },
+  name: "recognizer",
+};
+
+export const datasetFromSource = {
+  source: { kind: "https", files: [{ url: `${address}/lines.npz`, sha256: "c".repeat(64) }] },
+};
+
 export const renaming = { name: "recognizer v2", metadata: { team: "ocr", stage: "production" } };
 
 export const layer = {

@@ -24,7 +24,7 @@ import { blobDownload, DIGEST_HEADER, DOWNLOAD_HEADERS, DownloadHeaders, sendDow
 import { modelFileName } from "./download-names.ts";
 import { earlierUpload } from "./earlier-upload.ts";
 import * as examples from "./examples.ts";
-import { IdempotencyHeaders, madeOnce, repeatableOf } from "./idempotent.ts";
+import { IdempotencyHeaders, type Made, madeOnce, repeatableOf } from "./idempotent.ts";
 import type { Asker } from "./inspection-lane.ts";
 import type { Inspector } from "./inspector.ts";
 import { defineOperation, route } from "./operation.ts";
@@ -32,7 +32,7 @@ import type { FinishedUploads } from "./resumable-uploads.ts";
 import { tarDownload } from "./tar.ts";
 import { checkFieldNames, type Intake, parseField, parseJsonField, takeUpload, withClaims } from "./upload-intake.ts";
 
-const UPLOAD_PROBLEMS = [
+export const MODEL_UPLOAD_PROBLEMS = [
   "too_large",
   "unsupported_media_type",
   "request_timeout",
@@ -44,7 +44,7 @@ const UPLOAD_PROBLEMS = [
   "worker_crashed",
 ] as const;
 
-const ADDED_MODEL = {
+export const ADDED_MODEL = {
   200: {
     description: "These bytes are a model already.",
     content: { "application/json": Model },
@@ -85,7 +85,7 @@ const createModel = defineOperation({
       .meta({ id: "ModelForm" }),
   },
   responses: ADDED_MODEL,
-  problems: [...UPLOAD_PROBLEMS, "validation_failed", "idempotency_conflict", "conflict"],
+  problems: [...MODEL_UPLOAD_PROBLEMS, "validation_failed", "idempotency_conflict", "conflict"],
 });
 
 const createModelFromUploads = defineOperation({
@@ -101,7 +101,7 @@ const createModelFromUploads = defineOperation({
   headers: IdempotencyHeaders,
   body: ModelFromUploads,
   responses: ADDED_MODEL,
-  problems: [...UPLOAD_PROBLEMS, "validation_failed", "idempotency_conflict", "conflict"],
+  problems: [...MODEL_UPLOAD_PROBLEMS, "validation_failed", "idempotency_conflict", "conflict"],
   examples: { uploaded: examples.modelFromUploads },
 });
 
@@ -234,12 +234,19 @@ export const MODEL_OPERATIONS = [
   deleteModel,
 ];
 
+/** How other operations add models whose files they have stored. */
+export interface ModelIntake {
+  /** Adds the model whose files \`take\` stores for the id it is given. */
+  add(request: FastifyRequest, asker: Asker, take: (id: string) => Promise<TakenModel>): Promise<Made<ModelRecord>>;
+  answer(reply: FastifyReply, made: Made<ModelRecord>): unknown;
+}
+
 export function registerModels(
   app: FastifyInstance,
   context: ApiContext,
   inspector: Inspector,
   finishedUploads: FinishedUploads,
-): void {
+): ModelIntake {
   const { catalog, jobs, blobs } = context;
 
   route(app, createModel, async ({ query }, request, reply) => {
@@ -355,6 +362,8 @@ export function registerModels(
     }
     return reply.code(204).send();
   });
+
+  return { add, answer: answerAdded };
 }
 
 /** What a model is one of once it is called otherwise. One that a job has made stays what it is, whatever it is called. */

@@ -1,0 +1,135 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { after, before, test } from "node:test";
+import { modelBytes } from "../support/memory-workers.ts";
+import { startTestServer, type TestServer } from "../support/server.ts";
+
+/** Models and datasets that the service fetches, from a host of the test's own. */
+
+const MODEL = modelBytes(5000);
+const sha256 = createHash("sha256").update(MODEL).digest("hex");
+
+let host: Server;
+let base: string;
+let api: TestServer;
+const asked: string[] = [];
+
+before(async () => {
+  host = createServer((request, response) => {
+    asked.push(request.url!);
+    const { pathname } = new URL(request.url!, "http://host");
+    if (/\.(onnx|bin|npz)$/.test(pathname)) response.end(MODEL);
+    else if (pathname === "/moved") response.writeHead(302, { location: "/signed/m.onnx?signature=1" }).end("moved");
+    else if (pathname === "/loop") response.writeHead(307, { location: "/loop" }).end();
+    else if (pathname === "/inside") response.writeHead(302, { location: "http://169.254.169.254/latest" }).end();
+    else if (pathname === "/other-port") response.writeHead(302, { location: "http://127.0.0.1:9/m.onnx" }).end();
+    else if (pathname === "/cut") response.writeHead(200, { "content-length": "100" }).end("short");
+    else if (pathname === "/stalls") response.write("x");
+    else if (pathname === "/large") response.end(Buffer.alloc(200_000));
+    else response.writeHead(404).end("nothing here");
+  }).listen(0, "127.0.0.1");
+  await once(host, "listening");
+  base = `http://127.0.0.1:${(host.address() as AddressInfo).port}`;
+  const settings = { sourceAllowHosts: [new URL(base).host], maxUploadBytes: 100_000, uploadIdleTimeoutMs: 300 };
+  api = await startTestServer({ settings });
+});
+after(async () => {
+  await api.close();
+  host.closeAllConnections();
+  host.close();
+});
+
+const post = (path: string, body: object, at: TestServer = api) =>
+  at.call("POST", path, { headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+const fetched = (...files: object[]) => ({ source: { kind: "https", files } });
+const models = (body: object, at?: TestServer) => post("/v1/models/from-source", body, at);
+
+test("a model is fetched, with its external data, over a redirect, and is the file that was meant", async () => {
+  const made = await models({ ...fetched({ url: `${base}/moved`, filename: "rec.onnx", sha256 }), name: "reader" });
+  assert.equal(made.status, 201, made.body.toString());
+  assert.deepEqual([made.json.name, made.json.sha256], ["reader", sha256]);
+  assert.ok(asked.includes("/signed/m.onnx?signature=1"));
+  assert.ok(!api.logged.some((line) => line.includes("signature=1")));
+  const again = await models(fetched({ url: `${base}/a%20b.onnx` }));
+  assert.deepEqual([again.status, again.json.id], [200, made.json.id]);
+  const bundle = await models(fetched({ url: `${base}/w.bin` }, { url: `${base}/big.onnx` }));
+  assert.deepEqual(
+    bundle.json.files.map(({ name }: { name: string }) => name),
+    ["big.onnx", "w.bin"],
+  );
+  assert.equal(bundle.json.name, "big");
+  for (const { json } of [made, bundle]) await api.call("DELETE", `/v1/models/${json.id}`);
+  assert.deepEqual(await api.files(), []);
+});
+
+test("a dataset is fetched", async () => {
+  const made = await post("/v1/datasets/from-source", fetched({ url: `${base}/lines.npz` }));
+  assert.deepEqual([made.status, made.json.name], [201, "lines"]);
+  const refused = await post("/v1/datasets/from-source", fetched({ url: `${base}/m.onnx` }));
+  assert.deepEqual([refused.status, refused.json.code], [415, "unsupported_media_type"]);
+  await api.call("DELETE", `/v1/datasets/${made.json.id}`);
+});
+
+test("what cannot be fetched is refused with what happened, and leaves nothing", async () => {
+  const cases: readonly (readonly [string, number, string, RegExp])[] = [
+    ["/none", 422, "source_failed", /answered 404/],
+    ["/loop", 422, "source_failed", /redirects more than 5 times/],
+    ["/inside", 422, "source_failed", /redirects to where nothing is fetched from/],
+    ["/other-port", 422, "source_failed", /redirects to where nothing is fetched from/],
+    ["/cut", 422, "source_failed", /ended before all of its bytes/],
+    ["/stalls", 422, "source_failed", /Fewer than 1024 bytes/],
+    ["/large", 413, "too_large", /100000 bytes/],
+  ];
+  for (const [path, status, code, detail] of cases) {
+    const refused = await models(fetched({ url: base + path, filename: "m.onnx" }));
+    assert.deepEqual([refused.status, refused.json.code], [status, code], path);
+    assert.match(refused.json.detail, detail);
+    assert.ok(!refused.body.includes("nothing here"), "what a host says is not passed on");
+  }
+  const other = await models(fetched({ url: `${base}/m.onnx`, sha256: "0".repeat(64) }));
+  assert.deepEqual(
+    [other.json.errors[0].pointer, other.json.errors[0].code],
+    ["/source/files/0/sha256", "sha256_mismatch"],
+  );
+  const twice = await models(fetched({ url: `${base}/m.onnx` }, { url: `${base}/b/m.onnx` }));
+  assert.equal(twice.json.errors[0].code, "duplicate_filename");
+  assert.deepEqual(await api.files(), []);
+});
+
+test("only hosts that were allowed are asked, and by default none", async () => {
+  const before = asked.length;
+  const cases: readonly (readonly [string, RegExp])[] = [
+    ["https://example.org/m.onnx", /not one that this service fetches from/],
+    ["http://127.0.0.1:1/m.onnx", /must start with https/],
+    ["https://169.254.169.254/m.onnx", /not a public one/],
+    [`${base.replace("http://", "http://user:secret@")}/m.onnx`, /user name or password/],
+    ["file:///etc/passwd", /https/],
+    ["m.onnx", /not a URL/],
+  ];
+  for (const [url, message] of cases) {
+    const refused = await models(fetched({ url: `${base}/m.onnx` }, { url }));
+    const [error] = refused.json.errors;
+    assert.deepEqual([refused.status, error.pointer, error.code], [422, "/source/files/1/url", "source_refused"], url);
+    assert.match(error.message, message);
+  }
+  const anywhere = await startTestServer({ settings: { sourceAllowHosts: ["*"] } });
+  const off = await startTestServer();
+  try {
+    // A name is judged by the addresses that it has when it is connected to.
+    const named = await models(
+      fetched({ url: "https://localhost/m.onnx" }, { url: "https://localhost/w.bin" }),
+      anywhere,
+    );
+    assert.equal(named.json.code, "source_failed");
+    assert.equal((await models(fetched({ url: "https://10.0.0.1/m.onnx" }), anywhere)).json.code, "validation_failed");
+    assert.equal((await models(fetched({ url: `${base}/m.onnx` }), anywhere)).json.code, "validation_failed");
+    assert.match((await models(fetched({ url: "https://example.org/m.onnx" }), off)).json.detail, /allowed no host/);
+  } finally {
+    await anywhere.close();
+    await off.close();
+  }
+  assert.equal(asked.length, before);
+});
