@@ -53,18 +53,23 @@ export class Calibrator {
   }
 
   /**
-   * Of a model that differs from this one's in the values of the given names, and was shown the same samples: of all other values it knows
-   * what was seen here. Either one may go on from there, but not both.
+   * Of a model that differs from this one's in the values of the given names, or has more of them, and was shown the same samples: of all other
+   * values it knows what was seen here. Either one may go on from there, but not both. The new one has `unseen` to observe.
    */
-  forked(model: Model, changed: ReadonlySet<string>): Calibrator {
-    const activations = new Map(
-      [...this.#activations].map(([name, seen]) => [name, changed.has(name) ? new ActivationObserver() : seen]),
+  forked(
+    model: Model,
+    changed: ReadonlySet<string>,
+  ): { readonly calibrator: Calibrator; readonly unseen: Set<string> } {
+    const nothing = nothingSeen(model);
+    const knownOr = <T>(known: ReadonlyMap<string, T>, all: ReadonlyMap<string, T>) =>
+      new Map([...all].map(([name, fresh]) => [name, changed.has(name) ? fresh : (known.get(name) ?? fresh)]));
+    const activations = knownOr(this.#activations, nothing.activations);
+    const channels = knownOr(this.#channels, nothing.channels);
+    const seen = { activations, channels, derived: nothing.derived, batches: this.#batches };
+    const unseen = new Set(
+      [...activations].flatMap(([name, it]) => (this.#activations.get(name) === it ? [] : [name])),
     );
-    const channels = new Map(
-      [...this.#channels].map(([name, seen]) => [name, changed.has(name) ? new ChannelObserver(seen.axis) : seen]),
-    );
-    const seen = { activations, channels, derived: this.#derived, batches: this.#batches };
-    return new Calibrator(model, seen, this.#options, this.#tapped);
+    return { calibrator: new Calibrator(model, seen, this.#options, this.#tapped), unseen };
   }
 
   /** What has been seen. It is no longer valid when more is. */

@@ -8,11 +8,14 @@
  * f may be any sequence of operators that treat channels alike and are positively homogeneous: Relu, pooling, a product with a gate that comes
  * from elsewhere. All readers must be layers with weights of their own. A normalization with gain and shift is as good a producer as a layer.
  *
+ * Where a normalization is read by layers and by something else (the residual sum of a transformer that normalizes sums, as BERT does), its
+ * gain cannot be scaled. There a product with 1/s may be inserted, which the layers read and the others do not.
+ *
  * Clip(0, m), the Relu6 of mobile networks, is not homogeneous: channel c would have to be clipped at m / s_c. One limit does for all channels
  * when each is scaled by the largest value it takes: a channel that reaches m is then clipped where it was, and one that stays below m at
  * the largest value that was ever seen of it.
  */
-import type { Model, Node, Value } from "../../onnx/ir.ts";
+import type { Model, Node, Use, Value } from "../../onnx/ir.ts";
 import { arrayOf, elementCount, lazyTensor, tensorOf } from "../../onnx/tensor.ts";
 import type { OpType } from "../../operators/operators.ts";
 import { clipBounds, isFloatConstant, ruleFor, type WeightOperand } from "./operators.ts";
@@ -32,8 +35,10 @@ export interface ScalingSite {
   readonly producerOperand: WeightOperand | undefined;
   readonly channels: number;
   readonly consumers: readonly ChannelConsumer[];
-  /** Everything whose channels are divided by the scales, from the producer's output to what the consumers read. */
+  /** Everything whose channels are divided by the scales, from the producer's output to what the consumers read. Once applied, if it inserts. */
   readonly values: readonly Value[];
+  /** A product is inserted in front of the consumers: it takes time in every run. */
+  readonly inserts: boolean;
   /** There is a Clip(0, m) on the way: the scales must be the largest value of each channel, or more. */
   readonly isClipped: boolean;
   /** Divides the channels by `scales` and multiplies the weights that meet them. */
@@ -57,13 +62,60 @@ interface Producer {
   readonly parameters: readonly ChannelParameter[];
 }
 
-/** All sites of the model, in the order of their producers. Applying one leaves the others valid. */
-export function scalingSites(model: Model): ScalingSite[] {
+/**
+ * All sites of the model, in the order of their producers; with `inserting` also those that need a product of their own. Applying one leaves
+ * the others valid.
+ */
+export function scalingSites(model: Model, { inserting = false } = {}): ScalingSite[] {
   return [...model.nodes()].flatMap((node) => {
     const producer = node.domain === "" ? PRODUCERS[node.opType]?.(node) : undefined;
-    const site = producer && siteOf(producer);
+    const site = producer && (siteOf(producer) ?? (inserting ? insertingSite(producer) : undefined));
     return site ? [site] : [];
   });
+}
+
+/** The layers that read a normalization beside others. */
+function insertingSite({ node, output, channels, channelAxis, operand }: Producer): ScalingSite | undefined {
+  if (operand) return undefined;
+  const consumers = output.uses.flatMap((use): ChannelConsumer[] => {
+    const layer = layerReading(use, channelAxis, channels);
+    return layer && use.node.graph === output.graph ? [{ ...layer, input: output }] : [];
+  });
+  const layers = new Set(consumers.map((consumer) => consumer.node));
+  if (layers.size === 0 || layers.size !== consumers.length) return undefined;
+  const values: Value[] = [];
+  return {
+    ...{ producer: node, producerOperand: undefined, channels, consumers, values, isClipped: false, inserts: true },
+    apply(scales) {
+      values.push(insertProduct(output, layers, scales));
+      for (const consumer of consumers) scaleConsumer(consumer, scales);
+    },
+  };
+}
+
+/** Lets the layers read `value` divided by the scales. That has the name of the value from then on, unless the model gives it out. */
+function insertProduct(value: Value, layers: ReadonlySet<Node>, scales: ArrayLike<number>): Value {
+  const { graph, name, producer } = value;
+  const { model } = graph;
+  const behind = graph.nodes[graph.nodes.indexOf(producer!) + 1]!;
+  const inverse = tensorOf(
+    "float32",
+    [scales.length],
+    Float32Array.from(scales, (scale) => 1 / scale),
+  );
+  const product = graph.insertBefore(behind, {
+    opType: "Mul",
+    name: model.freshName(`${producer!.name}_balance`),
+    standsFor: producer!,
+    inputs: [value, graph.addInitializer(`${name}_balance`, inverse)],
+    outputs: [`${name}_balanced`],
+  }).outputs[0]!;
+  product.retype(value.dtype, value.shape);
+  for (const layer of layers) layer.setInput(0, product);
+  if (value.isGraphOutput) return product;
+  value.name = model.freshName(`${name}_unbalanced`);
+  product.name = name;
+  return product;
 }
 
 function siteOf(producer: Producer): ScalingSite | undefined {
@@ -81,13 +133,11 @@ function siteOf(producer: Producer): ScalingSite | undefined {
     consumers,
     values: [...new Set([node.outputs[0]!, ...values])],
     isClipped: clips.length > 0,
+    inserts: false,
     apply(scales) {
       const inverse = Float64Array.from(scales, (scale) => 1 / scale);
       for (const parameter of parameters) scaleParameter(parameter, inverse);
-      for (const { node: layer, operand } of consumers) {
-        const axis = operand.groups === 1 ? operand.inputAxis : operand;
-        scaleParameter({ node: layer, input: operand.input, axis }, scales);
-      }
+      for (const consumer of consumers) scaleConsumer(consumer, scales);
       for (const clip of clips) {
         clip.setInput(2, clip.graph.addInitializer(`${clip.label}_limit`, tensorOf("float32", [], [1])));
       }
@@ -191,11 +241,10 @@ function readersOf({
     if (value.isGraphOutput || value.uses.length === 0) return undefined;
     for (const { node, index } of value.uses) {
       if (node.graph !== output.graph || node.domain !== "") return undefined;
-      const operand = ruleFor(node)?.weight?.(node);
-      if (operand) {
-        if (index !== 0 || operand.activationAxis !== axis || !isOwn(node.inputs[operand.input])) return undefined;
-        if (inputCount(node, operand) !== channels) return undefined;
-        consumers.push({ node, operand, input: value });
+      if (ruleFor(node)?.weight?.(node)) {
+        const layer = layerReading({ node, index }, axis, channels);
+        if (!layer) return undefined;
+        consumers.push({ ...layer, input: value });
       } else if (HOMOGENEOUS.has(node.opType) && index === 0 && node.outputs.length === 1) {
         reached.set(node.outputs[0]!, axis);
       } else if (node.opType === "Flatten" && value.producer?.opType === "GlobalAveragePool") {
@@ -212,6 +261,18 @@ function readersOf({
   // A product of two scaled tensors would be scaled twice.
   const isGate = ({ inputs }: Node) => inputs.filter((input) => reached.has(input!)).length === 1;
   return gated.every(isGate) ? { consumers, clips, values: reached.keys() } : undefined;
+}
+
+/** The layer that reads channels along `axis`, if it is one whose weight can be scaled. */
+function layerReading(
+  { node, index }: Use,
+  axis: number,
+  channels: number,
+): Omit<ChannelConsumer, "input"> | undefined {
+  const operand = node.domain === "" ? ruleFor(node)?.weight?.(node) : undefined;
+  if (!operand || index !== 0 || operand.activationAxis !== axis || !isOwn(node.inputs[operand.input]))
+    return undefined;
+  return inputCount(node, operand) === channels ? { node, operand } : undefined;
 }
 
 function inputCount(node: Node, operand: WeightOperand): number {
@@ -246,6 +307,12 @@ export function visitPairs(
 /** A float32 constant that nothing else reads. */
 function isOwn(value: Value | undefined): boolean {
   return isFloatConstant(value) && value!.uses.length === 1 && !value!.isGraphOutput;
+}
+
+/** Multiplies the weights that meet the channels. */
+function scaleConsumer({ node, operand }: ChannelConsumer, scales: ArrayLike<number>): void {
+  const axis = operand.groups === 1 ? operand.inputAxis : operand;
+  scaleParameter({ node, input: operand.input, axis }, scales);
 }
 
 function scaleParameter({ node, input, axis }: ChannelParameter, factors: ArrayLike<number>): void {

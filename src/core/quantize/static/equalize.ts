@@ -151,7 +151,7 @@ export function balanceChannels(
   note: NoteSink,
 ): Set<string> {
   const changed = new Set<string>();
-  for (const site of scalingSites(model)) {
+  for (const site of scalingSites(model, { inserting: true })) {
     const wanted = site.producerOperand ? options.layers && "auto" : options.normalizations;
     if (wanted === undefined || wanted === false) continue;
     const expectation = expectationOf(site, statistics, options.perChannel);
@@ -166,7 +166,8 @@ export function balanceChannels(
         site.producer,
         "changed",
         "channels_scaled",
-        `Its channels were scaled against each other: rounding is expected to cost ${gainDb.toFixed(1)} dB less behind it.`,
+        `Its channels were scaled against each other${site.inserts ? ", by a product in front of the layers that read them" : ""}: ` +
+          `rounding is expected to cost ${gainDb.toFixed(1)} dB less behind it.`,
       ),
     );
   }

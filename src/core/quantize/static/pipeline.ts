@@ -142,6 +142,7 @@ export async function compressStatic(
   progress("equalize", 0, "Looking at channels");
   const { calibrator, ...scaled } = await scaleChannels(original, trial);
   const float = calibrator.model;
+  for (const [name, why] of scaled.inserted) options.excludeNodes.set(name, why);
 
   // What the trials have seen is not looked at again.
   const seen = calibrator.calibration.batches;
@@ -257,7 +258,10 @@ async function scaleChannels(original: Calibrator, trial: Trial) {
   const facts: CorrectionFacts[] = [];
   let calibrator = original;
   const isWanted = equalize !== false || smoothQuantAlpha !== null;
-  if (!isWanted || scalingSites(original.model).length === 0) return { calibrator, notes, facts };
+  const inserted = new Map<string, FloatNode>();
+  if (!isWanted || scalingSites(original.model, { inserting: true }).length === 0) {
+    return { calibrator, notes, facts, inserted };
+  }
   const { channels } = await original.observe(each(few));
   const balance = (of: Omit<BalanceOptions, "perChannel">) => (model: Model, note: NoteSink) =>
     balanceChannels(model, (name) => channels.get(name), { ...of, perChannel }, note);
@@ -283,8 +287,9 @@ async function scaleChannels(original: Calibrator, trial: Trial) {
     sqnrDb ??= await trialSqnrDb(calibrator, trial);
     // One float model is loaded at a time.
     await calibrator.close();
-    const other = loaded.use(calibrator.forked(candidate, changed));
-    await other.observe(each(few), changed);
+    const forked = calibrator.forked(candidate, changed);
+    const other = loaded.use(forked.calibrator);
+    await other.observe(each(few), forked.unseen);
     const reached = await trialSqnrDb(other, trial);
     const applied = wanted !== "auto" || reached > sqnrDb;
     facts.push({ name, sqnr_before_db: sqnrDb, sqnr_after_db: reached, applied });
@@ -296,7 +301,9 @@ async function scaleChannels(original: Calibrator, trial: Trial) {
     sqnrDb = reached;
     notes.push(...said);
   }
-  return { calibrator, notes, facts };
+  const known = new Set([...original.model.nodes()].map((node) => node.name));
+  for (const node of calibrator.model.nodes()) if (!known.has(node.name)) inserted.set(node.name, BALANCING);
+  return { calibrator, notes, facts, inserted };
 }
 
 /** Which nodes stay in float for speed, where that is to be measured. */
@@ -427,6 +434,9 @@ function withFloatLayers(options: StaticOptions, layers: ReadonlySet<string>, st
   const kept = [...layers].map((name): [string, FloatNode] => [name, { ...KEPT, storesWeights }]);
   return { ...options, excludeNodes: new Map([...(options.excludeNodes ?? []), ...kept]) };
 }
+
+/** Of a product that scales channels; its note is that of the node whose channels it scales. */
+const BALANCING: FloatNode = { code: "channels_scaled", message: "It scales channels against each other." };
 
 const KEPT: FloatNode = {
   code: "kept_for_accuracy",

@@ -382,9 +382,12 @@ function unitsAround(value: Value, { units, aliases }: Placement): Unit[] {
   );
 }
 
+/** Reasons that are no news: what follows from neighbours, and what no node of the model as it was uploaded stands behind. */
+const SILENT: ReadonlySet<string> = new Set([...RECONSIDERED, "channels_scaled"]);
+
 function notesOf({ units, islands }: Placement, isExcluded: NodeTest = () => false): Note[] {
   const notes = units
-    .filter(({ rule, quantized, reason }) => quantized || rule.kind === "compute" || !RECONSIDERED.has(reason!.code))
+    .filter(({ rule, quantized, reason }) => quantized || rule.kind === "compute" || !SILENT.has(reason!.code))
     .map(({ node, quantized, reason }) =>
       quantized
         ? noteOn(node, "changed", QUANTIZED, "It computes in 8 bits.")

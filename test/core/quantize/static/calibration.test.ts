@@ -54,7 +54,9 @@ test("a fork that looks at the scaled channels alone knows what a new look at ev
       () => {},
     );
     assert.ok(changed.size > 0);
-    await using fork = original.forked(scaled, changed);
+    const { calibrator, unseen } = original.forked(scaled, changed);
+    await using fork = calibrator;
+    assert.deepEqual(unseen, new Set([...changed].filter((name) => fork.calibration.activations.has(name))));
     await fork.observe(streamOf(feeds.slice(0, 4)), changed);
     const calibration = await fork.observe(streamOf(feeds.slice(4)));
     assert.equal(options.loads(), 2);

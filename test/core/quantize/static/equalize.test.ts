@@ -142,6 +142,37 @@ test("gates and pooling let scales through, a residual sum and a second reader d
   assert.equal(scalingSites(shared).length, 0);
 });
 
+test("a normalization that a residual sum reads too is divided by a product of its own, for the layers alone", async () => {
+  for (const isGivenOut of [false, true]) {
+    const make = new GraphMaker();
+    const x = make.layerNorm(make.input("x", ["n", 4, 8]), 8);
+    const [a, b] = [make.linear(x, 8, 8), make.linear(x, 8, 8)];
+    make.output(make.op("Add", [make.op("Mul", [a, b]), x]), "y");
+    if (isGivenOut) make.output(x, "normal", ["n", 4, 8]);
+    const model = await prepare(make.model);
+    assert.equal(scalingSites(model).length, 0);
+    const scaled = model.clone();
+    const [site, ...others] = scalingSites(scaled, { inserting: true });
+    assert.deepEqual([others.length, site!.inserts, site!.consumers.length], [0, true, 2]);
+    const { name } = site!.consumers[0]!.input;
+    site!.apply(Float64Array.from({ length: 8 }, (_, c) => 2 ** (c - 4)));
+    await assertSameFunction(model, scaled);
+    const layers = scaled.graph.nodes.filter(({ opType }) => opType === "MatMul");
+    const [sum] = scaled.graph.nodes.filter(
+      ({ opType, inputs }) => opType === "Add" && !inputs.some((it) => it?.constant),
+    );
+    const [product] = site!.values;
+    assert.ok(layers.length === 2 && layers.every(({ inputs }) => inputs[0] === product));
+    assert.ok(!sum!.inputs.includes(product));
+    // What calibration and plans know is what the layers read.
+    assert.equal(product!.name === name, !isGivenOut);
+    assert.deepEqual(
+      scaled.graph.outputs.map((value) => value.name),
+      model.graph.outputs.map((value) => value.name),
+    );
+  }
+});
+
 test("grouped convolutions: each group's channels meet its own weights", async () => {
   const make = new GraphMaker();
   const x = make.op("Relu", [make.conv(make.input("x", ["n", 4, 6, 6]), [4, 8], 1)]);

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { encoder } from "../../../../bench/seasoned-nets.ts";
 import type { Model, Value } from "../../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../../src/core/onnx/load.ts";
 import { modelToBytes, predictedBytes } from "../../../../src/core/onnx/save.ts";
@@ -53,6 +54,34 @@ test("networks of several kinds, end to end", async () => {
     assert.ok(reached > 30, `${reached} dB`);
     assert.ok(result.notes.some(({ outcome }) => outcome === "changed"));
   }
+});
+
+test("a transformer that normalizes sums: what its residuals read is no obstacle to scaling channels", async () => {
+  const shape = { layers: 2, width: 64, heads: 2, length: 16, vocabulary: 100 };
+  const model = encoder({ ...shape, norm: "after" });
+  const dims = { n: 2 };
+  const feedsOf = (seed: number) => ({
+    ...randomFeeds(model, { seed, dims }),
+    mask: tensorOf("int64", [2, 16], new BigInt64Array(32).fill(1n)),
+  });
+  const data = {
+    async *batches(count: number) {
+      for (let i = 0; i < count; i++) yield feedsOf(i + 1);
+    },
+  };
+  const made = (smoothQuantAlpha: "auto" | null) =>
+    compressStatic(model, data, { ...OPTIONS, smoothQuantAlpha }, { openModel });
+  const reached = async ({ model: result }: { readonly model: Model }) =>
+    sqnrDb(await runModel(model, feedsOf(1000)), await runModel(result, feedsOf(1000)));
+  const [scaled, plain] = [await made("auto"), await made(null)];
+  const [with8, without] = [await reached(scaled), await reached(plain)];
+  assert.ok(with8 > without + 5, `${without} dB, and ${with8} dB with scaled channels`);
+  // One in front of each of the two layers that read a normalization, and of none that is there for its own.
+  const products = [...scaled.float.nodes()].filter(({ name }) => name.endsWith("_balance"));
+  assert.equal(products.length, 4);
+  const told = (notes: typeof plain.notes) => notes.map(({ name, code }) => `${name} ${code}`).toSorted();
+  assert.deepEqual(told(scaled.notes), told(plain.notes), "nothing is said of nodes that users do not know");
+  assert.equal(scaled.prepared.filter(({ message }) => message.includes("by a product")).length, 4);
 });
 
 /** Types that onnxruntime computes with and no session can give out. */

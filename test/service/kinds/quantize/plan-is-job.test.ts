@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { encoder } from "../../../../bench/seasoned-nets.ts";
 import type { QuantizePlan } from "../../../../src/core/index.ts";
 import type { Model, Value } from "../../../../src/core/onnx/ir.ts";
 import { tensorOf } from "../../../../src/core/onnx/tensor.ts";
@@ -122,6 +123,12 @@ const EXACT: readonly (readonly [name: string, Model, Uint8Array, readonly Reado
   ],
   ["a recurrent network", recurrent(), writeNpz({ x: random([5, 12]) }), [FLOAT16, DYNAMIC, UNLIMITED]],
   ["a transformer", transformer({ layers: 1 }), writeNpz({ ids: tokens() }), [FLOAT16, WEIGHTS, UNLIMITED]],
+  [
+    "a transformer that normalizes sums",
+    encoder({ layers: 1, width: 32, heads: 2, length: 8, vocabulary: 50, norm: "after" }),
+    writeNpz({ ids: tokens(), mask: tensorOf("int64", [SAMPLES, 8], new BigInt64Array(SAMPLES * 8).fill(1n)) }),
+    [UNLIMITED],
+  ],
   ["values beyond float16", large(), vectors(), [FLOAT16]],
 ];
 
