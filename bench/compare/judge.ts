@@ -1,5 +1,6 @@
 /** Judges models that should compute the same: how fast they are, one thread, in turns, and how near their answers are to the first one's. */
 import type { Dataset } from "../../src/core/data/dataset.ts";
+import { feedsFor } from "../../src/core/data/fit.ts";
 import { floatsOf, type Tensor } from "../../src/core/onnx/tensor.ts";
 import { openSession, type Session } from "../../src/core/runtime/session.ts";
 
@@ -44,7 +45,7 @@ export async function judge(
   if (!opened[0]) throw new Error(`${paths[0]} cannot be loaded.`);
   const sessions = opened.filter((session) => session !== undefined);
   const samples: Feeds[] = [];
-  for await (const { feeds } of dataset.batches({ batchSize: 1 })) samples.push(feeds);
+  for await (const { feeds } of dataset.batches({ batchSize: 1 })) samples.push(feedsFor(opened[0].inputs, feeds));
   const scores = await score(sessions, samples, answer);
   const times = await time(sessions, samples);
   for (const session of sessions) await session.close();

@@ -52,13 +52,18 @@ def static(opset=None, **settings):
 
 def reader(directory):
     import numpy as np
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
         def __init__(self):
             arrays = dict(np.load(directory + "/calibration.npz"))
             samples = len(next(iter(arrays.values())))
-            self.feeds = iter([{name: array[i : i + 1] for name, array in arrays.items()} for i in range(samples)])
+            inputs = onnx.load(directory + "/model.onnx").graph.input
+            ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in inputs}
+            # An input without an axis for samples, like a state or a rate, takes a sample as it is.
+            cut = lambda name, array, i: array[i : i + 1] if array.ndim == ranks[name] else array[i]
+            self.feeds = iter([{name: cut(name, array, i) for name, array in arrays.items()} for i in range(samples)])
 
         def get_next(self):
             return next(self.feeds, None)
