@@ -11,7 +11,7 @@ import { tensor } from "../src/core/onnx/tensor.ts";
 import { calibrate } from "../src/core/quantize/static/calibration.ts";
 import { findFasterKernels, profileOf } from "../src/core/quantize/static/faster-kernels.ts";
 import { placementCost, slowParts } from "../src/core/quantize/static/kernel-cost.ts";
-import { measuredCosts } from "../src/core/quantize/static/measured-costs.ts";
+import { measureCosts, measuredCosts } from "../src/core/quantize/static/measured-costs.ts";
 import {
   elementsIn,
   placeEverywhere,
@@ -74,7 +74,7 @@ async function compare(name: string): Promise<void> {
     return times.map((ms) => timingOf(ms).p50_ms) as [number, ...number[]];
   };
   const [floatMs, int8Ms] = (await p50([int8])) as [number, number];
-  const costs = measuredCosts(
+  const measured = measureCosts(
     placement,
     {
       float: await profileOf(float, floatMs, feeds, RUNTIME),
@@ -82,7 +82,8 @@ async function compare(name: string): Promise<void> {
     },
     elementsIn(calibration),
   );
-  if (!costs) return console.log(`${name}: kernels are not found in the profiles`);
+  if (!measured) return console.log(`${name}: kernels are not found in the profiles`);
+  const costs = measuredCosts(measured, elementsIn(calibration));
   const all = placementCost(placement, costs, new Set(units));
   const random = new Random(1, name);
   const divisions = [
@@ -93,7 +94,7 @@ async function compare(name: string): Promise<void> {
   ];
   const models = divisions.map(([, inFloat]) => {
     const why = { code: "slower", message: "", storesWeights: true } as const;
-    const floatWhereSlower = new Map([...inFloat].map(({ node }) => [node.name, why]));
+    const floatWhereSlower = { nodes: new Map([...inFloat].map(({ node }) => [node.name, why])) };
     return quantizeStatic(float, calibration, { ...OPTIONS, floatWhereSlower }).model;
   });
   const sessions = [];

@@ -339,6 +339,8 @@ export interface KernelFacts {
   readonly chosen: "int8" | "mixed" | "float";
   /** Labels of the nodes that stay in float for speed. */
   readonly nodes: readonly string[];
+  /** Microseconds of a run that each layer takes, by label, where profiles tell. */
+  readonly layers: readonly { readonly node: string; readonly float_us: number; readonly int8_us: number }[];
   /** Whether it is known from an earlier job. */
   readonly cached: boolean;
 }

@@ -153,7 +153,7 @@ export function staticReportFixture(layers = 52): Report {
       calibration: { method: "entropy", tried: [], samples: 256, tensors: 104, cached: false },
       kernels: {
         ...{ basis: "measured", float_ms: 12.5, int8_speedup: 1.4, mixed_speedup: 1.52, predicted_speedup: 1.55 },
-        ...{ chosen: "mixed", nodes: ["layer 1"], cached: false },
+        ...{ chosen: "mixed", nodes: ["layer 1"], layers: [], cached: false },
       },
       corrections: [
         { name: "cross_layer_equalization", sqnr_before_db: 6.2, sqnr_after_db: 19.4, applied: true },

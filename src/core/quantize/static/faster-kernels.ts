@@ -10,10 +10,18 @@ import { type Contestant, speedupInterval, timeInTurns, timingOf } from "../../r
 import type { Session } from "../../runtime/session.ts";
 import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
 import type { Calibration } from "./calibration.ts";
-import { type KernelCosts, placementCost } from "./kernel-cost.ts";
-import { type KernelTimes, measuredCosts, type ProfiledModel } from "./measured-costs.ts";
+import { type KernelCosts, placementCost, type UnitCost } from "./kernel-cost.ts";
+import { type KernelTimes, measureCosts, measuredCosts, type ProfiledModel } from "./measured-costs.ts";
 import type { Placement, Unit } from "./placement.ts";
-import { elementsIn, placeEverywhere, quantizeStatic, type StaticOptions, slowerNodes } from "./quantize-static.ts";
+import {
+  elementsIn,
+  placeEverywhere,
+  quantizeStatic,
+  SLOWER,
+  type SlowerKernels,
+  type StaticOptions,
+  slowerNodes,
+} from "./quantize-static.ts";
 import type { FloatNode } from "./storage.ts";
 
 export interface KernelRuntime extends CalibrateOptions {
@@ -25,12 +33,14 @@ export interface KernelRuntime extends CalibrateOptions {
 }
 
 export interface FasterKernels {
-  /** The nodes that compute in float, by name. */
-  readonly inFloat: ReadonlyMap<string, FloatNode>;
+  /** What static quantization is to keep to. */
+  readonly slower: SlowerKernels;
+  /** What each layer takes, by the name of its node; empty where profiles do not tell. */
+  readonly layers: readonly (UnitCost & { readonly name: string })[];
   readonly facts: MeasuredKernels;
 }
 
-type MeasuredKernels = Omit<KernelFacts, "nodes" | "cached">;
+type MeasuredKernels = Omit<KernelFacts, "nodes" | "layers" | "cached">;
 
 /** Rounds in which models are timed against each other, and for how long at most. */
 const ROUNDS = 25;
@@ -57,7 +67,7 @@ export async function findFasterKernels(
   const placement = placeEverywhere(float, calibration, options);
   const everywhere: StaticOptions = { ...options, floatWhereSlower: undefined };
   const units = placement.units.filter(({ quantized }) => quantized);
-  if (units.length === 0) return { inFloat: new Map(), facts: unchanged() };
+  if (units.length === 0) return { slower: {}, layers: [], facts: unchanged() };
   const int8 = quantizeStatic(float, calibration, everywhere).model;
   await using loaded = new AsyncDisposableStack();
   const open = async (model: Model): Promise<Contestant> => {
@@ -71,11 +81,12 @@ export async function findFasterKernels(
     float: await profileOf(float, median(floatMs), feeds, runtime),
     int8: await profileOf(int8, median(int8Ms), feeds, runtime),
   };
-  const costs = measuredCosts(placement, times, elementsIn(calibration));
-  const slower = costs ? withNamesakes(units, slowerNodes(placement, costs)) : new Map<string, FloatNode>();
+  const measured = measureCosts(placement, times, elementsIn(calibration));
+  const costs = measured && measuredCosts(measured, elementsIn(calibration));
+  const slower = costs ? slowerNodes(placement, costs) : new Map<string, FloatNode>();
   const isMixed = slower.size > 0 && units.some(({ node }) => !slower.has(node.name));
   const mixed = isMixed
-    ? await open(quantizeStatic(float, calibration, { ...everywhere, floatWhereSlower: slower }).model)
+    ? await open(quantizeStatic(float, calibration, { ...everywhere, floatWhereSlower: { costs: measured } }).model)
     : undefined;
   const rounds = mixed
     ? ((await timed([contestants.float, contestants.int8, mixed], runtime)) as [number[], number[], number[]])
@@ -92,25 +103,18 @@ export async function findFasterKernels(
     predicted_speedup: costs && mixedMs ? predictedSpeedup(placement, costs, slower, median(ownMs)) : null,
     chosen: staysFloat ? "float" : takesMixed ? "mixed" : "int8",
   };
-  if (!staysFloat) return { inFloat: takesMixed ? slower : new Map(), facts };
+  const layers = costs
+    ? units.flatMap((unit) => (unit.rule.kind === "compute" ? [{ name: unit.node.name, ...costs.unit(unit) }] : []))
+    : [];
+  // Costs that lead to a slower model are wrong somewhere. Where they find nothing slow, they may when more is in float.
+  if (!staysFloat) return { slower: takesMixed || slower.size === 0 ? { costs: measured } : {}, layers, facts };
   const message = `In 8 bits the model was measured to take ${(1 / ratio(chosenMs)).toFixed(2)} times as long as in float.`;
-  const why: FloatNode = { code: "slower", message, storesWeights: true };
-  return { inFloat: new Map(units.map(({ node }) => [node.name, slower.get(node.name) ?? why])), facts };
-}
-
-/** What was one node for the user stays in one kind of arithmetic: so it can be asked for by name. */
-function withNamesakes(units: readonly Unit[], slower: ReadonlyMap<string, FloatNode>): Map<string, FloatNode> {
-  const origins = new Map<string, FloatNode>();
-  for (const { node } of units) {
-    const why = slower.get(node.name);
-    if (why) for (const label of node.origins) origins.set(label, why);
-  }
-  return new Map(
-    units.flatMap(({ node }): [string, FloatNode][] => {
-      const why = slower.get(node.name) ?? node.origins.map((label) => origins.get(label)).find((it) => it);
-      return why ? [[node.name, why]] : [];
-    }),
-  );
+  const why: FloatNode = { code: SLOWER, message, storesWeights: true };
+  return {
+    slower: { nodes: new Map(units.map(({ node }) => [node.name, slower.get(node.name) ?? why])) },
+    layers,
+    facts,
+  };
 }
 
 function unchanged(): MeasuredKernels {

@@ -3,7 +3,8 @@ import { exclusionTest } from "../../passes/pass.ts";
 import { LAYER_PRECISIONS, type LayerPrecision } from "./layer-precisions.ts";
 import type { FloatNode } from "./storage.ts";
 
-const FORMS: Readonly<Record<LayerPrecision, FloatNode>> = {
+/** What becomes of a node in each. */
+export const FORMS: Readonly<Record<LayerPrecision, FloatNode>> = {
   float32: { code: "asked", message: "The job asks for it in float." },
   int8_weights: {
     ...{ code: "asked", message: "The job asks for it in float, with weights in 8 bits." },

@@ -6,7 +6,8 @@
 import type { Value } from "../../onnx/ir.ts";
 import { type KernelTime, originOf } from "../../runtime/kernel-profile.ts";
 import { DEQUANTIZE_COST, QUANTIZE_COST, REORDER_COST, timeOf } from "../../targets/onnxruntime-cpu.ts";
-import { type ElementsOf, type KernelCosts, predictedCosts } from "./kernel-cost.ts";
+import type { Cost } from "../../targets/target.ts";
+import { type ElementsOf, type KernelCosts, predictedCosts, type UnitCost } from "./kernel-cost.ts";
 import type { Placement, Unit } from "./placement.ts";
 
 /** The kernels of a model, and how long a run of it takes without the profiler, in microseconds. */
@@ -23,42 +24,71 @@ export interface KernelTimes {
 /** Layers that are found in both profiles, of those that are asked for: with fewer, profiles tell nothing. */
 const LEAST_FOUND = 0.5;
 
-/** Answers undefined where too few layers are found in the profiles. */
-export function measuredCosts(
+/** What was measured, as plain data. */
+export interface MeasuredCosts {
+  /** By the names of nodes that units are called by. */
+  readonly units: Readonly<Record<string, UnitCost>>;
+  /** How much longer these take than the table says; 0 for reordering where no kernel has a layout of its own. */
+  readonly ratios: { readonly quantize: number; readonly dequantize: number; readonly reorder: number };
+}
+
+/** Costs of the quantized units of a placement. Answers undefined where too few layers are found in the profiles. */
+export function measureCosts(
   placement: Placement,
   times: KernelTimes,
   elementsOf: ElementsOf,
-): KernelCosts | undefined {
+): MeasuredCosts | undefined {
   const units = placement.units.filter((unit) => unit.quantized);
-  const [float, int8] = [times.float, times.int8].map((model) => attribute(units, withoutOverhead(model)));
+  const kernels = { float: withoutOverhead(times.float), int8: withoutOverhead(times.int8) };
+  const [float, int8] = [attribute(units, kernels.float), attribute(units, kernels.int8)];
   const layers = units.filter(({ rule, outputs }) => rule.kind === "compute" && elementsOf(outputs[0]!) !== undefined);
-  const found = layers.filter((unit) => float!.has(unit) && int8!.has(unit));
+  const found = layers.filter((unit) => float.has(unit) && int8.has(unit));
   if (found.length === 0 || found.length < LEAST_FOUND * layers.length) return undefined;
   const table = predictedCosts(elementsOf);
   const sum = (us: (unit: Unit) => number) => found.reduce((total, unit) => total + us(unit), 0);
   const ratios = {
-    float: sum((unit) => float!.get(unit)!) / sum((unit) => table.unit(unit).floatUs),
-    int8: sum((unit) => int8!.get(unit)!) / sum((unit) => table.unit(unit).int8Us),
+    float: sum((unit) => float.get(unit)!) / sum((unit) => table.unit(unit).floatUs),
+    int8: sum((unit) => int8.get(unit)!) / sum((unit) => table.unit(unit).int8Us),
   };
   const unseen = ({ rule }: Unit, predicted: number, ratio: number) =>
     rule.kind === "compute" ? predicted * ratio : 0;
-  const converts = conversions(withoutOverhead(times.int8), ratios.int8);
-  const reorders = reordersOf(withoutOverhead(times.float));
-  const between = (value: Value, conversion: number) => {
-    const elements = elementsOf(value) ?? 0;
-    return conversion + (touchesConvolution(value) ? reorders(elements) : 0);
+  const costs = units.map((unit): [string, UnitCost] => {
+    const predicted = table.unit(unit);
+    return [
+      unit.node.name,
+      {
+        floatUs: float.get(unit) ?? unseen(unit, predicted.floatUs, ratios.float),
+        int8Us: int8.get(unit) ?? unseen(unit, predicted.int8Us, ratios.int8),
+      },
+    ];
+  });
+  return {
+    units: Object.fromEntries(costs),
+    ratios: {
+      quantize: ratioOf(kernels.int8, (op) => op === "QuantizeLinear", QUANTIZE_COST) ?? ratios.int8,
+      dequantize: ratioOf(kernels.int8, (op) => op === "DequantizeLinear", DEQUANTIZE_COST) ?? ratios.int8,
+      reorder: ratioOf(kernels.float, (op) => op.startsWith("Reorder"), REORDER_COST) ?? 0,
+    },
   };
+}
+
+/** How much longer kernels take than the table says; undefined where there are none. */
+function ratioOf(kernels: readonly KernelTime[], isOne: (op: string) => boolean, cost: Cost): number | undefined {
+  const seen = kernels.filter(({ op, elements }) => isOne(op) && elements > 0);
+  const predicted = seen.reduce((sum, { elements }) => sum + timeOf(cost, 0, elements), 0);
+  return seen.length > 0 ? seen.reduce((sum, { us }) => sum + us, 0) / predicted : undefined;
+}
+
+/** Costs by what was measured of the same model. */
+export function measuredCosts({ units, ratios }: MeasuredCosts, elementsOf: ElementsOf): KernelCosts {
+  const table = predictedCosts(elementsOf);
+  const reorderUs = (value: Value) =>
+    touchesConvolution(value) ? ratios.reorder * timeOf(REORDER_COST, 0, elementsOf(value) ?? 0) : 0;
   return {
     basis: "measured",
-    unit(unit) {
-      const predicted = table.unit(unit);
-      return {
-        floatUs: float!.get(unit) ?? unseen(unit, predicted.floatUs, ratios.float),
-        int8Us: int8!.get(unit) ?? unseen(unit, predicted.int8Us, ratios.int8),
-      };
-    },
-    quantizeUs: (value) => between(value, converts.quantize * table.quantizeUs(value)),
-    dequantizeUs: (value) => between(value, converts.dequantize * table.dequantizeUs(value)),
+    unit: (unit) => units[unit.node.name] ?? table.unit(unit),
+    quantizeUs: (value) => ratios.quantize * table.quantizeUs(value) + reorderUs(value),
+    dequantizeUs: (value) => ratios.dequantize * table.dequantizeUs(value) + reorderUs(value),
   };
 }
 
@@ -110,28 +140,6 @@ function attribute(units: readonly Unit[], kernels: readonly KernelTime[]): Map<
     found.set(behind!, 0);
   }
   return found;
-}
-
-/** How much longer conversions take than the table says. */
-function conversions(kernels: readonly KernelTime[], otherwise: number): { quantize: number; dequantize: number } {
-  const ratioOf = (op: string, cost: typeof QUANTIZE_COST) => {
-    const seen = kernels.filter((kernel) => kernel.op === op && kernel.elements > 0);
-    const predicted = seen.reduce((sum, { elements }) => sum + timeOf(cost, 0, elements), 0);
-    return seen.length > 0 ? seen.reduce((sum, { us }) => sum + us, 0) / predicted : otherwise;
-  };
-  return {
-    quantize: ratioOf("QuantizeLinear", QUANTIZE_COST),
-    dequantize: ratioOf("DequantizeLinear", DEQUANTIZE_COST),
-  };
-}
-
-/** What it takes to bring so many elements into the layout of a float convolution; nothing where convolutions have no layout of their own. */
-function reordersOf(kernels: readonly KernelTime[]): (elements: number) => number {
-  const seen = kernels.filter(({ op, elements }) => op.startsWith("Reorder") && elements > 0);
-  if (seen.length === 0) return () => 0;
-  const predicted = seen.reduce((sum, { elements }) => sum + timeOf(REORDER_COST, 0, elements), 0);
-  const ratio = seen.reduce((sum, { us }) => sum + us, 0) / predicted;
-  return (elements) => ratio * timeOf(REORDER_COST, 0, elements);
 }
 
 function touchesConvolution(value: Value): boolean {

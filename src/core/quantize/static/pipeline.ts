@@ -84,6 +84,8 @@ export interface PipelineResult {
   readonly corrections: readonly CorrectionFacts[];
   readonly calibration: Calibration;
   readonly method: CalibrationMethod;
+  /** Names of the nodes that stay in float for speed. */
+  readonly slower: readonly string[];
   /** What was found about the speed of kernels, where it was asked for. */
   readonly kernels: FasterKernels | undefined;
   /** What each method to find ranges reached, where it was left to us: the chosen one first. */
@@ -154,12 +156,12 @@ export async function compressStatic(
 
   const stretched = await formsOfStretched(float, calibration, trial);
   const { layers = {} } = options;
-  const excludeNodes = new Map([...(options.excludeNodes ?? []), ...layersAsked(float, layers)]);
+  const excludeNodes = new Map([...layersAsked(float, layers), ...(options.excludeNodes ?? [])]);
   const still = { ...options, excludeNodes, stretched: stretched?.forms, floatWhereSlower: undefined };
   const kernels = await kernelsOf(float, calibration, still, trial);
   const placed = {
     ...still,
-    floatWhereSlower: options.floatWhereSlower === "predicted" ? ("predicted" as const) : kernels?.inFloat,
+    floatWhereSlower: options.floatWhereSlower === "predicted" ? ("predicted" as const) : kernels?.slower,
   };
   const methodsTried = options.method === "auto" ? await tryMethods(float, calibration, placed, trial) : [];
   const method = options.method === "auto" ? methodsTried[0]!.method : options.method;
@@ -196,6 +198,7 @@ export async function compressStatic(
     corrections: [...scaled.facts, ...(stretched ? [stretched.facts] : []), ...(biases ? [biases.facts] : [])],
     calibration,
     kernels,
+    slower: result.slower,
     method,
     methodsTried: methodsTried.map(({ method, sqnrDb }) => ({ method, sqnrDb })),
     sensitivity: controlled?.sensitivity ?? [],

@@ -21,6 +21,7 @@ import type { Calibration } from "./calibration.ts";
 import { kernelScheme, lostChannels } from "./channel-weights.ts";
 import { staticForms } from "./forms.ts";
 import { type ElementsOf, type KernelCosts, predictedCosts, slowParts } from "./kernel-cost.ts";
+import { type MeasuredCosts, measuredCosts } from "./measured-costs.ts";
 import type { Affine } from "./operators.ts";
 import {
   type Placement,
@@ -35,6 +36,14 @@ import { type Emission, emitQdq, type QdqScheme } from "./qdq.ts";
 import { type FloatNode, storeFloatWeights } from "./storage.ts";
 import { nodesInFloat, type StretchedForms, type StretchedGroup, stretchedGroups } from "./stretched.ts";
 
+/** What was measured of a model on the machine at hand. */
+export interface SlowerKernels {
+  /** What kernels take: whatever is placed, what they make slower in 8 bits stays in float. */
+  readonly costs?: MeasuredCosts | undefined;
+  /** Nodes that stay in float in any case, by name. */
+  readonly nodes?: ReadonlyMap<string, FloatNode> | undefined;
+}
+
 export interface StaticOptions {
   readonly method: CalibrationMethod;
   /** Share of the values that `percentile` keeps, in percent. */
@@ -43,8 +52,8 @@ export interface StaticOptions {
   readonly perChannel: boolean;
   /** For processors that add pairs of 8-bit products in 16 bits. */
   readonly reduceRange: boolean;
-  /** Leave in float what is slower in 8 bits: what the table of costs predicts, or these nodes, by name, because it was measured. */
-  readonly floatWhereSlower?: "predicted" | ReadonlyMap<string, FloatNode> | undefined;
+  /** Leave in float what is slower in 8 bits: by the table of costs, or by what was measured. */
+  readonly floatWhereSlower?: "predicted" | SlowerKernels | undefined;
   readonly excludeNodes?: ReadonlyMap<string, FloatNode>;
   /** Nodes that the job leaves alone. */
   readonly isExcluded?: NodeTest;
@@ -128,6 +137,8 @@ export interface StaticResult {
   /** Names of the nodes that multiply with weights or each other in 8 bits, in order. */
   readonly computeLayers: readonly string[];
   readonly plan: QuantizationPlan;
+  /** Names of the nodes that stay in float for speed. */
+  readonly slower: readonly string[];
   /** The weights that kernels read in 8 bits, and what decided how. */
   readonly weights: Emission["weights"];
   readonly notes: readonly Note[];
@@ -135,6 +146,9 @@ export interface StaticResult {
 
 /** The range of what was not calibrated. */
 const UNKNOWN: Range = { min: -1, max: 1 };
+
+/** The code of what stays in float for speed. */
+export const SLOWER = "slower";
 
 /** The code of what is said of nodes that compute in 8 bits. */
 const QUANTIZED = "quantized";
@@ -167,15 +181,14 @@ export function placeStatic(
   const ranges = calibration && rangesOf(calibration, options);
   const codes = codeRange(options.activationDType);
   const stretched = calibration ? nodesInFloat(stretchedIn(model, calibration), options.stretched) : [];
-  const { floatWhereSlower: slower } = options;
-  const measured = slower instanceof Map ? (slower as ReadonlyMap<string, FloatNode>) : [];
-  const excludeNodes = new Map([...measured, ...stretched, ...(options.excludeNodes ?? [])]);
+  const kernels = slowerKernels(calibration, options);
+  const excludeNodes = new Map([...kernels.nodes, ...stretched, ...(options.excludeNodes ?? [])]);
   const computedSums = new Set<string>();
   for (;;) {
     const copy = model.clone();
     const placement = placeQuantizers(copy, { ...placementOptions(options), excludeNodes, computedSums });
     if (calibration && excludeUnseen(placement, calibration, excludeNodes)) continue;
-    if (calibration && slower === "predicted" && excludeSlower(placement, calibration, excludeNodes)) continue;
+    if (kernels.costs && excludeSlower(placement, kernels.costs, excludeNodes)) continue;
     const found = new Map<string, Range>();
     for (const entry of placement.values.values())
       if (entry.leaf) found.set(entry.value.name, ranges?.of(entry) ?? UNKNOWN);
@@ -218,7 +231,9 @@ export function placeStatic(
       };
       return { notes: [...notes, ...lostRoundings(emission.weights, nodes, weightOptions)], plan };
     };
-    return { model: copy, layers, computeLayers, ...emission, finish };
+    const slow = placement.units.filter(({ quantized, reason }) => !quantized && reason?.code === SLOWER);
+    const slower = slow.map(({ node }) => node.name);
+    return { model: copy, layers, computeLayers, slower, ...emission, finish };
   }
 }
 
@@ -339,22 +354,41 @@ export function elementsIn(calibration: Calibration): ElementsOf {
   };
 }
 
-/** Excludes what 8 bits are predicted to slow down; answers whether there was anything. */
-function excludeSlower(placement: Placement, calibration: Calibration, excludeNodes: Map<string, FloatNode>): boolean {
-  const slower = slowerNodes(placement, predictedCosts(elementsIn(calibration)));
+/** The costs that placements keep to, and what stays in float in any case; nothing of it without a calibration, which tells sizes. */
+function slowerKernels(
+  calibration: Calibration | undefined,
+  { floatWhereSlower: by }: StaticOptions,
+): { readonly costs: KernelCosts | undefined; readonly nodes: ReadonlyMap<string, FloatNode> } {
+  const nodes = typeof by === "object" && by.nodes ? by.nodes : new Map<string, FloatNode>();
+  if (!calibration || by === undefined) return { costs: undefined, nodes };
+  const elementsOf = elementsIn(calibration);
+  if (by === "predicted") return { costs: predictedCosts(elementsOf), nodes };
+  return { costs: by.costs && measuredCosts(by.costs, elementsOf), nodes };
+}
+
+/** Excludes what 8 bits slow down by these costs; answers whether there was anything. */
+function excludeSlower(placement: Placement, costs: KernelCosts, excludeNodes: Map<string, FloatNode>): boolean {
+  const slower = slowerNodes(placement, costs);
   for (const [name, why] of slower) excludeNodes.set(name, why);
   return slower.size > 0;
 }
 
-/** The nodes of a placement that should compute in float by these costs, by name. */
+/**
+ * The nodes of a placement that should compute in float by these costs, by name. What was one node for the user stays in one kind of arithmetic, so that
+ * it can be asked for by name.
+ */
 export function slowerNodes(placement: Placement, costs: KernelCosts): Map<string, FloatNode> {
+  const slower = new Map<string, FloatNode>();
+  for (const { units, floatUs, int8Us } of slowParts(placement, costs)) {
+    const message = `Where it is, 8 bits are ${costs.basis} to take ${(int8Us / floatUs).toFixed(1)} times as long as float.`;
+    for (const { node } of units) {
+      for (const label of node.origins) slower.set(label, { code: SLOWER, message, storesWeights: true });
+    }
+  }
   return new Map(
-    slowParts(placement, costs).flatMap(({ units, floatUs, int8Us }) => {
-      const message = `Where it is, 8 bits are ${costs.basis} to take ${(int8Us / floatUs).toFixed(1)} times as long as float.`;
-      return units.map(({ node }): [string, FloatNode] => [
-        node.name,
-        { code: "slower", message, storesWeights: true },
-      ]);
+    placement.units.flatMap(({ node, quantized }): [string, FloatNode][] => {
+      const why = quantized ? node.origins.map((label) => slower.get(label)).find((it) => it) : undefined;
+      return why ? [[node.name, why]] : [];
     }),
   );
 }

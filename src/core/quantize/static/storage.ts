@@ -12,7 +12,7 @@ import type { WeightUse } from "../plan.ts";
 import { QuantizedWeights } from "../weights/codes.ts";
 import { dynamicLstm } from "../weights/dynamic.ts";
 import { gatherCodes } from "../weights/gather.ts";
-import { rewriteWeights } from "../weights/rewrite.ts";
+import { type RewriteForm, rewriteWeights } from "../weights/rewrite.ts";
 import { storeCodes } from "../weights/storage.ts";
 import { isFloatConstant, type Refusal } from "./operators.ts";
 
@@ -76,18 +76,19 @@ export function storeFloatWeights(
     return isExcluded?.(node) || (inFloat !== undefined && inFloat.storesWeights !== true);
   };
   const weights = new QuantizedWeights();
-  const forms = [
+  const inFourBits = storeCodes(model, weights, { bits: 4, blockSize: BLOCK_OF_FOUR_BITS, symmetric: false });
+  const forms: RewriteForm[] = [
+    (slots) => (excludeNodes?.get(slots[0]!.node.name)?.weightBits === 4 ? inFourBits(slots) : undefined),
     dynamicLstm(model, weights, { perChannel, reduceRange }),
     gatherCodes(weights),
     storeCodes(model, weights, { bits: 8, blockSize: 0, symmetric: true }),
   ];
-  const inFourBits = [storeCodes(model, weights, { bits: 4, blockSize: BLOCK_OF_FOUR_BITS, symmetric: false })];
   const said: Note[] = [];
   const uses = rewriteWeights(
     model,
     new WeightViews(),
     keepsWeights,
-    ([slot]) => (slot && excludeNodes?.get(slot.node.name)?.weightBits === 4 ? inFourBits : forms),
+    () => forms,
     (note) => said.push(note),
   );
   const known = new Map(notes.map((note) => [note.name, note]));

@@ -69,19 +69,24 @@ async function found(us: { float: number[]; int8: number[] }, ms: Speeds) {
       [ms.float, ms.int8, ms.mixed].slice(0, contestants.length).map((it) => [it, it * 1.01, it * 0.99, it, it]),
     profile: async (profiled) => profileOf(profiled, (i) => (isQuantized(profiled) ? us.int8 : us.float)[i]),
   });
+  const { slower: floatWhereSlower } = result;
+  const { slower, notes } = quantizeStatic(model, calibration, { ...OPTIONS, floatWhereSlower });
   const convs = [...model.nodes()].filter(({ opType }) => opType === "Conv").map(({ name }) => name);
-  return { ...result, slow: [...result.inFloat.keys()].map((name) => convs.indexOf(name)).sort() };
+  return { ...result, notes, slow: slower.map((name) => convs.indexOf(name)).sort() };
 }
 
 const UNEVEN = { float: [500, 500, 500, 500], int8: [900, 900, 200, 200] };
 
 test("the part that kernels are slower for in 8 bits stays in float, when it is no slower once it is timed", async () => {
-  const { slow, facts, inFloat } = await found(UNEVEN, { float: 2, int8: 2.2, mixed: 1.4 });
+  const { slow, facts, notes } = await found(UNEVEN, { float: 2, int8: 2.2, mixed: 1.4 });
   assert.deepEqual(slow, [0, 1]);
   assert.deepEqual([facts.basis, facts.chosen, facts.float_ms], ["measured", "mixed", 2]);
   // Two convolutions save 0.6 ms, less conversions, which are taken to be as slow here as these kernels are.
   assert.ok(facts.predicted_speedup! > 1.05 && facts.predicted_speedup! <= 2 / 1.4, `${facts.predicted_speedup}`);
-  assert.match([...inFloat.values()][0]!.message, /8 bits are measured to take \d\.\d times as long as float/);
+  assert.match(
+    notes.find(({ code }) => code === "stored_codes")!.message,
+    /8 bits are measured to take \d\.\d times as long as float/,
+  );
 });
 
 test("what is predicted to pay and does not is not taken", async () => {
@@ -90,9 +95,12 @@ test("what is predicted to pay and does not is not taken", async () => {
 });
 
 test("where every model with 8 bits is slower than float, all of it stays in float, in 8 bits on the disk", async () => {
-  const { slow, facts, inFloat } = await found(UNEVEN, { float: 1, int8: 1.5, mixed: 1.2 });
+  const { slow, facts, notes } = await found(UNEVEN, { float: 1, int8: 1.5, mixed: 1.2 });
   assert.deepEqual([facts.chosen, slow], ["float", [0, 1, 2, 3]]);
-  assert.ok([...inFloat.values()].every(({ code, storesWeights }) => code === "slower" && storesWeights));
+  assert.deepEqual(
+    notes.filter(({ op }) => op === "Conv").map(({ code }) => code),
+    Array(4).fill("stored_codes"),
+  );
 });
 
 test("a model that is as fast as float but for chance stays in 8 bits", async () => {
@@ -127,7 +135,7 @@ test("layers that a job asks for are made as measured ones are, to the same byte
   const node = [...model.nodes()].find(({ label }) => label === first)!;
   assert.equal(
     made({ excludeNodes: layersAsked(model, { [first]: "int8_weights" }) }),
-    made({ floatWhereSlower: new Map([[node.name, why]]) }),
+    made({ floatWhereSlower: { nodes: new Map([[node.name, why]]) } }),
   );
   const weightsOf = (layers: Parameters<typeof layersAsked>[1]) =>
     quantizeStatic(model, calibration, { ...OPTIONS, excludeNodes: layersAsked(model, layers) }).plan.weights;

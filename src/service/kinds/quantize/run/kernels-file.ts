@@ -4,13 +4,19 @@ import type { JobEnvironment } from "../../run/job-environment.ts";
 
 /** What was measured of the speed of kernels, as a file for later jobs on machines of the same kind: with it they make the same bytes. */
 
+const UNIT = z.object({ floatUs: z.number(), int8Us: z.number() });
+const RATIOS = { quantize: z.number(), dequantize: z.number(), reorder: z.number() };
 const SPEEDUP = z.number().nullable();
 
 const KernelsFile = z.object({
   host: z.object({ cpu: z.string(), isa: z.array(z.string()), onnxruntime: z.string() }),
-  inFloat: z.array(
-    z.tuple([z.string(), z.object({ code: z.enum(NOTE_CODES), message: z.string(), storesWeights: z.boolean() })]),
-  ),
+  slower: z.object({
+    costs: z.object({ units: z.record(z.string(), UNIT), ratios: z.object(RATIOS) }).optional(),
+    nodes: z
+      .array(z.tuple([z.string(), z.object({ code: z.enum(NOTE_CODES), message: z.string(), storesWeights: z.boolean() })]))
+      .optional(),
+  }),
+  layers: z.array(UNIT.extend({ name: z.string() })),
   facts: z.object({
     basis: z.enum(["measured", "timed"]),
     float_ms: SPEEDUP,
@@ -27,8 +33,10 @@ function ownHost({ cpu, isa, onnxruntime }: Host): z.infer<typeof KernelsFile>["
   return { cpu, isa: [...isa], onnxruntime };
 }
 
-export function kernelsToBytes({ inFloat, facts }: FasterKernels, host: Host): Uint8Array {
-  return new TextEncoder().encode(JSON.stringify({ host: ownHost(host), inFloat: [...inFloat], facts }));
+export function kernelsToBytes({ slower: { costs, nodes }, ...found }: FasterKernels, host: Host): Uint8Array {
+  return new TextEncoder().encode(
+    JSON.stringify({ host: ownHost(host), slower: { costs, nodes: nodes && [...nodes] }, ...found }),
+  );
 }
 
 /** Undefined for what was measured on a machine of another kind, or cannot be read. */
@@ -41,5 +49,6 @@ export function kernelsFromBytes(bytes: Uint8Array, host: Host): FasterKernels |
   }
   const { success, data } = KernelsFile.safeParse(parsed);
   if (!success || JSON.stringify(data.host) !== JSON.stringify(ownHost(host))) return undefined;
-  return { inFloat: new Map(data.inFloat), facts: data.facts };
+  const { slower, layers, facts } = data;
+  return { slower: { costs: slower.costs, nodes: slower.nodes && new Map(slower.nodes) }, layers, facts };
 }

@@ -287,8 +287,22 @@ function rescueOf(
   return isWanted ? { target: RESCUED_DB, speedup, maxTrials } : undefined;
 }
 
+function rounded(us: number): number {
+  return Number(us.toPrecision(4));
+}
+
 function evidenceOf(
-  { calibration, kernels, method, methodsTried, corrections, sensitivity, control: found, float }: PipelineResult,
+  {
+    calibration,
+    kernels,
+    slower,
+    method,
+    methodsTried,
+    corrections,
+    sensitivity,
+    control: found,
+    float,
+  }: PipelineResult,
   { calibrated }: CalibrationSamples,
   cached: { readonly calibration: boolean; readonly kernels: boolean },
   control: Control | undefined,
@@ -307,7 +321,14 @@ function evidenceOf(
       cached: cached.calibration,
     },
     kernels: kernels
-      ? { ...kernels.facts, nodes: [...new Set(labelsOf([...kernels.inFloat.keys()]))], cached: cached.kernels }
+      ? {
+          ...kernels.facts,
+          nodes: [...new Set(labelsOf(slower))],
+          layers: kernels.layers.map(({ name, floatUs, int8Us }) => ({
+            ...{ node: labels.get(name) ?? name, float_us: rounded(floatUs), int8_us: rounded(int8Us) },
+          })),
+          cached: cached.kernels,
+        }
       : null,
     corrections: corrections.map(
       (it): CorrectionFacts => ({
