@@ -2,7 +2,7 @@
  * What a search finds on models with real weights and real inputs, and how long it takes: the front, the recommendation, and what became of
  * the other candidates.
  *
- *     node bench/auto.ts FOLDER [--seconds=120] [--objective=latency] [--min-sqnr-db=20] [SUBJECT…]
+ *     node bench/auto.ts FOLDER [--seconds=120] [--objective=latency] [--min-sqnr-db=20] [--methods=static,dynamic] [SUBJECT…]
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -27,6 +27,7 @@ const { values, positionals } = parseArgs({
     seconds: { type: "string", default: "120" },
     objective: { type: "string", default: "latency" },
     "min-sqnr-db": { type: "string", default: "20" },
+    methods: { type: "string" },
   },
 });
 const [folder, ...wanted] = positionals;
@@ -54,6 +55,7 @@ async function search(name: string, folder: string): Promise<void> {
     params: {
       dataset_id: "calibration",
       objective: values.objective,
+      methods: values.methods?.split(",") ?? null,
       constraints: { min_sqnr_db: Number(values["min-sqnr-db"]) },
       budget: { seconds: Number(values.seconds) },
     },

@@ -57,6 +57,13 @@ export type { FasterKernels } from "./quantize/static/faster-kernels.ts";
 export type { LayerPrecision } from "./quantize/static/layer-precisions.ts";
 export { layersAsked } from "./quantize/static/layers-asked.ts";
 export type { AccuracyTarget } from "./quantize/static/layers-in-float.ts";
+export {
+  chooseOptions,
+  type LayerChoice,
+  type LayerOption,
+  layersOf,
+  measureLayers,
+} from "./quantize/static/mixed-precision.ts";
 export type { PipelineOptions, PipelineResult } from "./quantize/static/pipeline.ts";
 export { compressStatic, DEFAULT_METHOD } from "./quantize/static/pipeline.ts";
 export { prepareStatic, quantizeStatic, stretchedIn } from "./quantize/static/quantize-static.ts";

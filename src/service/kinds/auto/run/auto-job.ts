@@ -10,10 +10,11 @@ import type { JobEnvironment } from "../../run/job-environment.ts";
 import type { JobRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext } from "../../run/job-steps.ts";
 import { type AutoSpec, labelTaskOf } from "../spec.ts";
-import { candidatesOf } from "./candidates.ts";
+import { type Candidate, candidatesOf, PLAIN_STATIC } from "./candidates.ts";
 import { conclude } from "./conclude.ts";
 import { finalistsOf } from "./finalists.ts";
 import { axesFor, frontOf } from "./front.ts";
+import { tryMixed } from "./mixed.ts";
 import { predictionOf, Search, type Tried } from "./search.ts";
 import {
   type Clock,
@@ -139,26 +140,37 @@ function part(dataset: Dataset, start: number, end: number): Dataset {
   );
 }
 
-/** Tries every candidate that was not tried before, while there is time. */
+/** Tries every candidate that was not tried before, while there is time; those of mixed precision when the main ones are known. */
 async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
   const { search, request, context, steps, clock } = run;
+  const { params } = request.spec;
   const candidates = candidatesOf(request.spec);
   const tried: Tried[] = [...clock.state.tried];
   for (const earlier of tried) search.recall(earlier);
-  for (const [i, candidate] of candidates.entries()) {
-    if (tried.some(({ name }) => name === candidate.name)) continue;
-    steps.progress("try", i / candidates.length, `${candidate.name} (${i + 1} of ${candidates.length})`);
+  const isLeft = () => tried.length < params.budget.candidates && clock.left(TRIAL_SHARE) > 0;
+  const tryOne = async (candidate: Candidate): Promise<Tried> => {
+    const known = tried.find(({ name }) => name === candidate.name);
+    if (known) return known;
+    steps.progress("try", Math.min(1, tried.length / candidates.length), `${candidate.name} (${tried.length + 1})`);
     const left = clock.left(TRIAL_SHARE);
+    const end = AbortSignal.timeout(Math.ceil(Math.max(left, 1000)));
     const result =
       left > 0 || tried.length === 0
-        ? await search.try(
-            candidate,
-            AbortSignal.any([context.signal, AbortSignal.timeout(Math.ceil(Math.max(left, 1000)))]),
-          )
+        ? await search.try(candidate, AbortSignal.any([context.signal, end]))
         : untried(candidate);
     tried.push(result);
-    tell(result, tried, request.spec.params, context);
+    tell(result, tried, params, context);
     await keep(run, { seconds: clock.seconds(), tried, measured: null });
+    return result;
+  };
+  for (const candidate of candidates) if (!candidate.isVariation) await tryOne(candidate);
+  const plain = candidates.find(({ name }) => name === PLAIN_STATIC);
+  const plainTried = tried.find(({ name }) => name === PLAIN_STATIC);
+  // Where variations were tried by an earlier attempt, mixed ones had their turn.
+  const isPast = candidates.some(({ name, isVariation }) => isVariation && tried.some((it) => it.name === name));
+  if (plain && plainTried && !isPast) await tryMixed(run, { candidate: plain, tried: plainTried }, isLeft, tryOne);
+  for (const candidate of candidates) {
+    if (candidate.isVariation && tried.length < params.budget.candidates) await tryOne(candidate);
   }
   return tried;
 }

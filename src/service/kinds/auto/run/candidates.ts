@@ -10,6 +10,8 @@ export interface Candidate {
   readonly name: string;
   /** The job that makes the same bytes. */
   readonly spec: QuantizeSpec;
+  /** It only varies another: those of mixed precision are tried before it. */
+  readonly isVariation: boolean;
 }
 
 type Sent = z.input<typeof QuantizeParams>;
@@ -52,6 +54,15 @@ function catalogue({ params }: AutoSpec): readonly (readonly [name: string, sent
   ];
 }
 
+/** The plain static quantization, which layers of mixed precision are measured for. */
+export const PLAIN_STATIC = "static";
+
+const VARIATIONS: ReadonlySet<string> = new Set([
+  ...["static-minmax", "static-percentile", "static-entropy", "static-gptq", "static-per-tensor", "static-adaround"],
+  ...["weights-4-bit-blocks-of-128", "weights-4-bit-gptq-qdq", "weights-2-bit-gptq", "dynamic-per-tensor"],
+  ...["weights-4-bit-adaround"],
+]);
+
 /** The candidates of a job, no more than its budget has; each a complete job of its own. */
 export function candidatesOf(spec: AutoSpec): readonly Candidate[] {
   const { model_id, params, evaluation } = spec;
@@ -60,6 +71,7 @@ export function candidatesOf(spec: AutoSpec): readonly Candidate[] {
     .slice(0, params.budget.candidates)
     .map(([name, sent]) => ({
       name,
+      isVariation: VARIATIONS.has(name),
       spec: {
         type: "quantize",
         model_id,

@@ -1,10 +1,14 @@
 import {
   CALIBRATION_METHODS,
+  type Calibration,
   type CandidatePrediction,
   CoreError,
+  calibrationFromBytes,
   checkCancelled,
   type DroppedCode,
+  type KernelFacts,
   type LayerPrecision,
+  type Model,
   type Note,
   openTrials,
   type StaticEvidence,
@@ -14,7 +18,7 @@ import type { JobRequest, LocalFile, ProducedFile } from "../../../../tasks/prot
 import { TaskError } from "../../../../tasks/protocol.ts";
 import type { ProblemCode } from "../../../errors.ts";
 import { metricOf } from "../../evaluation.ts";
-import { cacheKeys } from "../../quantize/cache-keys.ts";
+import { CALIBRATION, cacheKeys } from "../../quantize/cache-keys.ts";
 import { makeQuantizedModel } from "../../quantize/run/quantize-job.ts";
 import type { QuantizeSpec } from "../../quantize/spec.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
@@ -57,6 +61,14 @@ const TRIAL_ROUNDS = 7;
 /** An output with more noise than that, relative to its power, is no answer. */
 const HOPELESS_DB = 3;
 
+/** A model that static quantization was made of, and what was found about it. */
+export interface StaticBase {
+  readonly float: Model;
+  readonly calibration: Calibration;
+  /** Microseconds by layer; empty where they were not measured. */
+  readonly layers: KernelFacts["layers"];
+}
+
 export interface SearchCall {
   readonly request: JobRequest<AutoSpec>;
   readonly environment: JobEnvironment;
@@ -70,6 +82,7 @@ export class Search {
   readonly #found = new Map<string, LocalFile>();
   readonly #made = new Map<string, Made>();
   readonly #byContent = new Map<string, string>();
+  #base: StaticBase | undefined;
   #trials: Trials | undefined;
 
   constructor(call: SearchCall) {
@@ -129,6 +142,12 @@ export class Search {
     return this.#made.get(name) ?? (await this.#make(name, spec, this.#call.context.signal)).made;
   }
 
+  /** What plain static quantization was made of; `plain` is its candidate, which is made again where an earlier attempt has made it. */
+  async staticBase(plain: Candidate, signal: AbortSignal): Promise<StaticBase | undefined> {
+    if (!this.#base) await this.#make(plain.name, plain.spec, signal);
+    return this.#base;
+  }
+
   #originalContent(): string {
     const { request, environment } = this.#call;
     this.#original ??= environment.files.contentSha256Of(request.models[request.spec.model_id]!.files);
@@ -169,6 +188,7 @@ export class Search {
       },
     });
     const { evidence } = compressed;
+    if (evidence) this.#base ??= this.#baseOf(compressed.reference, evidence, keys[CALIBRATION]);
     const exact = evidence ? withLayers(spec, evidence) : spec;
     // Biases are corrected around layers that are known to be in float from the beginning: it is another model.
     if (evidence?.control && !isResolved) return this.#make(name, exact, signal, true);
@@ -177,6 +197,13 @@ export class Search {
     const made = { files: written, roundedPath, notes };
     this.#made.set(name, made);
     return { spec: exact, made };
+  }
+
+  #baseOf(float: Model, { kernels }: StaticEvidence, key: string | undefined): StaticBase | undefined {
+    const file = key === undefined ? undefined : this.#found.get(key);
+    if (!file) return undefined;
+    const calibration = calibrationFromBytes(this.#call.environment.files.readBytes(file));
+    return { float, calibration, layers: kernels?.layers ?? [] };
   }
 
   async #measure({ files: written, roundedPath }: Made, signal: AbortSignal): Promise<Measured> {

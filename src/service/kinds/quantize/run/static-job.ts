@@ -170,6 +170,14 @@ function targetOf({ target }: StaticParams, host: TargetName): TargetName {
   return target === "auto" ? host : target;
 }
 
+/** How a job quantizes, on a machine of this kind. */
+export function staticOptionsOf(params: StaticParams, host: TargetName) {
+  const { percentile, activationDType, perChannel, reduceRange, method } = pipelineOptions(params, host, 1, NOTHING);
+  return { percentile, activationDType, perChannel, reduceRange, method };
+}
+
+const NOTHING: Exclusions = { nodes: [], ops: [] };
+
 function pipelineOptions(
   params: StaticParams,
   host: TargetName,

@@ -1,0 +1,147 @@
+import {
+  type CandidatePrediction,
+  CoreError,
+  chooseOptions,
+  DEFAULT_METHOD,
+  type Feeds,
+  type LayerChoice,
+  type LayerOption,
+  layersOf,
+  measureLayers,
+} from "../../../../core/index.ts";
+import { openSamples } from "../../quantize/run/calibration-samples.ts";
+import { staticOptionsOf } from "../../quantize/run/static-job.ts";
+import { isStatic, type StaticSpec } from "../../quantize/spec.ts";
+import type { Candidate } from "./candidates.ts";
+import { sqnrOf } from "./front.ts";
+import { predictionOf, type Tried } from "./search.ts";
+import type { SearchRun } from "./search-run.ts";
+
+/**
+ * Candidates of mixed precision: every layer in that precision in which the model costs least for the noise that it may have. Layers are measured one by
+ * one, the choice is a knapsack, and a model that turns out noisier than it should be is chosen again with less to spend.
+ */
+
+/** Samples that the error of layers is measured on. */
+const SAMPLES = 8;
+/** Of the time that trials have left, what measuring layers may take. */
+const MEASURING_SHARE = 0.5;
+/** A candidate is chosen again so often, at most. */
+const MAX_REPAIRS = 2;
+/** Less noise than plain static quantization has, for a candidate that is to be better. */
+const BETTER_DB = 6;
+/** What layers lose together may be more than the sum of what each loses. */
+const MARGIN_DB = 0.5;
+
+interface Aim {
+  readonly name: string;
+  readonly cost: (option: LayerOption) => number;
+  /** The least signal to noise ratio of the outputs. */
+  readonly leastDb: number;
+}
+
+/** What mixed candidates aim at: the constraint, or the quality of plain static quantization. */
+export function aimsOf(plainDb: number, least: number | null, isTimed: boolean): Aim[] {
+  // Of equals in one, the better in the other.
+  const bytes = ({ bytes, us }: LayerOption) => bytes + us / 100;
+  const us = ({ bytes, us }: LayerOption) => us + bytes / 1e6;
+  const leastDb = least ?? plainDb;
+  return [
+    { name: "mixed-smallest", cost: bytes, leastDb },
+    ...(isTimed ? [{ name: "mixed-fastest", cost: us, leastDb }] : []),
+    ...(isTimed && least === null ? [{ name: "mixed-better", cost: us, leastDb: plainDb + BETTER_DB }] : []),
+  ];
+}
+
+/** The precision of each layer for an aim, with `spentDb` less noise than it asks for; undefined where there is none. */
+export function mixedLayers(choices: readonly LayerChoice[], { cost, leastDb }: Aim, spentDb: number) {
+  const limit = 10 ** (-(leastDb + spentDb) / 10);
+  const groups = choices.map(({ options }) => options);
+  const chosen = chooseOptions(groups, cost, ({ noise }) => noise, limit);
+  return chosen && layersOf(choices, chosen);
+}
+
+/**
+ * Tries mixed candidates and hands each to `done`. `plain` is the candidate of plain static quantization, and what has become of it. `isLeft` says whether
+ * one more may be tried.
+ */
+export async function tryMixed(
+  run: SearchRun,
+  plain: { readonly candidate: Candidate; readonly tried: Tried },
+  isLeft: () => boolean,
+  tryOne: (candidate: Candidate) => Promise<Tried>,
+): Promise<void> {
+  const { request, context, clock } = run;
+  const { spec } = plain.candidate;
+  const found = predictionOf(plain.tried.trial);
+  if (!found || !isStatic(spec) || !isLeft()) return;
+  const end = AbortSignal.timeout(Math.ceil(Math.max(1, clock.left() * MEASURING_SHARE)));
+  let choices: readonly LayerChoice[];
+  try {
+    choices = await measuredLayers(run, plain.candidate, spec, AbortSignal.any([context.signal, end]));
+  } catch (error) {
+    if (!(error instanceof CoreError) || context.signal.aborted) throw error;
+    const message = `There are no candidates of mixed precision: ${error.code === "cancelled" ? "there was no time to measure layers" : error.message}.`;
+    context.news({ kind: "log", level: "info", message });
+    return;
+  }
+  if (choices.length === 0) return;
+  const isTimed = choices.some(({ options }) => options.some(({ us }) => us > 0));
+  const known = new Set<string>();
+  for (const aim of aimsOf(sqnrOf(plain.tried.trial!), request.spec.params.constraints.min_sqnr_db, isTimed)) {
+    let spentDb = MARGIN_DB;
+    for (let repair = 0; repair <= MAX_REPAIRS && isLeft(); repair++) {
+      const layers = mixedLayers(choices, aim, spentDb);
+      const key = JSON.stringify(layers);
+      if (!layers || known.has(key)) break;
+      known.add(key);
+      const name = repair === 0 ? aim.name : `${aim.name}-${repair + 1}`;
+      const tried = await tryOne({ name, spec: mixedSpec(spec, layers), isVariation: false });
+      const missing = aim.leastDb - (measuredDb(predictionOf(tried.trial)) ?? aim.leastDb);
+      if (missing <= 0) break;
+      spentDb += missing + MARGIN_DB;
+    }
+  }
+}
+
+function measuredDb(prediction: CandidatePrediction | null): number | null {
+  return prediction?.sqnr_db ?? null;
+}
+
+/** The job that computes these layers as they were chosen, and all others in 8 bits. */
+function mixedSpec(spec: StaticSpec, layers: StaticSpec["params"]["layers"]): StaticSpec {
+  const { params } = spec;
+  return {
+    ...spec,
+    params: { ...params, layers, float_where_slower: false, max_metric_drop: null, min_sqnr_db: null },
+  };
+}
+
+async function measuredLayers(
+  { request, environment, steps, search }: SearchRun,
+  candidate: Candidate,
+  spec: StaticSpec,
+  signal: AbortSignal,
+): Promise<readonly LayerChoice[]> {
+  const base = await search.staticBase(candidate, signal);
+  if (!base) return [];
+  const { models, threads } = request;
+  const samples = await openSamples({ ...request, spec }, models[spec.model_id]!.facts, environment);
+  const feeds: Feeds[] = [];
+  for await (const batch of samples.feeds(Math.min(SAMPLES, samples.runs))) feeds.push(batch);
+  const times = new Map(
+    base.layers.map(({ node, float_us, int8_us }) => [node, { floatUs: float_us, int8Us: int8_us }]),
+  );
+  const { method, ...options } = staticOptionsOf(spec.params, environment.host.target);
+  return measureLayers(
+    base.float,
+    base.calibration,
+    { ...options, method: method === "auto" ? DEFAULT_METHOD : method },
+    feeds,
+    {
+      ...{ openModel: environment.openTemporary, threads, signal },
+      usOf: (label) => times.get(label),
+      onProgress: (done, of) => steps.progress("try", 0.5, `measuring layers (${done} of ${of})`),
+    },
+  );
+}
