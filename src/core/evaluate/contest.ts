@@ -53,8 +53,8 @@ export interface ContestOptions {
   /** Intra-operator threads, except while latency is measured. */
   readonly threads: number;
   readonly cpu: string;
-  /** How long outputs are compared, and how long latency is measured at each load, by the clock. */
-  readonly limits?: { readonly compareMs?: number; readonly latencyMs?: number };
+  /** How long outputs are compared, and how long latency is measured at each load, by the clock; asked when that begins. */
+  readonly limits?: { readonly compareMs: () => number; readonly latencyMs: () => number };
   readonly openSession: OpenSession;
   readonly measurePeak: MeasurePeak;
   /**
@@ -177,7 +177,7 @@ async function evaluateGroup(
       metric: spec.metric,
       ignoreLabel: spec.ignore_label ?? null,
       maxMs: spec.samples === null ? MAX_COMPARED_MS : undefined,
-      totalMs: limits?.compareMs,
+      totalMs: limits?.compareMs(),
       signal,
       onSamples: (samples) =>
         progress(
@@ -241,7 +241,7 @@ async function timeLoads(
       ];
       const measured = await timeInTurns(contestants, {
         runs: spec.latency.runs,
-        ...(limits?.latencyMs !== undefined && { maxMs: limits.latencyMs }),
+        ...(limits && { maxMs: limits.latencyMs() }),
         signal,
         onProgress: (fraction) =>
           progress(

@@ -30,6 +30,8 @@ export interface TrialResult {
   readonly speedup: number;
   readonly speedupInterval: readonly [number, number] | null;
   readonly peak: PeakMemory;
+  /** How long it took to be loaded. */
+  readonly loadMs: number;
 }
 
 export interface Trials {
@@ -74,7 +76,9 @@ export async function openTrials(options: TrialOptions): Promise<Trials> {
             ...{ metric: spec.metric, ignoreLabel: spec.ignore_label ?? null, signal, onSamples: () => {} },
           }),
         );
+        const start = performance.now();
         const timed = await opened(openSession, path, threads, false);
+        const loadMs = performance.now() - start;
         const [own, theirs] = await using(timed, () =>
           timeInTurns(
             [
@@ -94,6 +98,7 @@ export async function openTrials(options: TrialOptions): Promise<Trials> {
           speedup: before.p50_ms / after.p50_ms,
           speedupInterval: speedupInterval(own!, theirs!),
           peak,
+          loadMs,
         };
       },
       close: () => session.close(),

@@ -11,20 +11,13 @@ import type { JobRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext } from "../../run/job-steps.ts";
 import { type AutoSpec, labelTaskOf } from "../spec.ts";
 import { type Candidate, candidatesOf, PLAIN_STATIC } from "./candidates.ts";
+import { finalsMs, measuringLimits, startClock, TRIAL_SHARE } from "./clock.ts";
 import { conclude } from "./conclude.ts";
 import { finalistsOf } from "./finalists.ts";
 import { axesFor, frontOf } from "./front.ts";
 import { tryMixed } from "./mixed.ts";
 import { predictionOf, Search, type Tried } from "./search.ts";
-import {
-  type Clock,
-  type MeasuredModels,
-  type SearchData,
-  type SearchRun,
-  STARTS,
-  type State,
-  type Step,
-} from "./search-run.ts";
+import { type MeasuredModels, type SearchData, type SearchRun, STARTS, type State, type Step } from "./search-run.ts";
 
 export const AUTO_RUN: JobRun<AutoSpec> = { plan: planAutoJob, run: runAutoJob };
 
@@ -43,15 +36,6 @@ async function planAutoJob(
 /** The checkpoint of a search. */
 const STATE = "search";
 
-/** Trials take no more than this share of the budget; what is left is for measuring the finalists. */
-const TRIAL_SHARE = 0.6;
-/** Seconds of the budget that are kept for what comes before and after: files that are fetched, the report, models that are stored. */
-const RESERVE_S = 5;
-/** Where that is much of the budget, no more than this share. */
-const MAX_RESERVE_SHARE = 0.2;
-/** Of the time for measuring, what loading all finalists may take, by how long each took in its trial. */
-const LOADING_SHARE = 0.4;
-
 /**
  * Looks for the models worth having: makes candidates, tries each on few samples, measures the best of them in full, and recommends one. Goes on
  * from the request's checkpoint: what was tried and measured is not done again.
@@ -62,13 +46,13 @@ async function runAutoJob(
   context: JobContext,
 ): Promise<JobOutcome> {
   const steps = createJobSteps<Step>(STARTS, context);
-  const clock = startClock(request, environment);
+  const clock = startClock(request.spec.params.budget.seconds, stateOf(request, environment));
   const data = await steps.run("load", "Reading the data", () => openData(request, environment));
   const search = new Search({ request, environment, context, data: data.trial });
   const run: SearchRun = { request, environment, context, steps, clock, data, search };
   try {
     const tried = await steps.run("try", "Trying candidates", () => tryAll(run));
-    const { chosen, outranked } = finalistsOf(tried, request.spec.params, LOADING_SHARE * clock.left());
+    const { chosen, outranked } = finalistsOf(tried, request.spec.params, finalsMs(clock), (it) => search.finalMs(it));
     const measured = await steps.run("measure", "Measuring the finalists", () => measureAll(run, chosen, tried));
     return await steps.run("report", "Writing the report", () => conclude(run, { tried, outranked, measured }));
   } finally {
@@ -76,16 +60,11 @@ async function runAutoJob(
   }
 }
 
-function startClock({ spec, checkpoints }: JobRequest<AutoSpec>, { files }: JobEnvironment): Clock {
-  const start = performance.now();
+function stateOf({ checkpoints }: JobRequest<AutoSpec>, { files }: JobEnvironment): State {
   const stored = checkpoints[STATE];
-  const state: State = stored
+  return stored
     ? (JSON.parse(new TextDecoder().decode(files.readBytes(stored))) as State)
     : { seconds: 0, tried: [], measured: null };
-  const budget = spec.params.budget.seconds;
-  const usable = budget - Math.min(RESERVE_S, budget * MAX_RESERVE_SHARE);
-  const seconds = () => state.seconds + (performance.now() - start) / 1000;
-  return { state, seconds, left: (share = 1) => Math.max(0, 1000 * (usable * share - seconds())) };
 }
 
 /** Samples of the dataset that trials may see; the rest judges, where the job has no data for that. */
@@ -185,6 +164,7 @@ function untried({ name, spec }: { readonly name: string; readonly spec: Quantiz
     stage: "planned",
     trial: null,
     ms: 0,
+    loadMs: null,
     dropped: { stage: "planned", code: "budget", message },
   };
 }
@@ -223,7 +203,7 @@ async function measureAll(
   const source = models[spec.model_id]!.files;
   const made = [];
   for (const finalist of finalists) made.push(await search.filesOf(finalist));
-  const left = clock.left();
+  const loadMs = finalists.reduce((sum, { loadMs }) => sum + (loadMs ?? 0), 0);
   const { latency } = spec.evaluation;
   const contest = await evaluateContest({
     reference: { path: source[0]!.path, bytes: files.sizeOf(source) },
@@ -235,7 +215,7 @@ async function measureAll(
     spec: { ...spec.evaluation, metric: metricOf(spec.evaluation) },
     loads: [{ batch_size: latency.batch_size, threads: latency.threads }],
     ...{ seed: spec.params.seed, threads, cpu: host.cpu, openSession, measurePeak, signal: context.signal },
-    limits: { compareMs: left * 0.5, latencyMs: left * 0.3 },
+    limits: measuringLimits(clock, loadMs),
     // It ran in its trial; what does not run on all samples is not worth having.
     onFailure: () => undefined,
     onProgress: (fraction, message) => steps.progress("measure", fraction, message),

@@ -10,13 +10,14 @@ const SLACK = 4;
 const LEAST_DB = 1;
 
 /**
- * Which of the candidates that were tried are measured in full, and why the others are not. `loadingMs` is what they may take together, by how long
- * each took in its trial.
+ * Which of the candidates that were tried are measured in full, and why the others are not. `loadingMs` is what they may take together, by what
+ * `costOf` says of each.
  */
 export function finalistsOf(
   tried: readonly Tried[],
   params: AutoSpec["params"],
   loadingMs: number,
+  costOf: (tried: Tried) => number,
 ): { readonly chosen: readonly Tried[]; readonly outranked: ReadonlyMap<string, string> } {
   const { objective, constraints } = params;
   const axes = axesFor(params);
@@ -42,7 +43,7 @@ export function finalistsOf(
   let spent = 0;
   for (const it of [...ends, ...ranked]) {
     if (chosen.size === MAX_FINALISTS || chosen.has(it)) continue;
-    spent += it.ms;
+    spent += costOf(it);
     if (chosen.size < 2 || spent <= loadingMs) chosen.add(it);
   }
   for (const it of left) {

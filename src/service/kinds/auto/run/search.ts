@@ -26,6 +26,7 @@ import { writeRoundedForm } from "../../run/job-result.ts";
 import type { JobContext } from "../../run/job-steps.ts";
 import type { AutoSpec } from "../spec.ts";
 import type { Candidate } from "./candidates.ts";
+import { finalMs } from "./clock.ts";
 import { type Measured, sqnrOf } from "./front.ts";
 
 /** Makes candidates and tries each on few samples. What one finds out that others need as well is handed on. */
@@ -39,8 +40,9 @@ export interface Tried {
   readonly content: string | null;
   readonly stage: "planned" | "made" | "tried";
   readonly trial: Measured | null;
-  /** How long it took to be made and tried. */
+  /** How long it took to be made and tried, and to be loaded; null when it was not. */
   readonly ms: number;
+  readonly loadMs: number | null;
   readonly dropped: {
     readonly stage: "planned" | "made" | "tried";
     readonly code: DroppedCode | ProblemCode;
@@ -109,8 +111,9 @@ export class Search {
     let sha256: string | null = null;
     let content: string | null = null;
     let trial: Measured | null = null;
+    let loadMs: number | null = null;
     const dropped = (code: DroppedCode | ProblemCode, message: string): Tried => ({
-      ...{ name, spec, sha256, content, stage, trial, ms: took() },
+      ...{ name, spec, sha256, content, stage, trial, ms: took(), loadMs },
       dropped: { stage, code, message },
     });
     try {
@@ -124,7 +127,7 @@ export class Search {
       if (same !== undefined) return dropped("same_as", `It is the same model as ${same}.`);
       if (content === this.#originalContent()) return dropped("unchanged", "It is the same model as the original.");
       this.#byContent.set(content, name);
-      trial = await this.#measure(made, signal);
+      ({ trial, loadMs } = await this.#measure(made, signal));
       stage = "tried";
     } catch (error) {
       if (context.signal.aborted || !(error instanceof CoreError || error instanceof TaskError)) throw error;
@@ -134,7 +137,7 @@ export class Search {
     const hopeless = whyHopeless(trial);
     return hopeless
       ? dropped(hopeless.code, hopeless.message)
-      : { name, spec, sha256, content, stage, trial, ms: took(), dropped: null };
+      : { name, spec, sha256, content, stage, trial, ms: took(), loadMs, dropped: null };
   }
 
   /** The files of a candidate: made anew when an earlier attempt has made them. */
@@ -206,7 +209,10 @@ export class Search {
     return { float, calibration, layers: kernels?.layers ?? [] };
   }
 
-  async #measure({ files: written, roundedPath }: Made, signal: AbortSignal): Promise<Measured> {
+  async #measure(
+    { files: written, roundedPath }: Made,
+    signal: AbortSignal,
+  ): Promise<{ readonly trial: Measured; readonly loadMs: number }> {
     const { request, environment, data } = this.#call;
     const { spec, models } = request;
     const { files, openSession, measurePeak, host } = environment;
@@ -219,12 +225,12 @@ export class Search {
     });
     checkCancelled(signal);
     const bytes = files.sizeOf(written);
-    const { fidelity, accuracy, p50Ms, speedup, speedupInterval, peak } = await this.#trials.run({
+    const { fidelity, accuracy, p50Ms, speedup, speedupInterval, peak, loadMs } = await this.#trials.run({
       ...{ path: written[0]!.path, bytes, roundedPath },
     });
     const timing = (ms: number) => ({ p50_ms: ms, p90_ms: ms, mean_ms: ms });
     const { batch_size, threads } = spec.evaluation.latency;
-    return {
+    const trial: Measured = {
       size: { before_bytes: reference.bytes, after_bytes: bytes, ratio: bytes / reference.bytes },
       ...{ fidelity, accuracy },
       latency: {
@@ -238,6 +244,7 @@ export class Search {
       },
       memory: { before_peak_bytes: 0, after_peak_bytes: peak.peakBytes, baseline_bytes: peak.baselineBytes },
     };
+    return { trial, loadMs };
   }
 }
 

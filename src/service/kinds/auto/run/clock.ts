@@ -1,0 +1,44 @@
+import type { Clock, State } from "./search-run.ts";
+
+/** How the budget of a search is shared out. */
+
+/** Trials take no more than this share of the budget; what is left is for measuring the finalists. */
+export const TRIAL_SHARE = 0.6;
+/** Seconds of the budget that are kept for what comes before and after: files that are fetched, the report, models that are stored. */
+const RESERVE_S = 5;
+/** Where that is much of the budget, no more than this share. */
+const MAX_RESERVE_SHARE = 0.2;
+/** Of the time for measuring, what loading all finalists may take. */
+const LOADING_SHARE = 0.4;
+/** A finalist is loaded to be judged, to be timed, and, if it is worth having, to be described. */
+const LOADS = 3;
+/** Of the time that loading leaves, what comparing outputs may take; of what that leaves, what timing may. */
+const COMPARING_SHARE = 0.6;
+const TIMING_SHARE = 0.9;
+
+/** The clock of a search with a budget of `seconds` that goes on from `state`; `now` tells milliseconds. */
+export function startClock(seconds: number, state: State, now = () => performance.now()): Clock {
+  const start = now();
+  const usable = seconds - Math.min(RESERVE_S, seconds * MAX_RESERVE_SHARE);
+  const passed = () => state.seconds + (now() - start) / 1000;
+  return { state, seconds: passed, left: (share = 1) => Math.max(0, 1000 * (usable * share - passed())) };
+}
+
+/** What it takes to have a candidate in the final, apart from running it: `loadMs` for a load, `makeMs` where it must be made again. */
+export function finalMs(loadMs: number, makeMs: number): number {
+  return makeMs + LOADS * loadMs;
+}
+
+/** What all finalists may take of that. */
+export function finalsMs(clock: Clock): number {
+  return LOADING_SHARE * clock.left();
+}
+
+/** How long the finalists may run, asked when each begins: what it takes to load them later is kept. `loadMs`: to load all of them once. */
+export function measuringLimits(clock: Clock, loadMs: number) {
+  const without = (loads: number) => Math.max(0, clock.left() - loads * loadMs);
+  return {
+    compareMs: () => COMPARING_SHARE * without(LOADS - 1),
+    latencyMs: () => TIMING_SHARE * without(LOADS - 2),
+  };
+}
