@@ -145,6 +145,11 @@ export class Search {
     return this.#made.get(name) ?? (await this.#make(name, spec, this.#call.context.signal)).made;
   }
 
+  /** What it takes to have a candidate in the final, in milliseconds, apart from running it. */
+  finalMs({ name, ms, loadMs }: Tried): number {
+    return finalMs(loadMs ?? ms, this.#made.has(name) ? 0 : ms);
+  }
+
   /** What plain static quantization was made of; `plain` is its candidate, which is made again where an earlier attempt has made it. */
   async staticBase(plain: Candidate, signal: AbortSignal): Promise<StaticBase | undefined> {
     if (!this.#base) await this.#make(plain.name, plain.spec, signal);

@@ -13,7 +13,9 @@ const KernelsFile = z.object({
   slower: z.object({
     costs: z.object({ units: z.record(z.string(), UNIT), ratios: z.object(RATIOS) }).optional(),
     nodes: z
-      .array(z.tuple([z.string(), z.object({ code: z.enum(NOTE_CODES), message: z.string(), storesWeights: z.boolean() })]))
+      .array(
+        z.tuple([z.string(), z.object({ code: z.enum(NOTE_CODES), message: z.string(), storesWeights: z.boolean() })]),
+      )
       .optional(),
   }),
   layers: z.array(UNIT.extend({ name: z.string() })),
