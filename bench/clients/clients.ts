@@ -15,6 +15,8 @@ export interface Client {
 
 export const STEPS = [
   ...["model", "two_files", "dataset", "plan", "quantize", "distill", "stream", "download", "refusal", "list"],
+  // Lists of a later version of the service: `future.ts`.
+  ...["new_field", "new_method", "new_status", "new_type"],
 ] as const;
 
 const has = (what: string) => `test -e ${what} || { echo "${what} is missing: run bench/clients/setup.sh"; exit 1; }`;

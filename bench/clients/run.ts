@@ -10,6 +10,7 @@ import { writeNpz } from "../../test/support/dataset-writers.ts";
 import { fileOf } from "../../test/support/model-file.ts";
 import { mlp } from "../../test/support/networks.ts";
 import { CLIENTS, type Client, STEPS } from "./clients.ts";
+import { startFuture } from "./future.ts";
 
 /**
  * Generates a client with each generator, compiles it and drives a live service with it, and prints a table.
@@ -79,13 +80,19 @@ async function writeFiles(directory: string): Promise<void> {
   );
 }
 
-async function tryClient(client: Client, work: string, url: string | undefined): Promise<Outcome> {
+interface Urls {
+  readonly now: string;
+  /** Of a service of a later version. */
+  readonly later: string;
+}
+
+async function tryClient(client: Client, work: string, urls: Urls | undefined): Promise<Outcome> {
   const directory = join(work, client.name);
   await rm(directory, { recursive: true, force: true });
   await mkdir(directory, { recursive: true });
   const env = {
     ...{ DOCUMENT: resolve(options.document), FILES: join(work, "files"), TOOLS: join(work, "tools"), ROOT },
-    ...(url !== undefined && { MODELPRESS_URL: url }),
+    ...(urls !== undefined && { MODELPRESS_URL: urls.now, FUTURE_URL: urls.later }),
   };
   const outcome = { name: client.name, steps: STEPS.map(() => "") };
   const missing = await run(client.needs, directory, env);
@@ -99,7 +106,7 @@ async function tryClient(client: Client, work: string, url: string | undefined):
   await copyFile(join(HERE, "tours", client.tour), join(directory, client.tourAs));
   const compiled = await run(client.compile, directory, env);
   if (!compiled.ok) return { ...outcome, generates: "yes", compiles: await failed("compile", compiled.text) };
-  if (url === undefined) return { ...outcome, generates: "yes", compiles: "yes" };
+  if (urls === undefined) return { ...outcome, generates: "yes", compiles: "yes" };
   const driven = await run(client.drive, directory, env);
   await writeFile(join(directory, "drive.log"), driven.text);
   const passed = new Set([...driven.text.matchAll(/^ok (\w+)$/gm)].map(([, step]) => step));
@@ -115,11 +122,13 @@ await mkdir(options.work, { recursive: true });
 await writeFiles(join(options.work, "files"));
 const names = options.only?.split(",");
 const stack = options["no-drive"] ? undefined : await startStack({ LOG_LEVEL: "warn" });
+const future = await startFuture();
+const urls = stack && { now: stack.url, later: future.url };
 try {
   const rows: Outcome[] = [];
   for (const client of CLIENTS) {
     if (names !== undefined && !names.includes(client.name)) continue;
-    rows.push(await tryClient(client, options.work, stack?.url));
+    rows.push(await tryClient(client, options.work, urls));
     console.error(JSON.stringify(rows.at(-1)));
   }
   console.log(`| client | generates | compiles | ${STEPS.join(" | ")} |`);
@@ -128,5 +137,6 @@ try {
     console.log(`| ${[name, generates, compiles, ...steps].join(" | ")} |`);
   }
 } finally {
+  future.close();
   await stack?.close();
 }

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import createClient from "openapi-fetch";
+import { NEWS, startFuture } from "../../bench/clients/future.ts";
+import * as examples from "../../src/service/api/examples.ts";
 import type { components, paths } from "../support/api-types.ts";
 import { formOf } from "../support/calls.ts";
 import { finishJob, startJob } from "../support/job-life.ts";
@@ -69,6 +71,27 @@ test("errors are typed, too", async () => {
   assert.equal(data, undefined);
   const problem: components["schemas"]["Problem"] = error!;
   assert.equal(problem.code, "not_found");
+});
+
+test("types of today hold what later versions add to a list: a field, a method, a status, a type of job", async () => {
+  const later = await startFuture();
+  try {
+    for (const [news, added] of Object.entries(NEWS)) {
+      const { data } = await createClient<paths>({ baseUrl: `${later.url}/${news}` }).GET("/v1/jobs");
+      const [summary] = data!.data;
+      assert.deepEqual(summary, { ...examples.jobSummary, ...added });
+      // That these compile is the test: none of them is a list of values that are known today.
+      const known: components["schemas"]["JobSummary"] = {
+        ...summary!,
+        status: "paused",
+        type: "prune",
+        method: "sparse",
+      };
+      assert.equal(known.status, "paused");
+    }
+  } finally {
+    later.close();
+  }
 });
 
 test("pages can be walked to their end", async () => {

@@ -30,10 +30,14 @@ public class Tour {
 
   static Job finish(String id) throws Exception {
     for (;;) {
-      Job job = jobs.getJob(id);
+      Job job = jobs.getJob(id, null);
       if (job.getFinishedAt() != null) return job;
       Thread.sleep(500);
     }
+  }
+
+  static List<JobSummary> list(JobsApi api) throws ApiException {
+    return api.listJobs(null, null, null, null, null, null, null, null, null).getData();
   }
 
   static JobRequest quantize(String model, String dataset) {
@@ -59,7 +63,7 @@ public class Tour {
     String dataset = new DatasetsApi(CLIENT).createDataset(file("data.npz"), null, null, null, null).getId();
     ok("dataset");
     if (jobs.planJob(quantize(model, dataset)).getSize().getRatio() < 1) ok("plan");
-    Job job = jobs.createJob(quantize(model, dataset), null);
+    Job job = jobs.createJob(quantize(model, dataset), null, null);
     if (jobs.streamJobEvents(job.getId(), null, null).contains("\"status\":\"succeeded\"")) ok("stream");
     Job done = finish(job.getId());
     if (done.getResult().getMetrics().getSize().getRatio() < 1) ok("quantize");
@@ -73,15 +77,20 @@ public class Tour {
     DistillJobRequest distill = new DistillJobRequest();
     distill.setType(DistillJobRequest.TypeEnum.DISTILL);
     distill.setParams(new DistillParams(offline));
-    Job distilled = finish(jobs.createJob(new JobRequest(distill), null).getId());
+    Job distilled = finish(jobs.createJob(new JobRequest(distill), null, null).getId());
     if (distilled.getResult().getMetrics().getTraining().getHistory().size() == 1) ok("distill");
     File artifact = jobs.downloadJobArtifact(job.getId(), "model.onnx", null, null, null);
     if (Files.size(artifact.toPath()) == done.getResult().getArtifacts().get(0).getSizeBytes()) ok("download");
     try {
-      jobs.createJob(quantize("mdl_none", dataset), null);
+      jobs.createJob(quantize("mdl_none", dataset), null, null);
     } catch (ApiException refusal) {
       if (refusal.getResponseBody().contains("\"errors\"")) ok("refusal");
     }
-    if (jobs.listJobs(null, null, null, null, null).getData().size() >= 2) ok("list");
+    if (list(jobs).size() >= 2) ok("list");
+    for (String news : List.of("field", "method", "status", "type")) {
+      ApiClient later = new ApiClient();
+      later.updateBaseUri(System.getenv("FUTURE_URL") + "/" + news);
+      if (!list(new JobsApi(later)).get(0).getStatus().isEmpty()) ok("new_" + news);
+    }
   }
 }

@@ -71,3 +71,7 @@ if api.Problem.model_validate_json(post("/v1/jobs", {**request, "model_id": "mdl
     ok("refusal")
 if len(api.JobPage.model_validate_json(client.get("/v1/jobs").content).data) >= 2:
     ok("list")
+for news in ["field", "method", "status", "type"]:
+    page = api.JobPage.model_validate_json(httpx.get(f"{os.environ['FUTURE_URL']}/{news}/v1/jobs").content)
+    if page.data[0].status:
+        ok(f"new_{news}")

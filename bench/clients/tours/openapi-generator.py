@@ -74,3 +74,7 @@ except api.ApiException as refusal:
         ok("refusal")
 if len(jobs.list_jobs().data) >= 2:
     ok("list")
+for news in ["field", "method", "status", "type"]:
+    later = api.JobsApi(api.ApiClient(api.Configuration(host=f"{os.environ['FUTURE_URL']}/{news}")))
+    if later.list_jobs().data[0].status:
+        ok(f"new_{news}")

@@ -81,3 +81,7 @@ if isinstance(refused, Problem) and refused.errors:
     ok("refusal")
 if len(list_jobs.sync(client=client).data) >= 2:
     ok("list")
+for news in ["field", "method", "status", "type"]:
+    later = Client(base_url=f"{os.environ['FUTURE_URL']}/{news}")
+    if list_jobs.sync(client=later).data[0].status:
+        ok(f"new_{news}")
