@@ -68,6 +68,8 @@ export interface Config {
   readonly webhookAllowHosts: readonly string[];
   /** Hosts that models and datasets may be fetched from, also without TLS; `*`: every public one, with TLS. None: nothing is fetched. */
   readonly sourceAllowHosts: readonly string[];
+  /** The same for addresses that jobs may put their artifacts to. */
+  readonly deliverAllowHosts: readonly string[];
   /** Where the service is for its users, without a slash at its end: what links begin with. Null: as the client calls it. */
   readonly publicUrl: string | null;
   /** Signs links to files of jobs; null: one that is kept in Redis. */
@@ -183,6 +185,7 @@ const Environment = z.object({
     .transform((text) => text.replace(/\/+$/, ""))
     .optional(),
   SOURCE_ALLOW_HOSTS: z.string().default("").transform(listOf),
+  DELIVER_ALLOW_HOSTS: z.string().default("").transform(listOf),
   LINK_SECRET: z.string().min(32, "must have at least 32 characters").optional(),
   LOG_LEVEL: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`).default("info"),
 });
@@ -242,6 +245,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     webhookSecret: values.WEBHOOK_SECRET ?? null,
     webhookAllowHosts: values.WEBHOOK_ALLOW_HOSTS,
     sourceAllowHosts: values.SOURCE_ALLOW_HOSTS,
+    deliverAllowHosts: values.DELIVER_ALLOW_HOSTS,
     publicUrl: values.PUBLIC_URL ?? null,
     linkSecret: values.LINK_SECRET ?? null,
     logLevel: values.LOG_LEVEL,

@@ -88,6 +88,7 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
         webhookAllowHosts: config.webhookAllowHosts,
         publicUrl: config.publicUrl,
         sourceAllowHosts: config.sourceAllowHosts,
+        deliverAllowHosts: config.deliverAllowHosts,
       },
       keys,
       blobs,

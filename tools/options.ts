@@ -213,6 +213,6 @@ export function specOf(kind: Kind, request: object): JobSpec {
     const lines = parsed.error.issues.map(({ path, message }) => `--${flagOf(path.map(String))}: ${message}`);
     throw new UsageError([...new Set(lines)].join("\n"));
   }
-  const { name, metadata, priority, webhook, ...spec } = parsed.data as Json;
+  const { name, metadata, priority, webhook, deliver_to, ...spec } = parsed.data as Json;
   return spec as unknown as JobSpec;
 }

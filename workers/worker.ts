@@ -6,6 +6,7 @@ import { createBlobClaims } from "../src/service/blobs/claims.ts";
 import { createLongTexts } from "../src/service/blobs/long-texts.ts";
 import { openBlobStore } from "../src/service/blobs/open-blob-store.ts";
 import { createCatalog } from "../src/service/catalog.ts";
+import { startDeliveries } from "../src/service/jobs/deliveries.ts";
 import { consumeJobs, createJobQueue } from "../src/service/jobs/queue.ts";
 import { startReconciler } from "../src/service/jobs/reconciler.ts";
 import { createRedisJobStore } from "../src/service/jobs/redis-job-store.ts";
@@ -111,6 +112,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
           allowHosts: config.webhookAllowHosts,
           publicUrl: config.publicUrl,
         });
+  const deliveries = startDeliveries({ redis, jobs, blobs, log, allowHosts: config.deliverAllowHosts });
   const checks = setInterval(async () => {
     await check();
     await scratch.touch().catch(() => {});
@@ -129,6 +131,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       clearInterval(checks);
       await tasks.close();
       await webhooks?.close();
+      await deliveries.close();
       jobs.close();
       await queue.close();
       await closeRedis(redis);

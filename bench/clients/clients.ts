@@ -15,7 +15,7 @@ export interface Client {
 
 export const STEPS = [
   ...["model", "two_files", "dataset", "plan", "quantize", "distill", "stream", "download", "refusal", "list"],
-  // Lists of a later version of the service: `future.ts`.
+  // Lists of a later version of the service: `test/support/later-service.ts`.
   ...["new_field", "new_method", "new_status", "new_type"],
 ] as const;
 

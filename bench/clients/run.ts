@@ -7,10 +7,10 @@ import { startStack } from "../../scripts/demo/stack.ts";
 import { encodeModel } from "../../src/core/onnx/save.ts";
 import { tensorOf } from "../../src/core/onnx/tensor.ts";
 import { writeNpz } from "../../test/support/dataset-writers.ts";
+import { startLaterService } from "../../test/support/later-service.ts";
 import { fileOf } from "../../test/support/model-file.ts";
 import { mlp } from "../../test/support/networks.ts";
 import { CLIENTS, type Client, STEPS } from "./clients.ts";
-import { startFuture } from "./future.ts";
 
 /**
  * Generates a client with each generator, compiles it and drives a live service with it, and prints a table.
@@ -122,7 +122,7 @@ await mkdir(options.work, { recursive: true });
 await writeFiles(join(options.work, "files"));
 const names = options.only?.split(",");
 const stack = options["no-drive"] ? undefined : await startStack({ LOG_LEVEL: "warn" });
-const future = await startFuture();
+const future = await startLaterService();
 const urls = stack && { now: stack.url, later: future.url };
 try {
   const rows: Outcome[] = [];

@@ -1,11 +1,10 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import createClient from "openapi-fetch";
-import { NEWS, startFuture } from "../../bench/clients/future.ts";
-import * as examples from "../../src/service/api/examples.ts";
 import type { components, paths } from "../support/api-types.ts";
 import { formOf } from "../support/calls.ts";
 import { finishJob, startJob } from "../support/job-life.ts";
+import { LISTED, NEWS, startLaterService } from "../support/later-service.ts";
 import { modelBytes } from "../support/memory-workers.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
@@ -74,12 +73,12 @@ test("errors are typed, too", async () => {
 });
 
 test("types of today hold what later versions add to a list: a field, a method, a status, a type of job", async () => {
-  const later = await startFuture();
+  const later = await startLaterService();
   try {
     for (const [news, added] of Object.entries(NEWS)) {
       const { data } = await createClient<paths>({ baseUrl: `${later.url}/${news}` }).GET("/v1/jobs");
       const [summary] = data!.data;
-      assert.deepEqual(summary, { ...examples.jobSummary, ...added });
+      assert.deepEqual(summary, { ...LISTED, ...added });
       // That these compile is the test: none of them is a list of values that are known today.
       const known: components["schemas"]["JobSummary"] = {
         ...summary!,

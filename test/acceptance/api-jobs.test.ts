@@ -466,6 +466,39 @@ test("webhooks need a secret, and a place outside to go to", async (t) => {
   assert.match((await again(untold)).json.detail, /has no webhook/);
 });
 
+test("a job delivers to hosts that were allowed, and does not tell the address", async (t) => {
+  const url = "http://store.internal:9000/bucket/key?X-Amz-Signature=secret";
+  const refusedAt = async (at: TestServer, body: object) => {
+    const answer = await at.call("POST", "/v1/jobs", {
+      body: JSON.stringify(body),
+      headers: { "content-type": "application/json" },
+    });
+    return [answer.status, answer.json.errors?.[0].pointer, answer.json.errors?.[0].code];
+  };
+  const to = (address: string, more: object = {}) => ({ deliver_to: { kind: "put", url: address, ...more } });
+  assert.deepEqual(await refusedAt(api, bodyOf(to(url))), [422, "/deliver_to/url", "delivery_refused"]);
+  const on = await startTestServer({ settings: { deliverAllowHosts: ["store.internal:9000"] } });
+  t.after(() => on.close());
+  const model = (await on.call("POST", "/v1/models", { body: formOf({ "m.onnx": modelBytes() }) })).json.id;
+  const body = (more: object) => ({ ...bodyOf(more), model_id: model });
+  for (const address of ["https://example.org/key", "http://169.254.169.254/", "x"]) {
+    assert.deepEqual(await refusedAt(on, body(to(address))), [422, "/deliver_to/url", "delivery_refused"]);
+  }
+  const evaluation = { type: "evaluate", params: { model_ids: [model] }, ...to(url) };
+  assert.deepEqual(await refusedAt(on, evaluation), [422, "/deliver_to/artifact", "no_effect"]);
+  const created = await on.call("POST", "/v1/jobs", {
+    body: JSON.stringify(body(to(url))),
+    headers: { "content-type": "application/json" },
+  });
+  assert.equal(created.status, 202);
+  assert.equal(created.json.delivery.status, "waiting");
+  assert.ok(!created.body.includes("secret"), "the address is as good as a key");
+  const { id } = created.json;
+  assert.deepEqual((await on.context.jobs.get(id))?.deliver_to, { url, artifact: "model.onnx" });
+  const { json } = await on.call("POST", `/v1/jobs/${id}/cancel`);
+  assert.deepEqual([json.delivery.status, json.delivery.detail], ["failed", "The job has not succeeded."]);
+});
+
 test("a retry takes an Idempotency-Key: sent twice it makes one job", async () => {
   const { id } = (await post(bodyOf())).json;
   await api.call("POST", `/v1/jobs/${id}/cancel`);

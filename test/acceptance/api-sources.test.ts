@@ -102,7 +102,7 @@ test("what cannot be fetched is refused with what happened, and leaves nothing",
 test("only hosts that were allowed are asked, and by default none", async () => {
   const before = asked.length;
   const cases: readonly (readonly [string, RegExp])[] = [
-    ["https://example.org/m.onnx", /not one that this service fetches from/],
+    ["https://example.org/m.onnx", /not one that the operator has allowed/],
     ["http://127.0.0.1:1/m.onnx", /must start with https/],
     ["https://169.254.169.254/m.onnx", /not a public one/],
     [`${base.replace("http://", "http://user:secret@")}/m.onnx`, /user name or password/],

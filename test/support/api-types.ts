@@ -907,6 +907,8 @@ export interface components {
             priority?: number;
             /** @description Unless given: `null`. */
             webhook?: components["schemas"]["WebhookTarget"] | null;
+            /** @description Unless given: `null`. */
+            deliver_to?: components["schemas"]["DeliveryTarget"] | null;
         };
         /** @description What a search has found. */
         AutoMetrics: {
@@ -1281,6 +1283,19 @@ export interface components {
             field: string;
             message: string;
         };
+        /** @enum {string} */
+        DeliveryKind: "put";
+        /** @description Where to put an artifact when the job has succeeded. */
+        DeliveryTarget: {
+            kind: components["schemas"]["DeliveryKind"];
+            /** @description https, at a host that the operator has allowed: an address that is signed for one PUT. It is not told again. */
+            url: string;
+            /**
+             * @description By the name that it will have in `result.artifacts`.
+             * @default model.onnx
+             */
+            artifact?: string;
+        };
         /** @description How the student is made from the teacher, with its weights. */
         Derivation: components["schemas"]["DeriveLayers"] | components["schemas"]["DeriveWidth"] | components["schemas"]["DeriveRank"];
         /** @description Share of the repeated blocks. */
@@ -1326,6 +1341,8 @@ export interface components {
             priority?: number;
             /** @description Unless given: `null`. */
             webhook?: components["schemas"]["WebhookTarget"] | null;
+            /** @description Unless given: `null`. */
+            deliver_to?: components["schemas"]["DeliveryTarget"] | null;
         };
         DistillLoss: {
             /**
@@ -1510,6 +1527,8 @@ export interface components {
             priority?: number;
             /** @description Unless given: `null`. */
             webhook?: components["schemas"]["WebhookTarget"] | null;
+            /** @description Unless given: `null`. */
+            deliver_to?: components["schemas"]["DeliveryTarget"] | null;
         };
         EvaluateParams: {
             /** @description What is measured. The others are held against the first. */
@@ -1778,6 +1797,20 @@ export interface components {
             retry_of: string | null;
             result: components["schemas"]["JobResult"] | null;
             error: components["schemas"]["JobProblem"] | null;
+            /** @description Null without `deliver_to`. */
+            delivery: components["schemas"]["JobDelivery"] | null;
+        };
+        /** @description What has become of `deliver_to`. */
+        JobDelivery: {
+            /** @description `waiting`: for the end of the job, or for another attempt. Now one of `waiting`, `delivered`, `failed`; more may be added. */
+            status: string;
+            /**
+             * Format: date-time
+             * @description Since when.
+             */
+            at: string;
+            /** @description Why it was not delivered. */
+            detail: string | null;
         };
         /** @description What a webhook says; ask for the job to know more. */
         JobEnded: {
@@ -2803,6 +2836,8 @@ export interface components {
             priority?: number;
             /** @description Unless given: `null`. */
             webhook?: components["schemas"]["WebhookTarget"] | null;
+            /** @description Unless given: `null`. */
+            deliver_to?: components["schemas"]["DeliveryTarget"] | null;
         };
         PipelineParams: {
             /** @description In this order; each works on the model that the one before has made. */
@@ -3025,6 +3060,8 @@ export interface components {
             priority?: number;
             /** @description Unless given: `null`. */
             webhook?: components["schemas"]["WebhookTarget"] | null;
+            /** @description Unless given: `null`. */
+            deliver_to?: components["schemas"]["DeliveryTarget"] | null;
         };
         QuantizeParams: components["schemas"]["SimplifyParams"] | components["schemas"]["Float16Params"] | components["schemas"]["DynamicParams"] | components["schemas"]["StaticParams"] | components["schemas"]["WeightOnlyParams"] | components["schemas"]["QatParams"];
         /** @description Compresses the model of the step before. */
@@ -5895,6 +5932,7 @@ export interface operations {
                      *       "created_at": "2026-10-01T09:30:00.000Z",
                      *       "started_at": null,
                      *       "finished_at": null,
+                     *       "delivery": null,
                      *       "retry_of": null,
                      *       "result": null,
                      *       "error": null
@@ -6117,6 +6155,7 @@ export interface operations {
                      *       "created_at": "2026-10-01T09:30:00.000Z",
                      *       "started_at": "2026-10-01T09:30:00.120Z",
                      *       "finished_at": "2026-10-01T09:30:09.480Z",
+                     *       "delivery": null,
                      *       "retry_of": null,
                      *       "result": {
                      *         "model_id": "mdl_0199d3b2-7e11-7f00-9a9b-21222324252f",
@@ -6334,6 +6373,7 @@ export interface operations {
                      *       "created_at": "2026-10-01T09:30:00.000Z",
                      *       "started_at": "2026-10-01T09:30:00.120Z",
                      *       "finished_at": "2026-10-01T09:30:09.480Z",
+                     *       "delivery": null,
                      *       "retry_of": null,
                      *       "result": {
                      *         "model_id": "mdl_0199d3b2-7e11-7f00-9a9b-21222324252f",
@@ -6581,6 +6621,7 @@ export interface operations {
                      *       "created_at": "2026-10-01T09:30:00.000Z",
                      *       "started_at": "2026-10-01T09:30:00.120Z",
                      *       "finished_at": "2026-10-01T09:30:09.480Z",
+                     *       "delivery": null,
                      *       "retry_of": null,
                      *       "result": {
                      *         "model_id": "mdl_0199d3b2-7e11-7f00-9a9b-21222324252f",
@@ -6793,6 +6834,7 @@ export interface operations {
                      *       "created_at": "2026-10-01T09:30:00.000Z",
                      *       "started_at": null,
                      *       "finished_at": null,
+                     *       "delivery": null,
                      *       "retry_of": null,
                      *       "result": null,
                      *       "error": null
@@ -6895,6 +6937,7 @@ export interface operations {
                      *       "created_at": "2026-10-01T09:30:00.000Z",
                      *       "started_at": null,
                      *       "finished_at": null,
+                     *       "delivery": null,
                      *       "retry_of": null,
                      *       "result": null,
                      *       "error": null

@@ -88,6 +88,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     webhookAllowHosts: [],
     publicUrl: null,
     sourceAllowHosts: [],
+    deliverAllowHosts: [],
     ...options.settings,
   };
   const context: ApiContext = {

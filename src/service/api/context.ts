@@ -60,6 +60,8 @@ export interface ApiSettings {
   readonly webhookAllowHosts: readonly string[];
   /** Hosts (with ports) that files may be fetched from, `*` for every public one; none: nothing is fetched. */
   readonly sourceAllowHosts: readonly string[];
+  /** The same for addresses that artifacts may be sent to. */
+  readonly deliverAllowHosts: readonly string[];
   /** Where the service is for who gets links, without a slash at its end; null: where the client who makes one has found it. */
   readonly publicUrl: string | null;
 }

@@ -303,6 +303,7 @@ export const queuedJob = {
   created_at: createdAt,
   started_at: null,
   finished_at: null,
+  delivery: null,
   retry_of: null,
   result: null,
   error: null,

@@ -4,9 +4,9 @@ import { newId } from "../catalog.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
 import { canonicalJson, sha256Of } from "../identity.ts";
 import { isTerminal } from "../jobs/job.ts";
-import type { JobRecord, JobSummary } from "../jobs/job-store.ts";
+import type { Delivery, JobRecord, JobSummary } from "../jobs/job-store.ts";
 import type { WebhookSecrets } from "../jobs/webhook-secrets.ts";
-import { checkWebhookUrl } from "../jobs/webhook-target.ts";
+import { checkWebhookUrl, unlisted } from "../jobs/webhook-target.ts";
 import { checkJob, needsPlan } from "../kinds/checks.ts";
 import { exclusionsIn } from "../kinds/exclusions.ts";
 import { type JobSpec, sourceModelId } from "../kinds/kinds.ts";
@@ -107,6 +107,19 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     refuse([{ pointer: "/webhook/url", code: "no_webhook_secret", message }]);
   }
 
+  /** Throws `validation_failed` for an address that nothing is sent to, and for a model where none is made. */
+  function checkDelivery({ url, artifact }: { readonly url: string; readonly artifact: string }, type: string): void {
+    const refusal = unlisted(URL.parse(url), settings.deliverAllowHosts);
+    if (refusal !== undefined) {
+      const pointer = "/deliver_to/url";
+      refuse([{ pointer, code: "delivery_refused", message: `${pointer}: ${refusal}` }]);
+    }
+    if (type === "evaluate" && artifact === "model.onnx") {
+      const pointer = "/deliver_to/artifact";
+      refuse([{ pointer, code: "no_effect", message: `${pointer}: an evaluation makes no model, but reports.` }]);
+    }
+  }
+
   /** Throws `validation_failed`, with the pointer, when there are no webhooks here. */
   function webhookSecretsOf(pointer: string): WebhookSecrets {
     if (context.webhookSecrets !== null) return context.webhookSecrets;
@@ -140,10 +153,11 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
   async function prepare(
     asker: Asker,
     request: FastifyRequest,
-    { name, metadata, priority, webhook, ...spec }: z.output<typeof JobRequest>,
+    { name, metadata, priority, webhook, deliver_to, ...spec }: z.output<typeof JobRequest>,
   ) {
     const caller = request.caller!.name;
     if (webhook !== null) await checkWebhook(webhook, caller);
+    if (deliver_to !== null) checkDelivery(deliver_to, spec.type);
     refuse(unreadParams(spec, sentParams(request)));
     const stored = await resolve(spec);
     const plan = () => inspector.plan(asker, spec, [...stored.models.values()], [...stored.datasets.values()]);
@@ -151,7 +165,11 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
       spec,
       stored,
       plan,
-      told: { name, metadata, priority, webhook: webhook && { ...webhook, owner: caller } },
+      told: {
+        ...{ name, metadata, priority },
+        webhook: webhook && { ...webhook, owner: caller },
+        deliver_to: deliver_to && { url: deliver_to.url, artifact: deliver_to.artifact },
+      },
     };
   }
 
@@ -317,9 +335,14 @@ function accepted<T extends { id: string }>(reply: FastifyReply, job: T): T {
   return job;
 }
 
-type Request = Pick<JobRecord, "spec" | "sent_params" | "name" | "metadata" | "priority" | "webhook" | "retry_of">;
+type Request = Pick<
+  JobRecord,
+  "spec" | "sent_params" | "name" | "metadata" | "priority" | "webhook" | "deliver_to" | "retry_of"
+>;
 
-function newJob({ spec, sent_params, name, metadata, priority, webhook, retry_of }: Request): JobRecord {
+function newJob({ deliver_to = null, ...request }: Request): JobRecord {
+  const { spec, sent_params, name, metadata, priority, webhook, retry_of } = request;
+  const created_at = new Date().toISOString();
   return {
     id: newId("job"),
     status: "queued",
@@ -329,7 +352,9 @@ function newJob({ spec, sent_params, name, metadata, priority, webhook, retry_of
     metadata,
     priority,
     webhook,
-    created_at: new Date().toISOString(),
+    deliver_to,
+    delivery: deliver_to && { status: "waiting", at: created_at, detail: null },
+    created_at,
     started_at: null,
     finished_at: null,
     retry_of,
@@ -344,7 +369,8 @@ function newJob({ spec, sent_params, name, metadata, priority, webhook, retry_of
 }
 
 function jobOf(job: JobRecord, queue_position: number | null) {
-  const { spec, sent_params, result, webhook: _webhook, checkpoints: _checkpoints, steps: _steps, ...rest } = job;
+  const { spec, sent_params, result, delivery = null, ...inner } = job;
+  const { webhook: _webhook, deliver_to: _deliver, checkpoints: _checkpoints, steps: _steps, ...rest } = inner;
   const { type, params, evaluation, acceptance } = spec;
   return {
     ...rest,
@@ -356,9 +382,16 @@ function jobOf(job: JobRecord, queue_position: number | null) {
     evaluation,
     acceptance,
     queue_position,
+    delivery: delivery && deliveryOf(job, delivery),
     result: result && {
       ...result,
       artifacts: result.artifacts.map((artifact) => ({ ...artifact, url: artifactPath(job.id, artifact.name) })),
     },
   };
+}
+
+/** What has become of a delivery: a job that did not succeed has nothing to deliver. */
+function deliveryOf({ status, finished_at }: JobRecord, delivery: Delivery): Delivery {
+  if (!isTerminal(status) || status === "succeeded") return delivery;
+  return { status: "failed", at: finished_at!, detail: "The job has not succeeded." };
 }

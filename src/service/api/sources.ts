@@ -3,7 +3,7 @@ import { request } from "undici";
 import type { CatalogFile } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
 import { createWebhookAgent } from "../jobs/webhook-agent.ts";
-import { isAllowedInside, refusalOf } from "../jobs/webhook-target.ts";
+import { isAllowedInside, unlisted } from "../jobs/webhook-target.ts";
 import type { ApiContext } from "./context.ts";
 import { checkFileName, invalidField, storeFile } from "./upload-intake.ts";
 
@@ -12,8 +12,6 @@ import { checkFileName, invalidField, storeFile } from "./upload-intake.ts";
  * not asked: see `webhook-target.ts` for what else is not. Each redirect is judged as the first address was.
  */
 
-/** An entry that stands for every public host. */
-const ANY_PUBLIC = "*";
 const MAX_REDIRECTS = 5;
 /** A source that sends fewer bytes than this in `uploadIdleTimeoutMs` is given up. */
 const MIN_PROGRESS_BYTES = 1024;
@@ -44,20 +42,11 @@ export function createSources(context: ApiContext): Sources {
   const outside = createWebhookAgent({ inside: false });
   const inside = createWebhookAgent({ inside: true });
 
-  function whyNot(url: URL | null): string | undefined {
-    if (sourceAllowHosts.length === 0) return "This service fetches nothing: its operator has allowed no host.";
-    const refusal = refusalOf(url, sourceAllowHosts);
-    if (refusal !== undefined || isAllowedInside(url!, sourceAllowHosts)) return refusal;
-    return sourceAllowHosts.includes(ANY_PUBLIC)
-      ? undefined
-      : `Its host is not one that this service fetches from: those are ${sourceAllowHosts.join(", ")}.`;
-  }
-
   /** The answer to a GET, redirects followed. Throws `source_failed`. */
   async function open(text: string, signal: AbortSignal) {
     let url = new URL(text);
     for (let redirects = 0; redirects <= MAX_REDIRECTS; redirects++) {
-      const refusal = whyNot(url);
+      const refusal = unlisted(url, sourceAllowHosts);
       if (refusal !== undefined) throw failed(`It redirects to where nothing is fetched from. ${refusal}`);
       const dispatcher = isAllowedInside(url, sourceAllowHosts) ? inside : outside;
       const headers = { "user-agent": "modelpress", accept: "*/*" };
@@ -125,7 +114,7 @@ export function createSources(context: ApiContext): Sources {
   return {
     check(files, pointer) {
       const fields = files.flatMap(({ url }, i) => {
-        const refusal = whyNot(URL.parse(url));
+        const refusal = unlisted(URL.parse(url), sourceAllowHosts);
         const at = `${pointer}/${i}/url`;
         return refusal === undefined
           ? []

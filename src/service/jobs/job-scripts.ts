@@ -11,6 +11,7 @@ import type { Redis } from "ioredis";
  *   P:idempotency:<key>               the fingerprint and the job's id; expires
  *   P:totals                          hash: how many jobs have ended in each status, and the seconds they ran; deleted jobs count, too
  *   P:webhooks                        list: what somebody asked to be told of: the id of a job that has ended, or "<id> running <attempt>"
+ *   P:deliveries                      list: jobs that have succeeded, an artifact of which is to be delivered
  *   P:events                          channel: the id of a job that has a new event
  *
  * Lua never sees inside the JSON (cjson turns [] into {}): values come and go as text.
@@ -97,6 +98,7 @@ if terminal == "1" then
   redis.call("HINCRBY", prefix .. ":totals", to, 1)
 end
 tell(to)
+if to == "succeeded" and redis.call("HEXISTS", key, "_deliver") == 1 then redis.call("RPUSH", prefix .. ":deliveries", id) end
 log(event, "")
 return redis.call("HGETALL", key)`,
 

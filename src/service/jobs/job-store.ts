@@ -21,6 +21,10 @@ export interface JobRecord {
     /** Whose secret for the URL signs it; undefined in jobs of versions that had one secret for all. */
     readonly owner?: string;
   } | null;
+  /** Where to put an artifact when the job has succeeded. Undefined in jobs of earlier versions. */
+  readonly deliver_to?: { readonly url: string; readonly artifact: string } | null;
+  /** What has become of that. */
+  readonly delivery?: Delivery | null;
   readonly created_at: string;
   readonly started_at: string | null;
   readonly finished_at: string | null;
@@ -51,6 +55,13 @@ export interface JobRecord {
       | null;
   } | null;
   readonly error: JobError | null;
+}
+
+export interface Delivery {
+  /** `waiting` for the end of the job, or for another attempt. */
+  readonly status: "waiting" | "delivered" | "failed";
+  readonly at: string;
+  readonly detail: string | null;
 }
 
 export interface JobFilter extends Omit<ListFilter, "sha256"> {
@@ -134,6 +145,12 @@ export interface JobStore {
   setCheckpoints(id: string, attempt: number, checkpoints: JobRecord["checkpoints"]): Promise<boolean>;
   /** The same for the finished steps of a pipeline. */
   setSteps(id: string, attempt: number, steps: JobRecord["steps"]): Promise<boolean>;
+  /** Says what has become of the job's delivery, and logs a sentence about it. */
+  setDelivery(
+    id: string,
+    delivery: Delivery,
+    log: { readonly level: "info" | "warn"; readonly message: string },
+  ): Promise<void>;
   appendEvent(id: string, type: JobEvent["type"], data: JobEvent["data"]): Promise<void>;
   /** Events after `afterId` (0: all), oldest first, at most `limit`: fewer where those would be too many bytes. */
   events(

@@ -125,6 +125,7 @@ export function createRedisJobStore(
         ...["_result", "null"],
         ...["_model", sourceModelId(job.spec)],
         ...(job.webhook === null ? [] : ["_webhook", ` ${job.webhook.events.join(" ")} `]),
+        ...(job.deliver_to == null ? [] : ["_deliver", "1"]),
         ...["_resources", JSON.stringify([...models, ...datasets])],
       ];
       const id = await fromRedis(
@@ -210,6 +211,11 @@ export function createRedisJobStore(
 
     setCheckpoints: (id, attempt, checkpoints) => setWhileRunning(id, attempt, "checkpoints", checkpoints),
     setSteps: (id, attempt, steps) => setWhileRunning(id, attempt, "steps", steps),
+
+    async setDelivery(id, delivery, log) {
+      const [text, event] = [JSON.stringify(delivery), eventText("log", log)];
+      await fromRedis(redis.jobLog(keyOf(id), prefix, id, "", "delivery", text, event, ""));
+    },
 
     async appendEvent(id, type, data) {
       await fromRedis(redis.jobLog(keyOf(id), prefix, id, "", "", "", eventText(type, data), ""));

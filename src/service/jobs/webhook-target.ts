@@ -37,6 +37,17 @@ export function refusalOf(url: URL | null, allowHosts: readonly string[]): strin
   return ipaddr.isValid(host) && !isPublicAddress(host) ? "Its address is not a public one." : undefined;
 }
 
+/** An entry of a list of hosts that stands for every public one. */
+const ANY_PUBLIC = "*";
+
+/** Why an address is not one of those that the operator has listed, for files to be fetched from or sent to; undefined for one that is. */
+export function unlisted(url: URL | null, hosts: readonly string[]): string | undefined {
+  if (hosts.length === 0) return "The operator of this service has allowed no host.";
+  const refusal = refusalOf(url, hosts);
+  if (refusal !== undefined || isAllowedInside(url!, hosts) || hosts.includes(ANY_PUBLIC)) return refusal;
+  return `Its host is not one that the operator has allowed: those are ${hosts.join(", ")}.`;
+}
+
 /** Addresses that lead inside although their range is a public one. */
 const INSIDE = [
   "::/96", // IPv4 in an old form of IPv6: ::127.0.0.1.

@@ -23,6 +23,32 @@ const WebhookTarget = z
     description: "Whom to tell what becomes of the job, by the Standard Webhooks specification.",
   });
 
+const DeliveryTarget = z
+  .strictObject({
+    kind: z.enum(["put"]).meta({ id: "DeliveryKind" }),
+    url: z.string().max(4000).meta({
+      description:
+        "https, at a host that the operator has allowed: an address that is signed for one PUT. It is not told again.",
+    }),
+    artifact: z
+      .string()
+      .min(1)
+      .max(255)
+      .default("model.onnx")
+      .meta({ description: "By the name that it will have in `result.artifacts`." }),
+  })
+  .meta({ id: "DeliveryTarget", description: "Where to put an artifact when the job has succeeded." });
+
+const JobDelivery = z
+  .object({
+    status: z.enum(["waiting", "delivered", "failed"]).meta({
+      description: "`waiting`: for the end of the job, or for another attempt.",
+    }),
+    at: Timestamp.meta({ description: "Since when." }),
+    detail: z.string().nullable().meta({ description: "Why it was not delivered." }),
+  })
+  .meta({ id: "JobDelivery", description: "What has become of `deliver_to`." });
+
 /** What can be said of every job. */
 export const OFFER = {
   evaluation: Evaluation.prefault({}),
@@ -31,6 +57,7 @@ export const OFFER = {
   metadata: Metadata.default({}),
   priority: z.int().min(1).max(10).default(5).meta({ description: "1 runs first." }),
   webhook: WebhookTarget.nullable().default(null),
+  deliver_to: DeliveryTarget.nullable().default(null),
 };
 
 const JobProgress = z
@@ -103,6 +130,7 @@ export const Job = z
     retry_of: z.string().nullable(),
     result: JobResult.nullable(),
     error: JobProblem.nullable(),
+    delivery: JobDelivery.nullable().meta({ description: "Null without `deliver_to`." }),
   })
   .meta({ id: "Job" });
 

@@ -1,9 +1,11 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { jobSummary } from "../../src/service/api/examples.ts";
+import { jobSummary as LISTED } from "../../src/service/api/examples.ts";
 
 /** A service of a later version, as far as its list of jobs goes: clients that were generated before must read it. */
+
+export { LISTED };
 
 /** What is new in the one job of the list, by the first part of the path. */
 export const NEWS: Readonly<Record<string, object>> = {
@@ -14,10 +16,10 @@ export const NEWS: Readonly<Record<string, object>> = {
 };
 
 /** Answers `GET <url>/<news>/v1/jobs`. */
-export async function startFuture(): Promise<{ readonly url: string; close(): void }> {
+export async function startLaterService(): Promise<{ readonly url: string; close(): void }> {
   const server = createServer((request, response) => {
     const [, news = ""] = request.url!.split("/");
-    const page = { data: [{ ...jobSummary, ...NEWS[news] }], next_cursor: null, total: 1 };
+    const page = { data: [{ ...LISTED, ...NEWS[news] }], next_cursor: null, total: 1 };
     response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(page));
   }).listen(0, "127.0.0.1");
   await once(server, "listening");

@@ -1,0 +1,132 @@
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { pino } from "pino";
+import type { BlobStore } from "../../src/service/blobs/blob-store.ts";
+import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
+import { startDeliveries } from "../../src/service/jobs/deliveries.ts";
+import type { JobRecord, JobStore } from "../../src/service/jobs/job-store.ts";
+import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
+import { emptyMetrics, queuedJob } from "../support/jobs.ts";
+import { createMemoryTexts } from "../support/long-texts.ts";
+import { startTestRedis, type TestRedis } from "../support/redis.ts";
+import { chunksOf } from "./blob-store.ts";
+
+const MODEL = randomBytes(3_000_000);
+
+let redis: TestRedis;
+let jobs: JobStore & { close(): void };
+let blobs: BlobStore;
+let directory: string;
+let deliveries: { close(): Promise<void> };
+let receiver: Server;
+let base: string;
+let answers: number[] = [];
+const received: { method: string; path: string; headers: IncomingHttpHeaders; body: Buffer }[] = [];
+
+before(async () => {
+  redis = await startTestRedis();
+  directory = await mkdtemp(join(tmpdir(), "deliveries-"));
+  blobs = await createFileBlobStore(directory);
+  jobs = createRedisJobStore(redis.redis, createMemoryTexts());
+  receiver = createServer(async (request, response) => {
+    const body = Buffer.concat(await Array.fromAsync(request));
+    received.push({ method: request.method!, path: request.url!, headers: request.headers, body });
+    response.writeHead(answers.shift() ?? 200, { location: "/elsewhere" }).end("<Error>secret</Error>");
+  }).listen(0, "127.0.0.1");
+  await once(receiver, "listening");
+  base = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}`;
+  deliveries = startDeliveries({
+    ...{ redis: await redis.open("worker"), jobs, blobs },
+    allowHosts: [new URL(base).host],
+    log: pino({ level: "silent" }),
+  });
+});
+after(async () => {
+  await deliveries.close();
+  jobs.close();
+  receiver.close();
+  receiver.closeAllConnections();
+  await redis.close();
+  await rm(directory, { recursive: true });
+});
+
+/** A job that has succeeded, or ended otherwise, with a model to deliver. */
+async function ended(
+  deliver_to: JobRecord["deliver_to"],
+  status: "succeeded" | "failed" = "succeeded",
+): Promise<string> {
+  const waiting = { status: "waiting", at: new Date().toISOString(), detail: null } as const;
+  const { id } = (await jobs.create(queuedJob({ deliver_to: deliver_to!, delivery: waiting }))).job;
+  await jobs.transition(id, ["queued"], "running", { attempt: 1 });
+  const ref = await blobs.put(chunksOf(MODEL, 100_000), { maxBytes: MODEL.length });
+  const artifacts = [{ ...ref, name: "model.onnx", media_type: "application/octet-stream" }];
+  const result = { model_id: "mdl_b", accepted: true, artifacts, metrics: emptyMetrics(), steps: null };
+  const patch = status === "succeeded" ? { result } : {};
+  await jobs.transition(id, ["running"], status, { finished_at: new Date().toISOString(), ...patch });
+  return id;
+}
+
+async function until(id: string, holds: (delivery: NonNullable<JobRecord["delivery"]>) => boolean) {
+  for (;;) {
+    const { delivery } = (await jobs.get(id))!;
+    if (holds(delivery!)) return delivery!;
+    await sleep(20);
+  }
+}
+
+const logged = async (id: string) =>
+  (await jobs.events(id, 0, 1000)).data.filter(({ type }) => type === "log").map(({ data }) => data.message);
+
+test("the artifact of a job that has succeeded is put to its address, of others nothing is", async () => {
+  const failed = await ended({ url: `${base}/failed`, artifact: "model.onnx" }, "failed");
+  const id = await ended({ url: `${base}/bucket/key?signature=1`, artifact: "model.onnx" });
+  const delivery = await until(id, ({ status }) => status !== "waiting");
+  assert.deepEqual([delivery.status, delivery.detail], ["delivered", null]);
+  const [{ method, path, headers, body }] = received.splice(0) as [(typeof received)[number]];
+  assert.deepEqual([method, path], ["PUT", "/bucket/key?signature=1"]);
+  assert.deepEqual([headers["content-length"], headers["content-type"]], [String(MODEL.length), undefined]);
+  assert.ok(body.equals(MODEL));
+  assert.deepEqual(await logged(id), ["model.onnx was delivered."]);
+  assert.equal((await jobs.get(failed))!.delivery!.status, "waiting");
+});
+
+test("what may pass is tried again; what will not, is not", async () => {
+  answers = [503, 200];
+  const again = await ended({ url: `${base}/again`, artifact: "model.onnx" });
+  const first = await until(again, ({ status, detail }) => status !== "waiting" || detail !== null);
+  assert.deepEqual(first.status, "waiting");
+  assert.equal((await until(again, ({ status }) => status !== "waiting")).status, "delivered");
+  assert.ok(received.splice(0).every(({ path, body }) => path === "/again" && body.equals(MODEL)));
+  assert.deepEqual(await logged(again), [
+    "model.onnx was not delivered: the receiver answered 503. It will be tried again.",
+    "model.onnx was delivered.",
+  ]);
+  for (const [to, answer, detail] of [
+    [
+      { url: `${base}/expired`, artifact: "model.onnx" },
+      403,
+      "model.onnx was not delivered: the receiver answered 403.",
+    ],
+    [{ url: `${base}/moved`, artifact: "model.onnx" }, 307, "model.onnx was not delivered: the receiver answered 307."],
+    [{ url: base, artifact: "other.bin" }, 200, "other.bin was not delivered: the job has no artifact other.bin."],
+    [
+      { url: "https://example.org/", artifact: "model.onnx" },
+      200,
+      "model.onnx was not delivered: it is not allowed to go there any more.",
+    ],
+  ] as const) {
+    answers = [answer];
+    const id = await ended(to);
+    const delivery = await until(id, ({ status }) => status !== "waiting");
+    assert.deepEqual([delivery.status, delivery.detail], ["failed", detail]);
+    assert.deepEqual(await logged(id), [`${detail} That was the last attempt.`]);
+  }
+});
