@@ -268,6 +268,19 @@ test("no schema has the name that a generator gives to the parts of an operation
   );
 });
 
+test("no schema has the name of another one's constructor in Go, and no boolean is a list of values", () => {
+  assert.deepEqual(
+    Object.keys(schemas).filter((name) => /^New[A-Z]/.test(name)),
+    [],
+  );
+  assert.deepEqual(
+    broken(all, (schema) =>
+      [schema.const, ...((schema.enum as unknown[] | undefined) ?? [])].some((it) => typeof it === "boolean"),
+    ),
+    [],
+  );
+});
+
 test("names stay apart when case and separators are lost", () => {
   const plain = (name: string) => name.toLowerCase().replaceAll(/[^a-z0-9]/g, "");
   const names = Object.keys(schemas).map(plain);

@@ -933,10 +933,10 @@ export interface components {
             /** @description Only these; null: all. Unless given: `null`. */
             methods?: components["schemas"]["SearchedMethod"][] | null;
             /**
+             * @description Always `false`.
              * @default false
-             * @constant
              */
-            training?: false;
+            training?: boolean;
             /** @description What candidates are made for. They are measured on the machine that runs the job. Unless given: `["auto"]`. */
             targets?: components["schemas"]["TargetName"][];
             budget?: components["schemas"]["AutoBudget"];
@@ -2243,6 +2243,19 @@ export interface components {
              */
             expires_at: string;
         };
+        LinkedArtifact: {
+            /**
+             * @description By its name in `result.artifacts`. `report.html` is opened as a page.
+             * @default report.html
+             */
+            artifact?: string;
+            /**
+             * Format: int64
+             * @description At most 7 days.
+             * @default 3600
+             */
+            expires_in_s?: number;
+        };
         MeanTeacherLoss: {
             /**
              * Format: double
@@ -2523,23 +2536,6 @@ export interface components {
             type?: string;
             /** @description A string is a symbolic dimension, null an unknown one; null instead of a list: unknown rank. */
             shape: ((number | string) | null)[] | null;
-        };
-        NewLink: {
-            /**
-             * @description By its name in `result.artifacts`. `report.html` is opened as a page.
-             * @default report.html
-             */
-            artifact?: string;
-            /**
-             * Format: int64
-             * @description At most 7 days.
-             * @default 3600
-             */
-            expires_in_s?: number;
-        };
-        NewWebhookSecret: {
-            /** @description As in `webhook.url` of the jobs, to the letter. */
-            url: string;
         };
         /** @description The nearest model that is better in the objective, or else in quality. */
         NextBetter: {
@@ -3455,6 +3451,10 @@ export interface components {
         };
         /** @enum {string} */
         WebhookEvent: "job.running" | "job.succeeded" | "job.failed" | "job.cancelled";
+        WebhookReceiver: {
+            /** @description As in `webhook.url` of the jobs, to the letter. */
+            url: string;
+        };
         WebhookSecret: {
             url: string;
             /** @description `whsec_` and base64, as Standard Webhooks has it. It is not told again. */
@@ -6043,7 +6043,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewWebhookSecret"];
+                "application/json": components["schemas"]["WebhookReceiver"];
             };
         };
         responses: {
@@ -7062,7 +7062,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewLink"];
+                "application/json": components["schemas"]["LinkedArtifact"];
             };
         };
         responses: {

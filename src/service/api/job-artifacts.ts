@@ -19,7 +19,7 @@ const MAX_LINK_S = 7 * 24 * 60 * 60;
 
 const ArtifactParams = z.object({ job_id: z.string(), name: z.string() });
 
-const NewLink = z
+const LinkedArtifact = z
   .strictObject({
     artifact: z
       .string()
@@ -28,7 +28,7 @@ const NewLink = z
       .meta({ description: "By its name in `result.artifacts`. `report.html` is opened as a page." }),
     expires_in_s: z.int().min(1).max(MAX_LINK_S).default(3600).meta({ description: "At most 7 days." }),
   })
-  .meta({ id: "NewLink" });
+  .meta({ id: "LinkedArtifact" });
 
 const Link = z
   .object({
@@ -48,7 +48,7 @@ const createJobLink = defineOperation({
     "before, other than by deleting the job.",
   access: "read",
   params: JobParams,
-  body: NewLink,
+  body: LinkedArtifact,
   responses: { 201: { description: "The link.", content: { "application/json": Link }, example: examples.link } },
   problems: ["not_found", "validation_failed", "unsupported_media_type", "too_large"],
   examples: { report: { artifact: REPORT, expires_in_s: 86_400 }, model: { artifact: "model.onnx" } },

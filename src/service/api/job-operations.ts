@@ -13,9 +13,9 @@ import {
   JobRequest,
   ListJobEventsQuery,
   ListJobsQuery,
-  NewWebhookSecret,
   StreamJobEventsHeaders,
   StreamJobEventsQuery,
+  WebhookReceiver,
   WebhookSecret,
 } from "./job-schemas.ts";
 import { defineOperation } from "./operation.ts";
@@ -109,7 +109,7 @@ export const createWebhookSecret = defineOperation({
     "What your jobs tell this URL is signed with it, and with nobody else's. Asked again, it is a new one; for a day everything is signed with both, " +
     "so that the receiver can change over.",
   access: "write",
-  body: NewWebhookSecret,
+  body: WebhookReceiver,
   responses: {
     201: { description: "The secret, once.", content: json(WebhookSecret), example: examples.webhookSecret },
   },

@@ -18,9 +18,9 @@ export const CreateJobQuery = z.strictObject({
   validate_only: z.enum(["true", "false"]).default("false").meta({ curlOnly: true }),
 });
 
-export const NewWebhookSecret = z
+export const WebhookReceiver = z
   .strictObject({ url: z.string().max(2000).meta({ description: "As in `webhook.url` of the jobs, to the letter." }) })
-  .meta({ id: "NewWebhookSecret" });
+  .meta({ id: "WebhookReceiver" });
 
 export const WebhookSecret = z
   .object({

@@ -79,6 +79,11 @@ function improve({ zodSchema, jsonSchema }: { zodSchema: z.core.$ZodTypes; jsonS
   if (def.type === "enum" && Object.values(def.entries).some((value) => !/\w/.test(String(value))))
     delete jsonSchema.enum;
   if (def.type === "tuple") unfoldTuple(jsonSchema);
+  // A boolean that may have one value only: Java makes an enum of it, whose default is a boolean.
+  if (typeof jsonSchema.const === "boolean") {
+    jsonSchema.description = `${jsonSchema.description ?? ""} Always \`${jsonSchema.const}\`.`.trim();
+    delete jsonSchema.const;
+  }
   // The format says it; the pattern is 250 characters of calendar.
   if (jsonSchema.format === "date-time") delete jsonSchema.pattern;
   // Bounds of JavaScript's numbers, not of the field.
