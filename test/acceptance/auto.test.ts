@@ -54,7 +54,7 @@ before(async () => {
       ...{ mode: "offline", teacher_model_id: null, dataset_id: ids.training, student: { model_id: untrained } },
       ...{ loss: { kl_weight: 0, label_weight: 1 }, training: { epochs: 3, batch_size: 32 } },
     },
-    evaluation: { latency: { runs: 1 } },
+    evaluation: { latency: { runs: 1, batch_size: 50 } },
   });
   ids.model = (await jobs.succeeded(learned)).result!.model_id;
 });

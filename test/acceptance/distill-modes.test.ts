@@ -62,7 +62,7 @@ after(() => stack?.close());
 const bodyOf = (params: object) => ({
   type: "distill" as const,
   params: { dataset_id: ids.training, ...params },
-  evaluation: { dataset_id: ids.test, samples: TEST_SAMPLES, latency: { runs: 5 } },
+  evaluation: { dataset_id: ids.test, samples: TEST_SAMPLES, latency: { runs: 5, batch_size: 50 } },
 });
 const submit = (params: object): Promise<Job> => jobs.client.createJob(bodyOf(params));
 const metricsOf = (job: Job) => job.result!.metrics as unknown as Metrics;

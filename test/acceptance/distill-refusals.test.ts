@@ -56,7 +56,7 @@ const distillation = (data: string, student: string, params: object, teacher?: s
     ...params,
     seed: 1,
   },
-  ...{ evaluation: { latency: { runs: 1 } }, ...rest },
+  ...{ evaluation: { latency: { runs: 1, batch_size: 16 } }, ...rest },
 });
 const onLabels = {
   loss: { kl_weight: 0, label_weight: 1 },
@@ -262,7 +262,7 @@ describe("labels that are learned", () => {
 describe("labels that judge a quantized model", () => {
   const quantization = (data: string, model: string, evaluation: object = {}) => ({
     ...{ type: "quantize", model_id: models.get(model), params: { method: "dynamic" } },
-    evaluation: { dataset_id: datasets.get(data), samples: COUNT, latency: { runs: 1 }, ...evaluation },
+    evaluation: { dataset_id: datasets.get(data), samples: COUNT, latency: { runs: 1, batch_size: 16 }, ...evaluation },
   });
 
   test("are refused, converted or ignored, and never left out without a word", async () => {
@@ -309,7 +309,7 @@ describe("values that are not finite", () => {
   const params = (extra: object) => ({ ...extra, dataset_id: datasets.get("broken") });
   const quantization = (own: object, evaluation: object = {}) => ({
     ...{ type: "quantize", model_id: models.get("four"), params: own },
-    evaluation: { samples: 64, latency: { runs: 1 }, ...evaluation },
+    evaluation: { samples: 64, latency: { runs: 1, batch_size: 16 }, ...evaluation },
   });
 
   test("are told of when the dataset arrives", async () => {

@@ -46,7 +46,7 @@ function submit(params: object): Promise<Job> {
   return jobs.client.createJob({
     type: "distill",
     params: { mode: "offline", dataset_id: ids.training, ...params },
-    evaluation: { dataset_id: ids.test, samples: TEST_SAMPLES, latency: { runs: 5 } },
+    evaluation: { dataset_id: ids.test, samples: TEST_SAMPLES, latency: { runs: 5, batch_size: 50 } },
   });
 }
 

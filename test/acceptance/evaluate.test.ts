@@ -35,14 +35,14 @@ before(async () => {
       ...{ mode: "offline", teacher_model_id: null, dataset_id: ids.training, student: { model_id: ids.untrained } },
       ...{ loss: { kl_weight: 0, label_weight: 1 }, training: { epochs: 3, batch_size: 32 } },
     },
-    evaluation: { latency: { runs: 1 } },
+    evaluation: { latency: { runs: 1, batch_size: 50 } },
   });
   ids.trained = (await jobs.succeeded(learned)).result!.model_id;
   const small = await jobs.client.createJob({
     type: "quantize",
     model_id: ids.trained,
     params: { method: "weight_only", bits: 4 },
-    evaluation: { latency: { runs: 1 } },
+    evaluation: { latency: { runs: 1, batch_size: 50 } },
   });
   ids.small = (await jobs.succeeded(small)).result!.model_id;
 });

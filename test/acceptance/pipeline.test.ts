@@ -56,7 +56,7 @@ const body = (epochs: number) => ({
   type: "pipeline",
   model_id: ids.cnn,
   params: { steps: [teacherStep(), studentStep(epochs), int8Step()] },
-  evaluation: { dataset_id: ids.test, samples: 500, latency: { runs: 5 } },
+  evaluation: { dataset_id: ids.test, samples: 500, latency: { runs: 5, batch_size: 50 } },
   acceptance: { max_size_ratio: 0.9 },
 });
 

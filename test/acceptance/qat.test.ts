@@ -31,7 +31,7 @@ before(async () => {
       loss: { kl_weight: 0, label_weight: 1 },
       training: { epochs: 4, batch_size: 64 },
     },
-    evaluation: { dataset_id: ids.test, samples: TEST_SAMPLES, latency: { runs: 1 } },
+    evaluation: { dataset_id: ids.test, samples: TEST_SAMPLES, latency: { runs: 1, batch_size: 50 } },
   });
   ids.float = (await jobs.succeeded(trained)).result!.model_id;
 });
@@ -41,7 +41,7 @@ const request = (params: object) => ({
   type: "quantize",
   model_id: ids.float,
   params: { method: "qat", dataset_id: ids.training, ...params },
-  evaluation: { dataset_id: ids.test, samples: TEST_SAMPLES, latency: { runs: 5 } },
+  evaluation: { dataset_id: ids.test, samples: TEST_SAMPLES, latency: { runs: 5, batch_size: 50 } },
 });
 
 interface Metrics {
