@@ -369,8 +369,8 @@ export interface StaticEvidence {
     readonly target: number;
     readonly original_score: number | null;
     readonly reached: boolean;
-    /** Whether weights of layers that stay in float are stored in 8 bits. */
-    readonly stores_weights: boolean;
+    /** Of the nodes that stay in float, those whose weights are stored in 8 bits. */
+    readonly stored_nodes: readonly string[];
     /** In the order in which they were made; the first has everything quantized. */
     readonly trials: readonly TrialFacts[];
   } | null;

@@ -239,7 +239,7 @@ describe("renderReport", () => {
         calibration: { method: "minmax", tried: [], samples: 1, tensors: 1, cached: false },
         ...{ kernels: null, corrections: [], sensitivity: [{ nodes: ["a"], sqnr_db: 1, gain_db: 0 }] },
         control: {
-          ...{ score: "sqnr_db", target: 20, original_score: null, reached: false, stores_weights: false },
+          ...{ score: "sqnr_db", target: 20, original_score: null, reached: false, stored_nodes: [] },
           trials: [trial, trial, { ...trial, score: Number.POSITIVE_INFINITY }],
         },
       },

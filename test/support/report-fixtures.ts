@@ -165,7 +165,7 @@ export function staticReportFixture(layers = 52): Report {
         sqnr_db: 22.1 + 6.3 * Math.exp(-i / 7) - 0.2,
         gain_db: 6.3 * Math.exp(-i / 7) - 0.2,
       })),
-      control: { score: "top1", target: 0.7088, original_score: 0.7188, reached: true, stores_weights: true, trials },
+      control: { score: "top1", target: 0.7088, original_score: 0.7188, reached: true, stored_nodes: [], trials },
     },
   });
 }

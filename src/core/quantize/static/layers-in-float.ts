@@ -1,5 +1,5 @@
 /** Leaves layers of a quantized model in float until it is as good as it has to be, and says what each of them is worth. */
-import type { Model } from "../../onnx/ir.ts";
+import type { Model, Node } from "../../onnx/ir.ts";
 import { predictedBytes } from "../../onnx/save.ts";
 import { type ControlResult, controlAccuracy, type LayerSensitivity, rankLayers } from "./accuracy-control.ts";
 import type { StaticResult } from "./quantize-static.ts";
@@ -18,19 +18,23 @@ export interface LayersInFloat {
   /** The most useful layer to leave in float first; empty where none was needed. */
   readonly sensitivity: readonly LayerSensitivity[];
   readonly control: ControlResult;
-  /** Whether the weights of layers in float are stored in 8 bits. */
-  readonly storesWeights: boolean;
+  /** The layers in float whose weights are stored in 8 bits, by name. */
+  readonly stored: ReadonlySet<string>;
 }
 
 /** Layers, or groups of neighbours, that are ranked. */
 const MAX_RANKED = 64;
+/** Layers whose weights are tried in 8 bits one by one, the largest first. */
+const MAX_STORED = 8;
 
-/**
- * `build` makes the model with the named layers in float, the weights of these as floats or in 8 bits; `sqnrDb` is what layers are ranked by. Their
- * weights are stored in 8 bits if the target holds even so.
- */
+/** Makes the model with the named layers in float, the weights of those `stored` in 8 bits. */
+type Build = (layers: ReadonlySet<string>, stored: ReadonlySet<string>) => StaticResult;
+
+const NONE: ReadonlySet<string> = new Set();
+
+/** Leaves layers in float; their weights are stored in 8 bits as far as the target holds even so. `sqnrDb` is what layers are ranked by. */
 export async function leaveInFloat(
-  build: (layers: ReadonlySet<string>, storesWeights: boolean) => StaticResult,
+  build: Build,
   sqnrDb: (model: Model) => Promise<number>,
   { score, speedup, target, maxTrials }: AccuracyTarget,
   runtime: {
@@ -39,7 +43,7 @@ export async function leaveInFloat(
   },
 ): Promise<LayersInFloat> {
   const { signal, onProgress = () => {} } = runtime;
-  const inFloats = (layers: ReadonlySet<string>) => build(layers, false);
+  const inFloats = (layers: ReadonlySet<string>) => build(layers, NONE);
   let sensitivity: LayerSensitivity[] = [];
   const rank = async () => {
     const layers = inFloats(new Set()).computeLayers;
@@ -55,23 +59,55 @@ export async function leaveInFloat(
   });
   const { floatLayers, reached, trials } = control;
   const layers = new Set(floatLayers);
-  const found = { result: inFloats(layers), sensitivity, control, storesWeights: false };
+  const float = inFloats(layers);
+  const found = { result: float, sensitivity, control, stored: NONE };
   if (!reached || layers.size === 0) return found;
-  const stored = build(layers, true);
-  const storedScore = await score(stored.model);
-  if (!(storedScore >= target)) return found;
+  const store = await storeWeights(float, layers, build, score, target);
+  if (!store) return found;
   const trial = {
     floatLayers,
-    score: storedScore,
-    speedup: await speedup(stored.model),
-    bytes: predictedBytes(stored.model),
+    score: store.score,
+    speedup: await speedup(store.result.model),
+    bytes: predictedBytes(store.result.model),
   };
   const isChosen = (other: readonly string[]) =>
     other.length === layers.size && other.every((name) => layers.has(name));
   return {
-    result: stored,
-    storesWeights: true,
+    result: store.result,
+    stored: store.stored,
     sensitivity,
     control: { ...control, trials: trials.map((it) => (isChosen(it.floatLayers) ? trial : it)) },
   };
+}
+
+interface Stored {
+  readonly result: StaticResult;
+  readonly score: number;
+  readonly stored: ReadonlySet<string>;
+}
+
+/** The model with the weights of all layers in 8 bits, or of as many of the largest as hold the target; undefined where none does. */
+async function storeWeights(
+  float: StaticResult,
+  layers: ReadonlySet<string>,
+  build: Build,
+  score: AccuracyTarget["score"],
+  target: number,
+): Promise<Stored | undefined> {
+  const trialOf = async (stored: ReadonlySet<string>): Promise<Stored | undefined> => {
+    const result = build(layers, stored);
+    const reached = await score(result.model);
+    return reached >= target ? { result, score: reached, stored } : undefined;
+  };
+  const all = await trialOf(layers);
+  if (all || layers.size === 1) return all;
+  const bytes = new Map(float.model.graph.nodes.map((node) => [node.name, weightBytesOf(node)]));
+  const largest = [...layers].sort((a, b) => (bytes.get(b) ?? 0) - (bytes.get(a) ?? 0)).slice(0, MAX_STORED);
+  let best: Stored | undefined;
+  for (const name of largest) best = (await trialOf(new Set([...(best?.stored ?? []), name]))) ?? best;
+  return best;
+}
+
+function weightBytesOf({ inputs }: Node): number {
+  return inputs.reduce((sum, input) => sum + (input?.constant?.byteLength ?? 0), 0);
 }

@@ -92,7 +92,7 @@ export interface PipelineResult {
   readonly methodsTried: readonly MethodTrial[];
   /** The most useful layer to leave in float first; empty without accuracy control. */
   readonly sensitivity: readonly LayerSensitivity[];
-  readonly control: (ControlResult & Pick<LayersInFloat, "storesWeights">) | undefined;
+  readonly control: (ControlResult & Pick<LayersInFloat, "stored">) | undefined;
 }
 
 export interface MethodTrial {
@@ -179,16 +179,16 @@ export async function compressStatic(
   const biases = best && !rounding ? best.biases : await chooseBiases(float, calibration, chosen, trial);
   const corrected: StaticOptions = { ...chosen, ...(biases?.shifts && { biasShifts: biases.shifts }) };
 
-  const build = (layers: ReadonlySet<string>, storesWeights: boolean) =>
-    quantizeStatic(float, calibration, withFloatLayers(corrected, layers, storesWeights));
-  const target = await targetOf(() => build(new Set(), false).model, biases?.facts, trial);
+  const build = (layers: ReadonlySet<string>, stored: ReadonlySet<string>) =>
+    quantizeStatic(float, calibration, withFloatLayers(corrected, layers, stored));
+  const target = await targetOf(() => build(new Set(), new Set()).model, biases?.facts, trial);
   const controlled =
     target &&
     (await leaveInFloat(build, (candidate) => reference.sqnrDb(candidate), target, {
       signal: runtime.signal,
       onProgress: progress,
     }));
-  const result = controlled?.result ?? build(new Set(), false);
+  const result = controlled?.result ?? build(new Set(), new Set());
   return {
     model: result.model,
     float,
@@ -202,7 +202,7 @@ export async function compressStatic(
     method,
     methodsTried: methodsTried.map(({ method, sqnrDb }) => ({ method, sqnrDb })),
     sensitivity: controlled?.sensitivity ?? [],
-    control: controlled && { ...controlled.control, storesWeights: controlled.storesWeights },
+    control: controlled && { ...controlled.control, stored: controlled.stored },
   };
 }
 
@@ -433,8 +433,12 @@ async function chooseBiases(
   return { shifts: applied ? biasShifts : undefined, facts };
 }
 
-function withFloatLayers(options: StaticOptions, layers: ReadonlySet<string>, storesWeights: boolean): StaticOptions {
-  const kept = [...layers].map((name): [string, FloatNode] => [name, { ...KEPT, storesWeights }]);
+function withFloatLayers(
+  options: StaticOptions,
+  layers: ReadonlySet<string>,
+  stored: ReadonlySet<string>,
+): StaticOptions {
+  const kept = [...layers].map((name): [string, FloatNode] => [name, { ...KEPT, storesWeights: stored.has(name) }]);
   return { ...options, excludeNodes: new Map([...(options.excludeNodes ?? []), ...kept]) };
 }
 

@@ -4,7 +4,7 @@ import { encoder } from "../../../../bench/seasoned-nets.ts";
 import type { Model, Value } from "../../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../../src/core/onnx/load.ts";
 import { modelToBytes, predictedBytes } from "../../../../src/core/onnx/save.ts";
-import { floatsOf, type Tensor, tensorOf } from "../../../../src/core/onnx/tensor.ts";
+import { arrayOf, floatsOf, type Tensor, tensorOf } from "../../../../src/core/onnx/tensor.ts";
 import { CALIBRATION_METHODS } from "../../../../src/core/quantize/calibration/calibration-methods.ts";
 import { scalingSites } from "../../../../src/core/quantize/static/channel-scaling.ts";
 import { compressStatic, type PipelineOptions } from "../../../../src/core/quantize/static/pipeline.ts";
@@ -208,6 +208,31 @@ test("a poor result is mended without being asked: layers stay in float until it
     modelToBytes(left.model),
     modelToBytes((await compressStatic(network, data, good, { openModel })).model),
   );
+});
+
+test("of layers that stay in float, those keep float weights that 8 bits would spoil, and the others do not", async () => {
+  const make = new GraphMaker();
+  // Half of the hidden values are a thousandth of the others, and have weights behind them that are a thousand times as large.
+  const uneven = (name: string, dims: readonly [number, number], factorAt: (i: number) => number) => {
+    const weight = make.random(dims, 0.3);
+    const values = arrayOf(weight, "float32");
+    for (let i = 0; i < values.length; i++) values[i]! *= factorAt(i);
+    return make.constant(name, weight);
+  };
+  const x = make.input("x", ["n", 32]);
+  const first = make.op("MatMul", [x, uneven("w1", [32, 64], (i) => (i % 64 < 32 ? 1e-3 : 1))]);
+  const last = make.op("MatMul", [make.op("Relu", [first]), uneven("w2", [64, 8], (i) => (i < 32 * 8 ? 1e3 : 1))]);
+  make.output(last, "y", ["n", 8]);
+  const options: PipelineOptions = {
+    ...{ ...OPTIONS, perChannel: false, equalize: false, method: "percentile", percentile: 90, biasCorrection: false },
+    rescue: { target: 20, speedup: async () => 1, maxTrials: 12 },
+  };
+  const { control, notes } = await compressStatic(make.model, outlierNetwork().data, options, { openModel });
+  const codes = Object.fromEntries(notes.map(({ name, code }) => [name, code]));
+  const [even, spoilt] = [first, last].map(({ producer }) => producer!.name) as [string, string];
+  assert.ok(control!.reached, JSON.stringify(control));
+  assert.deepEqual([control!.floatLayers.toSorted(), [...control!.stored]], [[even, spoilt].toSorted(), [even]]);
+  assert.deepEqual([codes[even], codes[spoilt]], ["stored_codes", "kept_for_accuracy"]);
 });
 
 test("left to choose, calibration tries no other method where the default is good", async () => {

@@ -262,7 +262,8 @@ function withLayers(spec: QuantizeSpec, { kernels, control, calibration }: Stati
     nodes.map((node) => [node, precision] as const);
   const layers = Object.fromEntries([
     ...named(kernels?.nodes ?? [], "int8_weights"),
-    ...named(kept, control?.stores_weights ? "int8_weights" : "float32"),
+    ...named(kept, "float32"),
+    ...named(control?.stored_nodes ?? [], "int8_weights"),
     ...Object.entries(params.layers),
   ]);
   const method = CALIBRATION_METHODS.find((known) => known === calibration.method) ?? params.calibration;

@@ -356,7 +356,7 @@ function evidenceOf(
           target,
           original_score: control?.originalScore ?? null,
           reached: found.reached,
-          stores_weights: found.storesWeights,
+          stored_nodes: labelsOf([...found.stored]),
           trials: found.trials.map(({ floatLayers, score, speedup, bytes }) => ({
             float_nodes: labelsOf(floatLayers),
             score: Math.min(score, MAX_DB),
