@@ -95,7 +95,9 @@ export async function findFasterKernels(
   // With fewer roundings, a mixed model is the better one unless it is slower.
   const takesMixed = mixedMs !== undefined && !isSlower(mixedMs, allMs);
   const chosenMs = takesMixed ? mixedMs : allMs;
-  const staysFloat = isSlower(chosenMs, ownMs);
+  // Where kernels say that nothing gains, a model that is not seen to gain is no gain, however unsteady the machine.
+  const nothingGains = slower.size > 0 && !isMixed && median(chosenMs) >= median(ownMs);
+  const staysFloat = nothingGains || isSlower(chosenMs, ownMs);
   const ratio = (ms: readonly number[]) => median(ownMs) / median(ms);
   const facts: MeasuredKernels = {
     basis: costs ? "measured" : "timed",

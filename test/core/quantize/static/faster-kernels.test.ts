@@ -4,7 +4,7 @@ import type { Model } from "../../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../../src/core/onnx/save.ts";
 import type { Tensor } from "../../../../src/core/onnx/tensor.ts";
 import { calibrate } from "../../../../src/core/quantize/static/calibration.ts";
-import { findFasterKernels } from "../../../../src/core/quantize/static/faster-kernels.ts";
+import { findFasterKernels, type KernelRuntime } from "../../../../src/core/quantize/static/faster-kernels.ts";
 import { layersAsked } from "../../../../src/core/quantize/static/layers-asked.ts";
 import { quantizeStatic, type StaticOptions } from "../../../../src/core/quantize/static/quantize-static.ts";
 import { profileTemporary } from "../../../../workers/model-files.ts";
@@ -59,13 +59,14 @@ interface Speeds {
 }
 
 /** What is found where the convolutions of a model take these microseconds, and whole models these milliseconds. */
-async function found(us: { float: number[]; int8: number[] }, ms: Speeds) {
+async function found(us: { float: number[]; int8: number[] }, ms: Speeds, timed?: KernelRuntime["time"]) {
   const model = twoParts();
   const { feeds, calibration } = await seenOf(model);
   const result = await findFasterKernels(model, calibration, OPTIONS, feeds, {
     latencyThreads: 1,
     openModel,
     time: async (contestants) =>
+      timed?.(contestants) ??
       [ms.float, ms.int8, ms.mixed].slice(0, contestants.length).map((it) => [it, it * 1.01, it * 0.99, it, it]),
     profile: async (profiled) => profileOf(profiled, (i) => (isQuantized(profiled) ? us.int8 : us.float)[i]),
   });
@@ -103,8 +104,17 @@ test("where every model with 8 bits is slower than float, all of it stays in flo
   );
 });
 
+test("where no kernel gains, times that tell nothing are no reason for 8 bits, and faster ones are", async () => {
+  const slow = { float: [500, 500, 500, 500], int8: [900, 900, 900, 900] };
+  const unsteady = async (contestants: readonly unknown[]) =>
+    [[1, 3, 1, 3, 2], [3, 1, 3, 1, 2.1], [2]].slice(0, contestants.length);
+  const { facts } = await found(slow, { float: 1, int8: 1, mixed: 1 }, unsteady);
+  assert.equal(facts.chosen, "float");
+  assert.equal((await found(slow, { float: 2, int8: 1, mixed: 1 })).facts.chosen, "int8");
+});
+
 test("a model that is as fast as float but for chance stays in 8 bits", async () => {
-  const even = { float: [500, 500, 500, 500], int8: [450, 450, 450, 450] };
+  const even = { float: [500, 500, 500, 500], int8: [200, 200, 200, 200] };
   const { facts } = await found(even, { float: 2, int8: 2.01, mixed: 2 });
   assert.equal(facts.chosen, "int8");
 });
