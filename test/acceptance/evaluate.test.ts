@@ -104,6 +104,8 @@ describe("evaluation", () => {
     assert.ok(reference.accuracy.after > 0.75 && reference.accuracy.drop === 0, JSON.stringify(reference.accuracy));
     assert.ok(small.accuracy.before === reference.accuracy.after && small.size.ratio < 0.5);
     assert.ok(small.fidelity.outputs[0]!.sqnr_db! > 5);
+    const { coverage } = job.result!.metrics as unknown as { coverage: { quantized_nodes: number } };
+    assert.ok(coverage.quantized_nodes > 0, "what is in few bits already is told");
     // Far worse than the reference, and the interval says so.
     assert.ok(untrained.accuracy.interval[0] > 0.4, JSON.stringify(untrained.accuracy));
     for (const { accuracy, latencies, memory } of modelsOf(job)) {

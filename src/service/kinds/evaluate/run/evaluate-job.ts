@@ -1,7 +1,9 @@
 import {
+  auditedCoverage,
   BrokenModel,
   CoreError,
   checkAcceptance,
+  completeNotes,
   type EvaluatedModel,
   evaluateContest,
   type JobMetrics,
@@ -93,7 +95,7 @@ async function runEvaluateJob(
   const { size, fidelity, accuracy, latency, memory } = main;
   const metrics: JobMetrics = {
     ...{ size, fidelity, accuracy, latency, memory },
-    coverage: { quantized_nodes: 0, skipped_nodes: [], fused_nodes: 0, float_islands: [] },
+    coverage: await coverageOf(request, ids[1] ?? ids[0]!, environment, signal),
     ...{ training: null, exits: null, auto: null },
     models: evaluated,
     acceptance: evaluated.flatMap(({ acceptance }) => acceptance),
@@ -193,4 +195,21 @@ function ofModel(id: string, error: unknown): unknown {
   const reason = error instanceof BrokenModel ? error.reason : error.message;
   const code = error instanceof BrokenModel || error.code === "internal" ? "invalid_model" : error.code;
   return new CoreError(code, `${id}: ${reason}`, error.subject, { cause: error });
+}
+
+/** What of a model computes, or is stored, in few bits as it is: nothing was made of it, so nothing was skipped. */
+async function coverageOf(
+  { models, scratch }: JobRequest<EvaluateSpec>,
+  id: string,
+  { files, openSession }: JobEnvironment,
+  signal: AbortSignal,
+): Promise<JobMetrics["coverage"]> {
+  const own = models[id]!.files;
+  const model = files.openModel(own);
+  const audited = await auditedCoverage([], {
+    ...{ modelPath: own[0]!.path, modelBytes: files.sizeOf(own), scratchPath: `${scratch}/optimized.onnx` },
+    ...{ openSession, readModel: files.openWrittenModel, signal },
+  });
+  const layers = completeNotes(model, model, []);
+  return { ...audited, quantized_nodes: layers.filter(({ code }) => code === "already_quantized").length };
 }
