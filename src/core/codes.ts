@@ -104,6 +104,13 @@ export const WARNINGS = {
     cause: "Missing values, or the result of a division by zero; `first_non_finite` of the dataset says where.",
     remedy: "Nothing, if the model masks them; else leave such samples out.",
   },
+  target_not_reached: {
+    meaning:
+      "The result is not as good as `max_metric_drop` or `min_sqnr_db` asks for, whatever was left in float. Value: the score of the best that was found, of the metric or in dB.",
+    cause:
+      "A limit that few samples, `exclude_nodes` or `layers` do not allow, or more layers than `max_trials` gets to.",
+    remedy: "Raise `max_trials`, ask for less, or use `weight_only` or `float16`.",
+  },
   constant_data: {
     meaning: "A field of floats in the dataset has one value throughout. Value: that value.",
     cause: "Zeros or ones in the place of real samples, or a field that was left as it was made.",

@@ -27,12 +27,18 @@ const MAX_RANKED = 64;
 /** Layers whose weights are tried in 8 bits one by one, the largest first. */
 const MAX_STORED = 8;
 
-/** Makes the model with the named layers in float, the weights of those `stored` in 8 bits. */
-type Build = (layers: ReadonlySet<string>, stored: ReadonlySet<string>) => StaticResult;
+/**
+ * Makes the model with the named layers in float, the weights of those `stored` in 8 bits. With `nothing` stored all weights stay floats that no
+ * kernel reads in 8 bits: those of layers that are in float for another reason, and tables, too.
+ */
+type Build = (layers: ReadonlySet<string>, stored: ReadonlySet<string> | "nothing") => StaticResult;
 
 const NONE: ReadonlySet<string> = new Set();
 
-/** Leaves layers in float; their weights are stored in 8 bits as far as the target holds even so. `sqnrDb` is what layers are ranked by. */
+/**
+ * Leaves layers in float; their weights are stored in 8 bits as far as the target holds even so. Where no layers are enough, weights that are only
+ * stored in 8 bits are taken back, if that is better. `sqnrDb` is what layers are ranked by.
+ */
 export async function leaveInFloat(
   build: Build,
   sqnrDb: (model: Model) => Promise<number>,
@@ -61,23 +67,42 @@ export async function leaveInFloat(
   const layers = new Set(floatLayers);
   const float = inFloats(layers);
   const found = { result: float, sensitivity, control, stored: NONE };
-  if (!reached || layers.size === 0) return found;
-  const store = await storeWeights(float, layers, build, score, target);
-  if (!store) return found;
+  if (reached && layers.size === 0) return found;
+  const most = Math.max(...trials.map((it) => it.score));
+  const other = reached
+    ? await storeWeights(float, layers, build, score, target)
+    : await storeNothing(layers, build, score, most);
+  if (!other) return found;
   const trial = {
     floatLayers,
-    score: store.score,
-    speedup: await speedup(store.result.model),
-    bytes: predictedBytes(store.result.model),
+    score: other.score,
+    speedup: await speedup(other.result.model),
+    bytes: predictedBytes(other.result.model),
   };
-  const isChosen = (other: readonly string[]) =>
-    other.length === layers.size && other.every((name) => layers.has(name));
+  const isChosen = (names: readonly string[]) =>
+    names.length === layers.size && names.every((name) => layers.has(name));
   return {
-    result: store.result,
-    stored: store.stored,
+    result: other.result,
+    stored: other.stored,
     sensitivity,
-    control: { ...control, trials: trials.map((it) => (isChosen(it.floatLayers) ? trial : it)) },
+    control: {
+      ...control,
+      reached: other.score >= target,
+      trials: trials.map((it) => (isChosen(it.floatLayers) ? trial : it)),
+    },
   };
+}
+
+/** The model without weights that are only stored in 8 bits; undefined where it is no better than the best. */
+async function storeNothing(
+  layers: ReadonlySet<string>,
+  build: Build,
+  score: AccuracyTarget["score"],
+  most: number,
+): Promise<Stored | undefined> {
+  const result = build(layers, "nothing");
+  const reached = await score(result.model);
+  return reached > most ? { result, score: reached, stored: NONE } : undefined;
 }
 
 interface Stored {

@@ -179,7 +179,7 @@ export async function compressStatic(
   const biases = best && !rounding ? best.biases : await chooseBiases(float, calibration, chosen, trial);
   const corrected: StaticOptions = { ...chosen, ...(biases?.shifts && { biasShifts: biases.shifts }) };
 
-  const build = (layers: ReadonlySet<string>, stored: ReadonlySet<string>) =>
+  const build = (layers: ReadonlySet<string>, stored: ReadonlySet<string> | "nothing") =>
     quantizeStatic(float, calibration, withFloatLayers(corrected, layers, stored));
   const target = await targetOf(() => build(new Set(), new Set()).model, biases?.facts, trial);
   const controlled =
@@ -436,10 +436,12 @@ async function chooseBiases(
 function withFloatLayers(
   options: StaticOptions,
   layers: ReadonlySet<string>,
-  stored: ReadonlySet<string>,
+  stored: ReadonlySet<string> | "nothing",
 ): StaticOptions {
-  const kept = [...layers].map((name): [string, FloatNode] => [name, { ...KEPT, storesWeights: stored.has(name) }]);
-  return { ...options, excludeNodes: new Map([...(options.excludeNodes ?? []), ...kept]) };
+  const isStored = (name: string) => stored !== "nothing" && stored.has(name);
+  const kept = [...layers].map((name): [string, FloatNode] => [name, { ...KEPT, storesWeights: isStored(name) }]);
+  const excludeNodes = new Map([...(options.excludeNodes ?? []), ...kept]);
+  return { ...options, excludeNodes, onlyAsked: stored === "nothing" };
 }
 
 /** Of a product that scales channels; its note is that of the node whose channels it scales. */

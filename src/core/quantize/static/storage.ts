@@ -56,6 +56,8 @@ export interface StaticStorageOptions {
   readonly reduceRange: boolean;
   readonly excludeNodes?: ReadonlyMap<string, FloatNode>;
   readonly isExcluded?: NodeTest;
+  /** Stores only those weights that the job asks for. */
+  readonly onlyAsked?: boolean;
 }
 
 /** Weights of 4 bits that share a scale. */
@@ -70,9 +72,10 @@ export function storeFloatWeights(
   notes: readonly Note[],
   options: StaticStorageOptions,
 ): { readonly notes: Note[]; readonly uses: readonly WeightUse[] } {
-  const { perChannel, reduceRange, excludeNodes, isExcluded } = options;
+  const { perChannel, reduceRange, excludeNodes, isExcluded, onlyAsked } = options;
   const keepsWeights = (node: Node) => {
     const inFloat = excludeNodes?.get(node.name);
+    if (onlyAsked && inFloat?.code !== "asked") return true;
     return isExcluded?.(node) || (inFloat !== undefined && inFloat.storesWeights !== true);
   };
   const weights = new QuantizedWeights();

@@ -82,6 +82,35 @@ describe("a result that differs much", () => {
   });
 });
 
+describe("a limit that was asked for", () => {
+  const limited = (params: object) =>
+    quantizeJob(mlp({ sizes: [16, 24, 8] }), {
+      params: { method: "static", dataset_id: "dst_1", samples: 20, ...params },
+      dataset: writeNpz({ x: samples() }),
+    });
+
+  it("takes back weights that are only stored in 8 bits, where layers in float are not enough", async () => {
+    // Layers as small as these are faster in float, and stored in 8 bits.
+    const { metrics, report } = await limited({ min_sqnr_db: 60, target: "x64-avx2" });
+    assert.equal(report.quantization!.control!.reached, true);
+    assert.ok(metrics.fidelity.outputs.every(({ sqnr_db }) => sqnr_db === null || sqnr_db > 60));
+    assert.deepEqual(warned(metrics, "target_not_reached"), []);
+  });
+
+  it("and is not kept is told of, with what was reached", async () => {
+    const layers = Object.fromEntries(
+      [...mlp({ sizes: [16, 24, 8] }).nodes()]
+        .filter(({ opType }) => opType === "Gemm")
+        .map(({ label }) => [label, "int8_weights"]),
+    );
+    const { metrics, report } = await limited({ min_sqnr_db: 60, layers });
+    assert.equal(report.quantization!.control!.reached, false);
+    const [warning] = warned(metrics, "target_not_reached");
+    assert.ok(warning!.value > 30 && warning!.value < 60, `${warning!.value} dB`);
+    assert.match(warning!.message, /has sqnr_db [\d.]+ dB on the samples .*, and 60\.00 dB was asked for\.$/);
+  });
+});
+
 describe("weights that are not finite", () => {
   /** Two layers; the result of the second, which is broken, is an output of its own. */
   function brokenHead(): Model {

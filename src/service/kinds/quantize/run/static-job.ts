@@ -104,6 +104,7 @@ export async function compressStaticJob(
         { calibration: known !== undefined, kernels: knownKernels !== undefined },
         control,
       ),
+      warnings: control ? limitWarnings(control, result.control) : [],
       calibrated: samples.calibrated,
       unseen: samples.unseen,
     };
@@ -252,6 +253,19 @@ interface Control {
 }
 
 const SQNR = "sqnr_db";
+
+/** A limit that was asked for and is not kept. */
+function limitWarnings(
+  { score, target }: Control,
+  found: PipelineResult["control"],
+): NonNullable<Compressed["warnings"]> {
+  if (!found || found.reached) return [];
+  const best = Math.max(...found.trials.map((trial) => trial.score));
+  // Of a metric that is better when lower, the score is its negative.
+  const told = (value: number) => `${Math.abs(value).toPrecision(4)}${score === SQNR ? " dB" : ""}`;
+  const message = `The best of ${found.trials.length} models has ${score} ${told(best)} on the samples that it was chosen by, and ${told(target.target)} was asked for.`;
+  return [{ code: "target_not_reached", message, value: best }];
+}
 
 /** What accuracy control is to hold, if anything was asked for. */
 async function accuracyTarget(
