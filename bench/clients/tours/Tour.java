@@ -64,7 +64,12 @@ public class Tour {
     ok("dataset");
     if (jobs.planJob(quantize(model, dataset)).getSize().getRatio() < 1) ok("plan");
     Job job = jobs.createJob(quantize(model, dataset), null, null);
-    if (jobs.streamJobEvents(job.getId(), null, null).contains("\"status\":\"succeeded\"")) ok("stream");
+    try {
+      if (jobs.streamJobEvents(job.getId(), null, null).contains("\"status\":\"succeeded\"")) ok("stream");
+    } catch (ApiException notJson) {
+      // The native library parses every text but `text/plain` as JSON.
+      System.out.println("no stream: " + notJson.getMessage());
+    }
     Job done = finish(job.getId());
     if (done.getResult().getMetrics().getSize().getRatio() < 1) ok("quantize");
     UploadedStudent student = new UploadedStudent().modelId(upload("student.onnx"));
