@@ -112,7 +112,7 @@ export const WARNINGS = {
     remedy: "Raise `max_trials`, ask for less, or use `weight_only` or `float16`.",
   },
   constant_data: {
-    meaning: "A field of floats in the dataset has one value throughout. Value: that value.",
+    meaning: "A field of floats in the dataset, which the model takes, has one value throughout. Value: that value.",
     cause: "Zeros or ones in the place of real samples, or a field that was left as it was made.",
     remedy:
       "Give real samples: ranges and errors from data that do not vary say nothing of others. Nothing, if it is always so.",

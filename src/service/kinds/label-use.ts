@@ -58,13 +58,17 @@ export function withLabelUse(
   return withLabelReading(dataset, use.reading, ignored);
 }
 
-/** What a user has to know of the data: values that are not finite or do not vary, and how labels were read. */
-export function dataWarnings(facts: DatasetFacts, use: LabelUse, ignoreLabel: number | null): Warnings {
-  return [...fieldWarnings(facts), ...labelWarnings(facts, use, ignoreLabel)];
+/** Models by id. */
+type Models = Readonly<Record<string, { readonly facts: { readonly inputs: readonly ValueFacts[] } }>>;
+
+/** What a user has to know of the data that these models are given: values that are not finite or do not vary, and how labels were read. */
+export function dataWarnings(facts: DatasetFacts, use: LabelUse, ignoreLabel: number | null, models: Models): Warnings {
+  return [...fieldWarnings(facts, models), ...labelWarnings(facts, use, ignoreLabel)];
 }
 
 /** What a user has to know of the values of fields, whatever they are for. */
-export function fieldWarnings({ fields, warnings = [] }: DatasetFacts): Warnings {
+export function fieldWarnings({ fields, warnings = [] }: DatasetFacts, models: Models): Warnings {
+  const taken = new Set(Object.values(models).flatMap(({ facts }) => facts.inputs.map(({ name }) => name)));
   return fields.flatMap(({ name, content }): Warnings => {
     if (!content) return [];
     const { first_non_finite: first, non_finite: count, min } = content;
@@ -73,7 +77,13 @@ export function fieldWarnings({ fields, warnings = [] }: DatasetFacts): Warnings
       const message = `The dataset has ${count} values of ${field} that are NaN or infinite, the first in sample ${first.sample}.`;
       return [{ code: "non_finite_data", message, value: count }];
     }
-    if (min === null || !warnings.some(({ field, code }) => field === name && code !== "non_finite")) return [];
+    // Of a field that no model takes another warning says so.
+    if (
+      min === null ||
+      !taken.has(name) ||
+      !warnings.some(({ field, code }) => field === name && code !== "non_finite")
+    )
+      return [];
     const message = `All values of ${field} in the dataset are ${min}: what is found with them says nothing of data that vary.`;
     return [{ code: "constant_data", message, value: min }];
   });

@@ -46,7 +46,8 @@ describe("data that do not vary", () => {
     const model = mlp({ sizes: [16, 24, 8] });
     const options = { params: { method: "dynamic" }, dataset: writeNpz({ x: samples(2) }) };
     assert.equal(warned((await quantizeJob(model, options)).metrics, "constant_data")[0]?.value, 2);
-    const varied = await quantizeJob(model, { ...options, dataset: writeNpz({ x: samples() }) });
+    // A field that the model does not take is warned of as that.
+    const varied = await quantizeJob(model, { ...options, dataset: writeNpz({ x: samples(), other: samples(0) }) });
     assert.deepEqual(warned(varied.metrics, "constant_data"), []);
   });
 });

@@ -97,7 +97,7 @@ async function openData(
     const stored = datasets[params.dataset_id]!;
     const use = labelUse(stored.facts, facts.outputs, task);
     const final = { dataset: isDivided ? part(free, end, total) : free, kind: "calibration" as const };
-    return { trial, final, warnings: dataWarnings(stored.facts, use, evaluation.ignore_label) };
+    return { trial, final, warnings: dataWarnings(stored.facts, use, evaluation.ignore_label, models) };
   }
   const stored = datasets[evaluation.dataset_id]!;
   const use = labelUse(stored.facts, facts.outputs, task);
@@ -108,7 +108,7 @@ async function openData(
   );
   return {
     ...{ trial, final: { dataset, kind: "evaluation" } },
-    warnings: dataWarnings(stored.facts, use, evaluation.ignore_label),
+    warnings: dataWarnings(stored.facts, use, evaluation.ignore_label, models),
   };
 }
 

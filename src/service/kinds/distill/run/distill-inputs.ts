@@ -101,7 +101,7 @@ export async function openDistillInputs(
     const { file, spec, facts } = request.datasets[id]!;
     const use = labelUse(facts, labelled, task);
     const dataset = withLabelUse(await files.openDataset(file, spec), use, task.ignoreLabel, ignoreLabel.training);
-    return { dataset, warnings: dataWarnings(facts, use, task.ignoreLabel) };
+    return { dataset, warnings: dataWarnings(facts, use, task.ignoreLabel, request.models) };
   };
   const { dataset: training, warnings } = await openData(params.dataset_id, trainingLabels(request.spec));
   const first = (dataset: Dataset, count: number) =>

@@ -166,7 +166,7 @@ async function judgedBy({ spec, models, datasets }: JobRequest<EvaluateSpec>, { 
   const dataset = withLabelUse(await files.openDataset(stored.file, stored.spec), use, ignore_label);
   return {
     data: { dataset, kind: "evaluation" as const },
-    warnings: dataWarnings(stored.facts, use, ignore_label),
+    warnings: dataWarnings(stored.facts, use, ignore_label, models),
   };
 }
 

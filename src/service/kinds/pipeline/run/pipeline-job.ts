@@ -109,7 +109,7 @@ async function runPipelineJob(
         kind: "evaluation",
       },
       ignoreLabel: task.ignoreLabel,
-      warnings: stored && dataWarnings(stored.facts, use!, task.ignoreLabel),
+      warnings: stored && dataWarnings(stored.facts, use!, task.ignoreLabel, request.models),
       pairs: outputPairs(spec, original.facts, last.facts),
     },
     "Comparing the last model with the first",

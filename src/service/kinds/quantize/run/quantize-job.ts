@@ -190,7 +190,7 @@ async function judgedBy(
   const stored = datasets[dataset_id ?? calibrating ?? ""];
   if (!stored || (dataset_id === null && !unseen)) return { ignoreLabel: ignore_label };
   const use = labelUse(stored.facts, models[spec.model_id]!.facts.outputs, labelTaskOf(spec));
-  const warnings = dataWarnings(stored.facts, use, ignore_label);
+  const warnings = dataWarnings(stored.facts, use, ignore_label, models);
   if (dataset_id === null)
     return { data: unseen && { dataset: unseen, kind: "calibration" }, warnings, ignoreLabel: ignore_label };
   const dataset = withLabelUse(await files.openDataset(stored.file, stored.spec), use, ignore_label);
@@ -252,9 +252,9 @@ async function planned(
 }
 
 /** What has to be said of the samples that a method looks at. */
-function samplesWarnings({ spec, datasets }: JobInputs<QuantizeSpec>): readonly Warning[] {
+function samplesWarnings({ spec, datasets, models }: JobInputs<QuantizeSpec>): readonly Warning[] {
   const stored = "dataset_id" in spec.params ? datasets[spec.params.dataset_id ?? ""] : undefined;
-  return stored ? fieldWarnings(stored.facts) : [];
+  return stored ? fieldWarnings(stored.facts, models) : [];
 }
 
 /** A dataset may serve several purposes. */
