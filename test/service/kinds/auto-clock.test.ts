@@ -13,12 +13,39 @@ const FRESH = { seconds: 0, tried: [], measured: null };
 
 test("what earlier attempts have worked counts, and nothing is ever left below zero", () => {
   let now = 5000;
-  const clock = startClock(100, { ...FRESH, seconds: 40 }, () => now);
+  const clock = startClock(
+    100,
+    { ...FRESH, seconds: 40 },
+    () => now,
+    () => now,
+  );
   assert.deepEqual([clock.seconds(), clock.left(), clock.left(TRIAL_SHARE)], [40, 55_000, 17_000]);
   now += 30_000;
   assert.deepEqual([clock.seconds(), clock.left(), clock.left(TRIAL_SHARE)], [70, 25_000, 0]);
   now += 60_000;
   assert.equal(clock.left(), 0);
+});
+
+test("a busy machine takes longer for the report: more is kept for it, up to a fifth of the budget", () => {
+  let now = 0;
+  const clock = startClock(
+    60,
+    FRESH,
+    () => now,
+    () => now / 2,
+  );
+  now = 4000;
+  assert.equal(clock.left(), 51_000, "nothing is known yet");
+  now = 10_000;
+  assert.equal(clock.left(), 40_000, "twice as long for 5 s");
+  const slow = startClock(
+    60,
+    FRESH,
+    () => now,
+    () => 0,
+  );
+  now += 10_000;
+  assert.equal(slow.left(), 38_000);
 });
 
 /**
@@ -27,7 +54,12 @@ test("what earlier attempts have worked counts, and nothing is ever left below z
  */
 function searchOf(seconds: number, of: { makeMs: number; loadMs: number; runMs: number; stepMs: number }): number {
   let now = 0;
-  const clock = startClock(seconds, FRESH, () => now);
+  const clock = startClock(
+    seconds,
+    FRESH,
+    () => now,
+    () => now,
+  );
   let made = 0;
   while (clock.left(TRIAL_SHARE) > 0 && made < 20) {
     now += Math.min(of.makeMs + 3 * of.loadMs + 20 * of.runMs, clock.left(TRIAL_SHARE) + of.stepMs);
@@ -68,7 +100,12 @@ test("a budget of 60 s is kept within 10 %, for small models and for large ones"
 
 test("time that loading leaves is used: small models are compared for more than a third of the budget", () => {
   let now = 30_000;
-  const clock = startClock(60, FRESH, () => now);
+  const clock = startClock(
+    60,
+    FRESH,
+    () => now,
+    () => now,
+  );
   now += 30_000;
   const { compareMs, latencyMs } = measuringLimits(clock, 100);
   assert.ok(compareMs() > 14_000);

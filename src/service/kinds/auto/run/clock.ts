@@ -4,8 +4,12 @@ import type { Clock, State } from "./search-run.ts";
 
 /** Trials take no more than this share of the budget; what is left is for measuring the finalists. */
 export const TRIAL_SHARE = 0.6;
-/** Seconds of the budget that are kept for what comes before and after: files that are fetched, the report, models that are stored. */
+/** Seconds of the budget that are kept for what comes before and after on an idle machine: files that are fetched, the report, models that are stored. */
 const RESERVE_S = 5;
+/** A busy machine takes longer for that: as much as time passes for a second of computing, but no more than this. */
+const MAX_BUSY = 3;
+/** Before so many seconds have passed, nothing is known of that. */
+const KNOWN_AFTER_S = 5;
 /** Where that is much of the budget, no more than this share. */
 const MAX_RESERVE_SHARE = 0.2;
 /** Of the time for measuring, what loading all finalists may take. */
@@ -16,12 +20,25 @@ const LOADS = 3;
 const COMPARING_SHARE = 0.6;
 const TIMING_SHARE = 0.9;
 
-/** The clock of a search with a budget of `seconds` that goes on from `state`; `now` tells milliseconds. */
-export function startClock(seconds: number, state: State, now = () => performance.now()): Clock {
-  const start = now();
-  const usable = seconds - Math.min(RESERVE_S, seconds * MAX_RESERVE_SHARE);
-  const passed = () => state.seconds + (now() - start) / 1000;
-  return { state, seconds: passed, left: (share = 1) => Math.max(0, 1000 * (usable * share - passed())) };
+function computedMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
+/**
+ * The clock of a search with a budget of `seconds` that goes on from `state`; `now` tells milliseconds, `computed` for how many of them this process has
+ * computed.
+ */
+export function startClock(seconds: number, state: State, now = () => performance.now(), computed = computedMs): Clock {
+  const [start, computedBefore] = [now(), computed()];
+  const own = () => (now() - start) / 1000;
+  const passed = () => state.seconds + own();
+  const busy = () => {
+    if (own() < KNOWN_AFTER_S) return 1;
+    return Math.max(1, Math.min(MAX_BUSY, (1000 * own()) / Math.max(1, computed() - computedBefore)));
+  };
+  const usable = () => seconds - Math.min(RESERVE_S * busy(), seconds * MAX_RESERVE_SHARE);
+  return { state, seconds: passed, left: (share = 1) => Math.max(0, 1000 * (usable() * share - passed())) };
 }
 
 /** What it takes to have a candidate in the final, apart from running it: `loadMs` for a load, `makeMs` where it must be made again. */
