@@ -170,6 +170,7 @@ function obeyRules(params: Record<string, unknown>, datasetId: string): void {
   // They name what the model has.
   delete params.exclude_nodes;
   delete params.exclude_ops;
+  delete params.layers;
   if (typeof params.max_metric_drop === "number" && typeof params.min_sqnr_db === "number") delete params.min_sqnr_db;
   if (params.method === "weight_only") {
     if (params.algorithm === "gptq" || params.rounding === "gptq") params.algorithm = params.rounding = "gptq";
