@@ -33,7 +33,7 @@ export { labelsByName } from "./onnx/labels.ts";
 export { toldBefore } from "./onnx/origin.ts";
 export { predictedBytes } from "./onnx/save.ts";
 export { removeDeadCode } from "./passes/dead-code.ts";
-export { resolveExclusions, type UnknownName, untouchedExclusions } from "./passes/exclusions.ts";
+export { resolveExclusions, type UnknownName, untouchedExclusions, untouchedLayers } from "./passes/exclusions.ts";
 export { float16Pass } from "./passes/float16.ts";
 export { largestUnfit, type ValueRanges } from "./passes/float16-range.ts";
 export { asSimplified, exclusionTest, type Note, type Pass, runPasses } from "./passes/pass.ts";

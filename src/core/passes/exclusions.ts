@@ -61,12 +61,28 @@ function hintFor(name: string, model: Model, known: Iterable<string>): string {
 
 /** Notes on the nodes of `original` that a job excludes by name and that `notes` do not mention: there was nothing to do in them. */
 export function untouchedExclusions(original: Model, exclude: Exclusions, notes: readonly Note[]): Note[] {
-  if (exclude.nodes.length === 0) return [];
+  const message = `${EXCLUDED.message} This method would not have changed it.`;
+  return untouched(original, exclude.nodes, notes, EXCLUDED.code, message);
+}
+
+/** The same of nodes that a job says the precision of, by their labels. */
+export function untouchedLayers(original: Model, labels: readonly string[], notes: readonly Note[]): Note[] {
+  const message =
+    "The job says what it computes in; it computes as in the original anyway, and has no weights to store.";
+  return untouched(original, labels, notes, "asked", message);
+}
+
+function untouched(
+  original: Model,
+  labels: readonly string[],
+  notes: readonly Note[],
+  code: Note["code"],
+  message: string,
+): Note[] {
+  if (labels.length === 0) return [];
   const mentioned = new Set(notes.filter(({ outcome }) => outcome !== "simplified").map(({ name }) => name));
-  const wanted = new Set(exclude.nodes);
+  const wanted = new Set(labels);
   return [...original.nodes()]
     .filter(({ label }) => wanted.has(label) && !mentioned.has(label))
-    .map((node) =>
-      noteOn(node, "skipped", EXCLUDED.code, `${EXCLUDED.message} This method would not have changed it.`),
-    );
+    .map((node) => noteOn(node, "skipped", code, message));
 }

@@ -16,6 +16,7 @@ import {
   resolveExclusions,
   type UnknownName,
   untouchedExclusions,
+  untouchedLayers,
   valueFacts,
   type Warning,
   weightFacts,
@@ -74,7 +75,7 @@ export async function runQuantizeJob(
     await method.compress({ request: own, original, exclude, environment, context, steps, evaluationData }),
   );
   const finish = async (compressed: Compressed, written: readonly ProducedFile[]) => {
-    const { notes, warnings } = reportOf(method, uploaded, exclude, compressed);
+    const { notes, warnings } = reportOf(method, uploaded, exclude, own.spec, compressed);
     const judged = compressed.judgement ?? (await judgedBy(request, compressed.unseen, environment));
     return judgeResult(
       request,
@@ -147,7 +148,7 @@ export async function makeQuantizedModel(
   const evaluationData = async () => (await judgedBy(request, undefined, environment)).data;
   const made = await method.compress({ request: own, original, exclude, environment, context, steps, evaluationData });
   const compressed = finished(made);
-  const { notes } = reportOf(method, uploaded, exclude, compressed);
+  const { notes } = reportOf(method, uploaded, exclude, own.spec, compressed);
   const { signal } = context;
   const model = await withOrigin(compressed.model, request, environment);
   const written = await environment.files.writeModel(model, scratch, "model.onnx", { signal });
@@ -241,7 +242,7 @@ async function planned(
   const evaluationData = async () => (await judgedBy(request, undefined, environment)).data;
   const { exclude, request: own } = named(request, uploaded);
   const done = finished(await method.plan({ request: own, original, exclude, environment, context, evaluationData }));
-  const { notes, warnings } = reportOf(method, uploaded, exclude, done);
+  const { notes, warnings } = reportOf(method, uploaded, exclude, own.spec, done);
   const known = [
     ...modelWarnings(models[spec.model_id]!.facts),
     ...(done.warnings ?? []),
@@ -284,13 +285,19 @@ function reportOf(
   { speaksOf }: Method<Params>,
   original: Model,
   exclude: Exclusions,
+  { params }: QuantizeSpec,
   made: Pick<Compressed, "model" | "notes" | "calibrated">,
 ): { readonly notes: readonly Note[]; readonly warnings: readonly Warning[] } {
   if (speaksOf === "changes") {
     return { notes: [...made.notes, ...untouchedExclusions(original, exclude, made.notes)], warnings: [] };
   }
   const complete = completeNotes(original, made.model, made.notes);
-  const notes = [...complete, ...untouchedExclusions(original, exclude, complete)];
+  const asked = params.method === "static" ? Object.keys(params.layers) : [];
+  const notes = [
+    ...complete,
+    ...untouchedExclusions(original, exclude, complete),
+    ...untouchedLayers(original, asked, complete),
+  ];
   return {
     notes,
     warnings: [...coverageWarnings(original, made.model, notes), ...calibrationWarnings(made.calibrated)],
