@@ -135,8 +135,9 @@ describe("the console in a browser", { skip }, () => {
     };
     const made = job.result.artifacts.find(({ name }) => name === "model.onnx")!;
     await until("the model is saved", async () => {
-      if (!(await readdir(folder)).includes("model.onnx")) return false;
-      const bytes = await readFile(join(folder, "model.onnx"));
+      const saved = "digits static.onnx";
+      if (!(await readdir(folder)).includes(saved)) return false;
+      const bytes = await readFile(join(folder, saved));
       return createHash("sha256").update(bytes).digest("hex") === made.sha256;
     });
 
