@@ -17,6 +17,8 @@ export interface Config {
   readonly blobStore:
     | { readonly kind: "file" }
     | { readonly kind: "s3"; readonly bucket: string; readonly endpoint: string | null; readonly region: string };
+  /** The object store of these buckets; that of the blobs too, when they are in one. Null: Amazon's own endpoint. */
+  readonly s3: { readonly endpoint: string | null; readonly region: string };
   /** Null: no key is needed, and only the loopback interface may be listened on. */
   readonly apiKeysFile: string | null;
   /** Of one model or dataset, all its files together. */
@@ -70,6 +72,10 @@ export interface Config {
   readonly sourceAllowHosts: readonly string[];
   /** The same for addresses that jobs may put their artifacts to. */
   readonly deliverAllowHosts: readonly string[];
+  /** Buckets (`bucket/`) and folders of them (`bucket/folder/`) that models and datasets may be fetched from with our credentials. */
+  readonly sourceAllowBuckets: readonly string[];
+  /** The same for what jobs may write. */
+  readonly deliverAllowBuckets: readonly string[];
   /** Where the service is for its users, without a slash at its end: what links begin with. Null: as the client calls it. */
   readonly publicUrl: string | null;
   /** Signs links to files of jobs; null: one that is kept in Redis. */
@@ -118,6 +124,21 @@ function listOf(text: string): string[] {
   const items = text.split(",").map((item) => item.trim().toLowerCase());
   return items.filter((item) => item !== "");
 }
+
+/** `bucket` or `bucket/folder/`. */
+const BUCKET_ENTRY = /^[A-Za-z0-9][A-Za-z0-9._-]{2,254}(\/((?!\.{1,2}\/)[^/]+\/)*)?$/;
+
+/** A comma-separated list of buckets and folders of them, each with a slash at its end then. Keys are case-sensitive. */
+const buckets = z
+  .string()
+  .default("")
+  .transform((text) => text.split(",").map((item) => item.trim()))
+  .transform((items) => items.filter((item) => item !== ""))
+  .refine((items) => items.every((item) => BUCKET_ENTRY.test(item)), {
+    error:
+      "must be a list of buckets (models) and folders with the slash at their end (models/released/), without s3://",
+  })
+  .transform((items) => items.map((item) => (item.endsWith("/") ? item : `${item}/`)));
 
 /** Ranges of addresses that have a name. */
 const NAMED_RANGES = ["loopback", "linklocal", "uniquelocal"];
@@ -186,6 +207,8 @@ const Environment = z.object({
     .optional(),
   SOURCE_ALLOW_HOSTS: z.string().default("").transform(listOf),
   DELIVER_ALLOW_HOSTS: z.string().default("").transform(listOf),
+  SOURCE_ALLOW_BUCKETS: buckets,
+  DELIVER_ALLOW_BUCKETS: buckets,
   LINK_SECRET: z.string().min(32, "must have at least 32 characters").optional(),
   LOG_LEVEL: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`).default("info"),
 });
@@ -199,6 +222,11 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
   if (set.BLOB_STORE === "s3" && set.S3_BUCKET === undefined) {
     problems.push("S3_BUCKET must be set when BLOB_STORE is s3");
   }
+  const blobs = set.BLOB_STORE === "s3" ? `${set.S3_BUCKET}/blobs/` : undefined;
+  const writable = parsed.data?.DELIVER_ALLOW_BUCKETS ?? [];
+  if (blobs !== undefined && writable.some((place) => place.startsWith(blobs) || blobs.startsWith(place))) {
+    problems.push(`DELIVER_ALLOW_BUCKETS must not reach ${blobs}: jobs could overwrite what is stored there`);
+  }
   if (set.API_KEYS_FILE === undefined && !isLoopback(set.HOST ?? "127.0.0.1")) {
     problems.push(
       "API_KEYS_FILE must be set when HOST is not a loopback address: without keys everybody could use the service",
@@ -207,6 +235,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
 
   const values = parsed.data;
+  const s3 = { endpoint: values.S3_ENDPOINT ?? null, region: values.S3_REGION };
   const machineBytes = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
   const days = (count: number) => (count === 0 ? null : count * 24 * 60 * MINUTE_MS);
   return Object.freeze<Config>({
@@ -214,10 +243,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     port: values.PORT,
     dataDir: resolve(values.DATA_DIR),
     redisUrl: values.REDIS_URL ?? null,
-    blobStore:
-      values.BLOB_STORE === "file"
-        ? { kind: "file" }
-        : { kind: "s3", bucket: values.S3_BUCKET!, endpoint: values.S3_ENDPOINT ?? null, region: values.S3_REGION },
+    blobStore: values.BLOB_STORE === "file" ? { kind: "file" } : { kind: "s3", bucket: values.S3_BUCKET!, ...s3 },
+    s3,
     apiKeysFile: values.API_KEYS_FILE ?? null,
     maxUploadBytes: values.MAX_UPLOAD_BYTES,
     uploadIdleTimeoutMs: values.UPLOAD_IDLE_TIMEOUT_MS,
@@ -246,6 +273,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     webhookAllowHosts: values.WEBHOOK_ALLOW_HOSTS,
     sourceAllowHosts: values.SOURCE_ALLOW_HOSTS,
     deliverAllowHosts: values.DELIVER_ALLOW_HOSTS,
+    sourceAllowBuckets: values.SOURCE_ALLOW_BUCKETS,
+    deliverAllowBuckets: values.DELIVER_ALLOW_BUCKETS,
     publicUrl: values.PUBLIC_URL ?? null,
     linkSecret: values.LINK_SECRET ?? null,
     logLevel: values.LOG_LEVEL,

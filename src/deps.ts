@@ -9,6 +9,7 @@ import { createBlobClaims } from "./service/blobs/claims.ts";
 import { readTextFile, removeStale } from "./service/blobs/fs.ts";
 import { createLongTexts } from "./service/blobs/long-texts.ts";
 import { openBlobStore } from "./service/blobs/open-blob-store.ts";
+import { openObjects } from "./service/blobs/open-objects.ts";
 import { createCatalog } from "./service/catalog.ts";
 import { createIdempotency } from "./service/idempotency.ts";
 import { createJobQueue } from "./service/jobs/queue.ts";
@@ -89,10 +90,13 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
         publicUrl: config.publicUrl,
         sourceAllowHosts: config.sourceAllowHosts,
         deliverAllowHosts: config.deliverAllowHosts,
+        sourceAllowBuckets: config.sourceAllowBuckets,
+        deliverAllowBuckets: config.deliverAllowBuckets,
       },
       keys,
       blobs,
       claims,
+      objects: openObjects(config.s3),
       catalog: createCatalog(redis, claims, texts, config.maxRecords),
       jobs,
       queue,

@@ -56,6 +56,33 @@ test("a proxy is trusted by its place or its address, never whoever it is", () =
   }
 });
 
+test("buckets are listed as they are written, and none lets jobs write over the stored blobs", () => {
+  const config = loadConfig({ SOURCE_ALLOW_BUCKETS: "models, Data/In/ ,", S3_ENDPOINT: "http://minio:9000" });
+  assert.deepEqual([config.sourceAllowBuckets, config.deliverAllowBuckets], [["models/", "Data/In/"], []]);
+  assert.deepEqual(config.s3, { endpoint: "http://minio:9000", region: "us-east-1" });
+  for (const wrong of [
+    "s3://models",
+    "models/released",
+    "*",
+    "models/../",
+    "models/./a/",
+    "/a/",
+    "models//",
+    "mo",
+    "a b/",
+  ]) {
+    assert.match(problemsOf({ DELIVER_ALLOW_BUCKETS: wrong })[0]!, /^DELIVER_ALLOW_BUCKETS must be a list/, wrong);
+  }
+  const own = { BLOB_STORE: "s3", S3_BUCKET: "press" };
+  for (const entry of ["press", "press/", "press/blobs/", "press/blobs/ab/"]) {
+    assert.match(problemsOf({ ...own, DELIVER_ALLOW_BUCKETS: entry })[0]!, /must not reach press\/blobs\//);
+  }
+  assert.deepEqual(
+    problemsOf({ ...own, DELIVER_ALLOW_BUCKETS: "press/out/,press/blobs2/,press2", SOURCE_ALLOW_BUCKETS: "press" }),
+    [],
+  );
+});
+
 test("empty variables count as unset", () => {
   assert.equal(loadConfig({ PORT: "", REDIS_URL: "", API_KEYS_FILE: "" }).port, 8080);
 });

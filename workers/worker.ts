@@ -5,6 +5,7 @@ import type { Config } from "../src/config.ts";
 import { createBlobClaims } from "../src/service/blobs/claims.ts";
 import { createLongTexts } from "../src/service/blobs/long-texts.ts";
 import { openBlobStore } from "../src/service/blobs/open-blob-store.ts";
+import { openObjects } from "../src/service/blobs/open-objects.ts";
 import { createCatalog } from "../src/service/catalog.ts";
 import { startDeliveries } from "../src/service/jobs/deliveries.ts";
 import { consumeJobs, createJobQueue } from "../src/service/jobs/queue.ts";
@@ -112,7 +113,12 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
           allowHosts: config.webhookAllowHosts,
           publicUrl: config.publicUrl,
         });
-  const deliveries = startDeliveries({ redis, jobs, blobs, log, allowHosts: config.deliverAllowHosts });
+  const deliveries = startDeliveries({
+    ...{ redis, jobs, blobs, log },
+    objects: openObjects(config.s3),
+    allowHosts: config.deliverAllowHosts,
+    allowBuckets: config.deliverAllowBuckets,
+  });
   const checks = setInterval(async () => {
     await check();
     await scratch.touch().catch(() => {});

@@ -80,8 +80,10 @@ export const PROBLEMS = {
   source_failed: {
     status: 422,
     title: "The source could not be fetched",
-    cause: "A file that is not at its address, a host that does not answer, or sends less than it says.",
-    remedy: "`detail` says what its host answered. Check the address, and whether a presigned one has expired.",
+    cause:
+      "A file that is not at its address, a host that does not answer, or sends less than it says; an object that S3 refuses.",
+    remedy:
+      "`detail` says what its host, or S3, answered. Check the address, and whether a presigned one has expired; for `AccessDenied` ask the operator.",
   },
   range_not_satisfiable: {
     status: 416,

@@ -5,6 +5,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { after, before, test } from "node:test";
 import { modelBytes } from "../support/memory-workers.ts";
+import { type S3Server, startS3Server } from "../support/s3-server.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
 /** Models and datasets that the service fetches, from a host of the test's own. */
@@ -15,6 +16,7 @@ const sha256 = createHash("sha256").update(MODEL).digest("hex");
 let host: Server;
 let base: string;
 let api: TestServer;
+let s3: S3Server;
 const asked: string[] = [];
 
 before(async () => {
@@ -33,11 +35,20 @@ before(async () => {
   }).listen(0, "127.0.0.1");
   await once(host, "listening");
   base = `http://127.0.0.1:${(host.address() as AddressInfo).port}`;
-  const settings = { sourceAllowHosts: [new URL(base).host], maxUploadBytes: 100_000, uploadIdleTimeoutMs: 300 };
-  api = await startTestServer({ settings });
+  s3 = await startS3Server();
+  api = await startTestServer({
+    settings: {
+      sourceAllowHosts: [new URL(base).host],
+      sourceAllowBuckets: [`${s3.bucket}/shared/`],
+      maxUploadBytes: 100_000,
+      uploadIdleTimeoutMs: 300,
+    },
+    s3,
+  });
 });
 after(async () => {
   await api.close();
+  await s3.close();
   host.closeAllConnections();
   host.close();
 });
@@ -132,4 +143,62 @@ test("only hosts that were allowed are asked, and by default none", async () => 
     await off.close();
   }
   assert.equal(asked.length, before);
+});
+
+test("objects are fetched from buckets that were listed, with our credentials; what S3 refuses is told apart", async () => {
+  const objects = s3.objects as Map<string, Buffer>;
+  for (const key of ["shared/a b%20c.onnx", "shared/cut.onnx", "shared/denied.onnx", "shared/busy.onnx", "blobs/own"]) {
+    objects.set(key, MODEL);
+  }
+  objects.set("shared/large.onnx", Buffer.alloc(200_000));
+  s3.cut.add("shared/cut.onnx");
+  s3.refusals.set("shared/denied.onnx", { status: 403, code: "AccessDenied" });
+  s3.refusals.set("shared/busy.onnx", { status: 503, code: "SlowDown" });
+  const from = (url: string, more: object = {}) => ({ source: { kind: "s3", files: [{ url, ...more }] } });
+  const at = (key: string) => `s3://${s3.bucket}/${key}`;
+
+  const made = await models(from(at("shared/a b%20c.onnx"), { sha256 }));
+  assert.equal(made.status, 201, made.body.toString());
+  assert.deepEqual([made.json.sha256, made.json.files[0].name], [sha256, "a b%20c.onnx"]);
+  await api.call("DELETE", `/v1/models/${made.json.id}`);
+
+  for (const [key, status, code, detail] of [
+    ["shared/none.onnx", 422, "source_failed", /^S3 answered 404 NoSuchKey\.$/],
+    ["shared/denied.onnx", 422, "source_failed", /^S3 answered 403 AccessDenied\.$/],
+    ["shared/cut.onnx", 422, "source_failed", /ended before all of its bytes/],
+    ["shared/busy.onnx", 503, "unavailable", /cannot be asked now: S3 answered 503 SlowDown/],
+    ["shared/large.onnx", 413, "too_large", /100000 bytes/],
+  ] as const) {
+    const refused = await models(from(at(key)));
+    assert.deepEqual([refused.status, refused.json.code], [status, code], key);
+    assert.match(refused.json.detail, detail);
+    assert.ok(!refused.body.includes("arn:aws"), "who we are to S3 is not passed on");
+  }
+  const other = await models(from(at("shared/a b%20c.onnx"), { sha256: "0".repeat(64) }));
+  assert.equal(other.json.errors[0].code, "sha256_mismatch");
+  assert.deepEqual(await api.files(), []);
+
+  const gets = s3.seen.get("GET");
+  const off = await startTestServer();
+  try {
+    for (const [body, message, server] of [
+      [from(at("blobs/own")), /SOURCE_ALLOW_BUCKETS\): those are s3:\/\/models\/shared\//, api],
+      [from(at("shared/../blobs/own")), /must be s3:\/\/bucket\/key/, api],
+      [from(`${base}/m.onnx`), /must be s3:\/\/bucket\/key/, api],
+      [fetched({ url: at("shared/none.onnx") }), /needs the `kind` s3/, api],
+      [from(at("shared/none.onnx")), /allowed no bucket: SOURCE_ALLOW_BUCKETS lists them/, off],
+    ] as const) {
+      const refused = await models(body, server);
+      const [error] = refused.json.errors;
+      assert.deepEqual([refused.status, error.pointer, error.code], [422, "/source/files/0/url", "source_refused"]);
+      assert.match(error.message, message);
+    }
+  } finally {
+    await off.close();
+  }
+  assert.equal(s3.seen.get("GET"), gets);
+  await s3.close();
+  const gone = await models(from(at("shared/none.onnx")));
+  assert.deepEqual([gone.status, gone.json.code], [503, "unavailable"]);
+  assert.match(gone.json.detail, /could not be reached \(ECONNREFUSED\)/);
 });

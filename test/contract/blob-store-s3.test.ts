@@ -6,16 +6,20 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { createS3BlobStore } from "../../src/service/blobs/s3.ts";
 import { ServiceError } from "../../src/service/errors.ts";
-import { startS3Server } from "../support/s3-server.ts";
+import { S3_CREDENTIALS, startS3Server } from "../support/s3-server.ts";
 import { chunksOf, describeBlobStore } from "./blob-store.ts";
-
-const CREDENTIALS = { accessKeyId: "test", secretAccessKey: "test" };
 
 async function openStore() {
   const server = await startS3Server();
   const incoming = await mkdtemp(join(tmpdir(), "s3-incoming-"));
   const { bucket, endpoint } = server;
-  const store = await createS3BlobStore({ bucket, endpoint, region: "us-east-1", incoming, credentials: CREDENTIALS });
+  const store = await createS3BlobStore({
+    bucket,
+    endpoint,
+    region: "us-east-1",
+    incoming,
+    credentials: S3_CREDENTIALS,
+  });
   return {
     server,
     incoming,
@@ -58,7 +62,13 @@ test("an object store that is gone is unavailable, not a bug", async (t) => {
   const server = await startS3Server();
   const { bucket, endpoint } = server;
   await server.close();
-  const store = await createS3BlobStore({ bucket, endpoint, region: "us-east-1", incoming, credentials: CREDENTIALS });
+  const store = await createS3BlobStore({
+    bucket,
+    endpoint,
+    region: "us-east-1",
+    incoming,
+    credentials: S3_CREDENTIALS,
+  });
   const isUnavailable = (error: unknown) => error instanceof ServiceError && error.code === "unavailable";
   await assert.rejects(store.check(), isUnavailable);
   await assert.rejects(store.put(chunksOf(Buffer.from("weights"), 3), { maxBytes: 100 }), isUnavailable);

@@ -11,12 +11,14 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import type { BlobStore } from "../../src/service/blobs/blob-store.ts";
 import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
+import { openObjects } from "../../src/service/blobs/open-objects.ts";
 import { startDeliveries } from "../../src/service/jobs/deliveries.ts";
 import type { JobRecord, JobStore } from "../../src/service/jobs/job-store.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
 import { emptyMetrics, queuedJob } from "../support/jobs.ts";
 import { createMemoryTexts } from "../support/long-texts.ts";
 import { startTestRedis, type TestRedis } from "../support/redis.ts";
+import { S3_CREDENTIALS, type S3Server, startS3Server } from "../support/s3-server.ts";
 import { chunksOf } from "./blob-store.ts";
 
 const MODEL = randomBytes(3_000_000);
@@ -28,6 +30,7 @@ let directory: string;
 let deliveries: { close(): Promise<void> };
 let receiver: Server;
 let base: string;
+let s3: S3Server;
 let answers: number[] = [];
 const received: { method: string; path: string; headers: IncomingHttpHeaders; body: Buffer }[] = [];
 
@@ -43,15 +46,19 @@ before(async () => {
   }).listen(0, "127.0.0.1");
   await once(receiver, "listening");
   base = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}`;
+  s3 = await startS3Server();
   deliveries = startDeliveries({
     ...{ redis: await redis.open("worker"), jobs, blobs },
+    objects: openObjects({ endpoint: s3.endpoint, region: "us-east-1", credentials: S3_CREDENTIALS }),
     allowHosts: [new URL(base).host],
+    allowBuckets: [`${s3.bucket}/out/`],
     log: pino({ level: "silent" }),
   });
 });
 after(async () => {
   await deliveries.close();
   jobs.close();
+  await s3.close();
   receiver.close();
   receiver.closeAllConnections();
   await redis.close();
@@ -129,4 +136,32 @@ test("what may pass is tried again; what will not, is not", async () => {
     assert.deepEqual([delivery.status, delivery.detail], ["failed", detail]);
     assert.deepEqual(await logged(id), [`${detail} That was the last attempt.`]);
   }
+});
+
+test("an object of a listed bucket is written; what S3 refuses is told, and no other object is touched", async () => {
+  s3.refusals.set("out/denied", { status: 403, code: "AccessDenied" });
+  s3.refusals.set("out/later", { status: 503, code: "SlowDown" });
+  const outcome = async (key: string) => {
+    const id = await ended({ url: `s3://${s3.bucket}/${key}`, artifact: "model.onnx" });
+    const { status, detail } = await until(id, (delivery) => delivery.status !== "waiting" || delivery.detail !== null);
+    return [status, detail, (await logged(id))[0]];
+  };
+  const ending = (status: string, reason: string, next: string) => {
+    const detail = `model.onnx was not delivered: ${reason}.`;
+    return [status, detail, `${detail} ${next}`];
+  };
+  const last = "That was the last attempt.";
+  const forbidden = ending("failed", "it is not allowed to go there any more", last);
+  assert.deepEqual(
+    await Promise.all(["out/a b/m.onnx", "out/denied", "elsewhere", "out/../elsewhere", "out/later"].map(outcome)),
+    [
+      ["delivered", null, "model.onnx was delivered."],
+      ending("failed", "S3 answered 403 AccessDenied", last),
+      forbidden,
+      forbidden,
+      ending("waiting", "S3 answered 503 SlowDown", "It will be tried again."),
+    ],
+  );
+  assert.deepEqual([...s3.objects.keys()], ["out/a b/m.onnx"]);
+  assert.ok(s3.objects.get("out/a b/m.onnx")!.equals(MODEL));
 });

@@ -235,7 +235,7 @@ export interface paths {
         put?: never;
         /**
          * Make a model of files at an address
-         * @description As `createModel`, for files that the service fetches: the answer comes when it has them. Hosts must be on the operator's list (`SOURCE_ALLOW_HOSTS`), and so must those that they redirect to. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.
+         * @description As `createModel`, for files that the service fetches: the answer comes when it has them. Hosts must be on the operator's list (`SOURCE_ALLOW_HOSTS`), and so must those that they redirect to; buckets must be on another one (`SOURCE_ALLOW_BUCKETS`), and are read with the operator's credentials. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.
          */
         post: operations["createModelFromSource"];
         delete?: never;
@@ -255,7 +255,7 @@ export interface paths {
         put?: never;
         /**
          * Make a dataset of a file at an address
-         * @description As `createDataset`, for files that the service fetches: the answer comes when it has them. Hosts must be on the operator's list (`SOURCE_ALLOW_HOSTS`), and so must those that they redirect to. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.
+         * @description As `createDataset`, for files that the service fetches: the answer comes when it has them. Hosts must be on the operator's list (`SOURCE_ALLOW_HOSTS`), and so must those that they redirect to; buckets must be on another one (`SOURCE_ALLOW_BUCKETS`), and are read with the operator's credentials. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.
          */
         post: operations["createDatasetFromSource"];
         delete?: never;
@@ -1284,11 +1284,11 @@ export interface components {
             message: string;
         };
         /** @enum {string} */
-        DeliveryKind: "put";
+        DeliveryKind: "put" | "s3";
         /** @description Where to put an artifact when the job has succeeded. */
         DeliveryTarget: {
             kind: components["schemas"]["DeliveryKind"];
-            /** @description https, at a host that the operator has allowed: an address that is signed for one PUT. It is not told again. */
+            /** @description `put`: https, at a host that the operator has allowed; an address that is signed for one PUT. `s3`: `s3://bucket/key`, in a bucket that the operator has allowed, written with the operator's credentials; an object of this key is replaced. It is not told again. */
             url: string;
             /**
              * @description By the name that it will have in `result.artifacts`.
@@ -3130,15 +3130,15 @@ export interface components {
             ratio: number;
         };
         SourceFile: {
-            /** @description https, at a host that the operator has allowed; presigned ones too. */
+            /** @description `https`: at a host that the operator has allowed; presigned ones too. `s3`: `s3://bucket/key`, the key as it is, in a bucket that the operator has allowed. */
             url: string;
-            /** @description As the path of the address ends, when it is not given. */
+            /** @description As the address ends after its last slash, when it is not given. */
             filename?: string;
             /** @description What the file must be; another one is refused. */
             sha256?: string;
         };
         /** @enum {string} */
-        SourceKind: "https";
+        SourceKind: "https" | "s3";
         StaticParams: {
             /**
              * @description discriminator enum property added by openapi-typescript

@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net";
 
 /**
- * The part of S3 that the blob store uses, in memory, for one bucket: PUT, GET with Range, HEAD, DELETE, multipart
+ * The part of S3 that the service uses, in memory, for one bucket: PUT, GET with Range, HEAD, DELETE, multipart
  * uploads.
  */
 export interface S3Server {
@@ -12,15 +12,24 @@ export interface S3Server {
   readonly objects: ReadonlyMap<string, Buffer>;
   /** Multipart uploads that were neither completed nor aborted. */
   readonly openUploads: ReadonlyMap<string, Map<number, Buffer>>;
+  /** Keys of which every request is refused, with what. */
+  readonly refusals: Map<string, { readonly status: number; readonly code: string }>;
+  /** Keys of objects whose connection breaks off in the middle of the answer. */
+  readonly cut: Set<string>;
   /** How many requests of each kind came: `PUT`, `POST ?uploads`. */
   readonly seen: Map<string, number>;
   close(): Promise<void>;
 }
 
+/** What it takes for a key. */
+export const S3_CREDENTIALS = { accessKeyId: "test", secretAccessKey: "test" };
+
 export async function startS3Server(): Promise<S3Server> {
   const bucket = "models";
   const objects = new Map<string, Buffer>();
   const openUploads = new Map<string, Map<number, Buffer>>();
+  const refusals: S3Server["refusals"] = new Map();
+  const cut = new Set<string>();
   const seen = new Map<string, number>();
 
   async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -33,9 +42,14 @@ export async function startS3Server(): Promise<S3Server> {
     seen.set(kind, (seen.get(kind) ?? 0) + 1);
     const body = await bodyOf(request);
     const fail = (status: number, code: string) =>
-      response.writeHead(status, { "content-type": "application/xml" }).end(`<Error><Code>${code}</Code></Error>`);
+      response
+        .writeHead(status, { "content-type": "application/xml" })
+        .end(`<Error><Code>${code}</Code><Message>User: arn:aws:iam::123:user/press may not</Message></Error>`);
     if (bucketName !== bucket) return void fail(404, "NoSuchBucket");
     if (!request.headers.authorization?.startsWith("AWS4-HMAC-SHA256 ")) return void fail(403, "AccessDenied");
+
+    const refusal = refusals.get(key);
+    if (refusal !== undefined) return void fail(refusal.status, refusal.code);
 
     const object = objects.get(key);
     const etag = `"${createHash("md5").update(body).digest("hex")}"`;
@@ -74,6 +88,11 @@ export async function startS3Server(): Promise<S3Server> {
           .end();
       case "GET": {
         if (object === undefined) return void fail(404, "NoSuchKey");
+        if (cut.has(key)) {
+          response.writeHead(200, { "content-length": object.length });
+          response.write(object.subarray(0, object.length / 2), () => response.destroy());
+          return;
+        }
         const range = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "");
         const part = range === null ? object : object.subarray(Number(range[1]), Number(range[2]) + 1);
         return void response.writeHead(range === null ? 200 : 206, { "content-length": part.length }).end(part);
@@ -92,6 +111,8 @@ export async function startS3Server(): Promise<S3Server> {
     bucket,
     objects,
     openUploads,
+    refusals,
+    cut,
     seen,
     close: () =>
       new Promise((resolve) => {

@@ -12,6 +12,7 @@ import { createJobQuota } from "../../src/service/api/job-quota.ts";
 import { createBlobClaims } from "../../src/service/blobs/claims.ts";
 import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
 import { createLongTexts } from "../../src/service/blobs/long-texts.ts";
+import { openObjects } from "../../src/service/blobs/open-objects.ts";
 import { createCatalog } from "../../src/service/catalog.ts";
 import { createIdempotency } from "../../src/service/idempotency.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
@@ -22,6 +23,7 @@ import { createUploadRegistry } from "../../src/service/upload-registry.ts";
 import { type Caller, createCaller } from "./calls.ts";
 import { createMemoryQueue, createMemoryTasks } from "./memory-workers.ts";
 import { startTestRedis } from "./redis.ts";
+import { S3_CREDENTIALS, type S3Server } from "./s3-server.ts";
 
 export interface TestServer extends Caller {
   readonly context: ApiContext;
@@ -43,6 +45,8 @@ export interface TestServerOptions {
   readonly settings?: Partial<ApiSettings>;
   readonly context?: Partial<ApiContext>;
   readonly webhookSecret?: string;
+  /** Where objects are fetched from; otherwise there is nothing. */
+  readonly s3?: S3Server;
   readonly trustProxy?: Parameters<typeof buildApp>[0]["trustProxy"];
 }
 
@@ -89,6 +93,8 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     publicUrl: null,
     sourceAllowHosts: [],
     deliverAllowHosts: [],
+    sourceAllowBuckets: [],
+    deliverAllowBuckets: [],
     ...options.settings,
   };
   const context: ApiContext = {
@@ -96,6 +102,11 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     keys: OPEN_TO_ALL,
     blobs,
     claims,
+    objects: openObjects({
+      endpoint: options.s3?.endpoint ?? "http://127.0.0.1:9",
+      region: "us-east-1",
+      credentials: S3_CREDENTIALS,
+    }),
     catalog: createCatalog(redis, claims, texts),
     jobs,
     queue: createMemoryQueue(),

@@ -1,6 +1,7 @@
 import type { TaskRunner } from "../../tasks/protocol.ts";
 import type { BlobStore } from "../blobs/blob-store.ts";
 import type { BlobClaims } from "../blobs/claims.ts";
+import type { Objects } from "../blobs/objects.ts";
 import type { Catalog } from "../catalog.ts";
 import type { Idempotency } from "../idempotency.ts";
 import type { JobQueue, JobStore } from "../jobs/job-store.ts";
@@ -16,6 +17,8 @@ export interface ApiContext {
   readonly keys: ApiKeys;
   readonly blobs: BlobStore;
   readonly claims: BlobClaims;
+  /** Those that clients name; the blobs are not got by it. */
+  readonly objects: Objects;
   readonly catalog: Catalog;
   readonly jobs: JobStore;
   readonly queue: JobQueue;
@@ -62,6 +65,10 @@ export interface ApiSettings {
   readonly sourceAllowHosts: readonly string[];
   /** The same for addresses that artifacts may be sent to. */
   readonly deliverAllowHosts: readonly string[];
+  /** Buckets (`bucket/`), and folders of them (`bucket/folder/`), that files may be fetched from. */
+  readonly sourceAllowBuckets: readonly string[];
+  /** The same for artifacts that are written. */
+  readonly deliverAllowBuckets: readonly string[];
   /** Where the service is for who gets links, without a slash at its end; null: where the client who makes one has found it. */
   readonly publicUrl: string | null;
 }

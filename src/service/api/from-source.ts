@@ -16,15 +16,15 @@ import { MAX_FILES } from "./upload-intake.ts";
 
 const SourceFile = z
   .strictObject({
-    url: z
-      .string()
-      .max(4000)
-      .meta({ description: "https, at a host that the operator has allowed; presigned ones too." }),
+    url: z.string().max(4000).meta({
+      description:
+        "`https`: at a host that the operator has allowed; presigned ones too. `s3`: `s3://bucket/key`, the key as it is, in a bucket that the operator has allowed.",
+    }),
     filename: z
       .string()
       .max(255)
       .optional()
-      .meta({ description: "As the path of the address ends, when it is not given." }),
+      .meta({ description: "As the address ends after its last slash, when it is not given." }),
     sha256: z
       .string()
       .regex(/^[0-9a-f]{64}$/, "must be a sha256 in lower-case hexadecimal")
@@ -34,7 +34,7 @@ const SourceFile = z
   .meta({ id: "SourceFile" });
 
 const sourceOf = (most: number) => ({
-  kind: z.enum(["https"]).meta({ id: "SourceKind" }),
+  kind: z.enum(["https", "s3"]).meta({ id: "SourceKind" }),
   files: z.array(SourceFile).min(1).max(most),
 });
 
@@ -61,7 +61,7 @@ const DatasetFromSource = z
 
 const DESCRIPTION =
   "for files that the service fetches: the answer comes when it has them. Hosts must be on the operator's list (`SOURCE_ALLOW_HOSTS`), and so must " +
-  "those that they redirect to. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.";
+  "those that they redirect to; buckets must be on another one (`SOURCE_ALLOW_BUCKETS`), and are read with the operator's credentials. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.";
 
 const createModelFromSource = defineOperation({
   id: "createModelFromSource",
@@ -105,20 +105,20 @@ export function registerSources(
   app.addHook("onClose", () => sources.close());
 
   route(app, createModelFromSource, async ({ body: { source, name, metadata } }, request, reply) => {
-    sources.check(source.files, "/source/files");
+    sources.check(source);
     const asker = askerOf(request, reply);
     const added = await models.add(request, asker, async (id) => ({
-      files: await sources.fetch(source.files, id, { signal: asker.signal }),
+      files: await sources.fetch(source, id, { signal: asker.signal }),
       ...{ name, metadata },
     }));
     return models.answer(reply, added);
   });
 
   route(app, createDatasetFromSource, async ({ body: { source, name, metadata, spec } }, request, reply) => {
-    sources.check(source.files, "/source/files");
+    sources.check(source);
     const asker = askerOf(request, reply);
     const added = await datasets.add(request, asker, async (id) => ({
-      files: await sources.fetch(source.files, id, { signal: asker.signal, checkName: suffixOf }),
+      files: await sources.fetch(source, id, { signal: asker.signal, checkName: suffixOf }),
       ...{ name, metadata, spec },
     }));
     return datasets.answer(reply, added);

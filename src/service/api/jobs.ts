@@ -6,7 +6,7 @@ import { canonicalJson, sha256Of } from "../identity.ts";
 import { isTerminal } from "../jobs/job.ts";
 import type { Delivery, JobRecord, JobSummary } from "../jobs/job-store.ts";
 import type { WebhookSecrets } from "../jobs/webhook-secrets.ts";
-import { checkWebhookUrl, unlisted } from "../jobs/webhook-target.ts";
+import { checkWebhookUrl } from "../jobs/webhook-target.ts";
 import { checkJob, needsPlan } from "../kinds/checks.ts";
 import { exclusionsIn } from "../kinds/exclusions.ts";
 import { type JobSpec, sourceModelId } from "../kinds/kinds.ts";
@@ -15,6 +15,7 @@ import type { StoredResources } from "../kinds/stored-resources.ts";
 import { unreadParams } from "../kinds/unread-params.ts";
 import { askerOf, shareOf } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
+import { deliveryErrors } from "./delivery-target.ts";
 import { filterOf, renamed } from "./describe.ts";
 import type { Asker } from "./inspection-lane.ts";
 import type { Inspector } from "./inspector.ts";
@@ -107,19 +108,6 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     refuse([{ pointer: "/webhook/url", code: "no_webhook_secret", message }]);
   }
 
-  /** Throws `validation_failed` for an address that nothing is sent to, and for a model where none is made. */
-  function checkDelivery({ url, artifact }: { readonly url: string; readonly artifact: string }, type: string): void {
-    const refusal = unlisted(URL.parse(url), settings.deliverAllowHosts);
-    if (refusal !== undefined) {
-      const pointer = "/deliver_to/url";
-      refuse([{ pointer, code: "delivery_refused", message: `${pointer}: ${refusal}` }]);
-    }
-    if (type === "evaluate" && artifact === "model.onnx") {
-      const pointer = "/deliver_to/artifact";
-      refuse([{ pointer, code: "no_effect", message: `${pointer}: an evaluation makes no model, but reports.` }]);
-    }
-  }
-
   /** Throws `validation_failed`, with the pointer, when there are no webhooks here. */
   function webhookSecretsOf(pointer: string): WebhookSecrets {
     if (context.webhookSecrets !== null) return context.webhookSecrets;
@@ -157,7 +145,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
   ) {
     const caller = request.caller!.name;
     if (webhook !== null) await checkWebhook(webhook, caller);
-    if (deliver_to !== null) checkDelivery(deliver_to, spec.type);
+    if (deliver_to !== null) refuse(deliveryErrors(deliver_to, spec.type, settings));
     refuse(unreadParams(spec, sentParams(request)));
     const stored = await resolve(spec);
     const plan = () => inspector.plan(asker, spec, [...stored.models.values()], [...stored.datasets.values()]);

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { request } from "undici";
+import { ObjectError, parseObjectAddress, unlistedObject } from "../blobs/objects.ts";
 import type { CatalogFile } from "../catalog.ts";
 import { ServiceError } from "../errors.ts";
 import { createWebhookAgent } from "../jobs/webhook-agent.ts";
@@ -9,7 +10,8 @@ import { checkFileName, invalidField, storeFile } from "./upload-intake.ts";
 
 /**
  * Fetches files from where a client says they are. Our machines open what strangers name, so there is a list of hosts, and what is not on it is
- * not asked: see `webhook-target.ts` for what else is not. Each redirect is judged as the first address was.
+ * not asked: see `webhook-target.ts` for what else is not. Each redirect is judged as the first address was. Objects of S3 are read with our own
+ * credentials, from buckets of another list: see `blobs/objects.ts`.
  */
 
 const MAX_REDIRECTS = 5;
@@ -22,15 +24,20 @@ export interface SourceFile {
   readonly sha256?: string | undefined;
 }
 
+interface Source {
+  readonly kind: "https" | "s3";
+  readonly files: readonly SourceFile[];
+}
+
 export interface Sources {
-  /** Throws `validation_failed`, with pointers below `pointer`, for addresses that are not fetched from. */
-  check(files: readonly SourceFile[], pointer: string): void;
+  /** Throws `validation_failed`, with pointers below `/source`, for addresses that are not fetched from. */
+  check(source: Source): void;
   /**
-   * Stores the files, claimed by `owner`. `checkName` throws for a file name that is refused. Throws `source_failed`, `too_large` for all
-   * files together, and `validation_failed` for a file that is not the one that was meant.
+   * Stores the files, claimed by `owner`. `checkName` throws for a file name that is refused. Throws `source_failed`, `unavailable` for an
+   * object store that cannot be asked now, `too_large` for all files together, and `validation_failed` for a file that is not the one that was meant.
    */
   fetch(
-    files: readonly SourceFile[],
+    source: Source,
     owner: string,
     options: { readonly signal: AbortSignal; readonly checkName?: (name: string) => void },
   ): Promise<readonly CatalogFile[]>;
@@ -38,23 +45,26 @@ export interface Sources {
 }
 
 export function createSources(context: ApiContext): Sources {
-  const { sourceAllowHosts, maxUploadBytes, uploadIdleTimeoutMs } = context.settings;
+  const { sourceAllowHosts, sourceAllowBuckets, maxUploadBytes, uploadIdleTimeoutMs } = context.settings;
   const outside = createWebhookAgent({ inside: false });
   const inside = createWebhookAgent({ inside: true });
 
-  /** The answer to a GET, redirects followed. Throws `source_failed`. */
-  async function open(text: string, signal: AbortSignal) {
+  /** The body of the answer to a GET, redirects followed. Throws `source_failed`. */
+  async function openUrl(text: string, signal: AbortSignal) {
     let url = new URL(text);
     for (let redirects = 0; redirects <= MAX_REDIRECTS; redirects++) {
       const refusal = unlisted(url, sourceAllowHosts);
       if (refusal !== undefined) throw failed(`It redirects to where nothing is fetched from. ${refusal}`);
       const dispatcher = isAllowedInside(url, sourceAllowHosts) ? inside : outside;
       const headers = { "user-agent": "modelpress", accept: "*/*" };
-      const answer = await request(url, { dispatcher, signal, headers }).catch((error) => {
+      const {
+        statusCode,
+        headers: told,
+        body,
+      } = await request(url, { dispatcher, signal, headers }).catch((error) => {
         throw signal.aborted ? signal.reason : failed(`Its host could not be reached (${reasonOf(error)}).`);
       });
-      const { statusCode, headers: told, body } = answer;
-      if (statusCode === 200) return answer;
+      if (statusCode === 200) return body;
       await body.dump({ limit: 16_384 }).catch(() => {}); // What it says is nothing to us.
       const location = told.location;
       if (![301, 302, 303, 307, 308].includes(statusCode) || typeof location !== "string") {
@@ -67,7 +77,20 @@ export function createSources(context: ApiContext): Sources {
     throw failed(`It redirects more than ${MAX_REDIRECTS} times.`);
   }
 
+  /** The bytes of an object of a bucket on the list. Throws `source_failed`, and `unavailable` for what is not the client's fault. */
+  async function openObject(text: string, signal: AbortSignal) {
+    try {
+      return await context.objects.get(parseObjectAddress(text)!, signal);
+    } catch (error) {
+      if (!(error instanceof ObjectError)) throw error;
+      if (!error.mayPass) throw failed(`${error.message}.`);
+      const message = `The object store cannot be asked now: ${error.message}.`;
+      throw new ServiceError("unavailable", message, { cause: error, retryAfterSeconds: 10 });
+    }
+  }
+
   async function fetchOne(
+    kind: Source["kind"],
     file: SourceFile,
     name: string,
     pointer: string,
@@ -75,7 +98,7 @@ export function createSources(context: ApiContext): Sources {
     left: number,
     signal: AbortSignal,
   ) {
-    const { body } = await open(file.url, signal);
+    const body = await (kind === "s3" ? openObject : openUrl)(file.url, signal);
     const hash = createHash("sha256");
     const stalled = new AbortController();
     let seen = 0;
@@ -85,10 +108,15 @@ export function createSources(context: ApiContext): Sources {
       before = seen;
     }, uploadIdleTimeoutMs);
     const bytes = (async function* () {
-      for await (const chunk of body) {
-        hash.update(chunk);
-        seen += chunk.length;
-        yield chunk as Uint8Array;
+      try {
+        for await (const chunk of body) {
+          hash.update(chunk);
+          seen += chunk.length;
+          yield chunk as Uint8Array;
+        }
+      } catch (error) {
+        // Named here: further on it could be taken for an error of our own disk.
+        throw failed(`It ended before all of its bytes had come (${reasonOf(error)}).`);
       }
     })();
     const end = () => void body.destroy(new Error("given up"));
@@ -102,8 +130,7 @@ export function createSources(context: ApiContext): Sources {
     } catch (error) {
       if (stalled.signal.aborted)
         throw failed(`Fewer than ${MIN_PROGRESS_BYTES} bytes came in ${uploadIdleTimeoutMs} ms.`);
-      if (error instanceof ServiceError) throw error;
-      throw signal.aborted ? signal.reason : failed(`It ended before all of its bytes had come (${reasonOf(error)}).`);
+      throw signal.aborted ? signal.reason : error;
     } finally {
       clearInterval(pace);
       signal.removeEventListener("abort", end);
@@ -112,10 +139,13 @@ export function createSources(context: ApiContext): Sources {
   }
 
   return {
-    check(files, pointer) {
+    check({ kind, files }) {
       const fields = files.flatMap(({ url }, i) => {
-        const refusal = unlisted(URL.parse(url), sourceAllowHosts);
-        const at = `${pointer}/${i}/url`;
+        const refusal =
+          kind === "s3"
+            ? unlistedObject(url, sourceAllowBuckets, "SOURCE_ALLOW_BUCKETS")
+            : unlisted(URL.parse(url), sourceAllowHosts);
+        const at = `/source/files/${i}/url`;
         return refusal === undefined
           ? []
           : [{ pointer: at, code: "source_refused" as const, message: `${at}: ${refusal}` }];
@@ -124,8 +154,8 @@ export function createSources(context: ApiContext): Sources {
         throw new ServiceError("validation_failed", fields.map(({ message }) => message).join(" "), { fields });
       }
     },
-    async fetch(files, owner, { signal, checkName }) {
-      const names = files.map((file) => checkFileName(nameOf(file)));
+    async fetch({ kind, files }, owner, { signal, checkName }) {
+      const names = files.map((file) => checkFileName(nameOf(kind, file)));
       for (const [i, name] of names.entries()) {
         checkName?.(name);
         if (names.indexOf(name) < i) {
@@ -136,7 +166,7 @@ export function createSources(context: ApiContext): Sources {
       const fetched: CatalogFile[] = [];
       let left = maxUploadBytes;
       for (const [i, file] of files.entries()) {
-        const one = await fetchOne(file, names[i]!, `/source/files/${i}`, owner, left, signal);
+        const one = await fetchOne(kind, file, names[i]!, `/source/files/${i}`, owner, left, signal);
         left -= one.size_bytes;
         fetched.push(one);
       }
@@ -148,9 +178,10 @@ export function createSources(context: ApiContext): Sources {
   };
 }
 
-/** What a file is called: as the client says, or as the path of its address ends. */
-function nameOf({ url, filename }: SourceFile): string {
+/** What a file is called: as the client says, or as its address ends. */
+function nameOf(kind: Source["kind"], { url, filename }: SourceFile): string {
   if (filename !== undefined) return filename;
+  if (kind === "s3") return url.split("/").at(-1)!;
   const last = new URL(url).pathname.split("/").at(-1)!;
   try {
     return decodeURIComponent(last);

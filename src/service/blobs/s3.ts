@@ -1,31 +1,16 @@
 import type { Readable } from "node:stream";
-import {
-  DeleteObjectCommand,
-  GetObjectCommand,
-  HeadObjectCommand,
-  NoSuchKey,
-  NotFound,
-  S3Client,
-  S3ServiceException,
-} from "@aws-sdk/client-s3";
-import { Upload } from "@aws-sdk/lib-storage";
+import { DeleteObjectCommand, GetObjectCommand, HeadObjectCommand, S3ServiceException } from "@aws-sdk/client-s3";
 import { ServiceError } from "../errors.ts";
 import type { BlobRef, BlobStore } from "./blob-store.ts";
 import { readLocalFile, removeFile, removeStale, saveBlob, stageFile } from "./fs.ts";
+import type { S3Endpoint } from "./objects.ts";
+import { createS3Client, isMissing, unreachableReason, uploadObject } from "./s3-client.ts";
 
-export interface S3Options {
+export interface S3Options extends S3Endpoint {
   readonly bucket: string;
-  /** Null: Amazon's own. */
-  readonly endpoint: string | null;
-  readonly region: string;
   /** Where uploads wait on the local disk until their name is known. */
   readonly incoming: string;
-  /** Default: found the AWS way (environment, profile, role). */
-  readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string };
 }
-
-/** Memory of one upload is at most this many parts of 5 MiB. */
-const PARTS_IN_FLIGHT = 3;
 
 /**
  * Blobs as objects `blobs/<sha256>` of a bucket. An object's name is the hash of its bytes, which is known only after
@@ -34,14 +19,7 @@ const PARTS_IN_FLIGHT = 3;
  */
 export async function createS3BlobStore(options: S3Options): Promise<BlobStore> {
   await removeStale(options.incoming);
-  const client = new S3Client({
-    region: options.region,
-    // Other services that speak S3 know neither a host name per bucket nor Amazon's newer checksums.
-    ...(options.endpoint === null ? {} : { endpoint: options.endpoint, forcePathStyle: true }),
-    ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
-    requestChecksumCalculation: "WHEN_REQUIRED",
-    responseChecksumValidation: "WHEN_REQUIRED",
-  });
+  const client = createS3Client(options);
   const at = (key: string) => ({ Bucket: options.bucket, Key: key });
   const keyOf = (ref: BlobRef) => `blobs/${ref.sha256}`;
 
@@ -55,22 +33,8 @@ export async function createS3BlobStore(options: S3Options): Promise<BlobStore> 
     }
   }
 
-  async function upload(
-    key: string,
-    body: Readable | Uint8Array,
-    sizeBytes: number,
-    signal?: AbortSignal,
-  ): Promise<void> {
-    const abortController = new AbortController();
-    const abort = () => abortController.abort(signal?.reason);
-    signal?.addEventListener("abort", abort, { once: true });
-    const params = { ...at(key), Body: body, ContentLength: sizeBytes, ContentType: "application/octet-stream" };
-    try {
-      await new Upload({ client, queueSize: PARTS_IN_FLIGHT, abortController, params }).done();
-    } finally {
-      signal?.removeEventListener("abort", abort);
-    }
-  }
+  const upload = (key: string, body: Readable | Uint8Array, sizeBytes: number, signal?: AbortSignal) =>
+    uploadObject(client, at(key), body, { sizeBytes, signal });
 
   const store: BlobStore = {
     async put(bytes, { maxBytes, signal, claim }) {
@@ -128,21 +92,10 @@ export async function createS3BlobStore(options: S3Options): Promise<BlobStore> 
   return store;
 }
 
-const UNREACHABLE: ReadonlySet<unknown> = new Set([
-  ...["ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EPIPE", "ENOTFOUND", "EAI_AGAIN", "ETIMEDOUT"],
-  ...["EHOSTUNREACH", "ENETUNREACH"],
-]);
-
-function isMissing(error: unknown): boolean {
-  return error instanceof NoSuchKey || error instanceof NotFound;
-}
-
 function asServiceError(error: unknown): unknown {
   if (isMissing(error))
     return new ServiceError("not_found", "These bytes are not stored here (any more).", { cause: error });
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
-  const isTimeout = error instanceof Error && error.name === "TimeoutError";
-  if (UNREACHABLE.has(code) || isTimeout || error instanceof S3ServiceException) {
+  if (unreachableReason(error) !== undefined || error instanceof S3ServiceException) {
     return new ServiceError("unavailable", "The object store did not do as asked.", {
       cause: error,
       retryAfterSeconds: 10,

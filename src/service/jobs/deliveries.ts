@@ -4,6 +4,8 @@ import type { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { request } from "undici";
 import type { BlobStore } from "../blobs/blob-store.ts";
+import { isObjectAddress, ObjectError, type Objects, parseObjectAddress, unlistedObject } from "../blobs/objects.ts";
+import { ServiceError } from "../errors.ts";
 import { fromRedis, KEY_PREFIX } from "../redis.ts";
 import type { Artifact } from "./job.ts";
 import type { Delivery, JobStore } from "./job-store.ts";
@@ -12,8 +14,8 @@ import { isAllowedInside, unlisted } from "./webhook-target.ts";
 
 /**
  * Puts an artifact of a job that has succeeded where the job was told to: by one PUT to an address that is signed for it, as object stores make
- * them. The job store puts the job on the list P:deliveries in the step that ends it; a queue takes it from there, and tries again where that may help.
- * The job has succeeded whatever becomes of it: `delivery` of the job says.
+ * them, or as an object of a listed bucket, with the operator's credentials. The job store puts the job on the list P:deliveries in the step that ends
+ * it; a queue takes it from there, and tries again where that may help. The job has succeeded whatever becomes of it: `delivery` of the job says.
  */
 
 const QUEUE_NAME = "deliveries";
@@ -25,19 +27,22 @@ const MAX_ANSWER_BYTES = 16_384;
 const CONCURRENCY = 4;
 const POLL_MS = 1_000;
 const BATCH = 100;
+const FORBIDDEN_SINCE = "it is not allowed to go there any more";
 
 export interface DeliveriesOptions {
   /** A connection with role `worker`. */
   readonly redis: Redis;
   readonly jobs: JobStore;
   readonly blobs: BlobStore;
+  readonly objects: Objects;
   readonly allowHosts: readonly string[];
+  readonly allowBuckets: readonly string[];
   readonly log: Logger;
 }
 
 /** Delivers until it is closed; every worker process may do so. */
 export function startDeliveries(options: DeliveriesOptions, prefix: string = KEY_PREFIX): { close(): Promise<void> } {
-  const { redis, jobs, blobs, allowHosts, log } = options;
+  const { redis, jobs, blobs, objects, allowHosts, allowBuckets, log } = options;
   const outbox = `${prefix}:deliveries`;
   const bullOptions = { connection: redis, prefix: `${prefix}:queue` };
   const outside = createWebhookAgent({ inside: false });
@@ -72,7 +77,7 @@ export function startDeliveries(options: DeliveriesOptions, prefix: string = KEY
     try {
       const found = job.result.artifacts.find(({ name }) => name === artifact);
       if (found === undefined) throw new UnrecoverableError(`the job has no artifact ${artifact}`);
-      await put(new URL(url), found);
+      await (isObjectAddress(url) ? write(url, found) : put(new URL(url), found));
     } catch (error) {
       const reason = reasonOf(error);
       const last = error instanceof UnrecoverableError || task.attemptsMade >= RETRY_DELAYS_S.length;
@@ -86,9 +91,23 @@ export function startDeliveries(options: DeliveriesOptions, prefix: string = KEY
     await told({ status: "delivered", detail: null }, `${artifact} was delivered.`, "info");
   }
 
+  /** As `put`, of an object. */
+  async function write(text: string, artifact: Artifact): Promise<void> {
+    const refusal = unlistedObject(text, allowBuckets, "DELIVER_ALLOW_BUCKETS");
+    if (refusal !== undefined) throw new UnrecoverableError(FORBIDDEN_SINCE);
+    const bytes = Readable.from(await blobs.get(artifact), { objectMode: false });
+    try {
+      await objects.put(parseObjectAddress(text)!, bytes, artifact.size_bytes, AbortSignal.timeout(TIMEOUT_MS));
+    } catch (error) {
+      throw error instanceof ObjectError && !error.mayPass ? new UnrecoverableError(error.message) : error;
+    } finally {
+      bytes.destroy();
+    }
+  }
+
   /** Throws an UnrecoverableError for what another attempt would not change. */
   async function put(url: URL, artifact: Artifact): Promise<void> {
-    if (unlisted(url, allowHosts) !== undefined) throw new UnrecoverableError("it is not allowed to go there any more");
+    if (unlisted(url, allowHosts) !== undefined) throw new UnrecoverableError(FORBIDDEN_SINCE);
     const { statusCode, body } = await request(url, {
       method: "PUT",
       dispatcher: isAllowedInside(url, allowHosts) ? inside : outside,
@@ -136,7 +155,10 @@ class ReceiverError extends Error {
 
 /** What the receiver did, but not where it is. */
 function reasonOf(error: unknown): string {
-  if (error instanceof ReceiverError || error instanceof UnrecoverableError) return error.message;
-  const code = error instanceof Error && "code" in error ? String(error.code) : (error as Error).name;
-  return `the receiver could not be reached (${code})`;
+  if ([ReceiverError, ObjectError, UnrecoverableError].some((kind) => error instanceof kind)) {
+    return (error as Error).message;
+  }
+  if (error instanceof ServiceError) return `its bytes could not be read here (${error.code})`;
+  const { name, code } = error as Error & { readonly code?: unknown };
+  return `the receiver could not be reached (${typeof code === "string" ? code : name})`;
 }

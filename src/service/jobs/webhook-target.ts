@@ -42,6 +42,7 @@ const ANY_PUBLIC = "*";
 
 /** Why an address is not one of those that the operator has listed, for files to be fetched from or sent to; undefined for one that is. */
 export function unlisted(url: URL | null, hosts: readonly string[]): string | undefined {
+  if (url?.protocol === "s3:") return "An address that starts with s3:// needs the `kind` s3.";
   if (hosts.length === 0) return "The operator of this service has allowed no host.";
   const refusal = refusalOf(url, hosts);
   if (refusal !== undefined || isAllowedInside(url!, hosts) || hosts.includes(ANY_PUBLIC)) return refusal;

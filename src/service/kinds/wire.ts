@@ -23,13 +23,17 @@ const WebhookTarget = z
     description: "Whom to tell what becomes of the job, by the Standard Webhooks specification.",
   });
 
-const DeliveryTarget = z
+export const DeliveryTarget = z
   .strictObject({
-    kind: z.enum(["put"]).meta({ id: "DeliveryKind" }),
-    url: z.string().max(4000).meta({
-      description:
-        "https, at a host that the operator has allowed: an address that is signed for one PUT. It is not told again.",
-    }),
+    kind: z.enum(["put", "s3"]).meta({ id: "DeliveryKind" }),
+    url: z
+      .string()
+      .max(4000)
+      .meta({
+        description:
+          "`put`: https, at a host that the operator has allowed; an address that is signed for one PUT. `s3`: `s3://bucket/key`, in a bucket that " +
+          "the operator has allowed, written with the operator's credentials; an object of this key is replaced. It is not told again.",
+      }),
     artifact: z
       .string()
       .min(1)
