@@ -178,13 +178,15 @@ describe("searches", () => {
   });
 
   test("the job of each model of the front makes the same bytes", async () => {
-    const made = frontOf(whole).filter(({ spec }) => spec !== null);
-    assert.ok(made.length > 0);
-    for (const { name, spec, sha256, model_id } of made) {
+    const { candidates } = resultOf(whole).metrics.auto;
+    // The layers of the static one that stay in float were measured; its job names them.
+    const made = candidates.filter(({ name, spec, on_front }) => spec !== null && (on_front || name === "static"));
+    assert.ok(made.some(({ name }) => name === "static") && made.some(({ on_front }) => on_front));
+    for (const { name, spec, sha256, model_id, on_front } of made) {
       const job = await jobs.succeeded(await jobs.client.createJob(spec!));
       const { artifacts } = resultOf(job);
       assert.equal(artifacts.find((it) => it.name === "model.onnx")!.sha256, sha256, name);
-      assert.equal(resultOf(job).model_id, model_id, name);
+      if (on_front) assert.equal(resultOf(job).model_id, model_id, name);
     }
   });
 

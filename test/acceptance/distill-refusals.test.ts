@@ -309,7 +309,7 @@ describe("values that are not finite", () => {
   const params = (extra: object) => ({ ...extra, dataset_id: datasets.get("broken") });
   const quantization = (own: object, evaluation: object = {}) => ({
     ...{ type: "quantize", model_id: models.get("four"), params: own },
-    evaluation: { samples: 64, latency: { runs: 1, batch_size: 16 }, ...evaluation },
+    evaluation: { samples: 64, latency: { runs: 1 }, ...evaluation },
   });
 
   test("are told of when the dataset arrives", async () => {

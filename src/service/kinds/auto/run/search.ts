@@ -24,6 +24,7 @@ import type { QuantizeSpec } from "../../quantize/spec.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
 import { writeRoundedForm } from "../../run/job-result.ts";
 import type { JobContext } from "../../run/job-steps.ts";
+import { withOrigin } from "../../run/origin.ts";
 import type { AutoSpec } from "../spec.ts";
 import type { Candidate } from "./candidates.ts";
 import { finalMs } from "./clock.ts";
@@ -201,10 +202,18 @@ export class Search {
     // Biases are corrected around layers that are known to be in float from the beginning: it is another model.
     if (evidence?.control && !isResolved) return this.#make(name, exact, signal, true);
     const model = environment.files.openWrittenModel(written[0]!.path);
+    const files = exact === spec ? written : await this.#saying(model, { ...own, spec: exact }, signal);
     const roundedPath = await writeRoundedForm(model, scratch, "rounded.onnx", environment, signal);
-    const made = { files: written, roundedPath, notes };
+    const made = { files, roundedPath, notes };
     this.#made.set(name, made);
     return { spec: exact, made };
+  }
+
+  /** Files of the same model that say what makes it again: other parameters than it was made by. */
+  async #saying(model: Model, own: JobRequest<QuantizeSpec>, signal: AbortSignal) {
+    const { environment } = this.#call;
+    const directory = await environment.files.makeDirectory(`${own.scratch}/named`);
+    return environment.files.writeModel(await withOrigin(model, own, environment), directory, "model.onnx", { signal });
   }
 
   #baseOf(float: Model, { kernels }: StaticEvidence, key: string | undefined): StaticBase | undefined {
@@ -256,7 +265,7 @@ export class Search {
 /** The same, with the layers named that were found to stay in float instead of looked for, and the way of calibration that was found with them. */
 function withLayers(spec: QuantizeSpec, { kernels, control, calibration }: StaticEvidence): QuantizeSpec {
   const { params } = spec;
-  if (params.method !== "static") return spec;
+  if (params.method !== "static" || (!kernels && !control)) return spec;
   const kept = control?.trials.find(({ chosen }) => chosen)?.float_nodes ?? [];
   const named = (nodes: readonly string[], precision: LayerPrecision) =>
     nodes.map((node) => [node, precision] as const);
