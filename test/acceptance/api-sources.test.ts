@@ -154,6 +154,7 @@ test("objects are fetched from buckets that were listed, with our credentials; w
   s3.cut.add("shared/cut.onnx");
   s3.refusals.set("shared/denied.onnx", { status: 403, code: "AccessDenied" });
   s3.refusals.set("shared/busy.onnx", { status: 503, code: "SlowDown" });
+  s3.refusals.set("shared/proxy.onnx", { status: 502 });
   const from = (url: string, more: object = {}) => ({ source: { kind: "s3", files: [{ url, ...more }] } });
   const at = (key: string) => `s3://${s3.bucket}/${key}`;
 
@@ -167,6 +168,7 @@ test("objects are fetched from buckets that were listed, with our credentials; w
     ["shared/denied.onnx", 422, "source_failed", /^S3 answered 403 AccessDenied\.$/],
     ["shared/cut.onnx", 422, "source_failed", /ended before all of its bytes/],
     ["shared/busy.onnx", 503, "unavailable", /cannot be asked now: S3 answered 503 SlowDown/],
+    ["shared/proxy.onnx", 503, "unavailable", /cannot be asked now: S3 answered 502\.$/],
     ["shared/large.onnx", 413, "too_large", /100000 bytes/],
   ] as const) {
     const refused = await models(from(at(key)));

@@ -55,6 +55,17 @@ test("damaged bytes are noticed when they are materialized", async (t) => {
   assert.deepEqual(await readdir(directory), []);
 });
 
+test("a proxy that answers instead of the object store is no bug either", async (t) => {
+  const { server, store, close } = await openStore();
+  t.after(close);
+  const ref = await store.put(chunksOf(Buffer.from("weights"), 3), { maxBytes: 100 });
+  server.refusals.set(`blobs/${ref.sha256}`, { status: 502 });
+  await assert.rejects(
+    store.get(ref),
+    (error: unknown) => error instanceof ServiceError && error.code === "unavailable",
+  );
+});
+
 test("an object store that is gone is unavailable, not a bug", async (t) => {
   const incoming = await mkdtemp(join(tmpdir(), "s3-incoming-"));
   t.after(() => rm(incoming, { recursive: true }));

@@ -12,8 +12,8 @@ export interface S3Server {
   readonly objects: ReadonlyMap<string, Buffer>;
   /** Multipart uploads that were neither completed nor aborted. */
   readonly openUploads: ReadonlyMap<string, Map<number, Buffer>>;
-  /** Keys of which every request is refused, with what. */
-  readonly refusals: Map<string, { readonly status: number; readonly code: string }>;
+  /** Keys of which every request is refused, with what; without a code as a proxy does. */
+  readonly refusals: Map<string, { readonly status: number; readonly code?: string }>;
   /** Keys of objects whose connection breaks off in the middle of the answer. */
   readonly cut: Set<string>;
   /** How many requests of each kind came: `PUT`, `POST ?uploads`. */
@@ -49,7 +49,8 @@ export async function startS3Server(): Promise<S3Server> {
     if (!request.headers.authorization?.startsWith("AWS4-HMAC-SHA256 ")) return void fail(403, "AccessDenied");
 
     const refusal = refusals.get(key);
-    if (refusal !== undefined) return void fail(refusal.status, refusal.code);
+    if (refusal?.code !== undefined) return void fail(refusal.status, refusal.code);
+    if (refusal !== undefined) return void response.writeHead(refusal.status).end("<html>Bad gateway<br></html>");
 
     const object = objects.get(key);
     const etag = `"${createHash("md5").update(body).digest("hex")}"`;

@@ -9,7 +9,7 @@ import type { ApiSettings } from "./context.ts";
 export function deliveryErrors(
   { kind, url, artifact }: z.output<typeof DeliveryTarget>,
   type: string,
-  { deliverAllowHosts, deliverAllowBuckets }: ApiSettings,
+  { deliverAllowHosts, deliverAllowBuckets }: Pick<ApiSettings, "deliverAllowHosts" | "deliverAllowBuckets">,
 ): readonly FieldError[] {
   const errors: FieldError[] = [];
   const refusal =

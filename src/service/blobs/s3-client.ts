@@ -1,5 +1,5 @@
 import type { Readable } from "node:stream";
-import { NoSuchKey, NotFound, S3Client } from "@aws-sdk/client-s3";
+import { NoSuchKey, NotFound, S3Client, S3ServiceException } from "@aws-sdk/client-s3";
 import { Upload } from "@aws-sdk/lib-storage";
 import type { S3Endpoint } from "./objects.ts";
 
@@ -11,6 +11,10 @@ const UNREACHABLE: ReadonlySet<unknown> = new Set([
   ...["EHOSTUNREACH", "ENETUNREACH"],
 ]);
 
+/** What Amazon's client calls errors of an answer without a body. */
+const NO_CODE = ["Unknown", "UnknownError"];
+
+/** For one attempt, of which there are two. */
 export interface TimeLimits {
   readonly connectionTimeout: number;
   /** Without a byte in either direction. */
@@ -24,7 +28,7 @@ export function createS3Client({ endpoint, region, credentials }: S3Endpoint, li
     // Other services that speak S3 know neither a host name per bucket nor Amazon's newer checksums.
     ...(endpoint === null ? {} : { endpoint, forcePathStyle: true }),
     ...(credentials === undefined ? {} : { credentials }),
-    ...(limits === undefined ? {} : { requestHandler: limits }),
+    ...(limits === undefined ? {} : { requestHandler: limits, maxAttempts: 2 }),
     requestChecksumCalculation: "WHEN_REQUIRED",
     responseChecksumValidation: "WHEN_REQUIRED",
   });
@@ -57,4 +61,16 @@ export function unreachableReason(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
   if ("code" in error && UNREACHABLE.has(error.code)) return String(error.code);
   return error.name === "TimeoutError" ? error.name : undefined;
+}
+
+/**
+ * What the object store answered with an error; undefined when it did not. Its code is undefined when the answer has none that S3 knows, as the page
+ * of a proxy in between: Amazon's client fails to read that, with an error of no class of its own.
+ */
+export function answerOf(error: unknown): { readonly status: number; readonly code: string | undefined } | undefined {
+  if (!(error instanceof Error) || unreachableReason(error) !== undefined) return undefined;
+  const status = (error as Partial<S3ServiceException>).$metadata?.httpStatusCode;
+  if (status === undefined) return undefined;
+  const hasCode = error instanceof S3ServiceException && !NO_CODE.includes(error.name);
+  return { status, code: hasCode ? error.name : undefined };
 }

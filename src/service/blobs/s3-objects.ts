@@ -1,7 +1,7 @@
 import type { Readable } from "node:stream";
-import { GetObjectCommand, S3ServiceException } from "@aws-sdk/client-s3";
+import { GetObjectCommand } from "@aws-sdk/client-s3";
 import { ObjectError, type Objects, type S3Endpoint } from "./objects.ts";
-import { createS3Client, unreachableReason, uploadObject } from "./s3-client.ts";
+import { answerOf, createS3Client, unreachableReason, uploadObject } from "./s3-client.ts";
 
 const LIMITS = { connectionTimeout: 5_000, socketTimeout: 30_000 };
 
@@ -33,10 +33,11 @@ export function createS3Objects(endpoint: S3Endpoint): Objects {
 
 /** What S3 said is its code alone: its sentences name the operator's account and role. */
 function asObjectError(error: unknown): unknown {
-  if (error instanceof S3ServiceException) {
-    const status = error.$metadata.httpStatusCode ?? 0;
-    const mayPass = status >= 500 || status === 408 || status === 429 || PASSING.includes(error.name);
-    return new ObjectError(`S3 answered ${status} ${error.name}`, mayPass, error);
+  const answer = answerOf(error);
+  if (answer !== undefined) {
+    const { status, code } = answer;
+    const mayPass = status >= 500 || status === 408 || status === 429 || (code !== undefined && PASSING.includes(code));
+    return new ObjectError(["S3 answered", status, code].filter(Boolean).join(" "), mayPass, error);
   }
   const unreachable = unreachableReason(error);
   if (unreachable !== undefined) return new ObjectError(`S3 could not be reached (${unreachable})`, true, error);

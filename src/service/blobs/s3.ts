@@ -1,10 +1,10 @@
 import type { Readable } from "node:stream";
-import { DeleteObjectCommand, GetObjectCommand, HeadObjectCommand, S3ServiceException } from "@aws-sdk/client-s3";
+import { DeleteObjectCommand, GetObjectCommand, HeadObjectCommand } from "@aws-sdk/client-s3";
 import { ServiceError } from "../errors.ts";
 import type { BlobRef, BlobStore } from "./blob-store.ts";
 import { readLocalFile, removeFile, removeStale, saveBlob, stageFile } from "./fs.ts";
 import type { S3Endpoint } from "./objects.ts";
-import { createS3Client, isMissing, unreachableReason, uploadObject } from "./s3-client.ts";
+import { answerOf, createS3Client, isMissing, unreachableReason, uploadObject } from "./s3-client.ts";
 
 export interface S3Options extends S3Endpoint {
   readonly bucket: string;
@@ -95,7 +95,7 @@ export async function createS3BlobStore(options: S3Options): Promise<BlobStore> 
 function asServiceError(error: unknown): unknown {
   if (isMissing(error))
     return new ServiceError("not_found", "These bytes are not stored here (any more).", { cause: error });
-  if (unreachableReason(error) !== undefined || error instanceof S3ServiceException) {
+  if (unreachableReason(error) !== undefined || answerOf(error) !== undefined) {
     return new ServiceError("unavailable", "The object store did not do as asked.", {
       cause: error,
       retryAfterSeconds: 10,
