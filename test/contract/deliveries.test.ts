@@ -141,6 +141,7 @@ test("what may pass is tried again; what will not, is not", async () => {
 test("an object of a listed bucket is written; what S3 refuses is told, and no other object is touched", async () => {
   s3.refusals.set("out/denied", { status: 403, code: "AccessDenied" });
   s3.refusals.set("out/later", { status: 503, code: "SlowDown" });
+  s3.refusals.set("out/proxy", { status: 404 });
   const outcome = async (key: string) => {
     const id = await ended({ url: `s3://${s3.bucket}/${key}`, artifact: "model.onnx" });
     const { status, detail } = await until(id, (delivery) => delivery.status !== "waiting" || delivery.detail !== null);
@@ -153,12 +154,15 @@ test("an object of a listed bucket is written; what S3 refuses is told, and no o
   const last = "That was the last attempt.";
   const forbidden = ending("failed", "it is not allowed to go there any more", last);
   assert.deepEqual(
-    await Promise.all(["out/a b/m.onnx", "out/denied", "elsewhere", "out/../elsewhere", "out/later"].map(outcome)),
+    await Promise.all(
+      ["out/a b/m.onnx", "out/denied", "elsewhere", "out/../elsewhere", "out/proxy", "out/later"].map(outcome),
+    ),
     [
       ["delivered", null, "model.onnx was delivered."],
       ending("failed", "S3 answered 403 AccessDenied", last),
       forbidden,
       forbidden,
+      ending("failed", "S3 answered 404", last),
       ending("waiting", "S3 answered 503 SlowDown", "It will be tried again."),
     ],
   );

@@ -11,8 +11,9 @@ const UNREACHABLE: ReadonlySet<unknown> = new Set([
   ...["EHOSTUNREACH", "ENETUNREACH"],
 ]);
 
-/** What Amazon's client calls errors of an answer without a body. */
+/** What Amazon's client calls errors of an answer without a code, and the form of a code: of others it makes a name of what it could not read. */
 const NO_CODE = ["Unknown", "UnknownError"];
+const CODE = /^[A-Za-z][A-Za-z0-9.]*$/;
 
 /** For one attempt, of which there are two. */
 export interface TimeLimits {
@@ -71,6 +72,6 @@ export function answerOf(error: unknown): { readonly status: number; readonly co
   if (!(error instanceof Error) || unreachableReason(error) !== undefined) return undefined;
   const status = (error as Partial<S3ServiceException>).$metadata?.httpStatusCode;
   if (status === undefined) return undefined;
-  const hasCode = error instanceof S3ServiceException && !NO_CODE.includes(error.name);
+  const hasCode = error instanceof S3ServiceException && CODE.test(error.name) && !NO_CODE.includes(error.name);
   return { status, code: hasCode ? error.name : undefined };
 }
