@@ -1,9 +1,9 @@
 import { COMPARE_OPERATIONS } from "./compare.ts";
-import { DATASET_OPERATIONS } from "./datasets.ts";
+import { DATASET_OPERATIONS } from "./dataset-operations.ts";
 import { SOURCE_OPERATIONS } from "./from-source.ts";
 import { JOB_FILE_OPERATIONS } from "./job-artifacts.ts";
 import { JOB_OPERATIONS } from "./job-operations.ts";
-import { MODEL_OPERATIONS } from "./models.ts";
+import { MODEL_OPERATIONS } from "./model-operations.ts";
 import type { Operation } from "./operation.ts";
 import { UPLOAD_OPERATIONS } from "./resumable-uploads.ts";
 import { SYSTEM_OPERATIONS } from "./system.ts";
