@@ -43,13 +43,13 @@ export interface FasterKernels {
 type MeasuredKernels = Omit<KernelFacts, "nodes" | "layers" | "cached">;
 
 /** Rounds in which models are timed against each other, and for how long at most. */
-const ROUNDS = 25;
-const ROUNDS_MS = 3000;
+const ROUNDS = 11;
+const ROUNDS_MS = 1200;
 /** Runs of a profile: those that warm up, and the others as far as the time goes. */
 const WARM_UP = 2;
-const PROFILE_RUNS = 30;
+const PROFILE_RUNS = 12;
 const LEAST_RUNS = 3;
-const PROFILE_MS = 1500;
+const PROFILE_MS = 600;
 /** In all runs of one: each leaves half a kilobyte of text. */
 const PROFILED_NODES = 60_000;
 
