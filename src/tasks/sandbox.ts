@@ -8,7 +8,7 @@ import { compileCacheDirectory } from "./compile-cache.ts";
 
 /**
  * What a child can reach. It runs native code on what users send, so it may be taken over; then it must find nothing: no network, no other
- * process, no file but those of its own room (read and write) and of the program (read only). How that is had depends on the machine.
+ * process, no file but those of its own room (read and write) and of the program, compiled or not (read only). How that is had depends on the machine.
  */
 export const SANDBOX_LEVELS = ["bubblewrap", "unshare", "none"] as const;
 export type SandboxLevel = (typeof SANDBOX_LEVELS)[number];
