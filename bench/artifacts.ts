@@ -15,8 +15,8 @@ import { mnist } from "./mnist.ts";
 /**
  * node bench/artifacts.ts [--tree folder] [--only text]
  *
- * What a fixed list of jobs makes: every method on the models that development packages ship and on three small networks, and one
- * distillation. Prints a line for each job: its name, the artifact's sha256, its size in bytes, the least SQNR of its outputs in dB and
+ * What a fixed list of jobs makes: every method on the models that development packages ship and on three small networks, and
+ * distillations. Prints a line for each job: its name, the artifact's sha256, its size in bytes, the least SQNR of its outputs in dB and
  * the job's seconds. Two versions of the code that print the same hashes make the same models: `--tree` runs the service of another
  * checkout, so that one script serves both. `--only` runs the jobs whose name contains the text.
  */
@@ -26,6 +26,7 @@ interface Subject {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** Inputs by name, stacked along the first axis, and labels if there are any. */
   readonly data: Readonly<Record<string, Tensor>>;
+  readonly methods: Readonly<Record<string, MethodParams>>;
 }
 
 const SAMPLES = 8;
@@ -35,18 +36,42 @@ const { values: options } = parseArgs({ options: { tree: { type: "string" }, onl
 
 const weightOnly = (bits: 4 | 8, format: "qdq" | "matmulnbits") => ({ method: "weight_only", bits, format });
 
+type MethodParams = Readonly<Record<string, unknown>>;
+
 /** Parameters by the name that is printed; `dataset_id` is filled in where it is `true`. */
-const METHODS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
+const METHODS: Readonly<Record<string, MethodParams>> = {
+  simplify: { method: "simplify" },
   float16: { method: "float16" },
   // Of a named machine, not of whichever runs this; kernel costs are known for the second.
   dynamic: { method: "dynamic", target: "x64-vnni" },
   "static-vnni": { method: "static", samples: SAMPLES, target: "x64-vnni", dataset_id: true },
-  "static-avx2": { method: "static", samples: SAMPLES, target: "x64-avx2", dataset_id: true },
+  // What kernels are measured to take on the machine that runs this would differ from run to run.
+  "static-avx2": {
+    method: "static",
+    samples: SAMPLES,
+    target: "x64-avx2",
+    float_where_slower: false,
+    dataset_id: true,
+  },
   "weight8-qdq": weightOnly(8, "qdq"),
   "weight8-matmulnbits": weightOnly(8, "matmulnbits"),
   "weight4-qdq": weightOnly(4, "qdq"),
   "weight4-matmulnbits": weightOnly(4, "matmulnbits"),
   gptq: { ...weightOnly(4, "matmulnbits"), algorithm: "gptq", samples: SAMPLES, dataset_id: true },
+  stochastic: { ...weightOnly(4, "qdq"), rounding: "stochastic", samples: SAMPLES, dataset_id: true },
+};
+
+/** What trains, or rounds by training: on the small networks alone, so that the list does not take hours. */
+const TRAINED_METHODS: Readonly<Record<string, MethodParams>> = {
+  "static-adaround": { ...METHODS["static-vnni"], rounding: "adaround" },
+  qat: {
+    method: "qat",
+    target: "x64-vnni",
+    samples: SAMPLES,
+    epochs: 1,
+    training: { batch_size: 16 },
+    dataset_id: true,
+  },
 };
 
 /** `count` samples of bars of several widths under noise: float32 [count, 3, height, width]. */
@@ -94,7 +119,7 @@ const OCR_SIZES: Partial<Record<RealModel, readonly [height: number, width: numb
 function realSubject(name: RealModel): Subject {
   const size = OCR_SIZES[name];
   const data = size ? { x: bars(SAMPLES, ...size) } : hum(SAMPLES);
-  return { name, bytes: new Uint8Array(readRealModel(name)), data };
+  return { name, bytes: new Uint8Array(readRealModel(name)), data, methods: METHODS };
 }
 
 function digits(count: number): Record<string, Tensor> {
@@ -103,7 +128,8 @@ function digits(count: number): Record<string, Tensor> {
 }
 
 function smallNet(name: string, model: Model): Subject {
-  return { name, bytes: new Uint8Array(modelToBytes(model)), data: digits(64) };
+  const methods = { ...METHODS, ...TRAINED_METHODS };
+  return { name, bytes: new Uint8Array(modelToBytes(model)), data: digits(64), methods };
 }
 
 const TEACHER = cnn([8, 16], 32, 1);
@@ -147,7 +173,7 @@ async function quantizeAll(client: Client, subject: Subject): Promise<void> {
     "data.npz",
     subject.name,
   );
-  for (const [method, params] of Object.entries(METHODS)) {
+  for (const [method, params] of Object.entries(subject.methods)) {
     const given = "dataset_id" in params ? { ...params, dataset_id } : params;
     const evaluation = { ...EVALUATION, dataset_id };
     await run(client, `${subject.name} ${method}`, { type: "quantize", model_id, params: given, evaluation });

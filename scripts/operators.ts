@@ -3,7 +3,7 @@ import { EXPANSIONS } from "../src/core/autodiff/expand.ts";
 import { GRADIENT_RULES } from "../src/core/autodiff/rules.ts";
 import type { OperatorRecord } from "../src/core/operators/operator-record.ts";
 import { CONTRIB_OPERATORS, ONNX_OPERATORS } from "../src/core/operators/operators.ts";
-import { policyOf } from "../src/core/passes/float16-policy.ts";
+import { float16Rule } from "../src/core/passes/float16-policy.ts";
 import { ruleForOperator } from "../src/core/quantize/static/operators.ts";
 import { DYNAMIC_INT8 } from "../src/core/targets/onnxruntime-cpu.ts";
 
@@ -58,9 +58,9 @@ function dynamicKind(opType: string, record: OperatorRecord): string {
 }
 
 function float16Kind(opType: string, domain: string): string {
-  const { keep, keepIf } = policyOf({ domain, opType });
-  if (keep) return `no: ${keep.code}`;
-  return keepIf ? "*some*" : "**yes**";
+  const rule = float16Rule({ domain, opType });
+  if (typeof rule === "function") return "*some*";
+  return rule ? `no: ${rule.code}` : "**yes**";
 }
 
 function gradientKind(opType: string, { derivative }: OperatorRecord): string {

@@ -3,6 +3,7 @@ import { globSync, readFileSync } from "node:fs";
 import { basename, dirname, join, normalize } from "node:path";
 import { describe, test } from "node:test";
 import ts from "typescript";
+import { CONTRIB_OPERATORS, ONNX_OPERATORS } from "../src/core/operators/operators.ts";
 
 /**
  * Who may import whom, and where the outside world may be touched. The tables below are the rules; ARCHITECTURE.md explains them.
@@ -25,8 +26,10 @@ const SHARED = [
   "src/core/wasm-assembler.ts",
 ];
 
-/** What quantized values are, what schemes and plans say, and how values are packed. */
-const ARITHMETIC = ["params.ts", "scheme.ts", "packing.ts", "plan.ts"].map((file) => `src/core/quantize/${file}`);
+/** What quantized values are, what schemes and plans say, how values are packed, and where biases are. */
+const ARITHMETIC = ["params.ts", "scheme.ts", "packing.ts", "plan.ts", "bias-add.ts"].map(
+  (file) => `src/core/quantize/${file}`,
+);
 
 interface Layer {
   /** A folder or a file; the first row that fits a file is its layer. */
@@ -48,7 +51,7 @@ const LAYERS: readonly Layer[] = [
   },
   { of: "src/core/targets/", may: [...SHARED, "src/core/onnx/tensor.ts"], types: ["src/core/onnx/"], packages: [] },
   { of: "src/core/onnx/", may: SHARED, packages: ["@bufbuild/protobuf", "onnx-buf"] },
-  { of: "src/core/passes/", may: [...SHARED, "src/core/onnx/"], packages: [] },
+  { of: "src/core/passes/", may: [...SHARED, "src/core/onnx/", "src/core/targets/"], packages: [] },
   { of: "src/core/autodiff/", may: [...SHARED, "src/core/onnx/"], packages: [] },
   { of: "src/core/data/", may: [...SHARED, "src/core/onnx/"], packages: ["csv-parse", "hyparquet", "yauzl"] },
   {
@@ -260,6 +263,67 @@ const PROCESSES: readonly (readonly [place: string | RegExp, programs: readonly 
 
 const VAGUE_NAMES = ["utils", "util", "helpers", "helper", "common", "types", "manager", "misc", "shared"];
 
+/**
+ * The files of core that may name operators, by why they do. What an operator is stands in its record, what a runtime makes of it in
+ * `core/targets`: nothing else of core says anything of an operator by its name.
+ */
+const NAME_OPERATORS: Readonly<Record<string, readonly string[]>> = {
+  records: ["operators/", "targets/"],
+  "builders: graphs are made of operators": [
+    "autodiff/",
+    "onnx/graph-builder.ts",
+    "onnx/opset.ts",
+    "passes/unfuse.ts",
+    "qat/",
+    "quantize/rounding/adaround.ts",
+    "quantize/rounding/statistics.ts",
+    "quantize/static/forms.ts",
+    "quantize/static/qdq.ts",
+    "quantize/weights/",
+    "train/distillation-losses.ts",
+    "train/losses.ts",
+    "train/step-graph.ts",
+  ],
+  "rewrites of one pattern, and what reads such a pattern again": [
+    "distill/born-again.ts",
+    "distill/exits.ts",
+    "distill/factorize.ts",
+    "distill/slim.ts",
+    "evaluate/layer-errors.ts",
+    "evaluate/layer-facts.ts",
+    "evaluate/model-weights.ts",
+    "passes/fold-constants.ts",
+    "passes/float16.ts",
+    "passes/float16-exact.ts",
+    "passes/float16-keep.ts",
+    "passes/fuse-affine.ts",
+    "passes/identity.ts",
+    "passes/rounded.ts",
+    "passes/weight-views.ts",
+    "passes/widen.ts",
+    "quantize/bias-add.ts",
+    "quantize/static/bias-correction.ts",
+    "quantize/static/channel-scaling.ts",
+    "quantize/static/measured-costs.ts",
+    "quantize/static/placement.ts",
+    "quantize/static/round-weights.ts",
+    "quantize/static/stretched.ts",
+    "runtime/fusion-audit.ts",
+    "train/parameters.ts",
+    "train/rewrites.ts",
+    "train/statistics.ts",
+    "train/trainable.ts",
+    "distill/channel-labels.ts",
+  ],
+  "bodies of If and Loop, which are run otherwise than other nodes": [
+    "evaluate/model-cost.ts",
+    "passes/value-dtypes.ts",
+    "quantize/calibration/calibrate.ts",
+  ],
+  "what a method prefers": ["passes/float16-policy.ts", "quantize/static/operators.ts"],
+  "files before they are graphs": ["onnx/checks.ts", "onnx/functions.ts", "onnx/ir.ts", "onnx/operand-checks.ts"],
+};
+
 interface Import {
   /** A path in this repository, or the package's or Node module's name. */
   readonly target: string;
@@ -272,12 +336,17 @@ interface Module {
   readonly defaultExport: boolean;
   /** Property accesses such as `process.env`, each once. */
   readonly accesses: ReadonlySet<string>;
+  /** Operators that are named by strings and keys. */
+  readonly operators: ReadonlySet<string>;
 }
+
+const OPERATORS: ReadonlySet<string> = new Set([...Object.keys(ONNX_OPERATORS), ...Object.keys(CONTRIB_OPERATORS)]);
 
 function parseModule(path: string): Module {
   const source = ts.createSourceFile(path, readFileSync(join(ROOT, path), "utf8"), ts.ScriptTarget.ESNext);
   const imports: Import[] = [];
   const accesses = new Set<string>();
+  const operators = new Set<string>();
   let defaultExport = false;
 
   const add = (specifier: ts.Node | undefined, typeOnly: boolean) => {
@@ -318,13 +387,17 @@ function parseModule(path: string): Module {
     } else if (ts.isPropertyAccessExpression(node) && ts.isIdentifier(node.expression)) {
       accesses.add(`${node.expression.text}.${node.name.text}`);
     }
+    if (ts.isStringLiteral(node) && OPERATORS.has(node.text)) operators.add(node.text);
+    if ((ts.isPropertyAssignment(node) || ts.isMethodDeclaration(node)) && ts.isIdentifier(node.name)) {
+      if (OPERATORS.has(node.name.text)) operators.add(node.name.text);
+    }
     if (ts.canHaveModifiers(node)) {
       defaultExport ||= ts.getModifiers(node)?.some(({ kind }) => kind === ts.SyntaxKind.DefaultKeyword) ?? false;
     }
     ts.forEachChild(node, visit);
   };
   visit(source);
-  return { path, imports, defaultExport, accesses };
+  return { path, imports, defaultExport, accesses, operators };
 }
 
 const MODULES = new Map(
@@ -405,7 +478,22 @@ function cycles(): string[] {
   return found;
 }
 
+const NAMING = Object.values(NAME_OPERATORS)
+  .flat()
+  .map((place) => `src/core/${place}`);
+
 const RULES: Readonly<Record<string, () => readonly string[]>> = {
+  "core speaks of operators by name only where the table says so": () =>
+    ALL.filter(({ path, operators }) => path.startsWith("src/core/") && operators.size > 0)
+      .filter(({ path }) => !isWithin(path, NAMING))
+      .map(
+        ({ path, operators }) =>
+          `${path} names ${[...operators].join(", ")}: what is known of them belongs in their records`,
+      ),
+  "what the table says may name operators does": () =>
+    NAMING.filter((place) => !ALL.some(({ path, operators }) => isWithin(path, [place]) && operators.size > 0)).map(
+      (place) => `${place} names none`,
+    ),
   "a file imports only what its layer may": () => ALL.flatMap(importViolations),
   "an import leads to a file that exists": () =>
     ALL.flatMap(({ path, imports }) =>

@@ -6,7 +6,7 @@
 import { dimsOf, float, GraphBuilder, int, range } from "../onnx/graph-builder.ts";
 import type { Graph, Node, Value } from "../onnx/ir.ts";
 import { elementCount, integersOf } from "../onnx/tensor.ts";
-import type { OpType } from "../operators/operators.ts";
+import { type OpType, parameterOf } from "../operators/operators.ts";
 import { gru, lstm, recurrent, rnn } from "./recurrent.ts";
 
 /** One entry of the expansion table: emits the node's outputs in terms of operators that have gradient rules. */
@@ -27,7 +27,7 @@ function normalizeGroups(g: GraphBuilder, node: Node, groupsPerSample: number): 
   const n = elementCount(dims) / rows;
   const normal = g.op("LayerNormalization", [g.reshape(x, [rows, n]), g.full([n], 1, x)], {
     axis: int(-1),
-    epsilon: float(node.float("epsilon", 1e-5)),
+    epsilon: float(parameterOf(node, "epsilon")),
   });
   const channels = (vector: Value) => g.reshape(vector, [dims[1]!, ...dims.slice(2).map(() => 1)]);
   return g.add(g.mul(g.reshape(normal, dims), channels(scale)), channels(bias));
@@ -39,7 +39,7 @@ function rmsNormalization(g: GraphBuilder, node: Node): Value {
   const rank = dimsOf(x).length;
   const axis = node.int("axis", -1);
   const axes = range(rank).slice(axis < 0 ? axis + rank : axis);
-  const meanSquare = g.add(g.mean(g.square(x), axes), node.float("epsilon", 1e-5));
+  const meanSquare = g.add(g.mean(g.square(x), axes), parameterOf(node, "epsilon"));
   return g.mul(g.div(x, g.sqrt(meanSquare)), scale);
 }
 

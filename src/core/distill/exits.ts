@@ -12,6 +12,7 @@ import { CoreError } from "../errors.ts";
 import { GraphBuilder, int, ints } from "../onnx/graph-builder.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import { macsOf, operatorOf } from "../operators/operators.ts";
 import { removeDeadCode } from "../passes/dead-code.ts";
 import { Random } from "../random.ts";
 import type { OpenSession } from "../runtime/session.ts";
@@ -116,7 +117,7 @@ function findPlaces(
   let macs = 0;
   let weighted = 0;
   for (const node of nodes) {
-    const own = macsOf(node, values, parameters);
+    const own = weightedMacs(node, values, parameters);
     macs += own;
     if (own > 0) weighted = macs;
     for (const value of node.outputs) {
@@ -134,7 +135,7 @@ function findPlaces(
 }
 
 /** Of one run; of layers that have weights, and products of two values. */
-function macsOf(node: Node, values: Readonly<Record<string, Tensor>>, parameters: ReadonlySet<Value>): number {
+function weightedMacs(node: Node, values: Readonly<Record<string, Tensor>>, parameters: ReadonlySet<Value>): number {
   const out = values[node.outputs[0]?.name ?? ""]?.dims;
   const weight = node.inputs[1];
   if (!out || !weight || node.domain !== "") return 0;
@@ -142,18 +143,7 @@ function macsOf(node: Node, values: Readonly<Record<string, Tensor>>, parameters
   if (!dims || dims.length < 2) return 0;
   const isWeighted = parameters.has(weight) || weight.producer !== undefined;
   if (!isWeighted) return 0;
-  switch (node.opType) {
-    case "Conv":
-      return (elementCount(out) * elementCount(dims)) / dims[0]!;
-    case "ConvTranspose":
-      return (elementCount(out) * elementCount(dims)) / dims[1]!;
-    case "Gemm":
-      return elementCount(out) * (node.int("transB", 0) === 1 ? dims[1]! : dims[0]!);
-    case "MatMul":
-      return elementCount(out) * dims.at(-2)!;
-    default:
-      return 0;
-  }
+  return macsOf(node, (value) => value.constant?.dims ?? values[value.name]?.dims) ?? 0;
 }
 
 function choosePlaces(places: readonly Place[], count: number, total: number): readonly Place[] {
@@ -187,8 +177,10 @@ function namedPlace(places: readonly Place[], model: Model, name: string, index:
 function channelAxis(value: Value, dims: readonly number[]): number {
   if (dims.length !== 3) return 1;
   for (let node = value.producer; node; node = node.inputs[0]?.producer) {
-    if (node.opType === "Conv" || node.opType === "BatchNormalization") return 1;
-    if (["MatMul", "Gemm", "LayerNormalization"].includes(node.opType)) return 2;
+    const { weights = [], channels } = operatorOf(node) ?? {};
+    const axis = weights.find(({ activationAxis }) => activationAxis !== undefined)?.activationAxis;
+    if (axis === 1 || channels === "channel normalization") return 1;
+    if (axis === -1 || channels === "last axis normalization") return 2;
   }
   return 1;
 }

@@ -9,6 +9,7 @@ import { CoreError } from "../errors.ts";
 import { byteLengthOf } from "../onnx/dtype.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, integersOf, isFloat, type Tensor, tensor, tensorOf } from "../onnx/tensor.ts";
+import { operatorOf } from "../operators/operators.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import { runAllValues } from "../train/statics.ts";
 import { ChannelLabels, relateChannels } from "./channel-labels.ts";
@@ -178,7 +179,7 @@ function correctSizes(
   cut: (value: Value, axis: number) => readonly number[],
   dimsOf: (value: Value) => readonly number[],
 ): void {
-  if (node.opType === "Conv" && node.int("group", 1) > 1) {
+  if (operatorOf(node)?.channels === "convolution" && node.int("group", 1) > 1) {
     const w = node.inputs[1]!;
     if (node.int("group", 1) === dimsOf(w)[0]) node.setAttr("group", { type: "int", value: cut(w, 0).length });
   }

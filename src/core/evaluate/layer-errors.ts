@@ -7,7 +7,7 @@ import { CoreError, checkCancelled } from "../errors.ts";
 import type { LayerError } from "../facts.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { isFloat, type Tensor } from "../onnx/tensor.ts";
-import type { OpType } from "../operators/operators.ts";
+import { operatorOf } from "../operators/operators.ts";
 import { exposeValues, type OpenModel } from "../quantize/calibration/calibrate.ts";
 import type { Session } from "../runtime/session.ts";
 import { FidelityMeter } from "./fidelity.ts";
@@ -175,9 +175,6 @@ function findPoints(reference: Model, compressed: Model, results: ReadonlyMap<st
   return points;
 }
 
-/** Operators that a method can make part of the layer before them (a bias, a range), when nothing else reads its result. */
-const ABSORBED: ReadonlySet<string> = new Set<OpType>(["Add", "Sub", "Relu", "Clip"]);
-
 /** The output of a layer, then what becomes of it by operators with constants that no one else sees. */
 function resultsOf(output: Value): Value[] {
   const results = [output];
@@ -185,7 +182,9 @@ function resultsOf(output: Value): Value[] {
     const [use, other] = value.uses;
     if (!use || other || value.isGraphOutput || use.node.graph !== value.graph) return results;
     const { node } = use;
-    if (!ABSORBED.has(node.opType) || node.domain !== "") return results;
+    const { clamps, constants } = operatorOf(node) ?? {};
+    // A method can make a bias and a range part of the layer before them.
+    if (!clamps && constants?.[1 - use.index] !== "bias") return results;
     if (node.inputs.some((input) => input && input !== value && !input.constant)) return results;
     results.push(node.outputs[0]!);
   }

@@ -4,9 +4,9 @@ import { byteLengthOf } from "../onnx/dtype.ts";
 import type { Dim, Graph, Model, Node, Value } from "../onnx/ir.ts";
 import { LIMITS } from "../onnx/limits.ts";
 import { elementCount, integersOf } from "../onnx/tensor.ts";
+import { hasMacs, macsOf } from "../operators/operators.ts";
 import type { OpenSession } from "../runtime/session.ts";
-import { hasMacs, macsOf } from "./macs.ts";
-import { type ConcreteType, isConcrete, isConstantNode, probeTypes } from "./shape-probe.ts";
+import { type ConcreteType, isConcrete, probeTypes } from "./shape-probe.ts";
 
 /** What one sample costs; null where shapes are not known. */
 export interface ModelCost {
@@ -126,7 +126,7 @@ class CostMeter {
     if (!probed && graph.owner) return undefined;
     const types = new Map([...outer, ...(probed ?? [])]);
     let total = NOTHING;
-    for (const node of graph.nodes) if (!isConstantNode(node)) total = sum(total, await this.#node(node, types));
+    for (const node of graph.nodes) if (!node.isConstant) total = sum(total, await this.#node(node, types));
     return total;
   }
 

@@ -7,7 +7,6 @@ import type { ModelSource, OpenSession } from "../runtime/session.ts";
 import { checkTrainable } from "../train/trainable.ts";
 import { costOf } from "./model-cost.ts";
 import { weightsOf } from "./model-weights.ts";
-import { isConstantNode } from "./shape-probe.ts";
 import { findNonFiniteWeights } from "./weight-content.ts";
 
 export interface InspectOptions {
@@ -73,7 +72,7 @@ function structureOf(model: Model): Structure {
   let nodes = 0;
   for (const node of model.nodes()) {
     // Constant nodes are a way to store weights.
-    if (isConstantNode(node)) continue;
+    if (node.isConstant) continue;
     const name = node.domain === "" ? node.opType : `${node.domain}.${node.opType}`;
     operators.set(name, (operators.get(name) ?? 0) + 1);
     nodes++;

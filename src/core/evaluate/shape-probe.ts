@@ -51,7 +51,7 @@ export async function probeTypes(
     inner.nodes.forEach(fellTrees);
   }
   const outputs = graph.nodes.flatMap((node) =>
-    isConstantNode(node) ? [] : node.outputs.filter(({ name }) => name !== ""),
+    node.isConstant ? [] : node.outputs.filter(({ name }) => name !== ""),
   );
   for (const value of outputs) {
     const copy = copies.get(value)!;
@@ -86,10 +86,6 @@ async function readTypes(
 
 export function isConcrete(shape: readonly Dim[]): shape is readonly number[] {
   return shape.every((dim) => typeof dim === "number");
-}
-
-export function isConstantNode(node: Node): boolean {
-  return node.opType === "Constant" && node.domain === "";
 }
 
 /** Values of outer graphs that the graph, or a body below it, reads. */
@@ -152,7 +148,7 @@ function takeOutWeights(graph: Graph): void {
   }
   for (const node of [...graph.nodes]) {
     const [value] = node.outputs;
-    if (!value || !isConstantNode(node) || !isWeight(value)) continue;
+    if (!value || !node.isConstant || !isWeight(value)) continue;
     becomeInput(value);
     graph.remove(node);
   }

@@ -4,37 +4,8 @@
  */
 import type { Graph, Model, Node, Value } from "../onnx/ir.ts";
 import { isFloat } from "../onnx/tensor.ts";
+import { operatorOf } from "../operators/operators.ts";
 import { type DTypes, inferDTypes } from "../passes/value-dtypes.ts";
-
-/** Operators whose results are as long as the values of their inputs make them; `[]`: of all inputs. Trip counts of loops are among these. */
-const SIZED_BY: Readonly<Record<string, readonly number[]>> = {
-  NonMaxSuppression: [],
-  NonZero: [],
-  Compress: [],
-  Unique: [],
-  Loop: [],
-  StringSplit: [],
-  SplitToSequence: [1],
-  SequenceAt: [1],
-  SequenceErase: [1],
-  SequenceInsert: [2],
-  If: [0],
-  Reshape: [1],
-  Expand: [1],
-  Tile: [1],
-  ConstantOfShape: [0],
-  Range: [0, 1, 2],
-  Slice: [1, 2, 3, 4],
-  Split: [1],
-  Pad: [1],
-  Upsample: [1],
-  Resize: [2, 3],
-  TopK: [1],
-  OneHot: [1],
-  CenterCropPad: [1],
-  Squeeze: [1],
-  Unsqueeze: [1],
-};
 
 /** Answers for one model whether an output can have either of two shapes, because the floats that it computes are rounded. Ranks do not change. */
 export function shapesByValue(model: Model): (output: string, shapes: Shapes) => boolean {
@@ -60,10 +31,10 @@ class Walk {
   }
 
   shapeVaries(value: Value): boolean {
-    return memo(this.#shapes, value, ({ inputs, opType }, bodies) => {
-      const sizes = SIZED_BY[opType];
-      const given = inputs.filter((input) => input !== undefined);
-      const sizing = sizes?.length === 0 ? given : given.filter((input) => sizes?.includes(inputs.indexOf(input)));
+    return memo(this.#shapes, value, (node, bodies) => {
+      const { sizedBy = [] } = operatorOf(node) ?? {};
+      const given = node.inputs.filter((input) => input !== undefined);
+      const sizing = sizedBy === "all" ? given : sizedBy.flatMap((index) => node.inputs[index] ?? []);
       return (
         sizing.some((input) => this.#valueVaries(input)) ||
         given.some((input) => this.shapeVaries(input)) ||
@@ -74,9 +45,9 @@ class Walk {
 
   /** Whether the elements can change by rounding: what is computed from floats can, sizes and what is computed from integers cannot. */
   #valueVaries(value: Value): boolean {
-    return memo(this.#values, value, ({ inputs, opType, domain }, bodies) => {
-      const given = inputs.filter((input) => input !== undefined);
-      if (domain === "" && (opType === "Shape" || opType === "Size")) return given.some((x) => this.shapeVaries(x));
+    return memo(this.#values, value, (node, bodies) => {
+      const given = node.inputs.filter((input) => input !== undefined);
+      if (operatorOf(node)?.ofShape) return given.some((x) => this.shapeVaries(x));
       return (
         given.some((input) => this.#isRounded(input) || this.#valueVaries(input)) ||
         bodies.some((body) => body.outputs.some((output) => this.#valueVaries(output)))

@@ -166,9 +166,14 @@ export class Node {
     init.inputs.forEach((value, index) => {
       this.setInput(index, value);
     });
-    const constant = this.opType === "Constant" && this.domain === "" ? constantOf(this) : undefined;
+    const constant = this.isConstant ? constantOf(this) : undefined;
     this.#outputs = init.outputs.map((name) => new Value(graph, name, { constant, producer: this }));
     for (const body of this.bodies()) body.owner = this;
+  }
+
+  /** Whether it is a Constant: the value that it gives out is what its attribute says. */
+  get isConstant(): boolean {
+    return this.opType === "Constant" && this.domain === "";
   }
 
   get inputs(): readonly (Value | undefined)[] {

@@ -172,7 +172,7 @@ class ModelWriter {
   #node(node: Node): NodeProto {
     const attribute = [...node.attrs].map(([name, attr]) =>
       // The value of a Constant node is an initializer in all but name, also to onnxruntime.
-      this.#attr(name, attr, node.opType === "Constant" && name === "value"),
+      this.#attr(name, attr, node.isConstant && name === "value"),
     );
     const proto = shallow<NodeProto>(NodeProtoSchema, node.source);
     proto.input = trimmed(

@@ -18,7 +18,7 @@ const nBitsMacs: Macs = (node, { output }) => {
 
 /** Operators of com.microsoft, onnxruntime's own. What they give out is of the type of their first input where nothing else is said. */
 export const CONTRIB = {
-  Attention: { since: 1, weights: columns(1), macs: unknownMacs },
+  Attention: { since: 1, estimates: true, weights: columns(1), macs: unknownMacs },
   BiasGelu: { since: 1 },
   DecoderMaskedMultiHeadAttention: { since: 1, macs: unknownMacs },
   DynamicQuantizeLSTM: {
@@ -34,16 +34,17 @@ export const CONTRIB = {
     macs: productMacs,
   },
   // The sum of a row of three tables, normalized; where a row ends, as int32; the sum itself.
-  EmbedLayerNormalization: { since: 1, results: [2, "int32", 2] },
+  EmbedLayerNormalization: { since: 1, estimates: true, results: [2, "int32", 2] },
   FastGelu: { since: 1 },
   FusedConv: {
     since: 1,
+    estimates: true,
     weights: convolution(1),
     macs: convolutionMacs(1),
     window: { weight: 1 },
   },
-  FusedGemm: { since: 1, weights: gemm(1), macs: productMacs },
-  FusedMatMul: { since: 1, weights: product(0, 1), macs: productMacs },
+  FusedGemm: { since: 1, estimates: true, weights: gemm(1), macs: productMacs },
+  FusedMatMul: { since: 1, estimates: true, weights: product(0, 1), macs: productMacs },
   GatherBlockQuantized: {
     since: 1,
     results: [2],
@@ -68,6 +69,7 @@ export const CONTRIB = {
   },
   MatMulNBits: {
     since: 1,
+    estimates: true,
     weights: opaque(1),
     quantized: { values: [1], parameters: [2, 3], count: (node) => node.int("K", 0) * node.int("N", 0) },
     macs: nBitsMacs,
@@ -91,7 +93,7 @@ export const CONTRIB = {
   QLinearAdd: QUANTIZED_BINARY,
   QLinearMul: QUANTIZED_BINARY,
   QuickGelu: { since: 1 },
-  RotaryEmbedding: { since: 1 },
-  SkipLayerNormalization: { since: 1 },
-  SkipSimplifiedLayerNormalization: { since: 1 },
+  RotaryEmbedding: { since: 1, estimates: true },
+  SkipLayerNormalization: { since: 1, estimates: true },
+  SkipSimplifiedLayerNormalization: { since: 1, estimates: true },
 } as const satisfies Records;

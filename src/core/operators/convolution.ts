@@ -12,6 +12,7 @@ export const CONVOLUTION = {
     macs: convolutionMacs(1),
     channels: "convolution",
     window: { weight: 1 },
+    estimates: true,
   },
   ConvTranspose: {
     since: 1,
@@ -20,9 +21,10 @@ export const CONVOLUTION = {
     macs: transposedConvolutionMacs,
     channels: "transposed convolution",
     window: { weight: 1 },
+    estimates: true,
   },
   /** X, W, offsets, bias, mask: W as of a Conv. */
-  DeformConv: { since: 19, weights: convolution(1), macs: convolutionMacs(1) },
+  DeformConv: { since: 19, weights: convolution(1), macs: convolutionMacs(1), estimates: true, exact: [2] },
   ConvInteger: {
     since: 10,
     results: ["int32"],

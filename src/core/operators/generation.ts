@@ -2,6 +2,7 @@ import type { Records } from "./operator-record.ts";
 import { fromAttribute, UNKNOWN } from "./result-types.ts";
 
 const ZERO = { derivative: "zero" } as const;
+const RANDOM = { random: true, ...ZERO } as const;
 const WINDOW = { since: 17, results: [fromAttribute("output_datatype", "float32")] } as const;
 
 /** Operators that make tensors: constants, shapes, ranges, random numbers, windows. */
@@ -18,18 +19,19 @@ export const GENERATION = {
     since: 9,
     results: [(node) => node.tensor("value")?.dtype ?? "float32"],
     rankFrom: 0,
+    sizedBy: [0],
     ...ZERO,
   },
-  Shape: { since: 1, results: ["int64"], channels: "none", folds: "reordered", ...ZERO },
-  Size: { since: 1, results: ["int64"], folds: "reordered", ...ZERO },
-  Range: { since: 11, steering: [0, 1, 2], ...ZERO },
+  Shape: { since: 1, results: ["int64"], channels: "none", folds: "reordered", ofShape: true, ...ZERO },
+  Size: { since: 1, results: ["int64"], folds: "reordered", ofShape: true, ...ZERO },
+  Range: { since: 11, steering: [0, 1, 2], sizedBy: [0, 1, 2], exact: [0, 1, 2], ...ZERO },
   EyeLike: { since: 9, results: [fromAttribute("dtype")], ...ZERO },
-  RandomNormal: { since: 1, results: [fromAttribute("dtype", "float32")], ...ZERO },
-  RandomUniform: { since: 1, results: [fromAttribute("dtype", "float32")], ...ZERO },
-  RandomNormalLike: { since: 1, results: [fromAttribute("dtype")], ...ZERO },
-  RandomUniformLike: { since: 1, results: [fromAttribute("dtype")], ...ZERO },
-  Bernoulli: { since: 15, results: [fromAttribute("dtype")], ...ZERO },
-  Multinomial: { since: 7, results: [fromAttribute("dtype", "int32")], ...ZERO },
+  RandomNormal: { since: 1, results: [fromAttribute("dtype", "float32")], ...RANDOM },
+  RandomUniform: { since: 1, results: [fromAttribute("dtype", "float32")], ...RANDOM },
+  RandomNormalLike: { since: 1, results: [fromAttribute("dtype")], ...RANDOM },
+  RandomUniformLike: { since: 1, results: [fromAttribute("dtype")], ...RANDOM },
+  Bernoulli: { since: 15, results: [fromAttribute("dtype")], ...RANDOM },
+  Multinomial: { since: 7, results: [fromAttribute("dtype", "int32")], ...RANDOM },
   HannWindow: WINDOW,
   HammingWindow: WINDOW,
   BlackmanWindow: WINDOW,
@@ -40,7 +42,7 @@ export const GENERATION = {
   TfIdfVectorizer: { since: 9, results: ["float32"] },
   StringNormalizer: { since: 10 },
   StringConcat: { since: 20 },
-  StringSplit: { since: 20, results: [UNKNOWN] },
+  StringSplit: { since: 20, results: [UNKNOWN], sizedBy: "all" },
   NegativeLogLikelihoodLoss: { since: 12 },
   SoftmaxCrossEntropyLoss: { since: 12 },
 } as const satisfies Records;

@@ -10,6 +10,7 @@ export const MATRIX_PRODUCT = {
     weights: product(0, 1),
     macs: productMacs,
     channels: "matrix product",
+    estimates: true,
   },
   Gemm: {
     since: 1,
@@ -18,12 +19,14 @@ export const MATRIX_PRODUCT = {
     weights: gemm(1),
     macs: productMacs,
     channels: "gemm",
+    estimates: true,
   },
   Einsum: {
     since: 12,
     constants: { 0: "weight", 1: "weight" },
     weights: [einsumOperand(0), einsumOperand(1)],
     macs: einsumMacs,
+    estimates: true,
   },
   MatMulInteger: {
     since: 10,

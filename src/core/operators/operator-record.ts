@@ -35,6 +35,8 @@ export interface WeightOperand {
   reducedAxes?(node: Node, dims: Shape): readonly [number, number] | undefined;
   /** Where the activation that meets the weight has its channels; negative: from the end. */
   readonly activationAxis?: number;
+  /** Absent: [inputs, outputs] in the last two axes. */
+  fan?(node: Node, dims: Shape): Fan;
 }
 
 /** How an operator reads quantized data: which inputs are quantized values, and which are their scales and zero points. */
@@ -47,8 +49,35 @@ export interface QuantizedOperands {
 
 export type TypeOf = (value: Value | undefined) => DType | undefined;
 
-/** The type of an output: a type, the index of the input that has it, or a rule. */
-export type ResultType = DType | number | ((node: Node, typeOf: TypeOf) => DType | undefined);
+/** The type that an attribute names; where a node does not give it, `otherwise`, or that of the first input. */
+export interface NamedType {
+  readonly attribute: string;
+  readonly otherwise?: DType;
+}
+
+/** The type of an output: a type, the index of the input that has it, what an attribute says, or a rule. */
+export type ResultType = DType | number | NamedType | ((node: Node, typeOf: TypeOf) => DType | undefined);
+
+/** How many inputs of a layer one of its outputs sums over, and how many outputs one input reaches: what starting values depend on. */
+export interface Fan {
+  readonly in: number;
+  readonly out: number;
+}
+
+/** y = factor · x + shift. */
+export interface Affine {
+  readonly factor: number;
+  readonly shift: number;
+}
+
+/** What an operator cuts its first input off at: numbers, or operands that hold one; absent where there is no limit. */
+export interface Limits {
+  readonly low?: number | Value | undefined;
+  readonly high?: number | Value | undefined;
+}
+
+/** What |result| cannot exceed, given what the inputs cannot: a number, the largest of them (0 of absent ones), or a rule; infinity where that is unknown. */
+export type Magnitude = number | "largest" | ((node: Node, of: readonly number[]) => number);
 
 /**
  * How the channels of the inputs relate to those of the outputs, which says what a narrower student can leave out. Each has one builder, in
@@ -94,8 +123,10 @@ export interface OperatorRecord {
   readonly steering?: readonly number[];
   readonly macs?: Macs;
   readonly channels?: ChannelRelation;
-  /** It moves, selects or repeats elements of its first input (a Concat: of all) and computes none. */
-  readonly moves?: true;
+  /** It moves, selects or repeats elements of its first input, or of all of them, and computes none. */
+  readonly moves?: "first" | "all";
+  /** Each of its elements is one of its inputs', or zero, as a condition or a position says. */
+  readonly chooses?: true;
   /** The number it makes of the numbers at one position of its inputs; an absent optional input is undefined. */
   readonly pointwise?: (node: Node) => (...inputs: number[]) => number;
   /** It gives the same result for the same constants every time, of at most this size. */
@@ -106,6 +137,48 @@ export interface OperatorRecord {
   readonly window?: { readonly weight: number | undefined };
   /** The input whose length is the number of axes of the result. */
   readonly rankFrom?: number;
+  /** The inputs whose values say how large the result is. */
+  readonly sizedBy?: "all" | readonly number[];
+  /** Its second input says by index which elements of its first it takes. */
+  readonly indexes?: true;
+  /** Its result says how large its input is, whatever that holds. */
+  readonly ofShape?: true;
+  /** Its result is drawn at random. */
+  readonly random?: true;
+  /** What it makes of a tensor when its other operand, number `at`, is `constant`; undefined where that is no affine function. */
+  readonly affine?: (constant: number, at: 0 | 1) => Affine | undefined;
+  /** It cuts off what is outside of limits and changes nothing else. */
+  readonly clamps?: (node: Node) => Limits;
+  /** f(a·x) = a·f(x) for a > 0 of its first input x, channel by channel; channels stay where they are. */
+  readonly homogeneous?: true;
+  /** Small values of its inputs make small ones of its result; `linear`: and sums make sums. */
+  readonly small?: "pass" | "linear";
+  /** Each element of its result is a share of a whole: most are small, and the few large ones matter. */
+  readonly shares?: true;
+  /** Half of a normal distribution does not come through it, or hardly. */
+  readonly rectifies?: true;
+
+  // ---- what numbers with few digits make of it ----
+
+  /** Inputs that are float32 whatever it computes in. */
+  readonly float32?: readonly number[];
+  /** Inputs of which rounding makes another answer, not a near one: what is compared, counted, or an index. */
+  readonly exact?: readonly number[];
+  /** Its input is an angle, or any number of turns. */
+  readonly periodic?: true;
+  /** It multiplies its constants with what flows in: they are numbers, never masks or limits, and what it gives out is an estimate. */
+  readonly estimates?: true;
+  /** Its constants are limits: the largest number of a type will do for one that is larger. */
+  readonly limits?: true;
+  /** A mask, a number too large for anything else to count beside it, is one in its result. Of what moves or chooses elements, that goes without saying. */
+  readonly masks?: true;
+  /** It turns numbers of any size into small ones, as Softmax does: masks end here. */
+  readonly absorbs?: true;
+  readonly magnitude?: Magnitude;
+  /** Inputs at whose zeros the result is infinite. */
+  readonly poles?: readonly number[];
+  /** What it adds up inside, in the type of its input: the values of its input, the same to take their mean, or their squares. */
+  readonly sums?: "values" | "mean" | "squares";
 }
 
 export type Records = Readonly<Record<string, OperatorRecord>>;

@@ -1,5 +1,5 @@
 /** Every operator that something here knows about, by domain. `core/operators/<family>.ts` hold the records. */
-import type { Node } from "../onnx/ir.ts";
+import type { Node, Value } from "../onnx/ir.ts";
 import { ACTIVATION } from "./activation.ts";
 import { CONTRIB } from "./contrib.ts";
 import { CONTROL } from "./control.ts";
@@ -48,6 +48,13 @@ export function operatorOf(node: Pick<Node, "domain" | "opType">): OperatorRecor
   return BY_DOMAIN.get(node.domain)?.get(node.opType);
 }
 
+/** A number that steers a node: its attribute, or what its operator takes where there is none. */
+export function parameterOf(node: Node, name: string): number {
+  const number = node.float(name) ?? operatorOf(node)?.defaults?.[name];
+  if (number === undefined) throw new Error(`No record says what ${node.opType} takes for ${name}.`);
+  return number;
+}
+
 /** Whether a node is one of some operators of ai.onnx. */
 export function isOneOf(node: Pick<Node, "domain" | "opType">, operators: ReadonlySet<OpType>): boolean {
   return node.domain === "" && (operators as ReadonlySet<string>).has(node.opType);
@@ -59,4 +66,18 @@ export function entryFor<T>(
   node: Pick<Node, "domain" | "opType">,
 ): T | undefined {
   return node.domain === "" && Object.hasOwn(table, node.opType) ? table[node.opType as OpType] : undefined;
+}
+
+/** Multiply-accumulates of one node, by the formulas of `operators/macs.ts`; undefined for other operators, and where shapes are not known. */
+export function macsOf(node: Node, shapeOf: (value: Value) => readonly number[] | undefined): number | undefined {
+  const shape = (value: Value | undefined) => (value ? shapeOf(value) : undefined);
+  return operatorOf(node)?.macs?.(node, {
+    input: (index) => shape(node.inputs[index]),
+    output: () => shape(node.outputs[0]),
+  });
+}
+
+/** Whether a node multiplies and accumulates, so that `macsOf` (or a null) must say how much. */
+export function hasMacs(node: Node): boolean {
+  return operatorOf(node)?.macs !== undefined;
 }

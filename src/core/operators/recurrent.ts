@@ -6,6 +6,7 @@ const LAYER = {
   constants: { 1: "weight", 2: "weight", 3: "bias" },
   weights: RECURRENT,
   macs: recurrentMacs,
+  estimates: true,
 } as const;
 
 export const RECURRENT_LAYERS = {

@@ -1,12 +1,9 @@
-import { type DType, dtypeOfOnnx } from "../onnx/dtype.ts";
-import type { ResultType } from "./operator-record.ts";
+import type { DType } from "../onnx/dtype.ts";
+import type { NamedType, ResultType } from "./operator-record.ts";
 
 /** The type that attribute `name` names, else `fallback`, or that of the first input. */
-export function fromAttribute(name: string, fallback?: DType): ResultType {
-  return (node, typeOf) => {
-    const onnx = node.int(name);
-    return onnx === undefined ? (fallback ?? typeOf(node.inputs[0])) : dtypeOfOnnx(onnx);
-  };
+export function fromAttribute(name: string, fallback?: DType): NamedType {
+  return { attribute: name, ...(fallback && { otherwise: fallback }) };
 }
 
 /** Sequences and optionals are no tensors; what is taken out of them is unknown. */

@@ -1,6 +1,7 @@
 /** Where layers have their weights, by kind of operator. */
 import type { Node } from "../onnx/ir.ts";
-import type { Shape, WeightOperand } from "./operator-record.ts";
+import { elementCount } from "../onnx/tensor.ts";
+import type { Fan, Shape, WeightOperand } from "./operator-record.ts";
 
 const last = (_: Node, dims: Shape) => dims.length - 1;
 const none = () => undefined;
@@ -15,13 +16,21 @@ export function convolution(input: number): readonly WeightOperand[] {
       inputAxis: () => 1,
       reducedAxes: (_, dims) => [1, dims.length],
       activationAxis: 1,
+      fan: (_, dims) => ({ in: elementCount(dims) / dims[0]!, out: elementCount(dims) / (dims[1] ?? 1) }),
     },
   ];
 }
 
 /** [input channels, output channels of a group, kernel …]. */
 export const TRANSPOSED_CONVOLUTION: readonly WeightOperand[] = [
-  { input: 1, channelAxis: () => 1, inputAxis: () => 0, reducedAxes: () => [0, 1], activationAxis: 1 },
+  {
+    input: 1,
+    channelAxis: () => 1,
+    inputAxis: () => 0,
+    reducedAxes: () => [0, 1],
+    activationAxis: 1,
+    fan: (_, dims) => ({ in: elementCount(dims) / (dims[1] ?? 1), out: elementCount(dims) / dims[0]! }),
+  },
 ];
 
 /** A · B: the rows of A are output features, and the columns of B. */
@@ -55,6 +64,7 @@ export function gemm(b: number): readonly WeightOperand[] {
       input: 0,
       channelAxis: (node) => (flag(node, "transA") ? 1 : 0),
       reducedAxes: (node) => axes(flag(node, "transA") ? 0 : 1),
+      fan: (node, dims) => fanOf(dims, flag(node, "transA") ? 0 : 1),
     },
     {
       input: b,
@@ -62,8 +72,14 @@ export function gemm(b: number): readonly WeightOperand[] {
       inputAxis: (node) => (flag(node, "transB") ? 1 : 0),
       reducedAxes: (node) => axes(flag(node, "transB") ? 1 : 0),
       activationAxis: -1,
+      fan: (node, dims) => fanOf(dims, flag(node, "transB") ? 1 : 0),
     },
   ];
+}
+
+/** Of a matrix whose inputs lie along `axis`. */
+function fanOf(dims: Shape, axis: 0 | 1): Fan {
+  return { in: dims[axis]!, out: dims[1 - axis]! };
 }
 
 /** W and R: [directions, gates · hidden, inputs]. */
@@ -71,6 +87,7 @@ export const RECURRENT: readonly WeightOperand[] = [1, 2].map((input) => ({
   input,
   channelAxis: () => 1,
   reducedAxes: (_, dims) => [dims.length - 1, dims.length],
+  fan: (_, dims) => ({ in: dims.at(-1)!, out: dims.at(-1)! }),
 }));
 
 /** A table of embeddings: a row for each index. */

@@ -5,8 +5,8 @@
 import { DTYPES } from "../onnx/dtype.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf } from "../onnx/tensor.ts";
-import type { OpType } from "../operators/operators.ts";
-import { type KeptReason, policyOf } from "./float16-policy.ts";
+import { operatorOf } from "../operators/operators.ts";
+import type { KeptReason } from "./float16-policy.ts";
 import type { DTypes } from "./value-dtypes.ts";
 
 export const MAX_HALF = 65504;
@@ -111,21 +111,20 @@ class Search {
     const ofType = kind === "bool" ? 1 : 2 ** (kind === "int" ? bits - 1 : bits);
     const { producer } = value;
     if (producer?.domain !== "" || !isWhole(this.#types, producer.inputs[0])) return ofType;
-    const isMoved = producer.opType === "Cast" || policyOf(producer).moves;
-    if (!isMoved || producer.opType === "Where" || producer.opType === "Concat") return ofType;
+    if (producer.opType !== "Cast" && operatorOf(producer)?.moves !== "first") return ofType;
     return Math.min(ofType, this.#wholeBound(producer.inputs[0]!));
   }
 
   // ---- decisions ---------------------------------------------------------------------------------------------------
 
   #decide(node: Node): void {
-    const { exact = [], keep } = policyOf(node);
+    const { exact = [], float32 = [] } = operatorOf(node) ?? {};
     const isCast = node.opType === "Cast" && node.domain === "" && !isFloatType(this.#types, node.outputs[0]!);
     for (const index of isCast ? [0] : exact) {
       const value = node.inputs[index];
       if (!this.#isFloat32(value)) continue;
       // Scales of a Resize are float32 in a float16 Resize as well.
-      if (!keep && node.opType !== "Resize" && node.opType !== "Upsample") this.#keep(node, DECIDES);
+      if (!float32.includes(index)) this.#keep(node, DECIDES);
       this.#trace(value, node);
     }
   }
@@ -133,7 +132,7 @@ class Search {
   /** Keeps what computes `value`, back to where weights join, for the sake of `sink`. */
   #trace(value: Value, sink: Node): void {
     const message = `It computes what "${sink.label}" (${sink.opType}) reads, which may not be rounded.`;
-    const isAngle = sink.opType === "Sin" || sink.opType === "Cos" || sink.opType === "Tan";
+    const isAngle = operatorOf(sink)?.periodic;
     const seen = new Set<Value>();
     const open = [value];
     for (let next = open.pop(); next; next = open.pop()) {
@@ -152,7 +151,7 @@ class Search {
   // ---- numbers that are too large ----------------------------------------------------------------------------------
 
   #bound(node: Node): void {
-    const { weights, limits, bound } = policyOf(node);
+    const { estimates, limits, magnitude } = operatorOf(node) ?? {};
     if (node.domain !== "" || node.bodies().length > 0) return;
     const outputs = node.outputs.filter((value) => this.#isFloat32(value));
     const own = outputs[0] && this.#counted.get(outputs[0]);
@@ -163,11 +162,11 @@ class Search {
     const counted = this.#floatInputs(node).find(
       (value) => (this.#counted.get(value) ?? 0) > (isSum(node) ? MAX_ADDEND : MAX_SAFE),
     );
-    const huge = weights || limits ? undefined : node.inputs.find((value) => this.#isHuge(node, value));
+    const huge = estimates || limits ? undefined : node.inputs.find((value) => this.#isHuge(node, value));
     const filled = node.opType === "ConstantOfShape" ? Math.abs(filling(node)) : 0;
     if (!counted && !huge && !(filled > MAX_SAFE && filled < Number.POSITIVE_INFINITY)) return;
     this.#keep(node, counted ? COUNTS : tooLarge(huge));
-    if (weights || bound !== undefined) return;
+    if (estimates || typeof magnitude === "number") return;
     for (const value of outputs) {
       this.#wide.add(value);
       this.#absorb(value);
@@ -176,8 +175,7 @@ class Search {
 
   #isHuge(node: Node, value: Value | undefined): boolean {
     if (!this.#isFloat32(value) || !value.constant) return false;
-    const isChosen = node.opType === "Pad" || policyOf(node).moves;
-    return largestOf(value) > (isSum(node) ? MAX_ADDEND : isChosen ? MAX_SAFE : MAX_HALF);
+    return largestOf(value) > (isSum(node) ? MAX_ADDEND : onlyMoves(node) ? MAX_SAFE : MAX_HALF);
   }
 
   /** Keeps the way of a value that may be too large to the Softmax, or the like, that makes it small. Answers whether there is one. */
@@ -186,14 +184,14 @@ class Search {
     seen.add(value);
     let found = false;
     for (const { node } of value.uses) {
-      const { absorbs, moves, bound } = policyOf(node);
+      const { absorbs, masks, magnitude } = operatorOf(node) ?? {};
       const outputs = node.outputs.filter((output) => this.#isFloat32(output));
-      const isOnTheWay = moves || ADDITIVE.has(node.opType);
-      const leads = absorbs || (isOnTheWay && outputs.map((output) => this.#absorb(output, seen)).some((it) => it));
+      const leads =
+        absorbs || ((masks || onlyMoves(node)) && outputs.map((output) => this.#absorb(output, seen)).some((it) => it));
       if (!leads) continue;
       found = true;
       this.#keep(node, MASKED);
-      if (bound === undefined) for (const output of outputs) this.#wide.add(output);
+      if (typeof magnitude !== "number") for (const output of outputs) this.#wide.add(output);
     }
     return found;
   }
@@ -215,20 +213,6 @@ function tooLarge(value: Value | undefined): KeptReason {
     message: `${what}, which float16 cannot add to others: it has no fractions past 2048, and ends at ${MAX_HALF}.`,
   };
 }
-
-/** Operators after which a mask is still a mask, besides those that move elements. */
-const ADDITIVE: ReadonlySet<string> = new Set<OpType>([
-  "Add",
-  "Sub",
-  "Mul",
-  "Div",
-  "Max",
-  "Min",
-  "Cast",
-  "Neg",
-  "ReduceMax",
-  "ReduceMin",
-]);
 
 function filling(node: Node): number {
   const value = node.tensor("value");
@@ -255,14 +239,18 @@ function largestOf(value: Value): number {
   return largest;
 }
 
-function readsTable({ opType, inputs: [data] }: Node): boolean {
-  const isLookUp = opType === "Gather" || opType === "GatherND" || opType === "GatherElements";
-  return isLookUp && data?.constant !== undefined && elementCount(data.constant.dims) >= MIN_TABLE_ELEMENTS;
+function readsTable(node: Node): boolean {
+  const [data] = node.inputs;
+  return (
+    operatorOf(node)?.indexes === true &&
+    data?.constant !== undefined &&
+    elementCount(data.constant.dims) >= MIN_TABLE_ELEMENTS
+  );
 }
 
 /** Whether a node sums over weights. A product of a column and a row does not: frequencies and positions meet so. */
 function joinsWeights(node: Node): boolean {
-  if (!policyOf(node).weights) return false;
+  if (!operatorOf(node)?.estimates) return false;
   if (!["MatMul", "Gemm", "Einsum", "FusedMatMul"].includes(node.opType)) return true;
   const [left, right] = node.inputs;
   if (node.opType === "Einsum") {
@@ -278,61 +266,16 @@ function joinsWeights(node: Node): boolean {
   return !summed.includes(1);
 }
 
-type BoundOf = (value: Value | undefined) => number;
-
 /** What |result| cannot exceed, for operators on whole numbers; infinity where that is not known. */
-function resultBound(node: Node, of: BoundOf): number {
-  const { bound, moves } = policyOf(node);
-  if (bound !== undefined) return bound;
+function resultBound(node: Node, of: (value: Value | undefined) => number): number {
+  const { magnitude = onlyMoves(node) ? "largest" : Number.POSITIVE_INFINITY } = operatorOf(node) ?? {};
+  if (typeof magnitude === "number") return magnitude;
   const all = node.inputs.map(of);
-  const [a = 0, b = 0] = all;
-  switch (node.opType) {
-    case "Add":
-    case "Sub":
-      return a + b;
-    case "Mul":
-      return a === 0 || b === 0 ? 0 : a * b;
-    case "Div": {
-      const least = node.inputs[1]?.constant ? leastOf(node.inputs[1]) : 0;
-      return least > 0 ? a / least : Number.POSITIVE_INFINITY;
-    }
-    case "Max":
-    case "Min":
-    case "Sum":
-      return node.opType === "Sum" ? all.reduce((sum, it) => sum + it, 0) : Math.max(...all);
-    case "Clip":
-      return node.inputs[1]?.constant && node.inputs[2]?.constant ? Math.max(all[1]!, all[2]!) : a;
-    case "Ceil":
-    case "Floor":
-    case "Round":
-      return a + 1;
-    case "Exp":
-      return Math.exp(a);
-    case "Sqrt":
-      return Math.max(1, a);
-    // Of float32 numbers above zero.
-    case "Log":
-      return 104;
-    case "Abs":
-    case "AveragePool":
-    case "Cast":
-    case "MaxPool":
-    case "Neg":
-    case "Pad":
-    case "ReduceMax":
-    case "ReduceMean":
-    case "ReduceMin":
-    case "Relu":
-    case "Resize":
-      return Math.max(...all);
-    default:
-      return moves ? Math.max(...all) : Number.POSITIVE_INFINITY;
-  }
+  return magnitude === "largest" ? Math.max(...all) : magnitude(node, all);
 }
 
-/** The smallest magnitude of a constant. */
-function leastOf(value: Value): number {
-  let least = Number.POSITIVE_INFINITY;
-  for (const x of floatsOf(value.constant!)) least = Math.min(least, Math.abs(x));
-  return least;
+/** Whether it computes no elements of its own. */
+function onlyMoves(node: Node): boolean {
+  const { moves, chooses } = operatorOf(node) ?? {};
+  return moves !== undefined || chooses === true;
 }

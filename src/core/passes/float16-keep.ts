@@ -1,23 +1,24 @@
 /** What a conversion to float16 leaves in float32, and why. */
 import type { Model, Node, Value } from "../onnx/ir.ts";
-import type { OpType } from "../operators/operators.ts";
+import { type OpType, operatorOf } from "../operators/operators.ts";
 import { findExactParts } from "./float16-exact.ts";
-import { type KeptReason, policyOf, QUANTIZED, SQUARES } from "./float16-policy.ts";
-import type { DTypes } from "./value-dtypes.ts";
+import { type KeptReason, keptByOperator, QUANTIZED, SQUARES } from "./float16-policy.ts";
+import { type DTypes, outputType } from "./value-dtypes.ts";
 
 const SILENT: KeptReason = { code: "float32_pattern", message: "" };
 
-/** Inputs that are float32 whatever the node computes in. */
+/**
+ * Inputs that are float32 whatever the node computes in. (A ratio of Dropout may have a type of its own: cast to float16, onnxruntime 1.30 gives
+ * out nothing but the ratio.)
+ */
 export function pinnedInputs(node: Node): readonly number[] {
-  // A ratio of Dropout may have a type of its own. Cast to float16, onnxruntime 1.30 gives out nothing but the ratio.
-  if (node.opType === "Upsample" || node.opType === "Dropout") return [1];
-  if (node.opType === "Resize") return node.graph.model.opset < 11 ? [1] : [1, 2];
-  return [];
+  return operatorOf(node)?.float32 ?? [];
 }
 
 /** Outputs that are float32 whatever the node computes in: the statistics of a LayerNormalization. */
 export function pinnedOutputs(node: Node): readonly number[] {
-  return node.opType === "LayerNormalization" ? [1, 2] : [];
+  const unknown = () => undefined;
+  return [...node.outputs.keys()].filter((i) => i > 0 && outputType(node, i, unknown) === "float32");
 }
 
 export interface Kept {
@@ -48,8 +49,7 @@ export function keptInFloat32(model: Model, types: DTypes): Kept {
 }
 
 function byOperator(node: Node, types: DTypes): KeptReason | undefined {
-  const { keep, keepIf } = policyOf(node);
-  const reason = keep ?? keepIf?.(node);
+  const reason = keptByOperator(node);
   if (reason || node.bodies().length > 0) return reason;
   // A runtime computes in integers what stands between pairs, and no longer finds it behind a Cast.
   if (node.inputs.some((value) => value?.producer?.opType === "DequantizeLinear")) return QUANTIZED;
@@ -57,51 +57,15 @@ function byOperator(node: Node, types: DTypes): KeptReason | undefined {
   return unknown && { code: "unknown_type", message: `The type of its input "${unknown.name}" is not known.` };
 }
 
-/** Operators through which a shape stays a shape. */
-const SHAPE_OPERATORS: ReadonlySet<string> = new Set<OpType>([
-  "Abs",
-  "Add",
-  "Cast",
-  "Ceil",
-  "Concat",
-  "Div",
-  "Equal",
-  "Floor",
-  "Gather",
-  "Greater",
-  "Identity",
-  "Less",
-  "Max",
-  "Min",
-  "Mod",
-  "Mul",
-  "Neg",
-  "Not",
-  "Pow",
-  "Reciprocal",
-  "ReduceMax",
-  "ReduceMin",
-  "ReduceProd",
-  "ReduceSum",
-  "Reshape",
-  "Round",
-  "Slice",
-  "Sqrt",
-  "Squeeze",
-  "Sub",
-  "Unsqueeze",
-  "Where",
-]);
-
-/** Nodes that compute with the sizes of tensors. */
+/** Nodes that compute with the sizes of tensors, by what constant folding would compute were the sizes known. */
 function shapeArithmetic(model: Model, types: DTypes): Set<Node> {
   const shapes = new Set<Value>();
   const nodes = new Set<Node>();
   for (const node of model.nodes()) {
     const reads = node.inputs.filter((value) => value && !value.constant);
-    const isSource = node.opType === "Shape" || node.opType === "Size";
-    const derived = SHAPE_OPERATORS.has(node.opType) && reads.length > 0 && reads.every((value) => shapes.has(value!));
-    if (!isSource && !derived) continue;
+    const { ofShape, folds } = operatorOf(node) ?? {};
+    const derived = folds && reads.length > 0 && reads.every((value) => shapes.has(value!));
+    if (!ofShape && !derived) continue;
     for (const value of node.outputs) shapes.add(value);
     if (node.outputs.some((value) => types.get(value) === "float32")) nodes.add(node);
   }

@@ -1,7 +1,8 @@
 /** Which values float16 cannot hold, going by what they were on samples. */
 import type { Node, Value } from "../onnx/ir.ts";
+import { operatorOf } from "../operators/operators.ts";
 import { MAX_HALF } from "./float16-exact.ts";
-import { type KeptReason, policyOf } from "./float16-policy.ts";
+import type { KeptReason } from "./float16-policy.ts";
 
 /** Of one value, over samples. */
 export interface ValueRange {
@@ -55,16 +56,16 @@ function tooSmall({ name }: Value, largest: number): KeptReason {
 
 /** Whether a node's result is infinite where the value is zero. */
 function isDivisor(value: Value): boolean {
-  return value.uses.some(({ node, index }) => policyOf(node).poles?.includes(index));
+  return value.uses.some(({ node, index }) => operatorOf(node)?.poles?.includes(index));
 }
 
 function sumReason(node: Node, ranges: ValueRanges): KeptReason | undefined {
-  const { sums } = policyOf(node);
+  const { sums } = operatorOf(node) ?? {};
   const [input, output] = [node.inputs[0], node.outputs[0]].map((value) => value && ranges.get(value.name));
   if (!sums || !input || !output) return undefined;
-  const isMean = node.opType !== "ReduceSum" && node.opType !== "ReduceL1";
-  const sum =
-    sums === "squares" ? input.largest ** 2 : isMean ? output.largest * (input.elements / output.elements) : 0;
+  const ofMean = output.largest * (input.elements / output.elements);
+  // A sum is what it gives out itself.
+  const sum = { squares: input.largest ** 2, mean: ofMean, values: 0 }[sums];
   if (sum <= MAX_HALF) return undefined;
   const what = sums === "squares" ? "squares" : "a sum";
   return {

@@ -7,13 +7,14 @@
  *
  * onnxruntime has few float16 kernels for CPUs and casts around the others: there the file is half the size, and not faster.
  */
-import { type DType, onnxOfDtype } from "../onnx/dtype.ts";
+import { type DType, dtypeOfOnnx, onnxOfDtype } from "../onnx/dtype.ts";
 import type { Attr, Graph, Model, Node, NodeInit, Value } from "../onnx/ir.ts";
 import { arrayOf, deriveTensors, elementCount, tensorOf } from "../onnx/tensor.ts";
+import { operatorOf } from "../operators/operators.ts";
 import { removeDeadCode } from "./dead-code.ts";
 import { MAX_HALF } from "./float16-exact.ts";
 import { type Kept, keptInFloat32, pinnedInputs, pinnedOutputs } from "./float16-keep.ts";
-import { type KeptReason, policyOf } from "./float16-policy.ts";
+import type { KeptReason } from "./float16-policy.ts";
 import { MAX_ACTIVATION, MIN_NORMAL, unfitReason, type ValueRanges } from "./float16-range.ts";
 import { EXCLUDED, type Exclusions, exclusionTest, type NoteSink, noteOn, type Pass } from "./pass.ts";
 import { sealWeights } from "./simplify.ts";
@@ -80,15 +81,6 @@ const OPSETS = [15, 19, 21, 23];
 function opsetOf(irVersion: number): number {
   return irVersion < 8 ? 10 : (OPSETS[irVersion - 8] ?? OPSETS.at(-1)!);
 }
-
-/** Which attribute says what an operator gives out, and what it gives out without. */
-const DTYPE_ATTRIBUTES = new Map<string, string>([
-  ["Cast", "to"],
-  ["RandomNormal", "dtype"],
-  ["RandomNormalLike", "dtype"],
-  ["RandomUniform", "dtype"],
-  ["RandomUniformLike", "dtype"],
-]);
 
 class Conversion {
   readonly #model: Model;
@@ -172,7 +164,7 @@ class Conversion {
       }
       if (overflow === Number.POSITIVE_INFINITY) continue;
       // A limit that no number of float16 reaches is no limit there either.
-      if (policyOf(node).limits) continue;
+      if (operatorOf(node)?.limits) continue;
       return {
         code: "weight_overflow",
         message: `"${value.name}" holds ${largest.toPrecision(6)}, and float16 ends at ${MAX_HALF}.`,
@@ -182,7 +174,7 @@ class Conversion {
   }
 
   #touchesFloat32(node: Node): boolean {
-    if (node.opType === "Constant" && node.domain === "") return false;
+    if (node.isConstant) return false;
     return [...node.inputs, ...node.outputs].some((value) => this.#isFloat32(value));
   }
 
@@ -333,16 +325,17 @@ class Conversion {
 
 /** Whether the result is in proportion to input `index`, so that digits lost there are lost. */
 function isFactor(node: Node, index: number): boolean {
-  return node.opType === "Mul" || node.opType === "Div" || (index === 1 && policyOf(node).weights === true);
+  return node.opType === "Mul" || node.opType === "Div" || (index === 1 && operatorOf(node)?.estimates === true);
 }
 
 /** Attributes that name the type an operator gives out. */
 function convertAttributes(node: Node, givesHalf: boolean): void {
   if (node.domain !== "" || !givesHalf) return;
-  const name = DTYPE_ATTRIBUTES.get(node.opType);
-  const isDefault = node.opType === "RandomNormal" || node.opType === "RandomUniform";
-  if (name && node.int(name, isDefault ? onnxOfDtype("float32") : 0) === onnxOfDtype("float32")) {
-    node.setAttr(name, { type: "int", value: onnxOfDtype("float16") });
+  const rule = operatorOf(node)?.results?.[0];
+  if (typeof rule === "object") {
+    const given = node.int(rule.attribute);
+    const dtype = given === undefined ? rule.otherwise : dtypeOfOnnx(given);
+    if (dtype === "float32") node.setAttr(rule.attribute, { type: "int", value: onnxOfDtype("float16") });
   }
   if (node.opType === "ConstantOfShape") {
     const value = node.tensor("value");

@@ -1,7 +1,7 @@
 import type { NoteCode } from "../note-codes.ts";
 import type { Node, Value } from "../onnx/ir.ts";
 import { arrayOf, elementCount, type Tensor, tensorOf } from "../onnx/tensor.ts";
-import type { OpType } from "../operators/operators.ts";
+import { entryFor, type OpType, operatorOf, parameterOf } from "../operators/operators.ts";
 import { type NoteSink, noteOn, type Pass } from "./pass.ts";
 
 /**
@@ -128,36 +128,21 @@ const LIST_RANK = 2;
 /** What a node does to the output of `layer`, a sentence why it cannot be folded, or undefined when it is nothing of the kind. */
 type Follower = (node: Node, layer: Layer, opset: number) => Affine | string | undefined;
 
-function binary(apply: (c: number) => { scale: number; shift: number }, constantInput: 0 | 1): Follower {
-  return (node, layer) => {
-    const values = perChannel(node.inputs[constantInput], layer);
-    if (!values) return undefined;
-    return { scale: values.map((c) => apply(c).scale), shift: values.map((c) => apply(c).shift) };
-  };
+/** What a node does to each channel whose other operand is a constant with one number for each. */
+function withConstant(node: Node, layer: Layer): Affine | undefined {
+  const { affine } = operatorOf(node) ?? {};
+  for (const at of affine ? ([1, 0] as const) : []) {
+    const parts = [...(perChannel(node.inputs[at], layer) ?? [])].map((c) => affine!(c, at));
+    if (parts.length === 0 || parts.includes(undefined)) continue;
+    return {
+      scale: Float64Array.from(parts, (part) => part!.factor),
+      shift: Float64Array.from(parts, (part) => part!.shift),
+    };
+  }
+  return undefined;
 }
 
-/** The first of several readings of a node that fits. */
-function either(...followers: readonly Follower[]): Follower {
-  return (node, layer, opset) => {
-    for (const follower of followers) {
-      const affine = follower(node, layer, opset);
-      if (affine) return affine;
-    }
-    return undefined;
-  };
-}
-
-const times = (c: number) => ({ scale: c, shift: 0 });
-const plus = (c: number) => ({ scale: 1, shift: c });
-
-const FOLLOWERS: Readonly<Record<string, Follower>> = {
-  Mul: either(binary(times, 1), binary(times, 0)),
-  Add: either(binary(plus, 1), binary(plus, 0)),
-  Div: binary((c) => ({ scale: 1 / c, shift: 0 }), 1),
-  Sub: either(
-    binary((c) => ({ scale: 1, shift: -c }), 1),
-    binary((c) => ({ scale: -1, shift: c }), 0),
-  ),
+const FOLLOWERS: Readonly<Partial<Record<OpType, Follower>>> = {
   BatchNormalization(node, layer, opset) {
     if (node.int("training_mode", 0) !== 0 || opset < 7 || node.int("spatial", 1) === 0) {
       return "It normalizes with the statistics of the batch.";
@@ -168,11 +153,11 @@ const FOLLOWERS: Readonly<Record<string, Follower>> = {
     const parameters = node.inputs.slice(1, 5).map((value) => perChannel(value, layer, LIST_RANK));
     if (parameters.some((values) => !values)) return "Its parameters are not float32 constants.";
     const [gamma, beta, mean, variance] = parameters as [Float64Array, Float64Array, Float64Array, Float64Array];
-    const epsilon = node.float("epsilon", 1e-5);
+    const epsilon = parameterOf(node, "epsilon");
     const scale = gamma.map((value, c) => value / Math.sqrt(variance[c]! + epsilon));
     return { scale, shift: beta.map((value, c) => value - scale[c]! * mean[c]!) };
   },
-} satisfies Partial<Record<OpType, Follower>>;
+};
 
 /** Folds the one node that reads the layer's output, if it can be, and says whether it was. */
 function fuseNext(layer: Layer, opset: number, note: NoteSink): boolean {
@@ -181,7 +166,7 @@ function fuseNext(layer: Layer, opset: number, note: NoteSink): boolean {
   const [use, ...others] = output.uses;
   if (!use || others.length > 0 || output.isGraphOutput || use.node.graph !== node.graph) return false;
   const follower = use.node;
-  const affine = follower.domain === "" ? FOLLOWERS[follower.opType]?.(follower, layer, opset) : undefined;
+  const affine = entryFor(FOLLOWERS, follower)?.(follower, layer, opset) ?? withConstant(follower, layer);
   if (affine === undefined) return false;
   const skip = (code: NoteCode, message: string): false => {
     // Pointwise operators are everywhere; only a normalization that stays is worth a word.

@@ -9,9 +9,8 @@
 import { onnxOfDtype } from "../onnx/dtype.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { arrayOf, deriveTensors } from "../onnx/tensor.ts";
-import type { OpType } from "../operators/operators.ts";
+import { type OpType, operatorOf } from "../operators/operators.ts";
 import { removeDeadCode } from "./dead-code.ts";
-import { policyOf } from "./float16-policy.ts";
 import { inferDTypes } from "./value-dtypes.ts";
 
 /** The model with its roundings; values have the names that they had. Undefined when nothing in it is computed in float16. */
@@ -35,7 +34,8 @@ export function roundedForm(original: Model): Model | undefined {
 /** What only moves elements has nothing to round, and a Cast rounds by itself. */
 function computes(node: Node): boolean {
   if (node.bodies().length > 0 || node.attrs.has("dtype")) return false;
-  return node.domain !== "" || !(policyOf(node).moves || NOT_COMPUTING.has(node.opType));
+  const { moves, chooses } = operatorOf(node) ?? {};
+  return node.domain !== "" || !(moves || chooses || NOT_COMPUTING.has(node.opType));
 }
 
 const NOT_COMPUTING: ReadonlySet<string> = new Set<OpType>(["Cast", "Constant", "ConstantOfShape", "CastLike"]);

@@ -51,7 +51,7 @@ function shield(model: Model, isExcluded: (node: Node) => boolean, note: (note: 
   const shielded = [...model.graphs()].flatMap((graph) => graph.nodes.filter(isExcluded));
   for (const node of shielded) note(noteOn(node, "skipped", EXCLUDED.code, EXCLUDED.message));
   // A Constant has no inputs to change it by. What a node with bodies does is in its bodies.
-  const isSimple = (node: Node) => node.bodies().length === 0 && node.opType !== "Constant";
+  const isSimple = (node: Node) => node.bodies().length === 0 && !node.isConstant;
   const places = shielded.filter(isSimple).map((node) => ({ original: node, stand: replace(node, SHIELD) }));
   return () => {
     // One whose results nobody reads is dead code like any other.
@@ -87,7 +87,7 @@ function replace(node: Node, domain: string, like: Node = node): Node {
 function removedNodes(before: Model, after: Model, notes: readonly Note[]): Note[] {
   const known = new Set(notes.map(({ name }) => name));
   for (const { origins } of after.nodes()) for (const label of origins) known.add(label);
-  const isOwn = (graph: Graph) => graph.nodes.filter(({ opType }) => opType !== "Constant");
+  const isOwn = (graph: Graph) => graph.nodes.filter((node) => !node.isConstant);
   const message =
     "It does nothing, or what it computes does not depend on the inputs, or nobody reads it: it is not there any more.";
   return [...before.graphs()]

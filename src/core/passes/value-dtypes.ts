@@ -2,7 +2,7 @@
  * The element type of every value, as far as it follows from the types of inputs and constants: files need not declare it, and bodies of
  * If rarely do. A type that is not found out is undefined, never guessed.
  */
-import type { DType } from "../onnx/dtype.ts";
+import { type DType, dtypeOfOnnx } from "../onnx/dtype.ts";
 import type { Graph, Model, Node, Value } from "../onnx/ir.ts";
 import type { ResultType, TypeOf } from "../operators/operator-record.ts";
 import { operatorOf } from "../operators/operators.ts";
@@ -37,7 +37,8 @@ export function inferDTypes(model: Model): DTypes {
   return types;
 }
 
-function outputType(node: Node, index: number, typeOf: TypeOf): DType | undefined {
+/** The type of an output, as far as `typeOf` its inputs tells. */
+export function outputType(node: Node, index: number, typeOf: TypeOf): DType | undefined {
   const [body] = node.bodies();
   if (body) return typeOf(body.outputs[index + bodyOutputOffset(node)]);
   const record = operatorOf(node);
@@ -46,7 +47,10 @@ function outputType(node: Node, index: number, typeOf: TypeOf): DType | undefine
   const rules = record?.results ?? OF_FIRST_INPUT;
   const rule = rules[Math.min(index, rules.length - 1)]!;
   if (typeof rule === "number") return typeOf(node.inputs[rule]);
-  return typeof rule === "string" ? rule : rule(node, typeOf);
+  if (typeof rule === "string") return rule;
+  if (typeof rule === "function") return rule(node, typeOf);
+  const named = node.int(rule.attribute);
+  return named === undefined ? (rule.otherwise ?? typeOf(node.inputs[0])) : dtypeOfOnnx(named);
 }
 
 /** What a body's inputs are given by the node that runs it, as pairs (inside, outside). */

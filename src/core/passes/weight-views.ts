@@ -256,7 +256,7 @@ function integers(value: Value | undefined): Integers | undefined {
   }
   if (producer?.domain !== "") return undefined;
   // Ends of slices can be too large to be exact, and need not be.
-  const ends = producer.opType === "Constant" ? producer.ints("value_ints") : undefined;
+  const ends = producer.isConstant ? producer.ints("value_ints") : undefined;
   if (ends) return { values: ends, dims: [ends.length] };
   const inner = integers(producer.inputs[0]);
   if (!inner) return undefined;

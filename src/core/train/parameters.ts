@@ -1,8 +1,8 @@
 import { CoreError } from "../errors.ts";
 import type { Model, Node, Use, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, isFloat, type Tensor, tensorOf } from "../onnx/tensor.ts";
-import type { ConstantRole } from "../operators/operator-record.ts";
-import { type OpType, operatorOf } from "../operators/operators.ts";
+import type { ConstantRole, Fan } from "../operators/operator-record.ts";
+import { operatorOf } from "../operators/operators.ts";
 import { Random } from "../random.ts";
 import { allocateParameters, type Floats, type ParameterArrays } from "./adam-kernel.ts";
 
@@ -19,41 +19,10 @@ export interface Parameter {
   /** Room for the optimizer's state. */
   readonly slots: ParameterArrays["slots"];
   /** How many inputs one output sums over, and how many outputs one input reaches; for weights. */
-  readonly fan: { readonly in: number; readonly out: number };
+  readonly fan: Fan;
   /** Whether what the layer makes goes into a rectifier. */
   readonly rectified: boolean;
 }
-
-/** Where the constant must meet something learned to count: a constant that meets the model's input normalises it. */
-const ELEMENTWISE: ReadonlySet<string> = new Set<OpType>(["Add", "Sub", "Mul", "Div"]);
-
-/** Operators that weights are brought into shape with. */
-const PASSING: ReadonlySet<string> = new Set<OpType>([
-  "Identity",
-  "Transpose",
-  "Reshape",
-  "Squeeze",
-  "Unsqueeze",
-  "Flatten",
-  "Expand",
-  "Slice",
-  "Split",
-  "Concat",
-]);
-
-/** How large random starting values are after a rectifier, which halves the variance. */
-const RECTIFIERS: ReadonlySet<string> = new Set<OpType>([
-  "Relu",
-  "LeakyRelu",
-  "PRelu",
-  "Elu",
-  "Selu",
-  "Clip",
-  "HardSwish",
-  "Gelu",
-  "Mish",
-  "Softplus",
-]);
 
 /** The floating constants of the main graph that a training run learns, in the order of their first use. */
 export function findParameters(model: Model): readonly { readonly value: Value; readonly role: ParameterRole }[] {
@@ -86,18 +55,26 @@ function roleOf(value: Value, learned: ReadonlySet<Value>): ParameterRole | unde
 
 function roleAt({ node, index }: Use, learned: ReadonlySet<Value>): ParameterRole | undefined {
   if (node.domain !== "") return undefined;
-  const role = operatorOf(node)?.constants?.[index];
+  const { constants, affine } = operatorOf(node) ?? {};
+  const role = constants?.[index];
   if (role) {
-    if (!ELEMENTWISE.has(node.opType)) return role;
+    if (!affine) return role;
+    // It must meet something learned to count: a constant that meets the model's input normalises it.
     const other = node.inputs[1 - index];
     return other && learned.has(other) ? role : undefined;
   }
-  if (!PASSING.has(node.opType) || (index > 0 && node.opType !== "Concat")) return undefined;
+  if (!isMovedBy({ node, index })) return undefined;
   for (const output of node.outputs) {
     const passed = roleOf(output, learned);
     if (passed) return passed;
   }
   return undefined;
+}
+
+/** Whether a weight is only brought into shape here. */
+function isMovedBy({ node, index }: Use): boolean {
+  const { moves, constants } = operatorOf(node) ?? {};
+  return constants?.[index] === undefined && (moves === "all" || (moves === "first" && index === 0));
 }
 
 /** Throws `unsupported` unless the constant is float32. */
@@ -127,36 +104,20 @@ export function parametersOf(found: ReturnType<typeof findParameters>): readonly
 /** The first use that is not a mere change of shape. */
 function firstUse(value: Value): Use | undefined {
   const use = value.uses[0];
-  if (!use || !PASSING.has(use.node.opType)) return use;
+  if (!use || !isMovedBy(use)) return use;
   return firstUse(use.node.outputs[0]!);
 }
 
-function fanOf(dims: readonly number[], use: Use | undefined): { in: number; out: number } {
-  const count = elementCount(dims);
-  const [first, second] = [dims[0] ?? 1, dims[1] ?? 1];
-  switch (use?.node.opType) {
-    case "Conv":
-      return { in: count / first, out: count / second };
-    case "ConvTranspose":
-      return { in: count / second, out: count / first };
-    case "LSTM":
-    case "GRU":
-    case "RNN":
-      return { in: dims.at(-1)!, out: dims.at(-1)! };
-    case "Gemm":
-      return use.node.int("transB", 0) === 1 ? { in: second, out: first } : { in: first, out: second };
-    default: {
-      const [rows, columns] = [dims.at(-2) ?? 1, dims.at(-1) ?? 1];
-      return { in: rows, out: columns };
-    }
-  }
+function fanOf(dims: readonly number[], use: Use | undefined): Fan {
+  const operand = use && operatorOf(use.node)?.weights?.find(({ input }) => input === use.index);
+  return operand?.fan?.(use!.node, dims) ?? { in: dims.at(-2) ?? 1, out: dims.at(-1) ?? 1 };
 }
 
 /** Whether the output reaches a rectifier through nothing but normalisation, addition and pooling. */
 function isRectified(node: Node): boolean {
   return node.outputs.some((output) =>
     output.uses.some(({ node: next }) => {
-      if (RECTIFIERS.has(next.opType)) return true;
+      if (operatorOf(next)?.rectifies) return true;
       return ["BatchNormalization", "Add", "MaxPool", "Mul"].includes(next.opType) && isRectified(next);
     }),
   );

@@ -1,6 +1,7 @@
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { modelToBytes } from "../onnx/save.ts";
 import type { Tensor } from "../onnx/tensor.ts";
+import { operatorOf } from "../operators/operators.ts";
 import type { OpenSession } from "../runtime/session.ts";
 
 /**
@@ -64,7 +65,7 @@ function foldStatics(model: Model, results: Readonly<Record<string, Tensor>>): v
   const dynamic = dependentOnData(model);
   const isStatic = (node: Node) => node.outputs.every((value) => !dynamic.has(value));
   for (const node of [...model.graph.nodes]) {
-    if (!isStatic(node) || node.opType === "Constant") continue;
+    if (!isStatic(node) || node.isConstant) continue;
     for (const value of node.outputs) {
       const result = results[value.name];
       const needed = value.uses.some((use) => use.node.graph !== model.graph || !isStatic(use.node));
@@ -90,8 +91,7 @@ function dependentOnData(model: Model): ReadonlySet<Value> {
       ...node.inputs,
       ...node.bodies().flatMap((body) => [...body.walk()].flatMap((g) => g.nodes.flatMap((n) => n.inputs))),
     ];
-    const random = node.opType.startsWith("Random") || node.opType === "Bernoulli" || node.opType === "Multinomial";
-    const ofShape = node.domain === "" && (node.opType === "Shape" || node.opType === "Size");
+    const { random, ofShape } = operatorOf(node) ?? {};
     if (random || (!ofShape && reads.some((value) => value && dynamic.has(value)))) {
       for (const value of node.outputs) dynamic.add(value);
     }

@@ -3,6 +3,7 @@ import { CoreError } from "../errors.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { upgradeOpset } from "../onnx/opset.ts";
 import { floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import { parameterOf } from "../operators/operators.ts";
 import type { Floats } from "./adam-kernel.ts";
 import {
   checkTrainableDType,
@@ -141,7 +142,7 @@ function statisticsOf(node: Node): RunningStatistics {
     varianceName: variance.name,
     mean: new Float32Array(floatsOf(mean.constant!)),
     variance: new Float32Array(floatsOf(variance.constant!)),
-    momentum: node.float("momentum", 0.9),
+    momentum: parameterOf(node, "momentum"),
   };
 }
 
@@ -164,7 +165,7 @@ export function exportTrained(trainable: TrainableModel, values: TrainedValues =
   const constants = new Map<string, Value>();
   for (const value of model.graph.initializers) constants.set(value.name, value);
   for (const node of model.graph.nodes) {
-    if (node.opType === "Constant") for (const value of node.outputs) constants.set(value.name, value);
+    if (node.isConstant) for (const value of node.outputs) constants.set(value.name, value);
   }
   const write = (name: string, data: Floats) => {
     const old = constants.get(name)!;

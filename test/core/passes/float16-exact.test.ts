@@ -146,6 +146,15 @@ describe("whole numbers", () => {
   });
 });
 
+it("keeps the logarithm of a size in float32, as all that constant folding would compute of sizes", () => {
+  const make = new GraphMaker();
+  const x = make.input("x", ["n", 8]);
+  const size = make.op("Cast", [make.op("Size", [x])], { to: 1 });
+  make.output(make.op("Mul", [make.op("Tanh", [x]), make.op("Log", [size])]), "y", ["n", 8]);
+  const half = compress(make.model, pass()).model;
+  assert.ok(!halfNodes(half).includes("Log"));
+});
+
 describe("angles", () => {
   const frequencies = (make: GraphMaker, dims: readonly number[]) =>
     make.floats(
@@ -247,7 +256,9 @@ describe("masks", () => {
     const filled = make.op("ConstantOfShape", [make.op("Shape", [scores])], { value });
     return make.op("Where", [make.op("Cast", [seen], { to: 9 }), scores, filled]);
   };
-  for (const [name, mask] of Object.entries({ added, chosen, twice, fill })) {
+  const padded = (far: number) => (make: GraphMaker, scores: Value, seen: Value) =>
+    make.op("Pad", [added(far)(make, scores, seen), make.ints("pads", [0, 0, 0, 0, 0, 0])]);
+  for (const [name, mask] of Object.entries({ added, chosen, twice, fill, padded })) {
     it(`that are ${name} never become infinite, and a row that is all masked is as it was`, async () => {
       for (const far of [-1e4, -65_504, -1e5, -7e5, -1e9, -3.4e38]) {
         for (const dtype of ["int64", "bool"] as const) {

@@ -99,4 +99,16 @@ describe("a float16 model that really rounds", () => {
   it("is not there for a model without float16", () => {
     assert.equal(roundedForm(mlp()), undefined);
   });
+
+  it("rounds nothing that is only moved, padded or chosen", () => {
+    const make = new GraphMaker();
+    const x = make.input("x", [4, 2], "float16");
+    const turned = make.op("ReverseSequence", [x, make.ints("lengths", [4, 3])]);
+    const padded = make.op("Pad", [turned, make.ints("pads", [0, 1, 0, 0])]);
+    const kept = make.op("Trilu", [padded]);
+    make.output(make.op("Tanh", [kept]), "y", [4, 3], "float16");
+    const rounded = roundedForm(make.model)!;
+    const casts = [...rounded.nodes()].filter(({ opType }) => opType === "Cast");
+    assert.equal(casts.length, 2, "around the Tanh");
+  });
 });

@@ -5,7 +5,7 @@
 
 import { float, type GraphBuilder, int } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
-import type { OpType } from "../../operators/operators.ts";
+import { type OpType, parameterOf } from "../../operators/operators.ts";
 import type { GradientRule } from "./gradient-rule.ts";
 
 /** x and y are the operator's input and output, d is dL/dy. */
@@ -99,18 +99,18 @@ export const ELEMENTWISE = {
   Cos: unary((g, { x, d }) => g.neg(g.mul(d, g.op("Sin", [x])))),
   Erf: unary((g, { x, d }) => g.mul(d, g.mul(g.exp(g.neg(g.square(x))), 2 / Math.sqrt(Math.PI)))),
   Relu: unary((g, { y, d }) => masked(g, d, g.greater(y, 0))),
-  LeakyRelu: unary((g, { x, d }, node) => g.where(g.greater(x, 0), d, g.mul(d, node.float("alpha", 0.01)))),
-  Elu: unary((g, { x, y, d }, node) => g.where(g.greater(x, 0), d, g.mul(d, g.add(y, node.float("alpha", 1))))),
+  LeakyRelu: unary((g, { x, d }, node) => g.where(g.greater(x, 0), d, g.mul(d, parameterOf(node, "alpha")))),
+  Elu: unary((g, { x, y, d }, node) => g.where(g.greater(x, 0), d, g.mul(d, g.add(y, parameterOf(node, "alpha"))))),
   Selu: unary((g, { x, y, d }, node) => {
-    const gamma = node.float("gamma", 1.0507009873554805);
-    const scale = node.float("alpha", 1.6732632423543772) * gamma;
+    const gamma = parameterOf(node, "gamma");
+    const scale = parameterOf(node, "alpha") * gamma;
     return g.mul(d, g.where(g.greater(x, 0), gamma, g.add(y, scale)));
   }),
   Sigmoid: unary((g, { y, d }) => g.mul(d, g.mul(y, g.sub(1, y)))),
   Tanh: unary((g, { y, d }) => g.mul(d, g.sub(1, g.square(y)))),
   HardSigmoid: unary((g, { y, d }, node) => {
     const inside = g.op("And", [g.greater(y, 0), g.op("Less", [y, g.scalar(1, y)])]);
-    return g.mul(masked(g, d, inside), node.float("alpha", 0.2));
+    return g.mul(masked(g, d, inside), parameterOf(node, "alpha"));
   }),
   // x·clip(x/6 + ½, 0, 1): 0 below −3, 1 above 3, x/3 + ½ between.
   HardSwish: unary((g, { x, d }) => {

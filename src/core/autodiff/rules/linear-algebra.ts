@@ -6,6 +6,7 @@ import { CoreError } from "../../errors.ts";
 import { dimsOf, type GraphBuilder, range, string, sumTo } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
+import { parameterOf } from "../../operators/operators.ts";
 import type { GradientRule } from "./gradient-rule.ts";
 
 const matMul: GradientRule = {
@@ -69,8 +70,8 @@ const gemm: GradientRule = {
     const [a, b, c] = [node.inputs[0]!, node.inputs[1]!, node.inputs[2]];
     const transA = node.int("transA", 0) === 1;
     const transB = node.int("transB", 0) === 1;
-    const alpha = node.float("alpha", 1);
-    const beta = node.float("beta", 1);
+    const alpha = parameterOf(node, "alpha");
+    const beta = parameterOf(node, "beta");
     const d = dy!;
     const forA = () =>
       transA ? g.gemm(b, d, { alpha, transA: transB, transB: true }) : g.gemm(d, b, { alpha, transB: !transB });

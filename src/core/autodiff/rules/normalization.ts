@@ -9,7 +9,7 @@
 
 import { dimsOf, type GraphBuilder, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
-import type { OpType } from "../../operators/operators.ts";
+import { type OpType, parameterOf } from "../../operators/operators.ts";
 import type { GradientRule } from "./gradient-rule.ts";
 
 /** A vector of one number per channel, shaped to meet [N, C, …]. */
@@ -26,7 +26,7 @@ function perChannel(g: GraphBuilder, vector: Value, rank: number): Value {
  */
 const batchNormalization: GradientRule = {
   refuses: (node) =>
-    node.int("training_mode", 0) === 1 && node.float("momentum", 0.9) !== 0
+    node.int("training_mode", 0) === 1 && parameterOf(node, "momentum") !== 0
       ? "its running averages hide the statistics of the batch"
       : undefined,
   backward: (g, node, [dy], wanted) => {
@@ -37,7 +37,7 @@ const batchNormalization: GradientRule = {
     const axes = [0, ...range(dims.length - 2).map((i) => i + 2)];
     const n = axes.reduce((count, axis) => count * dims[axis]!, 1);
     const d = dy!;
-    const r = g.op("Reciprocal", [g.sqrt(g.add(variance, node.float("epsilon", 1e-5)))]);
+    const r = g.op("Reciprocal", [g.sqrt(g.add(variance, parameterOf(node, "epsilon")))]);
     const beta = wanted[2] || training ? g.sum(d, axes, false) : undefined;
     const channels = (vector: Value) => perChannel(g, vector, dims.length);
     if (!training) {

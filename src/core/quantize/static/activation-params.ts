@@ -10,9 +10,9 @@
  */
 import { CoreError } from "../../errors.ts";
 import type { Value } from "../../onnx/ir.ts";
+import type { Affine } from "../../operators/operator-record.ts";
 import type { Range } from "../calibration/thresholds.ts";
 import { type AffineParams, affineParams, type CodeRange } from "../params.ts";
-import type { Affine } from "./operators.ts";
 import type { Placement } from "./placement.ts";
 
 export interface ActivationParams {

@@ -1,4 +1,4 @@
-import type { Affine } from "./operators.ts";
+import type { Affine } from "../../operators/operator-record.ts";
 
 /** Union-find over things that are in affine proportion: all members of a group are factor · g + shift of one g. */
 export class AffineGroups<T> {

@@ -1,9 +1,9 @@
 /** What is seen of a float model's activations: all that its quantized models are made from. */
 import type { Model, Value } from "../../onnx/ir.ts";
 import type { Tensor } from "../../onnx/tensor.ts";
+import type { Affine } from "../../operators/operator-record.ts";
 import { type CalibrateOptions, type Feeds, TappedModel } from "../calibration/calibrate.ts";
 import { ActivationObserver, ChannelObserver, type Observer } from "../calibration/observers.ts";
-import type { Affine } from "./operators.ts";
 import { placeQuantizers, RECONSIDERED } from "./placement.ts";
 import { stretchesIn } from "./stretched.ts";
 

@@ -17,7 +17,8 @@
  */
 import type { Model, Node, Use, Value } from "../../onnx/ir.ts";
 import { arrayOf, elementCount, lazyTensor, tensorOf } from "../../onnx/tensor.ts";
-import type { OpType } from "../../operators/operators.ts";
+import { type OpType, operatorOf } from "../../operators/operators.ts";
+import { addBehind, isBiasFor } from "../bias-add.ts";
 import { clipBounds, isFloatConstant, ruleFor, type WeightOperand } from "./operators.ts";
 
 /** A layer that reads the channels. */
@@ -155,29 +156,20 @@ function layer(node: Node): Producer | undefined {
   let output = node.outputs[0]!;
   const channels = weight.dims[operand.axis]!;
   if (node.inputs[2]?.constant) parameters.push({ node, input: 2, axis: -1 });
-  const add = node.opType === "MatMul" ? vectorOperand(output.uses[0]?.node, "Add", output, channels) : undefined;
-  if (add && output.uses.length === 1 && !output.isGraphOutput) {
+  const add = node.opType === "MatMul" ? biasBehind(output, channels) : undefined;
+  if (add) {
     parameters.push(add);
     output = add.node.outputs[0]!;
   }
   return { node, output, channels, channelAxis: operand.activationAxis, operand, parameters };
 }
 
-/** The constant operand of `opType`, with one element for each of the last axis' channels, when the other operand is `other`. */
-function vectorOperand(
-  node: Node | undefined,
-  opType: string,
-  other: Value | undefined,
-  channels?: number,
-): ChannelParameter | undefined {
-  if (node?.opType !== opType || node.domain !== "") return undefined;
-  const input = node.inputs[0] === other ? 1 : 0;
-  const constant = isFloatConstant(node.inputs[input]) ? node.inputs[input]!.constant! : undefined;
-  const size = constant && elementCount(constant.dims);
-  if (!constant || node.inputs[1 - input] !== other || constant.dims.at(-1) !== size) return undefined;
-  return size !== undefined && size > 1 && (channels === undefined || size === channels)
-    ? { node, input, axis: -1 }
-    : undefined;
+/** What is added behind a product or a gain: a constant with one number for each of several channels along the last axis. */
+function biasBehind(output: Value, channels: number): ChannelParameter | undefined {
+  const add = addBehind(output);
+  const bias = add?.node.inputs[add.index];
+  const isBias = channels > 1 && isFloatConstant(bias) && isBiasFor(channels, bias!.constant!.dims);
+  return isBias ? { node: add!.node, input: add!.index, axis: -1 } : undefined;
 }
 
 const PRODUCERS: Readonly<Record<string, (node: Node) => Producer | undefined>> = {
@@ -202,30 +194,19 @@ const PRODUCERS: Readonly<Record<string, (node: Node) => Producer | undefined>> 
   },
   /** The gain of a normalization that is written out, with its shift behind it. */
   Mul(node) {
-    const gain = vectorOperand(node, "Mul", node.inputs[node.inputs[0]?.constant ? 1 : 0]);
-    if (!gain) return undefined;
-    const channels = elementCount(node.inputs[gain.input]!.constant!.dims);
+    const input = node.inputs[0]?.constant ? 0 : 1;
+    const gain = isFloatConstant(node.inputs[input]) ? node.inputs[input]!.constant! : undefined;
+    const channels = gain ? elementCount(gain.dims) : 0;
+    if (channels <= 1 || !isBiasFor(channels, gain!.dims)) return undefined;
     let output = node.outputs[0]!;
-    const next = output.uses.length === 1 && !output.isGraphOutput ? output.uses[0]!.node : undefined;
-    const shift = vectorOperand(next, "Add", output, channels);
+    const shift = biasBehind(output, channels);
     if (shift) output = shift.node.outputs[0]!;
-    const parameters = shift ? [gain, shift] : [gain];
+    const parameters = [{ node, input, axis: -1 }, ...(shift ? [shift] : [])];
     return { node, output, channels, channelAxis: -1, operand: undefined, parameters };
   },
 } satisfies Partial<Record<OpType, (node: Node) => Producer | undefined>>;
 
 // ---- consumers -----------------------------------------------------------------------------------------------------
-
-/** Operators that scale their output when their input is scaled, channel by channel. */
-const HOMOGENEOUS: ReadonlySet<string> = new Set<OpType>([
-  "Relu",
-  "LeakyRelu",
-  "MaxPool",
-  "AveragePool",
-  "GlobalAveragePool",
-  "Resize",
-  "Identity",
-]);
 
 /** The layers that read the producer's channels, the limits and the values on the way; undefined when something else reads them. */
 function readersOf({
@@ -245,14 +226,14 @@ function readersOf({
         const layer = layerReading({ node, index }, axis, channels);
         if (!layer) return undefined;
         consumers.push({ ...layer, input: value });
-      } else if (HOMOGENEOUS.has(node.opType) && index === 0 && node.outputs.length === 1) {
+      } else if (operatorOf(node)?.homogeneous && index === 0 && node.outputs.length === 1) {
         reached.set(node.outputs[0]!, axis);
       } else if (node.opType === "Flatten" && value.producer?.opType === "GlobalAveragePool") {
         reached.set(node.outputs[0]!, -1);
       } else if (node.opType === "Mul" && node.inputs.every((input) => input && !input.constant)) {
         gated.push(node);
         reached.set(node.outputs[0]!, axis);
-      } else if (node.opType === "Clip" && index === 0 && clipBounds(node)?.min === 0) {
+      } else if (index === 0 && clipBounds(node)?.min === 0) {
         clips.push(node);
         reached.set(node.outputs[0]!, axis);
       } else return undefined;

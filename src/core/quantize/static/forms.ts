@@ -4,7 +4,7 @@
 import type { Graph, Node, Value } from "../../onnx/ir.ts";
 import { upgradeOpset } from "../../onnx/opset.ts";
 import { arrayOf, integersOf, tensorOf } from "../../onnx/tensor.ts";
-import type { OpType } from "../../operators/operators.ts";
+import { type OpType, parameterOf } from "../../operators/operators.ts";
 import { type Condition, noteOn, type Pass } from "../../passes/pass.ts";
 import { clipBounds, isFloatConstant } from "./operators.ts";
 import { MIN_OPSET } from "./qdq.ts";
@@ -102,7 +102,7 @@ const EQUALS: Readonly<Record<string, (node: Node) => Value | undefined>> = {
     }
     if (![gamma, beta, mean, variance].every(isFloatConstant)) return undefined;
     const [g, b, m, v] = [gamma, beta, mean, variance].map((value) => arrayOf(value!.constant!, "float32"));
-    const epsilon = node.float("epsilon", 1e-5);
+    const epsilon = parameterOf(node, "epsilon");
     const scale = Float64Array.from(g!, (value, c) => value / Math.sqrt(v![c]! + epsilon));
     const channels = scale.length;
     const { graph } = node;

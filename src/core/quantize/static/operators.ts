@@ -5,7 +5,8 @@
 import type { NoteReason } from "../../facts.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { arrayOf, elementCount } from "../../onnx/tensor.ts";
-import { entryFor, ONNX_OPERATORS, type OpType, operatorOf } from "../../operators/operators.ts";
+import type { Affine } from "../../operators/operator-record.ts";
+import { entryFor, ONNX_OPERATORS, type OpType, operatorOf, parameterOf } from "../../operators/operators.ts";
 import { INT8 } from "../../targets/onnxruntime-cpu.ts";
 import type { Range } from "../calibration/thresholds.ts";
 import type { WeightLayout } from "./channel-weights.ts";
@@ -90,7 +91,7 @@ const LOWERED: Readonly<Partial<Record<OpType, OperatorRule>>> = {
     kind: "pointwise",
     activations: first,
     refuse: (node) =>
-      node.float("alpha", 0.2) > 0 ? undefined : refusal("hard_sigmoid_slope", "Its slope is not positive."),
+      parameterOf(node, "alpha") > 0 ? undefined : refusal("hard_sigmoid_slope", "Its slope is not positive."),
   },
 };
 
@@ -139,49 +140,30 @@ function weightOperand(node: Node): WeightOperand | undefined {
   };
 }
 
-/**
- * Operators whose output is a share of a whole: most of it is small and the few large values are what matters, so its range is never cut.
- */
-export const UNCUT: ReadonlySet<string> = new Set<OpType>(["Softmax", "Sigmoid", "HardSigmoid"]);
-
-/** What Relu and Clip limit their input to; undefined for other operators and for limits that are not constants. */
+/** What a node limits its input to; undefined for operators that do not, and for limits that are not constants. */
 export function clipBounds(node: Node): Range | undefined {
-  if (node.domain !== "") return undefined;
-  if (node.opType === "Relu") return { min: 0, max: Number.POSITIVE_INFINITY };
-  if (node.opType !== "Clip") return undefined;
-  const [, low, high] = node.inputs;
-  const min = low ? scalarOf(low) : Number.NEGATIVE_INFINITY;
-  const max = high ? scalarOf(high) : Number.POSITIVE_INFINITY;
+  const limits = operatorOf(node)?.clamps?.(node);
+  if (!limits) return undefined;
+  const numberOf = (limit: number | Value) => (typeof limit === "number" ? limit : scalarOf(limit));
+  const min = numberOf(limits.low ?? Number.NEGATIVE_INFINITY);
+  const max = numberOf(limits.high ?? Number.POSITIVE_INFINITY);
   // A grid contains zero, so only limits around it can be a grid's ends.
   return min === undefined || max === undefined || min > 0 || max < 0 ? undefined : { min, max };
 }
 
-/** y = factor · x + shift, the factor positive. */
-export interface Affine {
-  readonly factor: number;
-  readonly shift: number;
-}
-
 /**
- * What a node does that combines a tensor with a single number. Multiplying changes the scale of a quantized tensor and adding moves its
+ * What a node does that combines a tensor with a single number, if the factor is positive. Multiplying changes the scale of a quantized tensor and adding moves its
  * zero point; the codes stay as they are.
  */
 export function affineOf(node: Node): (Affine & { readonly input: Value }) | undefined {
   const [a, b] = node.inputs;
-  if (node.domain !== "" || node.inputs.length !== 2 || !a || !b) return undefined;
+  if (node.inputs.length !== 2 || !a || !b) return undefined;
   const [input, constant] = a.constant ? [b, a] : [a, b];
   const number = scalarOf(constant);
   if (number === undefined || input.constant) return undefined;
   // A constant with more axes than the tensor would change the shape of the result.
   const { dims } = constant.constant!;
   if (dims.length > 1 && dims.length > (input.shape?.length ?? 0)) return undefined;
-  const affine = entryFor(AFFINE, node)?.(number, constant === b);
+  const affine = operatorOf(node)?.affine?.(number, constant === b ? 1 : 0);
   return affine && affine.factor > 0 && Number.isFinite(affine.factor) ? { input, ...affine } : undefined;
 }
-
-const AFFINE: Readonly<Partial<Record<OpType, (number: number, isSecond: boolean) => Affine | undefined>>> = {
-  Mul: (factor) => ({ factor, shift: 0 }),
-  Div: (divisor, isSecond) => (isSecond ? { factor: 1 / divisor, shift: 0 } : undefined),
-  Add: (shift) => ({ factor: 1, shift }),
-  Sub: (shift, isSecond) => (isSecond ? { factor: 1, shift: -shift } : undefined),
-};

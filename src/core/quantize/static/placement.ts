@@ -11,20 +11,13 @@
  * while the shares of Softmax, most of them below one step of 8 bits, cost a transformer of four layers 2 dB.
  */
 import type { Graph, Model, Node, Value } from "../../onnx/ir.ts";
-import { elementCount } from "../../onnx/tensor.ts";
+import type { Affine } from "../../operators/operator-record.ts";
+import { operatorOf } from "../../operators/operators.ts";
 import { EXCLUDED, type NodeTest } from "../../passes/pass.ts";
+import { addBehind, isBiasFor } from "../bias-add.ts";
 import type { Range } from "../calibration/thresholds.ts";
 import { AffineGroups } from "./affine-groups.ts";
-import {
-  type Affine,
-  affineOf,
-  clipBounds,
-  isFloatConstant,
-  type OperatorRule,
-  type Refusal,
-  ruleFor,
-  UNCUT,
-} from "./operators.ts";
+import { affineOf, clipBounds, isFloatConstant, type OperatorRule, type Refusal, ruleFor } from "./operators.ts";
 
 export interface PlacementOptions {
   /** Nodes to leave in float, by name, and why. */
@@ -357,7 +350,8 @@ class Placer {
           affine,
           leaf: this.#isLeaf(value, groups),
           clip: maker?.clip ?? UNLIMITED,
-          uncut: UNCUT.has(value.producer?.opType ?? ""),
+          // Of shares of a whole the few large ones are what matters.
+          uncut: value.producer !== undefined && operatorOf(value.producer)?.shares === true,
         };
         return [value, entry];
       }),
@@ -389,7 +383,7 @@ class Placer {
     return [...this.#model.nodes()].filter(
       (node) =>
         !inUnits.has(node) &&
-        node.opType !== "Constant" &&
+        !node.isConstant &&
         node.inputs.some(isInteger) &&
         !node.outputs.some((output) => this.#resolve(output).node) &&
         node.outputs.some((output) => this.#readers(output).some(isQuantizedUnit)),
@@ -411,13 +405,12 @@ function isQuantizedUnit(reader: Reader): reader is Unit {
 function biasAddOf(node: Node, rule: OperatorRule, isExcluded: NodeTest): Node | undefined {
   if (node.opType !== "MatMul" || !rule.weight?.(node)) return undefined;
   const product = node.outputs[0]!;
-  const add = onlyReader(product);
-  if (add?.opType !== "Add" || add.domain !== "" || isExcluded(add)) return undefined;
-  const bias = add.inputs[0] === product ? add.inputs[1] : add.inputs[0];
+  const add = addBehind(product);
+  if (!add || isExcluded(add.node)) return undefined;
+  const bias = add.node.inputs[add.index];
   const columns = node.inputs[1]?.constant?.dims[1];
   if (!isFloatConstant(bias) || columns === undefined) return undefined;
-  const { dims } = bias!.constant!;
-  return elementCount(dims) === columns && dims.at(-1) === columns ? add : undefined;
+  return isBiasFor(columns, bias!.constant!.dims) ? add.node : undefined;
 }
 
 function tailOf(result: Value, isExcluded: NodeTest): { tail: Node[]; output: Value; clip: Range } {

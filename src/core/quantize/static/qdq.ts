@@ -5,6 +5,7 @@
 import { CoreError } from "../../errors.ts";
 import type { Graph, Model, Node, Value } from "../../onnx/ir.ts";
 import { arrayOf, type Tensor, tensorOf } from "../../onnx/tensor.ts";
+import { parameterOf } from "../../operators/operators.ts";
 import { type AffineParams, codeRange } from "../params.ts";
 import type { RoundedWeights } from "../rounding/round-layers.ts";
 import { type BiasUse, quantizeWeight, type WeightContext, type WeightOptions } from "./channel-weights.ts";
@@ -206,8 +207,8 @@ class Emitter {
 
   /** max(0, min(1, α·x + β)) is α times the sum x + β/α when that saturates at 0 and 1/α. */
   #lowerHardSigmoid({ node, result }: Unit): void {
-    const alpha = node.float("alpha", 0.2);
-    const shift = node.graph.addInitializer(`${node.label}_shift`, scalar(node.float("beta", 0.5) / alpha));
+    const alpha = parameterOf(node, "alpha");
+    const shift = node.graph.addInitializer(`${node.label}_shift`, scalar(parameterOf(node, "beta") / alpha));
     const add = node.graph.insertBefore(node, {
       opType: "Add",
       name: node.name,

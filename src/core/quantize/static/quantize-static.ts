@@ -3,6 +3,7 @@
  * are then made from what was seen, as often as sensitivity analysis and accuracy control need them.
  */
 import type { Model, Node, Value } from "../../onnx/ir.ts";
+import type { Affine } from "../../operators/operator-record.ts";
 import { removeDeadCode } from "../../passes/dead-code.ts";
 import { checkInvariants, EXCLUDED, type NodeTest, type Note, noteOn, runPasses } from "../../passes/pass.ts";
 import { simplify } from "../../passes/simplify.ts";
@@ -22,7 +23,6 @@ import { kernelScheme, lostChannels } from "./channel-weights.ts";
 import { staticForms } from "./forms.ts";
 import { type ElementsOf, type KernelCosts, predictedCosts, slowParts } from "./kernel-cost.ts";
 import { type MeasuredCosts, measuredCosts } from "./measured-costs.ts";
-import type { Affine } from "./operators.ts";
 import {
   type Placement,
   type PlacementOptions,

@@ -195,58 +195,12 @@ function roundedSqnrDb({ histogram }: ActivationObserver, f: (x: number) => numb
 
 // ---- the way back ----------------------------------------------------------------------------------------------------
 
-/** Operators that small values pass, with the inputs that they do. */
-const PASSED: ReadonlySet<OpType> = new Set<OpType>([
-  "Add",
-  "Sub",
-  "Mul",
-  "Div",
-  "Neg",
-  "Abs",
-  "Sum",
-  "Mean",
-  "Max",
-  "Min",
-  "Pow",
-  "Sqrt",
-  "Relu",
-  "LeakyRelu",
-  "PRelu",
-  "Clip",
-  "Where",
-  "Pad",
-  "Resize",
-  "Cast",
-  "BatchNormalization",
-  "AveragePool",
-  "GlobalAveragePool",
-  "MaxPool",
-  "ReduceSum",
-  "ReduceMean",
-  "ReduceMax",
-  "ReduceMin",
-  "ReduceL1",
-  "ReduceL2",
-  "ReduceSumSquare",
-]);
-
-/** Of those, what keeps a chain of layers linear, besides sums and products with constants. */
-const LINEAR: ReadonlySet<OpType> = new Set<OpType>([
-  "Neg",
-  "Pad",
-  "Cast",
-  "BatchNormalization",
-  "AveragePool",
-  "ReduceSum",
-  "ReduceMean",
-]);
-
 const WITH_CONSTANT: ReadonlySet<OpType> = new Set<OpType>(["Add", "Sub", "Mul"]);
 const SUMS: ReadonlySet<OpType> = new Set<OpType>(["Add", "Sum"]);
 const SUMS_OF_ANY: ReadonlySet<OpType> = new Set<OpType>([...SUMS, "ReduceSum", "ReduceMean"]);
 
 function isMove(node: Node): boolean {
-  return operatorOf(node)?.moves === true;
+  return operatorOf(node)?.moves !== undefined;
 }
 
 /** A magnitude or its square, which is small where its input is. */
@@ -268,7 +222,7 @@ function isSquared(value: Value): boolean {
 }
 
 function isLinear(node: Node): boolean {
-  if (isMove(node) || isOneOf(node, LINEAR) || isPower(node)) return true;
+  if (isMove(node) || operatorOf(node)?.small === "linear" || isPower(node)) return true;
   if (isOneOf(node, WITH_CONSTANT) && node.inputs.some((input) => input?.constant)) return true;
   if (node.domain === "" && node.opType === "Div") return node.inputs[1]?.constant !== undefined;
   return isOneOf(node, SUMS) && node.inputs.every((input) => isPower(input?.producer));
@@ -289,7 +243,7 @@ function makersOf(start: Value): Set<Node> {
     // Moves go with what they move.
     if (weight || (rule && rule.kind !== "movement" && (!behindLayer || isLinear(node)))) makers.add(node);
     if (weight) visit(node.inputs[rule!.activations(node)[0]!], true);
-    else if (behindLayer ? isLinear(node) : isOneOf(node, PASSED) || isMove(node)) {
+    else if (behindLayer ? isLinear(node) : operatorOf(node)?.small || isMove(node)) {
       for (const input of node.inputs) visit(input, behindLayer);
     }
   };

@@ -7,6 +7,7 @@
  */
 import type { Attr, Model, Node, Value } from "../../onnx/ir.ts";
 import { tensorOf } from "../../onnx/tensor.ts";
+import { operatorOf } from "../../operators/operators.ts";
 import type { WeightViews } from "../../passes/weight-views.ts";
 import { packRows } from "../packing.ts";
 import { blockCount, type WeightMatrix } from "../rounding/blocks.ts";
@@ -126,7 +127,7 @@ function feedsClip({ node, add }: LinearLayer): boolean {
   const output = (add ?? node).outputs[0]!;
   const [use] = output.uses;
   if (!use || output.uses.length > 1 || output.isGraphOutput) return false;
-  return ["Relu", "Clip"].includes(use.node.opType) && use.node.outputs[0]!.uses.length > 0;
+  return operatorOf(use.node)?.clamps !== undefined && use.node.outputs[0]!.uses.length > 0;
 }
 
 /** Any weight, from a DequantizeLinear. */

@@ -2,7 +2,9 @@ import { CoreError } from "../../errors.ts";
 import type { DType } from "../../onnx/dtype.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { elementCount, type Tensor, tensorOf } from "../../onnx/tensor.ts";
+import { parameterOf } from "../../operators/operators.ts";
 import { reshaped, type WeightView, type WeightViews } from "../../passes/weight-views.ts";
+import { addBehind, isBiasFor } from "../bias-add.ts";
 import type { WeightMatrix } from "../rounding/blocks.ts";
 import { replaceNode, takeOver } from "./replace-node.ts";
 import type { WeightSlot } from "./slots.ts";
@@ -38,7 +40,7 @@ export function linearLayer(slot: WeightSlot, views: WeightViews): LinearLayer |
       input,
       transposeInput: node.int("transA", 0) !== 0,
       ...stored(view, rows, depth, transposed),
-      alpha: node.float("alpha", 1),
+      alpha: parameterOf(node, "alpha"),
       ...gemmBias(node, views, rows),
     };
   }
@@ -72,7 +74,7 @@ function stored(
 
 function gemmBias(node: Node, views: WeightViews, rows: number): Pick<LinearLayer, "bias" | "addend"> {
   const value = node.inputs[2];
-  const factor = node.float("beta", 1);
+  const factor = parameterOf(node, "beta");
   if (!value || factor === 0) return {};
   const view = views.of(value);
   return view && isVector(view, rows) ? { bias: { view, factor } } : { addend: { value, factor } };
@@ -80,19 +82,14 @@ function gemmBias(node: Node, views: WeightViews, rows: number): Pick<LinearLaye
 
 /** An Add of a constant vector that is all that happens to the product. */
 function addedBias(node: Node, views: WeightViews, rows: number): Pick<LinearLayer, "bias" | "add"> {
-  const [product] = node.outputs;
-  const [use] = product!.uses;
-  if (!use || product!.uses.length > 1 || product!.isGraphOutput) return {};
-  const { node: add } = use;
-  if (add.opType !== "Add" || add.domain !== "" || add.graph !== node.graph) return {};
-  const view = views.of(add.inputs[1 - use.index]);
-  return view && isVector(view, rows) && view.dims.length <= 1 ? { bias: { view, factor: 1 }, add } : {};
+  const add = addBehind(node.outputs[0]!);
+  const view = add && views.of(add.node.inputs[add.index]);
+  return view && isVector(view, rows) && view.dims.length <= 1 ? { bias: { view, factor: 1 }, add: add.node } : {};
 }
 
 /** Whether a constant is the same for every row of x: [rows], [1, rows], or a single number. */
 function isVector({ dims }: WeightView, rows: number): boolean {
-  const count = elementCount(dims);
-  return count === 1 || (count === rows && (dims.at(-1) ?? 1) === rows);
+  return elementCount(dims) === 1 || isBiasFor(rows, dims);
 }
 
 /**

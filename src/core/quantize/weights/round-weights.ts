@@ -1,5 +1,6 @@
 /** Which weights of a model weight-only quantization can round by data, and what each gains by it. */
 import type { Model, Node, Value } from "../../onnx/ir.ts";
+import { operatorOf } from "../../operators/operators.ts";
 import type { Note } from "../../passes/pass.ts";
 import { type WeightView, WeightViews } from "../../passes/weight-views.ts";
 import type { Feeds } from "../calibration/calibrate.ts";
@@ -98,7 +99,7 @@ function productOf(
     }
   | undefined {
   const { node, index, view } = slot;
-  if (node.opType === "Conv") {
+  if (operatorOf(node)?.channels === "convolution") {
     if (index !== 1 || node.int("group", 1) !== 1) return undefined;
     return { weight: view, matrix: matrixOf(slot), filters: view.dims };
   }

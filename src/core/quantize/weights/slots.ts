@@ -66,7 +66,7 @@ function slotsOf(node: Node, views: WeightViews): WeightSlot[] {
 
 function holdsLargeConstant(node: Node, views: WeightViews): boolean {
   // Constants that are only moved are reported with the node that uses them.
-  if (node.opType === "Constant" || (node.outputs[0] && views.of(node.outputs[0]))) return false;
+  if (node.isConstant || (node.outputs[0] && views.of(node.outputs[0]))) return false;
   return node.inputs.some((value) => {
     const dims = views.of(value)?.dims ?? [];
     return elementCount(dims) >= MIN_REPORTED_ELEMENTS && dims.filter((dim) => dim > 1).length > 1;
@@ -107,7 +107,7 @@ class OutsideReaders {
 
 /** Whether each filter of a Conv reads one channel. */
 export function isDepthwise({ node, view }: WeightSlot): boolean {
-  return node.opType === "Conv" && view.dims[1] === 1;
+  return operatorOf(node)?.channels === "convolution" && view.dims[1] === 1;
 }
 
 /** The weight as a stack of matrices in the layout it is stored in, without reading it. */

@@ -128,6 +128,16 @@ test("gates and pooling let scales through, a residual sum and a second reader d
   const [site] = scalingSites(gated);
   assert.equal(site!.consumers.length, 2);
   spreadChannels(gated, 2);
+  const sloped = await network((make) => {
+    const x = make.conv(make.input("x", ["n", 4, 8, 8]), [4, 8], 3);
+    const active = make.op("PRelu", [x, make.weight("slope", [8, 1, 1], 0.5)]);
+    make.output(make.conv(make.op("GlobalMaxPool", [active]), [8, 4], 1), "y");
+  });
+  const [through] = scalingSites(sloped);
+  assert.equal(through!.consumers.length, 1, "PRelu and GlobalMaxPool are homogeneous as Relu and MaxPool are");
+  const before = sloped.clone();
+  spreadChannels(sloped, 2);
+  await assertSameFunction(before, sloped);
   const summed = await network((make) => {
     const x = make.input("x", ["n", 4, 8, 8]);
     const y = make.op("Relu", [make.conv(x, [4, 4], 3)]);

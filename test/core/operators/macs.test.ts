@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { hasMacs, macsOf } from "../../../src/core/evaluate/macs.ts";
 import type { Value } from "../../../src/core/onnx/ir.ts";
-import { CONTRIB_OPERATORS, ONNX_OPERATORS } from "../../../src/core/operators/operators.ts";
+import { CONTRIB_OPERATORS, hasMacs, macsOf, ONNX_OPERATORS } from "../../../src/core/operators/operators.ts";
 import { type AttrShorthand, GraphMaker } from "../../support/graphs.ts";
 
 type Dims = readonly number[] | undefined;
