@@ -76,6 +76,19 @@ export interface Config {
   readonly sourceAllowBuckets: readonly string[];
   /** The same for what jobs may write. */
   readonly deliverAllowBuckets: readonly string[];
+  /** The tracking server whose registry models are fetched from and delivered to; null: none. */
+  readonly mlflow: {
+    readonly url: string;
+    readonly credentials: { readonly username: string; readonly password: string } | { readonly token: string } | null;
+    /** What the runs of deliveries are filed under. */
+    readonly experiment: string;
+  } | null;
+  /** Models of that registry that may be fetched, `name*` for all that begin so; and those that jobs may make versions of. */
+  readonly sourceAllowRegisteredModels: readonly string[];
+  readonly deliverAllowRegisteredModels: readonly string[];
+  readonly huggingFace: { readonly url: string; readonly token: string | null };
+  /** Repositories of the hub that may be fetched from, `org/*` for all of an organisation. */
+  readonly sourceAllowRepositories: readonly string[];
   /** Where the service is for its users, without a slash at its end: what links begin with. Null: as the client calls it. */
   readonly publicUrl: string | null;
   /** Signs links to files of jobs; null: one that is kept in Redis. */
@@ -125,6 +138,16 @@ function listOf(text: string): string[] {
   return items.filter((item) => item !== "");
 }
 
+/** A comma-separated list of names, which are case-sensitive; `*` at the end of one stands for all that begin so. */
+const names = z
+  .string()
+  .default("")
+  .transform((text) => text.split(",").map((item) => item.trim()))
+  .transform((items) => items.filter((item) => item !== ""))
+  .refine((items) => items.every((item) => !item.slice(0, -1).includes("*")), {
+    error: "must be a list of names, with * only at the end of one",
+  });
+
 /** `bucket` or `bucket/folder/`. */
 const BUCKET_ENTRY = /^[A-Za-z0-9][A-Za-z0-9._-]{2,254}(\/((?!\.{1,2}\/)[^/]+\/)*)?$/;
 
@@ -153,6 +176,11 @@ function proxiesOf(text: string): Config["trustProxy"] | undefined {
     NAMED_RANGES.includes(range) || ipaddr.isValid(range) || (range.includes("/") && ipaddr.isValidCIDR(range));
   return ranges.length > 0 && ranges.every(isRange) ? ranges : undefined;
 }
+
+/** What paths are appended to: without a slash at its end. */
+const baseUrl = url("http:", "https:")
+  .refine((text) => !/[?#]/.test(text), "must have neither a query nor a fragment")
+  .transform((text) => text.replace(/\/+$/, ""));
 
 /** The variables, their defaults, and what is wrong with a bad value. */
 const Environment = z.object({
@@ -201,14 +229,21 @@ const Environment = z.object({
     .refine((text) => isBetween(24, 64, Buffer.from(text.slice(6), "base64").length), "must hold 24 to 64 bytes")
     .optional(),
   WEBHOOK_ALLOW_HOSTS: z.string().default("").transform(listOf),
-  PUBLIC_URL: url("http:", "https:")
-    .refine((text) => !/[?#]/.test(text), "must have neither a query nor a fragment")
-    .transform((text) => text.replace(/\/+$/, ""))
-    .optional(),
+  PUBLIC_URL: baseUrl.optional(),
   SOURCE_ALLOW_HOSTS: z.string().default("").transform(listOf),
   DELIVER_ALLOW_HOSTS: z.string().default("").transform(listOf),
   SOURCE_ALLOW_BUCKETS: buckets,
   DELIVER_ALLOW_BUCKETS: buckets,
+  MLFLOW_TRACKING_URI: baseUrl.optional(),
+  MLFLOW_TRACKING_USERNAME: z.string().optional(),
+  MLFLOW_TRACKING_PASSWORD: z.string().optional(),
+  MLFLOW_TRACKING_TOKEN: z.string().optional(),
+  MLFLOW_EXPERIMENT_NAME: z.string().max(200).default("modelpress"),
+  SOURCE_ALLOW_REGISTERED_MODELS: names,
+  DELIVER_ALLOW_REGISTERED_MODELS: names,
+  HF_ENDPOINT: baseUrl.default("https://huggingface.co"),
+  HF_TOKEN: z.string().optional(),
+  SOURCE_ALLOW_REPOSITORIES: names,
   LINK_SECRET: z.string().min(32, "must have at least 32 characters").optional(),
   LOG_LEVEL: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`).default("info"),
 });
@@ -226,6 +261,13 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
   const writable = parsed.data?.DELIVER_ALLOW_BUCKETS ?? [];
   if (blobs !== undefined && writable.some((place) => place.startsWith(blobs) || blobs.startsWith(place))) {
     problems.push(`DELIVER_ALLOW_BUCKETS must not reach ${blobs}: jobs could overwrite what is stored there`);
+  }
+  for (const list of ["SOURCE_ALLOW_REGISTERED_MODELS", "DELIVER_ALLOW_REGISTERED_MODELS"]) {
+    if (set[list] === undefined || set.MLFLOW_TRACKING_URI !== undefined) continue;
+    problems.push(`MLFLOW_TRACKING_URI must be set when ${list} is: it says whose models these are`);
+  }
+  if ((set.MLFLOW_TRACKING_USERNAME === undefined) !== (set.MLFLOW_TRACKING_PASSWORD === undefined)) {
+    problems.push("MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD must be set together");
   }
   if (set.API_KEYS_FILE === undefined && !isLoopback(set.HOST ?? "127.0.0.1")) {
     problems.push(
@@ -275,10 +317,28 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     deliverAllowHosts: values.DELIVER_ALLOW_HOSTS,
     sourceAllowBuckets: values.SOURCE_ALLOW_BUCKETS,
     deliverAllowBuckets: values.DELIVER_ALLOW_BUCKETS,
+    mlflow: mlflowOf(values),
+    sourceAllowRegisteredModels: values.SOURCE_ALLOW_REGISTERED_MODELS,
+    deliverAllowRegisteredModels: values.DELIVER_ALLOW_REGISTERED_MODELS,
+    huggingFace: { url: values.HF_ENDPOINT, token: values.HF_TOKEN ?? null },
+    sourceAllowRepositories: values.SOURCE_ALLOW_REPOSITORIES,
     publicUrl: values.PUBLIC_URL ?? null,
     linkSecret: values.LINK_SECRET ?? null,
     logLevel: values.LOG_LEVEL,
   });
+}
+
+/** As MLflow's own clients read these variables: a token only where there is no user. */
+function mlflowOf(values: z.output<typeof Environment>): Config["mlflow"] {
+  const { MLFLOW_TRACKING_URI: url, MLFLOW_EXPERIMENT_NAME: experiment } = values;
+  const {
+    MLFLOW_TRACKING_USERNAME: username,
+    MLFLOW_TRACKING_PASSWORD: password,
+    MLFLOW_TRACKING_TOKEN: token,
+  } = values;
+  if (url === undefined) return null;
+  const basic = username === undefined || password === undefined ? null : { username, password };
+  return { url, experiment, credentials: basic ?? (token === undefined ? null : { token }) };
 }
 
 /** Whether only this machine can reach `host`. */

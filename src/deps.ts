@@ -15,6 +15,7 @@ import { createIdempotency } from "./service/idempotency.ts";
 import { createJobQueue } from "./service/jobs/queue.ts";
 import { createRedisJobStore } from "./service/jobs/redis-job-store.ts";
 import { createWebhookSecrets } from "./service/jobs/webhook-secrets.ts";
+import { createMlflowClient } from "./service/mlflow/client.ts";
 import { checkClock, checkWrites, closeRedis, openRedis } from "./service/redis.ts";
 import { createSignedLinks } from "./service/signed-links.ts";
 import { createUploadRegistry } from "./service/upload-registry.ts";
@@ -47,12 +48,14 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
   const sandbox = await openSandbox({ wanted: config.sandbox, entry: INSPECT_ENTRY, directory: scratchDir, log });
   compileForChildren().catch((error) => log.warn({ err: error }, "the code of child processes is not kept compiled"));
   const tasks = createSupervisor({ entry: INSPECT_ENTRY, sandbox, log, tmpDir: scratchDir });
+  const mlflow = config.mlflow && createMlflowClient(config.mlflow);
   const stopping = new AbortController();
 
   const phases: readonly [string, () => unknown][] = [
     ["inspections", () => tasks.close()],
     ["job events", () => jobs.close()],
     ["queue", () => queue.close()],
+    ["MLflow", () => mlflow?.close()],
     ["redis", () => closeRedis(redis)],
   ];
 
@@ -92,11 +95,16 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
         deliverAllowHosts: config.deliverAllowHosts,
         sourceAllowBuckets: config.sourceAllowBuckets,
         deliverAllowBuckets: config.deliverAllowBuckets,
+        sourceAllowRegisteredModels: config.sourceAllowRegisteredModels,
+        deliverAllowRegisteredModels: config.deliverAllowRegisteredModels,
+        sourceAllowRepositories: config.sourceAllowRepositories,
+        huggingFace: config.huggingFace,
       },
       keys,
       blobs,
       claims,
       objects: openObjects(config.s3),
+      mlflow,
       catalog: createCatalog(redis, claims, texts, config.maxRecords),
       jobs,
       queue,

@@ -14,9 +14,19 @@ const SECRETS = [
   "AWS_ACCESS_KEY_ID",
   "AWS_SECRET_ACCESS_KEY",
   "AWS_SESSION_TOKEN",
+  "MLFLOW_TRACKING_PASSWORD",
+  "MLFLOW_TRACKING_TOKEN",
+  "HF_TOKEN",
 ] as const;
 /** Those that may be given as `<name>_FILE`. For the AWS ones there is AWS_SHARED_CREDENTIALS_FILE. */
-const IN_FILES = ["REDIS_URL", "WEBHOOK_SECRET", "LINK_SECRET"] as const;
+const IN_FILES = [
+  "REDIS_URL",
+  "WEBHOOK_SECRET",
+  "LINK_SECRET",
+  "MLFLOW_TRACKING_PASSWORD",
+  "MLFLOW_TRACKING_TOKEN",
+  "HF_TOKEN",
+] as const;
 
 /** Tells a program the descriptor that its secrets come through. */
 const DESCRIPTOR = "MODELPRESS_SECRETS_FD";

@@ -248,7 +248,7 @@ const PROCESSES: readonly (readonly [place: string | RegExp, programs: readonly 
   ["src/service/api/", ["API"]],
   ["src/console/", ["API"]],
   [/^src\/(main|api-process|app|deps)\.ts$/, ["API"]],
-  [/^src\/service\/(redis|catalog)\.ts$|^src\/service\/(blobs|jobs)\/(?!job\.ts)/, ["API", "worker"]],
+  [/^src\/service\/(redis|catalog)\.ts$|^src\/service\/(blobs|jobs|mlflow)\/(?!job\.ts)/, ["API", "worker"]],
   [/^src\/service\/kinds\/(.+\/)?(checks|[a-z]+-checks)\.ts$/, ["API"]],
   [/^src\/service\/kinds\/([a-z]+\/)?run\//, ["child"]],
   [/^src\/report\/(script|markup|style)\.ts$/, ["API", "child"]],

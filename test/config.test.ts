@@ -83,6 +83,31 @@ test("buckets are listed as they are written, and none lets jobs write over the 
   );
 });
 
+test("MLflow and the hub are said by the variables of their own clients, and lists need a server", () => {
+  const none = loadConfig({});
+  assert.deepEqual([none.mlflow, none.sourceAllowRepositories], [null, []]);
+  assert.deepEqual(none.huggingFace, { url: "https://huggingface.co", token: null });
+  const MLFLOW_TRACKING_URI = "http://mlflow:5000/";
+  const server = { url: "http://mlflow:5000", experiment: "modelpress" };
+  const of = (more: Record<string, string>) => loadConfig({ MLFLOW_TRACKING_URI, ...more }).mlflow;
+  assert.deepEqual(of({}), { ...server, credentials: null });
+  assert.deepEqual(of({ MLFLOW_TRACKING_TOKEN: "t" }), { ...server, credentials: { token: "t" } });
+  const user = { MLFLOW_TRACKING_USERNAME: "u", MLFLOW_TRACKING_PASSWORD: "p" };
+  assert.deepEqual(of({ ...user, MLFLOW_TRACKING_TOKEN: "t", MLFLOW_EXPERIMENT_NAME: "small" }), {
+    ...{ url: server.url, experiment: "small" },
+    credentials: { username: "u", password: "p" },
+  });
+  assert.deepEqual(loadConfig({ SOURCE_ALLOW_REPOSITORIES: "Org/*, a/b" }).sourceAllowRepositories, ["Org/*", "a/b"]);
+  assert.match(problemsOf({ MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME: "u" })[0]!, /must be set together/);
+  for (const list of ["SOURCE_ALLOW_REGISTERED_MODELS", "DELIVER_ALLOW_REGISTERED_MODELS"]) {
+    assert.match(problemsOf({ [list]: "digits" })[0]!, new RegExp(`MLFLOW_TRACKING_URI must be set when ${list} is`));
+    assert.match(
+      problemsOf({ MLFLOW_TRACKING_URI, [list]: "a*b" })[0]!,
+      new RegExp(`^${list} must be a list of names`),
+    );
+  }
+});
+
 test("empty variables count as unset", () => {
   assert.equal(loadConfig({ PORT: "", REDIS_URL: "", API_KEYS_FILE: "" }).port, 8080);
 });

@@ -12,6 +12,7 @@ import { consumeJobs, createJobQueue } from "../src/service/jobs/queue.ts";
 import { startReconciler } from "../src/service/jobs/reconciler.ts";
 import { createRedisJobStore } from "../src/service/jobs/redis-job-store.ts";
 import { startWebhooks } from "../src/service/jobs/webhooks.ts";
+import { createMlflowClient } from "../src/service/mlflow/client.ts";
 import { checkClock, closeRedis, openRedis } from "../src/service/redis.ts";
 import { compileForChildren } from "../src/tasks/compile-cache.ts";
 import { openSandbox } from "../src/tasks/sandbox.ts";
@@ -71,12 +72,13 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     },
     log,
   });
+  const catalog = createCatalog(redis, claims, texts, config.maxRecords);
   const runner = createJobRunner({
     jobs,
     files: createJobFiles({
       blobs,
       claims,
-      catalog: createCatalog(redis, claims, texts, config.maxRecords),
+      catalog,
       freeBytes,
     }),
     checkpoints: createJobCheckpoints({ blobs, claims, jobs, log }),
@@ -113,11 +115,12 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
           allowHosts: config.webhookAllowHosts,
           publicUrl: config.publicUrl,
         });
+  const mlflow = config.mlflow && { client: createMlflowClient(config.mlflow), experiment: config.mlflow.experiment };
   const deliveries = startDeliveries({
-    ...{ redis, jobs, blobs, log },
+    ...{ redis, jobs, blobs, mlflow, log },
+    models: catalog.models,
     objects: openObjects(config.s3),
-    allowHosts: config.deliverAllowHosts,
-    allowBuckets: config.deliverAllowBuckets,
+    lists: config,
   });
   const checks = setInterval(async () => {
     await check();
@@ -138,6 +141,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       await tasks.close();
       await webhooks?.close();
       await deliveries.close();
+      await mlflow?.client.close();
       jobs.close();
       await queue.close();
       await closeRedis(redis);

@@ -4,7 +4,9 @@ import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { after, before, test } from "node:test";
+import { type HubServer, startHubServer } from "../support/hub-server.ts";
 import { modelBytes } from "../support/memory-workers.ts";
+import { type MlflowServer, startMlflowServer } from "../support/mlflow-server.ts";
 import { type S3Server, startS3Server } from "../support/s3-server.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
 
@@ -17,6 +19,8 @@ let host: Server;
 let base: string;
 let api: TestServer;
 let s3: S3Server;
+let mlflow: MlflowServer;
+let hub: HubServer;
 const asked: string[] = [];
 
 before(async () => {
@@ -36,19 +40,27 @@ before(async () => {
   await once(host, "listening");
   base = `http://127.0.0.1:${(host.address() as AddressInfo).port}`;
   s3 = await startS3Server();
+  mlflow = await startMlflowServer();
+  hub = await startHubServer();
   api = await startTestServer({
     settings: {
       sourceAllowHosts: [new URL(base).host],
       sourceAllowBuckets: [`${s3.bucket}/shared/`],
+      sourceAllowRegisteredModels: ["digits"],
+      sourceAllowRepositories: ["org/*", "datasets/org/lines"],
+      huggingFace: { url: hub.url, token: "hf_t1" },
       maxUploadBytes: 100_000,
       uploadIdleTimeoutMs: 300,
     },
     s3,
+    mlflow: { url: mlflow.url, credentials: { token: "t0" } },
   });
 });
 after(async () => {
   await api.close();
   await s3.close();
+  await mlflow.close();
+  await hub.close();
   host.closeAllConnections();
   host.close();
 });
@@ -203,4 +215,169 @@ test("objects are fetched from buckets that were listed, with our credentials; w
   const gone = await models(from(at("shared/none.onnx")));
   assert.deepEqual([gone.status, gone.json.code], [503, "unavailable"]);
   assert.match(gone.json.detail, /could not be reached \(ECONNREFUSED\)/);
+});
+
+const from = (kind: string, url: string, more: object = {}) => ({ source: { kind, files: [{ url, ...more }] } });
+const namesOf = ({ files }: { files: { name: string }[] }) => files.map(({ name }) => name);
+const MLMODEL = "flavors:\n  onnx:\n    data: model.onnx\n  python_function:\n    data: model.onnx\n";
+
+test("a version of a registered model is fetched from MLflow, with its external data and nothing else of its folder", async () => {
+  const beside = { "conda.yaml": "name: x", "requirements.txt": "onnx", "input_example.json": "[]" };
+  const one = mlflow.register("digits", { MLmodel: MLMODEL, "model.onnx": MODEL, ...beside });
+  const two = mlflow.register("digits", { MLmodel: MLMODEL, "model.onnx": MODEL, "0b1c.data": MODEL, ...beside });
+  mlflow.alias("digits", "champion", two);
+  for (const [url, names] of [
+    [`models:/digits/${one}`, ["model.onnx"]],
+    [`models:/digits/${two}`, ["model.onnx", "0b1c.data"]],
+    ["models:/digits@champion", ["model.onnx", "0b1c.data"]],
+  ] as const) {
+    const made = await models(from("mlflow", url));
+    assert.ok([200, 201].includes(made.status), made.body.toString());
+    assert.deepEqual(namesOf(made.json), names);
+  }
+  const named = await models({
+    ...from("mlflow", `models:/digits/${one}`, { filename: "rec.onnx", sha256 }),
+    name: "rec",
+  });
+  assert.deepEqual([named.status, namesOf(named.json)], [201, ["rec.onnx"]]);
+  const which = await models(from("mlflow", `models:/digits/${two}`, { sha256 }));
+  assert.deepEqual([which.status, which.json.errors[0].pointer], [422, "/source/files/0/sha256"]);
+  assert.match(
+    which.json.detail,
+    /says something of one file, and there are 0b1c.data, model.onnx|model.onnx, 0b1c.data/,
+  );
+  assert.deepEqual([...new Set(mlflow.seen)], ["Bearer t0"]);
+  for (const { id } of (await api.call("GET", "/v1/models")).json.data) await api.call("DELETE", `/v1/models/${id}`);
+  assert.deepEqual(await api.files(), []);
+});
+
+test("what MLflow does not have, does not serve, or has no ONNX of, is told apart from MLflow being away", async () => {
+  const register = (files: Record<string, string>, uri?: string) =>
+    `models:/digits/${mlflow.register("digits", files, uri)}`;
+  const python =
+    "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n  sklearn:\n    pickled_model: model.pkl\n";
+  const refuse = (end: string, status: number, code?: string) =>
+    mlflow.refusals.set(end, { status, ...(code !== undefined && { code }) });
+  const cases: readonly (readonly [string, number, string, RegExp, (() => void)?])[] = [
+    ["models:/digits/99", 422, "source_failed", /^MLflow has no version 99 of a model digits\.$/],
+    [
+      "models:/digits@nobody",
+      422,
+      "source_failed",
+      /^MLflow has no version with the alias nobody of a model digits\.$/,
+    ],
+    [register({ MLmodel: python }), 422, "source_failed", /no ONNX model: it is one of python_function, sklearn\.$/],
+    [register({ MLmodel: MLMODEL }), 422, "source_failed", /has no file model\.onnx, although its MLmodel names it/],
+    [register({ MLmodel: "a: [" }), 422, "source_failed", /MLmodel is not YAML/],
+    [register({ MLmodel: "a: &a [1]\nb: *a" }), 422, "source_failed", /MLmodel is not YAML|does not say/],
+    [register({ MLmodel: "flavors: 3" }), 422, "source_failed", /does not say of which kinds/],
+    [
+      register({ MLmodel: MLMODEL.replaceAll("model.onnx", "../../m.onnx") }),
+      422,
+      "source_failed",
+      /outside of its folder/,
+    ],
+    [register({ MLmodel: "x".repeat(2 ** 20 + 1) }), 422, "source_failed", /more than 1048576 bytes/],
+    [register({}, "s3://bucket/place"), 422, "source_failed", /does not serve the files .*: they are kept in s3\.$/],
+    [register({}, "mlflow-artifacts:/a/../../etc"), 422, "source_failed", /does not serve/],
+    [
+      "models:/digits/1",
+      422,
+      "source_failed",
+      /403 PERMISSION_DENIED\.$/,
+      () => refuse("get-download-uri", 403, "PERMISSION_DENIED"),
+    ],
+    [
+      "models:/digits/1",
+      503,
+      "unavailable",
+      /MLflow cannot be asked now: it answered 502\.$/,
+      () => refuse("/MLmodel", 502),
+    ],
+    ["models:/digits/1", 503, "unavailable", /cannot be asked now: it answered 429/, () => refuse("/model.onnx", 429)],
+  ];
+  for (const [url, status, code, detail, prepare] of cases) {
+    prepare?.();
+    const refused = await models(from("mlflow", url));
+    assert.deepEqual([refused.status, refused.json.code], [status, code], `${url} ${refused.body}`);
+    assert.match(refused.json.detail, detail);
+    assert.ok(!refused.body.includes("Secret of the operator"));
+  }
+  assert.deepEqual(await api.files(), []);
+  const asked = mlflow.seen.length;
+  for (const [url, message] of [
+    ["models:/other/1", /SOURCE_ALLOW_REGISTERED_MODELS\): those are digits/],
+    ["models:/digits", /must be models:\/name\/version/],
+    ["models:/digits/1/../2", /must be models:/],
+    ["models:/digits/latest", /must be models:/],
+    [`${base}/m.onnx`, /must be models:/],
+  ] as const) {
+    const refused = await models(from("mlflow", url));
+    assert.deepEqual([refused.status, refused.json.errors[0].code], [422, "source_refused"], url);
+    assert.match(refused.json.errors[0].message, message);
+  }
+  assert.equal(mlflow.seen.length, asked);
+  const dataset = await post("/v1/datasets/from-source", from("mlflow", "models:/digits/1"));
+  assert.deepEqual([dataset.status, dataset.json.errors[0].pointer], [422, "/source/kind"]);
+});
+
+test("files of listed repositories are fetched from Hugging Face's hub, with our token and of the revision that was named", async () => {
+  const cdn = "http://127.0.0.1:9/cdn";
+  hub.files.set("org/net/main/onnx/model.onnx", { bytes: MODEL, large: true, needsToken: "hf_t1" });
+  hub.files.set("org/net/refs/pr/1/a b.onnx", { bytes: MODEL });
+  hub.files.set("datasets/org/lines/v2/lines.npz", { bytes: MODEL });
+  hub.files.set("org/net/main/other.onnx", { bytes: MODEL, large: true, sha256: "0".repeat(64) });
+  hub.files.set("org/net/main/cut.onnx", { bytes: MODEL, cut: true });
+  hub.files.set("org/net/main/moved.onnx", { bytes: MODEL, location: cdn });
+  hub.files.set("org/net/main/private.onnx", { bytes: MODEL, needsToken: "hf_other" });
+
+  const made = await models(from("huggingface", "hf://org/net/onnx/model.onnx", { sha256 }));
+  assert.deepEqual([made.status, namesOf(made.json)], [201, ["model.onnx"]], made.body.toString());
+  const revised = await models({ ...from("huggingface", "hf://org/net@refs%2Fpr%2F1/a b.onnx"), name: "a b" });
+  assert.deepEqual(namesOf(revised.json), ["a b.onnx"], revised.body.toString());
+  const lines = await post("/v1/datasets/from-source", from("huggingface", "hf://datasets/org/lines@v2/lines.npz"));
+  assert.deepEqual([lines.status, lines.json.name], [201, "lines"]);
+  assert.ok(hub.seen.every(([, token]) => token === "Bearer hf_t1"));
+
+  for (const [url, status, code, detail] of [
+    ["hf://org/net/none.onnx", 422, "source_failed", /^The repository org\/net has no file none\.onnx at main\.$/],
+    [
+      "hf://org/none/m.onnx",
+      422,
+      "source_failed",
+      /answered 401: there is no such repository or revision, or this service may not/,
+    ],
+    ["hf://org/net/private.onnx", 422, "source_failed", /answered 401: there is no such/],
+    ["hf://org/net/other.onnx", 422, "source_failed", /not those that its keeper names/],
+    ["hf://org/net/cut.onnx", 422, "source_failed", /ended before all of its bytes/],
+    [
+      "hf://org/net/moved.onnx",
+      422,
+      "source_failed",
+      /redirects to where nothing is fetched from. It must start with https/,
+    ],
+  ] as const) {
+    const refused = await models(from("huggingface", url));
+    assert.deepEqual([refused.status, refused.json.code], [status, code], `${url} ${refused.body}`);
+    assert.match(refused.json.detail, detail);
+    assert.ok(!refused.body.includes("hf_"), "our token is not passed on");
+  }
+  const asked = hub.seen.length;
+  for (const [url, message] of [
+    ["hf://other/net/m.onnx", /SOURCE_ALLOW_REPOSITORIES\): those are org\/\*, datasets\/org\/lines/],
+    ["hf://datasets/org/other/m.npz", /SOURCE_ALLOW_REPOSITORIES/],
+    ["hf://org/net/../other/m.onnx", /must be hf:\/\/organisation\/name\/path/],
+    ["hf://org/..@main/m.onnx", /must be hf:/],
+    ["hf://org/net@a%/m.onnx", /must be hf:/],
+    ["https://huggingface.co/org/net/resolve/main/m.onnx", /must be hf:/],
+  ] as const) {
+    const refused = await models(from("huggingface", url));
+    assert.deepEqual([refused.status, refused.json.errors[0].code], [422, "source_refused"], url);
+    assert.match(refused.json.errors[0].message, message);
+  }
+  assert.equal(hub.seen.length, asked);
+  await hub.close();
+  const gone = await models(from("huggingface", "hf://org/net/onnx/model.onnx"));
+  assert.deepEqual([gone.status, gone.json.code], [503, "unavailable"]);
+  assert.match(gone.json.detail, /^The hub cannot be asked now: ECONNREFUSED\.$/);
 });

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
@@ -9,14 +9,18 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
+import { parse } from "yaml";
 import type { BlobStore } from "../../src/service/blobs/blob-store.ts";
 import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
 import { openObjects } from "../../src/service/blobs/open-objects.ts";
+import type { ModelRecord } from "../../src/service/catalog.ts";
 import { startDeliveries } from "../../src/service/jobs/deliveries.ts";
 import type { JobRecord, JobStore } from "../../src/service/jobs/job-store.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
-import { emptyMetrics, queuedJob } from "../support/jobs.ts";
+import { createMlflowClient, type MlflowClient } from "../../src/service/mlflow/client.ts";
+import { emptyMetrics, factsSaying, queuedJob } from "../support/jobs.ts";
 import { createMemoryTexts } from "../support/long-texts.ts";
+import { type MlflowServer, startMlflowServer } from "../support/mlflow-server.ts";
 import { startTestRedis, type TestRedis } from "../support/redis.ts";
 import { S3_CREDENTIALS, type S3Server, startS3Server } from "../support/s3-server.ts";
 import { chunksOf } from "./blob-store.ts";
@@ -31,6 +35,9 @@ let deliveries: { close(): Promise<void> };
 let receiver: Server;
 let base: string;
 let s3: S3Server;
+let mlflow: MlflowServer;
+let mlflowClient: MlflowClient;
+let model: ModelRecord;
 let answers: number[] = [];
 const received: { method: string; path: string; headers: IncomingHttpHeaders; body: Buffer }[] = [];
 
@@ -47,11 +54,18 @@ before(async () => {
   await once(receiver, "listening");
   base = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}`;
   s3 = await startS3Server();
+  mlflow = await startMlflowServer();
+  mlflowClient = createMlflowClient({ url: mlflow.url, credentials: { username: "press", password: "pw" } });
   deliveries = startDeliveries({
     ...{ redis: await redis.open("worker"), jobs, blobs },
+    models: { get: async (id) => (id === "mdl_b" ? model : undefined) },
     objects: openObjects({ endpoint: s3.endpoint, region: "us-east-1", credentials: S3_CREDENTIALS }),
-    allowHosts: [new URL(base).host],
-    allowBuckets: [`${s3.bucket}/out/`],
+    mlflow: { client: mlflowClient, experiment: "compressed" },
+    lists: {
+      deliverAllowHosts: [new URL(base).host],
+      deliverAllowBuckets: [`${s3.bucket}/out/`],
+      deliverAllowRegisteredModels: ["digits"],
+    },
     log: pino({ level: "silent" }),
   });
 });
@@ -59,6 +73,8 @@ after(async () => {
   await deliveries.close();
   jobs.close();
   await s3.close();
+  await mlflowClient.close();
+  await mlflow.close();
   receiver.close();
   receiver.closeAllConnections();
   await redis.close();
@@ -69,13 +85,23 @@ after(async () => {
 async function ended(
   deliver_to: JobRecord["deliver_to"],
   status: "succeeded" | "failed" = "succeeded",
+  model_id = "mdl_b",
 ): Promise<string> {
-  const waiting = { status: "waiting", at: new Date().toISOString(), detail: null } as const;
+  const waiting = { status: "waiting", at: new Date().toISOString(), detail: null, location: null } as const;
   const { id } = (await jobs.create(queuedJob({ deliver_to: deliver_to!, delivery: waiting }))).job;
   await jobs.transition(id, ["queued"], "running", { attempt: 1 });
   const ref = await blobs.put(chunksOf(MODEL, 100_000), { maxBytes: MODEL.length });
   const artifacts = [{ ...ref, name: "model.onnx", media_type: "application/octet-stream" }];
-  const result = { model_id: "mdl_b", accepted: true, artifacts, metrics: emptyMetrics(), steps: null };
+  model = {
+    ...{ id: "mdl_b", name: "digits float16", identity: "b", created_at: "", metadata: {}, derived_from: null },
+    ...{
+      sha256: ref.sha256,
+      size_bytes: ref.size_bytes,
+      files: [{ ...ref, name: "digits.onnx" }],
+      facts: factsSaying("test"),
+    },
+  };
+  const result = { model_id, accepted: true, artifacts, metrics: emptyMetrics(), steps: null };
   const patch = status === "succeeded" ? { result } : {};
   await jobs.transition(id, ["running"], status, { finished_at: new Date().toISOString(), ...patch });
   return id;
@@ -158,7 +184,7 @@ test("an object of a listed bucket is written; what S3 refuses is told, and no o
       ["out/a b/m.onnx", "out/denied", "elsewhere", "out/../elsewhere", "out/proxy", "out/later"].map(outcome),
     ),
     [
-      ["delivered", null, "model.onnx was delivered."],
+      ["delivered", null, `model.onnx was delivered as s3://${s3.bucket}/out/a b/m.onnx.`],
       ending("failed", "S3 answered 403 AccessDenied", last),
       forbidden,
       forbidden,
@@ -168,4 +194,51 @@ test("an object of a listed bucket is written; what S3 refuses is told, and no o
   );
   assert.deepEqual([...s3.objects.keys()], ["out/a b/m.onnx"]);
   assert.ok(s3.objects.get("out/a b/m.onnx")!.equals(MODEL));
+});
+
+test("a listed model of MLflow gets a version with the files, the numbers and where they come from, and one only", async () => {
+  mlflow.refusals.set("model-versions/create", { status: 503 });
+  const id = await ended({ url: "models:/digits", artifact: "model.onnx" });
+  const first = await until(id, ({ status, detail }) => status !== "waiting" || detail !== null);
+  assert.deepEqual([first.status, first.detail], ["waiting", "model.onnx was not delivered: MLflow: it answered 503."]);
+  const { status, location } = await until(id, (delivery) => delivery.status !== "waiting");
+  assert.deepEqual([status, location], ["delivered", "models:/digits/1"]);
+  assert.deepEqual((await logged(id)).at(-1), "model.onnx was delivered as models:/digits/1.");
+
+  assert.equal(mlflow.runs.size, 1, "the second attempt goes on with the run of the first");
+  const [[run_id, run]] = [...mlflow.runs] as [
+    [string, typeof mlflow.runs extends ReadonlyMap<string, infer R> ? R : never],
+  ];
+  const folder = `1/${run_id}/artifacts/model`;
+  const [version] = mlflow.versions;
+  assert.deepEqual(
+    [version!.name, version!.source, version!.run_id],
+    ["digits", `mlflow-artifacts:/${folder}`, run_id],
+  );
+  const tags = Object.fromEntries(version!.tags.map(({ key, value }) => [key, value]));
+  assert.equal(tags["modelpress.job_id"], id);
+  assert.equal(tags["modelpress.model_sha256"], createHash("sha256").update(MODEL).digest("hex"));
+  assert.deepEqual(
+    [run.status, Object.fromEntries(run.params.map(({ key, value }) => [key, value])).method],
+    ["FINISHED", "float16"],
+  );
+  assert.ok(run.metrics.length > 0);
+  for (const { key, value } of run.metrics) assert.ok(Number.isFinite(value), key);
+  assert.deepEqual([...mlflow.artifacts.keys()].sort(), [`${folder}/MLmodel`, `${folder}/digits.onnx`]);
+  assert.ok(mlflow.artifacts.get(`${folder}/digits.onnx`)!.equals(MODEL));
+  assert.equal(parse(mlflow.artifacts.get(`${folder}/MLmodel`)!.toString()).flavors.onnx.data, "digits.onnx");
+  assert.deepEqual([...new Set(mlflow.seen)], [`Basic ${Buffer.from("press:pw").toString("base64")}`]);
+});
+
+test("what MLflow refuses is told by its code alone, and a deleted model and another name are not delivered", async () => {
+  mlflow.refusals.set("runs/create", { status: 403, code: "PERMISSION_DENIED" });
+  const outcome = async (url: string, model_id?: string) => {
+    const id = await ended({ url, artifact: "model.onnx" }, "succeeded", model_id);
+    const { status, detail } = await until(id, (delivery) => delivery.status !== "waiting");
+    return [status, detail];
+  };
+  const failed = (reason: string) => ["failed", `model.onnx was not delivered: ${reason}.`];
+  assert.deepEqual(await outcome("models:/digits"), failed("MLflow: it answered 403 PERMISSION_DENIED"));
+  assert.deepEqual(await outcome("models:/digits", "mdl_c"), failed("the model that the job has made was deleted"));
+  assert.deepEqual(await outcome("models:/other"), failed("it is not allowed to go there any more"));
 });

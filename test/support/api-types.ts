@@ -235,7 +235,7 @@ export interface paths {
         put?: never;
         /**
          * Make a model of files at an address
-         * @description As `createModel`, for files that the service fetches: the answer comes when it has them. Hosts must be on the operator's list (`SOURCE_ALLOW_HOSTS`), and so must those that they redirect to; buckets must be on another one (`SOURCE_ALLOW_BUCKETS`), and are read with the operator's credentials. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.
+         * @description As `createModel`, for files that the service fetches: the answer comes when it has them. Hosts must be on the operator's list (`SOURCE_ALLOW_HOSTS`), and so must those that they redirect to; buckets (`SOURCE_ALLOW_BUCKETS`), registered models of MLflow (`SOURCE_ALLOW_REGISTERED_MODELS`) and repositories of Hugging Face (`SOURCE_ALLOW_REPOSITORIES`) must be on others, and are read with the operator's credentials. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.
          */
         post: operations["createModelFromSource"];
         delete?: never;
@@ -255,7 +255,7 @@ export interface paths {
         put?: never;
         /**
          * Make a dataset of a file at an address
-         * @description As `createDataset`, for files that the service fetches: the answer comes when it has them. Hosts must be on the operator's list (`SOURCE_ALLOW_HOSTS`), and so must those that they redirect to; buckets must be on another one (`SOURCE_ALLOW_BUCKETS`), and are read with the operator's credentials. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.
+         * @description As `createDataset`, for files that the service fetches: the answer comes when it has them. Hosts must be on the operator's list (`SOURCE_ALLOW_HOSTS`), and so must those that they redirect to; buckets (`SOURCE_ALLOW_BUCKETS`), registered models of MLflow (`SOURCE_ALLOW_REGISTERED_MODELS`) and repositories of Hugging Face (`SOURCE_ALLOW_REPOSITORIES`) must be on others, and are read with the operator's credentials. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.
          */
         post: operations["createDatasetFromSource"];
         delete?: never;
@@ -1252,9 +1252,11 @@ export interface components {
         };
         /** @description One file; the suffix of its name tells the format. */
         DatasetSource: {
-            kind: components["schemas"]["SourceKind"];
+            kind: components["schemas"]["DatasetSourceKind"];
             files: components["schemas"]["SourceFile"][];
         };
+        /** @enum {string} */
+        DatasetSourceKind: "https" | "s3" | "huggingface";
         /** @description What the file itself does not say. `.npz` and `.safetensors` say it all and take none. */
         DatasetSpec: components["schemas"]["ArraySpec"] | components["schemas"]["ImagesSpec"] | components["schemas"]["CsvSpec"] | components["schemas"]["JsonlSpec"] | components["schemas"]["ParquetSpec"];
         /** @description What lists tell of a dataset; ask for the dataset to know more. */
@@ -1284,11 +1286,11 @@ export interface components {
             message: string;
         };
         /** @enum {string} */
-        DeliveryKind: "put" | "s3";
+        DeliveryKind: "put" | "s3" | "mlflow";
         /** @description Where to put an artifact when the job has succeeded. */
         DeliveryTarget: {
             kind: components["schemas"]["DeliveryKind"];
-            /** @description `put`: https, at a host that the operator has allowed; an address that is signed for one PUT. `s3`: `s3://bucket/key`, in a bucket that the operator has allowed, written with the operator's credentials; an object of this key is replaced. It is not told again. */
+            /** @description `put`: https, at a host that the operator has allowed; an address that is signed for one PUT. `s3`: `s3://bucket/key`, in a bucket that the operator has allowed, written with the operator's credentials; an object of this key is replaced. `mlflow`: `models:/name`, a registered model of the operator's MLflow that the operator has allowed; the job makes a new version of it. It is not told again: `delivery.location` says where the artifact is. */
             url: string;
             /**
              * @description By the name that it will have in `result.artifacts`.
@@ -1811,6 +1813,8 @@ export interface components {
             at: string;
             /** @description Why it was not delivered. */
             detail: string | null;
+            /** @description Where it was delivered to: `s3://bucket/key`, `models:/name/4`. Null until then, and for `put`, whose address is a secret. */
+            location: string | null;
         };
         /** @description What a webhook says; ask for the job to know more. */
         JobEnded: {
@@ -3130,7 +3134,7 @@ export interface components {
             ratio: number;
         };
         SourceFile: {
-            /** @description `https`: at a host that the operator has allowed; presigned ones too. `s3`: `s3://bucket/key`, the key as it is, in a bucket that the operator has allowed. */
+            /** @description `https`: at a host that the operator has allowed; presigned ones too. `s3`: `s3://bucket/key`, the key as it is, in a bucket that the operator has allowed. `mlflow`: `models:/name/3` or `models:/name@alias`, a version of a registered model that the operator has allowed: its ONNX with all of its files. `huggingface`: `hf://org/name@revision/path`, a file of a repository that the operator has allowed (`hf://datasets/org/name/path` of datasets; without a revision the newest of `main`). */
             url: string;
             /** @description As the address ends after its last slash, when it is not given. */
             filename?: string;
@@ -3138,7 +3142,7 @@ export interface components {
             sha256?: string;
         };
         /** @enum {string} */
-        SourceKind: "https" | "s3";
+        SourceKind: "https" | "s3" | "mlflow" | "huggingface";
         StaticParams: {
             /**
              * @description discriminator enum property added by openapi-typescript

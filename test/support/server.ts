@@ -17,6 +17,7 @@ import { createCatalog } from "../../src/service/catalog.ts";
 import { createIdempotency } from "../../src/service/idempotency.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
 import { createWebhookSecrets } from "../../src/service/jobs/webhook-secrets.ts";
+import { createMlflowClient, type MlflowEndpoint } from "../../src/service/mlflow/client.ts";
 import { checkWrites } from "../../src/service/redis.ts";
 import { createSignedLinks } from "../../src/service/signed-links.ts";
 import { createUploadRegistry } from "../../src/service/upload-registry.ts";
@@ -47,6 +48,8 @@ export interface TestServerOptions {
   readonly webhookSecret?: string;
   /** Where objects are fetched from; otherwise there is nothing. */
   readonly s3?: S3Server;
+  /** The same of models of a registry. */
+  readonly mlflow?: MlflowEndpoint;
   readonly trustProxy?: Parameters<typeof buildApp>[0]["trustProxy"];
 }
 
@@ -95,8 +98,13 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     deliverAllowHosts: [],
     sourceAllowBuckets: [],
     deliverAllowBuckets: [],
+    sourceAllowRegisteredModels: [],
+    deliverAllowRegisteredModels: [],
+    sourceAllowRepositories: [],
+    huggingFace: { url: "http://127.0.0.1:9", token: null },
     ...options.settings,
   };
+  const mlflow = options.mlflow === undefined ? null : createMlflowClient(options.mlflow);
   const context: ApiContext = {
     settings,
     keys: OPEN_TO_ALL,
@@ -107,6 +115,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
       region: "us-east-1",
       credentials: S3_CREDENTIALS,
     }),
+    mlflow,
     catalog: createCatalog(redis, claims, texts),
     jobs,
     queue: createMemoryQueue(),
@@ -142,6 +151,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
       stopping.abort();
       await app.close();
       jobs.close();
+      await mlflow?.close();
       await testRedis.close();
       await rm(dataDir, { recursive: true, force: true });
     },

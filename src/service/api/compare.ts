@@ -3,6 +3,7 @@ import { z } from "zod";
 import { REPORT_POLICY } from "../../report/script.ts";
 import { ServiceError } from "../errors.ts";
 import type { JobRecord } from "../jobs/job-store.ts";
+import { worstSqnrDb } from "../jobs/recorded-metrics.ts";
 import { kindOf, methodOf, sourceModelId } from "../kinds/kinds.ts";
 import { JobMetricsSchema } from "../kinds/metrics-schemas.ts";
 import { JobStatus } from "../kinds/wire.ts";
@@ -155,10 +156,9 @@ function comparedJob({ id, name, spec, status, created_at, finished_at, result }
 
 function comparedMetrics(metrics: NonNullable<JobRecord["result"]>["metrics"]) {
   const { size, accuracy, latency, memory, acceptance, fidelity } = metrics;
-  const noise = fidelity.outputs.flatMap(({ sqnr_db }) => (sqnr_db === null ? [] : [sqnr_db]));
   return {
     ...{ size, accuracy, latency, memory, acceptance },
-    worst_sqnr_db: noise.length === 0 ? null : Math.min(...noise),
+    worst_sqnr_db: worstSqnrDb(metrics),
     fidelity_data: fidelity.data,
   };
 }

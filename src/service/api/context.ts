@@ -4,12 +4,15 @@ import type { BlobClaims } from "../blobs/claims.ts";
 import type { Objects } from "../blobs/objects.ts";
 import type { Catalog } from "../catalog.ts";
 import type { Idempotency } from "../idempotency.ts";
+import type { DeliveryLists } from "../jobs/delivery-address.ts";
 import type { JobQueue, JobStore } from "../jobs/job-store.ts";
 import type { WebhookSecrets } from "../jobs/webhook-secrets.ts";
+import type { MlflowClient } from "../mlflow/client.ts";
 import type { SignedLinks } from "../signed-links.ts";
 import type { UploadRegistry } from "../upload-registry.ts";
 import type { ApiKeys, Caller } from "./api-keys.ts";
 import type { JobQuota } from "./job-quota.ts";
+import type { HuggingFaceEndpoint } from "./sources/hugging-face-source.ts";
 
 /** Everything the API works with. */
 export interface ApiContext {
@@ -19,6 +22,8 @@ export interface ApiContext {
   readonly claims: BlobClaims;
   /** Those that clients name; the blobs are not got by it. */
   readonly objects: Objects;
+  /** Null: there is no MLflow. */
+  readonly mlflow: MlflowClient | null;
   readonly catalog: Catalog;
   readonly jobs: JobStore;
   readonly queue: JobQueue;
@@ -35,7 +40,7 @@ export interface ApiContext {
   readonly stopping: AbortSignal;
 }
 
-export interface ApiSettings {
+export interface ApiSettings extends DeliveryLists {
   /** Directory of unfinished resumable uploads. */
   readonly uploadsDir: string;
   readonly maxUploadBytes: number;
@@ -63,12 +68,13 @@ export interface ApiSettings {
   readonly webhookAllowHosts: readonly string[];
   /** Hosts (with ports) that files may be fetched from, `*` for every public one; none: nothing is fetched. */
   readonly sourceAllowHosts: readonly string[];
-  /** The same for addresses that artifacts may be sent to. */
-  readonly deliverAllowHosts: readonly string[];
   /** Buckets (`bucket/`), and folders of them (`bucket/folder/`), that files may be fetched from. */
   readonly sourceAllowBuckets: readonly string[];
-  /** The same for artifacts that are written. */
-  readonly deliverAllowBuckets: readonly string[];
+  /** Models of MLflow's registry that versions may be fetched of, `name*` for all that begin so. */
+  readonly sourceAllowRegisteredModels: readonly string[];
+  /** Repositories of the hub that files may be fetched from, `org/*` for all of an organisation. */
+  readonly sourceAllowRepositories: readonly string[];
+  readonly huggingFace: HuggingFaceEndpoint;
   /** Where the service is for who gets links, without a slash at its end; null: where the client who makes one has found it. */
   readonly publicUrl: string | null;
 }

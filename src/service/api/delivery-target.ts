@@ -1,28 +1,26 @@
 import type { z } from "zod";
-import { unlistedObject } from "../blobs/objects.ts";
 import type { FieldError } from "../errors.ts";
-import { unlisted } from "../jobs/webhook-target.ts";
+import { type DeliveryLists, deliveryRefusal } from "../jobs/delivery-address.ts";
 import type { DeliveryTarget } from "../kinds/wire.ts";
-import type { ApiSettings } from "./context.ts";
 
-/** What is wrong with where a job of this type is to deliver: an address that nothing is sent to, and a model where none is made. */
+/** What is wrong with where a job of this type is to deliver: an address that nothing is sent to, and a file that the job or the place does not take. */
 export function deliveryErrors(
   { kind, url, artifact }: z.output<typeof DeliveryTarget>,
   type: string,
-  { deliverAllowHosts, deliverAllowBuckets }: Pick<ApiSettings, "deliverAllowHosts" | "deliverAllowBuckets">,
+  lists: DeliveryLists,
 ): readonly FieldError[] {
   const errors: FieldError[] = [];
-  const refusal =
-    kind === "s3"
-      ? unlistedObject(url, deliverAllowBuckets, "DELIVER_ALLOW_BUCKETS")
-      : unlisted(URL.parse(url), deliverAllowHosts);
+  const refusal = deliveryRefusal(kind, url, lists);
   if (refusal !== undefined) {
     const pointer = "/deliver_to/url";
     errors.push({ pointer, code: "delivery_refused", message: `${pointer}: ${refusal}` });
   }
+  const pointer = "/deliver_to/artifact";
   if (type === "evaluate" && artifact === "model.onnx") {
-    const pointer = "/deliver_to/artifact";
     errors.push({ pointer, code: "no_effect", message: `${pointer}: an evaluation makes no model, but reports.` });
+  } else if (kind === "mlflow" && artifact !== "model.onnx") {
+    const message = `${pointer}: a version in MLflow is made of the model, with its reports beside it; leave this out.`;
+    errors.push({ pointer, code: "no_effect", message });
   }
   return errors;
 }

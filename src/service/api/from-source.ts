@@ -11,17 +11,23 @@ import { IdempotencyHeaders } from "./idempotent.ts";
 import { ADDED_MODEL, MODEL_UPLOAD_PROBLEMS } from "./model-operations.ts";
 import type { ModelIntake } from "./models.ts";
 import { defineOperation, route } from "./operation.ts";
-import { createSources } from "./sources.ts";
+import { createSources, SOURCE_KINDS } from "./sources/sources.ts";
 import { MAX_FILES } from "./upload-intake.ts";
 
 /** Models and datasets that the service fetches itself. */
 
 const SourceFile = z
   .strictObject({
-    url: z.string().max(4000).meta({
-      description:
-        "`https`: at a host that the operator has allowed; presigned ones too. `s3`: `s3://bucket/key`, the key as it is, in a bucket that the operator has allowed.",
-    }),
+    url: z
+      .string()
+      .max(4000)
+      .meta({
+        description:
+          "`https`: at a host that the operator has allowed; presigned ones too. `s3`: `s3://bucket/key`, the key as it is, in a bucket that the operator " +
+          "has allowed. `mlflow`: `models:/name/3` or `models:/name@alias`, a version of a registered model that the operator has allowed: its ONNX with " +
+          "all of its files. `huggingface`: `hf://org/name@revision/path`, a file of a repository that the operator has allowed (`hf://datasets/org/name/path` of datasets; " +
+          "without a revision the newest of `main`).",
+      }),
     filename: z
       .string()
       .max(255)
@@ -35,15 +41,15 @@ const SourceFile = z
   })
   .meta({ id: "SourceFile" });
 
-const sourceOf = (most: number) => ({
-  kind: z.enum(["https", "s3"]).meta({ id: "SourceKind" }),
-  files: z.array(SourceFile).min(1).max(most),
-});
+const DATASET_SOURCE_KINDS = SOURCE_KINDS.filter((kind) => kind !== "mlflow");
 
 const ModelFromSource = z
   .strictObject({
     source: z
-      .strictObject(sourceOf(MAX_FILES))
+      .strictObject({
+        kind: z.enum(SOURCE_KINDS).meta({ id: "SourceKind" }),
+        files: z.array(SourceFile).min(1).max(MAX_FILES),
+      })
       .meta({ id: "ModelSource", description: "The `.onnx`, and its external data under the names that it uses." }),
     name: Name.optional(),
     metadata: Metadata.default({}),
@@ -53,7 +59,10 @@ const ModelFromSource = z
 const DatasetFromSource = z
   .strictObject({
     source: z
-      .strictObject(sourceOf(1))
+      .strictObject({
+        kind: z.enum(DATASET_SOURCE_KINDS).meta({ id: "DatasetSourceKind" }),
+        files: z.array(SourceFile).min(1).max(1),
+      })
       .meta({ id: "DatasetSource", description: "One file; the suffix of its name tells the format." }),
     name: Name.optional(),
     metadata: Metadata.default({}),
@@ -63,7 +72,8 @@ const DatasetFromSource = z
 
 const DESCRIPTION =
   "for files that the service fetches: the answer comes when it has them. Hosts must be on the operator's list (`SOURCE_ALLOW_HOSTS`), and so must " +
-  "those that they redirect to; buckets must be on another one (`SOURCE_ALLOW_BUCKETS`), and are read with the operator's credentials. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.";
+  "those that they redirect to; buckets (`SOURCE_ALLOW_BUCKETS`), registered models of MLflow (`SOURCE_ALLOW_REGISTERED_MODELS`) and repositories of Hugging Face " +
+  "(`SOURCE_ALLOW_REPOSITORIES`) must be on others, and are read with the operator's credentials. Send an `Idempotency-Key` to ask again without a second fetch counting as another one.";
 
 const createModelFromSource = defineOperation({
   id: "createModelFromSource",
@@ -110,7 +120,7 @@ export function registerSources(
     sources.check(source);
     const asker = askerOf(request, reply);
     const added = await models.add(request, asker, async (id) => ({
-      files: await sources.fetch(source, id, { signal: asker.signal }),
+      files: await sources.fetch(source, id, { signal: asker.signal, mostFiles: MAX_FILES }),
       ...{ name, metadata },
     }));
     return models.answer(reply, added);
@@ -120,7 +130,7 @@ export function registerSources(
     sources.check(source);
     const asker = askerOf(request, reply);
     const added = await datasets.add(request, asker, async (id) => ({
-      files: await sources.fetch(source, id, { signal: asker.signal, checkName: suffixOf }),
+      files: await sources.fetch(source, id, { signal: asker.signal, mostFiles: 1, checkName: suffixOf }),
       ...{ name, metadata, spec },
     }));
     return datasets.answer(reply, added);

@@ -341,7 +341,7 @@ function newJob({ deliver_to = null, ...request }: Request): JobRecord {
     priority,
     webhook,
     deliver_to,
-    delivery: deliver_to && { status: "waiting", at: created_at, detail: null },
+    delivery: deliver_to && { status: "waiting", at: created_at, detail: null, location: null },
     created_at,
     started_at: null,
     finished_at: null,
@@ -380,6 +380,6 @@ function jobOf(job: JobRecord, queue_position: number | null) {
 
 /** What has become of a delivery: a job that did not succeed has nothing to deliver. */
 function deliveryOf({ status, finished_at }: JobRecord, delivery: Delivery): Delivery {
-  if (!isTerminal(status) || status === "succeeded") return delivery;
-  return { status: "failed", at: finished_at!, detail: "The job has not succeeded." };
+  if (!isTerminal(status) || status === "succeeded") return { location: null, ...delivery };
+  return { status: "failed", at: finished_at!, detail: "The job has not succeeded.", location: null };
 }

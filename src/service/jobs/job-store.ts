@@ -62,6 +62,8 @@ export interface Delivery {
   readonly status: "waiting" | "delivered" | "failed";
   readonly at: string;
   readonly detail: string | null;
+  /** Where it has been put; null until then, and for addresses that are secret. Undefined in records of earlier versions. */
+  readonly location?: string | null;
 }
 
 export interface JobFilter extends Omit<ListFilter, "sha256"> {

@@ -24,6 +24,10 @@ export const END_EVENTS = ["job.succeeded", "job.failed", "job.cancelled"] as co
 /** What webhooks can tell of. A job runs once for each attempt. */
 export const WEBHOOK_EVENTS = ["job.running", ...END_EVENTS] as const;
 
+/** Ways to deliver what a job has made: `delivery-address.ts` knows their addresses. */
+export const DELIVERY_KINDS = ["put", "s3", "mlflow"] as const;
+export type DeliveryKind = (typeof DELIVERY_KINDS)[number];
+
 /** How far a job is: `fraction` in [0, 1] over the whole job, `step` one of the names the report lists. */
 export interface Progress {
   readonly step: string;

@@ -23,3 +23,9 @@ export function recordedMetrics(metrics: JobMetrics): JobMetrics {
   const short = cut(metrics, "metrics") as JobMetrics;
   return warnings.length === 0 ? short : { ...short, warnings: [...short.warnings, ...warnings] };
 }
+
+/** The signal to noise ratio, in dB, of the output that differs most from the original's; null where all are identical. */
+export function worstSqnrDb({ fidelity }: Pick<JobMetrics, "fidelity">): number | null {
+  const noise = fidelity.outputs.flatMap(({ sqnr_db }) => (sqnr_db === null ? [] : [sqnr_db]));
+  return noise.length === 0 ? null : Math.min(...noise);
+}

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { END_EVENTS, JOB_STATUSES, WEBHOOK_EVENTS } from "../jobs/job.ts";
+import { DELIVERY_KINDS, END_EVENTS, JOB_STATUSES, WEBHOOK_EVENTS } from "../jobs/job.ts";
 import { Problem } from "../problem-schema.ts";
 import { Bytes, Count, Metadata, Name, Sha256, Timestamp } from "../schemas.ts";
 import { Acceptance, Evaluation } from "./evaluation.ts";
@@ -25,14 +25,15 @@ const WebhookTarget = z
 
 export const DeliveryTarget = z
   .strictObject({
-    kind: z.enum(["put", "s3"]).meta({ id: "DeliveryKind" }),
+    kind: z.enum(DELIVERY_KINDS).meta({ id: "DeliveryKind" }),
     url: z
       .string()
       .max(4000)
       .meta({
         description:
           "`put`: https, at a host that the operator has allowed; an address that is signed for one PUT. `s3`: `s3://bucket/key`, in a bucket that " +
-          "the operator has allowed, written with the operator's credentials; an object of this key is replaced. It is not told again.",
+          "the operator has allowed, written with the operator's credentials; an object of this key is replaced. `mlflow`: `models:/name`, a registered " +
+          "model of the operator's MLflow that the operator has allowed; the job makes a new version of it. It is not told again: `delivery.location` says where the artifact is.",
       }),
     artifact: z
       .string()
@@ -50,6 +51,10 @@ const JobDelivery = z
     }),
     at: Timestamp.meta({ description: "Since when." }),
     detail: z.string().nullable().meta({ description: "Why it was not delivered." }),
+    location: z.string().nullable().meta({
+      description:
+        "Where it was delivered to: `s3://bucket/key`, `models:/name/4`. Null until then, and for `put`, whose address is a secret.",
+    }),
   })
   .meta({ id: "JobDelivery", description: "What has become of `deliver_to`." });
 
