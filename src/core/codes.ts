@@ -63,6 +63,13 @@ export const WARNINGS = {
     cause: "Few samples, or two models that are equally good.",
     remedy: "Evaluate on more samples; the interval shrinks with the square root of their number.",
   },
+  differs_from_simulation: {
+    meaning:
+      "The model that a training with rounding made scores otherwise than the simulation that was trained: by more than 0.2 points, and by more than two samples. Value: the metric of the artifact less that of the simulation.",
+    cause:
+      "Values of activations so near the middle between two steps that kernels round them to the other side: with 4 bits, or with few samples, answers flip.",
+    remedy: "Take `metrics.accuracy` for what the model does; train with activations of 8 bits.",
+  },
   outputs_not_compared: {
     meaning: "Outputs that are not tensors of numbers were not fetched and not compared. Value: how many.",
     cause: "Maps of a ZipMap (scikit-learn, LightGBM, XGBoost), sequences, optionals, strings.",

@@ -27,7 +27,7 @@ export { inspectModel } from "./evaluate/model-facts.ts";
 export { measureSpeedup, scoreFidelity, scoreModel } from "./evaluate/score.ts";
 export { openTrials, type Trials } from "./evaluate/trials.ts";
 export { verdictOf } from "./evaluate/verdict.ts";
-export { calibrationWarnings } from "./evaluate/warnings.ts";
+export { calibrationWarnings, simulationWarnings } from "./evaluate/warnings.ts";
 export type { Model } from "./onnx/ir.ts";
 export { labelsByName } from "./onnx/labels.ts";
 export { toldBefore } from "./onnx/origin.ts";

@@ -213,13 +213,22 @@ interface Column {
 }
 
 function comparison({ job, models, metrics }: Report, training: TrainingMetrics): Markup {
-  const { size, latency } = metrics;
+  const { size, latency, accuracy } = metrics;
+  const isSimulated = job.type === "quantize";
+  const isSame = accuracy?.metric === training.metric && accuracy?.samples === training.metric_samples;
+  const made = isSimulated && isSame ? accuracy : null;
   const candidates: (Column | null)[] = [
     typeof job.params.teacher_model_id === "string"
       ? { name: "Teacher", model: "before", metric: training.teacher_metric }
       : null,
-    { name: "Student before", model: "after", metric: training.student_before_metric },
-    { name: "Student after", model: "after", metric: training.student_metric },
+    made && { name: "In float", model: "before", metric: made.before },
+    {
+      name: isSimulated ? "Rounded, not trained" : "Student before",
+      model: "after",
+      metric: training.student_before_metric,
+    },
+    { name: isSimulated ? "Trained, simulated" : "Student after", model: "after", metric: training.student_metric },
+    made && { name: "The model that was made", model: "after", metric: made.after },
     training.baseline_history ? { name: "Baseline", model: "after", metric: training.baseline_metric } : null,
   ];
   const columns = candidates.filter((column) => column !== null);

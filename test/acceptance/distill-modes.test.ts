@@ -198,6 +198,9 @@ describe("networks that learn together", () => {
     }
     const judged = { evaluation: { metric: "none" } };
     assert.deepEqual(await refusalOf(online, judged), ["/evaluation/metric no_metric"]);
+    const fewer = (await jobs.client.uploadModel(NETWORKS.mlp(16, 4), "four classes")).id;
+    const taughtLess = await refusalOf({ ...online, teacher_model_id: fewer });
+    assert.ok(taughtLess.includes("/params/teacher_model_id shape_mismatch"), String(taughtLess));
     const otherTask = await refusalOf({ ...online, peer_students: [{ model_id: jobs.modelId }] });
     assert.ok(
       otherTask.some(

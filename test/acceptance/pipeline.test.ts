@@ -254,6 +254,8 @@ describe("pipelines", () => {
       ),
       ["/params/steps/1/params step_not_fed"],
     );
+    const qat = { type: "quantize", params: { method: "qat", dataset_id: ids.training } };
+    assert.deepEqual(await refusalOf(of([int8Step(), qat])), ["/params/steps/1 not_trainable"]);
     assert.deepEqual(await refusalOf(of([teacherStep(), int8Step()], { model_id: null })), ["/model_id required"]);
     assert.deepEqual(await refusalOf(of([teacherStep(), int8Step()], { evaluation: {} })), [
       "/evaluation/dataset_id required",

@@ -396,6 +396,19 @@ describe("renderReport", () => {
     assert.doesNotMatch(html, /<th scope="col">Teacher/);
     const self = await page({ metrics: { training, exits }, job: { ...job, params: { mode: "self" } } });
     assert.doesNotMatch(self, /<th scope="col">Teacher/);
+    const accuracy = {
+      ...{ metric: "top1" as const, before: 0.97, after: 0.91, drop: 0.06, samples: 1000, interval: null },
+      ...{ before_interval: null, after_interval: null },
+    };
+
+    const qat = { type: "quantize", params: { method: "qat" } };
+    const simulated = await page({ metrics: { training, exits: null, accuracy }, job: qat });
+    const columns = ["In float", "Rounded, not trained", "Trained, simulated", "The model that was made"];
+    for (const column of columns) assert.match(simulated, new RegExp(`<th scope="col"[^>]*>${column}<`));
+    assert.match(
+      simulated,
+      /top1, 1,000 samples<\/th><td [^>]*>97 %<\/td><td [^>]*>10 %<\/td><td [^>]*>90 %<\/td><td [^>]*>91 %<\/td>/,
+    );
   });
 
   it("loads nothing, and runs the one script that its policy names", async () => {

@@ -23,5 +23,5 @@ export const NETWORKS = {
     make.output(make.op("Relu", [make.input(input, ["n", 784])]), "logits", ["n", 784]);
     return new Uint8Array(modelToBytes(make.model));
   },
-  mlp: (hidden: number) => new Uint8Array(modelToBytes(mlp([784, hidden, 10]))),
+  mlp: (hidden: number, classes = 10) => new Uint8Array(modelToBytes(mlp([784, hidden, classes]))),
 };

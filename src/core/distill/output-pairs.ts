@@ -12,11 +12,24 @@ export interface OutputPair {
   readonly student: string;
 }
 
+/** What two models that are compared are called in messages, and what to do where their outputs cannot be told apart. */
+interface Roles {
+  readonly teacher: string;
+  readonly student: string;
+  readonly remedy: string;
+}
+
+const TEACHING: Roles = { teacher: "teacher", student: "student", remedy: "say which belong together" };
+
+/** Of networks that teach each other: the student, and one of its peers. */
+export const PEERS: Roles = { teacher: "student", student: "peer", remedy: "give them the same names" };
+
 /** Which of two models' outputs mean the same. Throws `invalid_params` where that is not clear. */
 export function pairOutputs(
   teacher: readonly { readonly name: string }[],
   student: readonly { readonly name: string }[],
   given: readonly OutputPair[] | undefined,
+  roles = TEACHING,
 ): readonly OutputPair[] {
   const [ours, theirs] = [student, teacher].map((outputs) => outputs.map(({ name }) => name)) as [string[], string[]];
   const pairs =
@@ -26,8 +39,8 @@ export function pairOutputs(
       : ours.filter((name) => theirs.includes(name)).map((name) => ({ teacher: name, student: name })));
   for (const pair of pairs) {
     for (const [name, names, whose] of [
-      [pair.student, ours, "student"] as const,
-      [pair.teacher, theirs, "teacher"] as const,
+      [pair.student, ours, roles.student] as const,
+      [pair.teacher, theirs, roles.teacher] as const,
     ]) {
       if (names.includes(name)) continue;
       const nearest = didYouMean(nearestNames(name, names));
@@ -37,7 +50,7 @@ export function pairOutputs(
   if (pairs.length === 0) {
     throw new CoreError(
       "invalid_params",
-      `No output of the student (${ours.join(", ")}) has the name of one of the teacher's (${theirs.join(", ")}): say which belong together.`,
+      `No output of the ${roles.student} (${ours.join(", ")}) has the name of one of the ${roles.teacher}'s (${theirs.join(", ")}): ${roles.remedy}.`,
     );
   }
   return pairs;
@@ -48,6 +61,7 @@ export function outputMisfit(
   kind: OutputLoss,
   teacher: ValueFacts,
   student: ValueFacts,
+  roles = TEACHING,
 ): { readonly about: "shapes" | "loss"; readonly message: string } | "unknown" | undefined {
   const [theirs, ours] = [teacher, student].map(({ shape }) => shape?.slice(1).filter((dim) => dim !== 1));
   if (!theirs || !ours) return "unknown";
@@ -55,7 +69,7 @@ export function outputMisfit(
   const isOpen = [...theirs, ...ours].some((dim) => typeof dim !== "number");
   const fits = theirs.length === ours.length && theirs.every((dim, i) => dim === ours[i] || isSymbolic(dim, ours[i]));
   if (!fits && (!isOpen || theirs.length === ours.length)) {
-    const message = `The teacher's output ${text(teacher)} and the student's ${text(student)} cannot be compared: behind the first axis, which counts the samples, only axes of 1 may differ.`;
+    const message = `The ${roles.teacher}'s output ${text(teacher)} and the ${roles.student}'s ${text(student)} cannot be compared: behind the first axis, which counts the samples, only axes of 1 may differ.`;
     return { about: "shapes", message };
   }
   if (ours.length === 0 && theirs.length === 0 && kind !== "mse" && kind !== "huber") {

@@ -1,8 +1,17 @@
 import { LOW_SQNR_DB } from "../codes.ts";
-import type { DatasetFacts, JobMetrics, LayerError, OutputFidelity, ValueFacts, Warning } from "../facts.ts";
+import type {
+  DatasetFacts,
+  JobMetrics,
+  LayerError,
+  OutputFidelity,
+  TrainingMetrics,
+  ValueFacts,
+  Warning,
+} from "../facts.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import type { Latency } from "../runtime/latency.ts";
 import { isComparable } from "./fidelity.ts";
+import { METRICS } from "./metrics.ts";
 
 /** Of rounds A B, how many the second must lose to be called slower: by chance, 2 of 3 of 50 are lost once in a hundred times. */
 const LOST_ROUNDS = 2 / 3;
@@ -132,6 +141,25 @@ export function fidelityWarnings(
     }
     return [];
   });
+}
+
+/** How far the metric of an artifact may be from that of its simulation without a word, and by how many of the samples. */
+const SIMULATION_GAP = 0.002;
+const SIMULATION_FLIPS = 2;
+
+/** Whether the model that a training with rounding made is as good as the simulation was, over the same samples. */
+export function simulationWarnings(
+  { metric, metric_samples, student_metric }: Pick<TrainingMetrics, "metric" | "metric_samples" | "student_metric">,
+  accuracy: JobMetrics["accuracy"],
+): Warning[] {
+  if (!accuracy || student_metric === null || accuracy.metric !== metric || accuracy.samples !== metric_samples)
+    return [];
+  if (!METRICS[accuracy.metric].isShare) return [];
+  const gap = accuracy.after - student_metric;
+  if (Math.abs(gap) <= Math.max(SIMULATION_GAP, SIMULATION_FLIPS / metric_samples) + 1e-9) return [];
+  const [made, simulated] = [accuracy.after, student_metric].map((value) => `${(100 * value).toFixed(2)} %`);
+  const message = `The ${metric} of the model is ${made} and that of the simulation, which was trained, ${simulated}, on ${metric_samples} samples.`;
+  return [{ code: "differs_from_simulation", message, value: gap }];
 }
 
 /** Names that were given and had no effect: fields of data that no input takes, and sizes where there are data. */

@@ -128,7 +128,11 @@ export const QUANTIZATIONS: {
     ...COMMON,
   },
   qat: {
-    ...{ method: ALWAYS, dataset_id: ALWAYS, bits: ALWAYS, algorithm: ALWAYS, teacher: ALWAYS },
+    ...{ method: ALWAYS, dataset_id: ALWAYS, bits: ALWAYS, algorithm: ALWAYS },
+    teacher: onlyIf(
+      ({ teacher, loss }) => teacher === null || loss!.kl_weight > 0 || loss!.hints.length > 0,
+      "what is learned from it: loss.kl_weight must be above 0, or there must be hints",
+    ),
     loss: lossReadings<QuantizationOf<"qat">>(({ loss }) => loss!),
     epochs: ALWAYS,
     training: {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { costWarnings } from "../../../src/core/evaluate/warnings.ts";
+import { costWarnings, simulationWarnings } from "../../../src/core/evaluate/warnings.ts";
 import { metricsFixture } from "../../support/metrics.ts";
 
 const { latency } = metricsFixture();
@@ -35,4 +35,26 @@ test("a faster, smaller one gets no warning, nor does one that only chance has m
   assert.deepEqual(codes(0.99, 1, 34), ["slower_than_original"]);
   // Medians and rounds must agree.
   assert.deepEqual(codes(1.01, 1, 40), []);
+});
+
+test("a model that scores otherwise than what was trained is told of, from 0.2 points and three samples on", () => {
+  const training = (samples: number) => ({ metric: "top1", metric_samples: samples, student_metric: 0.9 });
+  const accuracy = (after: number, samples: number) => ({
+    ...({ metric: "top1", before: 0.9, after, drop: 0.9 - after, samples } as const),
+    ...{ interval: null, before_interval: null, after_interval: null },
+  });
+  const told = (after: number, samples: number, own = samples) =>
+    simulationWarnings(training(own), accuracy(after, samples)).map(({ code, value }) => [code, value.toFixed(4)]);
+  assert.deepEqual(told(0.898, 10_000), []);
+  assert.deepEqual(told(0.8979, 10_000), [["differs_from_simulation", "-0.0021"]]);
+  assert.deepEqual(told(0.9021, 10_000), [["differs_from_simulation", "0.0021"]]);
+  assert.deepEqual(told(0.88, 100), [], "two samples");
+  assert.deepEqual(told(0.87, 100), [["differs_from_simulation", "-0.0300"]]);
+  assert.deepEqual(told(0.87, 100, 200), [], "of other samples");
+  assert.deepEqual(simulationWarnings(training(100), { ...accuracy(0.5, 100), metric: "mse" }), []);
+  assert.deepEqual(
+    simulationWarnings({ ...training(100), metric: "mse" }, { ...accuracy(0.5, 100), metric: "mse" }),
+    [],
+  );
+  assert.deepEqual(simulationWarnings(training(100), null), []);
 });

@@ -37,6 +37,8 @@ const CASES: readonly (readonly [Params, string, Params])[] = [
   [{ ...QAT, bits: { activations: null }, target: "arm64" }, "target", { bits: {} }],
   [{ ...QAT, epochs: 4, training: { epochs: 5 } }, "training.epochs", { epochs: 5 }],
   [{ ...QAT, epochs: 4, training: { epochs: 5 } }, "training.epochs", { epochs: null }],
+  [{ ...QAT, teacher: "mdl_2", loss: { kl_weight: 0, label_weight: 1 } }, "teacher", { teacher: null }],
+  [{ ...QAT, teacher: "mdl_2", loss: { kl_weight: 0, label_weight: 1 } }, "teacher", { loss: { kl_weight: 0.1 } }],
   [{ ...QAT, loss: { output_loss: "mse", temperature: 2 } }, "loss.temperature", { loss: { temperature: 2 } }],
   [{ ...OFFLINE, loss: { output_loss: "huber", temperature: 2 } }, "loss.temperature", { loss: { temperature: 2 } }],
   [{ ...OFFLINE, loss: { alpha: 2 } }, "loss.alpha", { loss: { output_loss: "dkd", alpha: 2 } }],

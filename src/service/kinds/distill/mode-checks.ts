@@ -1,4 +1,4 @@
-import { CoreError, outputMisfit, pairOutputs } from "../../../core/contract.ts";
+import { CoreError, outputMisfit, PEERS, pairOutputs } from "../../../core/contract.ts";
 import type { ModelRecord } from "../../catalog.ts";
 import { type FieldError, pointerOf } from "../../errors.ts";
 import { problem } from "../model-checks.ts";
@@ -44,7 +44,7 @@ export function checkMode(spec: DistillSpec, stored: StoredResources, checkOffli
   if (judgement.length > 0) return judgement;
   const view: OfflineSpec = { ...spec, params: offlineView(params) };
   const problems = [
-    ...checkOffline(view, stored),
+    ...checkOffline(view, stored).map(ofMode),
     ...(params.mode === "online" ? checkOnline(params, stored) : []),
     ...when(
       params.mode === "self" && params.self_kind === "born_again" && params.training.validation_split === 0,
@@ -60,6 +60,11 @@ export function checkMode(spec: DistillSpec, stored: StoredResources, checkOffli
     seen.add(`${pointer} ${code}`);
     return isNew;
   });
+}
+
+/** A problem of the offline view, at a field that the mode has: outputs are not paired by hand here. */
+function ofMode({ pointer, ...problem }: FieldError): FieldError {
+  return { ...problem, pointer: pointer === "/params/loss/outputs" ? "/params/teacher_model_id" : pointer };
 }
 
 function checkOnline(params: OnlineParams, { models }: StoredResources): FieldError[] {
@@ -137,10 +142,10 @@ function checkOutputs({ student, peer_students, loss }: OnlineParams, models: St
 /** Why outputs of two peers do not mean the same. Throws `CoreError` where they cannot be paired. */
 function misfitsOf(first: ModelRecord, other: ModelRecord, loss: OnlineParams["loss"]["output_loss"]): string[] {
   const [theirs, ours] = [first.facts.outputs, other.facts.outputs];
-  return pairOutputs(theirs, ours, undefined).flatMap((pair) => {
+  return pairOutputs(theirs, ours, undefined, PEERS).flatMap((pair) => {
     const a = theirs.find(({ name }) => name === pair.teacher)!;
     const b = ours.find(({ name }) => name === pair.student)!;
-    const misfit = outputMisfit(loss, a, b);
+    const misfit = outputMisfit(loss, a, b, PEERS);
     return misfit === undefined || misfit === "unknown" ? [] : [misfit.message];
   });
 }

@@ -21,8 +21,9 @@ export function stepSpec({ params, evaluation }: PipelineSpec, index: number, fe
   return stepKindOf(step).asJob(step.params, fed, { evaluation, acceptance: {} });
 }
 
-/** Where a field of a step's own spec is in its pipeline. */
+/** Where a field of a step's own spec is in its pipeline. The model of a later step is that of the step before it, and has no field. */
 export function stepPointer(index: number, pointer: string): string {
+  if (pointer === "/model_id" && index > 0) return pointerOf("/params/steps", [index]);
   return pointer.startsWith("/params") ? pointerOf("/params/steps", [index]) + pointer : pointer;
 }
 

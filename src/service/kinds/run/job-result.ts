@@ -11,6 +11,7 @@ import {
   type QuantizationPlan,
   roundedForm,
   type StaticEvidence,
+  simulationWarnings,
   type TrainingMetrics,
   valueFacts,
   weightFacts,
@@ -92,7 +93,11 @@ export async function judgeResult(
   );
   return steps.run("report", "Writing the report", async () => {
     const after = await inspectModel(model, { openSession, source: { path: written[0]!.path }, dims: {}, signal });
-    const metrics = { ...measured.metrics, training: made.training ?? null, exits: made.exits ?? null };
+    const { training = null, exits = null } = made;
+    const { accuracy, warnings } = measured.metrics;
+    // What a job trains that is no distillation is a simulation of what it makes.
+    const simulated = spec.type === "quantize" && training ? simulationWarnings(training, accuracy) : [];
+    const metrics = { ...measured.metrics, training, exits, warnings: [...warnings, ...simulated] };
     const source = request.models[comparedModelId(spec)];
     const report = buildReport({
       createdAt: new Date(),

@@ -10,6 +10,7 @@ import {
   prepareQat,
   type QatModel,
   type QatOptions,
+  type TrainingMetrics,
   trainQat,
 } from "../../../../core/index.ts";
 import type { JobInputs, JobRequest } from "../../../../tasks/protocol.ts";
@@ -74,9 +75,23 @@ export async function trainQatJob(
       ignoreLabel: ignoredLabels(distillation).evaluation,
       warnings: inputs.warnings,
     },
-    training: trained.helped
-      ? training
-      : { ...training, best_epoch: 0, student_metric: training.student_before_metric },
+    training: trained.helped ? training : asItStarted(training),
+  };
+}
+
+/** What is told of a training whose start is the result. */
+function asItStarted(training: TrainingMetrics): TrainingMetrics {
+  const { student_before_metric, networks } = training;
+  return {
+    ...training,
+    best_epoch: 0,
+    student_metric: student_before_metric,
+    networks: networks.map((network) => ({
+      ...network,
+      best_epoch: 0,
+      validation_metric: null,
+      metric: network.before_metric,
+    })),
   };
 }
 
