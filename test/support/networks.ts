@@ -49,17 +49,18 @@ export class NetworkBuilder {
     x: Value,
     from: number,
     to: number,
-    options: { kernel?: number; stride?: number; group?: number; bias?: boolean } = {},
+    options: { kernel?: number; stride?: number; group?: number; bias?: boolean; axes?: 1 | 2 } = {},
   ): Value {
-    const { kernel = 3, stride = 1, group = 1, bias = false } = options;
+    const { kernel = 3, stride = 1, group = 1, bias = false, axes = 2 } = options;
     const name = this.#name("conv");
     const pad = Math.floor(kernel / 2);
-    const dims = [to, from / group, kernel, kernel];
+    const each = <T>(value: T): T[] => Array(axes).fill(value);
+    const dims = [to, from / group, ...each(kernel)];
     const weight = this.#weight(`${name}.weight`, dims, Math.sqrt(2 / (elementCount(dims) / to)));
     return this.g.op("Conv", bias ? [x, weight, this.#vector(`${name}.bias`, to, 0)] : [x, weight], {
-      kernel_shape: ints([kernel, kernel]),
-      pads: ints([pad, pad, pad, pad]),
-      strides: ints([stride, stride]),
+      kernel_shape: ints(each(kernel)),
+      pads: ints([...each(pad), ...each(pad)]),
+      strides: ints(each(stride)),
       group: int(group),
     });
   }

