@@ -33,7 +33,7 @@ const { values: options, positionals } = parseArgs({
     data: { type: "string", default: "mnist" },
     train: { type: "string", default: "1000" },
     "held-out": { type: "string", default: "500" },
-    epochs: { type: "string", default: "40" },
+    epochs: { type: "string", default: "15" },
     seeds: { type: "string", default: "1,2,3" },
     cities: { type: "string" },
     rate: { type: "string", default: "0.005" },

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { ints } from "../src/core/onnx/graph-builder.ts";
-import type { Model } from "../src/core/onnx/ir.ts";
+import type { Model, Value } from "../src/core/onnx/ir.ts";
 import { tensorOf } from "../src/core/onnx/tensor.ts";
 import { Random } from "../src/core/random.ts";
 import { type Samples, samplesOf } from "../src/core/train/samples.ts";
@@ -18,6 +18,8 @@ export interface SmallTask {
   /** Weights are drawn anew by whoever trains. */
   readonly student: () => Model;
   readonly teacher: () => Model;
+  /** Depthwise separable convolutions, as MobileNet has them. */
+  readonly mobile: () => Model;
 }
 
 /** Images [n, 1, 28, 28] for a convolution of each number of channels, with BatchNormalization and Relu, pooled, and a linear map. */
@@ -36,8 +38,36 @@ function images(name: keyof typeof IMAGE_SETS, channels: readonly number[]): Sma
       }
       return net.output(net.linear(net.g.op("Flatten", [x]), from * 9, 10), ["n", 10]);
     },
-    teacher: () => cnn([2 * channels[0]!, 2 * channels[1]!], 64),
+    teacher: () => cnn([channels[0]!, channels[1]!], 64),
+    mobile() {
+      const net = new NetworkBuilder();
+      const x = net.relu(net.batchNorm(net.conv(net.input(["n", 1, 28, 28]), 1, 16, { stride: 2 }), 16));
+      const deep = separable(net, x, 16, [
+        [32, 1],
+        [32, 2],
+        [64, 1],
+        [64, 1],
+      ]);
+      return net.output(net.linear(net.globalAverage(deep), 64, 10), ["n", 10]);
+    },
   };
+}
+
+/** Convolutions of each channel by itself and then of all channels at each place, to so many channels and with that stride. */
+function separable(
+  net: NetworkBuilder,
+  value: Value,
+  channels: number,
+  layers: readonly (readonly [to: number, stride: number])[],
+  axes: 1 | 2 = 2,
+): Value {
+  let [x, from] = [value, channels];
+  for (const [to, stride] of layers) {
+    x = net.relu(net.batchNorm(net.conv(x, from, from, { stride, group: from, axes }), from));
+    x = net.relu(net.batchNorm(net.conv(x, from, to, { kernel: 1, axes }), to));
+    from = to;
+  }
+  return x;
 }
 
 const COUNTRIES = 40;
@@ -45,6 +75,7 @@ const COUNTRIES = 40;
 const TEST_NAMES = 125;
 const MAX_NAMES = 500;
 const LETTERS = 20;
+const EMBEDDING = 32;
 
 interface City {
   readonly name: string;
@@ -89,11 +120,12 @@ function cities(path: string, width: number): SmallTask {
       { labels: tensorOf("int64", [count], labels) },
     );
   };
+  const embedded = (net: NetworkBuilder) =>
+    net.g.transpose(net.embedding(net.input(["n", LETTERS], "x", "int64"), vocabulary, EMBEDDING), [0, 2, 1]);
   const network = (channels: number) => {
     const net = new NetworkBuilder();
-    const embedded = net.embedding(net.input(["n", LETTERS], "x", "int64"), vocabulary, 32);
-    let x = net.g.transpose(embedded, [0, 2, 1]);
-    let from = 32;
+    let x = embedded(net);
+    let from = EMBEDDING;
     for (let layer = 0; layer < 3; layer++) {
       x = net.relu(net.batchNorm(net.conv(x, from, channels, { axes: 1 }), channels));
       if (layer < 2) x = net.g.op("MaxPool", [x], { kernel_shape: ints([2]), strides: ints([2]) });
@@ -109,7 +141,14 @@ function cities(path: string, width: number): SmallTask {
     },
     test: stack(0, COUNTRIES * TEST_NAMES),
     student: () => network(width),
-    teacher: () => network(3 * width),
+    teacher: () => network(2 * width),
+    mobile() {
+      const net = new NetworkBuilder();
+      const first = net.relu(net.batchNorm(net.conv(embedded(net), EMBEDDING, 64, { axes: 1 }), 64));
+      const layers = [64, 64, 96, 96].map((to, i) => [to, i % 2 === 1 ? 2 : 1] as const);
+      const x = separable(net, first, 64, layers, 1);
+      return net.output(net.linear(net.globalAverage(x), 96, COUNTRIES), ["n", COUNTRIES]);
+    },
   };
 }
 
