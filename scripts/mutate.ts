@@ -1,19 +1,20 @@
 import { spawn } from "node:child_process";
 import { existsSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join, normalize, relative } from "node:path";
+import { basename, dirname, join, normalize, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { Random } from "../src/core/random.ts";
 import { ENVIRONMENT } from "../src/tasks/environment.ts";
 
 /**
- * npm run mutate -- [folder or file of src ...] [--share 0.1] [--seed 1] [--minutes 30] [--slowest 60]
+ * npm run mutate -- [folder or file of src ...] [--share 0.1] [--seed 1] [--tests 6] [--slowest 30] [--minutes 30]
  * npm run mutate -- [folder or file of src ...] --again
  *
  * Makes small faults in a seeded share of the lines of each file (an operator swapped, a condition made always true) and runs, for
- * each fault, the tests that reach it: those of the folder and those that import it directly, the fastest first, until one fails.
- * Acceptance and contract tests are left out, and test files that take longer than `--slowest` seconds. Prints every fault that no
- * test noticed and, for each folder, the score. Once `--minutes` are over, what has been tried so far is what counts.
+ * each fault, tests that reach it until one fails: at most `--tests` files, first the one of the same name, then those that import the
+ * file, then those that import what imports it; each the fastest first, and none that takes longer than `--slowest` seconds. Prints
+ * every fault that no test noticed and, for each folder, the score. Nothing new is begun once `--minutes` are over.
+ *
  * `--again` tries again what the last run found unnoticed, and leaves the rest of its results as they are.
  *
  * Faults that only change a text, an object or an array literal are not made: their types do not compile, or they are messages.
@@ -21,6 +22,7 @@ import { ENVIRONMENT } from "../src/tasks/environment.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 const SCRATCH = join(ROOT, ".stryker-tmp");
+const TIMES = join(SCRATCH, "times.json");
 
 /** Both from 1. */
 interface Place {
@@ -30,7 +32,6 @@ interface Place {
 
 /** What Stryker's event recorder writes of a fault. */
 interface Mutant {
-  readonly id: string;
   readonly fileName: string;
   readonly location: { readonly start: Place; readonly end: Place };
   readonly mutatorName: string;
@@ -42,26 +43,77 @@ interface Options {
   readonly again: boolean;
   readonly share: number;
   readonly seed: number;
+  readonly tests: number;
   readonly slowestSeconds: number;
   readonly deadline: number;
 }
 
-/** The folders that have files of their own, each a unit of the run. */
-function foldersOf(named: readonly string[]): string[] {
-  const files = globSync("src/{core,service}/**/*.ts", { cwd: ROOT }).sort();
-  const chosen = named.length === 0 ? files : files.filter((file) => named.some((name) => isIn(file, name)));
-  if (chosen.length === 0) throw new Error(`No file of src/core or src/service is in ${named.join(", ")}.`);
-  return [...new Set(chosen.map((file) => dirname(file)))];
+const IMPORTS = new Map<string, readonly string[]>();
+
+/** Files of this repository that a file imports. */
+function importsOf(file: string): readonly string[] {
+  const known = IMPORTS.get(file);
+  if (known) return known;
+  const text = readFileSync(join(ROOT, file), "utf8");
+  const found = [...text.matchAll(/(?:from|import\()\s*"(\.[^"]+\.ts)"/g)];
+  const files = found.map((match) => normalize(join(dirname(file), match[1]!)));
+  IMPORTS.set(file, files);
+  return files;
 }
 
-function isIn(file: string, folderOrFile: string): boolean {
-  const name = normalize(folderOrFile)
-    .replace(/^(?!src\/)/, "src/")
-    .replace(/\/$/, "");
-  return file === name || file.startsWith(`${name}/`);
+/** How far a test is from a file: 0 has its name, 1 imports it, 2 imports what imports it; tests may share what imports it. */
+function distance(test: string, file: string, importers: ReadonlySet<string>): number {
+  if (test === file.replace(/^src\//, "test/").replace(/\.ts$/, ".test.ts")) return 0;
+  const shared = importsOf(test).filter((it) => it.startsWith("test/support/") && existsSync(join(ROOT, it)));
+  const direct = [...importsOf(test), ...shared.flatMap(importsOf)];
+  if (basename(test, ".test.ts") === basename(file, ".ts") && direct.some((it) => dirname(it) === dirname(file)))
+    return 0;
+  if (direct.includes(file)) return 1;
+  return direct.some((it) => importers.has(it)) ? 2 : Number.POSITIVE_INFINITY;
 }
 
-/** Lines of code in a file, from 1: what is neither empty, nor a comment, nor an import. */
+/** Tests that start the service do so in their own process, where a fault is seen; what core does, child processes do for them. */
+const BY_PROCESSES = /^test\/(acceptance|contract)\//;
+
+/** The tests of a file: the nearest, and of those the fastest, first. */
+async function testsOf(file: string, { tests, slowestSeconds }: Options): Promise<string[]> {
+  const importers = new Set(globSync("src/**/*.ts", { cwd: ROOT }).filter((it) => importsOf(it).includes(file)));
+  const near = globSync("test/**/*.test.ts", { cwd: ROOT })
+    .filter((test) => (file.startsWith("src/service/") ? !test.startsWith("test/chaos/") : !BY_PROCESSES.test(test)))
+    .map((test) => ({ test, far: distance(test, file, importers) }))
+    .filter(({ far }) => far < Number.POSITIVE_INFINITY)
+    .sort((a, b) => a.far - b.far);
+  const chosen: { readonly test: string; readonly far: number; readonly seconds: number }[] = [];
+  for (const far of [0, 1, 2]) {
+    if (chosen.length >= tests || (far === 2 && chosen.length > 0)) break;
+    const timed = [];
+    for (const it of near.filter((one) => one.far === far)) timed.push({ ...it, seconds: await secondsOf(it.test) });
+    chosen.push(...timed.sort((a, b) => a.seconds - b.seconds));
+  }
+  return chosen
+    .filter(({ seconds, far }) => seconds <= (far === 0 ? 2 : 1) * slowestSeconds)
+    .slice(0, tests)
+    .map(({ test }) => test);
+}
+
+const seconds: Record<string, number> = existsSync(TIMES) ? JSON.parse(readFileSync(TIMES, "utf8")) : {};
+
+/** How long a test file takes as it is: measured once, then remembered. One that fails is of no use, and takes for ever. */
+async function secondsOf(file: string): Promise<number> {
+  if (seconds[file] !== undefined) return seconds[file];
+  const started = performance.now();
+  const code = await exitCode(spawn(process.execPath, [file], { cwd: ROOT, stdio: "ignore" }));
+  seconds[file] = code === 0 ? (performance.now() - started) / 1000 : 1e9;
+  mkdirSync(SCRATCH, { recursive: true });
+  writeFileSync(TIMES, JSON.stringify(seconds));
+  return seconds[file];
+}
+
+function exitCode(child: ReturnType<typeof spawn>): Promise<number | null> {
+  return new Promise((resolve) => child.on("close", resolve).on("error", () => resolve(null)));
+}
+
+/** Lines of code in a file, from 1: what is neither empty, nor a comment, nor an import, nor only closes something. */
 function codeLines(text: string): number[] {
   return text
     .split("\n")
@@ -76,41 +128,23 @@ function sampledLines(file: string, { share, seed }: Options): string[] {
     .map((line) => `${file}:${line}-${line}`);
 }
 
-/** Files of this repository that a file imports. */
-function importsOf(file: string): string[] {
-  const text = readFileSync(join(ROOT, file), "utf8");
-  return [...text.matchAll(/(?:from|import\()\s*"(\.[^"]+)"/g)].map((match) =>
-    normalize(join(dirname(file), match[1]!)),
-  );
+const slug = (file: string) => file.replaceAll("/", "-");
+const recordOf = (file: string) => join(SCRATCH, "results", `${slug(file)}.json`);
+
+function lastResults(file: string): Mutant[] {
+  return existsSync(recordOf(file)) ? JSON.parse(readFileSync(recordOf(file), "utf8")) : [];
 }
 
-/** Tests of a folder, and those elsewhere that import a file of it. */
-function testsOf(folder: string): string[] {
-  const own = folder.replace(/^src\//, "test/");
-  return globSync("test/**/*.test.ts", { cwd: ROOT })
-    .filter((file) => !/^test\/(acceptance|chaos|contract)\//.test(file))
-    .filter((file) => dirname(file) === own || importsOf(file).some((it) => dirname(it) === folder));
+function isMissed({ status }: Mutant): boolean {
+  return status === "Survived" || status === "NoCoverage";
 }
 
-interface Timed {
-  readonly file: string;
-  readonly seconds: number;
-}
-
-/** Runs each test file once as it is: which of them pass, in order of the time that they take. */
-async function timed(files: readonly string[]): Promise<Timed[]> {
-  const runs: Timed[] = [];
-  for (const file of files) {
-    const started = performance.now();
-    const code = await exitCode(spawn(process.execPath, [file], { cwd: ROOT, stdio: "ignore" }));
-    if (code !== 0) console.log(`left out, as it fails without a fault: ${file}`);
-    else runs.push({ file, seconds: (performance.now() - started) / 1000 });
-  }
-  return runs.sort((a, b) => a.seconds - b.seconds);
-}
-
-function exitCode(child: ReturnType<typeof spawn>): Promise<number | null> {
-  return new Promise((resolve) => child.on("close", resolve).on("error", () => resolve(null)));
+/** Ranges of what the last run found unnoticed. A range holds smaller faults inside it, too. */
+function missedRanges(file: string): string[] {
+  const at = ({ line, column }: Place) => `${line}:${column - 1}`;
+  return lastResults(file)
+    .filter(isMissed)
+    .map(({ location: { start, end } }) => `${file}:${at(start)}-${at(end)}`);
 }
 
 function configuration(ranges: readonly string[], tests: readonly string[], events: string): object {
@@ -135,93 +169,81 @@ function configuration(ranges: readonly string[], tests: readonly string[], even
   };
 }
 
-/** Where the results of the last run of a folder are kept. */
-function recordOf(folder: string): string {
-  return join(SCRATCH, "results", `${folder.replaceAll("/", "-")}.json`);
-}
-
-function lastResults(folder: string): Mutant[] {
-  return existsSync(recordOf(folder)) ? JSON.parse(readFileSync(recordOf(folder), "utf8")) : [];
-}
-
-function isMissed({ status }: Mutant): boolean {
-  return status === "Survived" || status === "NoCoverage";
-}
-
-/** Ranges of what the last run found unnoticed. A range holds smaller faults inside it, too. */
-function missedRanges(folder: string): string[] {
-  const at = ({ line, column }: Place) => `${line}:${column - 1}`;
-  return lastResults(folder)
-    .filter(isMissed)
-    .map(({ fileName, location: { start, end } }) => `${fileName}:${at(start)}-${at(end)}`);
-}
-
-/** The faults tried in a folder. The run is ended at the deadline, and then these are fewer than were planned. */
-async function mutantsOf(folder: string, options: Options): Promise<Mutant[]> {
-  const files = globSync(`${folder}/*.ts`, { cwd: ROOT }).sort();
-  const ranges = options.again ? missedRanges(folder) : files.flatMap((file) => sampledLines(file, options));
-  if (ranges.length === 0) return [];
-  const tests = (await timed(testsOf(folder))).filter(({ seconds }) => seconds <= options.slowestSeconds);
-  const events = join(SCRATCH, "events", folder.replaceAll("/", "-"));
-  const config = join(SCRATCH, `${folder.replaceAll("/", "-")}.json`);
-  rmSync(events, { recursive: true, force: true });
+/** The faults tried in a file; undefined where none of its lines was drawn, or it is tested nowhere. */
+async function mutantsOf(file: string, options: Options): Promise<Mutant[] | undefined> {
+  const ranges = options.again ? missedRanges(file) : sampledLines(file, options);
+  if (ranges.length === 0) return undefined;
+  const tests = await testsOf(file, options);
+  if (tests.length === 0) {
+    console.log(`no test is near ${file}`);
+    return undefined;
+  }
+  const events = join(SCRATCH, "events", slug(file));
+  const config = join(SCRATCH, `${slug(file)}.json`);
   mkdirSync(events, { recursive: true });
-  writeFileSync(
-    config,
-    JSON.stringify(
-      configuration(
-        ranges,
-        tests.map(({ file }) => file),
-        events,
-      ),
-    ),
-  );
-  const run = spawn("stryker", ["run", config], { cwd: ROOT, stdio: "inherit" });
-  const timer = setTimeout(() => run.kill(), Math.max(0, options.deadline - Date.now()));
-  await exitCode(run);
-  clearTimeout(timer);
-  return globSync(`${events}/*-onMutantTested.json`)
-    .map((file): Mutant => JSON.parse(readFileSync(file, "utf8")))
+  writeFileSync(config, JSON.stringify(configuration(ranges, tests, events)));
+  await exitCode(spawn("stryker", ["run", config], { cwd: ROOT, stdio: "inherit" }));
+  const mutants = globSync(`${events}/*-onMutantTested.json`)
+    .map((path): Mutant => JSON.parse(readFileSync(path, "utf8")))
     .filter(({ status }) => status !== "Ignored")
     .map((mutant) => ({ ...mutant, fileName: relative(ROOT, mutant.fileName) }));
+  for (const path of [events, config]) rmSync(path, { recursive: true });
+  return mutants;
 }
 
 const sameFault = (one: Mutant, other: Mutant) =>
-  one.fileName === other.fileName &&
   one.replacement === other.replacement &&
   one.location.start.line === other.location.start.line &&
   one.location.start.column === other.location.start.column;
 
 /** Keeps the results of a run; of a second look, only what it says of faults of the first. */
-function keep(folder: string, found: readonly Mutant[], options: Options): Mutant[] {
-  const again = (old: Mutant) => (isMissed(old) ? (found.find((it) => sameFault(it, old)) ?? old) : old);
-  const mutants = options.again ? lastResults(folder).map(again) : [...found];
-  mkdirSync(dirname(recordOf(folder)), { recursive: true });
-  writeFileSync(recordOf(folder), JSON.stringify(mutants));
+function keep(file: string, found: readonly Mutant[], { again }: Options): Mutant[] {
+  const second = (old: Mutant) => (isMissed(old) ? (found.find((it) => sameFault(it, old)) ?? old) : old);
+  const mutants = again ? lastResults(file).map(second) : [...found];
+  mkdirSync(dirname(recordOf(file)), { recursive: true });
+  writeFileSync(recordOf(file), JSON.stringify(mutants));
   return mutants;
 }
 
-function report(folder: string, mutants: readonly Mutant[]): void {
-  const missed = mutants.filter(isMissed);
-  for (const { fileName, location, status, mutatorName, replacement } of missed) {
+function describe(mutants: readonly Mutant[]): void {
+  for (const { fileName, location, status, mutatorName, replacement } of mutants.filter(isMissed)) {
     const { line, column } = location.start;
     const text = readFileSync(join(ROOT, fileName), "utf8").split("\n")[line - 1]!.trim();
     console.log(`${status} ${fileName}:${line}:${column} ${mutatorName}\n    ${text}\n    becomes ${replacement}`);
   }
+}
+
+function printScore(of: string, mutants: readonly Mutant[]): void {
   const noticed = mutants.filter(({ status }) => status === "Killed" || status === "Timeout").length;
-  const counted = noticed + missed.length;
-  const score = counted === 0 ? "" : `${((100 * noticed) / counted).toFixed(1)} %`;
-  console.log(`score ${folder}: ${noticed} of ${counted} noticed ${score}`);
+  const counted = noticed + mutants.filter(isMissed).length;
+  if (counted > 0)
+    console.log(`score ${of}: ${noticed} of ${counted} noticed, ${((100 * noticed) / counted).toFixed(1)} %`);
+}
+
+function isIn(file: string, folderOrFile: string): boolean {
+  const name = normalize(folderOrFile)
+    .replace(/^(?!src\/)/, "src/")
+    .replace(/\/$/, "");
+  return file === name || file.startsWith(`${name}/`);
+}
+
+function filesOf(named: readonly string[]): string[] {
+  const files = globSync("src/{core,service}/**/*.ts", { cwd: ROOT }).sort();
+  const order = named.length === 0 ? ["src"] : named;
+  const chosen = [...new Set(order.flatMap((name) => files.filter((file) => name === "src" || isIn(file, name))))];
+  if (chosen.length === 0) throw new Error(`No file of src/core or src/service is in ${named.join(", ")}.`);
+  return chosen;
 }
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
+    again: { type: "boolean", default: false },
     share: { type: "string", default: "0.1" },
     seed: { type: "string", default: "1" },
+    tests: { type: "string", default: "6" },
+    slowest: { type: "string", default: "30" },
     minutes: { type: "string", default: "30" },
-    slowest: { type: "string", default: "60" },
-    again: { type: "boolean", default: false },
   },
 });
 process.env.ORT_DISABLE_TELEMETRY = ENVIRONMENT.ORT_DISABLE_TELEMETRY;
@@ -232,10 +254,23 @@ const options: Options = {
   again: values.again,
   share: Number(values.share),
   seed: Number(values.seed),
+  tests: Number(values.tests),
   slowestSeconds: Number(values.slowest),
   deadline: Date.now() + Number(values.minutes) * 60_000,
 };
-for (const folder of foldersOf(positionals)) {
-  if (Date.now() > options.deadline) console.log(`not reached in time: ${folder}`);
-  else report(folder, keep(folder, await mutantsOf(folder, options), options));
+const results = new Map<string, Mutant[]>();
+const notReached: string[] = [];
+for (const file of filesOf(positionals)) {
+  if (Date.now() > options.deadline) {
+    notReached.push(file);
+    continue;
+  }
+  const found = await mutantsOf(file, options);
+  const mutants = found ? keep(file, found, options) : options.again ? lastResults(file) : [];
+  describe(mutants);
+  if (mutants.length > 0) printScore(file, mutants);
+  results.set(dirname(file), [...(results.get(dirname(file)) ?? []), ...mutants]);
 }
+for (const [folder, mutants] of results) printScore(folder, mutants);
+printScore("all", [...results.values()].flat());
+if (notReached.length > 0) console.log(`not reached in time: ${notReached.join(" ")}`);

@@ -36,9 +36,7 @@ function normalizeGroups(g: GraphBuilder, node: Node, groupsPerSample: number): 
 /** x / √(mean(x²) + ε) · scale over the last axes. */
 function rmsNormalization(g: GraphBuilder, node: Node): Value {
   const [x, scale] = node.inputs as readonly [Value, Value];
-  const rank = dimsOf(x).length;
-  const axis = node.int("axis", -1);
-  const axes = range(rank).slice(axis < 0 ? axis + rank : axis);
+  const axes = range(dimsOf(x).length).slice(node.int("axis", -1));
   const meanSquare = g.add(g.mean(g.square(x), axes), parameterOf(node, "epsilon"));
   return g.mul(g.div(x, g.sqrt(meanSquare)), scale);
 }

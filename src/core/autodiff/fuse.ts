@@ -25,7 +25,9 @@ function writtenOutGelu(erf: Node): { readonly x: Value; readonly y: Value } | u
   const scaled = erf.inputs[0]?.producer;
   const x =
     (scaled && otherOperand(scaled, "Mul", (c) => isNumber(c, Math.SQRT1_2))) ??
-    (scaled?.opType === "Div" && isNumber(scaled.inputs[1], Math.SQRT2) ? scaled.inputs[0] : undefined);
+    (scaled?.opType === "Div" && scaled.domain === "" && isNumber(scaled.inputs[1], Math.SQRT2)
+      ? scaled.inputs[0]
+      : undefined);
   const sum = onlyReader(erf.outputs[0]!);
   if (!x || !sum || !otherOperand(sum, "Add", (c) => isNumber(c, 1))) return undefined;
   const sumValue = sum.outputs[0]!;

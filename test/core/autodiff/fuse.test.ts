@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { fuseOperators } from "../../../src/core/autodiff/fuse.ts";
 import { TRAINING_OPSET } from "../../../src/core/autodiff/gradient.ts";
 import { GraphBuilder } from "../../../src/core/onnx/graph-builder.ts";
-import { Model, type Value } from "../../../src/core/onnx/ir.ts";
+import { Model, type Node, type Value } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
@@ -22,11 +22,31 @@ const OTHERS: Readonly<Record<string, (g: GraphBuilder, x: Value) => Value>> = {
   "another addend": (g, x) => g.mul(g.mul(x, g.add(g.op("Erf", [g.div(x, Math.SQRT2)]), 2)), 0.5),
   "another factor": (g, x) => g.mul(g.mul(x, g.add(g.op("Erf", [g.div(x, Math.SQRT2)]), 1)), 0.25),
   "another value": (g, x) => g.mul(g.mul(g.neg(x), g.add(g.op("Erf", [g.div(x, Math.SQRT2)]), 1)), 0.5),
+  "no half": (g, x) => g.mul(x, g.add(g.op("Erf", [g.div(x, Math.SQRT2)]), 1)),
   "a part that is read elsewhere": (g, x) => {
     const sum = g.add(g.op("Erf", [g.div(x, Math.SQRT2)]), 1);
     return g.add(g.mul(g.mul(x, sum), 0.5), sum);
   },
 };
+
+/** The same model with another operator, or one of another domain, in the place of one of its nodes. */
+function withOther(form: (g: GraphBuilder, x: Value) => Value, at: number, opType: string, domain: string): Model {
+  const model = build(form);
+  const node = model.graph.nodes[at]!;
+  const other = model.graph.insertBefore(node, { opType, domain, inputs: node.inputs, outputs: 1 });
+  if (node.outputs[0]!.isGraphOutput) {
+    model.graph.removeOutput(node.outputs[0]!);
+    model.graph.addOutput(other.outputs[0]!);
+  }
+  for (const { node: reader, index } of [...node.outputs[0]!.uses]) reader.setInput(index, other.outputs[0]!);
+  model.graph.remove(node);
+  return model;
+}
+
+const isBehindErf = (node: Node): boolean =>
+  node.opType === "Erf" || node.inputs.some((value) => value?.producer && isBehindErf(value.producer));
+
+const operatorsOf = (model: Model) => model.graph.nodes.map(({ domain, opType }) => `${domain}.${opType}`);
 
 function build(form: (g: GraphBuilder, x: Value) => Value): Model {
   const model = new Model({ irVersion: 10, opsets: [["", TRAINING_OPSET]], graphName: "test" });
@@ -70,5 +90,38 @@ for (const [name, form] of Object.entries(OTHERS)) {
       model.graph.nodes.map(({ opType }) => opType),
       before,
     );
+  });
+}
+
+const OTHER_OPERATOR: Readonly<Record<string, string>> = { Erf: "Tanh", Add: "Sub", Mul: "Div", Div: "Mul" };
+
+for (const [name, form] of Object.entries(WRITTEN_OUT)) {
+  test(`with any one operator another, or of another domain, it is no GELU: ${name}`, () => {
+    const operators = build(form).graph.nodes.map(({ opType }) => opType);
+    for (const [at, opType] of operators.entries()) {
+      for (const model of [
+        withOther(form, at, OTHER_OPERATOR[opType]!, ""),
+        withOther(form, at, opType, "my.domain"),
+      ]) {
+        const before = operatorsOf(model);
+        fuseOperators(model.graph);
+        assert.deepEqual(operatorsOf(model), before);
+      }
+    }
+  });
+
+  test(`what is read elsewhere stays: ${name}`, () => {
+    const { length } = build(form).graph.nodes;
+    for (let at = 0; at < length - 1; at++) {
+      const model = build(form);
+      const inner = model.graph.nodes[at]!.outputs[0]!;
+      const needsErf = isBehindErf(inner.producer!);
+      model.graph.addOutput(inner);
+      const before = operatorsOf(model);
+      fuseOperators(model.graph);
+      // What has an erf in it would be computed beside the GELU; a multiple of x costs next to nothing.
+      if (needsErf) assert.deepEqual(operatorsOf(model), before, `${at}`);
+      else assert.deepEqual(operatorsOf(model).sort(), [".Gelu", before[at]].sort());
+    }
   });
 }

@@ -355,7 +355,16 @@ export const GRADIENT_CASES: readonly GradientCase[] = [
     float32: true,
     step: 1e-2,
   },
+  {
+    op: "InstanceNormalization",
+    inputs: [x(2, 3, 4), x(3), x(3)],
+    attrs: { epsilon: float(0.5) },
+    float32: true,
+    step: 1e-2,
+  },
   { op: "RMSNormalization", inputs: [x(2, 3, 4), x(4)], attrs: { axis: int(-1) }, float32: true, step: 1e-2 },
+  { op: "RMSNormalization", inputs: [x(2, 3, 4), x(3, 4)], attrs: { axis: int(1) }, float32: true, step: 1e-2 },
+  { op: "RMSNormalization", inputs: [x(2, 3, 4), x(4)], attrs: { epsilon: float(0.5) }, float32: true, step: 1e-2 },
 
   { op: "Reshape", inputs: [x(2, 6), whole([3, -1])] },
   { op: "Flatten", inputs: [x(2, 3, 2)], attrs: { axis: int(2) } },

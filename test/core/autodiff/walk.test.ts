@@ -126,6 +126,11 @@ test("operators of other domains, and uses that a rule does not cover, are refus
   assert.match(refusal("Relu", "my.domain", {})!, /my\.domain\.Relu/);
   assert.match(refusal("Einsum", "", { equation: { type: "string", value: "ii->i" } })!, /twice/);
   assert.match(refusal("LSTM", "", { clip: { type: "float", value: 1 } })!, /clipped/);
+  assert.match(refusal("LSTM", "", { input_forget: { type: "int", value: 1 } })!, /coupled/);
+  const activations = (...value: string[]) => ({ activations: { type: "strings", value } }) as const;
+  assert.match(refusal("GRU", "", activations("Sigmoid", "Relu"))!, /activations/);
+  assert.match(refusal("RNN", "", activations("Tanh", "Relu"))!, /activations/);
+  assert.equal(refusal("GRU", "", activations("sigmoid", "Tanh", "Sigmoid", "tanh")), undefined);
   assert.equal(refusal("Relu", "", {}), undefined);
 });
 
@@ -139,8 +144,27 @@ test("whole numbers, comparisons and shapes end a path", () => {
   const whole = g.cast(x, "int64");
   whole.dtype = undefined;
   model.graph.addOutput(g.op("BitShift", [whole, whole], {}));
+  // The places of the largest values are whole numbers, though the values themselves have a gradient.
+  const k = g.constant("int64", [1], [1]);
+  const places = g.ops("TopK", [x, k], 2)[1]!;
+  places.dtype = "int64";
+  model.graph.addOutput(g.op("BitShift", [places, places], {}));
   assert.deepEqual(findUndifferentiable(model, [x]), []);
 });
+
+test("sequences of different lengths are named before a layer is unrolled", () => {
+  const reason = (lengths: readonly number[]) => {
+    const model = empty();
+    const [x, w, r] = [3, 2, 1].map((size) => model.graph.addInput(`x${size}`, "float32", [size, size, size]));
+    const sizes = model.graph.addInitializer("lengths", tensorOf("int32", [lengths.length], lengths));
+    const node = model.graph.append({ opType: "GRU", name: "n", inputs: [x, w, r, undefined, sizes], outputs: 1 });
+    model.graph.addOutput(node.outputs[0]!);
+    return findUndifferentiable(model, [x!])[0]?.reason;
+  };
+  assert.match(reason([3, 3, 2])!, /different lengths/);
+  assert.equal(reason([3, 3, 3]), undefined);
+});
+
 test("the list of trainable operators is the operators that have a gradient or an expansion", () => {
   assert.deepEqual([...TRAINABLE_OPERATORS], Object.keys({ ...GRADIENT_RULES, ...EXPANSIONS }).sort());
 });
