@@ -19,12 +19,14 @@ const FILES = {
   "datasets.js": "text/javascript",
   "form.js": "text/javascript",
   "format.js": "text/javascript",
+  "from-address.js": "text/javascript",
   "jobs.js": "text/javascript",
   "models.js": "text/javascript",
   "new-job.js": "text/javascript",
   "parts.js": "text/javascript",
   "style.css": "text/css",
   "view.js": "text/javascript",
+  "webhooks.js": "text/javascript",
 } as const;
 
 /** Libraries, by the name that modules import them by. */

@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -20,23 +23,34 @@ const MAX_WIRE_BYTES = 150_000;
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 // Linux is where CI runs, and where scripts/setup installs a browser: there it must be.
+/** A web server of these bytes. */
+async function serve(bytes: Readonly<Record<string, Uint8Array>>): Promise<{ url: string; close(): void }> {
+  const server = createServer((request, response) => response.end(bytes[request.url!])).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, close: () => server.close() };
+}
+
 const skip = process.platform !== "linux" && browserPath() === undefined ? "no Chromium on this machine" : false;
 
 describe("the console in a browser", { skip }, () => {
   let stack: Stack;
   let browser: Browser;
   let folder: string;
+  let files: Awaited<ReturnType<typeof serve>>;
 
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), "console-"));
     await writeFile(join(folder, "digits.onnx"), NETWORKS.cnn([4, 8], 32));
     await writeFile(join(folder, "digits.npz"), mnistFile("test", 200));
     browser = await openBrowser();
-    stack = await startStack({ LOG_LEVEL: "warn" });
+    files = await serve({ "/other.onnx": NETWORKS.cnn([4, 4], 16) });
+    const WEBHOOK_SECRET = `whsec_${Buffer.alloc(32, 7).toString("base64")}`;
+    stack = await startStack({ LOG_LEVEL: "warn", SOURCE_ALLOW_HOSTS: new URL(files.url).host, WEBHOOK_SECRET });
   });
   after(async () => {
     await browser?.close();
     await stack?.close();
+    files?.close();
     if (folder) await rm(folder, { recursive: true });
   });
 
@@ -187,7 +201,7 @@ describe("the console in a browser", { skip }, () => {
     "phone, dark": { width: 390, scheme: "dark" },
   } as const)) {
     test(`${name}: every page is legible, and none is wider than the window`, async () => {
-      for (const path of ["", "models", "datasets", "jobs", "new", "accept", "compare", "key"]) {
+      for (const path of ["", "models", "datasets", "jobs", "new", "accept", "compare", "webhooks", "key"]) {
         const { page, complaints } = await openPage(browser, `${stack.url}/#/${path}`, look);
         try {
           await until(
@@ -236,6 +250,40 @@ describe("the console in a browser", { skip }, () => {
         params: { method: string };
       };
       assert.equal(typed.params.method, "weight_only");
+    } finally {
+      await page.close();
+    }
+  });
+
+  test("a secret for a receiver of webhooks is made and shown once", async () => {
+    const { page } = await openPage(browser, `${stack.url}/#/webhooks`, { width: 1280, scheme: "light" });
+    try {
+      await heading(page, /^Webhooks$/);
+      await page.locator("#receiver").fill("http://10.0.0.1/hooks");
+      await click(page, "Make a secret");
+      await shows(page, /must start with https/);
+      await page.locator("#receiver").fill("https://ci.example.com/hooks");
+      await click(page, "Make a secret");
+      await shows(page, /whsec_[A-Za-z0-9+/=]{40}/);
+      await click(page, "Make a secret");
+      await shows(page, /The one before is signed with as well until/);
+      assert.deepEqual(await unusable(page), []);
+    } finally {
+      await page.close();
+    }
+  });
+
+  test("a model is fetched from an address, or the refusal says why not", async () => {
+    const { page } = await openPage(browser, `${stack.url}/#/models`, { width: 1280, scheme: "light" });
+    try {
+      await heading(page, /^Models$/);
+      await click(page, "Or fetch it from an address");
+      await page.locator("#address-models").fill("hf://org/net/model.onnx");
+      await click(page, "Fetch");
+      await shows(page, /has allowed no repository/);
+      await page.locator("#address-models").fill(`${files.url}/other.onnx`);
+      await click(page, "Fetch");
+      await heading(page, /^other$/);
     } finally {
       await page.close();
     }

@@ -8,6 +8,7 @@ import { ModelDrop, ModelPage, Models, ModelTable } from "./models.js";
 import { Accept, NewJob } from "./new-job.js";
 import { Failure, Loaded, useLoaded } from "./parts.js";
 import { html } from "./view.js";
+import { Webhooks } from "./webhooks.js";
 
 /** The console: which page there is for an address, and what all pages have. */
 
@@ -78,6 +79,7 @@ const LINKS = [
   ["datasets", "Datasets"],
   ["jobs", "Jobs"],
   ["compare", "Compare"],
+  ["webhooks", "Webhooks"],
   ["key", "Key"],
 ];
 
@@ -92,6 +94,7 @@ function page([first, second], common) {
   if (first === "accept") return html`<${Accept} key=${location.hash} ...${common} />`;
   if (first === "compare")
     return html`<${Compare} ids=${(second ?? "").split(",").filter((id) => id !== "")} ...${common} />`;
+  if (first === "webhooks") return html`<${Webhooks} />`;
   if (first === "key") return html`<${KeyPage} />`;
   return html`<h1 tabindex="-1">There is no such page</h1><p><a href="#/">To the start</a></p>`;
 }

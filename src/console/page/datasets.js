@@ -2,6 +2,7 @@ import { useState } from "preact/hooks";
 import { all, get, remove, upload } from "./api.js";
 import { Field } from "./form.js";
 import { bytes, count, shape, time } from "./format.js";
+import { FromAddress } from "./from-address.js";
 import { Action, Drop, Failure, Loaded, Progress, Table, useLoaded } from "./parts.js";
 import { html } from "./view.js";
 
@@ -54,7 +55,8 @@ export function DatasetDrop({ onUploaded, schemas, choices }) {
       </section>`
     }
     ${sent !== undefined && html`<${Progress} value=${sent} label=${sent < 1 ? `Sending, ${Math.round(100 * sent)} %` : "Reading the samples…"} />`}
-    <${Failure} error=${error} />`;
+    <${Failure} error=${error} />
+    <${FromAddress} what="datasets" onAdded=${onUploaded} />`;
 }
 
 export function Datasets({ go, schemas, choices }) {

@@ -99,6 +99,7 @@ export function JobPage({ id, go }) {
     <${Failure} error=${failure ?? error} />
     ${!isOver(job) && html`<${Progress} value=${at?.fraction ?? 0} label=${at ? `${words(at.step)}: ${at.message || "at work"}` : job.status === "queued" ? `waiting, place ${job.queue_position ?? "?"}` : "starting"} />`}
     ${job.error && html`<div class="failure" role="alert"><p><b>${job.error.title}</b> (<code>${job.error.code}</code>)</p><p>${job.error.detail}</p></div>`}
+    ${job.delivery && html`<p>Delivery: <b>${job.delivery.status}</b>${job.delivery.location && html` as <code>${job.delivery.location}</code>`}. ${job.delivery.detail}</p>`}
     ${job.result && html`<${Result} job=${job} go=${go} />`}
     <details class="more"><summary>What was asked for</summary><pre tabindex="0"><code>${JSON.stringify(job.params, null, 2)}</code></pre></details>
     <details class="more" open=${!isOver(job)}><summary>Log (${log.length})</summary>

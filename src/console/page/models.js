@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 import { all, get, remove, save, upload } from "./api.js";
 import { bytes, count, percent, shape, time } from "./format.js";
+import { FromAddress } from "./from-address.js";
 import { Action, Bar, Drop, Failure, Loaded, Progress, Table, useLoaded } from "./parts.js";
 import { html } from "./view.js";
 
@@ -22,7 +23,8 @@ export function ModelDrop({ onUploaded }) {
   };
   return html`<${Drop} label="Drop a model here" hint="An .onnx file, with its data files beside it if it has some" accept="" multiple busy=${sent !== undefined} onFiles=${take} />
     ${sent !== undefined && html`<${Progress} value=${sent} label=${sent < 1 ? `Sending, ${Math.round(100 * sent)} %` : "Looking inside…"} />`}
-    <${Failure} error=${error} />`;
+    <${Failure} error=${error} />
+    <${FromAddress} what="models" onAdded=${onUploaded} />`;
 }
 
 export function Models({ go }) {
