@@ -388,6 +388,8 @@ export interface LayerError {
 export interface EvaluatedModel
   extends Pick<JobMetrics, "size" | "fidelity" | "accuracy" | "latency" | "memory" | "acceptance" | "warnings"> {
   readonly model_id: string;
+  /** What it was called then; null where nobody has said. */
+  readonly name: string | null;
   readonly parameters: number;
   /** At each batch size and number of threads; the first is `latency`. */
   readonly latencies: readonly JobMetrics["latency"][];

@@ -12,9 +12,14 @@ export function contest({ metrics }: Report, draw: DrawChart): Content {
   return [
     section(
       "Models compared",
-      html`<p class="muted">The first model is the reference of all others: what they answer is held against its answers on the same input. In brackets:
-confidence intervals at 95 %.</p>`,
-      models.length > 1 ? tradeChart(models.map(tradeOf), draw) : null,
+      html`<p class="muted">The first model is the reference of all others: what they answer is held against its answers on the same input. Below a number:
+its confidence interval at 95 %.</p>`,
+      models.length > 1
+        ? tradeChart(
+            models.map((model, i) => tradeOf(model, i, models)),
+            draw,
+          )
+        : null,
       comparison(models),
     ),
     latencies(models),
@@ -27,10 +32,22 @@ export function worstOutput({ fidelity }: Pick<JobMetrics, "fidelity">) {
   return fidelity.outputs.toSorted((a, b) => (a.sqnr_db ?? Infinity) - (b.sqnr_db ?? Infinity))[0];
 }
 
-function tradeOf(model: EvaluatedModel, i: number): Trade {
+/** What a model is called among the others: its name where that tells it apart. */
+export function shortName({ name }: EvaluatedModel, i: number, models: readonly EvaluatedModel[]): string {
+  const isUnique = name !== null && models.filter((other) => other.name === name).length === 1;
+  return isUnique ? name : `model ${i + 1}`;
+}
+
+/** A model in the first column of a table. */
+function modelCell(model: EvaluatedModel, i: number, models: readonly EvaluatedModel[]): Markup {
+  const role = i === 0 && models.length > 1 ? " (reference)" : "";
+  return html`<b>${shortName(model, i, models)}</b>${role}`;
+}
+
+function tradeOf(model: EvaluatedModel, i: number, models: readonly EvaluatedModel[]): Trade {
   const { size, latency, accuracy } = model;
   return {
-    name: i === 0 ? "reference" : `model ${i + 1}`,
+    name: shortName(model, i, models),
     bytes: size.after_bytes,
     speedup: latency.speedup,
     quality: accuracy
@@ -65,7 +82,7 @@ function comparison(models: readonly EvaluatedModel[]): Markup {
       const worst = worstOutput(model);
       const isReference = i === 0;
       return [
-        html`<code>${model.model_id}</code>${isReference ? " (reference)" : ""}`,
+        modelCell(model, i, models),
         count(model.parameters),
         `${bytes(size.after_bytes)} (${percent(size.ratio)})`,
         ...(metric
@@ -92,9 +109,9 @@ function latencies(models: readonly EvaluatedModel[]): Markup {
     html`<p class="muted">Median of a run; all models in turns. In brackets: how many times as fast as the reference.</p>`,
     table(
       ["Model", ...models[0]!.latencies.map(({ batch_size, threads }) => `batch ${batch_size}, ${threads} thr.`)],
-      models.map(({ model_id, latencies }, i) => [
-        html`<code>${model_id}</code>`,
-        ...latencies.map(({ after, speedup }) =>
+      models.map((model, i) => [
+        modelCell(model, i, models),
+        ...model.latencies.map(({ after, speedup }) =>
           i === 0 ? duration(after.p50_ms) : `${duration(after.p50_ms)} (${ratio(speedup)})`,
         ),
       ]),
@@ -107,9 +124,9 @@ function limits(models: readonly EvaluatedModel[]): Markup {
     "Limits",
     table(
       ["Model", "Limit", "Asked for", "Measured", "Kept"],
-      models.flatMap(({ model_id, acceptance }) =>
-        acceptance.map(({ name, limit, value, ok }) => [
-          html`<code>${model_id}</code>`,
+      models.flatMap((model, i) =>
+        model.acceptance.map(({ name, limit, value, ok }) => [
+          modelCell(model, i, models),
           html`<code>${name}</code>`,
           String(limit),
           value === null ? (ok ? "nothing to miss" : "not measured") : String(Number(value.toPrecision(4))),

@@ -13,7 +13,9 @@ export function modelName({ origins, job }: Report): string {
 }
 
 export function headline(report: Report): string {
-  return `${modelName(report)}: ${report.title}`;
+  const { models } = report.metrics;
+  const other = models?.length === 2 ? models[1]?.name : undefined;
+  return other ? `${modelName(report)} and ${other}, held against each other` : `${modelName(report)}: ${report.title}`;
 }
 
 // ---- one sentence ----------------------------------------------------------------------------------------------------

@@ -68,11 +68,12 @@ ${section(
   definitions([
     ["CPU", metrics.environment.cpu],
     ["Instruction sets", metrics.environment.isa.join(", ") || "not known"],
-    ["onnxruntime", metrics.environment.onnxruntime],
-    ...Object.entries(metrics.environment.versions),
+    ...Object.entries({ onnxruntime: metrics.environment.onnxruntime, ...metrics.environment.versions }),
     ["Threads while measuring", metrics.environment.threads],
     ["Seed", metrics.environment.seed],
-    ["Inputs of one run", shapes(report.input_shapes)],
+    ...(Object.keys(report.input_shapes).length > 0
+      ? [["Inputs of one run", shapes(report.input_shapes)] as const]
+      : []),
   ]),
 )}
 ${section(
@@ -207,7 +208,7 @@ function accuracy(report: Report): Content {
         ],
       ],
     ),
-    html`<p class="muted">In brackets: confidence intervals at 95 %. That of the drop is of the same samples in both models.</p>`,
+    html`<p class="muted">Below a number: its confidence interval at 95 %. That of the drop is of the same samples in both models.</p>`,
   );
 }
 

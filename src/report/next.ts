@@ -1,3 +1,4 @@
+import { shortName } from "./contest.ts";
 import { modelName } from "./headline.ts";
 import { type Content, html, type Markup } from "./markup.ts";
 import { bytes, definitions, details, section } from "./parts.ts";
@@ -40,6 +41,14 @@ function resultRows(
   ];
 }
 
+/** What an evaluation holds against its reference. */
+function others({ metrics: { models } }: Report): readonly (readonly [Content, Content])[] {
+  return (models ?? []).flatMap((model, i, all) => {
+    const link = html`<a href="/#/models/${model.model_id}">${shortName(model, i, all)}</a> <code>${model.model_id}</code>`;
+    return i === 0 ? [] : [["Held against it", link] as const];
+  });
+}
+
 /** Which files these are, and how to make them again. */
 export function provenance(report: Report): Markup {
   const { origins, job, request } = report;
@@ -55,6 +64,7 @@ export function provenance(report: Report): Markup {
           : html`<a href="/#/models/${before.id}">${modelName(report)}</a> <code>${before.id}</code>`,
       ],
       [term("sha256", "sha256 of that"), html`<code>${before.sha256 ?? "not known"}</code>`],
+      ...others(report),
       [
         "Job",
         html`<a href="/#/jobs/${job.id}"><code>${job.id}</code></a> · <a href="/v1/jobs/${job.id}/artifacts/report.json">report.json</a>`,

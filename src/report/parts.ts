@@ -105,11 +105,12 @@ export function metricFormat(metric: string): (value: number) => string {
   return isShare ? percent : significant;
 }
 
-/** A number, and between which it lies. */
+/** A number, and below it between which it lies. */
 export function within(
   value: string,
   interval: readonly [number, number] | null,
   format: (end: number) => string,
-): string {
-  return interval ? `${value} (${format(interval[0])} … ${format(interval[1])})` : value;
+): Content {
+  if (!interval) return value;
+  return html`${value}<br><span class="muted">${format(interval[0])} … ${format(interval[1])}</span>`;
 }

@@ -23,8 +23,8 @@ export function searchSections({ metrics }: Report, draw: DrawChart): Content {
     ),
     section(
       "What can be had",
-      html`<p class="muted">Every model here is better than each other one in size, speed or quality. All were measured in turns, on the same samples. In
-brackets: confidence intervals at 95 %.</p>`,
+      html`<p class="muted">Every model here is better than each other one in size, speed or quality. All were measured in turns, on the same samples. Below a
+number: its confidence interval at 95 %.</p>`,
       tradeChart(measured.map(tradeOf), draw),
       frontTable(front),
     ),

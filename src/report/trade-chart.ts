@@ -23,8 +23,8 @@ const SPEEDS = [
   { colour: "rest", meaning: "slower", fits: (speedup: number) => speedup < 0.97 },
   { colour: "full", meaning: "as fast (within 3 %)", fits: (speedup: number) => speedup < 1.03 },
   { colour: "sixteen", meaning: "up to 1.5 times as fast", fits: (speedup: number) => speedup < 1.5 },
-  { colour: "eight", meaning: "up to 2.5 times", fits: (speedup: number) => speedup < 2.5 },
-  { colour: "four", meaning: "faster than that", fits: () => true },
+  { colour: "eight", meaning: "up to 2.5 times as fast", fits: (speedup: number) => speedup < 2.5 },
+  { colour: "four", meaning: "more than 2.5 times as fast", fits: () => true },
 ] as const;
 
 /** What a model without noise has, on an axis of decibels. */

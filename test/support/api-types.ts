@@ -1549,6 +1549,8 @@ export interface components {
         /** @description A model of an evaluation against the first of them. */
         EvaluatedModel: {
             model_id: string;
+            /** @description What the model was called when it was measured. */
+            name: string | null;
             /** Format: int64 */
             parameters: number;
             size: components["schemas"]["SizeMetrics"];

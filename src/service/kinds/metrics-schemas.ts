@@ -164,6 +164,7 @@ const MEASURED = {
 const EvaluatedModel = z
   .object({
     model_id: z.string(),
+    name: z.string().nullable().meta({ description: "What the model was called when it was measured." }),
     parameters: Count,
     ...MEASURED,
     latencies: z.array(MEASURED.latency).meta({ description: "At each batch size and number of threads." }),

@@ -89,7 +89,7 @@ async function runEvaluateJob(
     }),
   );
   const standings = [contest.reference, ...contest.challengers.map((standing) => standing!)];
-  const evaluated = standings.map((standing, i) => entryOf(spec, ids[i]!, models[i]!.facts, standing));
+  const evaluated = standings.map((standing, i) => entryOf(spec, ids[i]!, models[i]!, standing));
   // What a job's metrics say of its result, they say here of the first model that is held against the reference.
   const main = evaluated[1] ?? evaluated[0]!;
   const { size, fidelity, accuracy, latency, memory } = main;
@@ -171,10 +171,16 @@ async function judgedBy({ spec, models, datasets }: JobRequest<EvaluateSpec>, { 
 }
 
 /** Of the reference nothing is checked against limits: they are about what is held against it. */
-function entryOf(spec: EvaluateSpec, model_id: string, facts: ModelFacts, standing: Standing): EvaluatedModel {
+function entryOf(
+  spec: EvaluateSpec,
+  model_id: string,
+  { name, facts }: JobInputs["models"][string],
+  standing: Standing,
+): EvaluatedModel {
   const isReference = model_id === spec.params.model_ids[0];
   return {
     model_id,
+    name: name ?? null,
     parameters: facts.parameters,
     ...standing,
     acceptance: isReference ? [] : checkAcceptance(spec.acceptance, standing),
