@@ -4,7 +4,7 @@
  * accuracies are of the test samples.
  *
  *   node bench/modes.ts TEACHER.onnx [--data mnist|fashion|cities] [--cities cities.json] [--train 1000] [--held-out 500] [--epochs 40]
- *     [--seeds 1,2,3] [--rate 0.005] [--threads 1] [--modes labels,offline,...]
+ *     [--seeds 1,2,3] [--batch 64] [--rate 0.005] [--threads 1] [--modes labels,offline,...]
  *
  * The finished teacher is kept in the file, and trained first where there is none: a wider network, on the same samples.
  */
@@ -36,6 +36,7 @@ const { values: options, positionals } = parseArgs({
     epochs: { type: "string", default: "15" },
     seeds: { type: "string", default: "1,2,3" },
     cities: { type: "string" },
+    batch: { type: "string", default: "64" },
     rate: { type: "string", default: "0.005" },
     threads: { type: "string", default: "1" },
     modes: { type: "string" },
@@ -55,7 +56,7 @@ const data = {
 const base = mnistSettings({
   epochs: Number(options.epochs),
   threads: Number(options.threads),
-  batchSize: 64,
+  batchSize: Number(options.batch),
   learningRate: Number(options.rate),
 });
 const LABELS_ONLY = { ...DISTILLATION_LOSS, klWeight: 0, labelWeight: 1 };

@@ -153,7 +153,7 @@ function cities(path: string, width: number): SmallTask {
 }
 
 /** The task of this name; `cities` needs the file of the package. */
-export function smallTask(name: string, { citiesPath }: { readonly citiesPath: string | undefined }): SmallTask {
+export function smallTask(name: string, { citiesPath }: { readonly citiesPath?: string | undefined }): SmallTask {
   if (name === "mnist" || name === "fashion") return images(name, [8, 16, 32]);
   if (name !== "cities" || !citiesPath) throw new Error("Tasks: mnist, fashion, and cities with --cities cities.json");
   return cities(citiesPath, 64);

@@ -25,7 +25,7 @@ import { Random } from "../src/core/random.ts";
 import { openSession, type Session } from "../src/core/runtime/session.ts";
 import { train } from "../src/core/train/loop.ts";
 import { crossEntropy } from "../src/core/train/losses.ts";
-import { type Samples, splitSamples } from "../src/core/train/samples.ts";
+import { type Samples, samplesOf, splitSamples } from "../src/core/train/samples.ts";
 import { createTrainable, exportTrained } from "../src/core/train/trainable.ts";
 import { cnn, NetworkBuilder } from "../test/support/networks.ts";
 import { type RealModel, readRealModel } from "../test/support/real-models.ts";
@@ -132,16 +132,22 @@ async function detection(folder: string): Promise<Subject> {
   };
 }
 
-/** Lines, every other one upside down; [3, 48, 192]. */
-async function orientation(folder: string): Promise<Subject> {
+const ORIENTED_WIDTH = 192;
+
+/** Lines, every other one upside down: x [count, 3, 48, 192], and 0 or 1 as labels. `folder` keeps the font's files. */
+export async function orientedLines(folder: string, count: number, stream: string): Promise<Samples> {
   await useDemoFont(join(folder, "font"));
-  const width = 192;
+  const lines = await drawTextLines(count, new Random(1, stream), ORIENTED_WIDTH);
+  const pictures = lines.map(({ picture }, i) => (i % 2 === 1 ? upsideDown(picture) : picture));
+  const { dims, data } = recognitionInput(pictures, ORIENTED_WIDTH);
+  const labels = BigInt64Array.from(pictures, (_, i) => BigInt(i % 2));
+  return samplesOf({ x: tensorOf("float32", dims, data) }, { labels: tensorOf("int64", [count], labels) });
+}
+
+async function orientation(folder: string): Promise<Subject> {
   const feeds = async (count: number, stream: string): Promise<Feeds[]> => {
-    const lines = await drawTextLines(count, new Random(1, stream), width);
-    return lines.map(({ picture }, i) => {
-      const { dims, data } = recognitionInput([i % 2 === 1 ? upsideDown(picture) : picture], width);
-      return { x: tensorOf("float32", dims, data) };
-    });
+    const { gather } = await orientedLines(folder, count, stream);
+    return Array.from({ length: count }, (_, i) => gather([i]).feeds);
   };
   const classOf = (output: Outputs) => {
     const [upright, turned] = floatsOf(Object.values(output)[0]!);
