@@ -1,6 +1,7 @@
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import { z } from "zod";
 import { whatItMustBe } from "../src/service/field-errors.ts";
+import type { JobKind } from "../src/service/kinds/kind.ts";
 import { type JobSpec, KINDS } from "../src/service/kinds/kinds.ts";
 
 /** The options of commands. They follow from the schemas of requests: there is no second list. */
@@ -55,13 +56,13 @@ export function optionsOf(kind: Kind, method: string): Option[] {
 
 /** What chooses between the methods of a kind: `method`, `mode`; undefined where there is one only. */
 export function selectorOf(kind: Kind): { readonly flag: string; readonly default: string | undefined } | undefined {
-  if (kind.methods.length < 2) return undefined;
-  return kind.type === "distill" ? { flag: "mode", default: "offline" } : { flag: "method", default: undefined };
+  const { chosenBy } = kind as JobKind<JobSpec>;
+  return chosenBy && { flag: chosenBy.parameter, default: chosenBy.otherwise };
 }
 
 /** How many models are named without a flag. */
 export function positionalsOf(kind: Kind): "none" | "one" | "some" {
-  if (kind.type === "evaluate") return "some";
+  if (kind.methods.some(({ params }) => params instanceof z.ZodObject && "model_ids" in params.shape)) return "some";
   return "model_id" in kind.request.shape ? "one" : "none";
 }
 

@@ -6,7 +6,7 @@ import type { Logger } from "pino";
 import type { BlobRef, BlobStore } from "../src/service/blobs/blob-store.ts";
 import type { BlobClaims } from "../src/service/blobs/claims.ts";
 import type { JobRecord } from "../src/service/jobs/job-store.ts";
-import { cacheKeys } from "../src/service/kinds/quantize/cache-keys.ts";
+import { cacheKeysOf } from "../src/service/kinds/kinds.ts";
 import { fromRedis, KEY_PREFIX } from "../src/service/redis.ts";
 import type { LocalFile, TaskNews } from "../src/tasks/protocol.ts";
 import { checkProduced } from "./job-files.ts";
@@ -40,7 +40,7 @@ export function createJobCache(deps: { redis: Redis; blobs: BlobStore; claims: B
     async fetch({ id, spec }, directory) {
       await mkdir(directory, { recursive: true });
       const found: Record<string, LocalFile> = {};
-      for (const [name, key] of Object.entries(cacheKeys(spec))) {
+      for (const [name, key] of Object.entries(cacheKeysOf(spec))) {
         const path = join(directory, name);
         try {
           const ref = await find(key);
@@ -58,7 +58,7 @@ export function createJobCache(deps: { redis: Redis; blobs: BlobStore; claims: B
       try {
         // Before anything is done with the file, removing it included.
         await checkProduced({ name, path }, await realpath(root));
-        const key = cacheKeys(spec)[name];
+        const key = cacheKeysOf(spec)[name];
         if (key === undefined) return;
         const ref = await blobs.put(createReadStream(path), {
           maxBytes: Number.MAX_SAFE_INTEGER, // The disk it was written to has set the limit.

@@ -1,19 +1,15 @@
 import type { Logger } from "pino";
-import { type FinishedStep, isTerminal, jobError, toldOf } from "../src/service/jobs/job.ts";
+import { isTerminal, jobError } from "../src/service/jobs/job.ts";
 import type { JobRecord, JobStore } from "../src/service/jobs/job-store.ts";
 import type { RunEnd } from "../src/service/jobs/queue.ts";
-import { withModelIds } from "../src/service/kinds/auto/model-ids.ts";
-import type { AutoSpec } from "../src/service/kinds/auto/spec.ts";
-import type { EvaluateSpec } from "../src/service/kinds/evaluate/spec.ts";
-import { sourceModelId } from "../src/service/kinds/kinds.ts";
-import { type PipelineSpec, stepSpec } from "../src/service/kinds/pipeline/spec.ts";
-import type { SingleSpec } from "../src/service/kinds/pipeline/steps.ts";
 import { untilAnswered } from "../src/service/redis.ts";
 import { failureOfError, isMachineFailure } from "../src/tasks/failures.ts";
 import { TaskError, type TaskFailure, type TaskLimits, type TaskRunner } from "../src/tasks/protocol.ts";
+import { type Done, modelsOf } from "./conduct/conduct.ts";
+import { conductOf } from "./conduct/conducts.ts";
 import type { JobCache } from "./job-cache.ts";
 import type { JobCheckpoints } from "./job-checkpoints.ts";
-import type { JobFiles, Published } from "./job-files.ts";
+import type { JobFiles } from "./job-files.ts";
 import { createPerformer } from "./job-part.ts";
 import { createNewsRecorder } from "./news-recorder.ts";
 import type { WorkerHealth } from "./worker-health.ts";
@@ -59,18 +55,8 @@ interface Run {
   attempt: number;
 }
 
-/** What a job has come to, and the models that it has made for that. */
-interface Done {
-  readonly result: NonNullable<JobRecord["result"]>;
-  readonly models: readonly Pick<Published, "modelId" | "created">[];
-}
-
 /** `error` is what a failure was read from. */
 type Ending = { readonly done: Done } | { readonly failure: TaskFailure; readonly error?: unknown };
-
-function modelsOf(steps: readonly FinishedStep[]): Done["models"] {
-  return steps.map(({ model_id, created }) => ({ modelId: model_id, created }));
-}
 
 export function createJobRunner(options: JobRunnerOptions): JobRunner {
   const { files, checkpoints, health, log } = options;
@@ -104,109 +90,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     const saved = checkpoints.recorder(job);
     try {
       const perform = createPerformer({ ...options, job, news, saved, signal });
-      const { spec } = job;
-      if (spec.type === "auto") return { done: await runSearch(spec) };
-      if (spec.type === "evaluate") return { done: await runEvaluation(spec) };
-      return { done: await (spec.type === "pipeline" ? runPipeline(job, spec) : runSingle(spec)) };
-
-      async function runSearch(spec: AutoSpec): Promise<Done> {
-        const part = { spec, prefix: "", span: [0, 1] as const };
-        return perform(part, async (outcome, scratch) => {
-          const stored = new Map<string, Published>();
-          for (const { name, spec: own, files: model, facts } of outcome.front ?? []) {
-            const made = { ...outcome, model, facts, reports: [] };
-            // What they are made of is the job's own model, whatever the child says.
-            const single = { ...own, model_id: spec.model_id };
-            stored.set(name, await files.publish(job.id, single, made, scratch, signal));
-          }
-          const reports = await files.publishReports(job.id, outcome.reports, scratch, signal);
-          const ids = new Map([...stored].map(([name, { modelId }]) => [name, modelId]));
-          const metrics = withModelIds(outcome.metrics, ids, spec.model_id);
-          const recommended = metrics.auto!.recommendation;
-          const artifacts = [
-            ...(stored.get(recommended.candidate)?.model ?? []),
-            ...reports,
-            ...[...stored].flatMap(([name, { model }]) => model.map((it) => ({ ...it, name: `${name}.${it.name}` }))),
-          ];
-          const { accepted } = outcome;
-          return {
-            result: { model_id: recommended.model_id, accepted, artifacts, metrics, steps: null },
-            models: [...stored.values()].map(({ modelId, created }) => ({ modelId, created })),
-          };
-        });
-      }
-
-      async function runEvaluation(spec: EvaluateSpec): Promise<Done> {
-        const part = { spec, prefix: "", span: [0, 1] as const };
-        return perform(part, async ({ accepted, metrics, reports }, scratch) => {
-          const artifacts = await files.publishReports(job.id, reports, scratch, signal);
-          return { result: { model_id: sourceModelId(spec), accepted, artifacts, metrics, steps: null }, models: [] };
-        });
-      }
-
-      async function runSingle(spec: SingleSpec): Promise<Done> {
-        const part = { spec, prefix: "", span: [0, 1] as const };
-        return perform(part, async (outcome, scratch) => {
-          const { modelId, created, model, reports } = await files.publish(job.id, spec, outcome, scratch, signal);
-          const { accepted, metrics } = outcome;
-          const artifacts = [...model, ...reports];
-          return {
-            result: { model_id: modelId, accepted, artifacts, metrics, steps: null },
-            models: [{ modelId, created }],
-          };
-        });
-      }
-
-      async function runPipeline(job: JobRecord, spec: PipelineSpec): Promise<Done> {
-        const count = spec.params.steps.length;
-        const steps = [...(await files.keptSteps(job.steps))];
-        for (let i = steps.length; i < count; i++) {
-          const { name, type } = spec.params.steps[i]!;
-          const step = stepSpec(spec, i, steps.at(-1)?.model_id ?? spec.model_id);
-          const span = [i / (count + 1), (i + 1) / (count + 1)] as const;
-          const part = { spec: step, prefix: `${name}.`, span };
-          const finished = await perform(part, async (outcome, scratch): Promise<FinishedStep> => {
-            const published = await files.publish(job.id, step, outcome, scratch, signal);
-            return {
-              name: name!,
-              type,
-              model_id: published.modelId,
-              created: published.created,
-              parameters: outcome.facts.parameters,
-              metrics: outcome.metrics,
-              model_artifacts: published.model,
-              report_artifacts: published.reports,
-            };
-          });
-          steps.push(finished);
-          if (!(await jobs.setSteps(job.id, job.attempt, steps))) {
-            throw new TaskError({ code: "cancelled", message: "The job does not run here any more." });
-          }
-          news.record({
-            kind: "metric",
-            data: { step: name, model_id: finished.model_id, size: finished.metrics.size },
-          });
-        }
-        const last = steps.at(-1)!;
-        const models = [sourceModelId(spec), last.model_id];
-        const whole = {
-          spec,
-          prefix: "",
-          span: [count / (count + 1), 1] as const,
-        };
-        return perform({ ...whole, models, steps }, async ({ accepted, metrics, reports }, scratch) => {
-          const artifacts = [
-            ...last.model_artifacts,
-            ...(await files.publishReports(job.id, reports, scratch, signal)),
-            ...steps.flatMap((step) => step.report_artifacts.map((it) => ({ ...it, name: `${step.name}.${it.name}` }))),
-          ];
-          const told = steps.map(toldOf);
-          return {
-            result: { model_id: last.model_id, accepted, artifacts, metrics, steps: told },
-            models: modelsOf(steps),
-          };
-        });
-      }
+      return { done: await conductOf(job.spec)(job.spec, { job, perform, files, jobs, news, signal }) };
     } catch (error) {
       if (signal.aborted) return { failure: { code: "cancelled", message: "The job was stopped." } };
       const failure = failureOfError(error);

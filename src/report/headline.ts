@@ -55,10 +55,10 @@ function span(before: number, after: number, format: (value: number) => string):
     : `${from} → ${to}`;
 }
 
-function rightness({ metrics, job }: Report): string {
+function rightness({ metrics, held_against }: Report): string {
   const { accuracy, fidelity, training } = metrics;
   const { outputs, data, samples } = fidelity;
-  if (training?.metric && training.student_metric !== null && job.type === "distill") return trained(training);
+  if (training?.metric && training.student_metric !== null && held_against === "teacher") return trained(training);
   if (accuracy) {
     const format = metricFormat(accuracy.metric);
     return `${accuracy.metric} ${span(accuracy.before, accuracy.after, format)} on ${plural(accuracy.samples, "sample")}`;
@@ -96,14 +96,14 @@ const TONES: Readonly<Record<Grade, string>> = {
 };
 
 /** Whether a result is held against a model that it should equal: not where it was trained from labels. */
-function isComparison({ job, metrics }: Report): boolean {
+function isComparison({ held_against, metrics }: Report): boolean {
   if (metrics.models) return metrics.models.length > 1;
-  return job.type !== "distill" || metrics.training?.teacher_metric != null;
+  return held_against === "original" || metrics.training === null || metrics.training.teacher_metric !== null;
 }
 
 /** What a grade is called where a student is held against its teacher: one that has learned too little is not broken. */
-function gradeName({ job, steps, verdict: { grade } }: Report): string {
-  if (job.type !== "distill" && !steps.some(({ type }) => type === "distill")) return GRADES[grade];
+function gradeName({ held_against, verdict: { grade } }: Report): string {
+  if (held_against === "original") return GRADES[grade];
   return grade === "broken" ? "Far from the teacher" : GRADES[grade].replace("original", "teacher");
 }
 

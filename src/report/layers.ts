@@ -8,7 +8,7 @@ import type { Report } from "./report.ts";
 const WORST = 3;
 
 /** Where in the model the error arises. Nothing where no layer could be compared. */
-export function layerErrors({ layer_errors: errors, job }: Report, draw: DrawChart): Content {
+export function layerErrors({ layer_errors: errors, quantization }: Report, draw: DrawChart): Content {
   if (!errors || errors.length === 0) return null;
   const points = errors.map((error, i) => ({ ...error, at: i + 1 }));
   const ratios = points.filter((point): point is Point => point.sqnr_db !== null);
@@ -24,7 +24,7 @@ export function layerErrors({ layer_errors: errors, job }: Report, draw: DrawCha
   return section(
     "Error of each layer",
     html`<p class="muted">What each layer gives, against the same layer of the original${
-      job.params.method === "static" ? ", whose channels are scaled alike" : ""
+      quantization ? ", whose channels are scaled alike" : ""
     }: the signal to noise ratio of its result, with the error of everything before it in it. Higher is better; 6 dB are one bit.</p>`,
     ratios.length === 0
       ? html`<p>All ${errors.length} layers give what they gave before.</p>`

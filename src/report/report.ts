@@ -47,6 +47,8 @@ export interface Report {
   readonly job: ReportedJob;
   /** What was done, in words. */
   readonly title: string;
+  /** What the result is held against: the original, which it should equal, or a teacher, which it comes near, where it has one. */
+  readonly held_against: "original" | "teacher";
   /** The body of `POST /v1/jobs` that does it again; what defaults say is left out. */
   readonly request: object;
   readonly accepted: boolean;
@@ -83,6 +85,7 @@ export interface ReportParts {
   readonly createdAt: Date;
   readonly job: ReportedJob;
   readonly title: string;
+  readonly heldAgainst: Report["held_against"];
   readonly request: object;
   readonly next: readonly ReportedNextStep[];
   readonly origins: Report["origins"];
@@ -98,7 +101,7 @@ export interface ReportParts {
 
 /** Puts the report together; nothing is measured here. */
 export function buildReport(parts: ReportParts): Report {
-  const { createdAt, job, title, request, next, origins, evaluation, models, notes } = parts;
+  const { createdAt, job, title, heldAgainst, request, next, origins, evaluation, models, notes } = parts;
   const { quantization, plan, steps, timingsMs } = parts;
   const evaluated = Object.entries(evaluation.timingsMs).map(([step, ms]) => [`evaluate.${step}`, ms] as const);
   const timings = [...Object.entries(timingsMs), ...evaluated].map(([step, ms]) => [step, Math.round(ms * 10) / 10]);
@@ -108,6 +111,7 @@ export function buildReport(parts: ReportParts): Report {
     created_at: createdAt.toISOString(),
     job,
     title,
+    held_against: heldAgainst,
     request,
     accepted: evaluation.accepted,
     verdict: verdictOf(evaluation.metrics),

@@ -300,7 +300,7 @@ describe("renderReport", () => {
       ensemble_metric: null,
     };
     const job = { type: "distill", params: { mode: "offline", teacher_model_id: "mdl_t" } };
-    const html = await page({ metrics: { training }, job });
+    const html = await page({ metrics: { training }, job, heldAgainst: "teacher" });
 
     assert.match(
       html,
@@ -379,7 +379,7 @@ describe("renderReport", () => {
       { name: "logits", value: "logits", metric: 0.9, macs_share: 1, latency_share: 1, artifact: "model.onnx" },
     ];
     const job = { type: "distill", params: { mode: "online", teacher_model_id: null } };
-    const html = await page({ metrics: { training, exits }, job });
+    const html = await page({ metrics: { training, exits }, job, heldAgainst: "teacher" });
     assert.match(html, /The result is <b>peer_2<\/b>/);
     assert.match(
       html,
@@ -394,7 +394,11 @@ describe("renderReport", () => {
       /exit_1<\/th><td [^>]*><code>relu<\/code><\/td><td [^>]*>70 %<\/td><td [^>]*>25 %<\/td><td [^>]*>30 %<\/td>/,
     );
     assert.doesNotMatch(html, /<th scope="col">Teacher/);
-    const self = await page({ metrics: { training, exits }, job: { ...job, params: { mode: "self" } } });
+    const self = await page({
+      metrics: { training, exits },
+      job: { ...job, params: { mode: "self" } },
+      heldAgainst: "teacher",
+    });
     assert.doesNotMatch(self, /<th scope="col">Teacher/);
     const accuracy = {
       ...{ metric: "top1" as const, before: 0.97, after: 0.91, drop: 0.06, samples: 1000, interval: null },

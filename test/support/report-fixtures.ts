@@ -16,6 +16,7 @@ export interface ReportFixture {
   readonly samplesMs?: Evaluation["latencySamplesMs"];
   readonly models?: Report["models"];
   readonly title?: string;
+  readonly heldAgainst?: Report["held_against"];
   readonly origins?: Report["origins"];
   readonly next?: Report["next"];
   readonly request?: object;
@@ -42,6 +43,7 @@ export function reportFixture(parts: ReportFixture = {}): Report {
       acceptance: {},
       ...job,
     },
+    heldAgainst: parts.heldAgainst ?? "original",
     title: parts.title ?? "4-bit weights in blocks of 32",
     request: parts.request ?? { type: "quantize", model_id: "mdl_1", params: { method: "weight_only" } },
     next: parts.next ?? [],

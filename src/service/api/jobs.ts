@@ -7,12 +7,11 @@ import { isTerminal } from "../jobs/job.ts";
 import type { Delivery, JobRecord, JobSummary } from "../jobs/job-store.ts";
 import type { WebhookSecrets } from "../jobs/webhook-secrets.ts";
 import { checkWebhookUrl } from "../jobs/webhook-target.ts";
-import { checkJob, needsPlan } from "../kinds/checks.ts";
+import { checkJob, needsPlan, unreadOf } from "../kinds/checks.ts";
 import { exclusionsIn } from "../kinds/exclusions.ts";
 import { type JobSpec, sourceModelId } from "../kinds/kinds.ts";
 import { resourcesOf } from "../kinds/resources.ts";
 import type { StoredResources } from "../kinds/stored-resources.ts";
-import { unreadParams } from "../kinds/unread-params.ts";
 import { askerOf, shareOf } from "./connection.ts";
 import type { ApiContext } from "./context.ts";
 import { deliveryErrors } from "./delivery-target.ts";
@@ -146,7 +145,7 @@ export function registerJobs(app: FastifyInstance, context: ApiContext, inspecto
     const caller = request.caller!.name;
     if (webhook !== null) await checkWebhook(webhook, caller);
     if (deliver_to !== null) refuse(deliveryErrors(deliver_to, spec.type, settings));
-    refuse(unreadParams(spec, sentParams(request)));
+    refuse(unreadOf(spec, sentParams(request)));
     const stored = await resolve(spec);
     const plan = () => inspector.plan(asker, spec, [...stored.models.values()], [...stored.datasets.values()]);
     return {

@@ -31,6 +31,11 @@ export function checkJob(spec: JobSpec, stored: StoredResources): readonly Field
   return unknown.length > 0 ? unknown : checksOf(spec).check(spec, stored);
 }
 
+/** The parameters in `sent`, as they came, that would have no effect in a job of this spec. */
+export function unreadOf(spec: JobSpec, sent: unknown): readonly FieldError[] {
+  return checksOf(spec).unread?.(spec, sent) ?? [];
+}
+
 /** Whether only a plan tells if the job can be. */
 export function needsPlan(spec: JobSpec, stored: StoredResources): boolean {
   return checksOf(spec).needsPlan(spec, stored);

@@ -24,3 +24,8 @@ export function sourceModelId(spec: JobSpec): string {
 export function methodOf(spec: JobSpec): string {
   return kindOf(spec).methodOf(spec);
 }
+
+/** The keys under which what a job finds out is kept for later jobs, by name. */
+export function cacheKeysOf(spec: JobSpec): Readonly<Record<string, string>> {
+  return kindOf(spec).cacheKeys?.(spec) ?? {};
+}

@@ -11,10 +11,10 @@ import {
   frontOf,
   type Measured,
 } from "../../../src/service/kinds/auto/run/front.ts";
+import { unreadOf } from "../../../src/service/kinds/checks.ts";
 import { Evaluation } from "../../../src/service/kinds/evaluation.ts";
 import { TargetName } from "../../../src/service/kinds/quantize/params.ts";
 import { requestOf } from "../../../src/service/kinds/requests.ts";
-import { unreadParams } from "../../../src/service/kinds/unread-params.ts";
 import { accuracyFixture, metricsFixture, outputFixture } from "../../support/metrics.ts";
 
 /** A model in a few numbers: share of the original's 1 MB, speed against it, share of right answers, noise. */
@@ -163,7 +163,7 @@ describe("the candidates", () => {
     for (const change of [{}, { max_metric_drop: 0.01, min_sqnr_db: 20 }, { targets: ["x64-vnni"] }]) {
       const { targets, ...limits } = change as { targets?: string[] };
       for (const { name, spec } of of({ constraints: limits, ...(targets && { targets }) })) {
-        assert.deepEqual(unreadParams(spec, requestOf(spec).params), [], name);
+        assert.deepEqual(unreadOf(spec, requestOf(spec).params), [], name);
       }
     }
   });

@@ -3,11 +3,14 @@ import { describe, test } from "node:test";
 import type { JobMetrics, LayerError } from "../../../src/core/facts.ts";
 import { JobRequest } from "../../../src/service/api/job-schemas.ts";
 import { canonicalJson } from "../../../src/service/identity.ts";
+import { afterTraining } from "../../../src/service/kinds/distill/run/next-steps.ts";
 import { type JobSpec, kindOf } from "../../../src/service/kinds/kinds.ts";
-import { type METHODS, methodOfJob } from "../../../src/service/kinds/quantize/run/methods.ts";
+import { afterPipeline } from "../../../src/service/kinds/pipeline/run/next-steps.ts";
+import type { METHODS } from "../../../src/service/kinds/quantize/run/methods.ts";
+import { afterQuantization } from "../../../src/service/kinds/quantize/run/next-steps.ts";
 import type { QuantizeSpec } from "../../../src/service/kinds/quantize/spec.ts";
 import { requestOf } from "../../../src/service/kinds/requests.ts";
-import { nextSteps } from "../../../src/service/kinds/run/next-steps.ts";
+import { type Continuations, nextSteps } from "../../../src/service/kinds/run/next-steps.ts";
 import { metricsFixture, modelFactsFixture, outputFixture } from "../../support/metrics.ts";
 
 const titleOf = (spec: JobSpec) => kindOf(spec).title(spec);
@@ -46,10 +49,15 @@ const layerErrors: readonly LayerError[] = ["l1", "l2", "l3", "l4"].map((node, i
   sqnr_db: 40 - 9 * i,
 }));
 
+function continuationsOf(spec: JobSpec): Continuations {
+  if (spec.type === "quantize") return afterQuantization(spec);
+  if (spec.type === "distill") return afterTraining(spec);
+  return spec.type === "pipeline" ? afterPipeline(spec) : {};
+}
+
 function stepsAfter(spec: JobSpec, metrics: Partial<JobMetrics>, operators: Record<string, number> = { Conv: 3 }) {
-  const remedies = spec.type === "quantize" ? methodOfJob(spec).remedies(spec.params) : [];
   const facts = modelFactsFixture({ operators });
-  return nextSteps({ spec, metrics: metricsFixture(metrics), layerErrors, remedies, facts });
+  return nextSteps(spec, { metrics: metricsFixture(metrics), layerErrors, facts }, continuationsOf(spec));
 }
 
 describe("next steps", () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { JobRequest } from "../../../src/service/api/job-schemas.ts";
-import { unreadParams } from "../../../src/service/kinds/unread-params.ts";
+import { unreadOf } from "../../../src/service/kinds/checks.ts";
 
 const QUANTIZE = { type: "quantize", model_id: "mdl_1" };
 const STATIC = { method: "static", dataset_id: "dst_1" };
@@ -20,7 +20,7 @@ function requestOf(params: Params): Params {
 /** What is refused of parameters that parse. */
 function refused(params: Params) {
   const { type, params: parsed, ...rest } = JobRequest.parse(requestOf(params));
-  return unreadParams({ type, params: parsed, ...rest } as never, params);
+  return unreadOf({ type, params: parsed, ...rest } as never, params);
 }
 
 /** Parameters that have no effect, what they are named by, and the same where they have one. */
@@ -103,7 +103,7 @@ test("in a pipeline the step at fault is named, and all that is wrong", () => {
   ];
   const spec = JobRequest.parse({ type: "pipeline", model_id: "mdl_1", params: { steps } });
   assert.deepEqual(
-    unreadParams(spec as never, { steps }).map(({ pointer }) => pointer),
+    unreadOf(spec as never, { steps }).map(({ pointer }) => pointer),
     ["/params/steps/0/params/samples", "/params/steps/0/params/accuracy_level", "/params/steps/1/params/percentile"],
   );
 });

@@ -25,8 +25,11 @@ export const AUTO = {
   plan: AutoPlanFields,
   methods: [{ method: "auto", params: AutoParams }],
   methodOf: () => "auto",
+  makesModel: true,
   made: () => "auto",
   title: ({ params }) => `search: ${AIMS[params.objective]} model within the constraints`,
   sourceModelId: ({ model_id }) => model_id,
+  comparedModelId: ({ model_id }) => model_id,
+  heldAgainst: () => "original",
   seedOf: ({ params }) => params.seed,
 } as const satisfies JobKind<AutoSpec>;

@@ -1,6 +1,6 @@
 import type { DatasetRecord, ModelRecord } from "../../catalog.ts";
 import type { FieldError } from "../../errors.ts";
-import type { JobChecks } from "../kind.ts";
+import type { StepChecks } from "../kind.ts";
 import { labelUse } from "../label-use.ts";
 import {
   checkEvaluation,
@@ -15,12 +15,16 @@ import type { StoredResources } from "../stored-resources.ts";
 import { evaluationLabels, labelledOutputs, trainingLabels } from "./labels.ts";
 import { checkMode } from "./mode-checks.ts";
 import { checkDistillation, needsPlan } from "./objective-checks.ts";
-import type { DistillSpec, OfflineSpec } from "./spec.ts";
+import { unread } from "./readings.ts";
+import { DISTILL, type DistillSpec, type OfflineSpec } from "./spec.ts";
 
-export const DISTILL_CHECKS: JobChecks<DistillSpec> = {
+export const DISTILL_CHECKS: StepChecks<DistillSpec> = {
   check: (spec, stored) => checkMode(spec, stored, checkDistill),
   // Networks that learn from each other, or exits: their step is built before the job is accepted.
   needsPlan: ({ params }, stored) => params.mode !== "offline" || needsPlan({ params }, partiesOf({ params }, stored)),
+  unread,
+  // It has the facts of what it is made from.
+  made: (spec, { models }) => models.get(DISTILL.sourceModelId(spec))!,
 };
 
 /**

@@ -22,6 +22,13 @@ export interface OfflineSpec extends DistillSpec {
   readonly params: OfflineParams;
 }
 
+/** The uploaded student, or the teacher that a student is made from. */
+function sourceOf(params: DistillParams): string {
+  const { student, teacher_model_id } = offlineView(params);
+  // That there is a teacher to derive from is checked when the job is posted.
+  return "model_id" in student ? student.model_id : teacher_model_id!;
+}
+
 export const DISTILL = {
   type: "distill",
   request: DistillJobRequest,
@@ -33,13 +40,18 @@ export const DISTILL = {
     { method: "self", params: SelfDistillParams },
   ] satisfies readonly { readonly method: DistillParams["mode"]; readonly params: unknown }[],
   methodOf: ({ params }) => params.mode,
+  chosenBy: { parameter: "mode", otherwise: "offline" },
+  makesModel: true,
   made: () => "distilled",
   title: ({ params }) => titleOf(params),
-  /** The uploaded student, or the teacher that a student is made from. */
-  sourceModelId({ params }) {
-    const { student, teacher_model_id } = offlineView(params);
-    // That there is a teacher to derive from is checked when the job is posted.
-    return "model_id" in student ? student.model_id : teacher_model_id!;
+  sourceModelId: ({ params }) => sourceOf(params),
+  /** The teacher, of those that have one. */
+  comparedModelId: ({ params }) => ("teacher_model_id" in params ? params.teacher_model_id : null) ?? sourceOf(params),
+  heldAgainst: () => "teacher",
+  origin: ({ params }) => `distill ${params.mode}`,
+  learned(params) {
+    const { outputs, ignore_label } = offlineView(params).loss;
+    return { outputs, ignoreLabel: ignore_label };
   },
   seedOf: ({ params }) => params.seed,
   takesFed: isPrevious,

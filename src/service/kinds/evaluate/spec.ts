@@ -25,11 +25,14 @@ export const EVALUATE = {
   plan: EvaluatePlanFields,
   methods: [{ method: "evaluate", params: EvaluateParams }],
   methodOf: () => "evaluate",
+  makesModel: false,
   made: () => "evaluated",
   title({ params: { model_ids } }) {
     const others = model_ids.length - 1;
     return others === 0 ? "measured by itself" : `held against ${others} other model${others === 1 ? "" : "s"}`;
   },
   sourceModelId: ({ params }) => params.model_ids[0]!,
+  comparedModelId: ({ params }) => params.model_ids[0]!,
+  heldAgainst: () => "original",
   seedOf: ({ params }) => params.seed,
 } as const satisfies JobKind<EvaluateSpec>;

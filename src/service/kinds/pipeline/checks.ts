@@ -1,26 +1,25 @@
-import type { ModelRecord } from "../../catalog.ts";
 import { type FieldError, pointerOf } from "../../errors.ts";
 import { DISTILL_CHECKS } from "../distill/checks.ts";
-import { offlineView } from "../distill/params.ts";
 import { exclusionsIn } from "../exclusions.ts";
-import type { JobChecks } from "../kind.ts";
+import type { JobChecks, StepChecks } from "../kind.ts";
 import { PREVIOUS } from "../previous.ts";
 import { QUANTIZE_CHECKS } from "../quantize/checks.ts";
 import type { StoredResources } from "../stored-resources.ts";
-import { type PipelineSpec, stepPointer, stepSpec } from "./spec.ts";
+import { asJson } from "../unread-params.ts";
+import { type PipelineSpec, stepPointer, stepSpec, trains } from "./spec.ts";
 import { type SingleSpec, stepKindOf } from "./steps.ts";
 
-export const STEP_CHECKS: { readonly [T in SingleSpec["type"]]: JobChecks<Extract<SingleSpec, { type: T }>> } = {
+export const STEP_CHECKS: { readonly [T in SingleSpec["type"]]: StepChecks<Extract<SingleSpec, { type: T }>> } = {
   quantize: QUANTIZE_CHECKS,
   distill: DISTILL_CHECKS,
 };
 
 /** The type of a step settles what else is in it. */
-function stepChecksOf({ type }: Pick<SingleSpec, "type">): JobChecks<SingleSpec> {
-  return STEP_CHECKS[type] as JobChecks<SingleSpec>;
+function stepChecksOf({ type }: Pick<SingleSpec, "type">): StepChecks<SingleSpec> {
+  return STEP_CHECKS[type] as StepChecks<SingleSpec>;
 }
 
-export const PIPELINE_CHECKS: JobChecks<PipelineSpec> = { check: checkPipeline, needsPlan };
+export const PIPELINE_CHECKS: JobChecks<PipelineSpec> = { check: checkPipeline, needsPlan, unread };
 
 /** Whether a step would be planned as a job of its own; and exclusions are looked up in what a step will make. */
 function needsPlan(spec: PipelineSpec, stored: StoredResources): boolean {
@@ -43,7 +42,7 @@ function checkPipeline(spec: PipelineSpec, stored: StoredResources): readonly Fi
     const wrong = stepChecksOf(single).check(single, known);
     // Later steps would be checked against facts that are not right.
     if (wrong.length > 0) return wrong.map((field) => ({ ...field, pointer: stepPointer(i, field.pointer) }));
-    const made = madeBy(single, known, step.name!);
+    const made = stepChecksOf(single).made(single, known, step.name!);
     known = { ...stored, models: new Map([...stored.models, [PREVIOUS, made]]) };
   }
   return checkLimits(spec, stored);
@@ -71,8 +70,8 @@ function checkFeeding({ params, model_id }: PipelineSpec): FieldError[] {
 }
 
 /** A student agrees with its teacher on data, not on noise. */
-function checkJudgement({ params, evaluation }: PipelineSpec): FieldError[] {
-  if (evaluation.dataset_id !== null || params.steps.every(({ type }) => type !== "distill")) return [];
+function checkJudgement(spec: PipelineSpec): FieldError[] {
+  if (spec.evaluation.dataset_id !== null || !trains(spec)) return [];
   const message = "A pipeline that trains is judged as a whole on held-out data: say which.";
   return [{ pointer: "/evaluation/dataset_id", code: "required", message }];
 }
@@ -85,15 +84,11 @@ function checkLimits({ acceptance, evaluation }: PipelineSpec, { datasets }: Sto
   return [{ pointer: "/acceptance/max_metric_drop", code: "no_labels", message }];
 }
 
-/** The record of the model that a step will make, as far as it is known before. */
-function madeBy(spec: SingleSpec, { models }: StoredResources, name: string): ModelRecord {
-  if (spec.type === "distill") {
-    const { student, teacher_model_id } = offlineView(spec.params);
-    return models.get("model_id" in student ? student.model_id : teacher_model_id!)!;
-  }
-  const model = models.get(spec.model_id)!;
-  // It changes no weight's type.
-  if (spec.params.method === "simplify") return model;
-  const message = `${name} stores weights in fewer bits, and such a model cannot be trained: train first, compress last.`;
-  return { ...model, facts: { ...model.facts, trainable: { ok: false, subject: name, message } } };
+/** Of every step the parameters that nothing reads. */
+function unread({ params }: PipelineSpec, sent: unknown): readonly FieldError[] {
+  const steps = asJson(sent).steps as readonly unknown[];
+  return params.steps.flatMap((step, i) => {
+    const fields = stepChecksOf(step).unread?.(step as SingleSpec, asJson(steps[i]).params) ?? [];
+    return fields.map((field) => ({ ...field, pointer: stepPointer(i, field.pointer) }));
+  });
 }

@@ -21,6 +21,16 @@ export function stepSpec({ params, evaluation }: PipelineSpec, index: number, fe
   return stepKindOf(step).asJob(step.params, fed, { evaluation, acceptance: {} });
 }
 
+/** Whether a step of a pipeline trains. */
+export function trains({ params }: PipelineSpec): boolean {
+  return params.steps.some((step) => stepKindOf(step).learned !== undefined);
+}
+
+function sourceOf(spec: PipelineSpec): string {
+  const first = stepSpec(spec, 0, spec.model_id);
+  return stepKindOf(first).sourceModelId(first);
+}
+
 /** Where a field of a step's own spec is in its pipeline. The model of a later step is that of the step before it, and has no field. */
 export function stepPointer(index: number, pointer: string): string {
   if (pointer === "/model_id" && index > 0) return pointerOf("/params/steps", [index]);
@@ -33,15 +43,16 @@ export const PIPELINE = {
   plan: PipelinePlanFields,
   methods: [{ method: "pipeline", params: PipelineParams }],
   methodOf: () => "pipeline",
+  makesModel: true,
   made: () => "pipeline",
   title: (spec) =>
     spec.params.steps
       .map((_, i) => stepSpec(spec, i, null))
       .map((step) => stepKindOf(step).title(step).split(":")[0])
       .join(", then "),
-  sourceModelId(spec) {
-    const first = stepSpec(spec, 0, spec.model_id);
-    return stepKindOf(first).sourceModelId(first);
-  },
+  sourceModelId: sourceOf,
+  comparedModelId: sourceOf,
+  /** One step that trains is enough: the last model comes near the first, and cannot equal it. */
+  heldAgainst: (spec) => (trains(spec) ? "teacher" : "original"),
   seedOf: ({ params }) => params.steps[0]!.params.seed,
 } as const satisfies JobKind<PipelineSpec>;

@@ -1,17 +1,13 @@
 import { canonicalJson, sha256Of } from "../../identity.ts";
 import { VERSIONS } from "../../versions.ts";
-import type { JobSpec } from "../kinds.ts";
+import type { StaticSpec } from "./spec.ts";
 
 /** The names of what calibration finds out, and what is found out about the speed of kernels. */
 export const CALIBRATION = "calibration";
 export const KERNELS = "kernels";
 
-/**
- * The keys under which what a job finds out is kept for later jobs, by name: equal for jobs that would find out the same. What calibration has seen
- * serves every method to choose ranges, and every way to judge the result.
- */
-export function cacheKeys(spec: JobSpec): Readonly<Record<string, string>> {
-  if (spec.type !== "quantize" || spec.params.method !== "static") return {};
+/** What calibration has seen serves every method to choose ranges, and every way to judge the result. */
+export function calibrationKeys(spec: StaticSpec): Readonly<Record<string, string>> {
   const { dataset_id, samples, seed, per_channel, equalize, smooth_quant_alpha, activation_dtype, target } =
     spec.params;
   const decisive = { dataset_id, samples, seed, per_channel, equalize, smooth_quant_alpha, activation_dtype, target };

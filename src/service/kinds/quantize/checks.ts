@@ -2,7 +2,7 @@ import { checkDatasetFits } from "../../../core/contract.ts";
 import type { DatasetRecord, ModelRecord } from "../../catalog.ts";
 import type { FieldError } from "../../errors.ts";
 import { checkDistill } from "../distill/checks.ts";
-import type { JobChecks } from "../kind.ts";
+import type { StepChecks } from "../kind.ts";
 import {
   checkEvaluation,
   checkFinite,
@@ -14,6 +14,8 @@ import {
   problem,
 } from "../model-checks.ts";
 import type { StoredResources } from "../stored-resources.ts";
+import { storedAs } from "./method-facts.ts";
+import { unread } from "./readings.ts";
 import { splitSamples } from "./sample-split.ts";
 import {
   asDistillation,
@@ -25,11 +27,18 @@ import {
   type QuantizeSpec,
 } from "./spec.ts";
 
-export const QUANTIZE_CHECKS: JobChecks<QuantizeSpec> = {
+export const QUANTIZE_CHECKS: StepChecks<QuantizeSpec> = {
   check: (spec, stored) =>
     isQat(spec) ? checkDistill(asDistillation(spec), stored).map(ofQat) : checkQuantization(spec, stored),
   // Facts do not tell whether what is trained with rounding can be: its graph is another than the model's.
   needsPlan: isQat,
+  unread,
+  made({ model_id, params }, { models }, name) {
+    const model = models.get(model_id)!;
+    if (storedAs(params) === "kept") return model;
+    const message = `${name} stores weights in fewer bits, and such a model cannot be trained: train first, compress last.`;
+    return { ...model, facts: { ...model.facts, trainable: { ok: false, subject: name, message } } };
+  },
 };
 
 /** A problem of a quantization-aware training that was checked as a distillation. */
@@ -65,9 +74,9 @@ function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldEr
 
 /** Whether all weights that the method rounds have a scale. */
 function checkWeights({ params }: QuantizeSpec, model: ModelRecord): FieldError[] {
-  // These keep what is no number as it is.
-  if (params.method === "simplify" || params.method === "float16") return [];
-  const layers = params.method === "static" ? Object.entries(params.layers) : [];
+  // Others keep what is no number as it is.
+  if (storedAs(params) !== "integers") return [];
+  const layers = "layers" in params ? Object.entries(params.layers) : [];
   const inFloat = layers.flatMap(([name, precision]) => (precision === "float32" ? [name] : []));
   const exclude = { nodes: [...params.exclude_nodes, ...inFloat], ops: params.exclude_ops, layers: [] };
   return checkFiniteWeights(model, "/model_id", "quantized", exclude);
@@ -85,7 +94,8 @@ function checkQuantizationLabels(
 
 function checkCalibration({ params }: CalibratedSpec, model: ModelRecord, data: DatasetRecord): FieldError[] {
   const misfits = [...checkInputs(model, data, "/params/dataset_id"), ...checkFinite([model], data, "calibrate with")];
-  if (params.method !== "static" || params.max_metric_drop === null || data.facts.has_labels) return misfits;
+  const isScored = "max_metric_drop" in params && params.max_metric_drop !== null;
+  if (!isScored || data.facts.has_labels) return misfits;
   const message = `Dataset ${data.id} has no labels to measure a metric with; min_sqnr_db needs none.`;
   return [...misfits, problem("/params/max_metric_drop", "no_labels", message)];
 }

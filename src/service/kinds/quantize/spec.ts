@@ -2,8 +2,9 @@ import type { OfflineSpec } from "../distill/spec.ts";
 import type { Judgement } from "../evaluation.ts";
 import type { StepKind } from "../kind.ts";
 import type { LabelTask } from "../label-use.ts";
+import { calibrationKeys } from "./cache-keys.ts";
+import { titleOf } from "./method-facts.ts";
 import { QuantizeParams } from "./params.ts";
-import { titleOf } from "./titles.ts";
 import { QuantizeJobRequest, QuantizePlanFields, QuantizeStep } from "./wire.ts";
 
 export interface QuantizeSpec extends Judgement {
@@ -73,9 +74,15 @@ export const QUANTIZE = {
   step: QuantizeStep,
   methods: QuantizeParams.options.map((params) => ({ method: params.shape.method.value, params })),
   methodOf: ({ params }) => params.method,
+  chosenBy: { parameter: "method" },
+  makesModel: true,
   made: ({ params }) => params.method,
   title: ({ params }) => titleOf(params),
   sourceModelId: ({ model_id }) => model_id,
+  comparedModelId: ({ model_id }) => model_id,
+  heldAgainst: () => "original",
+  origin: ({ params }) => params.method,
+  cacheKeys: (spec) => (isStatic(spec) ? calibrationKeys(spec) : {}),
   seedOf: ({ params }) => params.seed,
   takesFed: () => true,
   // That there is one is checked when the job is posted.

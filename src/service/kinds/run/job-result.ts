@@ -21,11 +21,11 @@ import { buildReport } from "../../../report/report.ts";
 import type { JobOutcome, JobRequest, LocalFile, ProducedFile } from "../../../tasks/protocol.ts";
 import { toldOf } from "../../jobs/job.ts";
 import { metricOf } from "../evaluation.ts";
-import { type JobSpec, kindOf, sourceModelId } from "../kinds.ts";
+import { kindOf } from "../kinds.ts";
 import { requestOf } from "../requests.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 import type { JobContext, JobSteps } from "./job-steps.ts";
-import { nextSteps } from "./next-steps.ts";
+import { type Continuations, nextSteps } from "./next-steps.ts";
 import type { Remedy } from "./remedies.ts";
 
 type Judgement = Parameters<typeof evaluateModels>[0];
@@ -48,6 +48,7 @@ export interface MadeModel {
   readonly plan?: QuantizationPlan;
   readonly evidence?: StaticEvidence | undefined;
   readonly remedies?: readonly Remedy[];
+  readonly next: Continuations;
   readonly training?: TrainingMetrics;
   readonly exits?: readonly ExitFacts[] | null;
   /** Further files that become artifacts. */
@@ -93,28 +94,25 @@ export async function judgeResult(
   );
   return steps.run("report", "Writing the report", async () => {
     const after = await inspectModel(model, { openSession, source: { path: written[0]!.path }, dims: {}, signal });
+    const kind = kindOf(spec);
     const { training = null, exits = null } = made;
     const { accuracy, warnings } = measured.metrics;
     // What a job trains that is no distillation is a simulation of what it makes.
-    const simulated = spec.type === "quantize" && training ? simulationWarnings(training, accuracy) : [];
+    const simulated = kind.heldAgainst(spec) === "original" && training ? simulationWarnings(training, accuracy) : [];
     const metrics = { ...measured.metrics, training, exits, warnings: [...warnings, ...simulated] };
-    const source = request.models[comparedModelId(spec)];
+    const compared = kind.comparedModelId(spec);
+    const source = request.models[compared];
     const report = buildReport({
       createdAt: new Date(),
       job: { id: request.job_id, ...spec },
-      title: kindOf(spec).title(spec),
+      title: kind.title(spec),
+      heldAgainst: kind.heldAgainst(spec),
       origins: {
-        before: { id: comparedModelId(spec), name: source?.name ?? null, sha256: source?.sha256 ?? null },
+        before: { id: compared, name: source?.name ?? null, sha256: source?.sha256 ?? null },
         after: { id: null, name: written[0]!.name, sha256: await files.sha256Of(written) },
       },
       request: requestOf(spec),
-      next: nextSteps({
-        spec,
-        metrics,
-        layerErrors: measured.layerErrors,
-        remedies: made.remedies ?? [],
-        facts: original.facts,
-      }),
+      next: nextSteps(spec, { metrics, layerErrors: measured.layerErrors, facts: original.facts }, made.next),
       evaluation: { ...measured, metrics },
       models: { before: original.facts, after },
       notes: [...made.simplified, ...made.notes],
@@ -135,12 +133,6 @@ export async function judgeResult(
       accepted: measured.accepted,
     };
   });
-}
-
-/** The model that a result is held against: the teacher of a student, or what the job was given. */
-function comparedModelId(spec: JobSpec): string {
-  const teacher = spec.type === "distill" && "teacher_model_id" in spec.params ? spec.params.teacher_model_id : null;
-  return teacher ?? sourceModelId(spec);
 }
 
 /** There is no form that rounds where the original computes in float16: that would have to be rounded too. */

@@ -1,8 +1,8 @@
 import { type Model, toldBefore } from "../../../core/index.ts";
 import type { JobInputs } from "../../../tasks/protocol.ts";
 import { canonicalJson, sha256Of } from "../../identity.ts";
-import { methodOf, sourceModelId } from "../kinds.ts";
-import type { SingleSpec } from "../pipeline/steps.ts";
+import { sourceModelId } from "../kinds.ts";
+import { type SingleSpec, stepKindOf } from "../pipeline/steps.ts";
 import { referencesIn } from "../resources.ts";
 import type { JobEnvironment } from "./job-environment.ts";
 
@@ -22,7 +22,7 @@ export async function withOrigin(
     producerName: "modelpress",
     producerVersion: version,
     metadata: {
-      method: spec.type === "distill" ? `distill ${methodOf(spec)}` : methodOf(spec),
+      method: stepKindOf(spec).origin(spec),
       params_sha256: paramsSha256(spec),
       source_sha256: source.sha256 ?? (await files.sha256Of(source.files)),
       ...(exporter !== "" && { source_producer: exporter }),

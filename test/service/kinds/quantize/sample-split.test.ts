@@ -3,7 +3,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { JobRequest } from "../../../../src/service/api/job-schemas.ts";
 import type { JobSpec } from "../../../../src/service/kinds/kinds.ts";
-import { cacheKeys } from "../../../../src/service/kinds/quantize/cache-keys.ts";
+import { cacheKeysOf } from "../../../../src/service/kinds/kinds.ts";
 import { splitSamples } from "../../../../src/service/kinds/quantize/sample-split.ts";
 import type { StaticSpec } from "../../../../src/service/kinds/quantize/spec.ts";
 
@@ -56,7 +56,7 @@ test("a model that takes k samples at a time gets k, and what has chosen somethi
 });
 
 test("ranges are found again only where they would be others", () => {
-  const key = (params: object) => cacheKeys(specWith(params)).calibration;
+  const key = (params: object) => cacheKeysOf(specWith(params)).calibration;
   const first = key({});
   assert.match(first!, /^[0-9a-f]{64}$/);
   for (const same of [
@@ -69,5 +69,5 @@ test("ranges are found again only where they would be others", () => {
   }
   const others = [{ dataset_id: "dst_2" }, { samples: 64 }, { seed: 1 }, { equalize: false }, { target: "portable" }];
   assert.equal(new Set([first, ...others.map(key)]).size, 1 + others.length);
-  assert.deepEqual(cacheKeys(float16), {});
+  assert.deepEqual(cacheKeysOf(float16), {});
 });

@@ -164,6 +164,7 @@ async function writeReports(
     createdAt: new Date(),
     job: { id: request.job_id, ...spec },
     title: AUTO.title(spec),
+    heldAgainst: AUTO.heldAgainst(),
     request: requestOf(spec),
     next: [],
     origins: {

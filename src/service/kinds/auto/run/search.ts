@@ -18,7 +18,8 @@ import type { JobRequest, LocalFile, ProducedFile } from "../../../../tasks/prot
 import { TaskError } from "../../../../tasks/protocol.ts";
 import type { ProblemCode } from "../../../errors.ts";
 import { metricOf } from "../../evaluation.ts";
-import { CALIBRATION, cacheKeys } from "../../quantize/cache-keys.ts";
+import { cacheKeysOf } from "../../kinds.ts";
+import { CALIBRATION } from "../../quantize/cache-keys.ts";
 import { makeQuantizedModel } from "../../quantize/run/quantize-job.ts";
 import type { QuantizeSpec } from "../../quantize/spec.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
@@ -176,7 +177,7 @@ export class Search {
   ): Promise<{ spec: QuantizeSpec; made: Made }> {
     const { request, environment, context } = this.#call;
     const scratch = await environment.files.makeDirectory(`${request.scratch}/candidates/${name}`);
-    const keys = cacheKeys(spec);
+    const keys = cacheKeysOf(spec);
     const known = Object.entries(keys).flatMap(([found, key]) => {
       const file = this.#found.get(key);
       return file ? [[found, file] as const] : [];

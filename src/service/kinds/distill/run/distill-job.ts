@@ -29,6 +29,7 @@ import { type DistillParams, offlineView } from "../params.ts";
 import type { DistillSpec } from "../spec.ts";
 import { type DistillInputs, openDistillInputs } from "./distill-inputs.ts";
 import { modeOf, otherModels, type Trained } from "./distill-modes.ts";
+import { afterTraining } from "./next-steps.ts";
 
 export const DISTILL_RUN: StepRun<DistillSpec> = {
   async plan(request, environment, context) {
@@ -102,6 +103,7 @@ async function runDistillJob(
       warnings: inputs.warnings,
       pairs: pairs.map((pair) => ({ before: pair.teacher, after: pair.student })),
       training: trainingMetrics(trained),
+      next: afterTraining(spec),
       exits: await exitFacts(params, trained, inputs, environment, context),
     },
     teacher ? "Comparing with the teacher" : "Comparing with before",

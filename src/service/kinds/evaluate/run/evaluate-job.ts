@@ -116,6 +116,7 @@ async function runEvaluateJob(
       createdAt: new Date(),
       job: { id: request.job_id, ...spec },
       title: EVALUATE.title(spec),
+      heldAgainst: EVALUATE.heldAgainst(),
       request: requestOf(spec),
       next: [],
       origins: {

@@ -6,7 +6,7 @@ import {
   type PipelinePlan,
   TaskError,
 } from "../../../../tasks/protocol.ts";
-import { offlineView } from "../../distill/params.ts";
+import type { Learned } from "../../kind.ts";
 import { dataWarnings, type LabelTask, labelUse, withLabelUse } from "../../label-use.ts";
 import { PREVIOUS } from "../../previous.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
@@ -14,6 +14,8 @@ import { judgeResult } from "../../run/job-result.ts";
 import type { JobRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext } from "../../run/job-steps.ts";
 import { PIPELINE, type PipelineSpec, stepPointer, stepSpec } from "../spec.ts";
+import { stepKindOf } from "../steps.ts";
+import { afterPipeline } from "./next-steps.ts";
 import { stepRunOf } from "./step-runs.ts";
 
 type StepPlan = PipelinePlan["steps"][number]["plan"];
@@ -59,7 +61,7 @@ async function planPipelineJob(
 
 /** A plan on what stood in for the model of a step. */
 function afterStep(plan: StepPlan, step: string): StepPlan {
-  if (plan.type !== "quantize") return plan;
+  if (!("provisional" in plan)) return plan;
   const message = `The model of ${step} is not made yet: what depends on its values may come out otherwise.`;
   return { ...plan, provisional: [...plan.provisional, { code: "earlier_step", message, nodes: [] }] };
 }
@@ -109,6 +111,7 @@ async function runPipelineJob(
         kind: "evaluation",
       },
       ignoreLabel: task.ignoreLabel,
+      next: afterPipeline(spec),
       warnings: stored && dataWarnings(stored.facts, use!, task.ignoreLabel, request.models),
       pairs: outputPairs(spec, original.facts, last.facts),
     },
@@ -123,17 +126,24 @@ async function runPipelineJob(
 /** What labels are to do in the comparison of the last model with the first. The label that a step ignores is ignored here, too. */
 function labelTaskOf({ params, evaluation, acceptance }: PipelineSpec): LabelTask {
   const { metric, ignore_label } = evaluation;
-  const learned = params.steps.find((step) => step.type === "distill")?.params.loss.ignore_label ?? null;
+  const learned = learnedIn({ params })?.ignoreLabel ?? null;
   const needed = (metric !== null && metric !== "none") || acceptance.max_metric_drop !== undefined;
   return { metric, ignoreLabel: ignore_label ?? learned, needed };
+}
+
+/** What the first step that trains learns. */
+function learnedIn({ params }: Pick<PipelineSpec, "params">): Learned | undefined {
+  for (const step of params.steps) {
+    const learned = stepKindOf(step).learned?.(step.params);
+    if (learned) return learned;
+  }
+  return undefined;
 }
 
 type Outputs = { readonly outputs: readonly { readonly name: string }[] };
 
 /** The outputs of the first model and those of the last that mean the same: as the first step that trains pairs them. */
 function outputPairs({ params }: PipelineSpec, first: Outputs, last: Outputs) {
-  const training = params.steps.find((step) => step.type === "distill");
-  const outputs = training && offlineView(training.params).loss.outputs;
-  const pairs = pairOutputs(first.outputs, last.outputs, outputs ?? undefined);
+  const pairs = pairOutputs(first.outputs, last.outputs, learnedIn({ params })?.outputs ?? undefined);
   return pairs.map(({ teacher, student }) => ({ before: teacher, after: student }));
 }

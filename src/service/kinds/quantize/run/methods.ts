@@ -52,6 +52,30 @@ export interface Planned extends Pick<Compressed, "model" | "notes" | "plan" | "
   readonly provisional?: readonly Provision[];
 }
 
+/** Another job on the same model, whose result is smaller. */
+interface Smaller {
+  readonly title: string;
+  readonly why: string;
+  /** Its parameters, with a dataset of this job or a place to put one's id. */
+  readonly change: (dataset: string) => Readonly<Record<string, unknown>>;
+}
+
+const QUARTER: Smaller = {
+  title: "Smaller: 8-bit weights",
+  why: "A quarter of the bytes of float32, without data.",
+  change: () => ({ method: "weight_only", bits: 8 }),
+};
+const EIGHTH_BY_GPTQ: Smaller = {
+  title: "Smaller still: 4-bit weights, rounded by GPTQ on samples",
+  why: "About half the bytes of 8 bits. GPTQ keeps much of what rounding to nearest loses.",
+  change: (dataset) => ({ method: "weight_only", bits: 4, algorithm: "gptq", dataset_id: dataset }),
+};
+const EIGHTH_BY_TRAINING: Smaller = {
+  title: "Smaller still: 4-bit weights, trained with the rounding in them",
+  why: "Weights of 4 bits need training to stay accurate; the float model itself teaches, without labels.",
+  change: (dataset) => ({ method: "qat", dataset_id: dataset, bits: { weights: 4 } }),
+};
+
 export interface Method<P extends Params> {
   /** Shares of the whole job that have passed when each step begins, in ascending order. */
   readonly steps: (spec: SpecOf<P>) => Readonly<Record<string, number>>;
@@ -61,6 +85,10 @@ export interface Method<P extends Params> {
   readonly speaksOf: "layers" | "changes";
   /** What can be tried when a result differs too much from the original, the most promising first. */
   readonly remedies: (params: P) => readonly Remedy[];
+  /** Whether most of what it makes computes in float, which 8 bits make faster. */
+  readonly staysInFloat: boolean;
+  /** What is smaller still. */
+  readonly smaller?: (params: P) => Smaller | undefined;
   readonly compress: (call: RunningCall<P>) => Promise<Compressed>;
   /** A model of the nodes and the size that `compress` would make; what needs all of the data is not right yet. */
   readonly plan: (call: MethodCall<P>) => Promise<Planned>;
@@ -82,6 +110,8 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
     startsFromFloat32: false,
     speaksOf: "changes",
     remedies: () => [{ text: "leave the nodes that were fused as they are (exclude_nodes)" }],
+    staysInFloat: true,
+    smaller: () => QUARTER,
     compress: (call) => compressing(call, () => applySimplify(call)),
     plan: applySimplify,
   },
@@ -90,6 +120,8 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
     startsFromFloat32: false,
     speaksOf: "layers",
     remedies: (params) => [excludeWorst("leave the layers that lose most in float32 (exclude_nodes)", params)],
+    staysInFloat: true,
+    smaller: () => QUARTER,
     compress: async ({ request, original, exclude, environment, context, steps, evaluationData }) =>
       compressFloat16Job(request, original, exclude, await evaluationData(), environment, context, steps),
     plan: async ({ request, original, exclude, environment, context, evaluationData }) =>
@@ -110,6 +142,9 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
         change: ({ dataset }) => ({ method: "static", dataset_id: dataset }),
       },
     ],
+    // Of most models only the products compute in 8 bits.
+    staysInFloat: true,
+    smaller: () => EIGHTH_BY_TRAINING,
     compress: (call) => compressing(call, () => applyPasses(call)),
     plan: async (call) => applyPasses(call),
   },
@@ -119,6 +154,8 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
     startsFromFloat32: true,
     speaksOf: "layers",
     remedies: weightOnlyRemedies,
+    staysInFloat: true,
+    smaller: ({ bits }) => (bits === 8 ? EIGHTH_BY_GPTQ : undefined),
     compress(call) {
       const { request, original, exclude, environment, context, steps } = call;
       const { spec } = request;
@@ -156,6 +193,8 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
       excludeWorst(EXCLUDE_WORST, params),
       { text: "dynamic or weight_only", change: () => ({ method: "weight_only", bits: 8 }) },
     ],
+    staysInFloat: false,
+    smaller: () => EIGHTH_BY_TRAINING,
     compress: ({ request, original, exclude, environment, context, steps }) =>
       lookingAtSamples(request, environment, context, () =>
         compressStaticJob(request, original, exclude, environment, context, steps),
@@ -194,6 +233,7 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
       },
       excludeWorst(EXCLUDE_WORST, params),
     ],
+    staysInFloat: false,
     compress: ({ request, original, exclude, environment, context, steps }) =>
       trainQatJob(request, original, exclude, environment, context, steps),
     async plan({ request, original, exclude, environment, context }) {

@@ -39,6 +39,7 @@ import { createJobSteps, type JobContext, type JobSteps } from "../../run/job-st
 import { withOrigin } from "../../run/origin.ts";
 import { labelTaskOf, type QuantizeSpec } from "../spec.ts";
 import { type Method, methodOfJob, type Planned } from "./methods.ts";
+import { afterQuantization } from "./next-steps.ts";
 import { findBreakingNodes } from "./repair.ts";
 
 type Params = QuantizeSpec["params"];
@@ -84,6 +85,7 @@ export async function runQuantizeJob(
         ...compressed,
         notes,
         remedies: method.remedies(spec.params),
+        next: afterQuantization(spec),
         written,
         data: judged.data,
         warnings: distinct([
@@ -313,12 +315,12 @@ function named<R extends JobInputs<QuantizeSpec>>(request: R, original: Model): 
   const { params } = spec;
   const { exclude_nodes: nodes, exclude_ops: ops } = params;
   const { exclude, unknown } = resolveExclusions(original, { nodes, ops });
-  const asked = params.method === "static" ? params.layers : {};
+  const asked = "layers" in params ? params.layers : {};
   const fields = [...unknownNames(unknown), ...unknownLayers(original, Object.keys(asked))];
   if (fields.length > 0) {
     throw new TaskError({ code: "validation_failed", message: fields.map(({ message }) => message).join(" "), fields });
   }
-  if (params.method !== "static") return { exclude, request };
+  if (!("layers" in params)) return { exclude, request };
   const layers = Object.fromEntries(
     Object.entries(asked).flatMap(([name, precision]) =>
       resolveExclusions(original, { nodes: [name], ops: [] }).exclude.nodes.map((label) => [label, precision]),
