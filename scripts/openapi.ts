@@ -18,7 +18,7 @@ export interface Generated {
 }
 
 export async function generate(): Promise<readonly Generated[]> {
-  const yaml = HEADER + openApiYaml(buildOpenApi(VERSIONS.modelpress));
+  const yaml = HEADER + (await openApiYaml(buildOpenApi(VERSIONS.modelpress)));
   // Fields with a default may be left out of a request.
   const types = await openapiTypescript(Buffer.from(yaml), { defaultNonNullable: false });
   return [

@@ -68,7 +68,12 @@ export async function buildApp({ context, log, trustProxy, queues }: AppDeps): P
   });
   endUnusedConnections(app);
   const metrics = createMetrics(context);
-  const document = buildOpenApi(VERSIONS.modelpress);
+  // Most services are never asked for it.
+  let built: object | undefined;
+  const document = () => {
+    built ??= buildOpenApi(VERSIONS.modelpress);
+    return built;
+  };
 
   app.decorateRequest("caller", undefined);
   app.addHook("onRequest", async (request, reply) => {

@@ -56,13 +56,13 @@ interface Sent {
   readonly tag: string;
 }
 
-/** `document` is the OpenAPI document, from whose schemas the page makes its forms. */
-export function registerConsole(app: FastifyInstance, document: object): void {
+/** `document` gives the OpenAPI document, from whose schemas the page makes its forms. */
+export function registerConsole(app: FastifyInstance, document: () => object): void {
   let files: Promise<ReadonlyMap<string, Sent>> | undefined;
 
   async function send(request: FastifyRequest, reply: FastifyReply, address: string): Promise<FastifyReply> {
     // Most services never show it: it is read for the first who asks.
-    files ??= readAll(document);
+    files ??= readAll(document());
     const all = await files.catch((error) => {
       files = undefined;
       throw error;

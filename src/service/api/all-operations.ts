@@ -5,8 +5,9 @@ import { JOB_FILE_OPERATIONS } from "./job-artifacts.ts";
 import { JOB_OPERATIONS } from "./job-operations.ts";
 import { MODEL_OPERATIONS } from "./model-operations.ts";
 import type { Operation } from "./operation.ts";
-import { UPLOAD_OPERATIONS } from "./resumable-uploads.ts";
+
 import { SYSTEM_OPERATIONS } from "./system.ts";
+import { UPLOAD_OPERATIONS } from "./upload-operations.ts";
 
 /** Every operation of the API, in the order of the document. */
 export const ALL_OPERATIONS = [

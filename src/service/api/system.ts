@@ -1,5 +1,4 @@
 import type { FastifyInstance } from "fastify";
-import { stringify as toYaml } from "yaml";
 import { z } from "zod";
 import { METRIC_NAMES, TRAINABLE_OPERATORS } from "../../core/contract.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
@@ -164,9 +163,15 @@ const getOpenApiYaml = defineOperation({
 
 export const SYSTEM_OPERATIONS = [getHealth, getReadiness, getMetrics, getCapabilities, getOpenApiJson, getOpenApiYaml];
 
-export function registerSystem(app: FastifyInstance, context: ApiContext, metrics: Metrics, document: object): void {
+/** `document` gives the OpenAPI document. */
+export function registerSystem(
+  app: FastifyInstance,
+  context: ApiContext,
+  metrics: Metrics,
+  document: () => object,
+): void {
   const capabilities = capabilitiesOf(context);
-  const yaml = openApiYaml(document);
+  let yaml: Promise<string> | undefined;
 
   route(app, getHealth, async () => ({ status: "ok" }));
 
@@ -204,12 +209,16 @@ export function registerSystem(app: FastifyInstance, context: ApiContext, metric
 
   route(app, getMetrics, async (_input, _request, reply) => reply.type(metrics.contentType).send(await metrics.text()));
   route(app, getCapabilities, async () => capabilities);
-  route(app, getOpenApiJson, async () => document);
-  route(app, getOpenApiYaml, async (_input, _request, reply) => reply.type("application/yaml").send(yaml));
+  route(app, getOpenApiJson, async () => document());
+  route(app, getOpenApiYaml, async (_input, _request, reply) => {
+    yaml ??= openApiYaml(document());
+    return reply.type("application/yaml").send(await yaml);
+  });
 }
 
 /** The document as it is committed and served. */
-export function openApiYaml(document: object): string {
+export async function openApiYaml(document: object): Promise<string> {
+  const { stringify: toYaml } = await import("yaml");
   // References in YAML would make the text depend on which objects happen to be shared.
   return toYaml(document, { aliasDuplicateObjects: false, lineWidth: 120 });
 }

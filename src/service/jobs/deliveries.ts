@@ -2,7 +2,6 @@ import { Readable } from "node:stream";
 import { type Job, Queue, UnrecoverableError, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import type { Logger } from "pino";
-import { request } from "undici";
 import type { BlobStore } from "../blobs/blob-store.ts";
 import { ObjectError, type Objects, parseObjectAddress } from "../blobs/objects.ts";
 import type { Catalog } from "../catalog.ts";
@@ -14,9 +13,9 @@ import { publishVersion } from "../mlflow/registry.ts";
 import { fromRedis, KEY_PREFIX } from "../redis.ts";
 import { reasonOf as connectionReason, mayPass } from "../remote-file.ts";
 import { type DeliveryLists, deliveryKindOf, deliveryRefusal } from "./delivery-address.ts";
+import { createGuardedClient } from "./guarded-client.ts";
 import type { Artifact, DeliveryKind } from "./job.ts";
 import type { Delivery, JobRecord, JobStore } from "./job-store.ts";
-import { createWebhookAgent } from "./webhook-agent.ts";
 import { isAllowedInside } from "./webhook-target.ts";
 
 /**
@@ -57,8 +56,7 @@ export function startDeliveries(options: DeliveriesOptions, prefix: string = KEY
   const { redis, jobs, blobs, models, objects, mlflow, lists, log } = options;
   const outbox = `${prefix}:deliveries`;
   const bullOptions = { connection: redis, prefix: `${prefix}:queue` };
-  const outside = createWebhookAgent({ inside: false });
-  const inside = createWebhookAgent({ inside: true });
+  const web = createGuardedClient((url) => isAllowedInside(url, lists.deliverAllowHosts));
   const queue = new Queue(QUEUE_NAME, {
     ...bullOptions,
     defaultJobOptions: {
@@ -114,9 +112,8 @@ export function startDeliveries(options: DeliveriesOptions, prefix: string = KEY
 
   async function put(_job: JobRecord, artifact: Artifact, address: string) {
     const url = new URL(address);
-    const { statusCode, body } = await request(url, {
+    const { statusCode, body } = await web.request(url, {
       method: "PUT",
-      dispatcher: isAllowedInside(url, lists.deliverAllowHosts) ? inside : outside,
       signal: AbortSignal.timeout(TIMEOUT_MS),
       // As signers of addresses expect it: a body of a known length, and no type that they have not signed.
       headers: { "content-length": String(artifact.size_bytes), "user-agent": "modelpress" },
@@ -185,7 +182,7 @@ export function startDeliveries(options: DeliveriesOptions, prefix: string = KEY
       clearTimeout(timer);
       // What is under way is tried again by another worker.
       await worker.close(true);
-      await Promise.all([queue.close(), inside.destroy(), outside.destroy()]);
+      await Promise.all([queue.close(), web.destroy()]);
     },
   };
 }

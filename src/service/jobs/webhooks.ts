@@ -2,12 +2,11 @@ import { DelayedError, type Job, Queue, UnrecoverableError, Worker } from "bullm
 import type { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { Webhook } from "standardwebhooks";
-import { request } from "undici";
 import { sourceModelId } from "../kinds/kinds.ts";
 import { fromRedis, KEY_PREFIX } from "../redis.ts";
+import { createGuardedClient } from "./guarded-client.ts";
 import { isTerminal } from "./job.ts";
 import type { JobRecord, JobStore } from "./job-store.ts";
-import { createWebhookAgent } from "./webhook-agent.ts";
 import { createWebhookGates } from "./webhook-gates.ts";
 import { createWebhookSecrets } from "./webhook-secrets.ts";
 import { isAllowedInside, refusalOf } from "./webhook-target.ts";
@@ -81,8 +80,7 @@ export function startWebhooks(options: WebhookOptions, prefix: string = KEY_PREF
   const { redis, jobs, log } = options;
   const outbox = `${prefix}:webhooks`;
   const bullOptions = { connection: redis, prefix: `${prefix}:queue` };
-  const outside = createWebhookAgent({ inside: false });
-  const inside = createWebhookAgent({ inside: true });
+  const client = createGuardedClient((url) => isAllowedInside(url, options.allowHosts));
   const gates = createWebhookGates();
   const secrets = createWebhookSecrets(redis, options.secret);
 
@@ -170,9 +168,8 @@ export function startWebhooks(options: WebhookOptions, prefix: string = KEY_PREF
     if (signers.length === 0) throw new UnrecoverableError("there is no secret to sign it with");
     const sentAt = new Date();
     const body = JSON.stringify(payloadOf(job, options.publicUrl ?? ""));
-    const answer = await request(url, {
+    const answer = await client.request(url, {
       method: "POST",
-      dispatcher: isAllowedInside(url, options.allowHosts) ? inside : outside,
       signal: AbortSignal.timeout(DELIVERY_TIMEOUT_MS),
       headers: {
         "content-type": "application/json",
@@ -217,7 +214,7 @@ export function startWebhooks(options: WebhookOptions, prefix: string = KEY_PREF
       closed = true;
       clearTimeout(timer);
       await Promise.all([firsts.close(), again.close()]);
-      await Promise.all([queue.close(), retries.close(), inside.close(), outside.close()]);
+      await Promise.all([queue.close(), retries.close(), client.close()]);
     },
   };
 }

@@ -1,5 +1,5 @@
 import type { Readable } from "node:stream";
-import { Agent, type Dispatcher, request } from "undici";
+import type { Agent, Dispatcher } from "undici";
 import type { z } from "zod";
 import { mayPass, reasonOf } from "../remote-file.ts";
 
@@ -43,22 +43,26 @@ const MAX_ANSWER_BYTES = 4 * 1024 * 1024;
 const MAX_ERROR_BYTES = 16_384;
 
 export function createMlflowClient({ url: base, credentials }: MlflowEndpoint): MlflowClient {
-  const agent = new Agent({
-    connect: { timeout: CONNECT_TIMEOUT_MS },
-    headersTimeout: ANSWER_TIMEOUT_MS,
-    bodyTimeout: ANSWER_TIMEOUT_MS,
-  });
+  let agent: Agent | undefined;
   const headers = { "user-agent": "modelpress", ...authorizationOf(credentials) };
 
   async function send(path: string, options: Pick<Dispatcher.RequestOptions, "method" | "body"> & Sent) {
     const { method, body = null, signal, more = {} } = options;
-    const answer = await request(`${base}/api/2.0/${path}`, {
-      ...{ method, body, signal, dispatcher: agent },
-      headers: { ...headers, ...more },
-    }).catch((error) => {
-      if (signal.aborted) throw signal.reason;
-      throw new MlflowError(`it could not be reached (${reasonOf(error)})`, { mayPass: true, cause: error });
+    const undici = await import("undici");
+    agent ??= new undici.Agent({
+      connect: { timeout: CONNECT_TIMEOUT_MS },
+      headersTimeout: ANSWER_TIMEOUT_MS,
+      bodyTimeout: ANSWER_TIMEOUT_MS,
     });
+    const answer = await undici
+      .request(`${base}/api/2.0/${path}`, {
+        ...{ method, body, signal, dispatcher: agent },
+        headers: { ...headers, ...more },
+      })
+      .catch((error) => {
+        if (signal.aborted) throw signal.reason;
+        throw new MlflowError(`it could not be reached (${reasonOf(error)})`, { mayPass: true, cause: error });
+      });
     if (answer.statusCode >= 200 && answer.statusCode < 300) return answer.body;
     const code = codeIn(await textOf(answer.body, MAX_ERROR_BYTES).catch(() => ""));
     const message = ["it answered", answer.statusCode, code].filter((part) => part !== null).join(" ");
@@ -84,7 +88,7 @@ export function createMlflowClient({ url: base, credentials }: MlflowEndpoint): 
       const body = await send(artifactPath(path), { method: "PUT", body: bytes, more, signal });
       await body.dump({ limit: MAX_ERROR_BYTES });
     },
-    close: () => agent.destroy(),
+    close: async () => agent?.destroy(),
   };
 }
 

@@ -2,9 +2,8 @@ import assert from "node:assert/strict";
 import type { LookupAddress, lookup } from "node:dns";
 import { test } from "node:test";
 import { promisify } from "node:util";
-import { request } from "undici";
 import { ServiceError } from "../../../src/service/errors.ts";
-import { createWebhookAgent } from "../../../src/service/jobs/webhook-agent.ts";
+import { createGuardedClient } from "../../../src/service/jobs/guarded-client.ts";
 import { checkWebhookUrl, guardedLookup, isPublicAddress } from "../../../src/service/jobs/webhook-target.ts";
 
 const refuses = (url: string, allowHosts: string[] = []) => {
@@ -96,9 +95,9 @@ test("a name is judged by its addresses at the time of the connection", async ()
 });
 
 test("the agent does not connect to a name that leads inside", async () => {
-  const agent = createWebhookAgent({ inside: false });
-  await assert.rejects(request("http://localhost:9/", { dispatcher: agent }), /no public address/);
-  await agent.close();
+  const client = createGuardedClient(() => false);
+  await assert.rejects(client.request(new URL("http://localhost:9/"), {}), /no public address/);
+  await client.close();
 });
 
 test("special ranges are not public", () => {

@@ -1,6 +1,6 @@
 import type { Readable } from "node:stream";
-import { type Agent, request } from "undici";
-import { isAllowedInside, unlisted } from "../../jobs/webhook-target.ts";
+import type { GuardedClient } from "../../jobs/guarded-client.ts";
+import { unlisted } from "../../jobs/webhook-target.ts";
 import { reasonOf, sourceFailed } from "../../remote-file.ts";
 import type { SourceKind } from "./source-kind.ts";
 
@@ -8,30 +8,26 @@ const MAX_REDIRECTS = 5;
 
 export interface HttpsSourceOptions {
   readonly allowHosts: readonly string[];
-  /** Connects to public addresses only. */
-  readonly outside: Agent;
-  /** Connects to any address. */
-  readonly inside: Agent;
+  readonly client: GuardedClient;
 }
 
 /**
  * Files at web addresses. Our machines open what strangers name, so there is a list of hosts, and what is not on it is not asked: see
  * `webhook-target.ts` for what else is not. Each redirect is judged as the first address was.
  */
-export function createHttpsSource({ allowHosts, outside, inside }: HttpsSourceOptions): SourceKind {
+export function createHttpsSource({ allowHosts, client }: HttpsSourceOptions): SourceKind {
   /** The body of the answer to a GET, redirects followed. Throws `source_failed`. */
   async function open(address: string, signal: AbortSignal): Promise<Readable> {
     let url = new URL(address);
     for (let redirects = 0; redirects <= MAX_REDIRECTS; redirects++) {
       const refusal = unlisted(url, allowHosts);
       if (refusal !== undefined) throw sourceFailed(`It redirects to where nothing is fetched from. ${refusal}`);
-      const dispatcher = isAllowedInside(url, allowHosts) ? inside : outside;
       const headers = { "user-agent": "modelpress", accept: "*/*" };
       const {
         statusCode,
         headers: told,
         body,
-      } = await request(url, { dispatcher, signal, headers }).catch((error) => {
+      } = await client.request(url, { signal, headers }).catch((error) => {
         throw signal.aborted ? signal.reason : sourceFailed(`Its host could not be reached (${reasonOf(error)}).`);
       });
       if (statusCode === 200) return body;

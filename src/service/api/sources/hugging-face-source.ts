@@ -1,6 +1,7 @@
 import { Readable } from "node:stream";
 import type { HubApiError } from "@huggingface/hub";
-import { type Agent, fetch, type RequestInfo, type RequestInit } from "undici";
+import type { RequestInfo, RequestInit } from "undici";
+import type { GuardedClient } from "../../jobs/guarded-client.ts";
 import { refusalOf } from "../../jobs/webhook-target.ts";
 import { isListed } from "../../listed.ts";
 import { mayPass, type RemoteFile, reasonOf, sourceFailed, sourceUnavailable } from "../../remote-file.ts";
@@ -26,10 +27,7 @@ interface HubAddress {
 export interface HuggingFaceSourceOptions extends HuggingFaceEndpoint {
   /** Repositories that clients may name, `org/*` for all of an organisation. */
   readonly allowRepositories: readonly string[];
-  /** Connects to public addresses only. */
-  readonly outside: Agent;
-  /** Connects to any address: the operator has said where the hub is. */
-  readonly inside: Agent;
+  readonly client: GuardedClient;
 }
 
 const MAX_REDIRECTS = 5;
@@ -52,7 +50,7 @@ function parseHubAddress(text: string): HubAddress | undefined {
 
 /** Files of the hub of Hugging Face, or of one like it, read with our own token from repositories that are listed. */
 export function createHuggingFaceSource(options: HuggingFaceSourceOptions): SourceKind {
-  const { url: hubUrl, token, allowRepositories, outside, inside } = options;
+  const { url: hubUrl, token, allowRepositories, client } = options;
   const hub = new URL(hubUrl);
 
   /** As `fetch`, but a redirect to another host leads to public addresses only, and our token is not told there. */
@@ -64,8 +62,7 @@ export function createHuggingFaceSource(options: HuggingFaceSourceOptions): Sour
       if (!own) headers.delete("authorization");
       const refusal = own ? undefined : refusalOf(url, []);
       if (refusal !== undefined) throw sourceFailed(`The hub redirects to where nothing is fetched from. ${refusal}`);
-      const dispatcher = own ? inside : outside;
-      const response = await fetch(url, { ...init, headers: [...headers], dispatcher, signal, redirect: "manual" });
+      const response = await client.fetch(url, { ...init, headers: [...headers], signal, redirect: "manual" });
       const location = response.headers.get("location");
       if (response.status < 300 || response.status > 399 || location === null) return response;
       await response.body?.cancel();

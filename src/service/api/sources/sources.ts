@@ -1,6 +1,7 @@
 import type { CatalogFile } from "../../catalog.ts";
 import { ServiceError } from "../../errors.ts";
-import { createWebhookAgent } from "../../jobs/webhook-agent.ts";
+import { createGuardedClient } from "../../jobs/guarded-client.ts";
+import { isAllowedInside } from "../../jobs/webhook-target.ts";
 import { type RemoteFile, reasonOf, sourceFailed } from "../../remote-file.ts";
 import type { ApiContext } from "../context.ts";
 import { checkFileName, invalidField, storeFile } from "../upload-intake.ts";
@@ -55,16 +56,18 @@ export interface Sources {
 export function createSources(context: ApiContext): Sources {
   const { settings, objects, mlflow } = context;
   const { maxUploadBytes, uploadIdleTimeoutMs } = settings;
-  const outside = createWebhookAgent({ inside: false });
-  const inside = createWebhookAgent({ inside: true });
+  const web = createGuardedClient((url) => isAllowedInside(url, settings.sourceAllowHosts));
+  // The operator has said where the hub is.
+  const { origin } = new URL(settings.huggingFace.url);
+  const hub = createGuardedClient((url) => url.origin === origin);
   const kinds: Readonly<Record<Source["kind"], SourceKind>> = {
-    https: createHttpsSource({ allowHosts: settings.sourceAllowHosts, outside, inside }),
+    https: createHttpsSource({ allowHosts: settings.sourceAllowHosts, client: web }),
     s3: createS3Source(objects, settings.sourceAllowBuckets),
     mlflow: createMlflowSource(mlflow, settings.sourceAllowRegisteredModels),
     huggingface: createHuggingFaceSource({
       ...settings.huggingFace,
       allowRepositories: settings.sourceAllowRepositories,
-      ...{ outside, inside },
+      client: hub,
     }),
   };
 
@@ -169,7 +172,7 @@ export function createSources(context: ApiContext): Sources {
       return fetched;
     },
     async close() {
-      await Promise.all([outside.destroy(), inside.destroy()]);
+      await Promise.all([web.destroy(), hub.destroy()]);
     },
   };
 }
