@@ -321,7 +321,7 @@ const NAME_OPERATORS: Readonly<Record<string, readonly string[]>> = {
     "quantize/calibration/calibrate.ts",
   ],
   "what a method prefers": ["passes/float16-policy.ts", "quantize/static/operators.ts"],
-  "files before they are graphs": ["onnx/checks.ts", "onnx/functions.ts", "onnx/ir.ts", "onnx/operand-checks.ts"],
+  "files before they are graphs": ["onnx/checks.ts", "onnx/functions.ts", "onnx/node.ts", "onnx/operand-checks.ts"],
 };
 
 interface Import {
