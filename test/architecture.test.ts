@@ -16,6 +16,7 @@ const SHARED = [
   "src/core/codes.ts",
   "src/core/errors.ts",
   "src/core/facts.ts",
+  "src/core/facts/",
   "src/core/intervals.ts",
   "src/core/meter.ts",
   "src/core/nearest-names.ts",
@@ -161,6 +162,7 @@ const LAYERS: readonly Layer[] = [
     types: ["src/core/runtime/"],
     packages: [],
   },
+  { of: "src/core/facts/", may: SHARED, types: ["src/core/onnx/", "src/core/evaluate/metrics.ts"], packages: [] },
   { of: "src/core/facts.ts", may: SHARED, types: ["src/core/onnx/", "src/core/evaluate/metrics.ts"], packages: [] },
   { of: "src/core/", may: SHARED, types: ["src/core/onnx/"], packages: [] },
   {
