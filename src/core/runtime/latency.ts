@@ -17,6 +17,8 @@ interface Timed {
   readonly maxMs?: number;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: (fraction: number) => void;
+  /** Whether what was measured, in order, is enough: asked after every round. All runs are made unless given. */
+  readonly isEnough?: (samplesMs: readonly (readonly number[])[]) => boolean;
   /**
    * Time by what this thread computes, several short runs as one, so that what else the machine does counts for less: for sessions of one thread, which
    * compute in the thread that runs them.
@@ -74,7 +76,7 @@ export async function measureLatency({ before, after, ...timed }: LatencyOptions
  */
 export async function timeInTurns(
   contestants: readonly Contestant[],
-  { runs, maxMs = MAX_MS, signal, onProgress, byThread = false }: Timed,
+  { runs, maxMs = MAX_MS, signal, onProgress, isEnough, byThread = false }: Timed,
 ): Promise<readonly (readonly number[])[]> {
   const start = performance.now();
   const elapsed = () => performance.now() - start;
@@ -91,6 +93,7 @@ export async function timeInTurns(
     for (const [i, contestant] of contestants.entries())
       samplesMs[i]!.push(await timeOf(contestant, repeats[i]!, signal, clock));
     onProgress?.((run + 1) / runs);
+    if (isEnough?.(samplesMs)) break;
   }
   return samplesMs;
 }

@@ -16,6 +16,8 @@ export interface SessionOptions {
   readonly threads?: number;
   /** How far onnxruntime may rewrite the graph; `all` unless given. */
   readonly optimization?: "disabled" | "basic" | "extended" | "all";
+  /** Computes everything in float: what is quantized is rounded, but not computed with integers, and its weights are dequantized once. */
+  readonly dequantized?: boolean;
   /** Where to write the graph as onnxruntime has rewritten it. A path of the caller's own, never a user's. */
   readonly optimizedModelPath?: string;
   /**
@@ -59,6 +61,7 @@ ort.env.logLevel = "fatal";
 export const openSession: OpenSession = async (model, options = {}) => {
   let session: ort.InferenceSession;
   const { threads = 1, optimization = "all", optimizedModelPath, optimizedModelData, profilePrefix } = options;
+  const { dequantized = false } = options;
   const sessionOptions: ort.InferenceSession.SessionOptions = {
     ...QUIET,
     executionProviders: ["cpu"],
@@ -72,6 +75,7 @@ export const openSession: OpenSession = async (model, options = {}) => {
       session: {
         // Idle threads would otherwise go on spinning after a run, and take their cores from whatever runs next: another session, or us.
         force_spinning_stop: "1",
+        ...(dequantized && { disable_quant_qdq: "1" }),
         ...(optimizedModelData !== undefined && {
           optimized_model_external_initializers_file_name: optimizedModelData,
           optimized_model_external_initializers_min_size_in_bytes: "1024",

@@ -44,12 +44,18 @@ export async function observe(
   return await tapped.observe(observers, batches);
 }
 
+/** Takes what a model gives out for the feeds. */
+export type OnOutputs = (feeds: Feeds, outputs: Readonly<Record<string, Tensor>>) => void;
+
+/** An output of a model, and what it is called in one that gives out more. */
+type OwnOutput = readonly [name: string, output: string];
+
 /** A model that also gives out the values that are named. It is loaded when it first runs, and stays so until it is closed. */
 export class TappedModel {
   /** With the values among its outputs. */
   readonly #model: Model;
   /** The model's own outputs, and what they are called in `#model`. */
-  readonly #outputs: readonly (readonly [name: string, output: string])[];
+  readonly #outputs: readonly OwnOutput[];
   readonly #taps: ReadonlyMap<string, string>;
   readonly #inputs: ReadonlySet<string>;
   readonly #options: CalibrateOptions;
@@ -68,8 +74,12 @@ export class TappedModel {
     this.#options = options;
   }
 
-  /** Shows values of every run to their observers, as `observe` does. */
-  async observe(observers: ReadonlyMap<string, Observer>, batches: AsyncIterable<Feeds>): Promise<number> {
+  /** Shows values of every run to their observers, as `observe` does, and what the model gives out, as `run` answers it, to `onOutputs`. */
+  async observe(
+    observers: ReadonlyMap<string, Observer>,
+    batches: AsyncIterable<Feeds>,
+    onOutputs?: OnOutputs,
+  ): Promise<number> {
     const { onBatch, maxTapBytes = MAX_TAP_BYTES } = this.#options;
     const names = [...observers.keys()];
     const inputs = names.filter((name) => this.#inputs.has(name));
@@ -77,9 +87,14 @@ export class TappedModel {
     let count = 0;
     for await (const feeds of batches) {
       for (const name of inputs) show(observers.get(name)!, feeds[name]);
-      for (const group of runsFor(taps, this.#sizes, maxTapBytes)) {
+      let own: readonly OwnOutput[] | undefined = onOutputs && (await this.#ownOutputs());
+      const groups = runsFor(taps, this.#sizes, maxTapBytes);
+      for (const group of groups.length > 0 ? groups : [[]]) {
         const outputs = group.map((name) => this.#taps.get(name)!);
-        const results = await this.#run(feeds, outputs);
+        const all = [...new Set([...outputs, ...(own ?? []).map(([, output]) => output)])];
+        const results = all.length > 0 ? await this.#run(feeds, all) : {};
+        if (own) onOutputs!(feeds, Object.fromEntries(own.map(([name, output]) => [name, results[output]!])));
+        own = undefined;
         for (const [i, name] of group.entries()) {
           const result = results[outputs[i]!];
           this.#sizes.set(name, Math.max(result?.byteLength ?? 0, this.#sizes.get(name) ?? 0));
@@ -92,11 +107,15 @@ export class TappedModel {
     return count;
   }
 
-  /** What the model itself gives out, as far as those are tensors of numbers. */
-  async run(feeds: Feeds): Promise<Record<string, Tensor>> {
+  async #ownOutputs(): Promise<OwnOutput[]> {
     const { outputs } = await this.#open();
     const numeric = new Set(outputs.filter(({ dtype }) => dtype !== null && hasArray(dtype)).map(({ name }) => name));
-    const wanted = this.#outputs.filter(([, output]) => numeric.has(output));
+    return this.#outputs.filter(([, output]) => numeric.has(output));
+  }
+
+  /** What the model itself gives out, as far as those are tensors of numbers. */
+  async run(feeds: Feeds): Promise<Record<string, Tensor>> {
+    const wanted = await this.#ownOutputs();
     if (wanted.length === 0) return {};
     const results = await this.#run(
       feeds,

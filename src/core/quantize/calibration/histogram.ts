@@ -34,6 +34,8 @@ export class Histogram {
   /** w = 2^exponent. */
   #exponent = Number.NEGATIVE_INFINITY;
   #zeros = 0;
+  /** In all bins, zeros not among them. */
+  #binned = 0;
   #nonFinite = 0;
   #min = Number.POSITIVE_INFINITY;
   #max = Number.NEGATIVE_INFINITY;
@@ -58,6 +60,7 @@ export class Histogram {
     const counted = isSimple ? countBins(finite, perWidth, counts, origin) : 0;
     for (let i = counted; i < finite.length; i++) counts[Math.floor(finite[i]! * perWidth) + origin]!++;
     counts[origin]! -= zeros;
+    this.#binned += finite.length - zeros;
     return { min, max };
   }
 
@@ -65,6 +68,7 @@ export class Histogram {
   merge(other: Histogram): void {
     this.#nonFinite += other.#nonFinite;
     this.#zeros += other.#zeros;
+    this.#binned += other.#binned;
     this.#cover(other.#min, other.#max);
     addCoarsened(other.#counts, other.#origin, this.#counts, this.#origin, this.#exponent - other.#exponent);
   }
@@ -99,12 +103,13 @@ export class Histogram {
       throw new RangeError("A histogram has bins outside of its range");
     }
     histogram.#counts.set(counts, firstBin + histogram.#origin);
+    histogram.#binned = counts.reduce((sum, count) => sum + count, 0);
     return histogram;
   }
 
   /** Finite values counted, zeros included. */
   get count(): number {
-    return this.#counts.reduce((sum, count) => sum + count, this.#zeros);
+    return this.#zeros + this.#binned;
   }
   get zeros(): number {
     return this.#zeros;

@@ -20,6 +20,7 @@ import { canSumRows, sumsOfRows } from "../calibration/activation-simd.ts";
 import { type CalibrateOptions, type Feeds, observe } from "../calibration/calibrate.ts";
 import type { Observer } from "../calibration/observers.ts";
 import { StagedRun } from "../calibration/staged-run.ts";
+import { correctInBatch, PARTS } from "./batched-correction.ts";
 import type { Placement } from "./placement.ts";
 
 /** What to add to the bias of a layer, for each of its output channels, by the name of its node. */
@@ -57,12 +58,12 @@ export async function correctBiases(
   samples: readonly Feeds[],
   options: CalibrateOptions,
 ): Promise<BiasShifts> {
+  const positions = new Map(quantized.graph.nodes.map((node, i) => [node.name, { node, i }]));
+  const inOrder = layers.map((layer) => ({ ...layer, ...positions.get(layer.last)! })).sort((a, b) => a.i - b.i);
+  const found = await correctInBatch(model, quantized, inOrder, samples, options);
+  if (found) return found;
   const expected = new Map(layers.map(({ result, channelAxis }) => [result, new CellObserver(channelAxis)]));
   await observe(model, expected, streamOf(samples), options);
-  const nodes = new Map(quantized.graph.nodes.map((node) => [node.name, node]));
-  const inOrder = layers
-    .map((layer) => ({ ...layer, node: nodes.get(layer.last)! }))
-    .sort((a, b) => quantized.graph.nodes.indexOf(a.node) - quantized.graph.nodes.indexOf(b.node));
   const shifts = new Map<string, Float64Array>();
   const run = new StagedRun(quantized, samples, options);
   for (const { name, result, node, channelAxis } of inOrder) {
@@ -86,9 +87,6 @@ function refuseOthers(error: unknown): undefined {
 async function* streamOf(samples: readonly Feeds[]): AsyncGenerator<Feeds> {
   yield* samples;
 }
-
-/** Parts that each axis but that of the channels is cut into, where it is that long. */
-const PARTS = 4;
 
 /** Means of the channels, for each cell of each sample. */
 class CellObserver implements Observer {

@@ -2,7 +2,7 @@
 import type { Model, Value } from "../../onnx/ir.ts";
 import type { Tensor } from "../../onnx/tensor.ts";
 import type { Affine } from "../../operators/operator-record.ts";
-import { type CalibrateOptions, type Feeds, TappedModel } from "../calibration/calibrate.ts";
+import { type CalibrateOptions, type Feeds, type OnOutputs, TappedModel } from "../calibration/calibrate.ts";
 import { ActivationObserver, ChannelObserver, type Observer } from "../calibration/observers.ts";
 import { placeQuantizers, RECONSIDERED } from "./placement.ts";
 import { stretchesIn } from "./stretched.ts";
@@ -82,8 +82,13 @@ export class Calibrator {
     };
   }
 
-  /** Shows `batches` to all observers, or to those of the given names, which have not seen them yet. */
-  async observe(batches: AsyncIterable<Feeds>, only?: ReadonlySet<string>): Promise<Calibration> {
+  /**
+   * Shows `batches` to all observers, or to those of the given names, which have not seen them yet; and the outputs of the model to `onOutputs`.
+   */
+  async observe(
+    batches: AsyncIterable<Feeds>,
+    { only, onOutputs }: { readonly only?: ReadonlySet<string>; readonly onOutputs?: OnOutputs } = {},
+  ): Promise<Calibration> {
     const observers = new Map<string, Observer>();
     for (const [name, activation] of this.#activations) {
       if (only && !only.has(name)) continue;
@@ -95,7 +100,7 @@ export class Calibrator {
         },
       });
     }
-    const count = await this.#tapped.observe(observers, batches);
+    const count = await this.#tapped.observe(observers, batches, onOutputs);
     if (!only) this.#batches += count;
     return this.calibration;
   }

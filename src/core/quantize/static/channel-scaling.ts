@@ -296,6 +296,17 @@ function scaleConsumer({ node, operand }: ChannelConsumer, scales: ArrayLike<num
   scaleParameter({ node, input: operand.input, axis }, scales);
 }
 
+/** Multiplies slices of `inner` elements by their factors, which come again and again. */
+function scaleSlices(values: Float32Array, factors: ArrayLike<number>, inner: number): void {
+  const count = factors.length;
+  for (let i = 0; i < values.length; ) {
+    for (let c = 0; c < count; c++) {
+      const factor = factors[c]!;
+      for (const end = i + inner; i < end; i++) values[i]! *= factor;
+    }
+  }
+}
+
 function scaleParameter({ node, input, axis }: ChannelParameter, factors: ArrayLike<number>): void {
   const value = node.inputs[input]!;
   const unscaled = value.constant!;
@@ -303,15 +314,13 @@ function scaleParameter({ node, input, axis }: ChannelParameter, factors: ArrayL
   // Not computed before it is needed: a large model would be held twice.
   const scaled = lazyTensor("float32", dims, () => {
     const result = arrayOf(unscaled, "float32").slice();
-    const scale = (channel: number, start: number, count: number) => {
-      for (let i = start; i < start + count; i++) result[i]! *= factors[channel]!;
-    };
-    if (typeof axis === "object") visitPairs(dims, axis, (_, channel, start, window) => scale(channel, start, window));
-    else {
+    if (typeof axis === "object") {
+      visitPairs(dims, axis, (_, channel, start, window) => {
+        for (let i = start; i < start + window; i++) result[i]! *= factors[channel]!;
+      });
+    } else {
       const inner = elementCount(dims.slice(axis < 0 ? axis + dims.length + 1 : axis + 1));
-      for (let start = 0, c = 0; start < result.length; start += inner, c = (c + 1) % factors.length) {
-        scale(c, start, inner);
-      }
+      scaleSlices(result, factors, inner);
     }
     return new Uint8Array(result.buffer, result.byteOffset, result.byteLength);
   });

@@ -276,14 +276,12 @@ function round(
   const smallest = fitting.map((scale, c) => usableScale(scale, floors[c]!));
   const scales = Float32Array.from(smallest);
   const limits = limitsOf(weight, layout, options, inputLimits);
-  if (limits) {
-    const search = new ScaleSearch(limits, range);
-    for (let c = 0; c < scales.length; c++) scales[c] = search.bestScale(matrix.values, c, scales[c]!);
-  }
+  const search = limits && new ScaleSearch(limits, range);
+  if (search) for (let c = 0; c < scales.length; c++) scales[c] = search.bestScale(matrix.values, c, scales[c]!);
   if (!options.perChannel) scales.fill(scales.reduce((a, b) => Math.max(a, b), 0));
   const made = quantizeBlocks(matrix, scheme, { layout: matrix.layout }, { grid: gridOf(scales) });
   const q = new Int8Array(made.q.buffer);
-  limits?.apply(q);
+  limits?.apply(q, search?.unsafeChannels);
   return { q, scales, fitting, smallest };
 }
 
@@ -314,6 +312,8 @@ class ScaleSearch {
   /** Where pairs are that are unsafe at the smallest scale, and the values of one that is tried. */
   readonly #unsafe: Int32Array;
   readonly #pair = new Int8Array(2);
+  /** Those whose scale was looked for, with pairs that are unsafe at the smallest: all others are safe at that and at any larger one. */
+  readonly unsafeChannels: number[] = [];
 
   constructor(limits: PairLimits, range: CodeRange) {
     this.#row = new Float32Array(limits.rows.length);
@@ -327,6 +327,7 @@ class ScaleSearch {
     const row = this.#row;
     this.#limits.rows.gather(values, channel, row);
     const unsafe = this.#findUnsafe(channel, smallest);
+    if (unsafe > 0) this.unsafeChannels.push(channel);
     let best = smallest;
     let least = Number.POSITIVE_INFINITY;
     for (let factor = 1; unsafe > 0 && factor < MAX_SCALE_FACTOR; factor *= SCALE_STEP) {
@@ -430,10 +431,10 @@ class PairLimits {
     this.#inputLimits = inputLimits;
   }
 
-  /** Pulls in every unsafe pair of a weight, in place. */
-  apply(q: Int8Array): void {
+  /** Pulls in every unsafe pair of a weight, in place: of these output channels, or of all. */
+  apply(q: Int8Array, channels: Iterable<number> = Array(this.rows.channels).keys()): void {
     const row = new Int8Array(this.rows.length);
-    for (let c = 0; c < this.rows.channels; c++) {
+    for (const c of channels) {
       this.rows.gather(q, c, row);
       for (let k = 0; k + 1 < row.length; k += 2) this.pullIn(row, k, c, k);
       this.rows.scatter(row, c, q);

@@ -42,14 +42,15 @@ export interface FasterKernels {
 
 type MeasuredKernels = Omit<KernelFacts, "nodes" | "layers" | "cached">;
 
-/** Rounds in which models are timed against each other, and for how long at most. */
+/** Rounds in which models are timed against each other, and for how long at most; fewer where they tell. */
 const ROUNDS = 11;
+const LEAST_ROUNDS = 3;
 const ROUNDS_MS = 1200;
-/** Runs of a profile: those that warm up, and the others as far as the time goes. */
-const WARM_UP = 2;
-const PROFILE_RUNS = 12;
-const LEAST_RUNS = 3;
-const PROFILE_MS = 600;
+/** Runs of a profile: one that warms up, and the others as far as the time goes. */
+const WARM_UP = 1;
+const PROFILE_RUNS = 8;
+const LEAST_RUNS = 5;
+const PROFILE_MS = 400;
 /** In all runs of one: each leaves half a kilobyte of text. */
 const PROFILED_NODES = 60_000;
 
@@ -139,7 +140,16 @@ function predictedSpeedup(
 
 function timed(contestants: readonly Contestant[], { latencyThreads, time, signal }: KernelRuntime) {
   if (time) return time(contestants);
-  return timeInTurns(contestants, { runs: ROUNDS, maxMs: ROUNDS_MS, signal, byThread: latencyThreads === 1 });
+  const byThread = latencyThreads === 1;
+  return timeInTurns(contestants, { runs: ROUNDS, maxMs: ROUNDS_MS, signal, byThread, isEnough: isDecided });
+}
+
+/** Whether every run of each model was faster than every run of the next slower one, by more than anyone would notice. */
+function isDecided(samplesMs: readonly (readonly number[])[]): boolean {
+  const extremes = samplesMs.map((ms) => ({ least: Math.min(...ms), most: Math.max(...ms) }));
+  const inOrder = extremes.toSorted((a, b) => a.least - b.least);
+  const isApart = inOrder.slice(1).every(({ least }, i) => least > NOTICEABLE * inOrder[i]!.most);
+  return isApart && samplesMs[0]!.length >= LEAST_ROUNDS;
 }
 
 /** The kernels of a model that takes `wallMs` for a run without the profiler. */

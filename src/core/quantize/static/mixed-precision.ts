@@ -59,7 +59,7 @@ export async function measureLayers(
   } finally {
     await session.close();
   }
-  const reference = new OutputReference(samples, outputs, runtime);
+  const reference = OutputReference.of(samples, outputs, runtime);
   const inFloat = new Map([...float.nodes()].map(({ name }) => [name, FORMS.float32]));
   const build = (others: ReadonlyMap<string, FloatNode>) =>
     quantizeStatic(float, calibration, { ...options, floatWhereSlower: undefined, excludeNodes: others }).model;

@@ -6,20 +6,34 @@ import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
 
 export type OutputRunOptions = Pick<CalibrateOptions, "openModel" | "threads" | "signal">;
 
+type Outputs = Readonly<Record<string, Tensor>>;
+
 export class OutputReference {
   readonly #samples: readonly Feeds[];
-  readonly #outputs: readonly Readonly<Record<string, Tensor>>[];
+  readonly #outputsOf: (sample: Feeds) => Promise<Outputs>;
   readonly #options: OutputRunOptions;
+  #outputs: readonly Outputs[] | undefined;
 
-  /** `outputs`: what the float model gives out for each of the samples. */
-  constructor(
-    samples: readonly Feeds[],
-    outputs: readonly Readonly<Record<string, Tensor>>[],
-    options: OutputRunOptions,
-  ) {
+  /** `outputsOf`: what the float model gives out for a sample; asked once for each. */
+  constructor(samples: readonly Feeds[], outputsOf: (sample: Feeds) => Promise<Outputs>, options: OutputRunOptions) {
     this.#samples = samples;
-    this.#outputs = outputs;
+    this.#outputsOf = outputsOf;
     this.#options = options;
+  }
+
+  /** `outputs`: those of the float model, for each of the samples. */
+  static of(samples: readonly Feeds[], outputs: readonly Outputs[], options: OutputRunOptions): OutputReference {
+    const known = new Map(samples.map((sample, i) => [sample, outputs[i]!]));
+    return new OutputReference(samples, async (sample) => known.get(sample)!, options);
+  }
+
+  /** Asks for the outputs of the float model, if that has not been done. */
+  async load(): Promise<readonly Outputs[]> {
+    if (this.#outputs) return this.#outputs;
+    const outputs: Outputs[] = [];
+    for (const sample of this.#samples) outputs.push(await this.#outputsOf(sample));
+    this.#outputs = outputs;
+    return outputs;
   }
 
   /**
@@ -29,9 +43,10 @@ export class OutputReference {
   async sqnrDb(model: Model): Promise<number> {
     const signal = new Map<string, number>();
     const noise = new Map<string, number>();
+    const reference = await this.load();
     const results = await runAll(model, this.#samples, this.#options);
     results.forEach((outputs, i) => {
-      for (const [name, expected] of Object.entries(this.#outputs[i]!)) {
+      for (const [name, expected] of Object.entries(reference[i]!)) {
         if (!isFloat(expected.dtype)) continue;
         const [x, y] = [floatsOf(expected), floatsOf(outputs[name]!)];
         let s = 0;

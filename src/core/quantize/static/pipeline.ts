@@ -6,7 +6,7 @@ import type { Model } from "../../onnx/ir.ts";
 import type { Tensor } from "../../onnx/tensor.ts";
 import type { Note, NoteSink } from "../../passes/pass.ts";
 import type { ProfileModel } from "../../runtime/kernel-profile.ts";
-import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
+import type { CalibrateOptions, Feeds, OnOutputs } from "../calibration/calibrate.ts";
 import { CALIBRATION_METHODS, type CalibrationMethod } from "../calibration/calibration-methods.ts";
 import type { QuantizationPlan } from "../plan.ts";
 import type { Rounding } from "../rounding/rounding.ts";
@@ -80,7 +80,7 @@ export interface PipelineResult {
   readonly notes: readonly Note[];
   /** What was said while the float model was brought into form. */
   readonly prepared: readonly Note[];
-  /** What each was worth, on samples that it was not made from. */
+  /** What each was worth, on a few samples. Biases are not corrected by those, where there are others. */
   readonly corrections: readonly CorrectionFacts[];
   readonly calibration: Calibration;
   readonly method: CalibrationMethod;
@@ -104,9 +104,12 @@ export interface MethodTrial {
 /** The method that is taken where none is measured to be better. */
 export const DEFAULT_METHOD: CalibrationMethod = "mse";
 
-/** Batches that corrections are found and tried with. */
+/** Batches that models are calibrated with to try corrections. */
 const TRIAL_BATCHES = 16;
-/** Batches, other ones, that they are judged by: with and without a correction on the same samples, so that few tell. */
+/**
+ * The last of them, which corrections are judged by: with and without one on the same samples, so that few tell. Biases are corrected by the others,
+ * where there are as many.
+ */
 const JUDGED_BATCHES = 8;
 
 /**
@@ -121,19 +124,21 @@ export async function compressStatic(
 ): Promise<PipelineResult> {
   const progress = runtime.onProgress ?? (() => {});
   progress("prepare", 0, "Bringing the model into form");
-  const few = await take(data, TRIAL_BATCHES + JUDGED_BATCHES);
+  const few = await take(data, TRIAL_BATCHES);
   if (few.length === 0) throw new CoreError("invalid_dataset", "There are no samples to calibrate with.");
   const { model: prepared, notes: preparedNotes } = await prepareStatic(model, few[0]!, runtime);
   const broken = brokenLayers(prepared);
   const options = { ...given, excludeNodes: new Map([...(given.excludeNodes ?? []), ...broken]) };
-  const judged = few.slice(few.length > TRIAL_BATCHES ? TRIAL_BATCHES : -JUDGED_BATCHES);
+  const judged = few.slice(-JUDGED_BATCHES);
   await using loaded = new AsyncDisposableStack();
   const original = loaded.use(Calibrator.of(prepared, runtime));
-  const outputs: Record<string, Tensor>[] = [];
-  for (const feeds of judged) outputs.push(await original.run(feeds));
-  const reference = new OutputReference(judged, outputs, runtime);
+  const outputs = new Map<Feeds, Readonly<Record<string, Tensor>>>();
+  const outputsOf = async (feeds: Feeds) => outputs.get(feeds) ?? (await original.run(feeds));
+  const reference = new OutputReference(judged, outputsOf, runtime);
   const trial: Trial = {
-    few: few.slice(0, Math.min(TRIAL_BATCHES, options.samples)),
+    few: few.slice(0, options.samples),
+    unjudged: few.slice(0, Math.min(Math.max(JUDGED_BATCHES, few.length - JUDGED_BATCHES), options.samples)),
+    onOutputs: (feeds, made) => outputs.set(feeds, made),
     reference,
     options,
     broken,
@@ -143,6 +148,7 @@ export async function compressStatic(
 
   progress("equalize", 0, "Looking at channels");
   const { calibrator, ...scaled } = await scaleChannels(original, trial);
+  await reference.load();
   const float = calibrator.model;
   for (const [name, why] of scaled.inserted) options.excludeNodes.set(name, why);
 
@@ -240,7 +246,10 @@ async function* counted(batches: AsyncIterable<Feeds>, report: (count: number) =
 /** What a correction is tried with. */
 interface Trial {
   readonly few: readonly Feeds[];
-  /** Of other samples. */
+  /** Those that nothing is judged by, as far as there are enough. */
+  readonly unjudged: readonly Feeds[];
+  /** Takes what the original gives out for samples that it is shown. */
+  readonly onOutputs: OnOutputs;
   readonly reference: OutputReference;
   readonly options: PipelineOptions;
   /** Layers that no trial can round. */
@@ -255,7 +264,7 @@ interface Trial {
  * calibrated on few samples becomes better by it. The calibrator of what came out of it has seen those samples, unless there was nothing to try.
  */
 async function scaleChannels(original: Calibrator, trial: Trial) {
-  const { few, options, loaded } = trial;
+  const { few, options, loaded, onOutputs } = trial;
   const { equalize, smoothQuantAlpha, perChannel } = options;
   const notes: Note[] = [];
   const facts: CorrectionFacts[] = [];
@@ -265,7 +274,7 @@ async function scaleChannels(original: Calibrator, trial: Trial) {
   if (!isWanted || scalingSites(original.model, { inserting: true }).length === 0) {
     return { calibrator, notes, facts, inserted };
   }
-  const { channels } = await original.observe(each(few));
+  const { channels } = await original.observe(each(few), { onOutputs });
   const balance = (of: Omit<BalanceOptions, "perChannel">) => (model: Model, note: NoteSink) =>
     balanceChannels(model, (name) => channels.get(name), { ...of, perChannel }, note);
   const corrections = [
@@ -292,7 +301,7 @@ async function scaleChannels(original: Calibrator, trial: Trial) {
     await calibrator.close();
     const forked = calibrator.forked(candidate, changed);
     const other = loaded.use(forked.calibrator);
-    await other.observe(each(few), forked.unseen);
+    await other.observe(each(few), { only: forked.unseen });
     const reached = await trialSqnrDb(other, trial);
     const applied = wanted !== "auto" || reached > sqnrDb;
     facts.push({ name, sqnr_before_db: sqnrDb, sqnr_after_db: reached, applied });
@@ -414,12 +423,12 @@ async function chooseBiases(
   float: Model,
   calibration: Calibration,
   options: StaticOptions,
-  { few, reference, runtime, options: { biasCorrection } }: Trial,
+  { unjudged, reference, runtime, options: { biasCorrection } }: Trial,
 ): Promise<ChosenBiases | undefined> {
   if (!biasCorrection) return undefined;
   const plain = quantizeStatic(float, calibration, options);
   if (plain.layers.length === 0) return undefined;
-  const biasShifts = await correctBiases(float, plain.model, plain.layers, few, runtime);
+  const biasShifts = await correctBiases(float, plain.model, plain.layers, unjudged, runtime);
   const corrected = quantizeStatic(float, calibration, { ...options, biasShifts });
   const before = await reference.sqnrDb(plain.model);
   const after = await reference.sqnrDb(corrected.model);

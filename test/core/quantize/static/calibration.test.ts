@@ -57,7 +57,7 @@ test("a fork that looks at the scaled channels alone knows what a new look at ev
     const { calibrator, unseen } = original.forked(scaled, changed);
     await using fork = calibrator;
     assert.deepEqual(unseen, new Set([...changed].filter((name) => fork.calibration.activations.has(name))));
-    await fork.observe(streamOf(feeds.slice(0, 4)), changed);
+    await fork.observe(streamOf(feeds.slice(0, 4)), { only: changed });
     const calibration = await fork.observe(streamOf(feeds.slice(4)));
     assert.equal(options.loads(), 2);
 

@@ -99,6 +99,6 @@ test("what layers lose in each precision is measured, and adds up to nearly what
   const expected = -10 * Math.log10(sum(chosen, noiseOf));
   const outputs = [];
   for (const feeds of samples) outputs.push(await runModel(model, feeds));
-  const reached = await new OutputReference(samples, outputs, { openModel }).sqnrDb(mixed);
+  const reached = await OutputReference.of(samples, outputs, { openModel }).sqnrDb(mixed);
   assert.ok(Math.abs(reached - expected) < 3, `${reached} dB, expected ${expected} dB`);
 });
