@@ -154,7 +154,8 @@ describe("static int8", () => {
   });
 
   test("without labels the same holds for the signal to noise ratio", async () => {
-    const params = { dataset_id: ids.unlabelled, calibration: "minmax" };
+    // What a machine measures is not to decide which layers are left to control.
+    const params = { dataset_id: ids.unlabelled, calibration: "minmax", float_where_slower: false };
     const plain = await reportOf(await quantized("cnn", params));
     const before = plain.metrics.fidelity.outputs[0]!.sqnr_db!;
     const held = await reportOf(await quantized("cnn", { ...params, min_sqnr_db: before + 3 }));

@@ -44,11 +44,11 @@ type MeasuredKernels = Omit<KernelFacts, "nodes" | "layers" | "cached">;
 
 /** Rounds in which models are timed against each other, and for how long at most; fewer where they tell. */
 const ROUNDS = 11;
-const LEAST_ROUNDS = 3;
+const LEAST_ROUNDS = 5;
 const ROUNDS_MS = 1200;
 /** Runs of a profile: one that warms up, and the others as far as the time goes. */
 const WARM_UP = 1;
-const PROFILE_RUNS = 8;
+const PROFILE_RUNS = 12;
 const LEAST_RUNS = 5;
 const PROFILE_MS = 400;
 /** In all runs of one: each leaves half a kilobyte of text. */
