@@ -279,6 +279,7 @@ const NAME_OPERATORS: Readonly<Record<string, readonly string[]>> = {
     "qat/",
     "quantize/rounding/adaround.ts",
     "quantize/rounding/statistics.ts",
+    "quantize/static/batched-correction.ts",
     "quantize/static/forms.ts",
     "quantize/static/qdq.ts",
     "quantize/weights/",
