@@ -12,7 +12,7 @@ import { ENVIRONMENT } from "../src/tasks/environment.ts";
  *
  * Makes small faults in a seeded share of the lines of a seeded share of the files (an operator swapped, a condition made always true) and runs, for
  * each fault, tests that reach it until one fails: at most `--tests` files, first the one of the same name, then those that import the
- * file, then those that import what imports it; each the fastest first, and none that takes longer than `--slowest` seconds. Prints
+ * file, then those that import what imports it; of each the fastest first, and none that takes longer than `--slowest` seconds. Prints
  * every fault that no test noticed and, for each folder, the score. Nothing new is begun once `--minutes` are over.
  *
  * `--again` tries again what the last run found unnoticed, and leaves the rest of its results as they are.
@@ -62,15 +62,43 @@ function importsOf(file: string): readonly string[] {
   return files;
 }
 
-/** How far a test is from a file: 0 has its name, 1 imports it, 2 imports what imports it; tests may share what imports it. */
-function distance(test: string, file: string, importers: ReadonlySet<string>): number {
-  if (test === file.replace(/^src\//, "test/").replace(/\.ts$/, ".test.ts")) return 0;
+/** What a test imports, by way of what tests share, too. */
+function readBy(test: string): readonly string[] {
   const shared = importsOf(test).filter((it) => it.startsWith("test/support/") && existsSync(join(ROOT, it)));
-  const direct = [...importsOf(test), ...shared.flatMap(importsOf)];
-  if (basename(test, ".test.ts") === basename(file, ".ts") && direct.some((it) => dirname(it) === dirname(file)))
-    return 0;
-  if (direct.includes(file)) return 1;
-  return direct.some((it) => importers.has(it)) ? 2 : Number.POSITIVE_INFINITY;
+  return [...importsOf(test), ...shared.flatMap(importsOf)];
+}
+
+/** Whether a test is named after a file: `api-jobs` after `jobs` and `job-operations`. */
+function isNamedAfter(test: string, file: string): boolean {
+  const words = (path: string) =>
+    basename(path)
+      .split(".")[0]!
+      .split("-")
+      .map((word) => word.replace(/s$/, ""));
+  const named = words(test);
+  return words(file).some((word) => word.length > 2 && named.includes(word));
+}
+
+/** Tests by how far they are from a file: of its name; that import it; that import what imports it, and so on. */
+function testsByDistance(file: string): string[][] {
+  const tests = globSync("test/**/*.test.ts", { cwd: ROOT }).filter((test) =>
+    file.startsWith("src/service/") ? !test.startsWith("test/chaos/") : !BY_PROCESSES.test(test),
+  );
+  const source = globSync("src/**/*.ts", { cwd: ROOT });
+  const own = file.replace(/^src\//, "test/").replace(/\.ts$/, ".test.ts");
+  const groups = [tests.filter((test) => test === own)];
+  const reached = new Set([file]);
+  for (let hops = 0; hops < 5; hops++) {
+    const known = new Set(groups.flat());
+    const found = tests.filter((test) => !known.has(test) && readBy(test).some((it) => reached.has(it)));
+    groups.push(
+      found.filter((test) => isNamedAfter(test, file)),
+      found.filter((test) => !isNamedAfter(test, file)),
+    );
+    if (groups.flat().length > 0 && hops > 0) break;
+    for (const it of source) if (importsOf(it).some((imported) => reached.has(imported))) reached.add(it);
+  }
+  return groups;
 }
 
 /** Tests that start the service do so in their own process, where a fault is seen; what core does, child processes do for them. */
@@ -78,23 +106,15 @@ const BY_PROCESSES = /^test\/(acceptance|contract)\//;
 
 /** The tests of a file: the nearest, and of those the fastest, first. */
 async function testsOf(file: string, { tests, slowestSeconds }: Options): Promise<string[]> {
-  const importers = new Set(globSync("src/**/*.ts", { cwd: ROOT }).filter((it) => importsOf(it).includes(file)));
-  const near = globSync("test/**/*.test.ts", { cwd: ROOT })
-    .filter((test) => (file.startsWith("src/service/") ? !test.startsWith("test/chaos/") : !BY_PROCESSES.test(test)))
-    .map((test) => ({ test, far: distance(test, file, importers) }))
-    .filter(({ far }) => far < Number.POSITIVE_INFINITY)
-    .sort((a, b) => a.far - b.far);
-  const chosen: { readonly test: string; readonly far: number; readonly seconds: number }[] = [];
-  for (const far of [0, 1, 2]) {
-    if (chosen.length >= tests || (far === 2 && chosen.length > 0)) break;
+  const chosen: string[] = [];
+  for (const group of testsByDistance(file)) {
+    if (chosen.length >= tests) break;
     const timed = [];
-    for (const it of near.filter((one) => one.far === far)) timed.push({ ...it, seconds: await secondsOf(it.test) });
-    chosen.push(...timed.sort((a, b) => a.seconds - b.seconds));
+    for (const test of group) timed.push({ test, seconds: await secondsOf(test) });
+    const usable = timed.filter(({ seconds }) => seconds <= slowestSeconds).sort((a, b) => a.seconds - b.seconds);
+    chosen.push(...usable.map(({ test }) => test));
   }
-  return chosen
-    .filter(({ seconds, far }) => seconds <= (far === 0 ? 2 : 1) * slowestSeconds)
-    .slice(0, tests)
-    .map(({ test }) => test);
+  return chosen.slice(0, tests);
 }
 
 const seconds: Record<string, number> = existsSync(TIMES) ? JSON.parse(readFileSync(TIMES, "utf8")) : {};
@@ -193,8 +213,8 @@ async function mutantsOf(file: string, options: Options): Promise<Mutant[] | und
     console.log(`no test is near ${file}`);
     return undefined;
   }
-  const { mutants, said } = await runStryker(file, ranges, tests, options.again);
-  if (mutants.length > 0) return mutants;
+  const { mutants, said, ok } = await runStryker(file, ranges, tests, options.again);
+  if (ok) return mutants;
   // A test that fails in the copy that faults are made in, or on a busy machine, cannot tell anything.
   const left = tests.filter((test) => !said.includes(test));
   if (left.length === tests.length || left.length === 0) {
@@ -214,13 +234,13 @@ async function runStryker(file: string, ranges: readonly string[], tests: readon
   for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, stop);
   let said = "";
   for (const stream of [run.stdout, run.stderr]) stream.setEncoding("utf8").on("data", (text) => (said += text));
-  await exitCode(run);
+  const code = await exitCode(run);
   for (const signal of ["SIGINT", "SIGTERM"]) process.off(signal, stop);
   const mutants = globSync(`${events}/*-onMutantTested.json`)
     .map((path): Mutant => JSON.parse(readFileSync(path, "utf8")))
     .map((mutant) => ({ ...mutant, fileName: relative(ROOT, mutant.fileName) }));
   for (const path of [events, config]) rmSync(path, { recursive: true });
-  return { mutants, said };
+  return { mutants, said, ok: code === 0 };
 }
 
 const sameFault = (one: Mutant, other: Mutant) =>

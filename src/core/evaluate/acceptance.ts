@@ -38,7 +38,7 @@ export function checkAcceptance(limits: AcceptanceLimits, metrics: Measured): Jo
     const { bound, value: measure } = RULES[name];
     const value = measure(metrics);
     const ok = value !== null && (bound === "min" ? value >= limit : value <= limit);
-    return [{ name, limit, value: value !== null && Number.isFinite(value) ? value : null, ok }];
+    return [{ name, limit, value: Number.isFinite(value) ? value : null, ok }];
   });
   const nonFinite = metrics.fidelity.outputs.reduce((sum, output) => sum + output.non_finite, 0);
   return nonFinite === 0 ? checks : [...checks, { name: "max_non_finite", limit: 0, value: nonFinite, ok: false }];

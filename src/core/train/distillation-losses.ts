@@ -99,7 +99,7 @@ export function attentionTransfer(g: GraphBuilder, student: Value, teacher: Valu
   }
   const map = (features: Value) => {
     const [n, , ...size] = dimsOf(features) as [number, number, ...number[]];
-    const flat = g.reshape(g.mean(g.square(features), [1], false), [n, elementCount(size)]);
+    const flat = g.reshape(g.mean(g.square(features), [1]), [n, elementCount(size)]);
     return g.div(flat, g.sqrt(g.add(g.sum(g.square(flat), [1]), 1e-12)));
   };
   const [s, t] = toCommonSize(g, student, teacher);
@@ -118,7 +118,7 @@ export function relationalDistance(g: GraphBuilder, student: Value, teacher: Val
   const distances = (value: Value) => {
     const { rows, n, width } = embeddings(g, value);
     const difference = g.sub(shaped(g.reshape(rows, [n, 1, width]), [n, 1, width]), g.reshape(rows, [1, n, width]));
-    const squares = g.sum(g.square(difference), [2], false);
+    const squares = g.sum(g.square(difference), [2]);
     // On the diagonal the root of ε, constant: no gradient of √ at 0.
     const distance = g.sqrt(g.add(squares, 1e-12));
     return g.div(distance, g.mul(g.sumAll(distance), 1 / (n * (n - 1))));

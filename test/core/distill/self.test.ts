@@ -15,6 +15,7 @@ import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
 import type { PhaseHooks } from "../../../src/core/train/phases.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { halves, imageTransformer, NetworkBuilder } from "../../support/networks.ts";
+import { assertRecorded } from "../../support/recorded.ts";
 import { top1, top1Of } from "../../support/top1.ts";
 
 const SETTINGS = {
@@ -98,7 +99,8 @@ describe("born-again networks", () => {
     );
     assert.equal(networks.find(({ name }) => name === chosen)!.run.bestMetric, Math.max(...held));
     assert.equal(metrics!.baseline, first!.metric);
-    assert.ok(metrics!.studentAfter > metrics!.studentBefore + 0.2);
+    assertRecorded(metrics!.studentBefore, 0.2625, 0.02);
+    assertRecorded(metrics!.studentAfter, 0.9925, 0.02);
   });
 
   test("a run that was interrupted in the second generation ends in the same bytes", async () => {
@@ -224,8 +226,8 @@ describe("a network that is its own teacher", () => {
       ...["label", "label exit_1", "kl exit_1"],
       ...["label exit_2", "kl exit_2", "features exit_2"],
     ]);
-    assert.ok(plain.metrics!.studentAfter > 0.8, JSON.stringify(plain.metrics));
-    assert.ok(plain.metrics!.baseline! > 0.5);
+    assertRecorded(plain.metrics!.studentAfter, 0.99, 0.02);
+    assertRecorded(plain.metrics!.baseline, 0.9875, 0.02);
     const structure = (model: Model) => model.graph.nodes.map(({ opType }) => opType);
     assert.deepEqual(structure(plain.student), structure(spec.model));
     assert.deepEqual(
@@ -240,10 +242,11 @@ describe("a network that is its own teacher", () => {
       const answer = await answers(withExits.student, name);
       assert.ok(Math.abs(top1(answer.tensor, answer.labels) - metric!) < 1e-9);
       assert.deepEqual((await answers(model, name)).values, answer.values);
-      assert.ok(name === "logits" ? macsShare === 1 && metric! > 0.8 : macsShare < 1);
+      if (name === "logits") assert.equal(macsShare, 1);
+      else assert.ok(macsShare < 1);
     }
     const learned = withExits.run.history.map(({ losses }) => losses["label exit_2"]!);
-    assert.ok(learned.at(-1)! < learned[0]!, String(learned));
+    assert.ok(learned.at(-1)! < 0.01 * learned[0]!, String(learned));
     assert.equal(withExits.exits.at(-1)!.metric, plain.metrics!.studentAfter, "keeping them changes nothing else");
   });
 });
@@ -269,7 +272,8 @@ describe("mean teacher", () => {
     assert.deepEqual(Object.keys(result.run.history[0]!.losses), ["label", "kl"]);
     // The teacher sees the samples augmented otherwise, and has other weights.
     assert.ok(result.run.history.every(({ losses }) => losses.kl! > 1e-3));
-    assert.ok(result.metrics!.studentAfter > 0.6 && result.metrics!.baseline! > 0.5, JSON.stringify(result.metrics));
+    assertRecorded(result.metrics!.studentAfter, 0.9925, 0.02);
+    assertRecorded(result.metrics!.baseline, 0.99, 0.02);
     const own = await answers(result.student, "logits");
     assert.ok(Math.abs(top1(own.tensor, own.labels) - result.metrics!.studentAfter) < 1e-9);
     assert.notDeepEqual(bytes((await run({}, 0.001)).student), bytes(result.student));

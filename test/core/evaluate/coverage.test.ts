@@ -2,12 +2,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { completeNotes, coverageWarnings } from "../../../src/core/evaluate/coverage.ts";
 import { listLayers } from "../../../src/core/evaluate/layer-facts.ts";
-import type { Model } from "../../../src/core/onnx/ir.ts";
+import type { Model, Node } from "../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../src/core/onnx/load.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { float16Pass } from "../../../src/core/passes/float16.ts";
-import { type Exclusions, type Pass, runPasses } from "../../../src/core/passes/pass.ts";
+import { type Exclusions, type Note, noteOn, type Pass, runPasses } from "../../../src/core/passes/pass.ts";
 import { simplifyPasses } from "../../../src/core/passes/simplify.ts";
 import { dynamicPass } from "../../../src/core/quantize/weights/dynamic.ts";
 import { weightOnlyPass } from "../../../src/core/quantize/weights/weight-only.ts";
@@ -105,6 +105,20 @@ for (const method of Object.keys(METHODS)) {
     assert.match(warnings[1]!.message, /2 already_quantized/);
   });
 }
+
+test("only what says that a quantized layer was skipped is corrected, and not where it was asked for", () => {
+  const original = uploaded(quantizedBefore());
+  const [quantized] = original.graph.nodes.filter(({ opType }) => opType === "MatMul");
+  const float = uploaded(mlp()).graph.nodes.find(({ opType }) => opType === "Gemm" || opType === "MatMul")!;
+  const said = (node: Node, outcome: Note["outcome"], code: Note["code"]) => {
+    const [first] = completeNotes(original, original, [noteOn(node, outcome, code, "As it was said.")]);
+    return [first!.outcome, first!.code, first!.message === "As it was said."];
+  };
+  assert.deepEqual(said(quantized!, "skipped", "unsupported_op"), ["skipped", "already_quantized", false]);
+  assert.deepEqual(said(quantized!, "skipped", "excluded"), ["skipped", "excluded", true]);
+  assert.deepEqual(said(quantized!, "changed", "float16"), ["changed", "float16", true]);
+  assert.deepEqual(said(float, "skipped", "unsupported_op"), ["skipped", "unsupported_op", true]);
+});
 
 test("a model of which everything is excluded was not changed, and it is said why", () => {
   const original = uploaded(mlp());

@@ -22,6 +22,7 @@ import { Random } from "../../../src/core/random.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { writeNpz } from "../../support/dataset-writers.ts";
 import { GraphMaker, mlp } from "../../support/graphs.ts";
+import { assertRecorded } from "../../support/recorded.ts";
 
 const FEATURES = 16;
 const CLASSES = 8;
@@ -259,7 +260,7 @@ describe("evaluateModels", () => {
     const { metrics } = await evaluateModels(options({ before: write(original.model), after: write(make.model) }));
     const { sqnr_db } = metrics.fidelity.outputs[0]!;
     // Rounding to 11 bits of mantissa: about 74 dB for numbers of random magnitude.
-    assert.ok(sqnr_db! > 65 && sqnr_db! < 85, `${sqnr_db}`);
+    assertRecorded(sqnr_db, 73.54, 0.1);
   });
 
   it("counts what passes said, and what onnxruntime made of it", async () => {
@@ -339,6 +340,7 @@ describe("evaluateModels", () => {
           before: write(before),
           after: write(after),
           layerReference: { model: before, results: {} },
+          acceptance: { max_size_ratio: 10 },
         }),
       );
     const pointwise = (op: string) => build((make, x) => make.op(op, [x]));
@@ -356,6 +358,14 @@ describe("evaluateModels", () => {
       assert.equal(same.metrics.fidelity.outputs[0]!.non_finite, 0);
       const fewer = await held(pointwise("Log"), pointwise("Abs"));
       assert.ok(fewer.metrics.fidelity.outputs[0]!.non_finite > 0);
+      // One limit is kept, and one, which nobody has to ask for, is not.
+      assert.deepEqual(
+        fewer.metrics.acceptance.map(({ name, ok }) => [name, ok]),
+        [
+          ["max_size_ratio", true],
+          ["max_non_finite", false],
+        ],
+      );
       assert.equal(fewer.accepted, false);
     });
 

@@ -406,6 +406,18 @@ describe("losses against the formula in double precision", () => {
     }
   });
 
+  test("relational distillation compares the first 64 samples of a batch, and no others", async () => {
+    const [es, et] = [wave([70, 2], 0.5), wave([70, 3], 1.9)];
+    const first = (value: Tensor) => floats([64, value.dims[1]!], [...floatsOf(value)].slice(0, 64 * value.dims[1]!));
+    for (const build of [relationalDistance, relationalAngle]) {
+      const whole = await evaluate({ s: es, t: et }, (g, v) => build(g, v.s!, v.t!));
+      const part = await evaluate({ s: first(es), t: first(et) }, (g, v) => build(g, v.s!, v.t!));
+      near(whole.loss, part.loss, 1e-6);
+      assert.ok(whole.gradient.slice(0, 128).some((x) => x !== 0));
+      assert.ok(whole.gradient.slice(128).every((x) => x === 0));
+    }
+  });
+
   test("MiniLM relations between states of other widths", async () => {
     const [hs, ht] = [wave([1, 3, 4], 0.8), wave([1, 3, 6], 1.3)];
     const { loss } = await evaluate({ s: hs, t: ht }, (g, v) => relationKl(g, v.s!, v.t!, 2));
@@ -443,6 +455,9 @@ test("what cannot be paired is refused, naming both sides", async () => {
   await refused((g, v) => hint(g, v.s!, v.t!, none), { s: wave([2, 3], 0), t: wave([3, 3], 0) });
   await refused((g, v) => hint(g, v.s!, v.t!, none), { s: wave([1, 2, 3, 3], 0), t: wave([1, 2, 2, 2], 0) });
   await refused((g, v) => hint(g, v.s!, v.t!, none), { s: wave([2, 3], 0), t: wave([2, 2, 3], 0) });
+  for (const dims of [[2, 4, 5] as const, [1, 3, 5] as const]) {
+    await refused((g, v) => hint(g, v.s!, v.t!, none), { s: wave([2, 3, 5], 0), t: wave(dims, 0) });
+  }
   await refused((g, v) => hint(g, v.s!, v.t!, none), { s: wave([2, 3, 4, 4], 0), t: wave([1, 3, 4, 4], 0) });
   await refused((g, v) => attentionTransfer(g, v.s!, v.t!), { s: wave([2, 3], 0), t: wave([2, 3], 0) });
   await refused((g, v) => attentionTransfer(g, v.s!, v.t!), { s: wave([2, 3, 4], 0), t: wave([1, 3, 4], 0) });
