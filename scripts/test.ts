@@ -17,6 +17,12 @@ const ROOT = new URL("..", import.meta.url).pathname;
 /** Tests that need Redis or child processes. They start servers, so two at a time are enough for two cores. */
 const ACCEPTANCE = ["test/acceptance/", "test/chaos/", "test/contract/"];
 
+/**
+ * Of those, the ones that wait nearly all of their time: for locks, retries and time limits to run out. They run one at a time beside all
+ * others, from the start.
+ */
+const WAITING = ["test/contract/webhooks.test.ts", "test/contract/worker.test.ts"];
+
 const FILE_TIMEOUT_MS = 20 * 60_000;
 
 interface Tally {
@@ -25,7 +31,13 @@ interface Tally {
   readonly skipped: string[];
 }
 
-async function testFiles(selection: readonly string[]): Promise<{ unit: string[]; acceptance: string[] }> {
+interface Lanes {
+  readonly unit: string[];
+  readonly acceptance: string[];
+  readonly waiting: string[];
+}
+
+async function testFiles(selection: readonly string[]): Promise<Lanes> {
   const files = await Array.fromAsync(glob("test/**/*.test.ts", { cwd: ROOT }));
   const needsServices = (file: string) => ACCEPTANCE.some((folder) => file.startsWith(folder));
   const named = selection.filter((word) => word !== "unit" && word !== "acceptance");
@@ -33,7 +45,8 @@ async function testFiles(selection: readonly string[]): Promise<{ unit: string[]
   const wants = (kind: string) => named.length > 0 || selection.length === 0 || selection.includes(kind);
   return {
     unit: wants("unit") ? chosen.filter((file) => !needsServices(file)) : [],
-    acceptance: wants("acceptance") ? chosen.filter(needsServices) : [],
+    acceptance: wants("acceptance") ? chosen.filter((file) => needsServices(file) && !WAITING.includes(file)) : [],
+    waiting: wants("acceptance") ? chosen.filter((file) => WAITING.includes(file)) : [],
   };
 }
 
@@ -140,8 +153,10 @@ await Promise.all([
   check(tally, "lint and format (biome)", "biome", ["check", "."]),
   check(tally, "unused files, exports and packages (knip)", "knip", []),
 ]);
-await runTests(tally, files.unit, availableParallelism());
-await runTests(tally, files.acceptance, 2);
+await Promise.all([
+  runTests(tally, files.waiting, 1),
+  runTests(tally, files.unit, availableParallelism()).then(() => runTests(tally, files.acceptance, 2)),
+]);
 
 for (const test of tally.skipped) console.log(`skipped ${test}`);
 console.log(`${((performance.now() - started) / 1000).toFixed(0)} s in all`);
