@@ -230,7 +230,10 @@ async function runStryker(file: string, ranges: readonly string[], tests: readon
   mkdirSync(events, { recursive: true });
   writeFileSync(config, JSON.stringify(configuration(ranges, tests, events, again)));
   const run = spawn("stryker", ["run", config], { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
-  const stop = () => run.kill();
+  const stop = () => {
+    run.kill();
+    process.exit(1);
+  };
   for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, stop);
   let said = "";
   for (const stream of [run.stdout, run.stderr]) stream.setEncoding("utf8").on("data", (text) => (said += text));
