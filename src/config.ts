@@ -56,6 +56,8 @@ export interface Config {
   readonly sandbox: (typeof SANDBOXES)[number];
   /** A worker with less free disk than this takes no jobs. */
   readonly minFreeDiskBytes: number;
+  /** Stored files are read again in the background, at most so fast; 0: never. */
+  readonly blobCheckBytesPerSecond: number;
   /** Run time of the inspection of one upload. */
   readonly inspectTimeoutMs: number;
   /** Inspections that one API process runs at the same time. */
@@ -213,6 +215,7 @@ const Environment = z.object({
   INSPECT_MEMORY_BYTES: integer(64 * KIB ** 2, Number.MAX_SAFE_INTEGER).optional(),
   SANDBOX: z.enum(SANDBOXES, `must be one of ${SANDBOXES.join(", ")}`).default("auto"),
   MIN_FREE_DISK_BYTES: integer(0, Number.MAX_SAFE_INTEGER).default(512 * KIB ** 2),
+  BLOB_CHECK_BYTES_PER_SECOND: integer(0, Number.MAX_SAFE_INTEGER).default(8 * KIB ** 2),
   INSPECT_TIMEOUT_MS: durationMs.default(2 * MINUTE_MS),
   INSPECT_CONCURRENCY: integer(1, 64).default(2),
   ALLOWED_HOSTS: z.string().default("").transform(listOf),
@@ -307,6 +310,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>> = p
     inspectMemoryBytes: values.INSPECT_MEMORY_BYTES ?? Math.floor(machineBytes * INSPECTIONS_SHARE),
     sandbox: values.SANDBOX,
     minFreeDiskBytes: values.MIN_FREE_DISK_BYTES,
+    blobCheckBytesPerSecond: values.BLOB_CHECK_BYTES_PER_SECOND,
     inspectTimeoutMs: values.INSPECT_TIMEOUT_MS,
     inspectConcurrency: values.INSPECT_CONCURRENCY,
     allowedHosts: values.ALLOWED_HOSTS,

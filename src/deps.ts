@@ -5,6 +5,7 @@ import type { Config } from "./config.ts";
 import { type ApiKeys, OPEN_TO_ALL, parseApiKeys } from "./service/api/api-keys.ts";
 import type { ApiContext } from "./service/api/context.ts";
 import { createJobQuota } from "./service/api/job-quota.ts";
+import { countDamagedBlobs } from "./service/blobs/blob-checks.ts";
 import { createBlobClaims } from "./service/blobs/claims.ts";
 import { readTextFile, removeStale } from "./service/blobs/fs.ts";
 import { createLongTexts } from "./service/blobs/long-texts.ts";
@@ -114,6 +115,7 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
       webhookSecrets: config.webhookSecret === null ? null : createWebhookSecrets(redis, config.webhookSecret),
       links: createSignedLinks(redis, config.linkSecret),
       tasks,
+      countDamagedBlobs: () => countDamagedBlobs(redis),
       async checkRedis() {
         await checkWrites(redis);
         await checkClock(redis);

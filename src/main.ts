@@ -1,6 +1,8 @@
 import { enableCompileCache, flushCompileCache } from "node:module";
+import { resolve } from "node:path";
 
 /** The API process. What is compiled of its modules is kept for the next start: they are loaded after this line. */
-enableCompileCache();
+// In the service's own directory: node's default is the temporary one, and who writes there would write what is run here.
+enableCompileCache(process.env.NODE_COMPILE_CACHE ?? resolve(process.env.DATA_DIR || "data", "compiled"));
 await import("./api-process.ts");
 flushCompileCache();

@@ -515,11 +515,11 @@ const RULES: Readonly<Record<string, () => readonly string[]>> = {
       const way = chain(path, (target) => MODULES.has(target) && !programsOf(target).includes(program as Program));
       return way === undefined ? [] : [`the ${program} loads ${way.at(-1)}: ${way.join(" -> ")}`];
     }),
-  "only src/config.ts and src/secrets.ts read the environment": () =>
+  "only src/config.ts, src/secrets.ts and, before anything is loaded, the programs read the environment": () =>
     ALL.filter(
       ({ path, accesses }) =>
         /^(src|workers)\//.test(path) &&
-        !["src/config.ts", "src/secrets.ts"].includes(path) &&
+        !["src/config.ts", "src/secrets.ts", PROGRAMS.API, PROGRAMS.worker].includes(path) &&
         accesses.has("process.env"),
     ).map(({ path }) => `${path} uses process.env`),
   "the library draws its random numbers from src/core/random.ts": () =>

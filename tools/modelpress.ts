@@ -1,8 +1,11 @@
 #!/usr/bin/env node
 import { enableCompileCache } from "node:module";
+import { homedir } from "node:os";
+import { join } from "node:path";
 
 /** The command line: `npx modelpress --help`. */
-enableCompileCache();
+// In the user's own directory: node's default is the temporary one, and who writes there would write what is run here.
+enableCompileCache(process.env.NODE_COMPILE_CACHE ?? join(homedir(), ".cache", "modelpress"));
 const { runCommand } = await import("./command-line.ts");
 
 const controller = new AbortController();

@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { Config } from "../src/config.ts";
+import { startBlobChecks } from "../src/service/blobs/blob-checks.ts";
 import { createBlobClaims } from "../src/service/blobs/claims.ts";
 import { createLongTexts } from "../src/service/blobs/long-texts.ts";
 import { openBlobStore } from "../src/service/blobs/open-blob-store.ts";
@@ -122,6 +123,10 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     objects: openObjects(config.s3),
     lists: config,
   });
+  const blobChecks =
+    config.blobCheckBytesPerSecond === 0
+      ? undefined
+      : startBlobChecks({ redis, blobs, claims, bytesPerSecond: config.blobCheckBytesPerSecond, log });
   const checks = setInterval(async () => {
     await check();
     await scratch.touch().catch(() => {});
@@ -132,6 +137,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     name,
     async close() {
       reconciler.close();
+      await blobChecks?.close();
       health.close();
       const drained = consumer.close();
       await Promise.race([drained, sleep(drainGraceMs, undefined, { ref: false })]);

@@ -9,6 +9,7 @@ import { buildApp } from "../../src/app.ts";
 import { type ApiKeys, OPEN_TO_ALL, parseApiKeys } from "../../src/service/api/api-keys.ts";
 import type { ApiContext, ApiSettings } from "../../src/service/api/context.ts";
 import { createJobQuota } from "../../src/service/api/job-quota.ts";
+import { countDamagedBlobs } from "../../src/service/blobs/blob-checks.ts";
 import { createBlobClaims } from "../../src/service/blobs/claims.ts";
 import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
 import { createLongTexts } from "../../src/service/blobs/long-texts.ts";
@@ -125,6 +126,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     webhookSecrets: options.webhookSecret === undefined ? null : createWebhookSecrets(redis, options.webhookSecret),
     links: createSignedLinks(redis, null),
     tasks: createMemoryTasks(),
+    countDamagedBlobs: () => countDamagedBlobs(redis),
     checkRedis: () => checkWrites(redis),
     stopping: stopping.signal,
     ...options.context,

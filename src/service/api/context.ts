@@ -34,6 +34,8 @@ export interface ApiContext {
   readonly webhookSecrets: WebhookSecrets | null;
   readonly links: SignedLinks;
   readonly tasks: TaskRunner;
+  /** Stored files that are known to have lost bytes. */
+  readonly countDamagedBlobs: () => Promise<number>;
   /** Rejects, with the reason, while Redis does not answer or takes no writes, or its clock is not ours. */
   readonly checkRedis: () => Promise<void>;
   /** Fires when the service shuts down: open streams end then. */

@@ -16,7 +16,11 @@ export interface JobMeter {
 }
 
 /** What this API process has done, and how the queue and its jobs are. */
-export function createMetrics({ jobs, queue }: Pick<ApiContext, "jobs" | "queue">): Metrics {
+export function createMetrics({
+  jobs,
+  queue,
+  countDamagedBlobs,
+}: Pick<ApiContext, "jobs" | "queue" | "countDamagedBlobs">): Metrics {
   const registry = new Registry();
   const registers = [registry];
   collectDefaultMetrics({ register: registry });
@@ -61,6 +65,11 @@ export function createMetrics({ jobs, queue }: Pick<ApiContext, "jobs" | "queue"
     help: "How long they ran; over modelpress_jobs_finished_total it is the mean.",
     registers,
   });
+  const damaged = new Gauge({
+    name: "modelpress_blobs_damaged",
+    help: "Stored files that have lost bytes, of those that were read again: the log says which. Sending one again mends it.",
+    registers,
+  });
   const reachable = new Gauge({
     name: "modelpress_redis_up",
     help: "1 when the numbers of jobs and workers are known.",
@@ -69,9 +78,12 @@ export function createMetrics({ jobs, queue }: Pick<ApiContext, "jobs" | "queue"
 
   async function lookAtJobs(): Promise<void> {
     // The counters are kept in Redis; here they are only shown.
-    for (const metric of [waiting, workers, refusing, finished, handedBack, runSeconds]) metric.reset();
+    for (const metric of [waiting, workers, refusing, finished, handedBack, runSeconds, damaged]) metric.reset();
     try {
-      const [counts, live, totals] = await Promise.all([queue.counts(), queue.workers(), jobs.totals()]);
+      const [counts, live, totals, blobs] = await Promise.all([
+        ...([queue.counts(), queue.workers(), jobs.totals()] as const),
+        countDamagedBlobs(),
+      ]);
       waiting.set({ state: "waiting" }, counts.waiting);
       waiting.set({ state: "active" }, counts.active);
       waiting.set({ state: "delayed" }, counts.delayed);
@@ -80,6 +92,7 @@ export function createMetrics({ jobs, queue }: Pick<ApiContext, "jobs" | "queue"
       handedBack.inc(totals.handedBack);
       for (const status of ["succeeded", "failed", "cancelled"] as const) finished.inc({ status }, totals[status]);
       runSeconds.inc(totals.runSeconds);
+      damaged.set(blobs);
       reachable.set(1);
     } catch {
       // The other metrics matter most when something is down.

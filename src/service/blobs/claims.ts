@@ -28,6 +28,10 @@ export interface BlobClaims {
   release(owner: string): Promise<void>;
   /** Releases owners that were never settled, and deletes what an earlier release could not. */
   sweep(): Promise<void>;
+  /** Some of all blobs that are claimed, and where to go on; from the cursor `0` to the cursor `0` each that stays comes at least once. */
+  page(cursor: string): Promise<{ readonly refs: readonly BlobRef[]; readonly cursor: string }>;
+  /** Whether somebody needs the blob. */
+  isClaimed(ref: BlobRef): Promise<boolean>;
 }
 
 /** No upload or job takes that long from its first blob to its record. */
@@ -157,6 +161,14 @@ export function createBlobClaims(redis: Redis, blobs: BlobStore): BlobClaims {
       for (const owner of forgotten as string[]) await release(owner, UNSETTLED_MS);
       const problem = await collect(await fromRedis(redis.smembers(GARBAGE)));
       if (problem !== undefined) throw problem;
+    },
+    async page(cursor) {
+      const [next, owners] = await fromRedis(redis.scan(cursor, "MATCH", blobsOf("*"), "COUNT", 1000));
+      const members = await Promise.all(owners.map((owner) => fromRedis(redis.smembers(owner))));
+      return { refs: [...new Set(members.flat())].map(refOf), cursor: next };
+    },
+    async isClaimed(ref) {
+      return (await fromRedis(redis.scard(ownersOf(ref.sha256)))) > 0;
     },
   };
 }
