@@ -6,7 +6,8 @@
  *   node bench/modes.ts TEACHER.onnx [--data mnist|fashion|cities] [--cities cities.json] [--train 1000] [--held-out 500] [--epochs 40]
  *     [--seeds 1,2,3] [--batch 64] [--rate 0.005] [--threads 1] [--modes labels,offline,...]
  *
- * The finished teacher is kept in the file, and trained first where there is none: a wider network, on the same samples.
+ * The finished teacher is kept in the file, and trained first where there is none: another network, on the same samples, and on images that are
+ * shifted by up to two pixels.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -68,7 +69,7 @@ function onLabels(student: Model, training: TrainingSettings): Promise<Distillat
 }
 
 if (!existsSync(path)) {
-  const trained = await onLabels(task.teacher(), base);
+  const trained = await onLabels(task.teacher(), { ...base, augmentation: task.shifts });
   writeFileSync(path, modelToBytes(trained.student));
   console.log(`teacher ${percent(trained.metrics!.studentAfter)}`);
 }

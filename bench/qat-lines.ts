@@ -1,6 +1,6 @@
 /**
- * PP-OCR's recognizer in 8 bits and fewer, without labels: quantized after training with all that a static job does, with AdaRound, and trained with the
- * rounding in it on the float model's own answers. What counts is the share of characters that are read right, on lines that nothing was learned
+ * PP-OCR's recognizer in 8 bits and fewer, without labels: quantized after training with all that a static job does, and trained with the rounding
+ * in it on the float model's own answers. What counts is the share of characters that are read right, on lines that nothing was learned
  * from; of what was trained, in the simulation and by the model that comes out.
  *
  *   node bench/qat-lines.ts FOLDER [lines] [epochs] [widths: 8-8,4-8,2-8] [seeds] [learning rate]
@@ -14,8 +14,6 @@ import { loadModel } from "../src/core/onnx/load.ts";
 import { modelToBytes } from "../src/core/onnx/save.ts";
 import { floatsOf, type Tensor, tensorOf } from "../src/core/onnx/tensor.ts";
 import { prepareQat, type QatOptions, trainQat } from "../src/core/qat/qat.ts";
-import { adaround } from "../src/core/quantize/rounding/adaround.ts";
-import type { Rounding } from "../src/core/quantize/rounding/rounding.ts";
 import { compressStatic } from "../src/core/quantize/static/pipeline.ts";
 import { openSession } from "../src/core/runtime/session.ts";
 import { type Samples, samplesOf } from "../src/core/train/samples.ts";
@@ -100,13 +98,13 @@ async function tell(what: string, model: Model): Promise<number> {
   return own;
 }
 
-async function int8(rounding?: Rounding): Promise<Model> {
+async function int8(): Promise<Model> {
   const { model } = await compressStatic(
     float,
     { batches },
     {
       ...({ samples: 128, method: "mse", percentile: 99.999, activationDType: "uint8", perChannel: true } as const),
-      ...({ reduceRange: true, equalize: "auto", smoothQuantAlpha: "auto", biasCorrection: true, rounding } as const),
+      ...({ reduceRange: true, equalize: "auto", smoothQuantAlpha: "auto", biasCorrection: true } as const),
     },
     { openModel, threads: 1 },
   );
@@ -120,10 +118,7 @@ for (const width of widths.split(",")) {
     ...{ method: "mse", percentile: 99.999, activationDType: "uint8", reduceRange: true, algorithm: "lsq" },
   };
   const name = `W${weights} A${activations}`;
-  if (weights === 8) {
-    await tell(`${name}, static`, await int8());
-    await tell(`${name}, static with AdaRound`, await int8(adaround({ openModel, threads: 1 })));
-  }
+  if (weights === 8) await tell(`${name}, static`, await int8());
   const qat = await prepareQat(float, () => batches(), options, { openModel });
   const untrained = await tell(`${name}, not trained`, qat.finish(qat.fakeQuantize([]).finish()).model);
   for (const seed of seeds.split(",").map(Number)) {

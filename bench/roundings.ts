@@ -108,7 +108,11 @@ for (const [name, rounding] of Object.entries(ROUNDINGS)) {
   };
   const start = performance.now();
   const cpu = process.cpuUsage();
-  const { weights, notes } = await roundWeights(model, OPTIONS, watched, batches, { openModel, threads: 1 });
+  // Nearest codes are what weights get that nothing was chosen for.
+  const { weights, notes } =
+    rounding === nearest
+      ? { weights: made, notes: [] }
+      : await roundWeights(model, OPTIONS, watched, batches, { openModel, threads: 1 });
   const seconds = (performance.now() - start) / 1000;
   const { user } = process.cpuUsage(cpu);
   const pairs = notes.flatMap(({ message }) => {
@@ -116,9 +120,9 @@ for (const [name, rounding] of Object.entries(ROUNDINGS)) {
     return found.length === 2 ? [found] : [];
   });
   const mean = (i: number) => pairs.reduce((sum, pair) => sum + pair[i]! / pairs.length, 0).toFixed(2);
-  console.log(
-    `${name}: layers ${mean(0)} -> ${mean(1)} dB, ${weights.size} of ${pairs.length} kept, ${seconds.toFixed(1)} s, ${(user / 1e6).toFixed(1)} s of the processor`,
-  );
+  const layers =
+    pairs.length === 0 ? "" : `: layers ${mean(0)} -> ${mean(1)} dB, ${weights.size} of ${pairs.length} kept`;
+  console.log(`${name}${layers}, ${seconds.toFixed(1)} s, ${(user / 1e6).toFixed(1)} s of the processor`);
   console.log(`  all of it: ${await measure(made)}`);
   console.log(`  where it is better: ${await measure(weights)}`);
 }

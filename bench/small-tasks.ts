@@ -7,6 +7,7 @@ import { ints } from "../src/core/onnx/graph-builder.ts";
 import type { Model, Value } from "../src/core/onnx/ir.ts";
 import { tensorOf } from "../src/core/onnx/tensor.ts";
 import { Random } from "../src/core/random.ts";
+import type { TrainingSettings } from "../src/core/train/loop.ts";
 import { type Samples, samplesOf } from "../src/core/train/samples.ts";
 import { cnn, NetworkBuilder } from "../test/support/networks.ts";
 import { IMAGE_SETS, imagesOf } from "./mnist.ts";
@@ -18,6 +19,8 @@ export interface SmallTask {
   /** Weights are drawn anew by whoever trains. */
   readonly student: () => Model;
   readonly teacher: () => Model;
+  /** What a finished teacher sees, so that it knows more than the samples say. */
+  readonly shifts: TrainingSettings["augmentation"];
   /** Depthwise separable convolutions, as MobileNet has them. */
   readonly mobile: () => Model;
 }
@@ -28,6 +31,7 @@ function images(name: keyof typeof IMAGE_SETS, channels: readonly number[]): Sma
   return {
     samples: (count) => imagesOf(set, "training", count),
     test: imagesOf(set, "test"),
+    shifts: { input: "x", flip: false, shiftPixels: 2, cutoutPixels: 0, fill: -set.mean / set.deviation },
     student() {
       const net = new NetworkBuilder();
       let x = net.input(["n", 1, 28, 28]);
@@ -140,6 +144,7 @@ function cities(path: string, width: number): SmallTask {
       return stack(TEST_NAMES, count);
     },
     test: stack(0, COUNTRIES * TEST_NAMES),
+    shifts: null,
     student: () => network(width),
     teacher: () => network(2 * width),
     mobile() {
