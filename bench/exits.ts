@@ -38,10 +38,12 @@ const result = await distillOwnTeacher(
   { openSession, onProgress: ({ message }) => process.stderr.write(`${message}\n`) },
 );
 
+const single = Array.from({ length: RUNS }, (_, i) => test.gather([i]).feeds);
+
 /** Milliseconds of processor time of a run. */
 async function timeOf(session: Session): Promise<number> {
   const start = process.cpuUsage();
-  for (let run = 0; run < RUNS; run++) await session.run(test.gather([run]).feeds);
+  for (const feeds of single) await session.run(feeds);
   const { user, system } = process.cpuUsage(start);
   return (user + system) / 1000 / RUNS;
 }
@@ -51,8 +53,10 @@ const sessions = await Promise.all(
 );
 const times: number[][] = sessions.map(() => []);
 for (let turn = 0; turn <= TURNS; turn++) {
-  for (const [i, session] of sessions.entries()) {
-    const time = await timeOf(session);
+  // Whatever comes around regularly, as collections of garbage do, meets each of them.
+  for (let k = 0; k < sessions.length; k++) {
+    const i = (k + turn) % sessions.length;
+    const time = await timeOf(sessions[i]!);
     // The first is to warm up.
     if (turn > 0) times[i]!.push(time);
   }

@@ -3,7 +3,7 @@ import { before, describe, test } from "node:test";
 import { DISTILLATION_LOSS } from "../../../src/core/distill/objective.ts";
 import { CoreError } from "../../../src/core/errors.ts";
 import { meanMeter } from "../../../src/core/meter.ts";
-import { dimsOf } from "../../../src/core/onnx/graph-builder.ts";
+import { dimsOf, int } from "../../../src/core/onnx/graph-builder.ts";
 import { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
@@ -142,6 +142,43 @@ describe("what is trained is what goes out", () => {
       assert.ok(same >= 0.99, `${same} of the answers are the same`);
     });
   }
+
+  test("matrix products whose biases are added in float, between normalizations as in transformers", async () => {
+    const net = new NetworkBuilder(6);
+    const { g } = net;
+    const states = g.reshape(net.input(["n", 1, 8, 8]), [0, 8, 8]);
+    const inner = g.op("Sigmoid", [net.linear(net.layerNorm(net.linear(states, 8, 16, true), 16), 16, 16, true)]);
+    const pooled = g.op("ReduceMean", [net.layerNorm(inner, 16), g.shape([1])], { keepdims: int(0) });
+    const model = net.output(net.linear(pooled, 16, 4), ["n", 4]);
+    for (const node of model.graph.nodes.filter(({ opType }) => opType === "Add")) {
+      const bias = node.inputs.find((value) => value?.constant)!;
+      model.graph.replaceUses(
+        bias,
+        model.graph.addInitializer(`${bias.name}_1`, tensorOf("float32", [16], Array(16).fill(1))),
+      );
+    }
+    const qat = await prepareQat(model, batches, optionsOf({ weights: 8, activations: 8 }), { openModel });
+    const biases = qat.graph.graph.nodes.filter(({ opType }) => opType === "Sub");
+    assert.equal(biases.length, 2, "they stay beside kernels that give out float");
+    const spec = {
+      teacher: model,
+      loss: { ...DISTILLATION_LOSS, outputLoss: "mse", klWeight: 1, labelWeight: 0 },
+    } as const;
+    const training = { ...SETTINGS, epochs: 1, schedule: SCHEDULES.constant };
+    const made = await trainQat(qat, { ...spec, training, samples, validationSplit: 0 }, { openSession });
+    const simulation = await simulated(qat, made.training.run.values);
+    const plain = await logitsOf(made.model, { optimization: "disabled" });
+    const largest = simulation.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+    const equal = simulation.filter((x, i) => Math.abs(x - plain[i]!) < 1e-5 * largest).length / simulation.length;
+    assert.ok(equal > 0.97, `${equal} of the logits are the same`);
+    const trained = made.model.graph.nodes.filter(({ opType }) => opType === "Sub").map((node) => node.inputs[1]!);
+    for (const { constant } of trained) {
+      assert.ok(
+        floatsOf(constant!).every((x) => x !== -1 && Math.abs(x + 1) < 0.5),
+        "they are learned as well",
+      );
+    }
+  });
 
   test("integer kernels compute it, with weights of 4 and 2 bits too", async () => {
     for (const bits of [

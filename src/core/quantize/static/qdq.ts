@@ -291,9 +291,12 @@ class Emitter {
       const bias = biasOf(unit);
       if (bias?.constant) {
         const isInteger = this.#placement.values.get(unit.outputs[0]!)?.integer === true;
-        const marker = isInteger || rule.bias === undefined ? undefined : mark(node, rule.bias);
-        biases.push({ bias: bias.name, inputScale: this.#scale(input.graph, inputScale).name, marker });
+        // What is added to a product in float is not rounded.
         if (!isInteger && unit.biasAdd) subtractNegatedBias(unit);
+        else {
+          const marker = isInteger || rule.bias === undefined ? undefined : mark(node, rule.bias);
+          biases.push({ bias: bias.name, inputScale: this.#scale(input.graph, inputScale).name, marker });
+        }
       }
       return mark(node, operand.input);
     });
