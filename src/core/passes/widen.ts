@@ -17,15 +17,15 @@ import { type DTypes, inferDTypes } from "./value-dtypes.ts";
 /** Types whose numbers float32 has all of, in half the bytes. */
 const NARROW: ReadonlySet<string> = new Set(["float16", "bfloat16"]);
 
-/** Whether anything in the model is of a type that `widenFloats` changes. */
-function hasNarrowFloats(model: Model): boolean {
-  return [...inferDTypes(model).values()].some((dtype) => NARROW.has(dtype));
+/** Whether there is anything that `widenFloats` changes: not where only inputs and outputs are narrow, each with its Cast. */
+function computesInNarrow(model: Model): boolean {
+  return [...inferDTypes(model).values()].some((dtype) => NARROW.has(dtype)) && new Widening(model).isNeeded();
 }
 
 export const widenFloats: Pass = {
   name: "widen floats",
   run(model, note) {
-    if (!hasNarrowFloats(model)) return false;
+    if (!computesInNarrow(model)) return false;
     sealWeights.run(model, note);
     new Widening(model, note).run();
     removeDeadCode.run(model, note);
@@ -38,21 +38,30 @@ const DTYPE_ATTRIBUTES = ["to", "dtype", "output_datatype", "output_dtype", "sof
 
 class Widening {
   readonly #model: Model;
-  readonly #note: NoteSink;
   readonly #types: DTypes;
+  readonly #note: NoteSink;
   readonly #kept = new Set<Node>();
   /** The same value in the other type, and constants in float32. */
   readonly #casts = new Map<Value, Value>();
   readonly #constants = new Map<Value, Value>();
 
-  constructor(model: Model, note: NoteSink) {
+  constructor(model: Model, note: NoteSink = () => {}) {
     this.#model = model;
     this.#note = note;
     this.#types = inferDTypes(model);
+    for (const node of model.nodes()) if (this.#mustKeep(node) || this.#isBorderCast(node)) this.#kept.add(node);
+  }
+
+  /** Whether a value would become float32, or a constant be read as such. */
+  isNeeded(): boolean {
+    return [...this.#types.keys()].some((value) =>
+      this.#isConstant(value)
+        ? this.#isNarrow(value) && value.uses.some(({ node }) => !this.#kept.has(node))
+        : this.#isWidened(value),
+    );
   }
 
   run(): void {
-    for (const node of this.#model.nodes()) if (this.#mustKeep(node)) this.#kept.add(node);
     const graphs = [...this.#model.graphs()];
     for (const graph of graphs) for (const node of [...graph.nodes]) this.#convert(node);
     for (const graph of graphs) this.#convertOutputs(graph);
@@ -71,6 +80,17 @@ class Widening {
     if (node.bodies().length > 0 || node.opType === "BitCast" || !["", "com.microsoft"].includes(node.domain))
       return true;
     return [...node.inputs, ...node.outputs].some((value) => value && value.name !== "" && !this.#types.has(value));
+  }
+
+  /** A Cast of what the model is given to float32, or of a float32 to what it gives out: what `widenFloats` puts there itself. */
+  #isBorderCast(node: Node): boolean {
+    const [input] = node.inputs;
+    const [output] = node.outputs;
+    if (node.opType !== "Cast" || node.domain !== "" || node.graph !== this.#model.graph || !input || !output)
+      return false;
+    const isGiven = input.producer === undefined && input.graph === this.#model.graph && !this.#isConstant(input);
+    if (this.#isNarrow(input)) return isGiven && this.#types.get(output) === "float32";
+    return output.isGraphOutput && this.#isNarrow(output) && this.#types.get(input) === "float32";
   }
 
   #isNarrow(value: Value | undefined): value is Value {
@@ -173,7 +193,7 @@ function wideTensor(tensor: Tensor): Tensor {
 
 /** A copy of a model that computes in float32 where it computed in float16 or bfloat16, and what was done; undefined where nothing did. */
 export function widened(model: Model): { readonly model: Model; readonly notes: readonly Note[] } | undefined {
-  return hasNarrowFloats(model) ? runPasses(model, [widenFloats]) : undefined;
+  return computesInNarrow(model) ? runPasses(model, [widenFloats]) : undefined;
 }
 
 /** Smaller constants are not worth a node. */

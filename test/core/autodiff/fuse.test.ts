@@ -22,6 +22,10 @@ const OTHERS: Readonly<Record<string, (g: GraphBuilder, x: Value) => Value>> = {
   "another addend": (g, x) => g.mul(g.mul(x, g.add(g.op("Erf", [g.div(x, Math.SQRT2)]), 2)), 0.5),
   "another factor": (g, x) => g.mul(g.mul(x, g.add(g.op("Erf", [g.div(x, Math.SQRT2)]), 1)), 0.25),
   "another value": (g, x) => g.mul(g.mul(g.neg(x), g.add(g.op("Erf", [g.div(x, Math.SQRT2)]), 1)), 0.5),
+  "a factor for each element, the first of which is a half": (g, x) => {
+    const factors = g.constant("float32", [7], [0.5, 1, 1, 1, 1, 1, 1]);
+    return g.mul(g.mul(x, g.add(g.op("Erf", [g.div(x, Math.SQRT2)]), 1)), factors);
+  },
   "no half": (g, x) => g.mul(x, g.add(g.op("Erf", [g.div(x, Math.SQRT2)]), 1)),
   "a part that is read elsewhere": (g, x) => {
     const sum = g.add(g.op("Erf", [g.div(x, Math.SQRT2)]), 1);
@@ -110,18 +114,21 @@ for (const [name, form] of Object.entries(WRITTEN_OUT)) {
     }
   });
 
-  test(`what is read elsewhere stays: ${name}`, () => {
-    const { length } = build(form).graph.nodes;
-    for (let at = 0; at < length - 1; at++) {
-      const model = build(form);
-      const inner = model.graph.nodes[at]!.outputs[0]!;
-      const needsErf = isBehindErf(inner.producer!);
-      model.graph.addOutput(inner);
-      const before = operatorsOf(model);
-      fuseOperators(model.graph);
-      // What has an erf in it would be computed beside the GELU; a multiple of x costs next to nothing.
-      if (needsErf) assert.deepEqual(operatorsOf(model), before, `${at}`);
-      else assert.deepEqual(operatorsOf(model).sort(), [".Gelu", before[at]].sort());
-    }
-  });
+  for (const by of ["the caller", "another node"]) {
+    test(`what ${by} reads stays: ${name}`, () => {
+      const { length } = build(form).graph.nodes;
+      for (let at = 0; at < length - 1; at++) {
+        const model = build(form);
+        const inner = model.graph.nodes[at]!.outputs[0]!;
+        const needsErf = isBehindErf(inner.producer!);
+        model.graph.addOutput(by === "the caller" ? inner : new GraphBuilder(model.graph).neg(inner));
+        const before = operatorsOf(model);
+        const reader = by === "the caller" ? [] : [".Neg"];
+        fuseOperators(model.graph);
+        // What has an erf in it would be computed beside the GELU; a multiple of x costs next to nothing.
+        if (needsErf) assert.deepEqual(operatorsOf(model), before, `${at}`);
+        else assert.deepEqual(operatorsOf(model).sort(), [".Gelu", before[at], ...reader].sort());
+      }
+    });
+  }
 }

@@ -136,6 +136,32 @@ describe("widening", () => {
   });
 });
 
+describe("a model that computes in float32", () => {
+  const made: Readonly<Record<string, () => Model>> = {
+    "behind and before Casts of its own": () => {
+      const make = new GraphMaker();
+      const x = make.op("Cast", [make.input("x", [1, 4], "float16")], { to: 1 });
+      make.output(make.op("Cast", [make.op("Relu", [x])], { to: 10 }), "y", [1, 4], "float16");
+      return make.model;
+    },
+    "since it was widened": () => widened(compress(mlp({ sizes: [16, 16, 8] }), half(false)).model)!.model,
+  };
+  for (const [what, build] of Object.entries(made)) {
+    it(`is not said to be widened: ${what}`, () => assert.equal(widened(build()), undefined));
+  }
+
+  it("is widened where a part of it is not: a Cast of its input that is read in float16, too", async () => {
+    const make = new GraphMaker();
+    const x = make.input("x", [1, 4], "float16");
+    const wide = make.op("Cast", [x], { to: 1 });
+    const narrow = make.op("Cast", [make.op("Relu", [x])], { to: 1 });
+    make.output(make.op("Cast", [make.op("Add", [wide, narrow])], { to: 10 }), "y", [1, 4], "float16");
+    const { model } = widened(make.model)!;
+    assert.deepEqual(narrowNodes(model), []);
+    await assertClose(make.model, model, halfFeeds(make.model), 1e-6);
+  });
+});
+
 describe("storing what was left alone", () => {
   it("weights that are numbers of float16 are stored so, others are not", async () => {
     const model = compress(mlp({ sizes: [64, 64, 64] }), half(true)).model;
