@@ -89,7 +89,7 @@ test("MSE: the cost over bins is the cost over values up to the width of a bin",
   for (const range of [observedRange(histogramOf(values)), { min: -2, max: 2.5 }]) {
     const exact = meanSquare(errorsOf(values, range)) * values.length;
     const binned = sums.squaredError(range.min, range.max, STEPS);
-    assert.ok(Math.abs(binned / exact - 1) < 0.02, `${binned} against ${exact}`);
+    assert.ok(Math.abs(binned / exact - 1) < 0.01, `${binned} against ${exact}`);
   }
 });
 
@@ -146,9 +146,8 @@ test("KL is that of a plain dense implementation, less the noise of the counts",
         const filledCounts = counts.filter((count) => count > 0);
         const [min, max] = [-half * left, half * right];
         const actual = divergence(filled, filledCounts, min, max, steps);
-        assert.ok(
-          Math.abs(actual - denseDivergence(filled, filledCounts, min, max, steps)) < 1e-9 || actual === Infinity,
-        );
+        const expected = denseDivergence(filled, filledCounts, min, max, steps);
+        assert.ok(actual === expected || Math.abs(actual - expected) < 1e-9, `${actual}, not ${expected}`);
       },
     ),
   );
@@ -183,10 +182,10 @@ test("entropy keeps clean data whole and cuts an outlier off, on one-sided data 
   const clean = normal(500_000, 5);
   const peak = clean.reduce((max, x) => Math.max(max, x), 0);
   const cleanRange = entropyRange(histogramOf(clean), STEPS);
-  assert.ok(cleanRange.max > 0.85 * peak && cleanRange.max <= peak, `clean: ${cleanRange.max} of ${peak}`);
+  assert.ok(cleanRange.max > 0.97 * peak && cleanRange.max <= peak, `clean: ${cleanRange.max} of ${peak}`);
   for (const data of [clean, clean.map((x) => Math.max(0, x))]) {
     const range = entropyRange(histogramOf(withOutlier(data, 20)), STEPS);
-    assert.ok(range.max > 3.5 && range.max < 9, `with an outlier of 20: ${range.max}`);
+    assert.ok(range.max > 5 && range.max < 6, `with an outlier of 20: ${range.max}`);
   }
 });
 
@@ -224,12 +223,12 @@ test("what a function makes constant needs no range", () => {
   const swish = (x: number) => (x * Math.min(Math.max(x + 3, 0), 6)) / 6;
   const plain = mseRange(histogram, STEPS);
   const through = mseRange(histogram, STEPS, swish);
-  assert.ok(plain.min < -20 && through.min > -3.5 && through.min < -2, `${through.min}`);
+  assert.ok(plain.min < -20 && through.min > -3.2 && through.min < -3, `${through.min}`);
   const errorOf = (range: Range) =>
     errorsOf(values, range).reduce((sum, error, i) => sum + (swish(values[i]! + error) - swish(values[i]!)) ** 2, 0);
-  assert.ok(errorOf(through) < 0.5 * errorOf(plain));
+  assert.ok(errorOf(through) < 0.31 * errorOf(plain));
   const trimmed = trimmedRange({ min: -20, max: 20 }, swish, STEPS);
-  assert.ok(trimmed.min < -3 && trimmed.min > -3.2 && trimmed.max === 20, `${trimmed.min}`);
+  assert.ok(trimmed.min < -3 && trimmed.min > -3.1 && trimmed.max === 20, `${trimmed.min}`);
 });
 
 test("all methods contain zero, stay inside what was observed, and answer constant data as it is", () => {
@@ -252,6 +251,6 @@ test("all methods contain zero, stay inside what was observed, and answer consta
   );
   for (const method of methods) {
     assert.deepEqual(method(histogramOf(new Float32Array(8))), { min: 0, max: 0 });
-    assert.ok(method(histogramOf(new Float32Array(8).fill(3))).max > 2.9);
+    assert.equal(method(histogramOf(new Float32Array(8).fill(3))).max, 3);
   }
 });
