@@ -1,5 +1,4 @@
 import type { Readable } from "node:stream";
-import { parse } from "yaml";
 import { z } from "zod";
 import type { RemoteFile } from "../remote-file.ts";
 import { sourceFailed, sourceUnavailable } from "../remote-file.ts";
@@ -51,7 +50,7 @@ export async function findVersion(
       throw sourceFailed(`MLflow does not serve the files of this version itself: they are kept in ${scheme}.`);
     }
     const text = await textOf(await client.artifact(`${folder}/MLmodel`, signal));
-    const data = onnxFileIn(text);
+    const data = await onnxFileIn(text);
     const beside = data.split("/").slice(0, -1);
     const place = [folder, ...beside].join("/");
     const { files } = await list(client, place, signal);
@@ -191,7 +190,8 @@ function servedPath(uri: string): string | undefined {
 }
 
 /** The path of the model file in its folder. Throws `source_failed` for a text that names none. */
-function onnxFileIn(text: string): string {
+async function onnxFileIn(text: string): Promise<string> {
+  const { parse } = await import("yaml");
   let read: unknown;
   try {
     read = parse(text, { maxAliasCount: 0 });
