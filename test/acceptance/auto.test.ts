@@ -190,6 +190,20 @@ describe("searches", () => {
     }
   });
 
+  test("with training it also trains with the rounding in the model, and the job of what it has trained makes the same bytes", async () => {
+    const params = { training: true, methods: ["qat"], objective: "size", budget: { seconds: 600, candidates: 2 } };
+    const planned = await post(body(params), "/v1/jobs/plan");
+    const names = (planned.answer.candidates as { name: string }[]).map(({ name }) => name);
+    assert.deepEqual(names, ["trained-8-bit", "trained-4-bit"]);
+    const job = await jobs.succeeded(await jobs.client.createJob(body(params)));
+    const trained = autoOf(job).candidates.find(({ name }) => name === "trained-4-bit")!;
+    assert.ok(trained.measured !== null && trained.on_front, JSON.stringify(trained.dropped));
+    assert.ok(trained.measured.size.ratio < 0.4 && trained.measured.accuracy.drop < 0.05);
+    const again = await jobs.succeeded(await jobs.client.createJob(trained.spec!));
+    const { artifacts } = resultOf(again);
+    assert.equal(artifacts.find(({ name }) => name === "model.onnx")!.sha256, trained.sha256);
+  });
+
   test("what no model can hold is not accepted, and the nearest is recommended", async () => {
     const request = body({
       ...{ constraints: { max_size_ratio: 0.001 }, methods: ["weight_only", "dynamic"] },
@@ -251,7 +265,9 @@ describe("searches", () => {
       assert.equal(status, 422, JSON.stringify(answer));
       return (answer.errors as { pointer: string }[]).map(({ pointer }) => pointer);
     };
-    assert.deepEqual(await refused(body({ training: true })), ["/params/training"]);
+    assert.deepEqual(await refused(body({ training: true, methods: ["static"] })), ["/params/training"]);
+    assert.deepEqual(await refused(body({ methods: ["qat"] })), ["/params/methods"]);
+    assert.deepEqual(await refused(body({ training: true }, { dataset_id: null })), ["/evaluation/dataset_id"]);
     assert.deepEqual(await refused(body({ dataset_id: "dst_none" })), ["/params/dataset_id"]);
     assert.deepEqual(await refused(body({ targets: ["auto", "portable"] })), ["/params/targets"]);
     const unlabelled = await jobs.uploadDigits("test", 50, { labels: false });

@@ -3,7 +3,7 @@ import { Seed } from "../evaluation.ts";
 import { TargetName } from "../quantize/params.ts";
 
 /** The methods of compression that a search chooses among. */
-const SEARCHED_METHODS = ["simplify", "float16", "dynamic", "static", "weight_only"] as const;
+const SEARCHED_METHODS = ["simplify", "float16", "dynamic", "static", "weight_only", "qat"] as const;
 
 const limit = (description: string) => z.number().positive().nullable().default(null).meta({ description });
 
@@ -46,7 +46,14 @@ export const AutoParams = z
       .nullable()
       .default(null)
       .meta({ description: "Only these; null: all." }),
-    training: z.literal(false, { error: "must be false: what is trained is a pipeline's to make" }).default(false),
+    training: z
+      .boolean()
+      .default(false)
+      .meta({
+        description:
+          "Also trains the model with its rounding in it (`qat`), taught by itself: weights of 8, 4 and 2 bits. It takes minutes, and needs a model that can " +
+          "be trained and `evaluation.dataset_id`, because what was trained on cannot judge. Students are a pipeline's to make.",
+      }),
     targets: z
       .array(TargetName)
       .length(1, { error: "must name one target" })
@@ -60,6 +67,14 @@ export const AutoParams = z
       .prefault({})
       .meta({ id: "AutoBudget" }),
     seed: Seed,
+  })
+  .refine(({ methods, training }) => training || !methods?.includes("qat"), {
+    path: ["methods"],
+    error: "names qat, which needs training: true",
+  })
+  .refine(({ methods, training }) => !training || methods === null || methods.includes("qat"), {
+    path: ["training"],
+    error: "has no effect where methods leave out qat",
   })
   .meta({ id: "AutoParams" });
 

@@ -2,6 +2,7 @@ import type { z } from "zod";
 import { QuantizeParams } from "../../quantize/params.ts";
 import type { QuantizeSpec } from "../../quantize/spec.ts";
 import type { AutoSpec } from "../spec.ts";
+import { trainedCandidates } from "../trained.ts";
 
 /** What a search tries, in this order: what is likely to be good and quick to make comes first. */
 
@@ -64,21 +65,21 @@ const VARIATIONS: ReadonlySet<string> = new Set([
   ...["weights-4-bit-adaround"],
 ]);
 
-/** The candidates of a job, no more than its budget has; each a complete job of its own. */
+/** The candidates of a job, no more than its budget has; each a complete job of its own. Those that are trained come before what only varies others. */
 export function candidatesOf(spec: AutoSpec): readonly Candidate[] {
   const { model_id, params, evaluation } = spec;
-  return catalogue(spec)
-    .filter(([, { method }]) => params.methods === null || params.methods.some((wanted) => wanted === method))
-    .slice(0, params.budget.candidates)
-    .map(([name, sent]) => ({
-      name,
-      isVariation: VARIATIONS.has(name),
-      spec: {
-        type: "quantize",
-        model_id,
-        params: QuantizeParams.parse({ ...sent, seed: params.seed }),
-        evaluation,
-        acceptance: {},
-      },
-    }));
+  const quantized = catalogue(spec).map(([name, sent]): Candidate => {
+    const own = QuantizeParams.parse({ ...sent, seed: params.seed });
+    const job: QuantizeSpec = { type: "quantize", model_id, params: own, evaluation, acceptance: {} };
+    return { name, isVariation: VARIATIONS.has(name), spec: job };
+  });
+  const trained = trainedCandidates(spec).map(([name, job]): Candidate => ({ name, isVariation: false, spec: job }));
+  const { methods, budget } = params;
+  return [
+    ...quantized.filter(({ isVariation }) => !isVariation),
+    ...trained,
+    ...quantized.filter(({ isVariation }) => isVariation),
+  ]
+    .filter(({ spec }) => methods === null || methods.some((wanted) => wanted === spec.params.method))
+    .slice(0, budget.candidates);
 }
