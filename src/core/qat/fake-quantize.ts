@@ -9,9 +9,11 @@
  * PACT (Choi et al. 2018) learns the ranges of activations otherwise, and those of weights as LSQ does: x̂ = Q(min(max(x, a), b)) with
  * a = s·(qmin − z), b = s·(qmax − z). What is clipped moves the range (dx̂/db = 1 where x > b), what is rounded does not, and λ·Σ(b − a)²
  * is added to the loss, so that ranges stay small enough to be rounded well.
+ *
+ * Tables of embeddings are stored in 8 bits with a scale for each row that follows from the row; so are the rows that a step looks up rounded.
  */
 import { CoreError } from "../errors.ts";
-import { GraphBuilder } from "../onnx/graph-builder.ts";
+import { GraphBuilder, int } from "../onnx/graph-builder.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, integersOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { roundHalfEven } from "../quantize/params.ts";
@@ -35,6 +37,8 @@ export interface FakeQuantizeOptions {
   readonly algorithm: QatAlgorithm;
   /** Values of the graph, other than outputs, that losses read. */
   readonly watch?: readonly string[];
+  /** Rows of tables that are stored in 8 bits in the end. */
+  readonly tables?: readonly string[];
 }
 
 /** A scale that is learned: `initial` · exp(the parameter). */
@@ -129,6 +133,7 @@ export function fakeQuantize(
       }
     }
   });
+  for (const name of options.tables ?? []) detached.push(roundRows(g, valueNamed(graph, name)));
   const squares = widths.map((width) => g.before(front, () => g.square(width)));
   const penalty = squares.length > 0 && g.before(front, () => squares.reduce((sum, square) => g.add(sum, square)));
   if (penalty) graph.addOutput(penalty);
@@ -176,6 +181,27 @@ function replaceMarker(marker: Node, value: Value): void {
   marker.graph.replaceUses(marker.outputs[0]!, value);
   marker.graph.remove(marker);
 }
+
+/**
+ * Rounds rows as a table of 8-bit codes with a scale for each row has them: s·round(w/s), s = max|w|/127. Answers the name of the scales, which no
+ * gradient is to flow through.
+ */
+function roundRows(g: GraphBuilder, old: Value): string {
+  const node = old.producer!;
+  const { scale, rounded } = g.before(node, () => {
+    const rows = g.op("Gather", [node.inputs[0], node.inputs[1]], { axis: int(0) });
+    const largest = g.op("ReduceMax", [g.op("Abs", [rows]), g.shape([-1])], { keepdims: int(1) });
+    const scale = g.op("Max", [g.div(largest, 127), g.scalar(SMALLEST_SCALE, rows)]);
+    return { scale, rounded: g.mul(g.op("Round", [g.div(rows, scale)]), scale) };
+  });
+  rounded.retype("float32", old.shape);
+  g.graph.replaceUses(old, rounded);
+  g.graph.remove(node);
+  return scale.name;
+}
+
+/** A row of zeros has any scale. */
+const SMALLEST_SCALE = 2 ** -126;
 
 /** The constants that scale activations, by name, and the nodes that read them. */
 function activationScales(model: Model): ReadonlyMap<string, readonly Node[]> {

@@ -35,7 +35,7 @@ export interface QatModel {
   readonly graph: Model;
   readonly results: ResultNames;
   fakeQuantize(watch: readonly string[]): FakeQuantized;
-  /** A quantized model as it goes out: what is still float is stored in 8 bits. Says what became of every node. */
+  /** A quantized model as it goes out: tables that rows are looked up in are stored in 8 bits. Says what became of every node. */
   finish(model: Model): { readonly model: Model; readonly notes: readonly Note[] };
   /** What was said while the model was brought into form. */
   readonly prepared: readonly Note[];
@@ -78,13 +78,16 @@ export async function prepareQat(
     perChannel: true,
     reduceRange: options.reduceRange,
     ...(options.isExcluded && { isExcluded: options.isExcluded }),
+    // What else is left in float is not rounded while it is trained.
+    onlyTables: true,
   };
   const placed = placeStatic(float, calibration, placement, "marked");
   const graph = placed.model;
   const { marked } = placed;
+  const tables = tablesIn(graph, placed.finish(graph.clone()).notes);
   return {
     ...{ float, graph, prepared, results: placed.results },
-    fakeQuantize: (watch) => checked(graph, marked, { ...fake, watch }),
+    fakeQuantize: (watch) => checked(graph, marked, { ...fake, watch, tables }),
     finish(quantized) {
       const notes = placed.finish(quantized).notes.map((note) => describeBits(note, bits));
       return { model: runPasses(quantized, [removeDeadCode]).model, notes };
@@ -95,6 +98,14 @@ export async function prepareQat(
 async function firstOf(batches: AsyncIterable<Feeds>): Promise<Feeds> {
   for await (const feeds of batches) return feeds;
   throw new CoreError("invalid_dataset", "There are no samples to calibrate with.");
+}
+
+/** The rows that are looked up in tables which are stored in 8 bits, by name. */
+function tablesIn({ graph }: Model, notes: readonly Note[]): readonly string[] {
+  const stored = new Set(notes.flatMap(({ code, name }) => (code === "gather_codes" ? [name] : [])));
+  return graph.nodes
+    .filter(({ opType, label }) => opType === "Gather" && stored.has(label))
+    .map(({ outputs }) => outputs[0]!.name);
 }
 
 function checked(graph: Model, marked: readonly MarkedWeight[], options: FakeQuantizeOptions): FakeQuantized {

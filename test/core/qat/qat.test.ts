@@ -9,16 +9,19 @@ import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { fakeQuantize } from "../../../src/core/qat/fake-quantize.ts";
 import { prepareQat, type QatModel, type QatOptions, trainQat } from "../../../src/core/qat/qat.ts";
+import { Random } from "../../../src/core/random.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { type TrainingSettings, train } from "../../../src/core/train/loop.ts";
 import { crossEntropy } from "../../../src/core/train/losses.ts";
 import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
+import { type Samples, samplesOf } from "../../../src/core/train/samples.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { buildStepGraph, soloNetwork } from "../../../src/core/train/step-graph.ts";
 import { createTrainable, exportTrained, type TrainedValues } from "../../../src/core/train/trainable.ts";
 import { createValidator, type ValidationMetric } from "../../../src/core/train/validate.ts";
 import { halves, NetworkBuilder } from "../../support/networks.ts";
 import { assertRecorded } from "../../support/recorded.ts";
+import { top1Of } from "../../support/top1.ts";
 
 const SETTINGS: TrainingSettings = {
   epochs: 4,
@@ -90,7 +93,7 @@ async function logitsOf(model: Model, options?: object): Promise<Float32Array> {
 }
 
 /** All logits of the simulation. */
-async function simulated(qat: QatModel, values?: TrainedValues): Promise<Float32Array> {
+async function simulated(qat: QatModel, values?: TrainedValues, on: Samples = fresh): Promise<Float32Array> {
   const { trainable } = qat.fakeQuantize([]);
   const logits: number[] = [];
   const record: ValidationMetric = {
@@ -103,7 +106,7 @@ async function simulated(qat: QatModel, values?: TrainedValues): Promise<Float32
       }),
   };
   const validator = await createValidator(trainable, { metric: record, batchSize: 100, threads: 1, openSession });
-  await validator.evaluate(values ?? trainable, fresh);
+  await validator.evaluate(values ?? trainable, on);
   await validator.close();
   return Float32Array.from(logits);
 }
@@ -179,6 +182,54 @@ describe("what is trained is what goes out", () => {
         "they are learned as well",
       );
     }
+  });
+
+  test("tables of embeddings, which are stored in 8 bits", async () => {
+    const net = new NetworkBuilder(7);
+    const states = net.linear(net.embedding(net.input(["n", 6], "tokens", "int64"), 60, 32), 32, 16, true);
+    const pooled = net.g.op("ReduceMean", [net.relu(states), net.g.shape([1])], { keepdims: int(0) });
+    const model = net.output(net.linear(pooled, 16, 4), ["n", 4]);
+    const count = 200;
+    const random = new Random(3, "tokens");
+    const tokens = Array.from({ length: count * 6 }, () => BigInt(random.integer(60)));
+    const rows = samplesOf(
+      { tokens: tensorOf("int64", [count, 6], BigInt64Array.from(tokens)) },
+      {
+        labels: tensorOf(
+          "int64",
+          [count],
+          BigInt64Array.from({ length: count }, (_, i) => tokens[6 * i]! % 4n),
+        ),
+      },
+    );
+    const all = rows.gather(Uint32Array.from({ length: count }, (_, i) => i)).feeds;
+    async function* calibration() {
+      yield all;
+    }
+    const qat = await prepareQat(model, calibration, optionsOf({ weights: 8, activations: 8 }), { openModel });
+    const plainOf = async (quantized: Model) => {
+      const session = await openModel(quantized, { optimization: "disabled" });
+      const { logits } = await session.run(all);
+      await session.close();
+      return floatsOf(logits!);
+    };
+    const start = qat.finish(qat.fakeQuantize([]).finish()).model;
+    const stored = [...start.graph.initializers].map(({ constant }) => `${constant!.dtype} ${constant!.dims}`);
+    assert.ok(stored.includes("int8 60,32"), String(stored));
+    assert.ok(sqnrDb(await simulated(qat, undefined, rows), await plainOf(start)) > 100);
+    const spec = {
+      teacher: null,
+      loss: { ...DISTILLATION_LOSS, klWeight: 0, labelWeight: 1 },
+      metric: top1Of("logits"),
+    };
+    const made = await trainQat(
+      qat,
+      { ...spec, training: { ...SETTINGS, epochs: 30 }, samples: rows, validationSplit: 0 },
+      { openSession },
+    );
+    const losses = made.training.run.history.map(({ loss }) => loss);
+    assert.ok(losses.at(-1)! < 0.7 * losses[0]!, `the table learns: ${losses}`);
+    assert.ok(sqnrDb(await simulated(qat, made.training.run.values, rows), await plainOf(made.model)) > 100);
   });
 
   test("integer kernels compute it, with weights of 4 and 2 bits too", async () => {

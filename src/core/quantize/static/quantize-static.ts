@@ -59,6 +59,8 @@ export interface StaticOptions {
   readonly isExcluded?: NodeTest;
   /** Of weights that no kernel reads in 8 bits only those are stored so that the job asks for. */
   readonly onlyAsked?: boolean;
+  /** And of those only tables that rows are looked up in. */
+  readonly onlyTables?: boolean;
   /** What becomes of nodes in front of operators that stretch small values. */
   readonly stretched?: StretchedForms | undefined;
   /** Scales and zero points of values that are decided, by name, in place of those that follow from calibration. */

@@ -58,6 +58,8 @@ export interface StaticStorageOptions {
   readonly isExcluded?: NodeTest;
   /** Stores only those weights that the job asks for. */
   readonly onlyAsked?: boolean;
+  /** Stores only tables that rows are looked up in. */
+  readonly onlyTables?: boolean;
 }
 
 /** Weights of 4 bits that share a scale. */
@@ -72,10 +74,11 @@ export function storeFloatWeights(
   notes: readonly Note[],
   options: StaticStorageOptions,
 ): { readonly notes: Note[]; readonly uses: readonly WeightUse[] } {
-  const { perChannel, reduceRange, excludeNodes, isExcluded, onlyAsked } = options;
+  const { perChannel, reduceRange, excludeNodes, isExcluded, onlyAsked, onlyTables } = options;
   const keepsWeights = (node: Node) => {
     const inFloat = excludeNodes?.get(node.name);
     if (onlyAsked && inFloat?.code !== "asked") return true;
+    if (onlyTables && node.opType !== "Gather") return true;
     return isExcluded?.(node) || (inFloat !== undefined && inFloat.storesWeights !== true);
   };
   const weights = new QuantizedWeights();
