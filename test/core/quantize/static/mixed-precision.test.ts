@@ -100,5 +100,5 @@ test("what layers lose in each precision is measured, and adds up to nearly what
   const outputs = [];
   for (const feeds of samples) outputs.push(await runModel(model, feeds));
   const reached = await OutputReference.of(samples, outputs, { openModel }).sqnrDb(mixed);
-  assert.ok(Math.abs(reached - expected) < 3, `${reached} dB, expected ${expected} dB`);
+  assert.ok(Math.abs(reached - expected) < 0.1, `${reached} dB, expected ${expected} dB`);
 });

@@ -65,11 +65,11 @@ test("a table of embeddings is looked up in codes, with a scale for each row", a
   assert.equal(operators.Gather, 2);
   assert.equal(operators.MatMulIntegerToFloat, 1);
   assert.equal(notes.find(({ op }) => op === "Gather")!.code, "gather_codes");
-  assert.ok(predictedBytes(model) < 0.33 * predictedBytes(make.model));
+  assert.ok(predictedBytes(model) < 0.295 * predictedBytes(make.model));
   // Codes of 8 bits for each row: 10·log10(3) + 20·log10(127) = 46.8 dB for values that are spread evenly up to the largest.
   const [before, after] = [await runModel(make.model, feeds[0]!), await runModel(model, feeds[0]!)];
   const only = (outputs: Record<string, Tensor>) => ({ words: outputs.words_out! });
-  assert.ok(sqnrDb(only(before), only(after)) >= 45);
+  assert.ok(sqnrDb(only(before), only(after)) >= 47);
 });
 
 test("an LSTM has int8 weights and finds the ranges of its activations itself", async () => {
@@ -81,7 +81,7 @@ test("an LSTM has int8 weights and finds the ranges of its activations itself", 
     notes.map(({ op, outcome, code }) => [op, outcome, code]),
     [["LSTM", "changed", "dynamic_lstm"]],
   );
-  await assertClose(original, model, feeds[0]!, 30);
+  await assertClose(original, model, feeds[0]!, 37);
 });
 
 test("a convolution that has no integer kernel keeps its speed and a quarter of its bytes; one that is excluded is left alone", async () => {
@@ -104,7 +104,7 @@ test("a convolution that has no integer kernel keeps its speed and a quarter of 
   assert.deepEqual([excluded.outcome, excluded.code], ["skipped", "excluded"]);
   const floats = [...model.graph.initializers].filter(({ constant }) => constant!.dtype === "float32");
   assert.equal(floats.filter(({ constant }) => elementCount(constant!.dims) >= 16 * 16).length, 1);
-  await assertClose(make.model, model, feeds[0]!, 28);
+  await assertClose(make.model, model, feeds[0]!, 37);
 });
 
 test("biases are floats in the file and int32 in the kernel, in bodies too", async () => {
@@ -136,5 +136,5 @@ test("biases are floats in the file and int32 in the kernel, in bodies too", asy
   ];
   // The same but for roundings at the border between two codes.
   assert.ok(sqnrDb(exact, kernel) > 45, `${sqnrDb(exact, kernel)} dB`);
-  await assertClose(make.model, model, feeds[0]!, 28);
+  await assertClose(make.model, model, feeds[0]!, 37);
 });
