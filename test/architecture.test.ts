@@ -23,6 +23,7 @@ const SHARED = [
   "src/core/note-codes.ts",
   "src/core/operators/",
   "src/core/random.ts",
+  "src/core/rounding-notes.ts",
   "src/core/min-cut.ts",
   "src/core/wasm-assembler.ts",
 ];
@@ -291,6 +292,8 @@ const NAME_OPERATORS: Readonly<Record<string, readonly string[]>> = {
     "distill/born-again.ts",
     "distill/exits.ts",
     "distill/factorize.ts",
+    "distill/layer-moments.ts",
+    "distill/matrix-products.ts",
     "distill/slim.ts",
     "evaluate/layer-errors.ts",
     "evaluate/layer-facts.ts",

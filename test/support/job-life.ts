@@ -1,5 +1,5 @@
 import type { JobMetrics } from "../../src/core/index.ts";
-import { finishedJob } from "../../src/service/api/examples.ts";
+import { finishedJob } from "../../src/service/api/job-examples.ts";
 import type { Artifact } from "../../src/service/jobs/job.ts";
 import type { TestServer } from "./server.ts";
 

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { jobSummary as LISTED } from "../../src/service/api/examples.ts";
+import { jobSummary as LISTED } from "../../src/service/api/job-examples.ts";
 
 /** A service of a later version, as far as its list of jobs goes: clients that were generated before must read it. */
 

@@ -12,12 +12,13 @@
  * eigenvalues s², U = W L v / s has the directions of the outputs. How many weights a layer will have is known without any of it.
  */
 import { CoreError, checkCancelled } from "../errors.ts";
-import { type Attr, Model, type Node, type Value } from "../onnx/ir.ts";
-import { modelToBytes } from "../onnx/save.ts";
-import { arrayOf, elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import type { Attr, Model, Node, Value } from "../onnx/ir.ts";
+import { elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { removeDeadCode } from "../passes/dead-code.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import { symmetricEigen } from "./eigen.ts";
+import { type Layer, layerMoments, type Moments, solvesInputs } from "./layer-moments.ts";
+import { choleskyFactor, type Matrix, openProducts, type Products, transposed } from "./matrix-products.ts";
 
 /** A layer that was looked at: factorized to `rank`, or left alone for a reason. */
 export interface FactorizedLayer {
@@ -48,14 +49,6 @@ export interface FactorizeOptions {
 const MIN_SIDE = 16;
 /** Eigenvectors of a larger matrix take minutes. */
 const MAX_SIDE = 2048;
-
-interface Layer {
-  readonly node: Node;
-  readonly weight: Value;
-  readonly m: number;
-  readonly k: number;
-  readonly bias: Value | undefined;
-}
 
 /** The two matrices that take the place of W, row-major: U [M, r] and Uᵀ W [r, K]. */
 interface Factors {
@@ -145,16 +138,6 @@ function matrixOf({ node, weight, m, k }: Layer): Matrix {
   return node.opType === "Conv" || hasRowsOfOutputs(node) ? data : transposed(data, k, m);
 }
 
-/** The transpose of a row-major [rows, columns] matrix. */
-function transposed(data: Matrix, rows: number, columns: number): Matrix {
-  const result = new Float64Array(data.length);
-  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) result[j * rows + i] = data[i * columns + j]!;
-  return result;
-}
-
-/** The inputs of a convolution are not rows: they would have to be cut out of the image first. */
-const solvesInputs = ({ node, m, k }: Layer) => node.opType !== "Conv" && k < m;
-
 function rankOf({ m, k }: Layer, fraction: number): number {
   return Math.max(1, Math.floor((fraction * m * k) / (m + k)));
 }
@@ -165,31 +148,6 @@ function reasonToLeave(layer: Layer, fraction: number): string | undefined {
   if ((solvesInputs(layer) ? k : m) > MAX_SIDE) return "it is too wide";
   if (rankOf(layer, fraction) >= Math.min(m, k)) return "two layers would be no smaller";
   return undefined;
-}
-
-type Matrix = Float64Array<ArrayBuffer>;
-
-/** Matrix products, row-major. */
-interface Products {
-  /** A B for A [m, k] and B [k, n]. */
-  multiply(a: Matrix, b: Matrix, m: number, k: number, n: number): Promise<Matrix>;
-  close(): Promise<void>;
-}
-
-async function openProducts(openSession: OpenSession, threads: number): Promise<Products> {
-  const model = new Model({ irVersion: 8, opsets: [["", 13]], graphName: "product" });
-  const [a, b] = [model.graph.addInput("a", "float64", ["m", "k"]), model.graph.addInput("b", "float64", ["k", "n"])];
-  const product = model.graph.append({ opType: "MatMul", inputs: [a, b], outputs: ["c"] }).outputs[0]!;
-  product.retype("float64", ["m", "n"]);
-  model.graph.addOutput(product);
-  const session = await openSession({ bytes: modelToBytes(model) }, { threads });
-  return {
-    async multiply(x, y, m, k, n) {
-      const { c } = await session.run({ a: tensorOf("float64", [m, k], x), b: tensorOf("float64", [k, n], y) });
-      return arrayOf(c!, "float64") as Matrix;
-    },
-    close: () => session.close(),
-  };
 }
 
 /** By the eigenvectors of the outputs' covariance. */
@@ -242,120 +200,6 @@ function energyOf(kept: Float64Array, matrix: Float64Array, n: number): number {
   let trace = 0;
   for (let i = 0; i < n; i++) trace += matrix[i * n + i]!;
   return trace > 0 ? Math.min(1, kept.reduce((sum, value) => sum + Math.max(0, value), 0) / trace) : 1;
-}
-
-/** The diagonal is raised by so much of its mean, for inputs that some directions have nothing in. */
-const RIDGE = 1e-6;
-
-/** L, lower triangular, with L Lᵀ = A (and a ridge) for a symmetric A without negative eigenvalues; row-major [n, n]. */
-function choleskyFactor(matrix: Matrix, n: number): Matrix {
-  const l = new Float64Array(n * n);
-  let ridge = 0;
-  for (let i = 0; i < n; i++) ridge += (RIDGE * matrix[i * n + i]!) / n;
-  for (let i = 0; i < n; i++) {
-    for (let j = 0; j <= i; j++) {
-      let sum = matrix[i * n + j]! + (i === j ? ridge : 0);
-      for (let c = 0; c < j; c++) sum -= l[i * n + c]! * l[j * n + c]!;
-      l[i * n + j] = i === j ? Math.sqrt(Math.max(sum, ridge)) : l[j * n + j]! > 0 ? sum / l[j * n + j]! : 0;
-    }
-  }
-  return l;
-}
-
-interface Moments {
-  readonly covariance: Matrix;
-  readonly mean: Matrix;
-}
-
-/**
- * Mean and covariance over all samples and positions of the batches: of each layer's outputs without bias, [M] and [M, M], or of its
- * inputs, [K] and [K, K], where `solvesInputs`.
- */
-async function layerMoments(
-  model: Model,
-  layers: readonly Layer[],
-  { batches, openSession, threads, signal }: FactorizeOptions,
-): Promise<ReadonlyMap<Layer, Moments>> {
-  // In a copy, Σ yyᵀ and Σ y of each layer (or of its inputs) become outputs, so that only small matrices leave the runtime.
-  const probe = model.clone();
-  for (const value of [...probe.graph.outputs]) probe.graph.removeOutput(value);
-  const nodes = new Map(probe.graph.nodes.flatMap((node) => node.outputs.map((value) => [value.name, node] as const)));
-  const sides = layers.map((layer) => (solvesInputs(layer) ? layer.k : layer.m));
-  const names = layers.map((layer, i) => {
-    const { node } = layer;
-    const side = sides[i]!;
-    const copy = nodes.get(node.outputs[0]!.name)!;
-    const graph = probe.graph;
-    const append = (opType: string, inputs: Value[], attrs = {}) =>
-      graph.append({ opType, name: graph.model.freshName(`moments_${opType}`), inputs, outputs: 1, attrs }).outputs[0]!;
-    const shape = (...dims: number[]) => graph.addInitializer("moments_shape", tensorOf("int64", [dims.length], dims));
-    // Outputs as columns [n, M, positions] for a convolution, rows [1, n, M] or [1, n, K] otherwise.
-    const isConv = node.opType === "Conv";
-    const seen = solvesInputs(layer) ? copy.inputs[0]! : copy.outputs[0]!;
-    const y = append("Reshape", [seen, isConv ? shape(0, side, -1) : shape(1, -1, side)]);
-    const swapped = append("Transpose", [y], { perm: { type: "ints", value: [0, 2, 1] } });
-    const products = isConv ? append("MatMul", [y, swapped]) : append("MatMul", [swapped, y]);
-    // Axes are an input from version 13 on, an attribute before.
-    const total = (value: Value, ...axes: number[]) =>
-      probe.opset < 13
-        ? append("ReduceSum", [value], { axes: { type: "ints", value: axes }, keepdims: { type: "int", value: 0 } })
-        : append("ReduceSum", [value, shape(...axes)], { keepdims: { type: "int", value: 0 } });
-    const outputs = {
-      products: total(products, 0),
-      sum: isConv ? total(y, 0, 2) : total(y, 0, 1),
-      count: append("Shape", [y]),
-    };
-    for (const value of Object.values(outputs)) graph.addOutput(value);
-    return { products: outputs.products.name, sum: outputs.sum.name, count: outputs.count.name, isConv };
-  });
-  const session = await openSession({ bytes: modelToBytes(probe) }, { threads });
-  const totals = sides.map((side) => ({
-    covariance: new Float64Array(side ** 2),
-    mean: new Float64Array(side),
-    count: 0,
-  }));
-  try {
-    for (const feeds of batches!) {
-      checkCancelled(signal);
-      const results = await session.run(feeds);
-      for (const [i, { products, sum, count, isConv }] of names.entries()) {
-        const total = totals[i]!;
-        floatsOf(results[products]!).forEach((x, j) => {
-          total.covariance[j]! += x;
-        });
-        floatsOf(results[sum]!).forEach((x, j) => {
-          total.mean[j]! += x;
-        });
-        const dims = new BigInt64Array(results[count]!.bytes.slice().buffer);
-        total.count += Number(isConv ? dims[0]! * dims[2]! : dims[1]!);
-      }
-    }
-  } finally {
-    await session.close();
-  }
-  return new Map(layers.map((layer, i) => [layer, momentsOf(layer, totals[i]!)]));
-}
-
-/**
- * Sums to moments. The bias is taken off the mean of outputs, which is all that it changes. A MatMul has no bias that could make up for the
- * mean, so that it is part of what U must keep.
- */
-function momentsOf(layer: Layer, { covariance, mean, count }: Moments & { count: number }): Moments {
-  const { bias, node } = layer;
-  const side = mean.length;
-  const centre = node.opType === "MatMul" ? 0 : 1;
-  for (let i = 0; i < side; i++) mean[i]! /= count;
-  for (let i = 0; i < side; i++) {
-    for (let j = 0; j < side; j++) {
-      covariance[i * side + j] = covariance[i * side + j]! / count - centre * mean[i]! * mean[j]!;
-    }
-  }
-  if (bias?.constant && !solvesInputs(layer)) {
-    const beta = node.opType === "Gemm" ? node.float("beta", 1) : 1;
-    const values = floatsOf(bias.constant);
-    for (let i = 0; i < side; i++) mean[i]! -= beta * values[values.length === 1 ? 0 : i]!;
-  }
-  return { covariance, mean };
 }
 
 /** The mean of the outputs without bias, [M]. */

@@ -1,5 +1,5 @@
 import type { Batch, Dataset } from "../data/dataset.ts";
-import { checkDatasetFits, feedsFor } from "../data/fit.ts";
+import { feedsFor } from "../data/fit.ts";
 import { CoreError, checkCancelled } from "../errors.ts";
 import type { JobMetrics, LayerError, ValueFacts, Warning } from "../facts.ts";
 import type { Model } from "../onnx/ir.ts";
@@ -22,9 +22,9 @@ import {
   runOriginal,
 } from "./comparison.ts";
 import { coverageOf } from "./coverage.ts";
+import { evaluationInputs } from "./evaluation-inputs.ts";
 import { measureLayerErrors } from "./layer-errors.ts";
 import type { MetricName } from "./metrics.ts";
-import { findSyntheticInputs } from "./synthetic.ts";
 import { shapesByValue } from "./value-shapes.ts";
 import { comparisonWarnings, costWarnings, fidelityWarnings, unusedWarnings } from "./warnings.ts";
 
@@ -123,14 +123,8 @@ export interface Evaluation {
   readonly layerErrors: readonly LayerError[] | null;
   readonly timingsMs: Readonly<Record<string, number>>;
 }
-
-/** Unless a number is asked for: so many samples at most, */
-export const MAX_EVALUATED_SAMPLES = 10_000;
 /** and no more when the slower model has run for so long. */
 export const MAX_COMPARED_MS = 60_000;
-
-/** Runs on synthetic input: each is another draw of the same noise, so a few say as much as many. */
-const MAX_SYNTHETIC_RUNS = 16;
 /** Runs whose memory is measured: the first one allocates, the second shows whether that was all. */
 const PEAK_RUNS = 2;
 
@@ -256,41 +250,6 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
   } finally {
     await pair.close();
   }
-}
-
-/**
- * The inputs that a model is judged by: the dataset's, or synthetic ones. Throws `invalid_dataset` when the data cannot feed the original,
- * `invalid_params` when a metric has no labels or no synthetic input is found.
- */
-export async function evaluationInputs(
-  options: Pick<EvaluateOptions, "data" | "spec" | "seed" | "signal">,
-  original: Session,
-): Promise<Inputs> {
-  const { data, spec, seed, signal } = options;
-  const { batch_size: wanted } = spec.latency;
-  if (spec.metric !== null && !data?.dataset.facts.has_labels) {
-    throw new CoreError("invalid_params", `The metric ${spec.metric} needs a dataset with labels.`, "metric");
-  }
-  if (data) {
-    const { dataset, kind } = data;
-    const fit = checkDatasetFits(dataset.facts, original.inputs);
-    const batchSize = fit.batchSize ?? Math.min(wanted, dataset.facts.samples);
-    const available = Math.min(spec.samples ?? MAX_EVALUATED_SAMPLES, dataset.facts.samples);
-    // A model that takes exactly k samples gets whole batches only, and at least one.
-    const samples = fit.batchSize === null ? available : Math.max(1, Math.floor(available / batchSize)) * batchSize;
-    return { kind, batchSize, samples, batches: () => dataset.batches({ batchSize, limit: samples, signal }) };
-  }
-  const synthetic = await findSyntheticInputs(original, { dims: spec.dims, seed, signal });
-  const batchSize = synthetic.batchSize ?? wanted;
-  const runs = Math.min(MAX_SYNTHETIC_RUNS, Math.ceil((spec.samples ?? MAX_EVALUATED_SAMPLES) / batchSize));
-  return {
-    kind: "synthetic",
-    batchSize,
-    samples: runs * batchSize,
-    async *batches() {
-      for (let run = 0; run < runs; run++) yield { feeds: synthetic.feeds(run, batchSize), count: batchSize };
-    },
-  };
 }
 
 /** Runs the compressed model on the first batch, in a process of its own, and answers the memory that it took. */

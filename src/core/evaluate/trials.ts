@@ -5,7 +5,8 @@ import { speedupInterval, timeInTurns, timingOf } from "../runtime/latency.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { brokenModel, compareAll, type Feeds, type Inputs } from "./comparison.ts";
 import type { Contender } from "./contest.ts";
-import { type EvaluationSpec, evaluationInputs, type MeasurePeak, type PeakMemory } from "./evaluate.ts";
+import type { EvaluationSpec, MeasurePeak, PeakMemory } from "./evaluate.ts";
+import { evaluationInputs } from "./evaluation-inputs.ts";
 
 /** Quick trials of many models against one, one after the other, on few samples: what the original answers on these is computed once. */
 

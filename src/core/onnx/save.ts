@@ -1,4 +1,4 @@
-import { create, type DescField, type DescMessage, isFieldSet, type Message, toBinary } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import {
   type AttributeProto,
   AttributeProtoSchema,
@@ -23,15 +23,8 @@ import type { Attr, Graph, Model, Node, Value } from "./ir.ts";
 import { sourceOf } from "./load.ts";
 import { tellOrigin } from "./origin.ts";
 import { shallow } from "./proto.ts";
+import { type Chunk, type EncodedFile, StreamedMessages } from "./streamed-encoding.ts";
 import type { Tensor } from "./tensor.ts";
-
-/** Bytes to write, in order; a tensor's are fetched when its turn comes. */
-export type Chunk = Uint8Array | Tensor;
-
-export interface EncodedFile {
-  readonly byteLength: number;
-  readonly chunks: readonly Chunk[];
-}
 
 export interface EncodedModel {
   readonly model: EncodedFile;
@@ -64,12 +57,12 @@ const MIN_STREAMED_BYTES = 1024;
 export function encodeModel(model: Model, options: SaveOptions): EncodedModel {
   const writer = new ModelWriter();
   const proto = writer.model(model);
-  const inline = writer.encode(ModelProtoSchema, proto);
+  const inline = writer.messages.encode(ModelProtoSchema, proto);
   const limit = Math.min(options.maxInlineBytes ?? MAX_INLINE_BYTES, MAX_INLINE_BYTES);
   if (inline.byteLength <= limit) return { model: inline };
 
   const external = new ModelWriter(options.location);
-  const outside = external.encode(ModelProtoSchema, external.model(model));
+  const outside = external.messages.encode(ModelProtoSchema, external.model(model));
   if (outside.byteLength > MAX_INLINE_BYTES) {
     throw new CoreError("limit_exceeded", "The model is larger than 2 GiB even without its initializers.");
   }
@@ -98,22 +91,8 @@ export function modelToBytes(model: Model): Uint8Array {
   return bytes;
 }
 
-/** Messages that can hold tensors, however deep; only these are taken apart when they are encoded. */
-const CONTAINERS: ReadonlySet<DescMessage> = new Set<DescMessage>([
-  ModelProtoSchema,
-  GraphProtoSchema,
-  NodeProtoSchema,
-  AttributeProtoSchema,
-  TensorProtoSchema,
-]);
-
-const RAW_DATA = TensorProtoSchema.field.rawData!;
-
 class ModelWriter {
-  /** Bytes of the tensors whose messages were made without them. */
-  readonly #payloads = new WeakMap<Message, Chunk>();
-  /** Messages that hold a streamed tensor somewhere below. */
-  readonly #streamed = new WeakSet<Message>();
+  readonly messages = new StreamedMessages();
   readonly #location: string | undefined;
   readonly #dataChunks: Chunk[] = [];
   readonly #dataOffsets = new Map<Tensor, number>();
@@ -141,7 +120,7 @@ class ModelWriter {
       return create(OperatorSetIdProtoSchema, { domain: entry?.domain ?? domain, version: BigInt(version) });
     });
     if (model.origin) tellOrigin(proto, model.origin);
-    this.#mark(proto, [proto.graph]);
+    this.messages.mark(proto, [proto.graph]);
     return proto;
   }
 
@@ -165,7 +144,7 @@ class ModelWriter {
       const value = own.get(info.name);
       return value?.source === info && !interfaces.has(value);
     });
-    this.#mark(proto, [...proto.node, ...proto.initializer]);
+    this.messages.mark(proto, [...proto.node, ...proto.initializer]);
     return proto;
   }
 
@@ -190,7 +169,7 @@ class ModelWriter {
       proto.opType = node.opType;
       if (node.domain !== "") proto.domain = node.domain;
     }
-    this.#mark(proto, attribute);
+    this.messages.mark(proto, attribute);
     return proto;
   }
 
@@ -234,22 +213,22 @@ class ModelWriter {
       case "tensor":
         proto.type = AttributeType.TENSOR;
         proto.t = this.#tensor(attr.value, undefined, mayMoveOut);
-        this.#mark(proto, [proto.t]);
+        this.messages.mark(proto, [proto.t]);
         break;
       case "tensors":
         proto.type = AttributeType.TENSORS;
         proto.tensors = attr.value.map((value) => this.#tensor(value, undefined, false));
-        this.#mark(proto, proto.tensors);
+        this.messages.mark(proto, proto.tensors);
         break;
       case "graph":
         proto.type = AttributeType.GRAPH;
         proto.g = this.graph(attr.value);
-        this.#mark(proto, [proto.g]);
+        this.messages.mark(proto, [proto.g]);
         break;
       case "graphs":
         proto.type = AttributeType.GRAPHS;
         proto.graphs = attr.value.map((body) => this.graph(body));
-        this.#mark(proto, proto.graphs);
+        this.messages.mark(proto, proto.graphs);
         break;
       case "opaque":
         throw new CoreError("internal", "An opaque attribute has lost its message.", name);
@@ -272,8 +251,7 @@ class ModelWriter {
     } else if (!source || value.byteLength >= MIN_STREAMED_BYTES) {
       // A tensor without a message may have to be computed: even a small one is not asked for its bytes before its turn.
       delete (proto as { rawData?: Uint8Array }).rawData;
-      this.#payloads.set(proto, value);
-      this.#streamed.add(proto);
+      this.messages.stream(proto, value);
     }
     return proto;
   }
@@ -293,62 +271,6 @@ class ModelWriter {
     proto.externalData = Object.entries({ location, offset: `${offset}`, length: `${value.byteLength}` }).map(
       ([key, text]) => create(StringStringEntryProtoSchema, { key, value: text }),
     );
-  }
-
-  #mark(parent: Message, children: readonly Message[]): void {
-    if (children.some((child) => this.#streamed.has(child))) this.#streamed.add(parent);
-  }
-
-  // ---- from messages to chunks -------------------------------------------------------------------------------------
-
-  /**
-   * protobuf writes fields in the order of their numbers. Runs of fields without streamed tensors go to the library as one partial message;
-   * those with them are written as tag, length, and the chunks of the element. Unknown fields come last, as the library has them.
-   */
-  encode(schema: DescMessage, message: Message): EncodedFile {
-    const chunks: Chunk[] = [];
-    let byteLength = 0;
-    const push = (chunk: Chunk) => {
-      if (chunk.byteLength === 0) return;
-      chunks.push(chunk);
-      byteLength += chunk.byteLength;
-    };
-    let run: Record<string, unknown> & Message = create(schema) as never;
-    const flush = () => {
-      push(toBinary(schema, run));
-      run = create(schema) as never;
-    };
-    for (const field of [...schema.fields].sort((a, b) => a.number - b.number)) {
-      const payload = field === RAW_DATA ? this.#payloads.get(message) : undefined;
-      if (payload) {
-        flush();
-        push(lengthDelimited(field, payload.byteLength));
-        push(payload);
-        continue;
-      }
-      if (!isFieldSet(message, field)) continue;
-      const value = (message as unknown as Record<string, unknown>)[field.localName];
-      if (!field.message || !CONTAINERS.has(field.message)) {
-        run[field.localName] = value;
-        continue;
-      }
-      for (const element of (field.fieldKind === "list" ? value : [value]) as Message[]) {
-        if (this.#streamed.has(element)) {
-          flush();
-          const inner = this.encode(field.message, element);
-          push(lengthDelimited(field, inner.byteLength));
-          for (const chunk of inner.chunks) push(chunk);
-        } else if (field.fieldKind === "list") {
-          const pending = run[field.localName] as Message[];
-          pending.push(element);
-        } else {
-          run[field.localName] = element;
-        }
-      }
-    }
-    if (message.$unknown) run.$unknown = message.$unknown;
-    flush();
-    return { byteLength, chunks };
   }
 }
 
@@ -404,16 +326,4 @@ function int64(value: number): bigint {
 
 function encodeUtf8(text: string): Uint8Array<ArrayBuffer> {
   return new TextEncoder().encode(text) as Uint8Array<ArrayBuffer>;
-}
-
-/** Tag and length of a length-delimited field (wire type 2). */
-function lengthDelimited(field: DescField, length: number): Uint8Array {
-  return Uint8Array.from([...varint(field.number * 8 + 2), ...varint(length)]);
-}
-
-function varint(value: number): number[] {
-  const bytes: number[] = [];
-  for (; value > 127; value = Math.floor(value / 128)) bytes.push((value % 128) + 128);
-  bytes.push(value);
-  return bytes;
 }

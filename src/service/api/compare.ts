@@ -10,7 +10,7 @@ import { JobStatus } from "../kinds/wire.ts";
 import { Timestamp } from "../schemas.ts";
 import { comparisonPage } from "./compare-page.ts";
 import type { ApiContext } from "./context.ts";
-import * as examples from "./examples.ts";
+import * as jobExamples from "./job-examples.ts";
 import { defineOperation, route } from "./operation.ts";
 
 /** Jobs side by side, as data and as a page. */
@@ -88,7 +88,7 @@ const compareJobs = defineOperation({
   access: "read",
   query: CompareQuery,
   responses: {
-    200: { description: "The jobs.", content: { "application/json": Comparison }, example: examples.comparison },
+    200: { description: "The jobs.", content: { "application/json": Comparison }, example: jobExamples.comparison },
   },
   problems: ["not_found", "validation_failed"],
 });

@@ -3,6 +3,7 @@ import { Job } from "../kinds/wire.ts";
 import { JobRenaming } from "./describe.ts";
 import * as examples from "./examples.ts";
 import { IdempotencyHeaders } from "./idempotent.ts";
+import * as jobExamples from "./job-examples.ts";
 import {
   CreateJobQuery,
   JobEnded,
@@ -36,16 +37,16 @@ const REQUEST_PROBLEMS = [
 ] as const;
 
 const REQUEST_EXAMPLES = {
-  quantize: examples.createJobRequest,
-  qat: examples.createQatJobRequest,
-  distill: examples.createDistillJobRequest,
-  distill_online: examples.createOnlineJobRequest,
-  distill_self: examples.createSelfJobRequest,
-  train: examples.createTrainingJobRequest,
-  simplify: examples.createSimplifyJobRequest,
-  pipeline: examples.createPipelineJobRequest,
-  evaluate: examples.createEvaluateJobRequest,
-  auto: examples.createAutoJobRequest,
+  quantize: jobExamples.createJobRequest,
+  qat: jobExamples.createQatJobRequest,
+  distill: jobExamples.createDistillJobRequest,
+  distill_online: jobExamples.createOnlineJobRequest,
+  distill_self: jobExamples.createSelfJobRequest,
+  train: jobExamples.createTrainingJobRequest,
+  simplify: jobExamples.createSimplifyJobRequest,
+  pipeline: jobExamples.createPipelineJobRequest,
+  evaluate: jobExamples.createEvaluateJobRequest,
+  auto: jobExamples.createAutoJobRequest,
 };
 
 export const createJob = defineOperation({
@@ -69,7 +70,7 @@ export const createJob = defineOperation({
         Location: "Path of the job.",
         "Retry-After": "Seconds after which to ask for it.",
       },
-      example: examples.queuedJob,
+      example: jobExamples.queuedJob,
       links: { getJob: { job_id: "id" }, listJobEvents: { job_id: "id" }, cancelJob: { job_id: "id" } },
     },
   },
@@ -94,7 +95,7 @@ export const planJob = defineOperation({
   description: "Takes the same request as `createJob`, refuses what that refuses, and stores nothing.",
   access: "write",
   body: JobRequest,
-  responses: { 200: { description: "What the job would do.", content: json(JobPlan), example: examples.plan } },
+  responses: { 200: { description: "What the job would do.", content: json(JobPlan), example: jobExamples.plan } },
   problems: REQUEST_PROBLEMS,
   examples: REQUEST_EXAMPLES,
 });
@@ -128,7 +129,7 @@ export const redeliverJobWebhook = defineOperation({
     "tried is tried now.",
   access: "write",
   params: JobParams,
-  responses: { 202: { description: "It is sent.", content: json(Job), example: examples.finishedJob } },
+  responses: { 202: { description: "It is sent.", content: json(Job), example: jobExamples.finishedJob } },
   problems: ["not_found", "conflict"],
 });
 
@@ -147,7 +148,7 @@ export const listJobs = defineOperation({
     200: {
       description: "Newest first.",
       content: json(JobPage),
-      example: { data: [examples.jobSummary], next_cursor: null },
+      example: { data: [jobExamples.jobSummary], next_cursor: null },
     },
   },
   problems: ["validation_failed"],
@@ -168,7 +169,7 @@ export const getJob = defineOperation({
     200: {
       description: "The job.",
       content: json(Job),
-      example: examples.finishedJob,
+      example: jobExamples.finishedJob,
     },
   },
   problems: ["not_found"],
@@ -185,7 +186,7 @@ export const renameJob = defineOperation({
   params: JobParams,
   body: JobRenaming,
   responses: {
-    200: { description: "The job, as it is called now.", content: json(Job), example: examples.finishedJob },
+    200: { description: "The job, as it is called now.", content: json(Job), example: jobExamples.finishedJob },
   },
   problems: ["not_found", "validation_failed", "unsupported_media_type", "too_large"],
   examples: { renamed: examples.renaming },
@@ -201,7 +202,7 @@ export const cancelJob = defineOperation({
   access: "write",
   params: JobParams,
   responses: {
-    202: { description: "It is cancelled, or will be.", content: json(Job), example: examples.queuedJob },
+    202: { description: "It is cancelled, or will be.", content: json(Job), example: jobExamples.queuedJob },
   },
   problems: ["not_found", "conflict"],
 });
@@ -221,7 +222,7 @@ export const retryJob = defineOperation({
       description: "The new job.",
       content: json(Job),
       headers: { Location: "Path of the new job.", "Retry-After": "Seconds after which to ask for it." },
-      example: examples.queuedJob,
+      example: jobExamples.queuedJob,
     },
   },
   problems: ["not_found", "conflict", "quota_exceeded", "validation_failed", "idempotency_conflict"],
@@ -259,7 +260,7 @@ export const listJobEvents = defineOperation({
     200: {
       description: "Oldest first.",
       content: json(JobEventPage),
-      example: { data: [examples.event], next_cursor: null },
+      example: { data: [jobExamples.event], next_cursor: null },
     },
   },
   problems: ["not_found", "validation_failed"],

@@ -16,9 +16,10 @@ import { type Attr, Graph, Model, type Value } from "../../onnx/ir.ts";
 import { arrayOf, tensorOf } from "../../onnx/tensor.ts";
 import type { OpenModel } from "../calibration/calibrate.ts";
 import { blockSizeOf, rangeOf, type WeightScheme } from "../scheme.ts";
-import { blockCount, type RoundedWeight } from "./blocks.ts";
+import type { RoundedWeight } from "./blocks.ts";
 import { nearestRound } from "./nearest.ts";
 import { type Moments, paramsAt, type Rounding, type RowMatrix } from "./rounding.ts";
+import { blockCount } from "./weight-tiles.ts";
 
 export interface AdaRoundOptions {
   readonly openModel: OpenModel;

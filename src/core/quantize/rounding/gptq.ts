@@ -4,10 +4,11 @@
  */
 import { quantizeValue } from "../params.ts";
 import { blockSizeOf, rangeOf, type WeightScheme } from "../scheme.ts";
-import { blockCount, blockRule, type RoundedWeight } from "./blocks.ts";
+import { blockRule, type RoundedWeight } from "./blocks.ts";
 import { inverseFactor } from "./inverse-factor.ts";
 import { type Matrix, type Workspace, workspace } from "./products.ts";
 import { type LayerStatistics, paramsAt, type Rounding, type RowMatrix } from "./rounding.ts";
+import { blockCount } from "./weight-tiles.ts";
 
 /** Layers are rounded for what the float model shows them. Layers that follow each other and read the same input share the factor of its H. */
 export function gptq(): Rounding {

@@ -1,10 +1,11 @@
 /** Rounds the weights of a model's layers by a rounding that looks at data, layer by layer, each only where it gains by it. */
 
 import { CoreError, checkCancelled } from "../../errors.ts";
-import type { Choosing, NoteCode } from "../../note-codes.ts";
+import type { NoteCode } from "../../note-codes.ts";
 import type { Model, Node } from "../../onnx/ir.ts";
 import { tensorOf } from "../../onnx/tensor.ts";
 import { type Note, noteOn } from "../../passes/pass.ts";
+import type { Choosing } from "../../rounding-notes.ts";
 import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
 import { StagedRun } from "../calibration/staged-run.ts";
 import type { WeightScheme } from "../scheme.ts";

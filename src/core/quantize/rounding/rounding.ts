@@ -11,9 +11,10 @@
  */
 import type { AffineParams } from "../params.ts";
 import { blockSizeOf, type WeightScheme } from "../scheme.ts";
-import { blockCount, type Grid, type RoundedWeight } from "./blocks.ts";
+import type { Grid, RoundedWeight } from "./blocks.ts";
 import { type Matrix, type Workspace, workspace } from "./products.ts";
 import type { RoundingName } from "./roundings.ts";
+import { blockCount } from "./weight-tiles.ts";
 
 /** A weight as [rows, depth] in row-major order: outputs by inputs. */
 export interface RowMatrix {

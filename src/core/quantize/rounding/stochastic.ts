@@ -7,9 +7,10 @@
 import { CoreError, checkCancelled } from "../../errors.ts";
 import { Random } from "../../random.ts";
 import { blockSizeOf, rangeOf, type WeightScheme } from "../scheme.ts";
-import { blockCount, type RoundedWeight } from "./blocks.ts";
+import type { RoundedWeight } from "./blocks.ts";
 import { nearestRound } from "./nearest.ts";
 import { dequantized, OutputJudge, paramsAt, type Rounding, type RowMatrix } from "./rounding.ts";
+import { blockCount } from "./weight-tiles.ts";
 
 export interface StochasticOptions {
   readonly seed: number;

@@ -3,14 +3,9 @@ import { byteLengthOf, type DType } from "../../onnx/dtype.ts";
 import type { Graph, Model, Value } from "../../onnx/ir.ts";
 import { deriveTensors, elementCount } from "../../onnx/tensor.ts";
 import type { WeightView } from "../../passes/weight-views.ts";
-import {
-  type BlockLayout,
-  blockCount,
-  quantizeBlocks,
-  type RoundedWeight,
-  type WeightMatrix,
-} from "../rounding/blocks.ts";
+import { type BlockLayout, quantizeBlocks, type RoundedWeight, type WeightMatrix } from "../rounding/blocks.ts";
 import type { RoundedWeights } from "../rounding/round-layers.ts";
+import { blockCount } from "../rounding/weight-tiles.ts";
 import { blockSizeOf, type WeightScheme } from "../scheme.ts";
 
 /** What a tensor of codes or zero points looks like in the file; `pack` makes its bytes out of a byte for each code. */

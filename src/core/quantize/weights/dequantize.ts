@@ -10,7 +10,8 @@ import { tensorOf } from "../../onnx/tensor.ts";
 import { operatorOf } from "../../operators/operators.ts";
 import type { WeightViews } from "../../passes/weight-views.ts";
 import { packRows } from "../packing.ts";
-import { blockCount, type WeightMatrix } from "../rounding/blocks.ts";
+import type { WeightMatrix } from "../rounding/blocks.ts";
+import { blockCount } from "../rounding/weight-tiles.ts";
 import { dtypeOf, type WeightScheme } from "../scheme.ts";
 import {
   type CodesForm,
