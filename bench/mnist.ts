@@ -8,10 +8,10 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { tensorOf } from "../src/core/onnx/tensor.ts";
-import type { TrainingSettings } from "../src/core/train/loop.ts";
 import { OPTIMIZERS } from "../src/core/train/optimizer.ts";
 import { type Samples, samplesOf } from "../src/core/train/samples.ts";
 import { SCHEDULES } from "../src/core/train/schedule.ts";
+import type { TrainingSettings } from "../src/core/train/training-task.ts";
 import { top1Of } from "../test/support/top1.ts";
 
 interface ImageSet {

@@ -45,6 +45,7 @@ export { unfuse } from "./passes/unfuse.ts";
 export { narrowed, widened } from "./passes/widen.ts";
 export { prepareQat, type QatModel, type QatOptions, trainQat } from "./qat/qat.ts";
 export type { Feeds, OpenModel } from "./quantize/calibration/calibrate.ts";
+export { DEFAULT_METHOD } from "./quantize/calibration/calibration-methods.ts";
 export { observeRanges } from "./quantize/calibration/value-ranges.ts";
 export { planOf, type QuantizationPlan, valueFacts, type WeightUse, weightFacts } from "./quantize/plan.ts";
 export { adaround } from "./quantize/rounding/adaround.ts";
@@ -66,7 +67,7 @@ export {
   measureLayers,
 } from "./quantize/static/mixed-precision.ts";
 export type { PipelineOptions, PipelineResult } from "./quantize/static/pipeline.ts";
-export { compressStatic, DEFAULT_METHOD } from "./quantize/static/pipeline.ts";
+export { compressStatic } from "./quantize/static/pipeline.ts";
 export { prepareStatic, quantizeStatic, stretchedIn } from "./quantize/static/quantize-static.ts";
 export { QuantizedWeights } from "./quantize/weights/codes.ts";
 export { dynamicPass } from "./quantize/weights/dynamic.ts";
@@ -74,10 +75,10 @@ export { roundWeights } from "./quantize/weights/round-weights.ts";
 export { type WeightOnlyOptions, weightOnlyPass } from "./quantize/weights/weight-only.ts";
 export type { ProfileModel } from "./runtime/kernel-profile.ts";
 export type { OpenSession, Session } from "./runtime/session.ts";
-export type { TrainingSettings } from "./train/loop.ts";
 export { OPTIMIZERS } from "./train/optimizer.ts";
 export type { PhaseHooks } from "./train/phases.ts";
 export { type Samples, samplesOf, splitIndices } from "./train/samples.ts";
 export { SCHEDULES } from "./train/schedule.ts";
+export type { TrainingSettings } from "./train/training-task.ts";
 
 export type { ValidationMetric } from "./train/validate.ts";

@@ -4,12 +4,12 @@
  */
 import { GraphBuilder, int } from "../onnx/graph-builder.ts";
 import type { Model } from "../onnx/ir.ts";
-import type { NetworksResult, TrainingSettings } from "../train/loop.ts";
 import { logitsOf } from "../train/losses.ts";
 import { type Phase, type PhaseHooks, runPhases } from "../train/phases.ts";
 import { splitSamples } from "../train/samples.ts";
 import { mergeNetworks, withPrefix } from "../train/step-networks.ts";
 import { createTrainable, exportTrained, type TrainableModel } from "../train/trainable.ts";
+import type { NetworksResult, TrainingSettings } from "../train/training-task.ts";
 import {
   bestOf,
   type Distillation,

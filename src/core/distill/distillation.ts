@@ -1,9 +1,9 @@
 /** What every mode of distillation is given, and what comes of it. */
 import type { Model } from "../onnx/ir.ts";
-import type { NetworkResult, TrainingResult, TrainingSettings } from "../train/loop.ts";
 import type { PhaseHooks } from "../train/phases.ts";
 import { type Samples, splitSamples } from "../train/samples.ts";
 import { exportTrained, type TrainableModel } from "../train/trainable.ts";
+import type { NetworkResult, TrainingResult, TrainingSettings } from "../train/training-task.ts";
 import type { ValidationMetric } from "../train/validate.ts";
 import { type Judge, judgeNetwork } from "./judge.ts";
 

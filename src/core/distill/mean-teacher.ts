@@ -7,12 +7,12 @@
  * The average is what is validated and exported. Samples without a label (`ignoreLabel`) teach by the second term alone.
  */
 import type { Model } from "../onnx/ir.ts";
-import type { NetworksTask, TrainingSettings } from "../train/loop.ts";
 import { logitsOf } from "../train/losses.ts";
 import { type Phase, type PhaseHooks, runPhases } from "../train/phases.ts";
 import { splitSamples } from "../train/samples.ts";
 import type { Objective } from "../train/step-graph.ts";
 import { createTrainable, exportTrained } from "../train/trainable.ts";
+import type { NetworksTask, TrainingSettings } from "../train/training-task.ts";
 import { type Distillation, type DistillationData, distilled, labelJudge } from "./distillation.ts";
 import { judgeNetwork } from "./judge.ts";
 import { type DistillationLoss, LABELS, labelLoss, OUTPUT_LOSSES } from "./objective.ts";

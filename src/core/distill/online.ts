@@ -10,12 +10,12 @@
 import { CoreError } from "../errors.ts";
 import { dimsOf } from "../onnx/graph-builder.ts";
 import type { Model, Value } from "../onnx/ir.ts";
-import type { NetworksTask, TaskNetwork, TrainingResult, TrainingSettings } from "../train/loop.ts";
 import { logitsOf } from "../train/losses.ts";
 import { type Phase, type PhaseHooks, runPhases } from "../train/phases.ts";
 import { splitSamples } from "../train/samples.ts";
 import { buildStepGraph, type LossTerm, type Objective, type ObjectiveContext } from "../train/step-graph.ts";
 import { createTrainable, exportTrained } from "../train/trainable.ts";
+import type { NetworksTask, TaskNetwork, TrainingResult, TrainingSettings } from "../train/training-task.ts";
 import {
   bestOf,
   type Distillation,

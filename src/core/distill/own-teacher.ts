@@ -10,12 +10,12 @@
 import { dimsOf, range } from "../onnx/graph-builder.ts";
 import type { Model } from "../onnx/ir.ts";
 import { hint } from "../train/distillation-losses.ts";
-import type { TrainingSettings } from "../train/loop.ts";
 import { distillationKl, logitsOf } from "../train/losses.ts";
 import { type Phase, type PhaseHooks, runPhases } from "../train/phases.ts";
 import { splitSamples } from "../train/samples.ts";
 import { buildStepGraph, type LossTerm, type Objective, soloNetwork } from "../train/step-graph.ts";
 import { createTrainable, exportTrained } from "../train/trainable.ts";
+import type { TrainingSettings } from "../train/training-task.ts";
 import { type Distillation, type DistillationData, distilled, labelJudge } from "./distillation.ts";
 import { addExits, keepOutput, type ModelWithExits } from "./exits.ts";
 import { judgeEnsemble, judgeNetwork } from "./judge.ts";

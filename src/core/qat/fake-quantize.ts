@@ -17,7 +17,7 @@ import { GraphBuilder, int } from "../onnx/graph-builder.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { roundHalfEven } from "../quantize/params.ts";
-import type { MarkedWeight } from "../quantize/static/qdq.ts";
+import type { MarkedWeight } from "../quantize/static/emission.ts";
 import { allocateParameters, type Floats } from "../train/adam-kernel.ts";
 import { liveTensor, type Parameter } from "../train/parameters.ts";
 import { createTrainable, exportTrained, type TrainableModel, type TrainedValues } from "../train/trainable.ts";

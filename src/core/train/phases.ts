@@ -1,12 +1,7 @@
 /** A run of several trainings, one after the other: each a value, each with its own checkpoint, progress and histories. */
-import {
-  type NetworksResult,
-  type NetworksTask,
-  type TrainingHooks,
-  type TrainingSettings,
-  trainNetworks,
-} from "./loop.ts";
+import { trainNetworks } from "./loop.ts";
 import type { EpochRecord } from "./run-state.ts";
+import type { NetworksResult, NetworksTask, TrainingHooks, TrainingSettings } from "./training-task.ts";
 
 export interface Phase {
   /** Unique in its run: checkpoints, progress and epochs are told under it. */

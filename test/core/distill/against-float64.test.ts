@@ -10,9 +10,9 @@ import type { Model } from "../../../src/core/onnx/ir.ts";
 import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { Random } from "../../../src/core/random.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
-import type { TrainingSettings } from "../../../src/core/train/loop.ts";
 import { samplesOf } from "../../../src/core/train/samples.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
+import type { TrainingSettings } from "../../../src/core/train/training-task.ts";
 import { NetworkBuilder } from "../../support/networks.ts";
 import { top1Of } from "../../support/top1.ts";
 

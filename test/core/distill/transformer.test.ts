@@ -12,12 +12,13 @@ import { runPasses } from "../../../src/core/passes/pass.ts";
 import { dynamicPass } from "../../../src/core/quantize/weights/dynamic.ts";
 import { Random } from "../../../src/core/random.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
-import { type TrainingSettings, train } from "../../../src/core/train/loop.ts";
+import { train } from "../../../src/core/train/loop.ts";
 import { crossEntropy } from "../../../src/core/train/losses.ts";
 import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
 import { type Samples, samplesOf } from "../../../src/core/train/samples.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { checkTrainable, createTrainable, exportTrained } from "../../../src/core/train/trainable.ts";
+import type { TrainingSettings } from "../../../src/core/train/training-task.ts";
 import { transformer } from "../../support/networks.ts";
 import { assertRecorded } from "../../support/recorded.ts";
 

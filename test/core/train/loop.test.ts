@@ -6,13 +6,14 @@ import type { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
-import { type TrainingHooks, type TrainingSettings, type TrainingTask, train } from "../../../src/core/train/loop.ts";
+import { train } from "../../../src/core/train/loop.ts";
 import { crossEntropy } from "../../../src/core/train/losses.ts";
 import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
 import type { EpochRecord } from "../../../src/core/train/run-state.ts";
 import { type Samples, samplesOf, splitSamples } from "../../../src/core/train/samples.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../../../src/core/train/trainable.ts";
+import type { TrainingHooks, TrainingSettings, TrainingTask } from "../../../src/core/train/training-task.ts";
 import { halves, NetworkBuilder } from "../../support/networks.ts";
 import { top1Of } from "../../support/top1.ts";
 

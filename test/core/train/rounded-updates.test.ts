@@ -3,11 +3,12 @@ import { describe, test } from "node:test";
 import fc from "fast-check";
 import { Random } from "../../../src/core/random.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
-import { type TrainingSettings, train } from "../../../src/core/train/loop.ts";
+import { train } from "../../../src/core/train/loop.ts";
 import { crossEntropy } from "../../../src/core/train/losses.ts";
 import { toNearestBfloat16, toRandomBfloat16 } from "../../../src/core/train/rewrites.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { createTrainable } from "../../../src/core/train/trainable.ts";
+import type { TrainingSettings } from "../../../src/core/train/training-task.ts";
 import type { UpdateRounding } from "../../../src/core/train/update-roundings.ts";
 import { halves, NetworkBuilder } from "../../support/networks.ts";
 

@@ -9,11 +9,13 @@
  * half as much, and nothing where activations stay small.
  */
 import { arrayOf, deriveTensors, elementCount, type Tensor } from "../../onnx/tensor.ts";
-import { type CodeRange, quantizeValue, roundHalfEven } from "../params.ts";
+import { roundHalfEven } from "../params.ts";
 import { type Grid, largestOfRows, quantizeBlocks, type RoundedWeight, type WeightMatrix } from "../rounding/blocks.ts";
 import { transposed } from "../rounding/round-layers.ts";
 import type { RowMatrix } from "../rounding/rounding.ts";
 import { rangeOf, type WeightScheme } from "../scheme.ts";
+import { PairLimits } from "./pair-limits.ts";
+import { ScaleSearch } from "./scale-search.ts";
 
 /** Weights that kernels multiply with 8-bit activations: signed and symmetric. */
 export function kernelScheme({ perChannel, reduceRange }: WeightOptions): WeightScheme {
@@ -301,83 +303,8 @@ function usableScale(scale: number, floor: number): number {
   return wanted < 2 ** -126 ? 1 : wanted;
 }
 
-const SCALE_STEP = 1.06;
-const MAX_SCALE_FACTOR = 2.1;
-
-/** Finds the scale of an output channel with the least error once its unsafe pairs have been pulled in. */
-class ScaleSearch {
-  readonly #row: Float32Array;
-  readonly #range: CodeRange;
-  readonly #limits: PairLimits;
-  /** Where pairs are that are unsafe at the smallest scale, and the values of one that is tried. */
-  readonly #unsafe: Int32Array;
-  readonly #pair = new Int8Array(2);
-  /** Those whose scale was looked for, with pairs that are unsafe at the smallest: all others are safe at that and at any larger one. */
-  readonly unsafeChannels: number[] = [];
-
-  constructor(limits: PairLimits, range: CodeRange) {
-    this.#row = new Float32Array(limits.rows.length);
-    this.#range = range;
-    this.#limits = limits;
-    this.#unsafe = new Int32Array(this.#row.length >> 1);
-  }
-
-  /** `smallest`, which the largest weight fits, or, if pairs are unsafe there, up to twice that one, whichever leaves the least squared error. */
-  bestScale(values: Float32Array, channel: number, smallest: number): number {
-    const row = this.#row;
-    this.#limits.rows.gather(values, channel, row);
-    const unsafe = this.#findUnsafe(channel, smallest);
-    if (unsafe > 0) this.unsafeChannels.push(channel);
-    let best = smallest;
-    let least = Number.POSITIVE_INFINITY;
-    for (let factor = 1; unsafe > 0 && factor < MAX_SCALE_FACTOR; factor *= SCALE_STEP) {
-      const scale = Math.fround(smallest * factor);
-      // Values shrink as the scale grows: pairs that are safe at the smallest stay so, and are rounded with an error of s²/12 on average.
-      const { error, pulled } = this.#errorOfUnsafe(unsafe, channel, scale);
-      const total = error + ((row.length - 2 * unsafe) * scale * scale) / 12;
-      if (total < least) {
-        least = total;
-        best = scale;
-      }
-      if (pulled === 0) break;
-    }
-    return best;
-  }
-
-  /** Notes where pairs are unsafe at `scale`; answers how many there are. */
-  #findUnsafe(channel: number, scale: number): number {
-    const row = this.#row;
-    let count = 0;
-    for (let k = 0; k + 1 < row.length; k += 2) {
-      // Most pairs are far from it, and seen to be so without a division.
-      const [first, second] = [row[k]!, row[k + 1]!];
-      if (first * second <= 0 || Math.abs(first) + Math.abs(second) < MIN_UNSAFE_SUM * scale) continue;
-      if (this.#roundPair(k, channel, scale)) this.#unsafe[count++] = k;
-    }
-    return count;
-  }
-
-  #errorOfUnsafe(count: number, channel: number, scale: number): { readonly error: number; readonly pulled: number } {
-    let error = 0;
-    let pulled = 0;
-    for (let i = 0; i < count; i++) {
-      const k = this.#unsafe[i]!;
-      if (this.#roundPair(k, channel, scale)) pulled++;
-      error += (this.#row[k]! - this.#pair[0]! * scale) ** 2 + (this.#row[k + 1]! - this.#pair[1]! * scale) ** 2;
-    }
-    return { error, pulled };
-  }
-
-  /** Whether the pair at `k` had to be pulled in. */
-  #roundPair(k: number, channel: number, scale: number): boolean {
-    const params = { scale, zeroPoint: 0 };
-    for (let i = 0; i < 2; i++) this.#pair[i] = quantizeValue(this.#row[k + i]!, params, this.#range);
-    return this.#limits.pullIn(this.#pair, 0, channel, k);
-  }
-}
-
 /** The weights of one output channel, in the order in which kernels reduce over them. */
-class RowLayout {
+export class RowLayout {
   readonly channels: number;
   /** Products in the sum of one output. */
   readonly length: number;
@@ -414,54 +341,6 @@ class RowLayout {
   scatter(row: Int8Array, c: number, out: Int8Array): void {
     const start = c * this.#channelStride;
     for (let k = 0; k < row.length; k++) out[start + this.#offsets[k]!] = row[k]!;
-  }
-}
-
-const MAX_PAIR = 2 ** 15 - 1;
-const MAX_ACTIVATION = 255;
-/** Less than what the values of an unsafe pair add up to, before rounding. */
-const MIN_UNSAFE_SUM = Math.floor(MAX_PAIR / MAX_ACTIVATION) - 1;
-
-class PairLimits {
-  readonly rows: RowLayout;
-  readonly #inputLimits: ArrayLike<number> | undefined;
-
-  constructor(rows: RowLayout, inputLimits: ArrayLike<number> | undefined) {
-    this.rows = rows;
-    this.#inputLimits = inputLimits;
-  }
-
-  /** Pulls in every unsafe pair of a weight, in place: of these output channels, or of all. */
-  apply(q: Int8Array, channels: Iterable<number> = Array(this.rows.channels).keys()): void {
-    const row = new Int8Array(this.rows.length);
-    for (const c of channels) {
-      this.rows.gather(q, c, row);
-      for (let k = 0; k + 1 < row.length; k += 2) this.pullIn(row, k, c, k);
-      this.rows.scatter(row, c, q);
-    }
-  }
-
-  /** Moves the pair at `q[at]`, products `k` and `k + 1` of output channel `c`, towards zero until it is safe; answers whether it was not. */
-  pullIn(q: Int8Array, at: number, c: number, k: number): boolean {
-    const first = q[at]!;
-    const second = q[at + 1]!;
-    // Products of different signs cannot reach the limit, nor can a single one.
-    if (first * second <= 0 || (Math.abs(first) + Math.abs(second)) * MAX_ACTIVATION <= MAX_PAIR) return false;
-    const a = this.#limitOf(c, k);
-    const b = this.#limitOf(c, k + 1);
-    const excess = Math.abs(first) * a + Math.abs(second) * b - MAX_PAIR;
-    if (excess <= 0) return false;
-    const sign = Math.sign(first);
-    // The shortest way back to the line a·|first| + b·|second| = limit, in whole steps.
-    const less = Math.min(Math.ceil((excess * a) / (a * a + b * b)), Math.abs(first));
-    const rest = Math.max(0, Math.ceil((excess - less * a) / b));
-    q[at] = first - sign * less;
-    q[at + 1] = second - sign * rest;
-    return true;
-  }
-
-  #limitOf(c: number, k: number): number {
-    return this.#inputLimits?.[this.rows.inputOf(c, k)] ?? MAX_ACTIVATION;
   }
 }
 

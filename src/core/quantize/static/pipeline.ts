@@ -4,21 +4,20 @@ import { CoreError } from "../../errors.ts";
 import type { CorrectionFacts } from "../../facts.ts";
 import type { Model } from "../../onnx/ir.ts";
 import type { Tensor } from "../../onnx/tensor.ts";
-import type { Note, NoteSink } from "../../passes/pass.ts";
+import type { Note } from "../../passes/pass.ts";
 import type { ProfileModel } from "../../runtime/kernel-profile.ts";
-import type { CalibrateOptions, Feeds, OnOutputs } from "../calibration/calibrate.ts";
-import { CALIBRATION_METHODS, type CalibrationMethod } from "../calibration/calibration-methods.ts";
+import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
+import { type CalibrationMethod, DEFAULT_METHOD } from "../calibration/calibration-methods.ts";
 import type { QuantizationPlan } from "../plan.ts";
 import type { Rounding } from "../rounding/rounding.ts";
 import type { ControlResult, LayerSensitivity } from "./accuracy-control.ts";
-import { type BiasShifts, correctBiases } from "./bias-correction.ts";
 import { type Calibration, Calibrator } from "./calibration.ts";
-import { scalingSites } from "./channel-scaling.ts";
-import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equalize.ts";
+import { scaleChannels, type Trial } from "./channel-trials.ts";
 import { type FasterKernels, findFasterKernels } from "./faster-kernels.ts";
 import type { LayerPrecision } from "./layer-precisions.ts";
 import { layersAsked } from "./layers-asked.ts";
 import { type AccuracyTarget, type LayersInFloat, leaveInFloat } from "./layers-in-float.ts";
+import { chooseBiases, type MethodTrial, tryMethods } from "./method-trials.ts";
 import { OutputReference } from "./output-error.ts";
 import { prepareStatic, quantizeStatic, type StaticOptions, stretchedIn } from "./quantize-static.ts";
 import { roundWeights } from "./round-weights.ts";
@@ -94,15 +93,6 @@ export interface PipelineResult {
   readonly sensitivity: readonly LayerSensitivity[];
   readonly control: (ControlResult & Pick<LayersInFloat, "stored">) | undefined;
 }
-
-export interface MethodTrial {
-  readonly method: CalibrationMethod;
-  /** Of the outputs of a model whose ranges it found, with corrected biases where those are wanted and better. */
-  readonly sqnrDb: number;
-}
-
-/** The method that is taken where none is measured to be better. */
-export const DEFAULT_METHOD: CalibrationMethod = "mse";
 
 /** Batches that models are calibrated with to try corrections. */
 const TRIAL_BATCHES = 16;
@@ -243,81 +233,6 @@ async function* counted(batches: AsyncIterable<Feeds>, report: (count: number) =
   }
 }
 
-/** What a correction is tried with. */
-interface Trial {
-  readonly few: readonly Feeds[];
-  /** Those that nothing is judged by, as far as there are enough. */
-  readonly unjudged: readonly Feeds[];
-  /** Takes what the original gives out for samples that it is shown. */
-  readonly onOutputs: OnOutputs;
-  readonly reference: OutputReference;
-  readonly options: PipelineOptions;
-  /** Layers that no trial can round. */
-  readonly broken: ReadonlyMap<string, FloatNode>;
-  readonly runtime: PipelineRuntime;
-  /** Closes at the end what is still loaded. */
-  readonly loaded: AsyncDisposableStack;
-}
-
-/**
- * Scales channels between layers, and then between normalizations and layers. Where it was left to us, each is kept only if a model that is
- * calibrated on few samples becomes better by it. The calibrator of what came out of it has seen those samples, unless there was nothing to try.
- */
-async function scaleChannels(original: Calibrator, trial: Trial) {
-  const { few, options, loaded, onOutputs } = trial;
-  const { equalize, smoothQuantAlpha, perChannel } = options;
-  const notes: Note[] = [];
-  const facts: CorrectionFacts[] = [];
-  let calibrator = original;
-  const isWanted = equalize !== false || smoothQuantAlpha !== null;
-  const inserted = new Map<string, FloatNode>();
-  if (!isWanted || scalingSites(original.model, { inserting: true }).length === 0) {
-    return { calibrator, notes, facts, inserted };
-  }
-  const { channels } = await original.observe(each(few), { onOutputs });
-  const balance = (of: Omit<BalanceOptions, "perChannel">) => (model: Model, note: NoteSink) =>
-    balanceChannels(model, (name) => channels.get(name), { ...of, perChannel }, note);
-  const corrections = [
-    {
-      name: "equalization",
-      wanted: equalize,
-      apply: equalize === true ? equalizeWeights : balance({ layers: true, normalizations: undefined }),
-    },
-    {
-      name: "smooth_quant",
-      wanted: smoothQuantAlpha ?? false,
-      apply: balance({ layers: false, normalizations: smoothQuantAlpha ?? undefined }),
-    },
-  ];
-  let sqnrDb: number | undefined;
-  for (const { name, wanted, apply } of corrections) {
-    if (wanted === false) continue;
-    const candidate = calibrator.model.clone();
-    const said: Note[] = [];
-    const changed = apply(candidate, (note) => said.push(note));
-    if (changed.size === 0) continue;
-    sqnrDb ??= await trialSqnrDb(calibrator, trial);
-    // One float model is loaded at a time.
-    await calibrator.close();
-    const forked = calibrator.forked(candidate, changed);
-    const other = loaded.use(forked.calibrator);
-    await other.observe(each(few), { only: forked.unseen });
-    const reached = await trialSqnrDb(other, trial);
-    const applied = wanted !== "auto" || reached > sqnrDb;
-    facts.push({ name, sqnr_before_db: sqnrDb, sqnr_after_db: reached, applied });
-    if (!applied) {
-      await other.close();
-      continue;
-    }
-    calibrator = other;
-    sqnrDb = reached;
-    notes.push(...said);
-  }
-  const known = new Set([...original.model.nodes()].map((node) => node.name));
-  for (const node of calibrator.model.nodes()) if (!known.has(node.name)) inserted.set(node.name, BALANCING);
-  return { calibrator, notes, facts, inserted };
-}
-
 /** Which nodes stay in float for speed, where that is to be measured. */
 async function kernelsOf(
   float: Model,
@@ -333,59 +248,6 @@ async function kernelsOf(
   // What ranges are makes no difference to the speed of kernels.
   const ranged: StaticOptions = { ...options, method: DEFAULT_METHOD };
   return findFasterKernels(float, calibration, ranged, few[0]!, { ...runtime, profile, latencyThreads });
-}
-
-/**
- * How good a model is when all of it is quantized with what few samples show: the same for every way to find ranges, so that what is
- * decided by it, and with it a calibration, serves them all.
- */
-async function trialSqnrDb({ model, calibration }: Calibrator, { reference, options, broken }: Trial): Promise<number> {
-  const { activationDType, perChannel, reduceRange, percentile } = options;
-  const ranged = { method: DEFAULT_METHOD, percentile, activationDType, perChannel, reduceRange };
-  const trial: StaticOptions = { ...ranged, excludeNodes: broken };
-  return reference.sqnrDb(quantizeStatic(model, calibration, trial).model);
-}
-
-/** A trial of a method with weights rounded to nearest, and its corrected biases. */
-interface CorrectedTrial extends MethodTrial {
-  readonly biases: ChosenBiases | undefined;
-}
-
-/** Less is chance, on a few samples. */
-const MIN_METHOD_GAIN_DB = 0.5;
-
-/**
- * Methods to find ranges, by the outputs of the model that comes of each; the first is to be taken. All of them know the same histograms, so
- * each costs a search, a few runs and what the correction of biases takes. Others than the default are tried only where that is poor: the SQNR on
- * a few samples tells a method that fails from one that works, and not which of two good ones keeps more answers.
- */
-async function tryMethods(
-  float: Model,
-  calibration: Calibration,
-  options: Omit<StaticOptions, "method">,
-  trial: Trial,
-): Promise<CorrectedTrial[]> {
-  const { reference, runtime } = trial;
-  const tried: CorrectedTrial[] = [];
-  const others = CALIBRATION_METHODS.filter((method) => method !== DEFAULT_METHOD);
-  for (const method of [DEFAULT_METHOD, ...others]) {
-    const ranged: StaticOptions = { ...options, method };
-    // What one method loses, corrected biases may give back, and more so than another's.
-    const biases = await chooseBiases(float, calibration, ranged, trial);
-    const sqnrDb = biases
-      ? Math.max(biases.facts.sqnr_before_db, biases.facts.sqnr_after_db)
-      : await reference.sqnrDb(quantizeStatic(float, calibration, ranged).model);
-    tried.push({ method, sqnrDb, biases });
-    runtime.onProgress?.(
-      "calibrate",
-      1,
-      `${tried.length} of ${CALIBRATION_METHODS.length} ways to choose ranges tried`,
-    );
-    if (method === DEFAULT_METHOD && sqnrDb >= POOR_SQNR_DB) return tried;
-  }
-  const favoured = ({ method, sqnrDb }: CorrectedTrial) =>
-    sqnrDb + (method === DEFAULT_METHOD ? MIN_METHOD_GAIN_DB : 0);
-  return tried.sort((a, b) => favoured(b) - favoured(a) || 0);
 }
 
 /** Which nodes in front of operators that stretch small values stay in float, and what that is worth; undefined where there are none. */
@@ -408,40 +270,6 @@ async function formsOfStretched(
   };
 }
 
-async function* each<T>(items: readonly T[]): AsyncGenerator<T> {
-  yield* items;
-}
-
-interface ChosenBiases {
-  /** Undefined where they made nothing better. */
-  readonly shifts: BiasShifts | undefined;
-  readonly facts: CorrectionFacts;
-}
-
-/** Corrects biases, and keeps the corrections if outputs for other samples become better by them. */
-async function chooseBiases(
-  float: Model,
-  calibration: Calibration,
-  options: StaticOptions,
-  { unjudged, reference, runtime, options: { biasCorrection } }: Trial,
-): Promise<ChosenBiases | undefined> {
-  if (!biasCorrection) return undefined;
-  const plain = quantizeStatic(float, calibration, options);
-  if (plain.layers.length === 0) return undefined;
-  const biasShifts = await correctBiases(float, plain.model, plain.layers, unjudged, runtime);
-  const corrected = quantizeStatic(float, calibration, { ...options, biasShifts });
-  const before = await reference.sqnrDb(plain.model);
-  const after = await reference.sqnrDb(corrected.model);
-  const applied = after > before;
-  const facts: CorrectionFacts = {
-    name: "bias_correction",
-    sqnr_before_db: before,
-    sqnr_after_db: after,
-    applied,
-  };
-  return { shifts: applied ? biasShifts : undefined, facts };
-}
-
 function withFloatLayers(
   options: StaticOptions,
   layers: ReadonlySet<string>,
@@ -452,9 +280,6 @@ function withFloatLayers(
   const excludeNodes = new Map([...(options.excludeNodes ?? []), ...kept]);
   return { ...options, excludeNodes, onlyAsked: stored === "nothing" };
 }
-
-/** Of a product that scales channels; its note is that of the node whose channels it scales. */
-const BALANCING: FloatNode = { code: "channels_scaled", message: "It scales channels against each other." };
 
 const KEPT: FloatNode = {
   code: "kept_for_accuracy",

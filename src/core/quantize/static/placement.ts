@@ -14,10 +14,10 @@ import type { Graph, Model, Node, Value } from "../../onnx/ir.ts";
 import type { Affine } from "../../operators/operator-record.ts";
 import { operatorOf } from "../../operators/operators.ts";
 import { EXCLUDED, type NodeTest } from "../../passes/pass.ts";
-import { addBehind, isBiasFor } from "../bias-add.ts";
 import type { Range } from "../calibration/thresholds.ts";
 import { AffineGroups } from "./affine-groups.ts";
-import { affineOf, clipBounds, isFloatConstant, type OperatorRule, type Refusal, ruleFor } from "./operators.ts";
+import { biasAddOf, tailOf, UNLIMITED } from "./epilogue.ts";
+import { affineOf, type OperatorRule, type Refusal, ruleFor } from "./operators.ts";
 
 export interface PlacementOptions {
   /** Nodes to leave in float, by name, and why. */
@@ -86,7 +86,6 @@ export interface Placement {
 export const RECONSIDERED: ReadonlySet<string> = new Set(["float_neighbours", "float_inputs", "float_outputs"]);
 
 const IDENTITY: Affine = { factor: 1, shift: 0 };
-const UNLIMITED: Range = { min: Number.NEGATIVE_INFINITY, max: Number.POSITIVE_INFINITY };
 
 export function placeQuantizers(model: Model, options: PlacementOptions = {}): Placement {
   return new Placer(model, options).place();
@@ -317,7 +316,10 @@ class Placer {
           ? { base: made, ...IDENTITY }
           : { base: resolved.base, factor: factor * resolved.factor, shift: factor * resolved.shift + shift, node };
       this.#resolved.set(made, resolved);
-      if (resolved.base !== made) appendTo(this.#sharing, resolved.base, made);
+      if (resolved.base === made) continue;
+      const sharing = this.#sharing.get(resolved.base) ?? [];
+      sharing.push(made);
+      this.#sharing.set(resolved.base, sharing);
     }
     return resolved;
   }
@@ -391,44 +393,6 @@ class Placer {
   }
 }
 
-function appendTo<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
-  const list = lists.get(key);
-  if (list) list.push(value);
-  else lists.set(key, [value]);
-}
-
 function isQuantizedUnit(reader: Reader): reader is Unit {
   return reader !== undefined && "rule" in reader && reader.quantized;
-}
-
-/** The Add of one number for each column that stands behind a MatMul with a constant matrix, and is its only reader. */
-function biasAddOf(node: Node, rule: OperatorRule, isExcluded: NodeTest): Node | undefined {
-  if (node.opType !== "MatMul" || !rule.weight?.(node)) return undefined;
-  const product = node.outputs[0]!;
-  const add = addBehind(product);
-  if (!add || isExcluded(add.node)) return undefined;
-  const bias = add.node.inputs[add.index];
-  const columns = node.inputs[1]?.constant?.dims[1];
-  if (!isFloatConstant(bias) || columns === undefined) return undefined;
-  return isBiasFor(columns, bias!.constant!.dims) ? add.node : undefined;
-}
-
-function tailOf(result: Value, isExcluded: NodeTest): { tail: Node[]; output: Value; clip: Range } {
-  const tail: Node[] = [];
-  let output = result;
-  let clip = UNLIMITED;
-  for (let next = onlyReader(output); next; next = onlyReader(output)) {
-    const bounds = clipBounds(next);
-    if (!bounds || next.inputs[0] !== output || isExcluded(next)) break;
-    clip = { min: Math.max(clip.min, bounds.min), max: Math.min(clip.max, bounds.max) };
-    tail.push(next);
-    output = next.outputs[0]!;
-  }
-  return { tail, output, clip };
-}
-
-/** The node that alone reads a value, in the value's own graph; undefined when there is another reader. */
-function onlyReader(value: Value): Node | undefined {
-  const [use, other] = value.uses;
-  return use && !other && !value.isGraphOutput && use.node.graph === value.graph ? use.node : undefined;
 }

@@ -4,65 +4,17 @@
  */
 import { CoreError } from "../../errors.ts";
 import type { Graph, Model, Node, Value } from "../../onnx/ir.ts";
-import { arrayOf, type Tensor, tensorOf } from "../../onnx/tensor.ts";
+import { type Tensor, tensorOf } from "../../onnx/tensor.ts";
 import { parameterOf } from "../../operators/operators.ts";
 import { type AffineParams, codeRange } from "../params.ts";
-import type { RoundedWeights } from "../rounding/round-layers.ts";
 import { type BiasUse, quantizeWeight, type WeightContext, type WeightOptions } from "./channel-weights.ts";
+import type { ChannelMaxima, Emission, EmittedWeight, MarkedWeight, QdqScheme, ResultNames } from "./emission.ts";
 import { scalarOf, type WeightOperand } from "./operators.ts";
 import type { Placement, QuantizedValue, Unit } from "./placement.ts";
+import { biasOf, subtractNegatedBias } from "./unit-bias.ts";
 
 /** Per-axis QuantizeLinear and DequantizeLinear exist since this version. */
 export const MIN_OPSET = 13;
-
-export interface QdqScheme {
-  readonly activationDType: "uint8" | "int8";
-  /** `marked`: weights, and biases of their scale, stay in float behind an Identity each, for somebody else to round. */
-  readonly weights: WeightOptions | "marked";
-  /** Weights by name that are rounded already; all others are rounded to nearest. */
-  readonly rounded?: RoundedWeights | undefined;
-}
-
-/** The largest value of each channel of what weights meet, by its name; undefined where it is not known. */
-export type ChannelMaxima = (name: string) => Float64Array | undefined;
-
-/** The name in the quantized model of what a value of the float model has become, by the name that the value has in the float model. */
-export type ResultNames = ReadonlyMap<string, string>;
-
-/** A weight of the float model that kernels read in 8 bits, and what decided how it is quantized. */
-export interface EmittedWeight {
-  readonly name: string;
-  readonly weight: Tensor;
-  readonly context: WeightContext;
-  /** The input of its readers that it is. */
-  readonly input: number;
-  /** Names of the nodes that read it. */
-  readonly readers: readonly string[];
-}
-
-/** A weight that was left in float, and what must be known to round it. Values go by their names. */
-export interface MarkedWeight {
-  /** The constant. */
-  readonly weight: string;
-  /** Of its output channels. */
-  readonly axis: number;
-  /** The Identity outputs that layers read instead of it. */
-  readonly markers: readonly string[];
-  /** Biases that are added to products of the weight with activations of a scale, also named. */
-  readonly biases: readonly {
-    readonly bias: string;
-    readonly inputScale: string;
-    /** Set where the kernel takes int32 only: behind it. Elsewhere onnxruntime rounds the bias when it loads the model. */
-    readonly marker: string | undefined;
-  }[];
-}
-
-export interface Emission {
-  readonly results: ResultNames;
-  readonly weights: readonly EmittedWeight[];
-  /** Of the scheme `marked`. */
-  readonly marked: readonly MarkedWeight[];
-}
 
 /**
  * Quantizes `model` in place. `params` has scale and zero point of every quantized value and alias of the placement, which was made from
@@ -414,35 +366,6 @@ class Emitter {
 /** Element by element; undefined when nothing is known of one of them. */
 function largestOf(limits: readonly (Float64Array | undefined)[]): Float64Array | undefined {
   return limits.reduce((a, b) => a && b && a.map((limit, i) => Math.max(limit, b[i] ?? 255)));
-}
-
-/** The bias that is added to a unit's products: an input, or the constant operand of the Add behind a MatMul. */
-function biasOf({ node, rule, biasAdd }: Unit): Value | undefined {
-  if (biasAdd) return biasAdd.inputs.find((input) => input?.constant);
-  return rule.bias === undefined ? undefined : node.inputs[rule.bias];
-}
-
-/**
- * product + bias as product − (−bias), which is the same number. A product of dequantized operands with an Add behind it becomes a Gemm in
- * onnxruntime, and that computes in float unless its output is quantized too; with a Sub behind it, it stays a MatMul and becomes an integer
- * kernel that gives out float.
- */
-function subtractNegatedBias({ node, biasAdd }: Unit): void {
-  const bias = biasAdd!.inputs.find((input) => input?.constant)!;
-  const negated = arrayOf(bias.constant!, "float32").map((value) => -value);
-  const sub = biasAdd!.graph.insertBefore(biasAdd!, {
-    opType: "Sub",
-    name: biasAdd!.name,
-    standsFor: biasAdd!,
-    inputs: [
-      node.outputs[0],
-      biasAdd!.graph.addInitializer(`${bias.name}_negated`, tensorOf("float32", bias.constant!.dims, negated)),
-    ],
-    outputs: 1,
-  });
-  sub.outputs[0]!.retype(biasAdd!.outputs[0]!.dtype, biasAdd!.outputs[0]!.shape);
-  biasAdd!.graph.replaceUses(biasAdd!.outputs[0]!, sub.outputs[0]!);
-  biasAdd!.graph.remove(biasAdd!);
 }
 
 function scalar(value: number): Tensor {

@@ -3,7 +3,6 @@
  * are then made from what was seen, as often as sensitivity analysis and accuracy control need them.
  */
 import type { Model, Node, Value } from "../../onnx/ir.ts";
-import type { Affine } from "../../operators/operator-record.ts";
 import { removeDeadCode } from "../../passes/dead-code.ts";
 import { checkInvariants, EXCLUDED, type NodeTest, type Note, noteOn, runPasses } from "../../passes/pass.ts";
 import { simplify } from "../../passes/simplify.ts";
@@ -11,7 +10,6 @@ import { unfuse } from "../../passes/unfuse.ts";
 import { inferDTypes } from "../../passes/value-dtypes.ts";
 import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel } from "../calibration/calibrate.ts";
 import type { CalibrationMethod } from "../calibration/calibration-methods.ts";
-import { type ActivationObserver, activationRange } from "../calibration/observers.ts";
 import type { Range } from "../calibration/thresholds.ts";
 import { type AffineParams, codeRange } from "../params.ts";
 import { nodesOf, type QuantizationPlan, weightsOf } from "../plan.ts";
@@ -20,19 +18,13 @@ import { activationParams } from "./activation-params.ts";
 import { type BiasShifts, type CorrectableLayer, correctableLayers, shiftBias } from "./bias-correction.ts";
 import type { Calibration } from "./calibration.ts";
 import { kernelScheme, lostChannels } from "./channel-weights.ts";
+import type { Emission, QdqScheme } from "./emission.ts";
 import { staticForms } from "./forms.ts";
 import { type ElementsOf, type KernelCosts, predictedCosts, slowParts } from "./kernel-cost.ts";
 import { type MeasuredCosts, measuredCosts } from "./measured-costs.ts";
-import {
-  type Placement,
-  type PlacementOptions,
-  placeQuantizers,
-  type QuantizedValue,
-  RECONSIDERED,
-  type Unit,
-} from "./placement.ts";
-import { pointwiseFunction } from "./pointwise.ts";
-import { type Emission, emitQdq, type QdqScheme } from "./qdq.ts";
+import { type Placement, type PlacementOptions, placeQuantizers, RECONSIDERED, type Unit } from "./placement.ts";
+import { emitQdq } from "./qdq.ts";
+import { observationOf, rangesOf } from "./range-finder.ts";
 import { type FloatNode, storeFloatWeights } from "./storage.ts";
 import { nodesInFloat, type StretchedForms, type StretchedGroup, stretchedGroups } from "./stretched.ts";
 
@@ -260,58 +252,6 @@ function lostRoundings(
 
 function placementOptions({ excludeNodes, isExcluded }: StaticOptions): PlacementOptions {
   return { ...(excludeNodes && { excludeNodes }), ...(isExcluded && { isExcluded }) };
-}
-
-type RangeMethod = Pick<StaticOptions, "method" | "percentile">;
-
-const RANGE_FINDERS = new WeakMap<Calibration, Map<string, RangeFinder>>();
-
-/** Searching for ranges takes as long as running the model a few times, so all models made from one calibration share what was found. */
-function rangesOf(calibration: Calibration, { method, percentile }: RangeMethod): RangeFinder {
-  const finders = RANGE_FINDERS.get(calibration) ?? new Map<string, RangeFinder>();
-  RANGE_FINDERS.set(calibration, finders);
-  const key = `${method} ${percentile}`;
-  const finder = finders.get(key) ?? new RangeFinder(calibration, { method, percentile });
-  finders.set(key, finder);
-  return finder;
-}
-
-/** Ranges of values, found once each. */
-class RangeFinder {
-  readonly #calibration: Calibration;
-  readonly #options: RangeMethod;
-  readonly #found = new Map<string, Range>();
-
-  constructor(calibration: Calibration, options: RangeMethod) {
-    this.#calibration = calibration;
-    this.#options = options;
-  }
-
-  of({ value, uncut }: QuantizedValue): Range {
-    const known = this.#found.get(value.name);
-    if (known) return known;
-    const { method, percentile } = this.#options;
-    const { seen, factor, shift } = observationOf(value.name, this.#calibration)!;
-    const becomes = pointwiseFunction(value);
-    const { min, max } = activationRange(seen, uncut ? "minmax" : method, {
-      steps: 255,
-      percentile,
-      ...(becomes && { seenAs: (x) => becomes(factor * x + shift) }),
-    });
-    const range = { min: factor * min + shift, max: factor * max + shift };
-    this.#found.set(value.name, range);
-    return range;
-  }
-}
-
-/** What was seen of a value, or of one that it is affine in. */
-function observationOf(
-  name: string,
-  { activations, derived }: Calibration,
-): (Affine & { readonly seen: ActivationObserver }) | undefined {
-  const affine = derived.get(name) ?? { base: name, factor: 1, shift: 0 };
-  const seen = activations.get(affine.base);
-  return seen && { seen, factor: affine.factor, shift: affine.shift };
 }
 
 /** The largest value of each channel of a value that meets weights. */

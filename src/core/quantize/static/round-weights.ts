@@ -13,7 +13,7 @@ import {
 import type { Rounding } from "../rounding/rounding.ts";
 import type { Calibration } from "./calibration.ts";
 import { kernelScheme, weightRows } from "./channel-weights.ts";
-import type { EmittedWeight } from "./qdq.ts";
+import type { EmittedWeight } from "./emission.ts";
 import { quantizeStatic, type StaticOptions } from "./quantize-static.ts";
 
 /**

@@ -1,0 +1,106 @@
+/** Whether scaling channels helps: each way is tried on a few samples. */
+import type { CorrectionFacts } from "../../facts.ts";
+import type { Model } from "../../onnx/ir.ts";
+import type { Note, NoteSink } from "../../passes/pass.ts";
+import type { Feeds, OnOutputs } from "../calibration/calibrate.ts";
+import { DEFAULT_METHOD } from "../calibration/calibration-methods.ts";
+import type { Calibrator } from "./calibration.ts";
+import { scalingSites } from "./channel-scaling.ts";
+import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equalize.ts";
+import type { OutputReference } from "./output-error.ts";
+import type { PipelineOptions, PipelineRuntime } from "./pipeline.ts";
+import { quantizeStatic, type StaticOptions } from "./quantize-static.ts";
+import type { FloatNode } from "./storage.ts";
+
+/** What a correction is tried with. */
+export interface Trial {
+  readonly few: readonly Feeds[];
+  /** Those that nothing is judged by, as far as there are enough. */
+  readonly unjudged: readonly Feeds[];
+  /** Takes what the original gives out for samples that it is shown. */
+  readonly onOutputs: OnOutputs;
+  readonly reference: OutputReference;
+  readonly options: PipelineOptions;
+  /** Layers that no trial can round. */
+  readonly broken: ReadonlyMap<string, FloatNode>;
+  readonly runtime: PipelineRuntime;
+  /** Closes at the end what is still loaded. */
+  readonly loaded: AsyncDisposableStack;
+}
+
+/**
+ * Scales channels between layers, and then between normalizations and layers. Where it was left to us, each is kept only if a model that is
+ * calibrated on few samples becomes better by it. The calibrator of what came out of it has seen those samples, unless there was nothing to try.
+ */
+export async function scaleChannels(original: Calibrator, trial: Trial) {
+  const { few, options, loaded, onOutputs } = trial;
+  const { equalize, smoothQuantAlpha, perChannel } = options;
+  const notes: Note[] = [];
+  const facts: CorrectionFacts[] = [];
+  let calibrator = original;
+  const isWanted = equalize !== false || smoothQuantAlpha !== null;
+  const inserted = new Map<string, FloatNode>();
+  if (!isWanted || scalingSites(original.model, { inserting: true }).length === 0) {
+    return { calibrator, notes, facts, inserted };
+  }
+  const { channels } = await original.observe(each(few), { onOutputs });
+  const balance = (of: Omit<BalanceOptions, "perChannel">) => (model: Model, note: NoteSink) =>
+    balanceChannels(model, (name) => channels.get(name), { ...of, perChannel }, note);
+  const corrections = [
+    {
+      name: "equalization",
+      wanted: equalize,
+      apply: equalize === true ? equalizeWeights : balance({ layers: true, normalizations: undefined }),
+    },
+    {
+      name: "smooth_quant",
+      wanted: smoothQuantAlpha ?? false,
+      apply: balance({ layers: false, normalizations: smoothQuantAlpha ?? undefined }),
+    },
+  ];
+  let sqnrDb: number | undefined;
+  for (const { name, wanted, apply } of corrections) {
+    if (wanted === false) continue;
+    const candidate = calibrator.model.clone();
+    const said: Note[] = [];
+    const changed = apply(candidate, (note) => said.push(note));
+    if (changed.size === 0) continue;
+    sqnrDb ??= await trialSqnrDb(calibrator, trial);
+    // One float model is loaded at a time.
+    await calibrator.close();
+    const forked = calibrator.forked(candidate, changed);
+    const other = loaded.use(forked.calibrator);
+    await other.observe(each(few), { only: forked.unseen });
+    const reached = await trialSqnrDb(other, trial);
+    const applied = wanted !== "auto" || reached > sqnrDb;
+    facts.push({ name, sqnr_before_db: sqnrDb, sqnr_after_db: reached, applied });
+    if (!applied) {
+      await other.close();
+      continue;
+    }
+    calibrator = other;
+    sqnrDb = reached;
+    notes.push(...said);
+  }
+  const known = new Set([...original.model.nodes()].map((node) => node.name));
+  for (const node of calibrator.model.nodes()) if (!known.has(node.name)) inserted.set(node.name, BALANCING);
+  return { calibrator, notes, facts, inserted };
+}
+
+/**
+ * How good a model is when all of it is quantized with what few samples show: the same for every way to find ranges, so that what is
+ * decided by it, and with it a calibration, serves them all.
+ */
+async function trialSqnrDb({ model, calibration }: Calibrator, { reference, options, broken }: Trial): Promise<number> {
+  const { activationDType, perChannel, reduceRange, percentile } = options;
+  const ranged = { method: DEFAULT_METHOD, percentile, activationDType, perChannel, reduceRange };
+  const trial: StaticOptions = { ...ranged, excludeNodes: broken };
+  return reference.sqnrDb(quantizeStatic(model, calibration, trial).model);
+}
+
+async function* each<T>(items: readonly T[]): AsyncGenerator<T> {
+  yield* items;
+}
+
+/** Of a product that scales channels; its note is that of the node whose channels it scales. */
+const BALANCING: FloatNode = { code: "channels_scaled", message: "It scales channels against each other." };
