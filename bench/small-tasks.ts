@@ -7,8 +7,8 @@ import { ints } from "../src/core/onnx/graph-builder.ts";
 import type { Model, Value } from "../src/core/onnx/ir.ts";
 import { tensorOf } from "../src/core/onnx/tensor.ts";
 import { Random } from "../src/core/random.ts";
-import type { TrainingSettings } from "../src/core/train/loop.ts";
 import { type Samples, samplesOf } from "../src/core/train/samples.ts";
+import type { TrainingSettings } from "../src/core/train/training-task.ts";
 import { cnn, NetworkBuilder } from "../test/support/networks.ts";
 import { IMAGE_SETS, imagesOf } from "./mnist.ts";
 
