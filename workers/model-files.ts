@@ -10,7 +10,7 @@ import { LIMITS } from "../src/core/onnx/limits.ts";
 import { loadModel } from "../src/core/onnx/load.ts";
 import { UNTOLD } from "../src/core/onnx/origin.ts";
 import { encodeModel, type SaveOptions } from "../src/core/onnx/save.ts";
-import { type EncodedFile } from "../src/core/onnx/streamed-encoding.ts";
+import type { EncodedFile } from "../src/core/onnx/streamed-encoding.ts";
 import { openSession, type Session, type SessionOptions } from "../src/core/runtime/session.ts";
 import type { LocalFile, ProducedFile } from "../src/tasks/protocol.ts";
 
