@@ -78,7 +78,7 @@ export function storeFloatWeights(
   const keepsWeights = (node: Node) => {
     const inFloat = excludeNodes?.get(node.name);
     if (onlyAsked && inFloat?.code !== "asked") return true;
-    if (onlyTables && node.opType !== "Gather") return true;
+    if (onlyTables && operatorOf(node)?.constants?.[0] !== "embedding") return true;
     return isExcluded?.(node) || (inFloat !== undefined && inFloat.storesWeights !== true);
   };
   const weights = new QuantizedWeights();
