@@ -236,6 +236,15 @@ describe("evaluateModels", () => {
     assert.ok(codes(slight).includes("drop_within_noise"));
     assert.ok(gross.accuracy!.interval![0] > 0, JSON.stringify(gross.accuracy));
     assert.ok(!codes(gross).includes("drop_within_noise"));
+    // A metric that is no mean over samples has intervals, too: drawn again and again from them.
+    const spec = { ...SPEC, samples: null, metric: "f1_macro" as const };
+    const data = { dataset, kind: "evaluation" } as const;
+    const { accuracy } = (
+      await evaluateModels(options({ before: original, after: write(roundedMlp(0.1)), data, spec }))
+    ).metrics;
+    assert.deepEqual([accuracy!.metric, accuracy!.before], ["f1_macro", 1]);
+    const [low, high] = accuracy!.after_interval!;
+    assert.ok(low > 0.85 && low < accuracy!.after && high > accuracy!.after, JSON.stringify(accuracy));
   });
 
   it("feeds a model of fixed batch size whole batches", async () => {

@@ -3,7 +3,8 @@ import { describe, it } from "node:test";
 import fc from "fast-check";
 import { FidelityMeter } from "../../../src/core/evaluate/fidelity.ts";
 import type { OutputFidelity } from "../../../src/core/facts.ts";
-import { type ArrayDType, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { bootstrap, wilson } from "../../../src/core/intervals.ts";
+import { type ArrayDType, floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 
 const floats = (dims: number[], values: readonly number[]) => tensorOf("float32", dims, values);
 
@@ -140,6 +141,7 @@ describe("top1_agreement", () => {
   it("is null for states, maps and single values", () => {
     assert.equal(agreement([2, 1, 3], [1, 5, 2, 1, 5, 2], [1, 5, 2, 1, 5, 2]), null);
     assert.equal(agreement([2, 2], [3, 1, 0, 4], [3, 1, 0, 4]), null);
+    assert.equal(agreement([2, 1, 3], [1, 5, 2, 1, 5, 2], [1, 5, 2, 1, 5, 2], { isOnlyOutput: true }), null);
     assert.equal(agreement([2, 1], [1, 1], [1, 1], { isOnlyOutput: true }), null);
     assert.equal(agreement([3], [1, 5, 2], [1, 5, 2], { isOnlyOutput: true }), null);
   });
@@ -147,5 +149,54 @@ describe("top1_agreement", () => {
   it("is the share of equal elements for integers", () => {
     const ids = (values: number[]) => tensorOf("int64", [4], values);
     assert.equal(compare([[ids([1, 2, 3, 4]), ids([1, 2, 9, 4])]]).top1_agreement, 0.75);
+  });
+});
+
+describe("intervals", () => {
+  /** Three runs of so many positions, of which so many agree; scores of two classes. */
+  const RUNS = [
+    { positions: 4, agreeing: 4 },
+    { positions: 6, agreeing: 3 },
+    { positions: 5, agreeing: 4 },
+  ];
+  const scores = (positions: number, agreeing: number) =>
+    Array.from({ length: positions }, (_, i) => (i < agreeing ? [1, 0] : [0, 1])).flat();
+
+  it("of the agreement is Wilson's where each sample has one answer", () => {
+    const pairs = RUNS.map(({ positions, agreeing }) => {
+      const dims = [positions, 2];
+      return [floats(dims, scores(positions, positions)), floats(dims, scores(positions, agreeing))] as const;
+    });
+    const result = compare(pairs, { name: "logits" });
+    assert.equal(result.top1_agreement, 11 / 15);
+    assert.deepEqual(result.top1_agreement_interval, wilson(11, 15));
+  });
+
+  it("of the agreement is drawn from whole runs where a sample has many answers", () => {
+    const pairs = RUNS.map(({ positions, agreeing }) => {
+      const dims = [1, positions, 2];
+      return [floats(dims, scores(positions, positions)), floats(dims, scores(positions, agreeing))] as const;
+    });
+    const result = compare(pairs, { name: "logits" });
+    const total = (weights: ArrayLike<number>, of: (run: (typeof RUNS)[number]) => number) =>
+      RUNS.reduce((sum, run, i) => sum + weights[i]! * of(run), 0);
+    assert.deepEqual(
+      result.top1_agreement_interval,
+      bootstrap(3, (weights) => total(weights, (run) => run.agreeing) / total(weights, (run) => run.positions)),
+    );
+    const [low, high] = result.top1_agreement_interval!;
+    assert.ok(low >= 0.5 && low < 11 / 15 && high > 11 / 15 && high <= 1, `${low} ${high}`);
+  });
+
+  it("of the error is drawn from whole runs, and is not given for one run", () => {
+    const pairs = [0.1, 0.2, 0.4].map((error) => [floats([2], [3, 4]), floats([2], [3 + error, 4])] as const);
+    const result = compare(pairs);
+    const errors = pairs.map(([, y]) => (floatsOf(y)[0]! - 3) ** 2);
+    const noiseOf = (weights: ArrayLike<number>) => errors.reduce((sum, error, i) => sum + weights[i]! * error, 0);
+    const expected = bootstrap(3, (weights) => 10 * Math.log10((25 * 3) / noiseOf(weights)))!;
+    result.sqnr_interval_db!.forEach((end, i) => {
+      assertClose(end, expected[i]!, 1e-9);
+    });
+    assert.equal(compare(pairs.slice(0, 1)).sqnr_interval_db, null);
   });
 });

@@ -72,6 +72,14 @@ describe("whole numbers", () => {
     }
   });
 
+  it("that a convolution sums over weights are numbers like others", async () => {
+    const make = new GraphMaker();
+    const pixels = make.op("Cast", [make.input("pixels", [1, 1, 4, 4], "uint8")], { to: 1 });
+    make.output(make.op("Conv", [pixels, make.weight("w", [4, 1, 1, 1], 0.1)]), "y", [1, 4, 4, 4]);
+    const { half } = await both(make.model, { pixels: tensorOf("uint8", [1, 1, 4, 4], new Uint8Array(16).fill(200)) });
+    assert.deepEqual(halfNodes(half), ["Conv"]);
+  });
+
   it("survive arithmetic between two casts", async () => {
     const step = fc.tuple(
       fc.constantFrom("Add", "Sub", "Mul", "Div", "Max", "Min"),
@@ -302,6 +310,29 @@ describe("masks", () => {
       assert.ok(operatorsOf(half).includes("Clip"));
       assert.ok(floatArray(after.y!).every(Number.isFinite));
     }
+  });
+
+  it("that fill a tensor are kept from where they fit no more; infinity fits", async () => {
+    const halved = async (value: number) => {
+      const make = new GraphMaker();
+      const attr = { type: "tensor", value: tensorOf("float32", [1], [value]) } as const;
+      const filled = make.op("ConstantOfShape", [make.ints("shape", [8])], { value: attr });
+      make.output(make.op("Min", [make.input("x", [8]), filled]), "y", [8]);
+      const { half } = await both(make.model, { x: new GraphMaker().random([8], 3) });
+      return halfNodes(half).includes("ConstantOfShape");
+    };
+    const fits: (readonly [number, boolean])[] = [];
+    for (const value of [-1, 2 ** 15, 2 ** 15 + 1, -70_000, -3e38, Number.NEGATIVE_INFINITY]) {
+      fits.push([value, await halved(value)]);
+    }
+    assert.deepEqual(fits, [
+      [-1, true],
+      [2 ** 15, true],
+      [2 ** 15 + 1, false],
+      [-70_000, false],
+      [-3e38, false],
+      [Number.NEGATIVE_INFINITY, true],
+    ]);
   });
 
   it("are no limits: a Clip to huge numbers stays a Clip in float16", async () => {
