@@ -285,6 +285,7 @@ const NAME_OPERATORS: Readonly<Record<string, readonly string[]>> = {
     "quantize/static/qdq.ts",
     "quantize/static/unit-bias.ts",
     "quantize/weights/",
+    "train/blocked-convolutions.ts",
     "train/distillation-losses.ts",
     "train/losses.ts",
     "train/step-graph.ts",

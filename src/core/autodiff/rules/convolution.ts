@@ -71,12 +71,19 @@ export function convInputGradient(
   const after = reach.map((r, i) => r - padsAfter[i]!);
   const unitStride = strides.every((s) => s === 1);
   if (unitStride && [...before, ...after].every((pad) => pad >= 0)) {
-    return g.op("Conv", [dy, turned(g, w, group, dims.w)], {
+    const [m, c, ...window] = dims.w as [number, number, ...number[]];
+    const weight = turned(g, w, group, dims.w);
+    const dx = g.op("Conv", [dy, weight], {
       kernel_shape: ints(kernel),
       dilations: ints(dilations),
       pads: ints([...before, ...after]),
       group: int(group),
     });
+    // What forms are fast depends on the sizes.
+    dy.retype(dy.dtype, dims.y);
+    weight.retype(weight.dtype, [group * c, m / group, ...window]);
+    dx.retype(dx.dtype, dims.x);
+    return dx;
   }
   const spatial = range(kernel.length);
   const produced = spatial.map(
@@ -120,6 +127,9 @@ function convWeightGradient(
 
   const n = dims.x[0]!;
   const positions = elementCount(dims.y.slice(2));
+  if (group === 1 && n > 1 && positions < MAX_LONG_POSITIONS && c >= MIN_TAP_CHANNELS) {
+    return longWeightGradient(g, x, dy, geometry, dims);
+  }
   const taps = tapsOf(g, x, geometry, dims).map((tap) => g.reshape(tap, [n, group, c, positions]));
   const d = g.reshape(dy, [n, group, m / group, positions]);
   // dy times the inputs that a tap meets, one product for each sample and group, then the sum over samples.
@@ -139,6 +149,32 @@ function convWeightGradient(
 /** From these sizes on a product for each tap is faster than copying the taps together (`bench/train-kernels.ts`). */
 const MIN_TAP_POSITIONS = 400;
 const MIN_TAP_CHANNELS = 8;
+
+/** Smaller maps are worth bringing the positions of all samples into one row (`bench/train-kernels.ts`). */
+const MAX_LONG_POSITIONS = 200;
+
+/**
+ * On small maps the products of single samples are short, and their sum is over matrices as large as the weight. So samples and channels change places,
+ * and each tap is one product over the positions of all samples: [M, N·P] · [N·P, C].
+ */
+function longWeightGradient(
+  g: GraphBuilder,
+  x: Value,
+  dy: Value,
+  geometry: ConvGeometry,
+  dims: { readonly x: readonly number[]; readonly y: readonly number[]; readonly w: readonly number[] },
+): Value {
+  const [m, c] = dims.w as readonly [number, number];
+  const [n, , ...size] = dims.x as readonly [number, number, ...number[]];
+  const space = range(size.length).map((i) => i + 2);
+  const length = n * elementCount(dims.y.slice(2));
+  const rows = g.reshape(g.transpose(dy, [1, 0, ...space]), [m, length]);
+  const turned = g.transpose(x, [1, 0, ...space]);
+  const each = tapsOf(g, turned, geometry, { x: [c, n, ...size], y: [m, n, ...dims.y.slice(2)] }).map((tap) =>
+    g.reshape(g.gemm(rows, g.reshape(tap, [c, length]), { transB: true }), [m, c, 1]),
+  );
+  return g.reshape(g.concat(each, 2), dims.w);
+}
 
 /** x padded, then for each kernel tap the part of it that the tap meets, [N, C, …output positions]. */
 function tapsOf(
