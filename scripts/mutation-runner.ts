@@ -76,7 +76,10 @@ export function test(...all: readonly unknown[]): void {
   const { name, work, skipped } = argumentsOf<Work>(all);
   if (work && !skipped) current.parts.push({ name, work });
 }
-export const it = test;
+
+export function it(...all: readonly unknown[]): void {
+  test(...all);
+}
 
 export function describe(...all: readonly unknown[]): void {
   const { name, work, skipped } = argumentsOf<() => void>(all);
