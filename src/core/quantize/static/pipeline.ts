@@ -94,11 +94,11 @@ export interface PipelineResult {
   readonly control: (ControlResult & Pick<LayersInFloat, "stored">) | undefined;
 }
 
-/** Batches that models are calibrated with to try corrections. */
+/** Batches that models are calibrated with to try corrections, and that biases are corrected by. */
 const TRIAL_BATCHES = 16;
 /**
- * The last of them, which corrections are judged by: with and without one on the same samples, so that few tell. Biases are corrected by the others,
- * where there are as many.
+ * Batches, other ones where there are enough, that corrections are judged by: with and without one on the same samples, so that few tell. Judged by
+ * samples that it was calibrated with, scaling channels looks better than it is: 50 dB became 43 dB for a classifier.
  */
 const JUDGED_BATCHES = 8;
 
@@ -114,20 +114,20 @@ export async function compressStatic(
 ): Promise<PipelineResult> {
   const progress = runtime.onProgress ?? (() => {});
   progress("prepare", 0, "Bringing the model into form");
-  const few = await take(data, TRIAL_BATCHES);
+  const few = await take(data, TRIAL_BATCHES + JUDGED_BATCHES);
   if (few.length === 0) throw new CoreError("invalid_dataset", "There are no samples to calibrate with.");
   const { model: prepared, notes: preparedNotes } = await prepareStatic(model, few[0]!, runtime);
   const broken = brokenLayers(prepared);
   const options = { ...given, excludeNodes: new Map([...(given.excludeNodes ?? []), ...broken]) };
-  const judged = few.slice(-JUDGED_BATCHES);
+  const judged = few.slice(few.length > TRIAL_BATCHES ? TRIAL_BATCHES : -JUDGED_BATCHES);
   await using loaded = new AsyncDisposableStack();
   const original = loaded.use(Calibrator.of(prepared, runtime));
   const outputs = new Map<Feeds, Readonly<Record<string, Tensor>>>();
   const outputsOf = async (feeds: Feeds) => outputs.get(feeds) ?? (await original.run(feeds));
   const reference = new OutputReference(judged, outputsOf, runtime);
   const trial: Trial = {
-    few: few.slice(0, options.samples),
-    unjudged: few.slice(0, Math.min(Math.max(JUDGED_BATCHES, few.length - JUDGED_BATCHES), options.samples)),
+    few: few.slice(0, Math.min(TRIAL_BATCHES, options.samples)),
+    unjudged: few.slice(0, Math.min(Math.max(JUDGED_BATCHES, few.length - judged.length), options.samples)),
     onOutputs: (feeds, made) => outputs.set(feeds, made),
     reference,
     options,
