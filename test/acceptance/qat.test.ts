@@ -8,6 +8,7 @@ import { NETWORKS } from "../support/mnist.ts";
 /** Quantization-aware training on a part of MNIST, over HTTP. */
 
 const TEST_SAMPLES = 500;
+const MANY_SAMPLES = 5000;
 
 let stack: Stack;
 let jobs: LiveJobs;
@@ -117,16 +118,22 @@ describe("quantization-aware training", () => {
 
   test("activations of 4 bits with ranges learned by PACT", async () => {
     const bits = { weights: 4, activations: 4 };
+    const many = await jobs.uploadDigits("test", MANY_SAMPLES);
+    const body = request({ algorithm: "pact", bits, training: { epochs: 5, learning_rate: 0.001 } });
     const job = await jobs.succeeded(
-      await jobs.client.createJob(request({ algorithm: "pact", bits, training: { epochs: 2, learning_rate: 0.002 } })),
+      await jobs.client.createJob({
+        ...body,
+        evaluation: { ...body.evaluation, dataset_id: many, samples: MANY_SAMPLES },
+      }),
     );
     const { accuracy, training } = metricsOf(job);
     assert.ok(
       training.history.every(({ losses }) => losses.ranges! > 0),
       JSON.stringify(training.history),
     );
-    // Two samples: at 4 bits a value between two steps moves the outputs by more. bench/qat-mnist.ts compares them on 10,000.
-    assert.ok(Math.abs(training.student_metric - accuracy.after) <= 0.0041, JSON.stringify({ training, accuracy }));
+    // At 4 bits a value between two steps moves the outputs by much: the integer kernels give 18 of 500 other answers than the same file in float arithmetic,
+    // right ones as often as wrong ones. So of 5,000 the shares may differ by three standard deviations of 180 answers, 0.8 points.
+    assert.ok(Math.abs(training.student_metric - accuracy.after) <= 0.008, JSON.stringify({ training, accuracy }));
     assert.ok(accuracy.before - accuracy.after <= 0.02, JSON.stringify(accuracy));
   });
 
