@@ -22,9 +22,9 @@ export const FIELD_CODES = {
   spec_mismatch: "`spec` describes another kind of file than was sent.",
   // Webhooks.
   source_refused:
-    "An address that nothing is fetched from: a host or bucket that the operator has not allowed, a private network, another scheme.",
+    "An address that nothing is fetched from: a host, bucket, registered model or repository that the operator has not allowed, a private network, another scheme.",
   delivery_refused:
-    "An address that nothing is sent to: a host or bucket that the operator has not allowed, a private network, another scheme.",
+    "An address that nothing is sent to: a host, bucket or registered model that the operator has not allowed, a private network, another scheme.",
   sha256_mismatch: "What was fetched is another file than the sha256 says.",
   invalid_webhook_url: "An address that webhooks are not sent to: a private network, another scheme.",
   no_webhook_secret: "A receiver for which no secret was made.",
