@@ -3,7 +3,9 @@ import { describe, test } from "node:test";
 import type { JobMetrics, LayerError } from "../../../src/core/facts.ts";
 import { JobRequest } from "../../../src/service/api/job-schemas.ts";
 import { canonicalJson } from "../../../src/service/identity.ts";
+import { afterSearch } from "../../../src/service/kinds/auto/run/next-steps.ts";
 import { afterTraining } from "../../../src/service/kinds/distill/run/next-steps.ts";
+import { afterEvaluation } from "../../../src/service/kinds/evaluate/run/next-steps.ts";
 import { type JobSpec, kindOf } from "../../../src/service/kinds/kinds.ts";
 import { afterPipeline } from "../../../src/service/kinds/pipeline/run/next-steps.ts";
 import type { METHODS } from "../../../src/service/kinds/quantize/run/methods.ts";
@@ -52,7 +54,8 @@ const layerErrors: readonly LayerError[] = ["l1", "l2", "l3", "l4"].map((node, i
 function continuationsOf(spec: JobSpec): Continuations {
   if (spec.type === "quantize") return afterQuantization(spec);
   if (spec.type === "distill") return afterTraining(spec);
-  return spec.type === "pipeline" ? afterPipeline(spec) : {};
+  if (spec.type === "pipeline") return afterPipeline(spec);
+  return spec.type === "auto" ? afterSearch(spec) : afterEvaluation(spec);
 }
 
 function stepsAfter(spec: JobSpec, metrics: Partial<JobMetrics>, operators: Record<string, number> = { Conv: 3 }) {
@@ -128,7 +131,81 @@ describe("next steps", () => {
       ["Train longer: 30 epochs"],
     );
   });
+
+  const missing = [{ name: "max_size_ratio", limit: 0.2, value: 0.27, ok: false }];
+  const auto = (params: object) =>
+    specOf({
+      type: "auto",
+      model_id: "mdl_1",
+      params: { dataset_id: "dst_1", ...params },
+      evaluation: { dataset_id: "dst_e" },
+    });
+  const isPostable = ({ job }: { readonly job: object }) => JobRequest.safeParse(job).success;
+
+  test("after a search that found nothing: longer where time was short, all methods, training; nothing after one that did", () => {
+    const spec = auto({ budget: { seconds: 60 } });
+    const found = searchFixture([]);
+    assert.deepEqual(stepsAfter(spec, { ...good, auto: found }), []);
+    const cut = stepsAfter(spec, { ...good, auto: searchFixture(["budget", "budget"]), acceptance: missing });
+    assert.deepEqual(
+      cut.map(({ job }) => job.params),
+      [
+        { dataset_id: "dst_1", budget: { seconds: 180 } },
+        { dataset_id: "dst_1", training: true, budget: { seconds: 3600 } },
+      ],
+    );
+    assert.match(cut[0]!.why, /2 candidates were tried/);
+    assert.ok(cut.every(isPostable));
+    const narrow = stepsAfter(auto({ methods: ["float16"] }), { ...good, auto: found, acceptance: missing });
+    assert.deepEqual(
+      narrow.map(({ job }) => job.params),
+      [{ dataset_id: "dst_1" }],
+    );
+    assert.deepEqual(stepsAfter(auto({ training: true }), { ...good, auto: found, acceptance: missing }), []);
+  });
+
+  test("after an evaluation: a search, by the same limits, where no model is good enough or there is one alone", () => {
+    const evaluate = (model_ids: string[]) =>
+      specOf({
+        type: "evaluate",
+        params: { model_ids },
+        evaluation: { dataset_id: "dst_e" },
+        acceptance: { max_size_ratio: 0.2 },
+      });
+    assert.deepEqual(stepsAfter(evaluate(["mdl_1", "mdl_2"]), good), []);
+    const searches = [
+      ...stepsAfter(evaluate(["mdl_1", "mdl_2"]), { ...good, acceptance: missing }),
+      ...stepsAfter(evaluate(["mdl_1", "mdl_2"]), poor),
+      ...stepsAfter(evaluate(["mdl_1"]), good),
+    ];
+    assert.equal(searches.length, 3);
+    for (const { job } of searches) {
+      assert.deepEqual(job, {
+        type: "auto",
+        model_id: "mdl_1",
+        params: { dataset_id: "dst_YOUR_DATASET", constraints: { max_size_ratio: 0.2 } },
+        evaluation: { dataset_id: "dst_e" },
+      });
+    }
+    assert.ok(searches.every(isPostable));
+    const coverage = { ...metricsFixture().coverage, quantized_nodes: 5 };
+    assert.deepEqual(stepsAfter(evaluate(["mdl_1"]), { ...good, coverage }), [], "it is in 8 bits already");
+  });
 });
+
+/** What a search says that dropped candidates for these reasons. */
+function searchFixture(dropped: readonly "budget"[]): JobMetrics["auto"] {
+  return {
+    candidates: dropped.map((code, i) => ({
+      ...{ name: `candidate ${i}`, spec: null, model_id: null, sha256: null, stage: "planned", predicted: null },
+      ...{ measured: null, on_front: false, recommended: false },
+      dropped: { stage: "planned", code, message: "The time for trials was over before its turn." },
+    })),
+    recommendation: { candidate: "original", model_id: "mdl_1", why: "Nothing is better.", next_better: null },
+    constraints: [],
+    seconds: 60,
+  };
+}
 
 describe("requests", () => {
   for (const [name, body] of Object.entries({

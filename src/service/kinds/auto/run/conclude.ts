@@ -14,8 +14,10 @@ import { buildReport } from "../../../../report/report.ts";
 import type { JobOutcome } from "../../../../tasks/protocol.ts";
 import type { QuantizeSpec } from "../../quantize/spec.ts";
 import { requestOf } from "../../requests.ts";
+import { nextSteps } from "../../run/next-steps.ts";
 import { AUTO, type AutoSpec } from "../spec.ts";
 import { axesFor, checkConstraints, choose, frontOf } from "./front.ts";
+import { afterSearch } from "./next-steps.ts";
 import { type Made, predictionOf, type Tried } from "./search.ts";
 import type { MeasuredModels, SearchRun } from "./search-run.ts";
 
@@ -166,7 +168,7 @@ async function writeReports(
     title: AUTO.title(spec),
     heldAgainst: AUTO.heldAgainst(),
     request: requestOf(spec),
-    next: [],
+    next: nextSteps(spec, { metrics, layerErrors: null, facts: source.facts }, afterSearch(spec)),
     origins: {
       before: { id: spec.model_id, name: source.name ?? null, sha256: source.sha256 ?? null },
       after: best ? { id: null, name: null, sha256: await files.sha256Of(best.files) } : null,

@@ -23,7 +23,9 @@ import type { JobEnvironment } from "../../run/job-environment.ts";
 import { writeRoundedForm } from "../../run/job-result.ts";
 import type { JobRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext } from "../../run/job-steps.ts";
+import { nextSteps } from "../../run/next-steps.ts";
 import { EVALUATE, type EvaluateSpec, labelTaskOf } from "../spec.ts";
+import { afterEvaluation } from "./next-steps.ts";
 
 export const EVALUATE_RUN: JobRun<EvaluateSpec> = { plan: planEvaluateJob, run: runEvaluateJob };
 
@@ -118,7 +120,7 @@ async function runEvaluateJob(
       title: EVALUATE.title(spec),
       heldAgainst: EVALUATE.heldAgainst(),
       request: requestOf(spec),
-      next: [],
+      next: nextSteps(spec, { metrics, layerErrors: null, facts: models[0]!.facts }, afterEvaluation(spec)),
       origins: {
         before: { id: ids[0]!, name: models[0]!.name ?? null, sha256: models[0]!.sha256 ?? null },
         after: null,
