@@ -1,6 +1,18 @@
 import type { EvaluatedModel, JobMetrics } from "../core/facts.ts";
 import { type Content, html, type Markup } from "./markup.ts";
-import { bytes, count, decibels, duration, metricFormat, percent, ratio, section, table, within } from "./parts.ts";
+import {
+  below,
+  bytes,
+  count,
+  decibels,
+  duration,
+  metricFormat,
+  percent,
+  ratio,
+  section,
+  table,
+  within,
+} from "./parts.ts";
 import type { DrawChart } from "./plots.ts";
 import type { Report } from "./report.ts";
 import { type Trade, tradeChart } from "./trade-chart.ts";
@@ -66,25 +78,14 @@ function comparison(models: readonly EvaluatedModel[]): Markup {
   const metric = models[0]!.accuracy?.metric;
   const format = metric ? metricFormat(metric) : String;
   return table(
-    [
-      "Model",
-      "Parameters",
-      "Size",
-      ...(metric ? [metric, "Drop"] : []),
-      "SQNR",
-      "Same answer",
-      "Latency",
-      "Speedup",
-      "Peak memory",
-    ],
+    ["Model", "Size", ...(metric ? [metric, "Drop"] : []), "SQNR", "Same answer", "Latency", "Speedup", "Peak memory"],
     models.map((model, i) => {
       const { size, accuracy, latency, memory } = model;
       const worst = worstOutput(model);
       const isReference = i === 0;
       return [
-        modelCell(model, i, models),
-        count(model.parameters),
-        `${bytes(size.after_bytes)} (${percent(size.ratio)})`,
+        below(modelCell(model, i, models), `${count(model.parameters)} param.`),
+        below(bytes(size.after_bytes), percent(size.ratio)),
         ...(metric
           ? [
               accuracy ? within(format(accuracy.after), accuracy.after_interval, format) : "–",

@@ -105,12 +105,19 @@ export function metricFormat(metric: string): (value: number) => string {
   return isShare ? percent : significant;
 }
 
-/** A number, and below it between which it lies. */
+/** What a cell says first, and what it adds in a second line. */
+export function below(first: Content, second: string): Markup {
+  return html`<div>${first}<br><span class="muted">${second}</span></div>`;
+}
+
+/** A number, and below it between which it lies; the unit is said once. */
 export function within(
   value: string,
   interval: readonly [number, number] | null,
   format: (end: number) => string,
 ): Content {
   if (!interval) return value;
-  return html`${value}<br><span class="muted">${format(interval[0])} … ${format(interval[1])}</span>`;
+  const [low, high] = [format(interval[0]), format(interval[1])];
+  const unit = /\s\D+$/.exec(high)?.[0] ?? "";
+  return below(value, `${low.endsWith(unit) ? low.slice(0, low.length - unit.length) : low} … ${high}`);
 }

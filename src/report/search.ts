@@ -1,7 +1,19 @@
 import type { AutoCandidate } from "../core/facts.ts";
 import { worstOutput } from "./contest.ts";
 import { type Content, html, type Markup } from "./markup.ts";
-import { bytes, decibels, details, duration, metricFormat, percent, ratio, section, table, within } from "./parts.ts";
+import {
+  below,
+  bytes,
+  decibels,
+  details,
+  duration,
+  metricFormat,
+  percent,
+  ratio,
+  section,
+  table,
+  within,
+} from "./parts.ts";
 import type { DrawChart } from "./plots.ts";
 import type { Report } from "./report.ts";
 import { type Trade, tradeChart } from "./trade-chart.ts";
@@ -12,7 +24,9 @@ export function searchSections({ metrics }: Report, draw: DrawChart): Content {
   if (!auto) return null;
   const { why, next_better } = auto.recommendation;
   const front = auto.candidates.filter(({ on_front }) => on_front);
-  const rest = auto.candidates.filter(({ on_front }) => !on_front);
+  const isUntried = ({ dropped, predicted }: AutoCandidate) => dropped?.code === "budget" && predicted === null;
+  const untried = auto.candidates.filter(isUntried);
+  const rest = auto.candidates.filter((it) => !it.on_front && !isUntried(it));
   const measured = auto.candidates.filter(({ measured }) => measured !== null);
   return [
     section(
@@ -29,6 +43,12 @@ number: its confidence interval at 95 %.</p>`,
       frontTable(front),
     ),
     rest.length === 0 ? null : section("Candidates that were dropped", droppedTable(rest)),
+    untried.length === 0
+      ? null
+      : section(
+          "Candidates that were not tried",
+          html`<p>The time for trials was over before: ${untried.map(({ name }) => name).join(", ")}.</p>`,
+        ),
     section(
       "Jobs that make these models",
       html`<p class="muted">Posted as a job, each makes the same bytes.</p>`,
@@ -60,8 +80,8 @@ function frontTable(front: readonly AutoCandidate[]): Markup {
       const { size, accuracy, fidelity, latency, memory } = measured!;
       const worst = worstOutput({ fidelity });
       return [
-        recommended ? html`<b>${name}</b> (recommended)` : name,
-        `${bytes(size.after_bytes)} (${percent(size.ratio)})`,
+        recommended ? below(html`<b>${name}</b>`, "recommended") : name,
+        below(bytes(size.after_bytes), percent(size.ratio)),
         ...(metric
           ? [
               accuracy ? within(format(accuracy.after), accuracy.after_interval, format) : "–",
@@ -86,13 +106,12 @@ const STAGES = {
 
 function droppedTable(rest: readonly AutoCandidate[]): Markup {
   return table(
-    ["Candidate", "Dropped", "Why", "Size", "Speedup", "SQNR"],
+    ["Candidate", "Why", "Size", "Speedup", "SQNR"],
     rest.map(({ name, dropped, predicted, measured }) => {
       const worst = measured && worstOutput(measured);
       return [
         name,
-        dropped ? STAGES[dropped.stage] : "–",
-        dropped?.message ?? "–",
+        dropped ? below(html`<span class="prose">${dropped.message}</span>`, STAGES[dropped.stage]) : "–",
         predicted ? percent(predicted.size_ratio) : "–",
         measured ? ratio(measured.latency.speedup) : predicted ? ratio(predicted.speedup) : "–",
         worst ? decibels(worst.sqnr_db) : predicted ? decibels(predicted.sqnr_db) : "–",

@@ -55,7 +55,7 @@ th, td { padding: .4rem .75rem .4rem 0; border-bottom: 1px solid var(--line); te
 thead th { color: var(--soft); font-weight: 500; white-space: nowrap; }
 tbody th { min-width: 6.5rem; font-weight: 500; }
 td { white-space: nowrap; }
-td:has(code), td.prose { white-space: normal; }
+td:has(code), td.prose, td .prose { white-space: normal; }
 details { margin-top: .75rem; }
 summary { cursor: pointer; }
 dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: .3rem 1.25rem; margin: 0; font-size: .92rem; }

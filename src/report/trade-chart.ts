@@ -46,6 +46,10 @@ export function tradeChart(trades: readonly Trade[], draw: DrawChart): Markup {
     ({ name, bytes: size, quality, speedup }) =>
       `${name} ${bytes(size)}, ${quality.value === null ? "exact" : format(quality.value)}, ${ratio(speedup)}`,
   );
+  const labelAt = (storey: number) => ({
+    ...{ x: "x", y: "y", text: "name", fontSize: LABEL.size, fill: "currentColor" },
+    dy: -11 - storey * LABEL.height,
+  });
   return draw({
     title: `${quality} over size, coloured by speed`,
     alternative: said.join("; "),
@@ -69,10 +73,27 @@ export function tradeChart(trades: readonly Trade[], draw: DrawChart): Markup {
           stroke: "currentColor",
           strokeWidth: ({ isMarked }: Trade) => (isMarked ? 2 : 0.5),
         }),
-        ...(width > 400
-          ? [plot.text(points, { x: "x", y: "y", text: "name", dy: -11, fontSize: 10, fill: "currentColor" })]
-          : []),
+        ...(width > 400 ? storeys(points, width).map((labelled, storey) => plot.text(labelled, labelAt(storey))) : []),
       ],
     }),
   });
+}
+
+/** Units of a drawing that the names of models take. */
+const LABEL = { size: 10, height: 11, character: 5.6 } as const;
+
+/** Divides points by how far above them their names have to stand, so that none covers another: as if all points were of one height. */
+function storeys<P extends { readonly x: number; readonly name: string }>(points: readonly P[], width: number): P[][] {
+  const unit = width / Math.max(...points.map(({ x }) => x));
+  const placed: P[][] = [];
+  const ends: number[] = [];
+  for (const point of points.toSorted((a, b) => a.x - b.x)) {
+    const half = (point.name.length * LABEL.character) / 2;
+    const start = point.x * unit - half;
+    const free = ends.findIndex((end) => end < start);
+    const storey = free < 0 ? ends.length : free;
+    ends[storey] = point.x * unit + half;
+    placed[storey] = [...(placed[storey] ?? []), point];
+  }
+  return placed;
 }

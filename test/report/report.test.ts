@@ -5,6 +5,8 @@ import type { NoteCode } from "../../src/core/note-codes.ts";
 import type { Note } from "../../src/core/passes/pass.ts";
 import { renderReport } from "../../src/report/html.ts";
 import { html } from "../../src/report/markup.ts";
+import { loadCharts } from "../../src/report/plots.ts";
+import { tradeChart } from "../../src/report/trade-chart.ts";
 import { accuracyFixture, outputFixture } from "../support/metrics.ts";
 import { nodeName, type ReportFixture, reportFixture, staticReportFixture } from "../support/report-fixtures.ts";
 
@@ -443,4 +445,16 @@ describe("renderReport", () => {
     assert.match(html, /4,000 more are in report.json/);
     assert.ok(html.length < 1_000_000, `${html.length} characters`);
   });
+});
+
+it("writes names of models of one size above each other in a plot, and others beside each other", async () => {
+  const trade = (name: string, bytes: number) => ({
+    ...{ name, bytes, speedup: 1, isMarked: false },
+    quality: { name: "top1", value: 0.9, interval: null },
+  });
+  const draw = await loadCharts();
+  const drawn = tradeChart([trade("static", 1000), trade("dynamic", 1010), trade("far", 100)], draw).text;
+  const [wide] = drawn.split('class="plot narrow"');
+  const lift = (name: string) => Number(wide!.split(`>${name}</text>`)[0]!.match(/.*translate\(0,(-\d+)\)/s)![1]);
+  assert.deepEqual(["static", "dynamic", "far"].map(lift), [-11, -22, -11]);
 });
