@@ -58,7 +58,10 @@ function Comparison({ jobs }) {
   const done = jobs.filter((job) => job.result);
   const open = jobs.filter((job) => !job.result);
   const quality = qualityOf(done);
-  return html`${done.length > 0 && html`<${Plot} jobs=${done} quality=${quality} />`}
+  const samples = done.map(({ result: { metrics } }) => (metrics.accuracy ?? metrics.fidelity).samples);
+  const [fewest, most] = [Math.min(...samples), Math.max(...samples)];
+  return html`${fewest < most && html`<ul class="notices"><li>Not all were judged on as many samples: ${fewest} to ${most}.</li></ul>`}
+    ${done.length > 0 && html`<${Plot} jobs=${done} quality=${quality} />`}
     <${Table} caption="Jobs compared" head=${["", "Job", "Size", "Median latency", "Speed", quality.name, "Memory", "Limits"]}>
       ${done.map((job, i) => {
         const { size, latency, memory } = job.result.metrics;
@@ -83,6 +86,19 @@ function Comparison({ jobs }) {
 
 const [WIDTH, HEIGHT, LEFT, BOTTOM] = [640, 320, 70, 46];
 
+/** Places of dots, those of equal results moved to the right of each other. */
+function besideEachOther(wanted) {
+  const apart = 20;
+  const placed = [];
+  for (const { x, y } of wanted) {
+    const covers = (at) => placed.find((other) => Math.hypot(other.x - at, other.y - y) < apart * 0.8);
+    let free = x;
+    for (let other = covers(free); other; other = covers(free)) free = other.x + apart;
+    placed.push({ x: free, y });
+  }
+  return placed;
+}
+
 /** Size from left to right, quality upwards, a larger dot is faster; further up and further left is better. */
 function Plot({ jobs, quality }) {
   const [shown, setShown] = useState(undefined);
@@ -101,6 +117,7 @@ function Plot({ jobs, quality }) {
   const atY = (y) => (y === null ? 12 : 12 + (HEIGHT - BOTTOM - 12) * (1 - (y - bottom) / (top - bottom)));
   const radius = (speed) => Math.min(16, 6 + 3 * Math.max(0, speed));
   const ticks = [0, 0.25, 0.5, 0.75, 1];
+  const places = besideEachOther(points.map(({ x, y }) => ({ x: atX(x), y: atY(y) })));
   const words_ = points.map(
     ({ i, job, x, y, speed }) =>
       `${i + 1}: ${titleOf(job)}, ${bytes(x)}, ${quality.text(y)}, ${speed.toFixed(2)} times as fast`,
@@ -120,16 +137,14 @@ function Plot({ jobs, quality }) {
       ${points.map(
         ({
           i,
-          x,
-          y,
           speed,
           job,
         }) => html`<g class=${job.result.accepted ? "point" : "point missed"} onMouseEnter=${() => setShown(i)} onMouseLeave=${() => setShown(undefined)}>
-        <circle cx=${atX(x)} cy=${atY(y)} r=${radius(speed)} />
-        <text x=${atX(x)} y=${atY(y) + 4} text-anchor="middle">${i + 1}</text>
+        <circle cx=${places[i].x} cy=${places[i].y} r=${radius(speed)} />
+        <text x=${places[i].x} y=${places[i].y + 4} text-anchor="middle">${i + 1}</text>
       </g>`,
       )}
     </svg>
-    <p class="muted">${shown === undefined ? "Numbers are those of the table." : words_[shown]}</p>
+    <p class="muted">${shown === undefined ? "Numbers are those of the table; red ones miss a limit." : words_[shown]}</p>
   </figure>`;
 }
