@@ -176,12 +176,10 @@ const SHIFT = 0.3;
 /** Of what a block adds to its input. Networks that are mostly sums of small parts do not amplify disturbances. */
 const BLOCK_GAIN = 0.12;
 
-export function mobileNetV2(): Model {
+export function mobileNetV2(size = IMAGE_SIZE): Model {
   const net = new Builder();
   const { make } = net;
-  let x = net.relu6(
-    net.conv(make.input("x", ["n", 3, IMAGE_SIZE, IMAGE_SIZE]), [3, 32], 3, { stride: 2, shift: SHIFT }),
-  );
+  let x = net.relu6(net.conv(make.input("x", ["n", 3, size, size]), [3, 32], 3, { stride: 2, shift: SHIFT }));
   let channels = 32;
   for (const [expansion, outputs, blocks, firstStride] of STAGES) {
     for (let block = 0; block < blocks; block++) {

@@ -156,7 +156,7 @@ const LAYERS: readonly Layer[] = [
     may: [
       ...SHARED,
       "src/core/contract.ts",
-      ...["onnx", "passes", "quantize", "autodiff", "train", "distill", "qat", "data", "evaluate"].map(
+      ...["onnx", "passes", "targets", "quantize", "autodiff", "train", "distill", "qat", "data", "evaluate"].map(
         (it) => `src/core/${it}/`,
       ),
     ],
@@ -274,7 +274,11 @@ const PROCESSES: readonly (readonly [place: string | RegExp, programs: readonly 
   [/^src\/core\/onnx\/(?!dtype|tensor)/, ["child"]],
   [/^src\/core\/(operators|targets|passes|runtime)\/|^src\/core\/qat\/(?!qat-algorithms)/, ["child"]],
   ["src/tasks/task-server.ts", ["child"]],
-  [/^workers\/(child|tasks|image-decoder|byte-source|host|model-files|measure-peak|peak-child)\.ts$/, ["child"]],
+  [
+    /^workers\/(child|tasks|image-decoder|byte-source|model-files|measure-peak|peak-child|thread-clock)\.ts$/,
+    ["child"],
+  ],
+  ["workers/host.ts", ["worker", "child"]],
   ["workers/", ["worker"]],
 ];
 

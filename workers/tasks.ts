@@ -32,6 +32,7 @@ import {
   withTemporaryFiles,
   writeModel,
 } from "./model-files.ts";
+import { openThreadClock } from "./thread-clock.ts";
 
 /** What jobs have of the machine: the runtime, files, and a process of its own for what may crash. */
 export const ENVIRONMENT: JobEnvironment = {
@@ -39,6 +40,7 @@ export const ENVIRONMENT: JobEnvironment = {
   openTemporary,
   profile: profileTemporary,
   measurePeak,
+  threadClock: openThreadClock(),
   files: {
     openModel,
     openWrittenModel,

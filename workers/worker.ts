@@ -18,6 +18,7 @@ import { checkClock, closeRedis, openRedis } from "../src/service/redis.ts";
 import { compileForChildren } from "../src/tasks/compile-cache.ts";
 import { openSandbox } from "../src/tasks/sandbox.ts";
 import { createSupervisor } from "../src/tasks/supervisor.ts";
+import { describeHost } from "./host.ts";
 import { createJobCache } from "./job-cache.ts";
 import { createJobCheckpoints } from "./job-checkpoints.ts";
 import { createJobFiles } from "./job-files.ts";
@@ -83,7 +84,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       freeBytes,
     }),
     checkpoints: createJobCheckpoints({ blobs, claims, jobs, log }),
-    cache: createJobCache({ redis, blobs, claims, log }),
+    cache: createJobCache({ redis, blobs, claims, host: describeHost(), log }),
     ...{ tasks, health },
     limits: { timeoutMs: config.jobTimeoutMs, memoryBytes: config.jobMemoryBytes },
     threads: config.jobThreads,

@@ -31,6 +31,7 @@ export type { Exclusions } from "./passes/pass.ts";
 export { QAT_ALGORITHMS } from "./qat/qat-algorithms.ts";
 export { CALIBRATION_METHODS } from "./quantize/calibration/calibration-methods.ts";
 export { ROUNDINGS } from "./quantize/rounding/roundings.ts";
+export type { KernelBook } from "./quantize/static/kernel-book.ts";
 export { LAYER_PRECISIONS } from "./quantize/static/layer-precisions.ts";
 export { Random } from "./random.ts";
 export { heldOutCount } from "./train/samples.ts";

@@ -10,8 +10,11 @@ import { JobRequest } from "../../src/service/api/job-schemas.ts";
 import type { BlobStore } from "../../src/service/blobs/blob-store.ts";
 import type { BlobClaims } from "../../src/service/blobs/claims.ts";
 import type { JobSpec } from "../../src/service/kinds/kinds.ts";
+import { bookFromBytes, bookToBytes } from "../../src/service/kinds/quantize/kernels-file.ts";
 import { createJobCache } from "../../workers/job-cache.ts";
 import { queuedJob } from "../support/jobs.ts";
+
+const HOST = { cpu: "a processor", isa: ["avx2"] };
 
 let directory: string;
 before(async () => {
@@ -52,7 +55,7 @@ function memory() {
     set: async (key: string, text: string, _unit: "EX", seconds: number) => void entries.set(key, { text, seconds }),
   };
   const deps = { redis: redis as unknown as Redis, blobs: blobs as BlobStore, claims: claims as BlobClaims };
-  return { cache: createJobCache({ ...deps, log: pino({ level: "silent" }) }), contents, entries, claimed };
+  return { cache: createJobCache({ ...deps, host: HOST, log: pino({ level: "silent" }) }), contents, entries, claimed };
 }
 
 async function made(name: string, content: string) {
@@ -76,6 +79,34 @@ test("what one job has found another one gets, and a third that needs something 
   const [entry] = entries.values();
   assert.ok(entry!.seconds < 24 * 60 * 60);
   assert.deepEqual(claimed.length, 1);
+});
+
+test("what kernels take is shared by jobs on all models, and what the first has found stays", async () => {
+  const { cache } = memory();
+  const bookOf = (units: Readonly<Record<string, number>>) => {
+    const own = Object.entries(units).map(([key, us]) => [key.padEnd(22, "k"), { floatUs: us, int8Us: us }] as const);
+    const book = { units: new Map(own), conversions: new Map(), models: new Map() };
+    return Buffer.from(bookToBytes(book, HOST)).toString();
+  };
+  const stored = async (model_id: string, content: string) => {
+    const { root, news } = await made("kernels.cache", content);
+    await cache.store({ ...job(), spec: { ...job().spec, model_id } as JobSpec }, root, { ...news, name: "kernels" });
+  };
+  const folder = join(directory, "kernels");
+  const kept = async () => {
+    const { kernels } = await cache.fetch(job(), folder);
+    return kernels && bookFromBytes(await readFile(kernels.path), HOST);
+  };
+  await stored("mdl_1", "no book");
+  assert.equal(await kept(), undefined);
+  await stored("mdl_2", bookOf({ a: 1 }));
+  await stored("mdl_3", bookOf({ a: 9, b: 2 }));
+  await stored("mdl_4", "no book");
+  await stored("mdl_5", bookOf({}).padEnd(5 * 2 ** 20));
+  assert.deepEqual(
+    [...(await kept())!.units.values()].map(({ floatUs }) => floatUs),
+    [1, 2],
+  );
 });
 
 test("bytes that are gone, and entries that are damaged, are as if they had never been", async () => {

@@ -20,20 +20,14 @@ interface Timed {
   /** Whether what was measured, in order, is enough: asked after every round. All runs are made unless given. */
   readonly isEnough?: (samplesMs: readonly (readonly number[])[]) => boolean;
   /**
-   * Time by what this thread computes, several short runs as one, so that what else the machine does counts for less: for sessions of one thread, which
-   * compute in the thread that runs them.
+   * What to time by, in milliseconds, several short runs as one; by the time of day and every run for itself unless given. A clock of what this thread
+   * computes leaves out what else the machine does: for sessions of one thread, which compute in the thread that runs them.
    */
-  readonly byThread?: boolean;
+  readonly clock?: (() => number) | undefined;
 }
 
-/** Runs that are timed as one by the time of the thread take so long together: systems count it in ticks of a few milliseconds. */
-const THREAD_MS = 20;
-
-/** Milliseconds that this thread has computed. */
-function threadTime(): number {
-  const { user, system } = process.threadCpuUsage();
-  return (user + system) / 1000;
-}
+/** Runs that are timed as one by a clock of one's own take so long together. */
+const TOGETHER_MS = 5;
 
 export interface LatencyOptions extends Timed {
   readonly before: Contestant;
@@ -76,7 +70,7 @@ export async function measureLatency({ before, after, ...timed }: LatencyOptions
  */
 export async function timeInTurns(
   contestants: readonly Contestant[],
-  { runs, maxMs = MAX_MS, signal, onProgress, isEnough, byThread = false }: Timed,
+  { runs, maxMs = MAX_MS, signal, onProgress, isEnough, clock }: Timed,
 ): Promise<readonly (readonly number[])[]> {
   const start = performance.now();
   const elapsed = () => performance.now() - start;
@@ -84,10 +78,9 @@ export async function timeInTurns(
   for (let run = 0; run < WARM_UP_RUNS && (run === 0 || elapsed() < maxMs * WARM_UP_SHARE); run++) {
     for (const [i, contestant] of contestants.entries()) {
       const ms = await timeOf(contestant, 1, signal);
-      if (byThread) repeats[i] = Math.max(1, Math.ceil(THREAD_MS / ms));
+      if (clock) repeats[i] = Math.max(1, Math.ceil(TOGETHER_MS / ms));
     }
   }
-  const clock = byThread ? threadTime : undefined;
   const samplesMs = contestants.map((): number[] => []);
   for (let run = 0; run < runs && (run === 0 || elapsed() < maxMs); run++) {
     for (const [i, contestant] of contestants.entries())

@@ -6,7 +6,7 @@ import type { NoteReason } from "../facts.ts";
 import type { Node } from "../onnx/ir.ts";
 import { elementCount, integersOf } from "../onnx/tensor.ts";
 import { type ContribOpType, entryFor, type OpType } from "../operators/operators.ts";
-import type { Cost, Costs, Int8Support } from "./target.ts";
+import type { Int8Support } from "./target.ts";
 
 function reason(code: NoteReason["code"], message: string): NoteReason {
   return { code, message };
@@ -135,55 +135,4 @@ export function isQuantizedKernel({ opType }: Pick<Node, "opType">): boolean {
 /** Whether onnxruntime runs a node on quantized values as they are. */
 export function movesQuantized(node: Node): boolean {
   return int8Support(node)?.runs === "moves";
-}
-
-// ---- costs -----------------------------------------------------------------------------------------------------------
-
-/*
- * Least squares over every node that onnxruntime's profiler saw in PP-OCR's recognizer and classifier (1 thread, x64 with AVX2 and no VNNI, a
- * loaded machine, so only ratios mean something); matrix products have the ratio that they had in a transformer. For eight of ten nodes it
- * says 0.4 to 1.4 times what was measured. Kernels with VNNI win more.
- */
-const CONVOLUTION: Costs = { float: [7.9, 0.0281, 0.036], int8: [12.6, 0.0109, 0.198] };
-const DEPTHWISE: Costs = { float: [6.7, 0.0224, 0.32], int8: [21.7, 0.0488, 0.364] };
-const PRODUCT: Costs = { float: [7.9, 0.0281, 0.036], int8: [12.6, 0.0138, 0.198] };
-
-const POINTWISE: Readonly<Partial<Record<OpType, Costs>>> = {
-  Add: { float: [4.4, 0, 0.194], int8: [7, 0, 0.109] },
-  Mul: { float: [4.5, 0, 0.223], int8: [7.4, 0, 0.267] },
-  /** As the Add that it becomes. */
-  HardSigmoid: { float: [3.1, 0, 0.234], int8: [7, 0, 0.109] },
-  Sigmoid: { float: [3.1, 0, 0.234], int8: [7.1, 0, 0.382] },
-  Concat: { float: [6.7, 0, 0.371], int8: [6.2, 0, 0.307] },
-  GlobalAveragePool: { float: [5.6, 0, 19.8], int8: [7.5, 0, 20.1] },
-};
-
-/** Operators that were not measured cost the same either way. */
-const EVEN: Costs = { float: [0, 0, 0], int8: [0, 0, 0] };
-
-/** Relu or Clip behind anything but a convolution, which takes it in. */
-export const CLIP_COST: Cost = [3.1, 0, 0.234];
-export const QUANTIZE_COST: Cost = [3.2, 0, 0.869];
-export const DEQUANTIZE_COST: Cost = [5, 0, 0.3];
-/** Into the layout that float convolutions compute in, or out of it. */
-export const REORDER_COST: Cost = [3.5, 0, 0.2];
-
-/** Positions of the output that a convolution of one axis works on at a time in float. */
-export const FLOAT_TILE = 16;
-
-/** What a node costs; `weightDims` are of its weight, undefined where it has none. */
-export function costsOf(node: Node, weightDims: readonly number[] | undefined): Costs {
-  if (!weightDims) return entryFor(POINTWISE, node) ?? EVEN;
-  if (!takesInActivation(node)) return PRODUCT;
-  return weightDims[1] === 1 ? DEPTHWISE : CONVOLUTION;
-}
-
-/** Whether the kernel of a node computes a Relu or Clip behind it at no cost. */
-export function takesInActivation({ domain, opType }: Node): boolean {
-  return domain === "" && opType === "Conv";
-}
-
-/** Microseconds of the machine that the table was measured on. */
-export function timeOf([call, perProduct, perElement]: Cost, products: number, elements: number): number {
-  return call + (perProduct * products + perElement * elements) / 1000;
 }

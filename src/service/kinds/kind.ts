@@ -2,6 +2,7 @@ import type { z } from "zod";
 import type { ModelRecord } from "../catalog.ts";
 import type { FieldError } from "../errors.ts";
 import type { Judgement } from "./evaluation.ts";
+import type { MeasuredHost } from "./quantize/kernels-file.ts";
 import type { StoredResources } from "./stored-resources.ts";
 
 /**
@@ -36,8 +37,11 @@ export interface JobKind<S extends AnySpec> {
   /** The model that the result is held against, and what it is to the result. */
   readonly comparedModelId: (spec: S) => string;
   readonly heldAgainst: (spec: S) => HeldAgainst;
-  /** The keys under which what a job finds out is kept for later jobs, by name: equal for jobs that would find out the same. */
-  readonly cacheKeys?: (spec: S) => Readonly<Record<string, string>>;
+  /**
+   * The keys under which what a job finds out on such a machine is kept for later jobs, by name: equal for jobs that would find out the same, or parts of
+   * the same.
+   */
+  readonly cacheKeys?: (spec: S, host: MeasuredHost) => Readonly<Record<string, string>>;
   /** The seed of every random choice that is not a step's own. */
   readonly seedOf: (spec: S) => number;
 }

@@ -3,6 +3,7 @@ import { EVALUATE } from "./evaluate/spec.ts";
 import type { JobKind } from "./kind.ts";
 import { PIPELINE } from "./pipeline/spec.ts";
 import { STEP_KINDS } from "./pipeline/steps.ts";
+import type { MeasuredHost } from "./quantize/kernels-file.ts";
 
 /** The kinds of jobs. The API's schemas, its capabilities and what is asked of a spec all follow from this list. */
 export const KINDS = [...STEP_KINDS, PIPELINE, EVALUATE, AUTO] as const;
@@ -26,6 +27,6 @@ export function methodOf(spec: JobSpec): string {
 }
 
 /** The keys under which what a job finds out is kept for later jobs, by name. */
-export function cacheKeysOf(spec: JobSpec): Readonly<Record<string, string>> {
-  return kindOf(spec).cacheKeys?.(spec) ?? {};
+export function cacheKeysOf(spec: JobSpec, host: MeasuredHost): Readonly<Record<string, string>> {
+  return kindOf(spec).cacheKeys?.(spec, host) ?? {};
 }

@@ -3,15 +3,30 @@
  * then timed against the alternatives: what is predicted is not taken on trust.
  */
 import { checkCancelled } from "../../errors.ts";
-import type { KernelFacts } from "../../facts.ts";
 import type { Model } from "../../onnx/ir.ts";
 import { type ProfileModel, readKernelProfile } from "../../runtime/kernel-profile.ts";
 import { type Contestant, speedupInterval, timeInTurns, timingOf } from "../../runtime/latency.ts";
 import type { Session } from "../../runtime/session.ts";
+import type { CostTable } from "../../targets/cost-tables.ts";
 import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
 import type { Calibration } from "./calibration.ts";
-import { type KernelCosts, placementCost, type UnitCost } from "./kernel-cost.ts";
-import { type KernelTimes, measureCosts, measuredCosts, type ProfiledModel } from "./measured-costs.ts";
+import {
+  costsOfUnits,
+  emptyBook,
+  type KernelBook,
+  type KernelSetting,
+  type KernelVerdict,
+  type MeasuredKernels,
+  modelKey,
+} from "./kernel-book.ts";
+import { type ElementsOf, type KernelCosts, placementCost, type UnitCost } from "./kernel-cost.ts";
+import {
+  type KernelTimes,
+  type MeasuredCosts,
+  measuredCosts,
+  type ProfiledModel,
+  readProfiles,
+} from "./measured-costs.ts";
 import type { Placement, Unit } from "./placement.ts";
 import {
   elementsIn,
@@ -28,6 +43,12 @@ export interface KernelRuntime extends CalibrateOptions {
   readonly profile: ProfileModel;
   /** Threads that latency counts at. */
   readonly latencyThreads: number;
+  /** What this thread computes, in milliseconds: models of one thread are timed by it where it is given. */
+  readonly threadClock?: (() => number) | undefined;
+  /** What kernels of this kind of processor usually take. */
+  readonly table: CostTable;
+  /** What was measured on this kind of machine before. */
+  readonly book?: KernelBook | undefined;
   /** Times models: so many milliseconds of each as of every other. In turns, unless given. */
   readonly time?: (contestants: readonly Contestant[]) => Promise<readonly (readonly number[])[]>;
 }
@@ -38,9 +59,9 @@ export interface FasterKernels {
   /** What each layer takes, by the name of its node; empty where profiles do not tell. */
   readonly layers: readonly (UnitCost & { readonly name: string })[];
   readonly facts: MeasuredKernels;
+  /** Whether all of it was in the book. */
+  readonly known: boolean;
 }
-
-type MeasuredKernels = Omit<KernelFacts, "nodes" | "layers" | "cached">;
 
 /** Rounds in which models are timed against each other, and for how long at most; fewer where they tell. */
 const ROUNDS = 11;
@@ -56,7 +77,7 @@ const PROFILED_NODES = 60_000;
 
 /**
  * Measures `float`, all of it in 8 bits, and what lies between, on one input, and answers which nodes should compute in float. Nothing is left in 8
- * bits where that is slower than float by more than chance.
+ * bits where that is slower than float by more than chance. What the book has is not measured; what was measured is added to it.
  */
 export async function findFasterKernels(
   float: Model,
@@ -66,9 +87,71 @@ export async function findFasterKernels(
   runtime: KernelRuntime,
 ): Promise<FasterKernels> {
   const placement = placeEverywhere(float, calibration, options);
-  const everywhere: StaticOptions = { ...options, floatWhereSlower: undefined };
   const units = placement.units.filter(({ quantized }) => quantized);
-  if (units.length === 0) return { slower: {}, layers: [], facts: unchanged() };
+  if (units.length === 0) return { slower: {}, layers: [], facts: unchanged(), known: false };
+  const { book = emptyBook() } = runtime;
+  const elementsOf = elementsIn(calibration);
+  const key = modelKey(float, placement, elementsOf, settingOf(options, runtime));
+  const found = book.models.get(key);
+  const known = found && (found.costs?.units.length ?? units.length) === units.length ? found : undefined;
+  const verdict = known ?? (await measure({ float, calibration, options, feeds, placement, units }, runtime, book));
+  book.models.set(key, verdict);
+  const costs = verdict.costs && namedCosts(verdict.costs, units);
+  return { ...chosenKernels(placement, verdict, costs, elementsOf), known: known !== undefined };
+}
+
+function settingOf(
+  { activationDType, perChannel, reduceRange }: StaticOptions,
+  { latencyThreads }: KernelRuntime,
+): KernelSetting {
+  return { activationDType, perChannel, reduceRange, threads: latencyThreads };
+}
+
+function namedCosts(costs: NonNullable<KernelVerdict["costs"]>, units: readonly Unit[]): MeasuredCosts {
+  return { ...costs, units: Object.fromEntries(units.map(({ node }, i) => [node.name, costs.units[i]!])) };
+}
+
+/** What static quantization is to keep to after a verdict. */
+function chosenKernels(
+  placement: Placement,
+  { facts }: KernelVerdict,
+  measured: MeasuredCosts | undefined,
+  elementsOf: ElementsOf,
+): Omit<FasterKernels, "known"> {
+  const units = placement.units.filter(({ quantized }) => quantized);
+  const costs = measured && measuredCosts(measured, elementsOf);
+  const slower = costs ? slowerNodes(placement, costs) : new Map<string, FloatNode>();
+  const layers = costs
+    ? units.flatMap((unit) => (unit.rule.kind === "compute" ? [{ name: unit.node.name, ...costs.unit(unit) }] : []))
+    : [];
+  // Costs that lead to a slower model are wrong somewhere. Where they find nothing slow, they may when more is in float.
+  if (facts.chosen !== "float") {
+    return { slower: facts.chosen === "mixed" || slower.size === 0 ? { costs: measured } : {}, layers, facts };
+  }
+  const best = Math.max(facts.int8_speedup ?? 1, facts.mixed_speedup ?? 0);
+  const message = `In 8 bits the model was measured to take ${(1 / best).toFixed(2)} times as long as in float.`;
+  const why: FloatNode = { code: SLOWER, message, storesWeights: true };
+  return {
+    slower: { nodes: new Map(units.map(({ node }) => [node.name, slower.get(node.name) ?? why])) },
+    layers,
+    facts,
+  };
+}
+
+interface Subject {
+  readonly float: Model;
+  readonly calibration: Calibration;
+  readonly options: StaticOptions;
+  readonly feeds: Feeds;
+  readonly placement: Placement;
+  readonly units: readonly Unit[];
+}
+
+/** Times whole models, and kernels where the book does not have all of them. */
+async function measure(subject: Subject, runtime: KernelRuntime, book: KernelBook): Promise<KernelVerdict> {
+  const { float, calibration, options, feeds, placement, units } = subject;
+  const everywhere: StaticOptions = { ...options, floatWhereSlower: undefined };
+  const elementsOf = elementsIn(calibration);
   const int8 = quantizeStatic(float, calibration, everywhere).model;
   await using loaded = new AsyncDisposableStack();
   const open = async (model: Model): Promise<Contestant> => {
@@ -78,13 +161,18 @@ export async function findFasterKernels(
   };
   const contestants = { float: await open(float), int8: await open(int8) };
   const [floatMs, int8Ms] = (await timed([contestants.float, contestants.int8], runtime)) as [number[], number[]];
-  const times: KernelTimes = {
-    float: await profileOf(float, median(floatMs), feeds, runtime),
-    int8: await profileOf(int8, median(int8Ms), feeds, runtime),
+  const profiled = async () => {
+    const times: KernelTimes = {
+      float: await profileOf(float, median(floatMs), feeds, runtime),
+      int8: await profileOf(int8, median(int8Ms), feeds, runtime),
+    };
+    return readProfiles(placement, times, elementsOf, runtime.table);
   };
-  const measured = measureCosts(placement, times, elementsIn(calibration));
-  const costs = measured && measuredCosts(measured, elementsIn(calibration));
-  const slower = costs ? slowerNodes(placement, costs) : new Map<string, FloatNode>();
+  const costsInBook = costsOfUnits(units, elementsOf, settingOf(options, runtime), runtime.table, book);
+  const costs = costsInBook.known() ?? costsInBook.with(await profiled());
+  const measured = costs && namedCosts(costs, units);
+  const kernels = measured && measuredCosts(measured, elementsOf);
+  const slower = kernels ? slowerNodes(placement, kernels) : new Map<string, FloatNode>();
   const isMixed = slower.size > 0 && units.some(({ node }) => !slower.has(node.name));
   const mixed = isMixed
     ? await open(quantizeStatic(float, calibration, { ...everywhere, floatWhereSlower: { costs: measured } }).model)
@@ -101,23 +189,12 @@ export async function findFasterKernels(
   const staysFloat = nothingGains || isSlower(chosenMs, ownMs);
   const ratio = (ms: readonly number[]) => median(ownMs) / median(ms);
   const facts: MeasuredKernels = {
-    basis: costs ? "measured" : "timed",
+    basis: kernels ? "measured" : "timed",
     ...{ float_ms: median(ownMs), int8_speedup: ratio(allMs), mixed_speedup: mixedMs ? ratio(mixedMs) : null },
-    predicted_speedup: costs && mixedMs ? predictedSpeedup(placement, costs, slower, median(ownMs)) : null,
+    predicted_speedup: kernels && mixedMs ? predictedSpeedup(placement, kernels, slower, median(ownMs)) : null,
     chosen: staysFloat ? "float" : takesMixed ? "mixed" : "int8",
   };
-  const layers = costs
-    ? units.flatMap((unit) => (unit.rule.kind === "compute" ? [{ name: unit.node.name, ...costs.unit(unit) }] : []))
-    : [];
-  // Costs that lead to a slower model are wrong somewhere. Where they find nothing slow, they may when more is in float.
-  if (!staysFloat) return { slower: takesMixed || slower.size === 0 ? { costs: measured } : {}, layers, facts };
-  const message = `In 8 bits the model was measured to take ${(1 / ratio(chosenMs)).toFixed(2)} times as long as in float.`;
-  const why: FloatNode = { code: SLOWER, message, storesWeights: true };
-  return {
-    slower: { nodes: new Map(units.map(({ node }) => [node.name, slower.get(node.name) ?? why])) },
-    layers,
-    facts,
-  };
+  return { facts, costs };
 }
 
 function unchanged(): MeasuredKernels {
@@ -138,10 +215,10 @@ function predictedSpeedup(
   return floatMs / Math.max(floatMs - saved / 1000, floatMs / 100);
 }
 
-function timed(contestants: readonly Contestant[], { latencyThreads, time, signal }: KernelRuntime) {
+function timed(contestants: readonly Contestant[], { latencyThreads, time, threadClock, signal }: KernelRuntime) {
   if (time) return time(contestants);
-  const byThread = latencyThreads === 1;
-  return timeInTurns(contestants, { runs: ROUNDS, maxMs: ROUNDS_MS, signal, byThread, isEnough: isDecided });
+  const clock = latencyThreads === 1 ? threadClock : undefined;
+  return timeInTurns(contestants, { runs: ROUNDS, maxMs: ROUNDS_MS, signal, clock, isEnough: isDecided });
 }
 
 /** Whether every run of each model was faster than every run of the next slower one, by more than anyone would notice. */

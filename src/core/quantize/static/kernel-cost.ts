@@ -8,15 +8,7 @@
 import { type CutEdge, minCut } from "../../min-cut.ts";
 import type { Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
-import {
-  CLIP_COST,
-  costsOf,
-  DEQUANTIZE_COST,
-  FLOAT_TILE,
-  QUANTIZE_COST,
-  takesInActivation,
-  timeOf,
-} from "../../targets/onnxruntime-cpu.ts";
+import { type CostTable, costsOf, takesInActivation, timeOf } from "../../targets/cost-tables.ts";
 import type { Placement, Unit } from "./placement.ts";
 
 /** Microseconds of one run. */
@@ -36,26 +28,42 @@ export interface KernelCosts {
 /** How many elements a value has in one run; undefined where it is not known, which counts as none. */
 export type ElementsOf = (value: Value) => number | undefined;
 
-/** Costs by the table of the target, for machines that are not at hand. Only ratios mean something. */
-export function predictedCosts(elementsOf: ElementsOf): KernelCosts {
+/** Costs by the table of a target, for machines that are not at hand. Only ratios mean something. */
+export function predictedCosts(table: CostTable, elementsOf: ElementsOf): KernelCosts {
   return {
     basis: "predicted",
-    unit: (unit) => unitCost(unit, elementsOf),
-    quantizeUs: (value) => timeOf(QUANTIZE_COST, 0, elementsOf(value) ?? 0),
-    dequantizeUs: (value) => timeOf(DEQUANTIZE_COST, 0, elementsOf(value) ?? 0),
+    unit: (unit) => unitCost(table, unit, elementsOf),
+    quantizeUs: (value) => timeOf(table.quantize, 0, elementsOf(value) ?? 0),
+    dequantizeUs: (value) => timeOf(table.dequantize, 0, elementsOf(value) ?? 0),
   };
 }
 
-function unitCost({ node, rule, tail, outputs }: Unit, elementsOf: ElementsOf): UnitCost {
+/** What a unit computes in one run. */
+export interface Work {
+  /** Of its output. */
+  readonly elements: number;
+  /** Multiplications in 8 bits, and in float, where some kernels compute more than they have to. */
+  readonly products: number;
+  readonly floatProducts: number;
+  readonly weightDims: readonly number[] | undefined;
+}
+
+export function workOf({ node, rule, outputs }: Unit, elementsOf: ElementsOf, floatTile: number): Work {
   const elements = elementsOf(outputs[0]!) ?? 0;
   const operand = rule.weight?.(node);
-  const dims = operand && node.inputs[operand.input]!.constant!.dims;
-  const products = operand && dims ? (elements * elementCount(dims)) / dims[operand.axis]! : 0;
-  const costs = costsOf(node, dims);
-  const floatProducts = dims?.length === 3 ? products * paddedShare(elements / dims[0]!) : products;
+  const weightDims = operand && node.inputs[operand.input]!.constant!.dims;
+  const products = operand && weightDims ? (elements * elementCount(weightDims)) / weightDims[operand.axis]! : 0;
+  const padded = weightDims?.length === 3 ? paddedShare(elements / weightDims[0]!, floatTile) : 1;
+  return { elements, products, floatProducts: products * padded, weightDims };
+}
+
+function unitCost(table: CostTable, unit: Unit, elementsOf: ElementsOf): UnitCost {
+  const { node, tail } = unit;
+  const { elements, products, floatProducts, weightDims } = workOf(unit, elementsOf, table.floatTile);
+  const costs = costsOf(table, node, weightDims);
   const clips = takesInActivation(node) ? 0 : tail.length;
   return {
-    floatUs: timeOf(costs.float, floatProducts, elements) + clips * timeOf(CLIP_COST, 0, elements),
+    floatUs: timeOf(costs.float, floatProducts, elements) + clips * timeOf(table.clip, 0, elements),
     int8Us: timeOf(costs.int8, products, elements),
   };
 }
@@ -64,8 +72,8 @@ function unitCost({ node, rule, tail, outputs }: Unit, elementsOf: ElementsOf): 
  * How much more a convolution of one axis computes in float than it has to: it is a product of matrices whose columns are positions, in whole tiles.
  * (Those of two axes have kernels of their own, which work on channels.)
  */
-function paddedShare(positions: number): number {
-  return positions > 0 ? (Math.ceil(positions / FLOAT_TILE) * FLOAT_TILE) / positions : 1;
+function paddedShare(positions: number, tile: number): number {
+  return positions > 0 ? (Math.ceil(positions / tile) * tile) / positions : 1;
 }
 
 /** Units that compute in 8 bits and should not, those that hang together in one part. */

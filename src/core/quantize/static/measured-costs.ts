@@ -5,8 +5,9 @@
  */
 import type { Value } from "../../onnx/ir.ts";
 import { type KernelTime, originOf } from "../../runtime/kernel-profile.ts";
-import { DEQUANTIZE_COST, QUANTIZE_COST, REORDER_COST, timeOf } from "../../targets/onnxruntime-cpu.ts";
+import { type CostTable, timeOf } from "../../targets/cost-tables.ts";
 import type { Cost } from "../../targets/target.ts";
+import type { Conversion, ConversionCosts } from "./kernel-book.ts";
 import { type ElementsOf, type KernelCosts, predictedCosts, type UnitCost } from "./kernel-cost.ts";
 import type { Placement, Unit } from "./placement.ts";
 
@@ -24,71 +25,102 @@ export interface KernelTimes {
 /** Layers that are found in both profiles, of those that are asked for: with fewer, profiles tell nothing. */
 const LEAST_FOUND = 0.5;
 
-/** What was measured, as plain data. */
-export interface MeasuredCosts {
-  /** By the names of nodes that units are called by. */
+/** What was measured, as plain data: of units by the names of their nodes. */
+export interface MeasuredCosts extends ConversionCosts {
   readonly units: Readonly<Record<string, UnitCost>>;
-  /** How much longer these take than the table says; 0 for reordering where no kernel has a layout of its own. */
-  readonly ratios: { readonly quantize: number; readonly dequantize: number; readonly reorder: number };
+}
+
+/** What profiles tell. */
+export interface ProfiledCosts {
+  /** Of every quantized unit of a placement. */
+  readonly units: ReadonlyMap<Unit, UnitCost>;
+  /** Those that have no kernel in the profiles, and are not known to be part of another: what they cost is a guess. */
+  readonly guessed: ReadonlySet<Unit>;
+  /** Of each conversion that was seen. */
+  readonly conversions: readonly { readonly kind: Conversion; readonly elements: number; readonly us: number }[];
+  /** How much longer 8-bit kernels take than the table says. */
+  readonly ratio: number;
 }
 
 /** Costs of the quantized units of a placement. Answers undefined where too few layers are found in the profiles. */
-export function measureCosts(
+export function readProfiles(
   placement: Placement,
   times: KernelTimes,
   elementsOf: ElementsOf,
-): MeasuredCosts | undefined {
+  table: CostTable,
+): ProfiledCosts | undefined {
   const units = placement.units.filter((unit) => unit.quantized);
   const kernels = { float: withoutOverhead(times.float), int8: withoutOverhead(times.int8) };
   const [float, int8] = [attribute(units, kernels.float), attribute(units, kernels.int8)];
   const layers = units.filter(({ rule, outputs }) => rule.kind === "compute" && elementsOf(outputs[0]!) !== undefined);
   const found = layers.filter((unit) => float.has(unit) && int8.has(unit));
   if (found.length === 0 || found.length < LEAST_FOUND * layers.length) return undefined;
-  const table = predictedCosts(elementsOf);
+  const predicted = predictedCosts(table, elementsOf);
   const sum = (us: (unit: Unit) => number) => found.reduce((total, unit) => total + us(unit), 0);
   const ratios = {
-    float: sum((unit) => float.get(unit)!) / sum((unit) => table.unit(unit).floatUs),
-    int8: sum((unit) => int8.get(unit)!) / sum((unit) => table.unit(unit).int8Us),
+    float: sum((unit) => float.get(unit)!) / sum((unit) => predicted.unit(unit).floatUs),
+    int8: sum((unit) => int8.get(unit)!) / sum((unit) => predicted.unit(unit).int8Us),
   };
-  const unseen = ({ rule }: Unit, predicted: number, ratio: number) =>
-    rule.kind === "compute" ? predicted * ratio : 0;
-  const costs = units.map((unit): [string, UnitCost] => {
-    const predicted = table.unit(unit);
-    return [
-      unit.node.name,
-      {
-        floatUs: float.get(unit) ?? unseen(unit, predicted.floatUs, ratios.float),
-        int8Us: int8.get(unit) ?? unseen(unit, predicted.int8Us, ratios.int8),
-      },
-    ];
-  });
+  const isCompute = ({ rule }: Unit) => rule.kind === "compute";
+  const costOf = (unit: Unit): UnitCost => {
+    const { floatUs, int8Us } = isCompute(unit) ? predicted.unit(unit) : NOTHING;
+    return {
+      floatUs: float.get(unit) ?? floatUs * ratios.float,
+      int8Us: int8.get(unit) ?? int8Us * ratios.int8,
+    };
+  };
+  const isSeen = (unit: Unit) => float.has(unit) && int8.has(unit);
+  const conversions = [...kernels.int8, ...kernels.float.filter(({ op }) => CONVERSIONS[op] === "reorder")];
   return {
-    units: Object.fromEntries(costs),
-    ratios: {
-      quantize: ratioOf(kernels.int8, (op) => op === "QuantizeLinear", QUANTIZE_COST) ?? ratios.int8,
-      dequantize: ratioOf(kernels.int8, (op) => op === "DequantizeLinear", DEQUANTIZE_COST) ?? ratios.int8,
-      reorder: ratioOf(kernels.float, (op) => op.startsWith("Reorder"), REORDER_COST) ?? 0,
-    },
+    units: new Map(units.map((unit) => [unit, costOf(unit)])),
+    guessed: new Set(units.filter((unit) => isCompute(unit) && !isSeen(unit))),
+    conversions: conversions.flatMap(({ op, elements, us }) => {
+      const kind = CONVERSIONS[op];
+      return kind && elements > 0 ? [{ kind, elements, us }] : [];
+    }),
+    ratio: ratios.int8,
   };
 }
 
-/** How much longer kernels take than the table says; undefined where there are none. */
-function ratioOf(kernels: readonly KernelTime[], isOne: (op: string) => boolean, cost: Cost): number | undefined {
-  const seen = kernels.filter(({ op, elements }) => isOne(op) && elements > 0);
-  const predicted = seen.reduce((sum, { elements }) => sum + timeOf(cost, 0, elements), 0);
-  return seen.length > 0 ? seen.reduce((sum, { us }) => sum + us, 0) / predicted : undefined;
+const NOTHING: UnitCost = { floatUs: 0, int8Us: 0 };
+
+/** Conversions among onnxruntime's kernels. */
+const CONVERSIONS: Readonly<Record<string, Conversion>> = {
+  QuantizeLinear: "quantize",
+  DequantizeLinear: "dequantize",
+  ReorderInput: "reorder",
+  ReorderOutput: "reorder",
+};
+
+/** What conversions cost: as the table says, longer by as much as those take longer that were seen; `otherwise` of a kind that was not. */
+export function conversionCosts(
+  seen: ProfiledCosts["conversions"],
+  table: CostTable,
+  otherwise: number,
+): ConversionCosts {
+  const scaled = (kind: Conversion, fallback: number): Cost => {
+    const own = seen.filter((it) => it.kind === kind);
+    const predicted = own.reduce((sum, { elements }) => sum + timeOf(table[kind], 0, elements), 0);
+    const ratio = own.length > 0 ? own.reduce((sum, { us }) => sum + us, 0) / predicted : fallback;
+    const [call, products, element] = table[kind];
+    return [ratio * call, ratio * products, ratio * element];
+  };
+  return {
+    quantize: scaled("quantize", otherwise),
+    dequantize: scaled("dequantize", otherwise),
+    reorder: scaled("reorder", 0),
+  };
 }
 
-/** Costs by what was measured of the same model. */
-export function measuredCosts({ units, ratios }: MeasuredCosts, elementsOf: ElementsOf): KernelCosts {
-  const table = predictedCosts(elementsOf);
-  const reorderUs = (value: Value) =>
-    touchesConvolution(value) ? ratios.reorder * timeOf(REORDER_COST, 0, elementsOf(value) ?? 0) : 0;
+/** Costs by what was measured of the same model. What was not is decided by its neighbours. */
+export function measuredCosts(measured: MeasuredCosts, elementsOf: ElementsOf): KernelCosts {
+  const us = (kind: Conversion, value: Value) => timeOf(measured[kind], 0, elementsOf(value) ?? 0);
+  const reorderUs = (value: Value) => (touchesConvolution(value) ? us("reorder", value) : 0);
   return {
     basis: "measured",
-    unit: (unit) => units[unit.node.name] ?? table.unit(unit),
-    quantizeUs: (value) => ratios.quantize * table.quantizeUs(value) + reorderUs(value),
-    dequantizeUs: (value) => ratios.dequantize * table.dequantizeUs(value) + reorderUs(value),
+    unit: (unit) => measured.units[unit.node.name] ?? NOTHING,
+    quantizeUs: (value) => us("quantize", value) + reorderUs(value),
+    dequantizeUs: (value) => us("dequantize", value) + reorderUs(value),
   };
 }
 

@@ -6,6 +6,7 @@ import type { Model } from "../../onnx/ir.ts";
 import type { Tensor } from "../../onnx/tensor.ts";
 import type { Note } from "../../passes/pass.ts";
 import type { ProfileModel } from "../../runtime/kernel-profile.ts";
+import { type CostTable, USUAL_COSTS } from "../../targets/cost-tables.ts";
 import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
 import { type CalibrationMethod, DEFAULT_METHOD } from "../calibration/calibration-methods.ts";
 import type { QuantizationPlan } from "../plan.ts";
@@ -14,6 +15,7 @@ import type { ControlResult, LayerSensitivity } from "./accuracy-control.ts";
 import { type Calibration, Calibrator } from "./calibration.ts";
 import { scaleChannels, type Trial } from "./channel-trials.ts";
 import { type FasterKernels, findFasterKernels } from "./faster-kernels.ts";
+import type { KernelBook } from "./kernel-book.ts";
 import type { LayerPrecision } from "./layer-precisions.ts";
 import { layersAsked } from "./layers-asked.ts";
 import { type AccuracyTarget, type LayersInFloat, leaveInFloat } from "./layers-in-float.ts";
@@ -33,8 +35,8 @@ export interface PipelineOptions
   extends Omit<StaticOptions, "biasShifts" | "rounded" | "method" | "stretched" | "floatWhereSlower"> {
   /** What nodes compute in instead of 8 bits, by their labels. */
   readonly layers?: Readonly<Record<string, LayerPrecision>> | undefined;
-  /** Leave in float what is slower in 8 bits: as it is measured here, or as the table of costs predicts. */
-  readonly floatWhereSlower?: "measured" | "predicted" | undefined;
+  /** Leave in float what is slower in 8 bits: as it is measured here, or as a table of costs predicts. */
+  readonly floatWhereSlower?: "measured" | { readonly table: CostTable } | undefined;
   /** How ranges follow from what was seen; `auto`: the default, or where that is poor whichever is measured to be best. */
   readonly method: CalibrationMethod | "auto";
   /** Samples to calibrate with. */
@@ -60,12 +62,13 @@ export type PipelineStep = "prepare" | "equalize" | "calibrate" | "kernels" | "r
 export interface PipelineRuntime extends CalibrateOptions {
   /** What calibration found for the same model, data and options before; it is not observed again. */
   readonly known?: Calibration | undefined;
-  /** What was measured of the same before: it is not measured again, so that the result is the same. */
-  readonly knownKernels?: FasterKernels | undefined;
-  /** For kernels that are to be measured. */
+  /** For kernels that are to be measured: with what, what they usually take, and what was measured before, which is not measured again. */
   readonly profile?: ProfileModel | undefined;
+  readonly costTable?: CostTable | undefined;
+  readonly kernelBook?: KernelBook | undefined;
   /** Threads that latency counts at; 1 unless given. */
   readonly latencyThreads?: number | undefined;
+  readonly threadClock?: (() => number) | undefined;
   readonly onProgress?: (step: PipelineStep, fraction: number, message: string) => void;
 }
 
@@ -157,7 +160,7 @@ export async function compressStatic(
   const kernels = await kernelsOf(float, calibration, still, trial);
   const placed = {
     ...still,
-    floatWhereSlower: options.floatWhereSlower === "predicted" ? ("predicted" as const) : kernels?.slower,
+    floatWhereSlower: options.floatWhereSlower === "measured" ? kernels?.slower : options.floatWhereSlower,
   };
   const methodsTried = options.method === "auto" ? await tryMethods(float, calibration, placed, trial) : [];
   const method = options.method === "auto" ? methodsTried[0]!.method : options.method;
@@ -240,14 +243,14 @@ async function kernelsOf(
   options: Omit<StaticOptions, "method">,
   { few, options: { floatWhereSlower }, runtime }: Trial,
 ): Promise<FasterKernels | undefined> {
-  const { profile, knownKernels, latencyThreads = 1 } = runtime;
+  const { profile, kernelBook: book, costTable: table = USUAL_COSTS, latencyThreads = 1 } = runtime;
   if (floatWhereSlower !== "measured") return undefined;
-  if (knownKernels) return knownKernels;
   if (!profile) throw new CoreError("internal", "Kernels cannot be measured without a profiler.");
   runtime.onProgress?.("kernels", 0, "Measuring kernels");
   // What ranges are makes no difference to the speed of kernels.
   const ranged: StaticOptions = { ...options, method: DEFAULT_METHOD };
-  return findFasterKernels(float, calibration, ranged, few[0]!, { ...runtime, profile, latencyThreads });
+  const call = { ...runtime, profile, latencyThreads, table, book };
+  return findFasterKernels(float, calibration, ranged, few[0]!, call);
 }
 
 /** Which nodes in front of operators that stretch small values stay in float, and what that is worth; undefined where there are none. */

@@ -8,6 +8,7 @@ import { checkInvariants, EXCLUDED, type NodeTest, type Note, noteOn, runPasses 
 import { simplify } from "../../passes/simplify.ts";
 import { unfuse } from "../../passes/unfuse.ts";
 import { inferDTypes } from "../../passes/value-dtypes.ts";
+import type { CostTable } from "../../targets/cost-tables.ts";
 import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel } from "../calibration/calibrate.ts";
 import type { CalibrationMethod } from "../calibration/calibration-methods.ts";
 import type { Range } from "../calibration/thresholds.ts";
@@ -44,8 +45,8 @@ export interface StaticOptions {
   readonly perChannel: boolean;
   /** For processors that add pairs of 8-bit products in 16 bits. */
   readonly reduceRange: boolean;
-  /** Leave in float what is slower in 8 bits: by the table of costs, or by what was measured. */
-  readonly floatWhereSlower?: "predicted" | SlowerKernels | undefined;
+  /** Leave in float what is slower in 8 bits: by a table of costs, or by what was measured. */
+  readonly floatWhereSlower?: { readonly table: CostTable } | SlowerKernels | undefined;
   readonly excludeNodes?: ReadonlyMap<string, FloatNode>;
   /** Nodes that the job leaves alone. */
   readonly isExcluded?: NodeTest;
@@ -303,10 +304,10 @@ function slowerKernels(
   calibration: Calibration | undefined,
   { floatWhereSlower: by }: StaticOptions,
 ): { readonly costs: KernelCosts | undefined; readonly nodes: ReadonlyMap<string, FloatNode> } {
-  const nodes = typeof by === "object" && by.nodes ? by.nodes : new Map<string, FloatNode>();
+  const nodes = (by && "nodes" in by && by.nodes) || new Map<string, FloatNode>();
   if (!calibration || by === undefined) return { costs: undefined, nodes };
   const elementsOf = elementsIn(calibration);
-  if (by === "predicted") return { costs: predictedCosts(elementsOf), nodes };
+  if ("table" in by) return { costs: predictedCosts(by.table, elementsOf), nodes };
   return { costs: by.costs && measuredCosts(by.costs, elementsOf), nodes };
 }
 

@@ -1,7 +1,9 @@
 import type { Judgement } from "../evaluation.ts";
 import type { JobKind } from "../kind.ts";
 import type { LabelTask } from "../label-use.ts";
+import { calibrationKeys } from "../quantize/cache-keys.ts";
 import { AutoParams } from "./params.ts";
+import { plainStatic } from "./plain-static.ts";
 import { AutoJobRequest, AutoPlanFields } from "./wire.ts";
 
 export interface AutoSpec extends Judgement {
@@ -31,5 +33,6 @@ export const AUTO = {
   sourceModelId: ({ model_id }) => model_id,
   comparedModelId: ({ model_id }) => model_id,
   heldAgainst: () => "original",
+  cacheKeys: (spec, host) => calibrationKeys(plainStatic(spec), host),
   seedOf: ({ params }) => params.seed,
 } as const satisfies JobKind<AutoSpec>;

@@ -1,23 +1,34 @@
 import { canonicalJson, sha256Of } from "../../identity.ts";
 import { VERSIONS } from "../../versions.ts";
+import { MAX_BOOK_BYTES, type MeasuredHost, mergedBooks } from "./kernels-file.ts";
 import type { StaticSpec } from "./spec.ts";
 
 /** The names of what calibration finds out, and what is found out about the speed of kernels. */
 export const CALIBRATION = "calibration";
 export const KERNELS = "kernels";
 
-/** What calibration has seen serves every method to choose ranges, and every way to judge the result. */
-export function calibrationKeys(spec: StaticSpec): Readonly<Record<string, string>> {
+/**
+ * What calibration has seen serves every method to choose ranges, and every way to judge the result. What kernels take serves every model on a machine
+ * of the same kind.
+ */
+export function calibrationKeys(spec: StaticSpec, { cpu, isa }: MeasuredHost): Readonly<Record<string, string>> {
   const { dataset_id, samples, seed, per_channel, equalize, smooth_quant_alpha, activation_dtype, target } =
     spec.params;
   const decisive = { dataset_id, samples, seed, per_channel, equalize, smooth_quant_alpha, activation_dtype, target };
-  const keyOf = (found: object) => sha256Of(canonicalJson({ model_id: spec.model_id, ...found, versions: VERSIONS }));
-  const { float_where_slower, layers, exclude_nodes, exclude_ops } = spec.params;
-  const { threads } = spec.evaluation.latency;
-  // Excluded nodes change which others can compute in 8 bits, and so what is measured.
-  const placed = { ...decisive, layers, exclude_nodes, exclude_ops, threads };
+  const keyOf = (found: object) => sha256Of(canonicalJson({ ...found, versions: VERSIONS }));
   return {
-    [CALIBRATION]: keyOf(decisive),
-    ...(float_where_slower && { [KERNELS]: keyOf(placed) }),
+    [CALIBRATION]: keyOf({ model_id: spec.model_id, ...decisive }),
+    ...(spec.params.float_where_slower && { [KERNELS]: keyOf({ [KERNELS]: { cpu, isa } }) }),
   };
 }
+
+/** Finds of which each job adds a part: how large they may become, and what is to be kept of two; undefined for nothing. */
+export const SHARED_FINDS: Readonly<
+  Record<
+    string,
+    {
+      readonly maxBytes: number;
+      readonly merged: (kept: Uint8Array, found: Uint8Array, host: MeasuredHost) => Uint8Array | undefined;
+    }
+  >
+> = { [KERNELS]: { maxBytes: MAX_BOOK_BYTES, merged: mergedBooks } };

@@ -82,7 +82,7 @@ export const QUANTIZE = {
   comparedModelId: ({ model_id }) => model_id,
   heldAgainst: () => "original",
   origin: ({ params }) => params.method,
-  cacheKeys: (spec) => (isStatic(spec) ? calibrationKeys(spec) : {}),
+  cacheKeys: (spec, host) => (isStatic(spec) ? calibrationKeys(spec, host) : {}),
   seedOf: ({ params }) => params.seed,
   takesFed: () => true,
   // That there is one is checked when the job is posted.

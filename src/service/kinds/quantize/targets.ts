@@ -9,8 +9,6 @@ interface Target {
   readonly activations: "uint8" | "int8";
   /** Without dot products x64 adds pairs of products of u8 and s8 in saturating 16 bits. */
   readonly reduceRange: boolean;
-  /** Whether a table tells what kernels cost there, for jobs on other machines. */
-  readonly costsKnown: boolean;
 }
 
 export const TARGETS: Readonly<Record<TargetName, Target>> = {
@@ -19,27 +17,23 @@ export const TARGETS: Readonly<Record<TargetName, Target>> = {
     description: "x86-64 with 8-bit dot products: int8 does not saturate.",
     activations: "uint8",
     reduceRange: false,
-    costsKnown: false,
   },
   "x64-avx2": {
     isa: ["avx2"],
     description: "x86-64 without them: 8-bit weights keep one bit free where sums could saturate.",
     activations: "uint8",
     reduceRange: true,
-    costsKnown: true,
   },
   arm64: {
     isa: ["neon", "dotprod"],
     description: "64-bit Arm.",
     activations: "int8",
     reduceRange: false,
-    costsKnown: false,
   },
   portable: {
     isa: [],
     description: "Anything that onnxruntime runs on.",
     activations: "uint8",
     reduceRange: true,
-    costsKnown: false,
   },
 };

@@ -22,6 +22,8 @@ export interface JobEnvironment {
   /** The same with the runtime's profiler on; answers what that has written. */
   readonly profile: ProfileModel;
   readonly measurePeak: MeasurePeak;
+  /** What this thread computes, in milliseconds; undefined where the system does not tell. */
+  readonly threadClock: (() => number) | undefined;
   readonly files: {
     openModel(files: readonly LocalFile[]): Model;
     /** The model at `path`, with its weights in `<path>.data` where there is such a file. */

@@ -5,8 +5,10 @@ import { modelToBytes } from "../../../../src/core/onnx/save.ts";
 import type { Tensor } from "../../../../src/core/onnx/tensor.ts";
 import { calibrate } from "../../../../src/core/quantize/static/calibration.ts";
 import { findFasterKernels, type KernelRuntime } from "../../../../src/core/quantize/static/faster-kernels.ts";
+import { emptyBook } from "../../../../src/core/quantize/static/kernel-book.ts";
 import { layersAsked } from "../../../../src/core/quantize/static/layers-asked.ts";
 import { quantizeStatic, type StaticOptions } from "../../../../src/core/quantize/static/quantize-static.ts";
+import { USUAL_COSTS } from "../../../../src/core/targets/cost-tables.ts";
 import { profileTemporary } from "../../../../workers/model-files.ts";
 import { GraphMaker, randomFeeds } from "../../../support/graphs.ts";
 import { openModel } from "../../../support/open-model.ts";
@@ -65,6 +67,7 @@ async function found(us: { float: number[]; int8: number[] }, ms: Speeds, timed?
   const { feeds, calibration } = await seenOf(model);
   const result = await findFasterKernels(model, calibration, OPTIONS, feeds, {
     latencyThreads: 1,
+    table: USUAL_COSTS,
     openModel,
     time: async (contestants) =>
       timed?.(contestants) ??
@@ -120,6 +123,57 @@ test("a model that is as fast as float but for chance stays in 8 bits", async ()
   assert.equal(facts.chosen, "int8");
 });
 
+test("what was measured of one model serves others of the same shape, and of the same kernels", async () => {
+  const book = emptyBook();
+  const counts = { timed: 0, profiled: 0 };
+  const search = async (model: Model, threads = 1, us = UNEVEN) => {
+    const { feeds, calibration } = await seenOf(model);
+    const before = { ...counts };
+    const result = await findFasterKernels(model, calibration, OPTIONS, feeds, {
+      ...{ latencyThreads: threads, table: USUAL_COSTS, openModel, book },
+      time: async (contestants) => {
+        counts.timed++;
+        return [2, 2.2, 1.4].slice(0, contestants.length).map((it) => [it, it * 1.01, it * 0.99, it, it]);
+      },
+      profile: async (profiled) => {
+        counts.profiled++;
+        return profileOf(profiled, (i) => (isQuantized(profiled) ? us.int8 : us.float)[i]);
+      },
+    });
+    const { slower } = quantizeStatic(model, calibration, { ...OPTIONS, floatWhereSlower: result.slower });
+    const convs = [...model.nodes()].filter(({ opType }) => opType === "Conv").map(({ name }) => name);
+    const slow = slower.map((name) => convs.indexOf(name)).sort();
+    const measured = { timed: counts.timed - before.timed, profiled: counts.profiled - before.profiled };
+    return {
+      slow,
+      measured,
+      known: result.known,
+      facts: result.facts,
+      layers: result.layers.map(({ floatUs }) => floatUs),
+    };
+  };
+  const first = await search(twoParts());
+  assert.deepEqual([first.known, first.measured], [false, { timed: 2, profiled: 2 }]);
+  // Other weights, the names all the same but one, and a machine that would say the opposite now.
+  const opposite = { float: [900, 900, 200, 200], int8: [500, 500, 500, 500] };
+  const like = twoParts();
+  [...like.nodes()][0]!.name = "renamed";
+  const again = await search(like, 1, opposite);
+  assert.deepEqual([again.known, again.measured], [true, { timed: 0, profiled: 0 }]);
+  assert.deepEqual([again.slow, again.facts, again.layers], [first.slow, first.facts, first.layers]);
+  // Another graph of the same kernels is timed as a whole, and not profiled.
+  const longer = twoParts();
+  const { graph } = longer;
+  const [tanh] = [...longer.nodes()].filter(({ opType }) => opType === "Tanh");
+  const [spare] = graph.insertBefore(tanh!, { opType: "Tanh", inputs: [tanh!.inputs[0]], outputs: 1 }).outputs;
+  tanh!.setInput(0, spare);
+  const other = await search(longer, 1, opposite);
+  assert.deepEqual([other.known, other.measured.profiled, other.measured.timed > 0], [false, 0, true]);
+  assert.deepEqual(other.layers, first.layers);
+  // What two threads take is another matter.
+  assert.equal((await search(twoParts(), 2)).measured.profiled, 2);
+});
+
 test("profiles that name none of the model's kernels decide nothing: models are timed whole", async () => {
   const { facts, slow } = await found({ float: [], int8: [] }, { float: 2, int8: 1, mixed: 1 });
   assert.deepEqual([facts.basis, facts.chosen, slow], ["timed", "int8", []]);
@@ -129,7 +183,7 @@ test("onnxruntime's own profile names the layers of a model, in float and in 8 b
   const model = twoParts();
   const { feeds, calibration } = await seenOf(model);
   const { facts } = await findFasterKernels(model, calibration, OPTIONS, feeds, {
-    ...{ latencyThreads: 1, openModel, profile: profileTemporary },
+    ...{ latencyThreads: 1, table: USUAL_COSTS, openModel, profile: profileTemporary },
     time: async (contestants) => contestants.map(() => [1]),
   });
   assert.equal(facts.basis, "measured");

@@ -12,10 +12,12 @@ import {
 import { placeQuantizers } from "../../../../src/core/quantize/static/placement.ts";
 import { quantizeStatic, type StaticOptions } from "../../../../src/core/quantize/static/quantize-static.ts";
 import { Random } from "../../../../src/core/random.ts";
+import { costTableOf } from "../../../../src/core/targets/cost-tables.ts";
 import { GraphMaker, randomFeeds } from "../../../support/graphs.ts";
 import { fusedOperators, openModel, runModel, sqnrDb } from "../../../support/open-model.ts";
 import { assertRecorded } from "../../../support/recorded.ts";
 
+const TABLE = costTableOf("x64-avx2")!;
 const OPTIONS: StaticOptions = {
   method: "minmax",
   percentile: 99.999,
@@ -48,7 +50,7 @@ async function* streamOf<T>(items: readonly T[]): AsyncGenerator<T> {
 /** What a placement costs by the table: all in 8 bits, and all in float. */
 function predicted(model: Model, elements: number): { readonly int8Us: number; readonly floatUs: number } {
   const placement = placeQuantizers(model);
-  const costs = predictedCosts(() => elements);
+  const costs = predictedCosts(TABLE, () => elements);
   const units = new Set(placement.units.filter(({ quantized }) => quantized));
   return { int8Us: placementCost(placement, costs, new Set()), floatUs: placementCost(placement, costs, units) };
 }
@@ -120,7 +122,10 @@ test("what is predicted to be slower in 8 bits stays in float, stored in 8 bits,
   const calibration = await calibrate(model, streamOf(feeds), { openModel });
   const everywhere = quantizeStatic(model, calibration, OPTIONS);
   assert.equal((await fusedOperators(everywhere.model)).QLinearConv, 3);
-  const { model: mixed, notes } = quantizeStatic(model, calibration, { ...OPTIONS, floatWhereSlower: "predicted" });
+  const { model: mixed, notes } = quantizeStatic(model, calibration, {
+    ...OPTIONS,
+    floatWhereSlower: { table: TABLE },
+  });
   const operators = await fusedOperators(mixed);
   assert.deepEqual([operators.QLinearConv, operators.Conv], [2, 1]);
   const slower = notes.filter(({ message }) => /predicted to take \d\.\d times as long/.test(message));
@@ -131,5 +136,5 @@ test("what is predicted to be slower in 8 bits stays in float, stored in 8 bits,
   assertRecorded(sqnrDb(await runModel(model, feeds[0]!), await runModel(mixed, feeds[0]!)), 36.5, 1.5);
   // A plan knows as much from one sample.
   const seen = await calibrate(model, streamOf(feeds.slice(0, 1)), { openModel });
-  assert.deepEqual(quantizeStatic(model, seen, { ...OPTIONS, floatWhereSlower: "predicted" }).notes, notes);
+  assert.deepEqual(quantizeStatic(model, seen, { ...OPTIONS, floatWhereSlower: { table: TABLE } }).notes, notes);
 });

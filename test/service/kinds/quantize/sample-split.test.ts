@@ -55,8 +55,10 @@ test("a model that takes k samples at a time gets k, and what has chosen somethi
   );
 });
 
+const HOST = { cpu: "a processor", isa: ["avx2"] };
+
 test("ranges are found again only where they would be others", () => {
-  const key = (params: object) => cacheKeysOf(specWith(params)).calibration;
+  const key = (params: object) => cacheKeysOf(specWith(params), HOST).calibration;
   const first = key({});
   assert.match(first!, /^[0-9a-f]{64}$/);
   for (const same of [
@@ -69,5 +71,5 @@ test("ranges are found again only where they would be others", () => {
   }
   const others = [{ dataset_id: "dst_2" }, { samples: 64 }, { seed: 1 }, { equalize: false }, { target: "portable" }];
   assert.equal(new Set([first, ...others.map(key)]).size, 1 + others.length);
-  assert.deepEqual(cacheKeysOf(float16), {});
+  assert.deepEqual(cacheKeysOf(float16, HOST), {});
 });

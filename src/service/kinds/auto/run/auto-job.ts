@@ -2,13 +2,13 @@ import { type Dataset, datasetView, evaluateContest } from "../../../../core/ind
 import type { AutoPlan, JobInputs, JobOutcome, JobRequest } from "../../../../tasks/protocol.ts";
 import { metricOf } from "../../evaluation.ts";
 import { dataWarnings, labelUse, withLabelUse } from "../../label-use.ts";
-import { QuantizeParams } from "../../quantize/params.ts";
 import { openSamples } from "../../quantize/run/calibration-samples.ts";
-import type { QuantizeSpec, StaticSpec } from "../../quantize/spec.ts";
+import type { QuantizeSpec } from "../../quantize/spec.ts";
 import { requestOf } from "../../requests.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
 import type { JobRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext } from "../../run/job-steps.ts";
+import { plainStatic } from "../plain-static.ts";
 import { type AutoSpec, labelTaskOf } from "../spec.ts";
 import { type Candidate, candidatesOf, PLAIN_STATIC } from "./candidates.ts";
 import { finalsMs, measuringLimits, startClock, TRIAL_SHARE } from "./clock.ts";
@@ -79,15 +79,7 @@ async function openData(
   const { facts } = models[model_id]!;
   const task = labelTaskOf(spec);
   // As a static job would divide it: what calibrates is not tried on.
-  const asStatic: StaticSpec = {
-    ...{ type: "quantize", model_id, evaluation, acceptance: {} },
-    params: QuantizeParams.parse({
-      method: "static",
-      dataset_id: params.dataset_id,
-      seed: params.seed,
-    }) as StaticSpec["params"],
-  };
-  const { unseen, scored } = await openSamples({ spec: asStatic, models, datasets }, facts, environment);
+  const { unseen, scored } = await openSamples({ spec: plainStatic(spec), models, datasets }, facts, environment);
   const free = unseen ?? scored;
   const total = free.facts.samples;
   const isDivided = evaluation.dataset_id === null && total >= TRIED_SAMPLES + MIN_JUDGING;

@@ -84,6 +84,8 @@ export class Search {
   readonly #call: SearchCall;
   /** What candidates have found out that others need as well, by the keys under which jobs keep it. */
   readonly #found = new Map<string, LocalFile>();
+  /** The keys of those that jobs outside of this search have use for, by name. */
+  readonly #ownKeys: Readonly<Record<string, string>>;
   readonly #made = new Map<string, Made>();
   readonly #byContent = new Map<string, string>();
   #base: StaticBase | undefined;
@@ -91,6 +93,12 @@ export class Search {
 
   constructor(call: SearchCall) {
     this.#call = call;
+    const { request, environment } = call;
+    this.#ownKeys = cacheKeysOf(request.spec, environment.host);
+    for (const [name, file] of Object.entries(request.cached)) {
+      const key = this.#ownKeys[name];
+      if (key !== undefined) this.#found.set(key, file);
+    }
   }
 
   async close(): Promise<void> {
@@ -177,7 +185,7 @@ export class Search {
   ): Promise<{ spec: QuantizeSpec; made: Made }> {
     const { request, environment, context } = this.#call;
     const scratch = await environment.files.makeDirectory(`${request.scratch}/candidates/${name}`);
-    const keys = cacheKeysOf(spec);
+    const keys = cacheKeysOf(spec, environment.host);
     const known = Object.entries(keys).flatMap(([found, key]) => {
       const file = this.#found.get(key);
       return file ? [[found, file] as const] : [];
@@ -189,14 +197,16 @@ export class Search {
       checkpoints: {},
       cached: Object.fromEntries(known),
     };
+    const found: (readonly [key: string, file: LocalFile])[] = [];
     const { written, notes, compressed } = await makeQuantizedModel(own, environment, {
       signal,
       news: (it) => {
         const key = it.kind === "cache" ? keys[it.name] : undefined;
-        if (it.kind === "cache" && key !== undefined) this.#found.set(key, { name: it.name, path: it.path });
+        if (it.kind === "cache" && key !== undefined) found.push([key, { name: it.name, path: it.path }]);
         if (it.kind === "log") context.news(it);
       },
     });
+    for (const [key, file] of found) await this.#keep(key, file);
     const { evidence } = compressed;
     if (evidence) this.#base ??= this.#baseOf(compressed.reference, evidence, keys[CALIBRATION]);
     const exact = evidence ? withLayers(spec, evidence) : spec;
@@ -209,6 +219,17 @@ export class Search {
     this.#made.set(name, made);
     return { spec: exact, made };
   }
+
+  /** Keeps what a candidate has found for others, and tells of it where later jobs have use for it: of a copy, which is taken away. */
+  async #keep(key: string, file: LocalFile): Promise<void> {
+    const { request, environment, context } = this.#call;
+    this.#found.set(key, file);
+    if (this.#ownKeys[file.name] !== key) return;
+    const bytes = environment.files.readBytes(file);
+    const path = await environment.files.writeBytes(request.scratch, `${file.name}-${this.#kept++}.cache`, bytes);
+    context.news({ kind: "cache", name: file.name, path });
+  }
+  #kept = 0;
 
   /** Files of the same model that say what makes it again: other parameters than it was made by. */
   async #saying(model: Model, own: JobRequest<QuantizeSpec>, signal: AbortSignal) {

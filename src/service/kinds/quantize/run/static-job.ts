@@ -8,8 +8,10 @@ import {
   calibrationFromBytes,
   calibrationToBytes,
   compressStatic,
+  costTableOf,
   DEFAULT_METHOD,
   type Exclusions,
+  emptyBook,
   exclusionTest,
   type Feeds,
   LOW_SQNR_DB,
@@ -33,10 +35,10 @@ import { metricOf } from "../../evaluation.ts";
 import type { Compressed, JobEnvironment } from "../../run/job-environment.ts";
 import type { JobContext, JobSteps } from "../../run/job-steps.ts";
 import { CALIBRATION, KERNELS } from "../cache-keys.ts";
+import { bookFromBytes, bookToBytes } from "../kernels-file.ts";
 import type { StaticParams, StaticSpec } from "../spec.ts";
 import { TARGETS, type TargetName } from "../targets.ts";
 import { type CalibrationSamples, openSamples } from "./calibration-samples.ts";
-import { kernelsFromBytes, kernelsToBytes } from "./kernels-file.ts";
 import { accuracyProvisions, rangeProvisions, speedProvisions, stretchedProvisions } from "./provisions.ts";
 import { roundingOf } from "./rounded-job.ts";
 
@@ -61,7 +63,7 @@ export async function compressStaticJob(
   const { files: source, facts } = models[spec.model_id]!;
   const samples = await openSamples(request, facts, environment);
   const known = cached[CALIBRATION] && readCalibration(files.readBytes(cached[CALIBRATION]), news);
-  const knownKernels = cached[KERNELS] && kernelsFromBytes(files.readBytes(cached[KERNELS]), host);
+  const kernelBook = (cached[KERNELS] && bookFromBytes(files.readBytes(cached[KERNELS]), host)) ?? emptyBook();
   const comparison = speedComparison(spec, samples, source[0]!.path, environment, signal);
   try {
     const control = await accuracyTarget(spec, samples, comparison, environment, signal);
@@ -78,14 +80,16 @@ export async function compressStaticJob(
         threads,
         signal,
         known,
-        knownKernels,
+        kernelBook,
+        costTable: costTableOf(host.target),
         profile: environment.profile,
         latencyThreads: spec.evaluation.latency.threads,
+        threadClock: environment.threadClock,
         onProgress: (step, fraction, message) => steps.progress(step, fraction, message),
       },
     );
-    if (result.kernels && !knownKernels) {
-      const path = await files.writeBytes(scratch, `${KERNELS}.cache`, kernelsToBytes(result.kernels, host));
+    if (result.kernels && !result.kernels.known) {
+      const path = await files.writeBytes(scratch, `${KERNELS}.cache`, bookToBytes(kernelBook, host));
       news({ kind: "cache", name: KERNELS, path });
     }
     if (!known) {
@@ -98,12 +102,7 @@ export async function compressStaticJob(
       simplified: result.prepared.map(asSimplified),
       reference: result.float,
       plan: result.plan,
-      evidence: evidenceOf(
-        result,
-        samples,
-        { calibration: known !== undefined, kernels: knownKernels !== undefined },
-        control,
-      ),
+      evidence: evidenceOf(result, samples, known !== undefined, control),
       warnings: control ? limitWarnings(control, result.control) : [],
       calibrated: samples.calibrated,
       unseen: samples.unseen,
@@ -135,8 +134,8 @@ export async function planStaticJob(
   // What the ranges are decides nothing else here, and what they will be is known once the whole was calibrated.
   const method = options.method === "auto" ? DEFAULT_METHOD : options.method;
   // A plan measures nothing: where there is a table of costs, it predicts.
-  const { costsKnown } = TARGETS[targetOf(spec.params, environment.host.target)];
-  const floatWhereSlower = options.floatWhereSlower && costsKnown ? ("predicted" as const) : undefined;
+  const table = costTableOf(targetOf(spec.params, environment.host.target));
+  const floatWhereSlower = options.floatWhereSlower && table && { table };
   const excludeNodes = layersAsked(model, spec.params.layers);
   const provisional = [
     ...rangeProvisions(seen.batches, samples.runs),
@@ -186,7 +185,8 @@ function pipelineOptions(
   exclude: Exclusions,
 ): PipelineOptions {
   const target = targetOf(params, host);
-  const costs = target === host ? "measured" : TARGETS[target].costsKnown ? "predicted" : undefined;
+  const table = costTableOf(target);
+  const costs = target === host ? "measured" : table && { table };
   return {
     samples,
     layers: params.layers,
@@ -326,7 +326,7 @@ function evidenceOf(
     float,
   }: PipelineResult,
   { calibrated }: CalibrationSamples,
-  cached: { readonly calibration: boolean; readonly kernels: boolean },
+  isCalibrationKnown: boolean,
   control: Control | undefined,
 ): StaticEvidence {
   const target = control?.target.target ?? RESCUED_DB;
@@ -340,7 +340,7 @@ function evidenceOf(
       tried: methodsTried.map((it) => ({ method: it.method, sqnr_db: Math.min(it.sqnrDb, MAX_DB) })),
       samples: calibrated,
       tensors: calibration.activations.size,
-      cached: cached.calibration,
+      cached: isCalibrationKnown,
     },
     kernels: kernels
       ? {
@@ -349,7 +349,7 @@ function evidenceOf(
           layers: kernels.layers.map(({ name, floatUs, int8Us }) => ({
             ...{ node: labels.get(name) ?? name, float_us: rounded(floatUs), int8_us: rounded(int8Us) },
           })),
-          cached: cached.kernels,
+          cached: kernels.known,
         }
       : null,
     corrections: corrections.map(
