@@ -232,6 +232,7 @@ export const GRADIENT_CASES: readonly GradientCase[] = [
     ["i,ij->j", [3], [3, 2]],
     ["ij,kl->il", [2, 3], [2, 2]],
     ["...ij,...jk->...ik", [2, 2, 3], [2, 3, 2]],
+    ["...ij,jk->...ik", [2, 2, 3], [3, 2]],
     ["ab,b", [2, 3], [3]],
   ].map(([equation, a, b]) => ({
     op: "Einsum",

@@ -112,26 +112,50 @@ describe("straight-through rules", () => {
     });
   }
 
-  test("a scale for each row, and what moves elements between the two operators", async () => {
-    const scales = [0.02, 0.2];
-    const result = await gradientsOf(
-      tensorOf("float32", [2, 4], x),
-      tensorOf("float32", [2], scales),
-      weights,
-      (g, value, scale) => {
-        const point = g.constant("int8", [2], [0, 0]);
-        const turned = g.op("Transpose", [quantized(g, value, scale, point, 0)], { perm: ints([1, 0]) });
-        return g.transpose(dequantized(g, turned, scale, point, 1), [1, 0]);
-      },
-    );
-    const scaleOf = (i: number) => Math.fround(scales[i >> 2]!);
-    const { dx, ofScale } = expected(x, weights, scaleOf, { zero: 0, low: -128, high: 127 });
-    near(result.dx, dx);
-    near(
-      result.ds,
-      [0, 1].map((row) => ofScale.slice(4 * row, 4 * row + 4).reduce((sum, value) => sum + value, 0)),
-    );
-  });
+  for (const [dtype, zero, low, high] of [
+    ["int8", 0, -128, 127],
+    ["uint8", 100, 0, 255],
+  ] as const satisfies readonly (readonly [ArrayDType, number, number, number])[]) {
+    test(`the least and the largest ${dtype} are not clipped yet, half a step more is`, async () => {
+      const edges = [low - zero - 0.5, low - zero, high - zero, high - zero + 0.5].map((ratio) => ratio / 4);
+      const result = await gradientsOf(
+        tensorOf("float32", [2, 2], edges),
+        tensorOf("float32", [], [0.25]),
+        [1, 2, 3, 4],
+        (g, value, scale) => {
+          const point = g.constant(dtype, [], [zero]);
+          return dequantized(g, quantized(g, value, scale, point), scale, point);
+        },
+      );
+      near(result.dx, [0, 2, 3, 0]);
+      near(result.ds, [low - zero + 4 * (high - zero)]);
+    });
+  }
+
+  for (const [rows, columns] of [
+    [0, 1],
+    [-2, -1],
+  ] as const)
+    test(`a scale for each row, axis ${rows}, and what moves elements between the two operators`, async () => {
+      const scales = [0.02, 0.2];
+      const result = await gradientsOf(
+        tensorOf("float32", [2, 4], x),
+        tensorOf("float32", [2], scales),
+        weights,
+        (g, value, scale) => {
+          const point = g.constant("int8", [2], [0, 0]);
+          const turned = g.op("Transpose", [quantized(g, value, scale, point, rows)], { perm: ints([1, 0]) });
+          return g.transpose(dequantized(g, turned, scale, point, columns), [1, 0]);
+        },
+      );
+      const scaleOf = (i: number) => Math.fround(scales[i >> 2]!);
+      const { dx, ofScale } = expected(x, weights, scaleOf, { zero: 0, low: -128, high: 127 });
+      near(result.dx, dx);
+      near(
+        result.ds,
+        [0, 1].map((row) => ofScale.slice(4 * row, 4 * row + 4).reduce((sum, value) => sum + value, 0)),
+      );
+    });
 
   test("what computes with quantized values has no rule, and is named", () => {
     const model = new Model({ irVersion: 10, opsets: [["", TRAINING_OPSET]], graphName: "test" });

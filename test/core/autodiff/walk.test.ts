@@ -10,10 +10,10 @@ import {
 import { GRADIENT_RULES } from "../../../src/core/autodiff/rules.ts";
 import { TRAINABLE_OPERATORS } from "../../../src/core/autodiff/trainable-operators.ts";
 import { CoreError } from "../../../src/core/errors.ts";
-import { GraphBuilder } from "../../../src/core/onnx/graph-builder.ts";
-import { type Attr, Model } from "../../../src/core/onnx/ir.ts";
+import { GraphBuilder, ints } from "../../../src/core/onnx/graph-builder.ts";
+import { type Attr, Model, type Value } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
-import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { elementCount, floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { resolveStatics } from "../../../src/core/train/statics.ts";
 
@@ -34,6 +34,46 @@ test("gradients of a value that is used in several places are summed", async () 
   const results = await session.run(feeds);
   assert.deepEqual([...floatsOf(results[gradient.name]!)], [5, 14, 2.75]);
   await session.close();
+});
+
+/** Operators of the gradient of y = `build`(x), behind those of the loss Σ w·y. */
+async function formOf(dims: readonly number[], build: (g: GraphBuilder, x: Value) => Value): Promise<string[]> {
+  const model = empty();
+  const g = new GraphBuilder(model.graph);
+  const x = model.graph.addInput("x", "float32", dims);
+  const y = build(g, x);
+  model.graph.addOutput(y);
+  const feeds = { x: tensorOf("float32", dims, new Float32Array(elementCount(dims))) };
+  await resolveStatics(model, feeds, openSession);
+  const loss = g.sumAll(
+    g.mul(y, g.constant("float32", y.shape as number[], Array(elementCount(y.shape as number[])).fill(0))),
+  );
+  model.graph.addOutput(loss);
+  await resolveStatics(model, feeds, openSession);
+  const before = new Set(model.graph.nodes);
+  buildGradients(g, loss, [x]);
+  const made = model.graph.nodes.filter((node) => !before.has(node)).map(({ opType }) => opType);
+  return made.slice(made.indexOf("Mul") + 1);
+}
+
+test("where a plain form gives the gradient, no dearer one is taken", async () => {
+  const weight = (g: GraphBuilder, ...dims: number[]) => g.constant("float32", dims, Array(elementCount(dims)).fill(0));
+  const pads = { pads: ints([1, 1, 1, 1]) };
+  const conv = await formOf([1, 3, 5, 5], (g, x) => g.op("Conv", [x, weight(g, 2, 3, 3, 3)], pads));
+  assert.deepEqual(conv, ["Slice", "Transpose", "Conv"]);
+  const whole = (g: GraphBuilder, ...values: number[]) => g.constant("int64", [values.length], values);
+  const slice = await formOf([4, 5], (g, x) => g.op("Slice", [x, whole(g, 1), whole(g, 3), whole(g, 0)]));
+  assert.deepEqual(slice, ["Pad"]);
+  const tile = await formOf([2, 3], (g, x) => g.op("Tile", [x, whole(g, 1, 1)]));
+  assert.deepEqual(tile, []);
+  const twice = await formOf([1, 2, 3, 4], (g, x) =>
+    g.op("Resize", [x, undefined, g.constant("float32", [4], [1, 1, 2, 2])], {
+      mode: { type: "string", value: "nearest" },
+      coordinate_transformation_mode: { type: "string", value: "asymmetric" },
+      nearest_mode: { type: "string", value: "floor" },
+    }),
+  );
+  assert.ok(!twice.includes("MatMul") && !twice.includes("Resize"), `${twice}`);
 });
 
 test("elements that are the maximum of a window together share its gradient", async () => {
@@ -132,6 +172,11 @@ test("operators of other domains, and uses that a rule does not cover, are refus
   assert.match(refusal("RNN", "", activations("Tanh", "Relu"))!, /activations/);
   assert.equal(refusal("GRU", "", activations("sigmoid", "Tanh", "Sigmoid", "tanh")), undefined);
   assert.equal(refusal("Relu", "", {}), undefined);
+  // Without an attribute momentum is 0.9: the second output is then no mean of this batch.
+  const training = { training_mode: { type: "int", value: 1 } } as const;
+  assert.match(refusal("BatchNormalization", "", training)!, /running averages/);
+  assert.equal(refusal("BatchNormalization", "", { ...training, momentum: { type: "float", value: 0 } }), undefined);
+  assert.equal(refusal("BatchNormalization", "", {}), undefined);
 });
 
 test("whole numbers, comparisons and shapes end a path", () => {
