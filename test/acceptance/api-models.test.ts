@@ -10,6 +10,7 @@ import { formOf } from "../support/calls.ts";
 import { createMemoryTasks, modelBytes } from "../support/memory-workers.ts";
 import { connectRaw } from "../support/raw-http.ts";
 import { apiKeys, startTestServer, type TestServer } from "../support/server.ts";
+import { until } from "../support/until.ts";
 
 const NO_LIMITS = { limits: { timeoutMs: 1, memoryBytes: 1 } };
 const sha256 = (bytes: Uint8Array | string) => createHash("sha256").update(bytes).digest("hex");
@@ -353,8 +354,7 @@ test("a download may be cut at any moment, and leaves no file open", async () =>
   }
   assert.equal((await api.call("GET", "/healthz")).status, 200);
   if (process.platform === "linux") {
-    for (let i = 0; i < 50 && (await openFiles()) > 0; i++) await sleep(20);
-    assert.equal(await openFiles(), 0);
+    await until("no file is open", async () => (await openFiles()) === 0);
   }
   await api.call("DELETE", `/v1/models/${model.id}`);
 });

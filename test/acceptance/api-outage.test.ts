@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { formOf } from "../support/calls.ts";
-import { until } from "../support/live-jobs.ts";
 import { createMemoryTasks, modelBytes } from "../support/memory-workers.ts";
 import { startTestServer, type TestServer } from "../support/server.ts";
+import { until } from "../support/until.ts";
 
 /** What the API says when something behind it is away: 503 with Retry-After, soon, and nothing left behind. */
 
@@ -51,10 +51,7 @@ test("a Redis that does not answer is no different, a few seconds later; then al
   assert.equal(status, 503);
   assert.ok(performance.now() - started < 8000);
   api.signalRedis("SIGCONT");
-  for (let i = 0; i < 50 && (await api.call("GET", "/v1/jobs")).status !== 200; i++) {
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-  assert.equal((await api.call("GET", "/v1/jobs")).status, 200);
+  await until("it answers again", async () => (await api.call("GET", "/v1/jobs")).status === 200);
 });
 
 test("when Redis goes away during an inspection, the upload fails and its files wait for the sweep", async (t) => {

@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import type { Job, JobEvent } from "../../scripts/demo/client.ts";
 import { type Stack, startStack } from "../../scripts/demo/stack.ts";
-import { type LiveJobs, openLiveJobs, until } from "../support/live-jobs.ts";
+import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
 import { NETWORKS } from "../support/mnist.ts";
+import { until } from "../support/until.ts";
 
 /** Searches over HTTP, on a convolutional network that was trained on a part of MNIST. */
 

@@ -11,8 +11,8 @@ import { after, before, describe, test } from "node:test";
 import type { Browser, Page } from "puppeteer-core";
 import { type Stack, startStack } from "../../scripts/demo/stack.ts";
 import { browserPath, contrasts, openBrowser, openPage } from "../support/browser.ts";
-import { until } from "../support/live-jobs.ts";
 import { mnistFile, NETWORKS } from "../support/mnist.ts";
+import { until } from "../support/until.ts";
 
 /** The console, used in a real browser as a newcomer would: a model, data, a job, its report, and a comparison. */
 

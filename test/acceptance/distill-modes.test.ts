@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import type { Job, JobEvent } from "../../scripts/demo/client.ts";
 import { type Stack, startStack } from "../../scripts/demo/stack.ts";
-import { type LiveJobs, openLiveJobs, until } from "../support/live-jobs.ts";
+import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
 import { NETWORKS } from "../support/mnist.ts";
 import { descendants } from "../support/processes.ts";
+import { until } from "../support/until.ts";
 
 /** Networks that learn together and networks that teach themselves, on a part of MNIST, over HTTP, with the service as `npm start` runs it. */
 

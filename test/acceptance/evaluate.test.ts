@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import type { Job } from "../../scripts/demo/client.ts";
 import { type Stack, startStack } from "../../scripts/demo/stack.ts";
-import { type LiveJobs, openLiveJobs, until } from "../support/live-jobs.ts";
+import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
 import { NETWORKS } from "../support/mnist.ts";
+import { until } from "../support/until.ts";
 
 /** Evaluations over HTTP: a network that was trained on a part of MNIST, the same in 4 bits, and one that was not trained. */
 

@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import type { Job, JobEvent } from "../../scripts/demo/client.ts";
 import { type Stack, startStack } from "../../scripts/demo/stack.ts";
-import { type LiveJobs, openLiveJobs, until } from "../support/live-jobs.ts";
+import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
 import { NETWORKS } from "../support/mnist.ts";
+import { until } from "../support/until.ts";
 
 /** Quantization-aware training on a part of MNIST, over HTTP. */
 

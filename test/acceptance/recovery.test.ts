@@ -4,8 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { type Stack, startStack } from "../../scripts/demo/stack.ts";
-import { type LiveJobs, openLiveJobs, until } from "../support/live-jobs.ts";
+import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
 import { descendants, hasEnded } from "../support/processes.ts";
+import { until } from "../support/until.ts";
 
 /** kill -9 of everything there is, each in the middle of a job, on the service as `npm start` runs it. */
 

@@ -10,8 +10,8 @@ import { countDamagedBlobs, startBlobChecks } from "../../src/service/blobs/blob
 import type { BlobRef, BlobStore } from "../../src/service/blobs/blob-store.ts";
 import { type BlobClaims, createBlobClaims } from "../../src/service/blobs/claims.ts";
 import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
-import { until } from "../support/live-jobs.ts";
 import { startTestRedis, type TestRedis } from "../support/redis.ts";
+import { until } from "../support/until.ts";
 import { chunksOf } from "./blob-store.ts";
 
 const QUICK = { bytesPerSecond: 1e9, intervalMs: 20, againMs: 50 };

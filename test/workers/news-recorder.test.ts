@@ -1,17 +1,16 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
+import { mock, test } from "node:test";
 import { pino } from "pino";
 import type { JobStore } from "../../src/service/jobs/job-store.ts";
 import { createNewsRecorder } from "../../workers/news-recorder.ts";
 
 const log = pino({ level: "silent" });
 
-/** A store that writes slowly and remembers in which order. */
+/** A store that writes later and remembers in which order. */
 function slowStore(): { store: JobStore; written: string[] } {
   const written: string[] = [];
   const write = async (text: string) => {
-    await sleep(5);
+    await new Promise((resolve) => setImmediate(resolve));
     written.push(text);
   };
   const store: Partial<JobStore> = {
@@ -24,7 +23,9 @@ function slowStore(): { store: JobStore; written: string[] } {
 const progress = (step: string, fraction: number) =>
   ({ kind: "progress", progress: { step, fraction, message: "" } }) as const;
 
-test("what a child says is recorded in its order, progress at most once per interval", async () => {
+test("what a child says is recorded in its order, progress at most once in 250 ms", async (t) => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  t.after(() => mock.timers.reset());
   const { store, written } = slowStore();
   const recorder = createNewsRecorder(store, "job_x", log);
   recorder.record(progress("load", 0.1));
@@ -32,10 +33,12 @@ test("what a child says is recorded in its order, progress at most once per inte
   recorder.record(progress("load", 0.2));
   recorder.record(progress("load", 0.3));
   recorder.record({ kind: "metric", data: { loss: 1 } });
-  await sleep(300);
+  mock.timers.tick(249);
+  recorder.record({ kind: "log", level: "info", message: "not yet" });
+  mock.timers.tick(1);
   recorder.record(progress("load", 0.4));
   await recorder.finish();
-  assert.deepEqual(written, ["load 0.1", "log hello", "metric 1", "load 0.3", "load 0.4"]);
+  assert.deepEqual(written, ["load 0.1", "log hello", "metric 1", "log not yet", "load 0.3", "load 0.4"]);
 });
 
 test("a new step does not swallow the last progress of the one before", async () => {
@@ -60,7 +63,7 @@ test("nothing is recorded after the end, and no more than a limit before", async
   await recorder.finish();
   recorder.record({ kind: "log", level: "info", message: "late" });
   recorder.record(progress("late", 1));
-  await sleep(10);
+  await recorder.finish();
   assert.equal(written.length, 2_000);
 });
 
