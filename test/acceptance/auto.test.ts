@@ -8,7 +8,12 @@ import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
 import { NETWORKS } from "../support/mnist.ts";
 import { until } from "../support/until.ts";
 
-/** Searches over HTTP, on a convolutional network that was trained on a part of MNIST. */
+/**
+ * Searches over HTTP, on a convolutional network that was trained on a part of MNIST.
+ *
+ * Bounds of accuracy, of size and of noise ask whether a job did what it was asked, and not how well: they lie between what the method promises
+ * and the model that it left as it was. What each method wins is recorded in `test/core`.
+ */
 
 interface Candidate {
   readonly name: string;

@@ -7,7 +7,12 @@ import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
 import { NETWORKS } from "../support/mnist.ts";
 import { type Report, uneven } from "../support/uneven.ts";
 
-/** Quantization that looks at samples, of a network that was trained here, over HTTP, with the service as `npm start` runs it. */
+/**
+ * Quantization that looks at samples, of a network that was trained here, over HTTP, with the service as `npm start` runs it.
+ *
+ * Bounds of accuracy, of size and of noise ask whether a job did what it was asked, and not how well: they lie between what the method promises
+ * and the model that it left as it was. What each method wins is recorded in `test/core`.
+ */
 
 const TEST_SAMPLES = 1000;
 

@@ -7,7 +7,12 @@ import { NETWORKS } from "../support/mnist.ts";
 import { descendants } from "../support/processes.ts";
 import { until } from "../support/until.ts";
 
-/** Networks that learn together and networks that teach themselves, on a part of MNIST, over HTTP, with the service as `npm start` runs it. */
+/**
+ * Networks that learn together and networks that teach themselves, on a part of MNIST, over HTTP, with the service as `npm start` runs it.
+ *
+ * Bounds of accuracy ask whether a job trained, and not how well: they lie between what a network knows that was not trained, a tenth of ten
+ * classes, and what it knows after a few epochs. How well each method trains is recorded in `test/core`.
+ */
 
 interface Network {
   readonly name: string;

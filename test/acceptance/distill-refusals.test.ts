@@ -5,7 +5,12 @@ import { type Stack, startStack } from "../../scripts/demo/stack.ts";
 import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
 import { COUNT, ODD_DATASETS, ODD_MODELS, oddOutputs } from "../support/odd-shapes.ts";
 
-/** Jobs whose models, labels and data do not go together: refused when they are posted, or understood. Over HTTP. */
+/**
+ * Jobs whose models, labels and data do not go together: refused when they are posted, or understood. Over HTTP.
+ *
+ * Bounds of accuracy ask whether a job trained, and not how well: they lie between what a network knows that was not trained, a quarter of four
+ * classes, and what it knows after a few epochs. How well each method trains is recorded in `test/core`.
+ */
 
 let stack: Stack;
 let jobs: LiveJobs;

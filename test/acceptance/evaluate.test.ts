@@ -6,7 +6,12 @@ import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
 import { NETWORKS } from "../support/mnist.ts";
 import { until } from "../support/until.ts";
 
-/** Evaluations over HTTP: a network that was trained on a part of MNIST, the same in 4 bits, and one that was not trained. */
+/**
+ * Evaluations over HTTP: a network that was trained on a part of MNIST, the same in 4 bits, and one that was not trained.
+ *
+ * Bounds of accuracy ask whether a job trained, and not how well: they lie between what a network knows that was not trained, a tenth of ten
+ * classes, and what it knows after a few epochs. How well each method trains is recorded in `test/core`.
+ */
 
 interface Model {
   readonly model_id: string;

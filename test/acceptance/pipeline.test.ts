@@ -7,7 +7,12 @@ import { NETWORKS } from "../support/mnist.ts";
 import { descendants } from "../support/processes.ts";
 import { until } from "../support/until.ts";
 
-/** Pipelines on a part of MNIST, over HTTP: a teacher is trained, a student learns from it, and is quantized. */
+/**
+ * Pipelines on a part of MNIST, over HTTP: a teacher is trained, a student learns from it, and is quantized.
+ *
+ * Bounds of accuracy ask whether a job trained, and not how well: they lie between what a network knows that was not trained, a tenth of ten
+ * classes, and what it knows after a few epochs. How well each method trains is recorded in `test/core`.
+ */
 
 interface Step {
   readonly name: string;

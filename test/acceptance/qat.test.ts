@@ -6,7 +6,12 @@ import { type LiveJobs, openLiveJobs } from "../support/live-jobs.ts";
 import { NETWORKS } from "../support/mnist.ts";
 import { until } from "../support/until.ts";
 
-/** Quantization-aware training on a part of MNIST, over HTTP. */
+/**
+ * Quantization-aware training on a part of MNIST, over HTTP.
+ *
+ * Bounds of accuracy ask whether a job trained, and not how well: they lie between what a network knows that was not trained, a tenth of ten
+ * classes, and what it knows after a few epochs. How well each method trains is recorded in `test/core`.
+ */
 
 const TEST_SAMPLES = 500;
 const MANY_SAMPLES = 5000;

@@ -12,6 +12,7 @@ test("the original models do well on the demo's inputs", async (t) => {
   const subjects = await loadSubjects(folder);
   const scores = new Map<string, number>();
   for (const { name, modelPath, score } of subjects) if (score !== null) scores.set(name, await score.run(modelPath));
+  // Bounds of usefulness, not records: a model at chance reads nothing and hears half.
   assert.ok(scores.get("ocr-recognition")! > 0.98, `read ${scores.get("ocr-recognition")}`);
   assert.ok(scores.get("voice-activity")! > 0.9, `heard ${scores.get("voice-activity")}`);
 });

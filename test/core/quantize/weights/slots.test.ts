@@ -41,6 +41,7 @@ function codesByNode(notes: readonly Note[]): Record<string, string> {
   return Object.fromEntries(notes.map(({ name, code }) => [name, code]));
 }
 
+/** Of the largest value: weights in 8 bits turn an output by a few of their steps, 1/127 each. A value in another place is off by more. */
 async function assertNear(original: Model, model: Model, tolerance = 0.05): Promise<void> {
   const feeds = randomFeeds(original);
   for (const optimization of ["disabled", "all"] as const) {
