@@ -5,17 +5,19 @@ import { basename, dirname, join, normalize, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { Random } from "../src/core/random.ts";
 import { ENVIRONMENT } from "../src/tasks/environment.ts";
+import type { NodeTestOptions } from "./mutation-runner.ts";
 
 /**
- * npm run mutate -- [folder or file of src ...] [--share 0.1] [--files 1] [--seed 1] [--tests 6] [--slowest 30] [--minutes 30]
+ * npm run mutate -- [folder or file of src ...] [--share 0.1] [--files 1] [--seed 1] [--tests 6] [--slowest 10] [--per-fault 8] [--minutes 30]
  * npm run mutate -- [folder or file of src ...] --again
  *
  * Makes small faults in a seeded share of the lines of a seeded share of the files (an operator swapped, a condition made always true) and runs, for
- * each fault, tests that reach it until one fails: at most `--tests` files, first the one of the same name, then those that import the
- * file, then those that import what imports it; of each the fastest first, and none that takes longer than `--slowest` seconds. Prints
- * every fault that no test noticed and, for each folder, the score. Nothing new is begun once `--minutes` are over.
+ * each fault, tests that reach it until one fails, the cheapest first, for `--per-fault` seconds. Tests of a folder are those of its files:
+ * for each at most `--tests` files, first the one of the same name, then those that import the file, then those that import what imports
+ * it; of each the fastest first, and none that takes longer than `--slowest` seconds. Prints every fault that no test noticed and, for each
+ * folder, the score. What is not tried once `--minutes` are over, is left out.
  *
- * `--again` tries again what the last run found unnoticed, and leaves the rest of its results as they are.
+ * `--again` tries again what the last run found unnoticed, each fault in a process of its own, and leaves the rest of its results as they are.
  *
  * Faults that only change a text, an object or an array literal are not made: their types do not compile, or they are messages.
  */
@@ -46,6 +48,7 @@ interface Options {
   readonly seed: number;
   readonly tests: number;
   readonly slowestSeconds: number;
+  readonly secondsPerFault: number;
   readonly deadline: number;
 }
 
@@ -169,66 +172,67 @@ function missedRanges(file: string): string[] {
     .map(({ location: { start, end } }) => `${file}:${at(start)}-${at(end)}`);
 }
 
-const TAP_ARGUMENTS = ["--test-reporter=tap", "-r", "{{hookFile}}", "{{testFile}}"];
-
 /** At first the tests run in one process, one fault after the other; what they did not notice is looked at in one of its own. */
-function configuration(ranges: readonly string[], tests: readonly string[], events: string, again: boolean): object {
+function configuration(
+  ranges: readonly string[],
+  near: NodeTestOptions["near"],
+  events: string,
+  { again, secondsPerFault }: Options,
+): object {
+  const files = [...new Set(Object.values(near).flat())];
+  const nodeTest: NodeTestOptions = { files, near, secondsPerFault };
   return {
     mutate: ranges,
     mutator: { excludedMutations: ["StringLiteral", "ObjectLiteral", "ArrayDeclaration"] },
     coverageAnalysis: "perTest",
-    ...(again
-      ? {
-          testRunner: "tap",
-          plugins: ["@stryker-mutator/tap-runner"],
-          tap: { testFiles: tests, nodeArgs: TAP_ARGUMENTS, forceBail: true },
-        }
-      : {
-          testRunner: "node-test",
-          plugins: [join(import.meta.dirname, "mutation-runner.ts")],
-          nodeTest: { files: tests },
-          maxTestRunnerReuse: 60,
-        }),
+    testRunner: "node-test",
+    plugins: [join(import.meta.dirname, "mutation-runner.ts")],
+    nodeTest,
+    maxTestRunnerReuse: again ? 1 : 200,
+    // What is computed while a module is loaded takes a process of its own for each fault.
+    ignoreStatic: true,
     reporters: ["event-recorder"],
     eventReporter: { baseDir: events },
     concurrency: 1,
-    timeoutMS: 20_000,
+    timeoutMS: 60_000,
     timeoutFactor: 3,
-    dryRunTimeoutMinutes: 20,
+    dryRunTimeoutMinutes: 30,
     tempDirName: ".stryker-tmp",
     cleanTempDir: "always",
     ignorePatterns: ["/docs", "/bench", "/examples", ".stryker-tmp"],
     allowEmpty: true,
     logLevel: "warn",
-    warnings: { unknownOptions: false },
+    warnings: false,
   };
 }
 
-/** The faults tried in a file; undefined where none of its lines was drawn, or it is tested nowhere. */
-async function mutantsOf(file: string, options: Options): Promise<Mutant[] | undefined> {
-  const ranges = options.again ? missedRanges(file) : sampledLines(file, options);
-  if (ranges.length === 0) return undefined;
-  const tests = await testsOf(file, options);
-  if (tests.length === 0) {
-    console.log(`no test is near ${file}`);
-    return undefined;
+/** The faults tried in files of a folder; none where none of their lines was drawn, or they are tested nowhere. */
+async function mutantsOf(files: readonly string[], options: Options): Promise<Mutant[]> {
+  const near: Record<string, readonly string[]> = {};
+  const ranges: string[] = [];
+  for (const file of files) {
+    const mine = options.again ? missedRanges(file) : sampledLines(file, options);
+    if (mine.length === 0) continue;
+    const tests = await testsOf(file, options);
+    if (tests.length === 0) console.log(`no test is near ${file}`);
+    else {
+      near[file] = tests;
+      ranges.push(...mine);
+    }
   }
-  const { mutants, said, ok } = await runStryker(file, ranges, tests, options.again);
-  if (ok) return mutants;
-  // A test that fails in the copy that faults are made in, or on a busy machine, cannot tell anything.
-  const left = tests.filter((test) => !said.includes(test));
-  if (left.length === tests.length || left.length === 0) {
-    console.log(`no result for ${file}: ${said}`);
-    return undefined;
-  }
-  return (await runStryker(file, ranges, left, options.again)).mutants;
+  if (ranges.length === 0) return [];
+  const { mutants, said, ok } = await runStryker(ranges, near, options);
+  if (said.trim() !== "") console.log(said.trim());
+  if (!ok) console.log(`not finished: ${Object.keys(near).join(" ")}`);
+  return mutants;
 }
 
-async function runStryker(file: string, ranges: readonly string[], tests: readonly string[], again: boolean) {
-  const events = join(SCRATCH, "events", slug(file));
-  const config = join(SCRATCH, `${slug(file)}.json`);
+async function runStryker(ranges: readonly string[], near: NodeTestOptions["near"], options: Options) {
+  const name = slug(dirname(Object.keys(near)[0]!));
+  const events = join(SCRATCH, "events", name);
+  const config = join(SCRATCH, `${name}.json`);
   mkdirSync(events, { recursive: true });
-  writeFileSync(config, JSON.stringify(configuration(ranges, tests, events, again)));
+  writeFileSync(config, JSON.stringify(configuration(ranges, near, events, options)));
   const run = spawn("stryker", ["run", config], { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
   const stop = () => {
     run.kill();
@@ -237,7 +241,9 @@ async function runStryker(file: string, ranges: readonly string[], tests: readon
   for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, stop);
   let said = "";
   for (const stream of [run.stdout, run.stderr]) stream.setEncoding("utf8").on("data", (text) => (said += text));
+  const tooLate = setTimeout(() => run.kill(), Math.max(0, options.deadline - Date.now()));
   const code = await exitCode(run);
+  clearTimeout(tooLate);
   for (const signal of ["SIGINT", "SIGTERM"]) process.off(signal, stop);
   const mutants = globSync(`${events}/*-onMutantTested.json`)
     .map((path): Mutant => JSON.parse(readFileSync(path, "utf8")))
@@ -255,6 +261,7 @@ const sameFault = (one: Mutant, other: Mutant) =>
 function keep(file: string, found: readonly Mutant[], { again }: Options): Mutant[] {
   const second = (old: Mutant) => (isMissed(old) ? (found.find((it) => sameFault(it, old)) ?? old) : old);
   const mutants = again ? lastResults(file).map(second) : [...found];
+  if (mutants.length === 0) return [];
   mkdirSync(dirname(recordOf(file)), { recursive: true });
   writeFileSync(recordOf(file), JSON.stringify(mutants));
   return mutants;
@@ -299,7 +306,8 @@ const { values, positionals } = parseArgs({
     files: { type: "string", default: "1" },
     seed: { type: "string", default: "1" },
     tests: { type: "string", default: "6" },
-    slowest: { type: "string", default: "30" },
+    slowest: { type: "string", default: "10" },
+    "per-fault": { type: "string", default: "8" },
     minutes: { type: "string", default: "30" },
   },
 });
@@ -314,20 +322,25 @@ const options: Options = {
   seed: Number(values.seed),
   tests: Number(values.tests),
   slowestSeconds: Number(values.slowest),
+  secondsPerFault: Number(values["per-fault"]),
   deadline: Date.now() + Number(values.minutes) * 60_000,
 };
+/** Folders below `core` and `service`, each with those inside it: what is started once. */
+const parts = Map.groupBy(filesOf(positionals), (file) => dirname(file).split("/").slice(0, 3).join("/"));
 const results = new Map<string, Mutant[]>();
 const notReached: string[] = [];
-for (const file of filesOf(positionals)) {
+for (const [part, files] of parts) {
   if (Date.now() > options.deadline) {
-    notReached.push(file);
+    notReached.push(part);
     continue;
   }
-  const found = await mutantsOf(file, options);
-  const mutants = found ? keep(file, found, options) : options.again ? lastResults(file) : [];
-  describe(mutants);
-  if (mutants.length > 0) printScore(file, mutants);
-  results.set(dirname(file), [...(results.get(dirname(file)) ?? []), ...mutants]);
+  const found = Map.groupBy(await mutantsOf(files, options), ({ fileName }) => fileName);
+  for (const file of files) {
+    const mutants = keep(file, found.get(file) ?? [], options);
+    describe(mutants);
+    printScore(file, mutants);
+    results.set(dirname(file), [...(results.get(dirname(file)) ?? []), ...mutants]);
+  }
 }
 for (const [folder, mutants] of results) printScore(folder, mutants);
 printScore("all", [...results.values()].flat());

@@ -1,5 +1,6 @@
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { registerHooks } from "node:module";
-import { resolve } from "node:path";
+import { relative, resolve } from "node:path";
 import { mock } from "node:test";
 import { pathToFileURL } from "node:url";
 
@@ -7,6 +8,9 @@ import { pathToFileURL } from "node:url";
  * A test runner for Stryker that runs tests of node:test in its own process, one fault after the other, without starting a process for
  * each. Test files are loaded anew for each fault, and import from here what they would import from `node:test`; what they test is
  * loaded once. So a fault in what is computed once and kept may look unnoticed: `npm run mutate -- --again` starts a process for each.
+ *
+ * The first run, without a fault, tells which tests reach a fault and how long each takes. Of those the cheapest are run first, until one
+ * fails or the fault has taken its time. A file with a test that fails without a fault is left out.
  */
 
 /** Stryker's `TestStatus`. */
@@ -31,7 +35,7 @@ interface Shared {
 }
 
 interface MutantRun {
-  readonly activeMutant: { readonly id: string };
+  readonly activeMutant: { readonly id: string; readonly fileName: string };
   readonly testFilter?: readonly string[];
   readonly hitLimit?: number;
 }
@@ -97,6 +101,12 @@ export const after = hook("after");
 export const beforeEach = hook("beforeEach");
 export const afterEach = hook("afterEach");
 
+/** Milliseconds of the processor since `started`: a machine that is busy, or a process that was stopped, does not lengthen them. */
+function spentMs(started: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(started);
+  return (user + system) / 1000;
+}
+
 let loads = 0;
 
 /** The tests of a file, which is evaluated once more for them. */
@@ -110,17 +120,33 @@ async function load(file: string): Promise<Suite> {
 /** The pseudo test that is the evaluation of a file. */
 const loadId = (file: string) => `${file}#`;
 
-/** Tests that need those before them in their file, and the service that hooks start. */
-const IN_ORDER = /^test\/(acceptance|contract)\//;
+/** What the first run learnt, for the processes that take over from its own: milliseconds of the processor for each test, and for the rest of its file. */
+interface Learnt {
+  readonly tests: Record<string, number>;
+  readonly files: Record<string, number>;
+}
+
+const LEARNT = "learnt-of-tests.json";
+
+export interface NodeTestOptions {
+  readonly files: readonly string[];
+  /** Files with tests by the file that faults are made in, the nearest first. */
+  readonly near: Readonly<Record<string, readonly string[]>>;
+  /** Of the processor, for all tests of one fault. The first file of tests is run in any case. */
+  readonly secondsPerFault: number;
+}
 
 export class NodeTestRunner {
   static readonly inject = ["options"] as const;
-  readonly #files: readonly string[];
+  readonly #options: NodeTestOptions;
   readonly #shared: Shared;
+  /** Files whose tests need those before them. */
+  readonly #inOrder = new Set<string>();
+  #learnt: Learnt = { tests: {}, files: {} };
   #stray: unknown;
 
-  constructor(options: { readonly nodeTest: { readonly files: readonly string[] } }) {
-    this.#files = options.nodeTest.files;
+  constructor(options: { readonly nodeTest: NodeTestOptions }) {
+    this.#options = options.nodeTest;
     const scope = globalThis as { __stryker__?: Partial<Shared> };
     scope.__stryker__ ??= {};
     scope.__stryker__.mutantCoverage ??= { static: {}, perTest: {} };
@@ -132,6 +158,7 @@ export class NodeTestRunner {
   }
 
   async init(): Promise<void> {
+    if (existsSync(LEARNT)) this.#learnt = JSON.parse(readFileSync(LEARNT, "utf8"));
     const isTest = (url: string | undefined) => url !== undefined && /\/test\/.*\.ts(\?|$)/.test(url);
     registerHooks({
       resolve: (specifier, context, next) =>
@@ -146,19 +173,33 @@ export class NodeTestRunner {
 
   async dryRun() {
     const results: TestResult[] = [];
-    for (const file of this.#files) {
-      this.#shared.currentTestId = undefined;
-      await load(file);
-      // What evaluating the file reaches a second time is not done once for all by what it imports.
-      const id = loadId(file);
-      this.#shared.currentTestId = id;
-      const root = await load(file);
-      results.push({ id, name: id, timeSpentMs: 1, status: SUCCESS });
-      await this.#runSuite(root, file, undefined, false, results);
-    }
-    this.#shared.currentTestId = undefined;
     const { static: once, perTest } = this.#shared.mutantCoverage;
-    for (const file of this.#files) for (const id of Object.keys(perTest[loadId(file)] ?? {})) delete once[id];
+    for (const file of this.#options.files) {
+      const found: TestResult[] = [];
+      const started = process.cpuUsage();
+      try {
+        this.#shared.currentTestId = undefined;
+        await load(file);
+        // What evaluating the file reaches a second time is not done once for all by what it imports.
+        this.#shared.currentTestId = loadId(file);
+        await this.#runSuite(await load(file), file, undefined, false, found);
+      } catch (error) {
+        found.push({ id: loadId(file), name: "load", timeSpentMs: 1, status: FAILED, failureMessage: String(error) });
+      }
+      this.#shared.currentTestId = undefined;
+      const failed = found.find(({ status }) => status === FAILED);
+      if (failed) {
+        console.error(`left out, for it fails as it is: ${failed.id}: ${failed.failureMessage}`);
+        for (const id of Object.keys(perTest)) if (id.startsWith(loadId(file))) delete perTest[id];
+        continue;
+      }
+      const inTests = found.reduce((sum, { timeSpentMs }) => sum + timeSpentMs, 0);
+      this.#learnt.files[file] = spentMs(started) - inTests;
+      for (const { id, timeSpentMs } of found) this.#learnt.tests[id] = timeSpentMs;
+      results.push({ id: loadId(file), name: loadId(file), timeSpentMs: 1, status: SUCCESS }, ...found);
+      for (const id of Object.keys(perTest[loadId(file)] ?? {})) delete once[id];
+    }
+    writeFileSync(LEARNT, JSON.stringify(this.#learnt));
     return { status: "complete", tests: results, mutantCoverage: this.#shared.mutantCoverage };
   }
 
@@ -169,11 +210,11 @@ export class NodeTestRunner {
       hitCount: hitLimit === undefined ? undefined : 0,
     });
     const results: TestResult[] = [];
+    const started = process.cpuUsage();
     try {
-      for (const file of this.#files) {
-        const mine = testFilter?.filter((id) => id.startsWith(`${file}#`));
-        if (mine?.length === 0) continue;
-        const wanted = !mine || mine.includes(loadId(file)) || IN_ORDER.test(file) ? undefined : new Set(mine);
+      for (const [file, wanted] of this.#chosen(activeMutant.fileName, testFilter)) {
+        const isOver = spentMs(started) > 1000 * this.#options.secondsPerFault;
+        if (isOver && results.length > 0) break;
         const failed = await this.#runFile(file, wanted, results);
         if (this.#shared.hitCount! > hitLimit!) return { status: "timeout", reason: "a loop without end" };
         if (!failed) continue;
@@ -186,8 +227,36 @@ export class NodeTestRunner {
     }
   }
 
-  /** The test of a file that fails first. One that fails without the fault, too, tells that this process is spoilt. */
-  async #runFile(file: string, wanted: ReadonlySet<string> | undefined, results: TestResult[]) {
+  /**
+   * Tests that reach a fault, by file: the cheapest, as many as there is time for. Tests of near files count as cheaper than they are. Where
+   * Stryker cannot tell which tests reach it, it is all tests of near files.
+   */
+  #chosen(fileName: string, testFilter: readonly string[] | undefined): Map<string, ReadonlySet<string>> {
+    const near = this.#options.near[relative(process.cwd(), fileName)] ?? [];
+    const reaching = testFilter && new Set(testFilter);
+    const found = Object.entries(this.#learnt.tests).flatMap(([id, ms]) => {
+      const file = id.slice(0, id.indexOf("#"));
+      const at = near.indexOf(file);
+      if (reaching ? !reaching.has(id) && !reaching.has(loadId(file)) : at < 0) return [];
+      return [{ id, file, ms, order: (ms + 1) * (at < 0 ? near.length + 1 : at + 1) }];
+    });
+    found.sort((one, other) => one.order - other.order);
+    const chosen = new Map<string, Set<string>>();
+    let leftMs = 1000 * this.#options.secondsPerFault;
+    for (const { id, file, ms } of found) {
+      const costMs = ms + (chosen.has(file) ? 0 : this.#learnt.files[file]!);
+      if (costMs > leftMs && chosen.size > 0) continue;
+      leftMs -= costMs;
+      chosen.set(file, (chosen.get(file) ?? new Set()).add(id));
+    }
+    return chosen;
+  }
+
+  /**
+   * The test of a file that fails first. Where it fails without the fault, too, it may need the tests before it, which are run from then on;
+   * else this process is spoilt.
+   */
+  async #runFile(file: string, wanted: ReadonlySet<string>, results: TestResult[]): Promise<TestResult | undefined> {
     const failedIn = async (ids: ReadonlySet<string> | undefined, into: TestResult[]) => {
       try {
         await this.#runSuite(await load(file), file, ids, true, into);
@@ -197,13 +266,21 @@ export class NodeTestRunner {
       }
       return into.find(({ status }) => status === FAILED);
     };
-    const failed = await failedIn(wanted, results);
-    if (!failed || IN_ORDER.test(file)) return failed;
-    const { activeMutant } = this.#shared;
-    this.#shared.activeMutant = undefined;
-    const alone = await failedIn(new Set([failed.id]), []);
-    this.#shared.activeMutant = activeMutant;
-    if (alone) process.exit(1);
+    const inOrder = this.#inOrder.has(file);
+    const found: TestResult[] = [];
+    const failed = await failedIn(inOrder ? undefined : wanted, found);
+    if (failed && !inOrder) {
+      const { activeMutant } = this.#shared;
+      this.#shared.activeMutant = undefined;
+      const alone = await failedIn(new Set([failed.id]), []);
+      if (alone && (await failedIn(undefined, []))) process.exit(1);
+      this.#shared.activeMutant = activeMutant;
+      if (alone) {
+        this.#inOrder.add(file);
+        return await this.#runFile(file, wanted, results);
+      }
+    }
+    results.push(...found);
     return failed;
   }
 
@@ -265,19 +342,19 @@ export class NodeTestRunner {
 
   /** Runs a test, or what comes before all of a suite, which is a result only where it fails. */
   async #attempt(id: string, results: TestResult[], work: () => Promise<void>): Promise<boolean> {
-    const started = performance.now();
+    const started = process.cpuUsage();
     this.#shared.currentTestId = id;
     this.#stray = undefined;
     try {
       await work();
       await new Promise((next) => setImmediate(next));
       if (this.#stray !== undefined) throw this.#stray;
-      const timeSpentMs = performance.now() - started;
+      const timeSpentMs = spentMs(started);
       if (!id.endsWith("/before")) results.push({ id, name: id, timeSpentMs, status: SUCCESS });
       return true;
     } catch (error) {
       const failureMessage = error instanceof Error ? error.message : String(error);
-      results.push({ id, name: id, timeSpentMs: performance.now() - started, status: FAILED, failureMessage });
+      results.push({ id, name: id, timeSpentMs: spentMs(started), status: FAILED, failureMessage });
       return false;
     }
   }
