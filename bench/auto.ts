@@ -118,7 +118,7 @@ async function exhaust(request: TaskJobRequest<AutoSpec>, recommendation: AutoMe
   const { files, openSession, measurePeak, host } = ENVIRONMENT;
   const start = performance.now();
   const made: { readonly name: string; readonly path: string; readonly bytes: number }[] = [];
-  const jobs = candidatesOf(spec).map(({ name, spec }) => ({ name, spec }));
+  const jobs = candidatesOf(spec).flatMap(({ name, spec }) => (spec.type === "quantize" ? [{ name, spec }] : []));
   const own = chosen.spec && { name: RECOMMENDED, spec: QuantizeJobRequest.parse(chosen.spec) as QuantizeSpec };
   for (const { name, spec } of [...(own ? [own] : []), ...jobs]) {
     try {

@@ -22,7 +22,7 @@ export interface JobFiles {
    */
   publish(
     jobId: string,
-    spec: SingleSpec,
+    origin: Origin,
     outcome: JobOutcome,
     directory: string,
     signal: AbortSignal,
@@ -38,6 +38,18 @@ export interface JobFiles {
   keptSteps(steps: readonly FinishedStep[]): Promise<readonly FinishedStep[]>;
   /** Takes back what was stored for a job that ends without a result, and those of its models that the catalog did not have before. */
   withdraw(jobId: string, models: readonly Pick<Published, "modelId" | "created">[]): Promise<void>;
+}
+
+/** What a model was made of, and what is put behind the name of that to name it. */
+export interface Origin {
+  readonly sourceId: string;
+  readonly made: string;
+}
+
+/** Where the model comes from that a job of one child makes. */
+export function originOf(spec: SingleSpec): Origin {
+  const kind = kindOf(spec);
+  return { sourceId: kind.sourceModelId(spec), made: kind.made(spec) };
 }
 
 export interface Published {
@@ -138,7 +150,7 @@ export function createJobFiles(deps: {
       return { spec, models, datasets };
     },
 
-    async publish(jobId, spec, outcome, directory, signal) {
+    async publish(jobId, { sourceId, made }, outcome, directory, signal) {
       const root = await realpath(directory);
       const id = newId("mdl");
       try {
@@ -149,14 +161,12 @@ export function createJobFiles(deps: {
         // Before there is a model: after that nothing may fail any more.
         await claims.settle(jobId);
         const sha256 = bundleSha256(files);
-        const kind = kindOf(spec);
-        const sourceId = kind.sourceModelId(spec);
         const source = await catalog.models.get(sourceId);
         const { record, created } = await catalog.models.add({
           id,
           identity: madeIdentity(sha256, sourceId),
           content: sha256,
-          name: `${source?.name ?? sourceId} ${kind.made(spec)}`.slice(0, 200),
+          name: `${source?.name ?? sourceId} ${made}`.slice(0, 200),
           created_at: new Date().toISOString(),
           sha256,
           size_bytes: files.reduce((sum, file) => sum + file.size_bytes, 0),

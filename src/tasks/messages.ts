@@ -75,7 +75,6 @@ const RESULTS: Readonly<Record<string, z.ZodType>> = {
         z.looseObject({
           // Artifacts are called by it.
           name: z.string().regex(/^[a-z0-9-]{1,60}$/),
-          spec: z.looseObject({ type: z.literal("quantize"), params: z.looseObject({ method: Name }) }),
           files: z.array(Produced).min(1),
           facts: ModelFacts,
         }),

@@ -3,7 +3,6 @@ import type { FieldError, ProblemCode } from "../service/errors.ts";
 import type { FinishedStep, Progress } from "../service/jobs/job.ts";
 import type { NamedExclusions } from "../service/kinds/exclusions.ts";
 import type { JobSpec } from "../service/kinds/kinds.ts";
-import type { QuantizeSpec } from "../service/kinds/quantize/spec.ts";
 
 /**
  * The work that runs in a child process because it loads the native runtime, or parses hostile files, or blocks.
@@ -63,10 +62,9 @@ export interface JobOutcome {
    * evaluation, which makes none.
    */
   readonly model: readonly ProducedFile[];
-  /** Of a search: the models of the front, and the job that makes each. */
+  /** Of a search: the models of the front. */
   readonly front?: readonly {
     readonly name: string;
-    readonly spec: QuantizeSpec;
     readonly files: readonly ProducedFile[];
     readonly facts: ModelFacts;
   }[];

@@ -210,6 +210,25 @@ describe("searches", () => {
     assert.equal(artifacts.find(({ name }) => name === "model.onnx")!.sha256, trained.sha256);
   });
 
+  test("with training it also makes narrower students, and their jobs make the same bytes", async () => {
+    const params = { training: true, methods: ["distill"], objective: "size", budget: { seconds: 600, candidates: 2 } };
+    const job = await jobs.succeeded(await jobs.client.createJob(body(params)));
+    const [student, int8] = ["student-half", "student-half-int8"].map(
+      (name) => autoOf(job).candidates.find((it) => it.name === name)!,
+    );
+    for (const { name, spec, sha256, measured, dropped } of [student!, int8!]) {
+      assert.ok(measured !== null, JSON.stringify(dropped));
+      const again = await jobs.succeeded(await jobs.client.createJob(spec!));
+      const { artifacts } = resultOf(again);
+      assert.equal(artifacts.find((it) => it.name === "model.onnx")!.sha256, sha256, name);
+    }
+    assert.ok(student!.measured!.size.ratio < 0.5 && int8!.measured!.size.ratio < 0.2);
+    const { recommendation, candidates } = autoOf(job);
+    const best = candidates.find(({ recommended }) => recommended)!;
+    const made = await (await jobs.client.request(`/v1/models/${recommendation.model_id}`)).json();
+    assert.equal((made as { name: string }).name, `cnn distilled ${best.name}`);
+  });
+
   test("what no model can hold is not accepted, and the nearest is recommended", async () => {
     const request = body({
       ...{ constraints: { max_size_ratio: 0.001 }, methods: ["weight_only", "dynamic"] },
@@ -273,6 +292,7 @@ describe("searches", () => {
     };
     assert.deepEqual(await refused(body({ training: true, methods: ["static"] })), ["/params/training"]);
     assert.deepEqual(await refused(body({ methods: ["qat"] })), ["/params/methods"]);
+    assert.deepEqual(await refused(body({ methods: ["distill"] })), ["/params/methods"]);
     assert.deepEqual(await refused(body({ training: true }, { dataset_id: null })), ["/evaluation/dataset_id"]);
     assert.deepEqual(await refused(body({ dataset_id: "dst_none" })), ["/params/dataset_id"]);
     assert.deepEqual(await refused(body({ targets: ["auto", "portable"] })), ["/params/targets"]);

@@ -933,7 +933,7 @@ export interface components {
             /** @description Only these; null: all. Unless given: `null`. */
             methods?: components["schemas"]["SearchedMethod"][] | null;
             /**
-             * @description Also trains the model with its rounding in it (`qat`), taught by itself: weights of 8, 4 and 2 bits. It takes minutes, and needs a model that can be trained and `evaluation.dataset_id`, because what was trained on cannot judge. Students are a pipeline's to make.
+             * @description Also trains: the model with its rounding in it (`qat`), taught by itself, to weights of 8, 4 and 2 bits; and students of half and a quarter of its width that it teaches (`distill`), as they are and in static int8. It takes minutes, and needs a model that can be trained and `evaluation.dataset_id`, because what was trained on cannot judge.
              * @default false
              */
             training?: boolean;
@@ -3109,7 +3109,7 @@ export interface components {
         /** @enum {string} */
         ScheduleName: "constant" | "step" | "cosine" | "onecycle";
         /** @enum {string} */
-        SearchedMethod: "simplify" | "float16" | "dynamic" | "static" | "weight_only" | "qat";
+        SearchedMethod: "simplify" | "float16" | "dynamic" | "static" | "weight_only" | "qat" | "distill";
         SimplifyParams: {
             /**
              * @description discriminator enum property added by openapi-typescript

@@ -10,7 +10,7 @@ import type { Catalog, ModelRecord } from "../../src/service/catalog.ts";
 import type { JobRecord } from "../../src/service/jobs/job-store.ts";
 import type { SingleSpec } from "../../src/service/kinds/pipeline/steps.ts";
 import type { JobOutcome, ProducedFile } from "../../src/tasks/protocol.ts";
-import { createJobFiles } from "../../workers/job-files.ts";
+import { createJobFiles, originOf } from "../../workers/job-files.ts";
 import { emptyMetrics, factsSaying, queuedJob } from "../support/jobs.ts";
 
 const directory = await mkdtemp(join(tmpdir(), "job-files-"));
@@ -118,7 +118,7 @@ test("every byte is claimed by the job, the model's by the model too, before any
   await mkdir(folder);
   const job = queuedJob({ id: "job_x" });
   const made = outcome([await produced(folder, "model.onnx", "m")], [await produced(folder, "report.json", "r")]);
-  const published = await files.publish(job.id, single(job), made, folder, never);
+  const published = await files.publish(job.id, originOf(single(job)), made, folder, never);
   assert.deepEqual(claimed, ["model m", "job_x m", "job_x r", "job_x settled"]);
   assert.equal(models[0]?.id, published.modelId);
   assert.deepEqual(models[0]?.derived_from, { job_id: "job_x", model_id: "mdl_a" });
@@ -156,7 +156,7 @@ test("a child cannot make us publish files that are not its own", async () => {
   for (const fields of hostile) {
     const attempt = files.publish(
       queuedJob().id,
-      single(queuedJob()),
+      originOf(single(queuedJob())),
       outcome([{ ...good, ...fields }]),
       folder,
       never,
@@ -172,8 +172,11 @@ test("a job that is stopped while its results are stored adds no model", async (
   const folder = join(directory, "stopped");
   await mkdir(folder);
   const made = outcome([await produced(folder, "model.onnx", "m")]);
-  await assert.rejects(files.publish(queuedJob().id, single(queuedJob()), made, folder, AbortSignal.abort()), {
-    name: "AbortError",
-  });
+  await assert.rejects(
+    files.publish(queuedJob().id, originOf(single(queuedJob())), made, folder, AbortSignal.abort()),
+    {
+      name: "AbortError",
+    },
+  );
   assert.deepEqual(models, []);
 });

@@ -1,6 +1,7 @@
 import { type FinishedStep, toldOf } from "../../src/service/jobs/job.ts";
 import { PIPELINE, type PipelineSpec, stepSpec } from "../../src/service/kinds/pipeline/spec.ts";
 import { TaskError } from "../../src/tasks/protocol.ts";
+import { originOf } from "../job-files.ts";
 import { type Attempt, type Conduct, modelsOf } from "./conduct.ts";
 
 /**
@@ -48,7 +49,7 @@ function conductStep(
   const step = stepSpec(spec, index, fed);
   const span = [index / parts, (index + 1) / parts] as const;
   return perform({ spec: step, prefix: `${name}.`, span }, async (outcome, scratch) => {
-    const published = await files.publish(job.id, step, outcome, scratch, signal);
+    const published = await files.publish(job.id, originOf(step), outcome, scratch, signal);
     return {
       name: name!,
       type,

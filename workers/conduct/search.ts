@@ -7,11 +7,10 @@ import { type Conduct, WHOLE } from "./conduct.ts";
 export const conductSearch: Conduct<AutoSpec> = (spec, { job, perform, files, signal }) =>
   perform({ spec, ...WHOLE }, async (outcome, scratch) => {
     const stored = new Map<string, Published>();
-    for (const { name, spec: own, files: model, facts } of outcome.front ?? []) {
+    for (const { name, files: model, facts } of outcome.front ?? []) {
       const made = { ...outcome, model, facts, reports: [] };
-      // What they are made of is the job's own model, whatever the child says.
-      const single = { ...own, model_id: spec.model_id };
-      stored.set(name, await files.publish(job.id, single, made, scratch, signal));
+      const origin = { sourceId: spec.model_id, made: name };
+      stored.set(name, await files.publish(job.id, origin, made, scratch, signal));
     }
     const reports = await files.publishReports(job.id, outcome.reports, scratch, signal);
     const ids = new Map([...stored].map(([name, { modelId }]) => [name, modelId]));

@@ -153,9 +153,26 @@ describe("the candidates", () => {
       const made = of({ targets: [target] });
       assert.equal(made.length, of({}).length);
       for (const { spec } of made) {
+        if (spec.type !== "quantize") continue;
         const { params } = spec;
         if (params.method === "static" || params.method === "dynamic") assert.equal(params.target, target);
       }
+    }
+  });
+
+  it("are with training also models with the rounding in them, and students as they are and in 8 bits", () => {
+    const names = (params: object) => of({ training: true, ...params }).map(({ name }) => name);
+    assert.deepEqual(names({ methods: ["distill"] }), [
+      ...["student-half", "student-half-int8", "student-quarter", "student-quarter-int8"],
+    ]);
+    assert.deepEqual(names({ methods: ["qat"] }), ["trained-8-bit", "trained-4-bit", "trained-2-bit"]);
+    const all = names({});
+    assert.ok(all.indexOf("float16") < all.indexOf("trained-8-bit"));
+    assert.ok(all.indexOf("student-quarter-int8") < all.indexOf("static-minmax"));
+    for (const { spec } of of({ training: true, targets: ["portable"], seed: 7 })) {
+      if (spec.type !== "pipeline") continue;
+      const [first, last] = spec.params.steps.map(({ params }) => params) as Record<string, unknown>[];
+      assert.deepEqual([first!.seed, last!.seed, last!.target], [7, 7, "portable"]);
     }
   });
 

@@ -1,4 +1,5 @@
 import type { FieldError } from "../../errors.ts";
+import { DISTILL_CHECKS } from "../distill/checks.ts";
 import type { JobChecks } from "../kind.ts";
 import {
   checkEvaluation,
@@ -13,7 +14,7 @@ import {
 import { QUANTIZE_CHECKS } from "../quantize/checks.ts";
 import type { StoredResources } from "../stored-resources.ts";
 import { type AutoSpec, labelTaskOf } from "./spec.ts";
-import { trainedCandidates } from "./trained.ts";
+import { methodOf, trainedCandidates } from "./trained.ts";
 
 export const AUTO_CHECKS: JobChecks<AutoSpec> = { check: checkAuto, needsPlan: () => false };
 
@@ -43,17 +44,25 @@ function checkAuto(spec: AutoSpec, stored: StoredResources): readonly FieldError
   ];
 }
 
-/** What keeps the model from being trained as the search would; none where it does not train. */
+/** What keeps the model from being trained as the search would; none where it does not train. It is enough that one way to train it works. */
 function checkTraining(spec: AutoSpec, stored: StoredResources): readonly FieldError[] {
-  const [first] = trainedCandidates(spec);
-  if (!first) return [];
-  const [, job] = first;
+  const { methods } = spec.params;
+  const jobs = trainedCandidates(spec)
+    .map(([, job]) => job)
+    .filter((job) => methods === null || methods.some((wanted) => wanted === methodOf(job)));
+  if (jobs.length === 0) return [];
   const unjudged = "What is trained on cannot judge: with training, name other data here.";
-  return [
-    ...(spec.evaluation.dataset_id === null ? [problem("/evaluation/dataset_id", "required", unjudged)] : []),
-    ...QUANTIZE_CHECKS.check(job, stored).map(({ pointer, ...error }) => {
-      const isOwn = ["/model_id", "/params/dataset_id"].includes(pointer) || pointer.startsWith("/evaluation/");
-      return { ...error, pointer: isOwn ? pointer : "/params/training" };
-    }),
-  ];
+  if (spec.evaluation.dataset_id === null) return [problem("/evaluation/dataset_id", "required", unjudged)];
+  // A pipeline begins with a student that is a candidate, too.
+  const found = jobs.flatMap((job) =>
+    job.type === "pipeline"
+      ? []
+      : [job.type === "quantize" ? QUANTIZE_CHECKS.check(job, stored) : DISTILL_CHECKS.check(job, stored)],
+  );
+  if (found.some((errors) => errors.length === 0)) return [];
+  return found[0]!.map(({ pointer, ...error }) => {
+    if (pointer === "/params/teacher_model_id") return { ...error, pointer: "/model_id" };
+    const isOwn = ["/model_id", "/params/dataset_id"].includes(pointer) || pointer.startsWith("/evaluation/");
+    return { ...error, pointer: isOwn ? pointer : "/params/training" };
+  });
 }

@@ -3,7 +3,10 @@ import { Seed } from "../evaluation.ts";
 import { TargetName } from "../quantize/params.ts";
 
 /** The methods of compression that a search chooses among. */
-const SEARCHED_METHODS = ["simplify", "float16", "dynamic", "static", "weight_only", "qat"] as const;
+const SEARCHED_METHODS = ["simplify", "float16", "dynamic", "static", "weight_only", "qat", "distill"] as const;
+
+/** Of them, those that train. */
+const TRAINED: readonly string[] = ["qat", "distill"];
 
 const limit = (description: string) => z.number().positive().nullable().default(null).meta({ description });
 
@@ -51,8 +54,9 @@ export const AutoParams = z
       .default(false)
       .meta({
         description:
-          "Also trains the model with its rounding in it (`qat`), taught by itself: weights of 8, 4 and 2 bits. It takes minutes, and needs a model that can " +
-          "be trained and `evaluation.dataset_id`, because what was trained on cannot judge. Students are a pipeline's to make.",
+          "Also trains: the model with its rounding in it (`qat`), taught by itself, to weights of 8, 4 and 2 bits; and students of half and a quarter of its " +
+          "width that it teaches (`distill`), as they are and in static int8. It takes minutes, and needs a model that can be trained and " +
+          "`evaluation.dataset_id`, because what was trained on cannot judge.",
       }),
     targets: z
       .array(TargetName)
@@ -68,13 +72,13 @@ export const AutoParams = z
       .meta({ id: "AutoBudget" }),
     seed: Seed,
   })
-  .refine(({ methods, training }) => training || !methods?.includes("qat"), {
+  .refine(({ methods, training }) => training || !methods?.some((method) => TRAINED.includes(method)), {
     path: ["methods"],
-    error: "names qat, which needs training: true",
+    error: "names qat or distill, which need training: true",
   })
-  .refine(({ methods, training }) => !training || methods === null || methods.includes("qat"), {
+  .refine(({ methods, training }) => !training || !methods || methods.some((method) => TRAINED.includes(method)), {
     path: ["training"],
-    error: "has no effect where methods leave out qat",
+    error: "has no effect where methods leave out qat and distill",
   })
   .meta({ id: "AutoParams" });
 

@@ -3,7 +3,6 @@ import type { AutoPlan, JobInputs, JobOutcome, JobRequest } from "../../../../ta
 import { metricOf } from "../../evaluation.ts";
 import { dataWarnings, labelUse, withLabelUse } from "../../label-use.ts";
 import { openSamples } from "../../quantize/run/calibration-samples.ts";
-import type { QuantizeSpec } from "../../quantize/spec.ts";
 import { requestOf } from "../../requests.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
 import type { JobRun } from "../../run/job-run.ts";
@@ -146,7 +145,7 @@ async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
   return tried;
 }
 
-function untried({ name, spec }: { readonly name: string; readonly spec: QuantizeSpec }): Tried {
+function untried({ name, spec }: Candidate): Tried {
   const message = "The time for trials was over before its turn.";
   return {
     name,

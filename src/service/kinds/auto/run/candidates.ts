@@ -2,7 +2,7 @@ import type { z } from "zod";
 import { QuantizeParams } from "../../quantize/params.ts";
 import type { QuantizeSpec } from "../../quantize/spec.ts";
 import type { AutoSpec } from "../spec.ts";
-import { trainedCandidates } from "../trained.ts";
+import { methodOf, type SearchedSpec, trainedCandidates } from "../trained.ts";
 
 /** What a search tries, in this order: what is likely to be good and quick to make comes first. */
 
@@ -10,7 +10,7 @@ export interface Candidate {
   /** Lower case letters, digits and dashes: artifacts are called by it. */
   readonly name: string;
   /** The job that makes the same bytes. */
-  readonly spec: QuantizeSpec;
+  readonly spec: SearchedSpec;
   /** It only varies another: those of mixed precision are tried before it. */
   readonly isVariation: boolean;
 }
@@ -80,6 +80,6 @@ export function candidatesOf(spec: AutoSpec): readonly Candidate[] {
     ...trained,
     ...quantized.filter(({ isVariation }) => isVariation),
   ]
-    .filter(({ spec }) => methods === null || methods.some((wanted) => wanted === spec.params.method))
+    .filter(({ spec }) => methods === null || methods.some((wanted) => wanted === methodOf(spec)))
     .slice(0, budget.candidates);
 }

@@ -12,13 +12,13 @@ import {
 import { renderReport } from "../../../../report/html.ts";
 import { buildReport } from "../../../../report/report.ts";
 import type { JobOutcome } from "../../../../tasks/protocol.ts";
-import type { QuantizeSpec } from "../../quantize/spec.ts";
 import { requestOf } from "../../requests.ts";
 import { nextSteps } from "../../run/next-steps.ts";
 import { AUTO, type AutoSpec } from "../spec.ts";
 import { axesFor, checkConstraints, choose, frontOf } from "./front.ts";
+import type { Made } from "./make.ts";
 import { afterSearch } from "./next-steps.ts";
-import { type Made, predictionOf, type Tried } from "./search.ts";
+import { predictionOf, type Tried } from "./search.ts";
 import type { MeasuredModels, SearchRun } from "./search-run.ts";
 
 /** What comes out of a search: the models worth having, and the report. */
@@ -113,7 +113,7 @@ export async function conclude(run: SearchRun, found: Found): Promise<JobOutcome
   const facts = best?.facts ?? models[spec.model_id]!.facts;
   return {
     model: [],
-    front: front.map(({ name, spec, files, facts }) => ({ name, spec, files, facts })),
+    front: front.map(({ name, files, facts }) => ({ name, files, facts })),
     reports: await writeReports(run, metrics, isAccepted, best),
     ...{ facts, metrics, accepted: isAccepted },
   };
@@ -121,7 +121,6 @@ export async function conclude(run: SearchRun, found: Found): Promise<JobOutcome
 
 interface FrontModel extends Made {
   readonly name: string;
-  readonly spec: QuantizeSpec;
   readonly facts: ModelFacts;
 }
 
@@ -136,7 +135,7 @@ async function frontModels(
     const made = await search.filesOf(it);
     const { path } = made.files[0]!;
     const facts = await inspectModel(files.openWrittenModel(path), { openSession, source: { path }, dims: {}, signal });
-    front.push({ ...made, name: it.name, spec: it.spec, facts });
+    front.push({ ...made, name: it.name, facts });
   }
   return front;
 }

@@ -74,7 +74,7 @@ export async function tryMixed(
   const { request, context, clock } = run;
   const { spec } = plain.candidate;
   const found = predictionOf(plain.tried.trial);
-  if (!found || !isStatic(spec) || !isLeft()) return;
+  if (!found || spec.type !== "quantize" || !isStatic(spec) || !isLeft()) return;
   const end = AbortSignal.timeout(Math.ceil(Math.max(1, clock.left() * MEASURING_SHARE)));
   let choices: readonly LayerChoice[];
   try {

@@ -55,21 +55,11 @@ async function runDistillJob(
   environment: JobEnvironment,
   context: JobContext,
 ): Promise<JobOutcome> {
-  const { spec, scratch, threads } = request;
+  const { spec } = request;
   const { params } = spec;
-  const { files } = environment;
-  const { signal } = context;
   const steps = createJobSteps(STEP_STARTS, context);
-
-  const inputs = await steps.run("load", "Reading models and data", () =>
-    openInputs(request, threads, environment, context),
-  );
-  const nameOf = (phase: string) => (params.mode === "offline" && !inputs.teacher ? "train" : phase);
-  const trained = await steps.run("train", "Training", () =>
-    modeOf(spec, inputs, threads).run(trainingHooks(request, params, environment, context, steps, nameOf)),
-  );
-  const write = async (model: Model, name: string) =>
-    files.writeModel(await withOrigin(model, request, environment), scratch, name, { signal });
+  const { inputs, trained } = await train(request, environment, context, steps);
+  const write = (model: Model, name: string) => writeNetwork(model, name, request, environment, context);
   const { written, others, exits } = await steps.run("write", "Writing the networks", async () => {
     const made = {
       written: await write(trained.student, "model.onnx"),
@@ -111,6 +101,43 @@ async function runDistillJob(
     context,
     steps,
   );
+}
+
+/** Reads what a job trains on, and trains. */
+async function train(
+  request: JobRequest<DistillSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+  steps: JobSteps<"load" | "train">,
+): Promise<{ readonly inputs: DistillInputs; readonly trained: Trained }> {
+  const { spec, threads } = request;
+  const { params } = spec;
+  const inputs = await steps.run("load", "Reading models and data", () =>
+    openInputs(request, threads, environment, context),
+  );
+  const nameOf = (phase: string) => (params.mode === "offline" && !inputs.teacher ? "train" : phase);
+  const hooks = trainingHooks(request, params, environment, context, steps, nameOf);
+  return { inputs, trained: await steps.run("train", "Training", () => modeOf(spec, inputs, threads).run(hooks)) };
+}
+
+async function writeNetwork(
+  model: Model,
+  name: string,
+  request: JobRequest<DistillSpec>,
+  environment: JobEnvironment,
+  { signal }: JobContext,
+): Promise<readonly ProducedFile[]> {
+  return environment.files.writeModel(await withOrigin(model, request, environment), request.scratch, name, { signal });
+}
+
+/** Makes the student that a job makes, to the same bytes, and does not judge it. Throws as `runDistillJob` does. */
+export async function makeStudent(
+  request: JobRequest<DistillSpec>,
+  environment: JobEnvironment,
+  context: JobContext,
+): Promise<readonly ProducedFile[]> {
+  const { trained } = await train(request, environment, context, createJobSteps(STEP_STARTS, context));
+  return writeNetwork(trained.student, "model.onnx", request, environment, context);
 }
 
 /** How a run of training tells of itself and keeps its checkpoints; `nameOf` is what users know a phase by. */
