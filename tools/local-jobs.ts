@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from "node:fs";
-import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { availableParallelism, tmpdir, totalmem } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { pino } from "pino";
@@ -117,17 +117,28 @@ export async function openLocalJobs(signal: AbortSignal, parent = tmpdir()): Pro
           if (news.kind === "checkpoint") void rm(news.path, { force: true });
           onNews(news);
         };
-        const { model, reports, accepted, metrics } = await run("run_job", request, {
+        const {
+          model,
+          front = [],
+          reports,
+          accepted,
+          metrics,
+        } = await run("run_job", request, {
           limits: LIMITS,
           signal,
           onNews: keep,
         });
         signal.throwIfAborted();
         const whole = join(room, "whole");
-        const files = [...model, ...reports];
+        // Models of a search in folders of their own: external data is called by name in them. The recommended one stands beside the report, too.
+        const recommended = front.find(({ name }) => name === metrics.auto?.recommendation.candidate);
+        const files = [
+          ...[...model, ...(recommended?.files ?? []), ...reports],
+          ...front.flatMap((it) => it.files.map(({ name, path }) => ({ name: join(it.name, name), path }))),
+        ];
         for (const { name, path } of files) {
           await mkdir(dirname(join(whole, name)), { recursive: true });
-          await rename(path, join(whole, name));
+          await copyFile(path, join(whole, name));
         }
         if (force) await rm(target, { recursive: true, force: true });
         await rename(whole, target);

@@ -19,16 +19,36 @@ export function summaryOf({ accepted, metrics, directory, files }: Outcome): str
     ...(model_id === "" ? [] : [model_id]),
     table(numbersOf(one)),
   ]);
+  if (metrics.auto) parts.push(...foundBy(metrics.auto));
   const limits = metrics.acceptance.map(({ name, limit, value, ok }) => [
     `${ok ? "ok    " : "MISSED"} ${name}`,
     `limit ${limit}`,
-    `is ${value ?? "not known"}`,
+    `is ${value === null ? "not known" : Number(value.toPrecision(4))}`,
   ]);
   if (limits.length > 0) parts.push(`${accepted ? "Accepted" : "Not accepted"}\n${table(limits)}`);
   const warnings = metrics.warnings.map(({ message }) => `! ${message}`);
   if (warnings.length > 0) parts.push(warnings.join("\n"));
   parts.push(`${directory}: ${files.join(", ")}`);
   return parts.join("\n\n");
+}
+
+/** The models that a search has found worth having, and which of them to take. */
+function foundBy({ candidates, recommendation }: NonNullable<JobMetrics["auto"]>): string[] {
+  const front = candidates.flatMap(({ name, on_front, recommended, measured }) => {
+    if (!on_front || !measured) return [];
+    const { size, latency, accuracy, fidelity } = measured;
+    const decibelsOf = fidelity.outputs.map(({ sqnr_db }) => sqnr_db).filter((it) => it !== null);
+    return [
+      [
+        `${recommended ? "* " : "  "}${name}`,
+        `${bytes(size.after_bytes)} (${percent(size.ratio)})`,
+        `${ratio(latency.speedup)} as fast`,
+        ...(accuracy ? [`${accuracy.metric} ${accuracy.after.toPrecision(4)}`] : []),
+        decibels(decibelsOf.length === 0 ? null : Math.min(...decibelsOf)),
+      ],
+    ];
+  });
+  return [`Worth having\n${table(front)}`, recommendation.why];
 }
 
 type Measured = Pick<JobMetrics, "size" | "latency" | "memory" | "accuracy" | "fidelity"> & {

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
+import type { AutoMetrics } from "../../src/core/index.ts";
 import { tensorOf } from "../../src/core/onnx/tensor.ts";
 import { writeNpz } from "../support/dataset-writers.ts";
 import { mlp } from "../support/graphs.ts";
@@ -79,6 +81,31 @@ describe("the command line", () => {
     assert.ok(outcome.metrics.size.ratio < 0.5);
     rmSync(join(directory, "mlp.weight_only"), { recursive: true });
     assert.deepEqual(files(), INPUTS);
+  });
+
+  test("a search leaves the recommended model beside its report, and every one worth having in a folder of its own", async () => {
+    const search = ["--objective", "size", "--methods", "weight_only", "--budget.candidates", "2"];
+    const words = ["auto", "mlp.onnx", "--dataset", "data.npz", ...search, ...FAST, "-o", "found"];
+    const { code, stdout, stderr } = await run(...words, "--json");
+    assert.equal(code, 0, stderr);
+    const { metrics } = JSON.parse(stdout) as { metrics: { auto: AutoMetrics } };
+    const { candidates } = metrics.auto;
+    const shaOf = (...path: string[]) =>
+      createHash("sha256")
+        .update(readFileSync(join(directory, "found", ...path)))
+        .digest("hex");
+    const worth = candidates.filter(({ on_front, spec }) => on_front && spec !== null);
+    for (const { name, sha256 } of worth) assert.equal(shaOf(name, "model.onnx"), sha256, name);
+    const best = candidates.find(({ recommended }) => recommended)!;
+    assert.equal(best.name, "weights-4-bit");
+    assert.equal(shaOf("model.onnx"), best.sha256);
+    assert.deepEqual(
+      readdirSync(join(directory, "found")).sort(),
+      ["model.onnx", "report.html", "report.json", ...worth.map(({ name }) => name)].sort(),
+    );
+    const again = await run(...words, "--force");
+    assert.match(again.stdout, /Worth having\n(.*\n)*\* weights-4-bit +\d.* kB .* as fast/);
+    rmSync(join(directory, "found"), { recursive: true });
   });
 
   test("a limit that is missed is exit code 2, and the result is there", async () => {
