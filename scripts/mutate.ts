@@ -276,8 +276,8 @@ function describe(mutants: readonly Mutant[]): void {
 }
 
 function printScore(of: string, mutants: readonly Mutant[]): void {
-  // Those that are ignored were not made.
-  const noticed = mutants.filter(({ status }) => status === "Killed" || status === "Timeout").length;
+  // Those that are ignored were not made. Of a RuntimeError the process of the tests has died twice.
+  const noticed = mutants.filter(({ status }) => /^(Killed|Timeout|RuntimeError)$/.test(status)).length;
   const counted = noticed + mutants.filter(isMissed).length;
   if (counted > 0)
     console.log(`score ${of}: ${noticed} of ${counted} noticed, ${((100 * noticed) / counted).toFixed(1)} %`);

@@ -407,6 +407,58 @@ describe("evaluateModels", () => {
     });
   });
 
+  it("judges answers by the form that rounds, without the fusions that it does not survive, and the cost by the other", async () => {
+    const original = write(mlp({ sizes: [FEATURES, 32, CLASSES] }));
+    const same = write(mlp({ sizes: [FEATURES, 32, CLASSES] }));
+    const rounds = write(roundedMlp(0.2));
+    const { dataset } = await selfLabelled(original.path);
+    const opened: (readonly [path: string, optimization: string | undefined])[] = [];
+    const peaks: string[] = [];
+    const about = (after: EvaluateOptions["after"]) =>
+      evaluateModels(
+        options({
+          ...{ before: original, after, data: { dataset, kind: "evaluation" } },
+          openSession: (source, how) => {
+            if ("path" in source) opened.push([source.path, how?.optimization]);
+            return openSession(source, how);
+          },
+          measurePeak: (request) => {
+            peaks.push(request.modelPath);
+            return noPeak();
+          },
+        }),
+      );
+    const { metrics } = await about({ ...same, roundedPath: rounds.path });
+    assert.deepEqual(
+      opened.filter(([path]) => path !== original.path),
+      [
+        [rounds.path, "basic"],
+        [same.path, undefined],
+        // Whose kernels are listed, too.
+        [same.path, "extended"],
+      ],
+    );
+    assert.deepEqual(peaks.toSorted(), [original.path, same.path].toSorted());
+    assert.equal(metrics.size.ratio, 1);
+    opened.length = 0;
+    const { fidelity, accuracy } = (await about(rounds)).metrics;
+    assert.deepEqual([metrics.fidelity, metrics.accuracy], [fidelity, accuracy]);
+    assert.ok(opened.every(([, optimization]) => optimization !== "basic"));
+  });
+
+  it("names the fields of the data that no input takes, and no others", async () => {
+    const model = write(mlp({ sizes: [FEATURES, 32, CLASSES] }));
+    const x = tensorOf("float32", [2, FEATURES], new Float32Array(2 * FEATURES));
+    const fields = { x, weather: tensorOf("float32", [2], [1, 2]) };
+    const dataset = await openDataset(memorySource(writeNpz(fields)));
+    const { metrics } = await evaluateModels(
+      options({ before: model, after: model, data: { dataset, kind: "evaluation" } }),
+    );
+    const [warning] = metrics.warnings.filter(({ code }) => code === "unused_fields");
+    assert.match(warning!.message, /: "weather"\.$/);
+    assert.equal(warning!.value, 1);
+  });
+
   it("stops when cancelled", async () => {
     const model = write(mlp());
     const controller = new AbortController();

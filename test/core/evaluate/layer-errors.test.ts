@@ -79,6 +79,17 @@ function sqnrOf(expected: readonly Float32Array[], actual: readonly Float32Array
 /** A model in the form in which methods get it. */
 const simple = (model: Model) => runPasses(model, simplifyPasses()).model;
 
+it("where there is no layer nothing is loaded, and nothing is said", async () => {
+  const make = new GraphMaker();
+  make.output(make.op("Relu", [make.input("x", ["n", 2])]), "y", ["n", 2]);
+  const { model } = make;
+  const found = await measureLayerErrors({
+    ...{ reference: model, compressed: model, batches: batchesFor(model), threads: 1 },
+    openModel: () => assert.fail("no model is needed"),
+  });
+  assert.equal(found, null);
+});
+
 /** x [n, 2] through two matrices, the second with `corner` at its upper left. */
 function twoLayers(corner: number): Model {
   const make = new GraphMaker();

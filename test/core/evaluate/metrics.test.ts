@@ -252,6 +252,33 @@ describe("a metric", () => {
     assert.throws(() => METRICS.top1.start(null).add(scores, labels([3], [0, -1, 1])), /The label -1 is not a class/);
   });
 
+  it("of samples that were drawn again is what it is of those samples", () => {
+    const drawn = [2, 0, 1];
+    const repeated = (values: number[], width: number) =>
+      drawn.flatMap((times, i) =>
+        Array(times)
+          .fill(values.slice(i * width, (i + 1) * width))
+          .flat(),
+      );
+    const [scores, classes, numbers, targets] = [
+      [3, 1, 2, 5, 6, 4],
+      [0, 0, 1],
+      [1, 2, 4],
+      [1.5, 0, 8],
+    ];
+    for (const name of ["top1", "f1_macro", "mse", "mae", "rmse"] as const) {
+      const [output, truth, width] =
+        name === "top1" || name === "f1_macro" ? [scores, classes, 2] : [numbers, targets, 1];
+      const [of, at] = width === 2 ? ([labels, 1] as const) : ([floats, 1] as const);
+      const meter = METRICS[name].start(null);
+      meter.add(floats([3, width], output), of([3], truth));
+      assert.equal(meter.samples, 3);
+      assert.equal(meter.resampled(Uint32Array.from([1, 1, 1])), meter.value, name);
+      const again = measure(name, [floats([3, width], repeated(output, width)), of([3], repeated(truth, at))]);
+      assert.equal(meter.resampled(Uint32Array.from(drawn)), again, name);
+    }
+  });
+
   it("counts classes along the last axis that is not of one", () => {
     const maps = floats([2, 3, 1, 1], [0, 1, 0, 0, 0, 1]);
     assert.equal(measure("top1", [maps, labels([2], [1, 2])]), 1);

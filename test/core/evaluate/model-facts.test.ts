@@ -69,6 +69,23 @@ test("a small network, counted by hand", async () => {
   assert.deepEqual([facts.ir_version, facts.opset_imports], [8, { "ai.onnx": 17 }]);
 });
 
+test("operators are listed by how often they occur, and those that occur as often by name", async () => {
+  const make = new GraphMaker();
+  const x = ["Sqrt", "Relu", "Abs", "Sqrt", "Relu", "Tanh", "Neg"].reduce(
+    (value, op) => make.op(op, [value]),
+    make.input("x", [2]),
+  );
+  make.output(x, "y", [2]);
+  const { operators } = await inspect(make.model);
+  assert.deepEqual(Object.entries(operators), [
+    ["Relu", 2],
+    ["Sqrt", 2],
+    ["Abs", 1],
+    ["Neg", 1],
+    ["Tanh", 1],
+  ]);
+});
+
 test("a transformer: shape arithmetic does not hide its products, and weights may be tied", async () => {
   const [hidden, sequence, vocabulary, layers] = [32, 8, 64, 2];
   const options = { hidden, sequence, vocabulary, layers };

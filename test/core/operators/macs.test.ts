@@ -162,3 +162,20 @@ test("an operator of another domain is not the one of the same name", () => {
   const [x, w] = [make.input("x", [2, 3]), make.input("w", [3, 4])];
   assert.equal(hasMacs(make.node("MatMul", [x, w], {}, 1, "my.domain")), false);
 });
+
+test("of operators that are not known nothing is said, nor of those that multiply nothing", () => {
+  const make = new GraphMaker();
+  for (const [opType, domain] of [
+    ["MatMul", "my.domain"],
+    ["Unheard", ""],
+    ["Relu", ""],
+  ] as const) {
+    const node = make.node(opType, [make.input(`x_${opType}`, [2, 2])], {}, 1, domain);
+    assert.equal(
+      macsOf(node, () => [2, 2]),
+      undefined,
+      opType,
+    );
+    assert.equal(hasMacs(node), false, opType);
+  }
+});

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import type { Model, Value } from "../../../src/core/onnx/ir.ts";
 import { type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { float16Pass } from "../../../src/core/passes/float16.ts";
+import { findExactParts } from "../../../src/core/passes/float16-exact.ts";
 import { roundedForm } from "../../../src/core/passes/rounded.ts";
 import { inferDTypes } from "../../../src/core/passes/value-dtypes.ts";
 import { compress, floatArray, operatorsOf } from "../../support/compressed.ts";
@@ -342,5 +343,72 @@ describe("masks", () => {
     const { after, before, half } = await both(make.model, { x: new GraphMaker().random([8], 3) });
     assert.deepEqual(halfNodes(half), ["Clip", "Max"]);
     assertRecorded(sqnrDb(before, after), 76.5, 1);
+  });
+});
+
+describe("the borders of what float16 takes", () => {
+  /** Operators that are kept with their codes, and whether the result may be too large for float16. */
+  const found = (build: (make: GraphMaker) => Value) => {
+    const make = new GraphMaker();
+    const y = build(make);
+    make.output(y, "y");
+    const { kept, wide } = findExactParts(make.model, inferDTypes(make.model));
+    return { kept: [...kept].map(([node, { code }]) => `${node.opType} ${code}`), isWide: wide.has(y) };
+  };
+  /** Bytes as floats, at most 256 as their type tells. */
+  const bytes = (make: GraphMaker) => make.op("Cast", [make.input("b", [4], "uint8")], { to: 1 });
+  const times = (make: GraphMaker, factor: number) =>
+    make.op("Mul", [bytes(make), make.floats("factor", [], [factor])]);
+  const activations = (make: GraphMaker) => make.input("x", [4]);
+
+  it("whole numbers up to 2^15 are cast as they are, larger ones limited first", () => {
+    assert.equal(found((make) => times(make, 128)).isWide, false);
+    assert.equal(found((make) => times(make, 129)).isWide, true);
+    // int32 that was int8 is no larger than int8.
+    const widened = (factor: number) =>
+      found((make) => {
+        const whole = make.op("Cast", [make.input("b", [4], "int8")], { to: 6 });
+        const value = make.op("Cast", [whole], { to: 1 });
+        return make.op("Mul", [value, make.floats("factor", [], [factor])]);
+      });
+    assert.deepEqual([widened(256).isWide, widened(257).isWide], [false, true]);
+  });
+
+  it("activations are added to whole numbers up to 2048, and multiplied with those up to 2^15", () => {
+    const meets = (op: string, factor: number) =>
+      found((make) => make.op(op, [activations(make), times(make, factor)])).kept.filter((it) => it.startsWith(op));
+    assert.deepEqual([meets("Add", 8), meets("Add", 9)], [[], ["Add exact"]]);
+    assert.deepEqual([meets("Sub", 8), meets("Sub", 9)], [[], ["Sub exact"]]);
+    assert.deepEqual([meets("Max", 128), meets("Max", 129)], [[], ["Max exact"]]);
+  });
+
+  it("constants are added up to 2048, moved up to 2^15, and otherwise read up to the largest of float16", () => {
+    const reads = (op: string, value: number, attrs = {}) =>
+      found((make) => make.op(op, [activations(make), make.floats("c", [4], [0, 1, value, -1])], attrs)).kept;
+    assert.deepEqual([reads("Add", -2048), reads("Add", -2049)], [[], ["Add mask"]]);
+    const axis = { axis: 0 };
+    assert.deepEqual([reads("Concat", 2 ** 15, axis), reads("Concat", 2 ** 15 + 1, axis)], [[], ["Concat mask"]]);
+    assert.deepEqual([reads("Pow", 65_504), reads("Pow", 65_505)], [[], ["Pow mask"]]);
+    for (const op of ["Add", "Concat", "Pow"]) {
+      assert.deepEqual(reads(op, Number.NEGATIVE_INFINITY, op === "Concat" ? axis : {}), [], op);
+    }
+  });
+
+  it("operators of other domains are left to those who know them", () => {
+    const node = found((make) => {
+      const huge = make.floats("c", [4], [1e9, 0, 0, 0]);
+      return make.node("Add", [activations(make), huge], {}, 1, "my.domain").outputs[0]!;
+    });
+    assert.deepEqual(node, { kept: [], isWide: false });
+  });
+
+  it("rows of a table of 4096 elements are weights, those of a smaller one numbers to compare", () => {
+    const compared = (rows: number) =>
+      found((make) => {
+        const row = make.op("Gather", [make.weight("table", [rows, 64], 1), make.input("ids", [2], "int64")]);
+        return make.op("Greater", [row, make.floats("c", [], [0.5])]);
+      }).kept;
+    assert.deepEqual(compared(64), ["Greater exact"]);
+    assert.deepEqual(compared(63).toSorted(), ["Gather exact", "Greater exact"]);
   });
 });

@@ -173,6 +173,12 @@ describe("bodies", () => {
     const original = loop();
     const model = await assertConverted(original, { exclude: { nodes: [], ops: ["Loop"] } }, 1e-6);
     assert.equal(weightBytes(model).float16, 0);
+    const { notes } = compress(original, float16({ exclude: { nodes: [], ops: ["Loop"] } }));
+    // Of what is inside, nothing is said: nobody excluded it by itself.
+    assert.deepEqual(
+      notes.filter(({ code }) => code === "excluded").map(({ op }) => op),
+      ["Loop"],
+    );
   });
 
   it("a Scan carries states and slices in one type", async () => {
@@ -412,6 +418,43 @@ describe("what float16 cannot hold", () => {
       );
       await assertConverted(original);
     }
+  });
+
+  it("squares whose mean is taken stay in float32 up to the division by their root; other squares do not", async () => {
+    const normalized = (square: (make: GraphMaker, x: Value) => Value) =>
+      modelOf([2, 8], (make, x) => {
+        const mean = make.op("ReduceMean", [square(make, x)], { axes: [-1] });
+        const root = make.op("Sqrt", [make.op("Add", [mean, make.floats("eps", [], [1e-5])])]);
+        return make.op("Div", [x, root]);
+      });
+    const skipped = (model: Model) =>
+      compress(model, float16())
+        .notes.filter(({ outcome, op }) => outcome === "skipped" && op !== "")
+        .map(({ code, op }) => [code, op]);
+    const feeds = {
+      x: tensorOf(
+        "float32",
+        [2, 8],
+        Float32Array.from({ length: 16 }, (_, i) => 300 * (i - 7.5)),
+      ),
+    };
+    for (const [op, square] of [
+      ["Mul", (make: GraphMaker, x: Value) => make.op("Mul", [x, x])],
+      ["Pow", (make: GraphMaker, x: Value) => make.op("Pow", [x, make.floats("two", [], [2])])],
+    ] as const) {
+      const model = normalized(square);
+      assert.deepEqual(skipped(model), [["squares", op]]);
+      await assertConverted(model, {}, 4e-3, feeds);
+    }
+    const others: ((make: GraphMaker, x: Value) => Value)[] = [
+      (make, x) => make.op("ReduceMean", [make.op("Mul", [x, make.weight("w", [8], 1)])], { axes: [-1] }),
+      (make, x) => make.op("Mul", [x, x]),
+      (make, x) => {
+        const square = make.op("Mul", [x, x]);
+        return make.op("Add", [make.op("ReduceMean", [square], { axes: [-1] }), make.op("Tanh", [square])]);
+      },
+    ];
+    for (const build of others) assert.deepEqual(skipped(modelOf([2, 8], build)), []);
   });
 
   it("an epsilon does not become zero", async () => {

@@ -139,6 +139,21 @@ function leftovers(): Model {
   return make.model;
 }
 
+/** Leftovers in the bodies alone: a node that nobody reads, and an Identity. */
+function inside(): Model {
+  const model = branches();
+  for (const node of model.graph.nodes) {
+    for (const body of node.bodies()) {
+      const [first] = body.nodes;
+      if (!first?.inputs[0]) continue;
+      body.insertBefore(first, { opType: "Relu", inputs: [first.inputs[0]], outputs: 1 });
+      const same = body.insertBefore(first, { opType: "Identity", inputs: [first.inputs[0]], outputs: 1 });
+      first.setInput(0, same.outputs[0]);
+    }
+  }
+  return model;
+}
+
 /** What old exporters wrote: weights that callers may override, and nodes without names. */
 function old(): Model {
   const make = new GraphMaker({ opset: 11, irVersion: 3 });
@@ -169,7 +184,21 @@ function half(): Model {
   return make.model;
 }
 
-const NETWORKS = { mlp, cnn, resnet, mobilenet, transformer, lstm, branches, loop, leftovers, old, fused, half };
+const NETWORKS = {
+  mlp,
+  cnn,
+  resnet,
+  mobilenet,
+  transformer,
+  lstm,
+  branches,
+  loop,
+  leftovers,
+  inside,
+  old,
+  fused,
+  half,
+};
 const changers = new Set<string>();
 const ALL_PASSES = () => [...simplifyPasses(), unfuse, widenFloats, ...staticForms];
 

@@ -101,7 +101,7 @@ const rangesOfRows = (pairs: boolean): Kernel =>
     },
   );
 
-/** lo and hi of each column into arrays as long as a row, which must hold zeros; NaN in all of lo when a value is not finite. */
+/** lo and hi of each column into arrays as long as a row, which must hold zeros; NaN in the first of lo, or where it stands, when a value is not finite. */
 const rangesOfColumns = (pairs: boolean): Kernel =>
   kernel(
     { src: I32, end: I32, rowBytes: I32, los: I32, his: I32 },
