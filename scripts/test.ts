@@ -14,7 +14,7 @@ import { ENVIRONMENT } from "../src/tasks/environment.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 
-/** Tests that need Redis or child processes. They start servers, so two at a time are enough for two cores. */
+/** Tests that need Redis or child processes: two at a time for each core, for they wait for their servers more than half of their time. */
 const ACCEPTANCE = ["test/acceptance/", "test/chaos/", "test/contract/"];
 
 /**
@@ -155,7 +155,9 @@ await Promise.all([
 ]);
 await Promise.all([
   runTests(tally, files.waiting, 1),
-  runTests(tally, files.unit, availableParallelism()).then(() => runTests(tally, files.acceptance, 2)),
+  runTests(tally, files.unit, availableParallelism()).then(() =>
+    runTests(tally, files.acceptance, 2 * availableParallelism()),
+  ),
 ]);
 
 for (const test of tally.skipped) console.log(`skipped ${test}`);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { Ajv2020 } from "ajv/dist/2020.js";
+import { Ajv2020, type ValidateFunction } from "ajv/dist/2020.js";
 import addFormats from "ajv-formats";
 
 /** What of an OpenAPI document the checks look at. */
@@ -57,8 +57,12 @@ export function createOpenApiValidator(document: OpenApiDocument): OpenApiValida
   ajv.addFormat("binary", true);
   ajv.addSchema({ $id: "api", ...(closed(document) as object) });
 
+  // Compiling takes far longer than validating, and ajv remembers no schema by what is in it.
+  const compiled = new Map<string, ValidateFunction>();
+
   function checkValue(pointer: string, value: unknown): void {
-    const validate = ajv.compile({ $ref: `api#${pointer}` });
+    const validate = compiled.get(pointer) ?? ajv.compile({ $ref: `api#${pointer}` });
+    compiled.set(pointer, validate);
     assert.ok(
       validate(value),
       `${pointer}: ${ajv.errorsText(validate.errors)}\n${JSON.stringify(value).slice(0, 2000)}`,
