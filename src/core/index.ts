@@ -16,6 +16,7 @@ export {
   type TrainedExit,
 } from "./distill/own-teacher.ts";
 export { type Derivation, deriveStudent, parameterCount } from "./distill/student.ts";
+export type { KeptOutputs } from "./distill/teacher.ts";
 export { checkAcceptance } from "./evaluate/acceptance.ts";
 export { BrokenModel, runOriginal } from "./evaluate/comparison.ts";
 export { evaluateContest, type Load, type Standing } from "./evaluate/contest.ts";

@@ -16,7 +16,7 @@ import type { Distillation } from "./distillation.ts";
 import { agreementWith, type Judge, judgeNetwork, judgeTeacher } from "./judge.ts";
 import { type DistillationLoss, distillationObjective, LABELS, teacherValues } from "./objective.ts";
 import { pairOutputs } from "./output-pairs.ts";
-import { openTeacher, teachSamples } from "./teacher.ts";
+import { type KeptOutputs, openTeacher, teachSamples } from "./teacher.ts";
 
 export interface OfflineDistillation {
   /** Null trains the student on labels alone. */
@@ -40,6 +40,8 @@ export interface OfflineDistillation {
   readonly baseline: boolean;
   /** Teacher outputs above this are computed anew for each batch instead of being kept. */
   readonly maxCacheBytes?: number;
+  /** What other runs have kept of the same teacher. */
+  readonly kept?: KeptOutputs | undefined;
 }
 
 /**
@@ -65,7 +67,8 @@ export async function distillOffline(spec: OfflineDistillation, hooks: PhaseHook
   const teacher =
     spec.teacher && read.length > 0 ? await openTeacher(spec.teacher, read, { openSession, threads }) : null;
   try {
-    const taught = teachSamples(teacher, spec.samples, { settings, maxCacheBytes: spec.maxCacheBytes, signal });
+    const { maxCacheBytes, kept } = spec;
+    const taught = teachSamples(teacher, spec.samples, { settings, maxCacheBytes, kept, signal });
     const held = splitSamples(spec.samples, spec.validationSplit, seed).validation;
     const judge: Judge = {
       ...{ samples: spec.evaluation ?? held, metric, batchSize, threads, openSession, signal, teacher },

@@ -7,6 +7,7 @@ import type { Model, Value } from "../onnx/ir.ts";
 import { modelToBytes } from "../onnx/save.ts";
 import { elementCount, floatsOf, type Tensor, tensor, tensorOf, withoutUnitAxes } from "../onnx/tensor.ts";
 import type { OpenSession } from "../runtime/session.ts";
+import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from "../train/checkpoint.ts";
 import { logitsOf } from "../train/losses.ts";
 import { gatherRows, type Samples } from "../train/samples.ts";
 
@@ -149,6 +150,38 @@ export async function teacherOutputs(teacher: Teacher, samples: Samples, options
   );
 }
 
+/** What an earlier run has kept of the same teacher over the same samples, and where this one's goes when there is nothing that serves. */
+export interface KeptOutputs {
+  readonly known: Uint8Array | undefined;
+  readonly keep: (bytes: Uint8Array) => Promise<void>;
+}
+
+/** Outputs as `decodeCheckpoint` reads them: the state has the dimensions of each. */
+function outputsToBytes(outputs: Named): Uint8Array {
+  return encodeCheckpoint({
+    state: Object.fromEntries(Object.entries(outputs).map(([name, { dims }]) => [name, dims])),
+    arrays: Object.fromEntries(Object.entries(outputs).map(([name, value]) => [name, float32Of(value)])),
+  });
+}
+
+/** What was kept, where it has the values and samples that are wanted: `one` is what the teacher says of one sample. Undefined where it does not serve. */
+function readKept(bytes: Uint8Array, one: Named, count: number): Named | undefined {
+  let kept: Checkpoint;
+  try {
+    kept = decodeCheckpoint(bytes);
+  } catch (error) {
+    // Damaged: the teacher is only asked again.
+    if (error instanceof CoreError) return undefined;
+    throw error;
+  }
+  const dims = kept.state as Readonly<Record<string, readonly number[]>>;
+  const fits = Object.entries(one).every(([name, value]) => {
+    const shape = [count, ...value.dims.slice(1)];
+    return `${dims[name]}` === `${shape}` && kept.arrays[name]?.length === elementCount(shape);
+  });
+  return fits ? mapTensors(one, (_, name) => tensorOf("float32", dims[name]!, kept.arrays[name]!)) : undefined;
+}
+
 /** Samples with the teacher's values among their targets, or with a way to compute these for each batch. */
 export interface TaughtSamples {
   readonly samples: Samples;
@@ -156,6 +189,8 @@ export interface TaughtSamples {
 }
 
 const MAX_CACHE_BYTES = 2 ** 30;
+/** What is handed to other runs is copied twice on its way; the states that hints read would be worth less than they take. */
+const MAX_KEPT_BYTES = 2 ** 26;
 
 /**
  * Lets a teacher run over all samples, once, when it is first asked to, and keeps what it says; it runs on each batch instead where
@@ -167,10 +202,11 @@ export function teachSamples(
   options: {
     readonly settings: { readonly batchSize: number; readonly augmentation: unknown };
     readonly maxCacheBytes?: number | undefined;
+    readonly kept?: KeptOutputs | undefined;
     readonly signal?: AbortSignal | undefined;
   },
 ): (progress?: (fraction: number, message: string) => void) => Promise<TaughtSamples> {
-  const { settings, signal, maxCacheBytes = MAX_CACHE_BYTES } = options;
+  const { settings, signal, kept, maxCacheBytes = MAX_CACHE_BYTES } = options;
   const teach = async (progress?: (fraction: number, message: string) => void): Promise<TaughtSamples> => {
     if (!teacher) return { samples };
     const one = await teacher.run(samples.gather([0]).feeds);
@@ -184,12 +220,11 @@ export function teachSamples(
         fraction,
         `the teacher's outputs, ${Math.round(fraction * samples.count)} of ${samples.count} samples`,
       );
-    return {
-      samples: withTargets(
-        samples,
-        await teacherOutputs(teacher, samples, { batchSize: settings.batchSize, signal, onProgress }),
-      ),
-    };
+    const known = kept?.known && readKept(kept.known, one, samples.count);
+    const outputs =
+      known ?? (await teacherOutputs(teacher, samples, { batchSize: settings.batchSize, signal, onProgress }));
+    if (!known && bytes <= MAX_KEPT_BYTES) await kept?.keep(outputsToBytes(outputs));
+    return { samples: withTargets(samples, outputs) };
   };
   let taught: Promise<TaughtSamples> | undefined;
   return (progress) => {

@@ -163,6 +163,42 @@ describe("offline distillation", () => {
     assert.ok(whole.every((x, i) => Math.abs(x - parts[i]!) < 1e-5));
   });
 
+  test("what a teacher has said is kept for other runs, which ask it for one sample; what does not serve them is not used", async () => {
+    let runs = 0;
+    const counting: PhaseHooks["openSession"] = async (...options) => {
+      const session = await openSession(...options);
+      const isTeacher = session.inputs.length === 1;
+      return {
+        ...session,
+        run: (...feeds) => session.run(...feeds).finally(() => (runs += isTeacher ? 1 : 0)),
+        close: () => session.close(),
+      };
+    };
+    const kept: Uint8Array[] = [];
+    const run = async (known: Uint8Array | undefined, more: Parameters<typeof distill>[0] = {}) => {
+      runs = 0;
+      const keep = async (bytes: Uint8Array) => void kept.push(bytes);
+      const { student } = await distill({ ...more, kept: { known, keep } }, { openSession: counting });
+      return { bytes: Buffer.from(modelToBytes(student)), runs };
+    };
+    const first = await run(undefined);
+    assert.equal(kept.length, 1);
+    const again = await run(kept[0]);
+    assert.deepEqual(again.bytes, first.bytes);
+    assert.equal(first.runs - again.runs, Math.ceil(samples.count / SETTINGS.batchSize));
+    assert.equal(kept.length, 1);
+    const fewer = { count: 320, gather: samples.gather };
+    for (const [known, more] of [
+      [kept[0]!.slice(0, 1000), {}],
+      [kept[0]!, { samples: fewer }],
+    ] as const) {
+      const plain = await run(undefined, more);
+      const taught = await run(known, more);
+      assert.deepEqual(taught, plain);
+    }
+    assert.equal(kept.length, 5);
+  });
+
   test("a teacher with a Softmax at its end teaches the same as its logits", async () => {
     const opened = await openTeacher(softmaxed(teacher), [{ value: "probabilities", target: "t", scores: true }], {
       openSession,

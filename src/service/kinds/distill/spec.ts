@@ -1,6 +1,7 @@
 import type { Judgement } from "../evaluation.ts";
 import type { StepKind } from "../kind.ts";
 import { isPrevious, withFed } from "../previous.ts";
+import { teacherKeys } from "./cache-keys.ts";
 import {
   type DistillParams,
   OfflineDistillParams,
@@ -54,6 +55,7 @@ export const DISTILL = {
     return { outputs, ignoreLabel: ignore_label };
   },
   seedOf: ({ params }) => params.seed,
+  cacheKeys: ({ params }, host) => teacherKeys(params, host),
   takesFed: isPrevious,
   asJob: (params, fed, judgement) => ({ type: "distill", params: withFed(params, fed), ...judgement }),
 } as const satisfies StepKind<DistillSpec>;

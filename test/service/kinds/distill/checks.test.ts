@@ -5,6 +5,7 @@ import { JobRequest } from "../../../../src/service/api/job-schemas.ts";
 import type { DatasetRecord, ModelRecord } from "../../../../src/service/catalog.ts";
 import { fieldErrorsOf } from "../../../../src/service/field-errors.ts";
 import { checkJob } from "../../../../src/service/kinds/checks.ts";
+import { cacheKeysOf } from "../../../../src/service/kinds/kinds.ts";
 import { DATASET_FACTS, MODEL_FACTS } from "../../../support/memory-workers.ts";
 
 const value = (name: string, shape: ValueFacts["shape"], dtype: ValueFacts["dtype"] = "float32"): ValueFacts => ({
@@ -150,4 +151,29 @@ test("the data must feed both models, in batches", () => {
   assert.deepEqual(found({ student: { model_id: "mdl_wide" } }), ["/params/dataset_id dataset_mismatch"]);
   assert.deepEqual(found({ student: { model_id: "mdl_single" } }), ["/params/dataset_id dataset_mismatch"]);
   assert.deepEqual(found({ student: { model_id: "mdl_half" } }), ["/params/student/model_id input_mismatch"]);
+});
+
+test("what a teacher says is found out again only where it would be something else", () => {
+  const host = { cpu: "one", isa: ["avx2"] };
+  const keys = (params: object, on: object = host) => cacheKeysOf(parse(params).data!, { ...host, ...on });
+  const first = keys({}).teacher_outputs;
+  assert.match(first!, /^[0-9a-f]{64}$/);
+  const same = [
+    { seed: 5 },
+    { student: { derive: { width: 0.5 } } },
+    { training: { epochs: 3 } },
+    { loss: { output_loss: "dkd" } },
+  ];
+  for (const params of same) assert.equal(keys(params).teacher_outputs, first, JSON.stringify(params));
+  const others = [
+    { teacher_model_id: "mdl_two" },
+    { dataset_id: "dst_bare" },
+    { loss: { output_loss: "mse" } },
+    { training: { batch_size: 7 } },
+  ];
+  assert.equal(new Set([first, ...others.map((params) => keys(params).teacher_outputs)]).size, 1 + others.length);
+  assert.notEqual(keys({}, { cpu: "another" }).teacher_outputs, first);
+  const alone = { teacher_model_id: null, loss: { kl_weight: 0, label_weight: 1 } };
+  const augmented = { training: { augmentation: { input: "x" } } };
+  for (const params of [alone, augmented]) assert.deepEqual(keys(params), {});
 });

@@ -126,15 +126,12 @@ export class Maker {
     const key = canonicalJson(spec.params);
     const known = this.#students.get(key);
     if (known) return { spec, made: known };
-    const { request, environment, context } = this.#call;
+    const { request, environment } = this.#call;
     const scratch = await environment.files.makeDirectory(`${request.scratch}/candidates/${name}`);
-    const own: JobRequest<DistillSpec> = { ...request, spec, models, scratch, checkpoints: {}, cached: {} };
-    const files = await makeStudent(own, environment, {
-      signal,
-      news: (it) => {
-        if (it.kind === "log") context.news(it);
-      },
-    });
+    const shared = this.#shared(spec);
+    const own: JobRequest<DistillSpec> = { ...request, spec, models, scratch, checkpoints: {}, cached: shared.cached };
+    const files = await makeStudent(own, environment, { signal, news: shared.news });
+    await shared.keep();
     const model = environment.files.openWrittenModel(files[0]!.path);
     const roundedPath = await writeRoundedForm(model, scratch, "rounded.onnx", environment, signal);
     const made = { files, roundedPath, notes: [] };
@@ -153,31 +150,19 @@ export class Maker {
     signal: AbortSignal,
     isResolved = false,
   ): Promise<Found<QuantizeSpec>> {
-    const { request, environment, context } = this.#call;
+    const { request, environment } = this.#call;
     const scratch = await environment.files.makeDirectory(`${request.scratch}/candidates/${name}`);
-    const keys = cacheKeysOf(spec, environment.host);
-    const known = Object.entries(keys).flatMap(([found, key]) => {
-      const file = this.#found.get(key);
-      return file ? [[found, file] as const] : [];
-    });
+    const shared = this.#shared(spec);
     const own: JobRequest<QuantizeSpec> = {
       ...request,
       ...{ spec, models, scratch, checkpoints: {} },
-      cached: Object.fromEntries(known),
+      cached: shared.cached,
     };
-    const found: (readonly [key: string, file: LocalFile])[] = [];
-    const { written, notes, compressed } = await makeQuantizedModel(own, environment, {
-      signal,
-      news: (it) => {
-        const key = it.kind === "cache" ? keys[it.name] : undefined;
-        if (it.kind === "cache" && key !== undefined) found.push([key, { name: it.name, path: it.path }]);
-        if (it.kind === "log") context.news(it);
-      },
-    });
-    for (const [key, file] of found) await this.#keep(key, file);
+    const { written, notes, compressed } = await makeQuantizedModel(own, environment, { signal, news: shared.news });
+    await shared.keep();
     const { evidence } = compressed;
     if (evidence && spec.model_id === request.spec.model_id)
-      this.#base ??= this.#baseOf(compressed.reference, evidence, keys[CALIBRATION]);
+      this.#base ??= this.#baseOf(compressed.reference, evidence, shared.keys[CALIBRATION]);
     const exact = evidence ? withLayers(spec, evidence) : spec;
     // Biases are corrected around layers that are known to be in float from the beginning: it is another model.
     if (evidence?.control && !isResolved) return this.#quantize(name, exact, models, signal, true);
@@ -185,6 +170,26 @@ export class Maker {
     const files = exact === spec ? written : await this.#saying(model, { ...own, spec: exact }, signal);
     const roundedPath = await writeRoundedForm(model, scratch, "rounded.onnx", environment, signal);
     return { spec: exact, made: { files, roundedPath, notes } };
+  }
+
+  /** What other candidates have found that one has use for, and how what it finds itself is kept for those that come after it. */
+  #shared(spec: SingleSpec) {
+    const { environment, context } = this.#call;
+    const keys = cacheKeysOf(spec, environment.host);
+    const known = Object.entries(keys).flatMap(([name, key]) => {
+      const file = this.#found.get(key);
+      return file ? [[name, file] as const] : [];
+    });
+    const found: (readonly [key: string, file: LocalFile])[] = [];
+    const news: JobContext["news"] = (it) => {
+      const key = it.kind === "cache" ? keys[it.name] : undefined;
+      if (it.kind === "cache" && key !== undefined) found.push([key, { name: it.name, path: it.path }]);
+      if (it.kind === "log") context.news(it);
+    };
+    const keep = async () => {
+      for (const [key, file] of found) await this.#keep(key, file);
+    };
+    return { keys, cached: Object.fromEntries(known), news, keep };
   }
 
   /** Keeps what a candidate has found for others, and tells of it where later jobs have use for it: of a copy, which is taken away. */

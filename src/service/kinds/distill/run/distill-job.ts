@@ -3,6 +3,7 @@ import {
   type DistilledNetwork,
   type DistillPlan,
   type ExitFacts,
+  type KeptOutputs,
   type Model,
   measureSpeedup,
   type PhaseHooks,
@@ -24,6 +25,7 @@ import { judgeResult } from "../../run/job-result.ts";
 import type { StepRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext, type JobSteps } from "../../run/job-steps.ts";
 import { withOrigin } from "../../run/origin.ts";
+import { TEACHER_OUTPUTS } from "../cache-keys.ts";
 import { ignoredLabels } from "../labels.ts";
 import { type DistillParams, offlineView } from "../params.ts";
 import type { DistillSpec } from "../spec.ts";
@@ -117,7 +119,9 @@ async function train(
   );
   const nameOf = (phase: string) => (params.mode === "offline" && !inputs.teacher ? "train" : phase);
   const hooks = trainingHooks(request, params, environment, context, steps, nameOf);
-  return { inputs, trained: await steps.run("train", "Training", () => modeOf(spec, inputs, threads).run(hooks)) };
+  const kept = keptOutputs(request, environment, context);
+  const mode = modeOf(spec, inputs, threads);
+  return { inputs, trained: await steps.run("train", "Training", () => mode.run(hooks, kept)) };
 }
 
 async function writeNetwork(
@@ -138,6 +142,22 @@ export async function makeStudent(
 ): Promise<readonly ProducedFile[]> {
   const { trained } = await train(request, environment, context, createJobSteps(STEP_STARTS, context));
   return writeNetwork(trained.student, "model.onnx", request, environment, context);
+}
+
+/** What other jobs have found the teacher to say, and how it is handed over to later ones. */
+function keptOutputs(
+  { cached, scratch }: JobRequest<DistillSpec>,
+  { files }: JobEnvironment,
+  { news }: JobContext,
+): KeptOutputs {
+  const file = cached[TEACHER_OUTPUTS];
+  return {
+    known: file && files.readBytes(file),
+    async keep(bytes) {
+      const path = await files.writeBytes(scratch, `${TEACHER_OUTPUTS}.cache`, bytes);
+      news({ kind: "cache", name: TEACHER_OUTPUTS, path });
+    },
+  };
 }
 
 /** How a run of training tells of itself and keeps its checkpoints; `nameOf` is what users know a phase by. */

@@ -12,6 +12,7 @@ import {
   distillOnline,
   distillOwnTeacher,
   type Exit,
+  type KeptOutputs,
   type MeanTeacherDistillation,
   type Model,
   type OfflineDistillation,
@@ -49,7 +50,8 @@ export interface Planned {
 
 /** One mode of distillation, put together from a spec and what it reads. */
 export interface DistillMode {
-  run(hooks: PhaseHooks): Promise<Trained>;
+  /** `kept` is what other jobs have kept of a teacher that does not learn. */
+  run(hooks: PhaseHooks, kept?: KeptOutputs): Promise<Trained>;
   /** Throws `CoreError` as `run` would, without training; its path begins at `params.loss`, or with `networks` or `exits`. */
   plan(hooks: Pick<PhaseHooks, "openSession">): Promise<Planned>;
 }
@@ -89,7 +91,7 @@ function offlineMode(params: OfflineParams, { inputs, loss, training }: Common):
     baseline: params.baseline,
   };
   return {
-    run: (hooks) => distillOffline(spec, hooks),
+    run: (hooks, kept) => distillOffline({ ...spec, kept }, hooks),
     async plan({ openSession }) {
       const batchSize = batchOf(inputs, training);
       await checkObjective({ teacher, student, loss, samples, batchSize }, { openSession, threads: 1 });
