@@ -7,7 +7,7 @@
  * Run it with MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296, as job children are. Every form ends in a ReduceMax,
  * so that copying the result out is not measured; its value shows that the forms agree.
  */
-import { float, GraphBuilder, int, ints, string } from "../src/core/onnx/graph-builder.ts";
+import { float, GraphBuilder, int, ints, range, string } from "../src/core/onnx/graph-builder.ts";
 import { Model, type Value } from "../src/core/onnx/ir.ts";
 import { modelToBytes } from "../src/core/onnx/save.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../src/core/onnx/tensor.ts";
@@ -30,6 +30,37 @@ function weightGradient(n: number, c: number, size: number, m: number): Group {
     return [0, 1, 2].flatMap((i) => [0, 1, 2].map((j) => g.slice(padded, [2, 3], [i, j], [i + size, j + size])));
   };
   const p = size * size;
+  const wide = size + 2;
+  const long = size * wide;
+  const columns = (g: GraphBuilder, dy: Value) => [0, 1, 2].map((j) => g.pad(dy, [0, 0, 0, j], [0, 0, 0, 2 - j]));
+  const rowProducts = (g: GraphBuilder, x: Value, dy: Value, way: "pad" | "slice" | "concat"): Value => {
+    const rows = g.op(
+      "Gather",
+      [g.pad(x, [0, 0, 1, 1], [0, 0, 1, 1]), g.shape([0, 1, 2].flatMap((i) => range(size).map((h) => h + i)))],
+      { axis: int(2) },
+    );
+    const left = g.reshape(rows, [n, 3 * c, long]);
+    const sliced = () => {
+      const flat = g.reshape(g.pad(dy, [0, 0, 1, 0], [0, 0, 0, 2]), [n, m, wide + long]);
+      return [0, 1, 2].map((j) => g.slice(flat, [2], [wide - j], [wide - j + long]));
+    };
+    const rights = way === "slice" ? sliced() : columns(g, dy).map((value) => g.reshape(value, [n, m, long]));
+    const joined = way === "concat" ? [g.concat(rights, 1)] : rights;
+    const products = joined.map((right) => g.sum(g.matMul(left, g.transpose(right, [0, 2, 1])), [0], false));
+    return g.concat(products, 1);
+  };
+  const longRows = (g: GraphBuilder, x: Value, dy: Value, joined: boolean): Value => {
+    const padded = g.pad(g.transpose(x, [1, 0, 2, 3]), [0, 0, 1, 1], [0, 0, 1, 1]);
+    const indices = [0, 1, 2].flatMap((i) => range(n * size).map((r) => Math.floor(r / size) * wide + (r % size) + i));
+    const rows = g.op("Gather", [g.reshape(padded, [c, n * wide, wide]), g.shape(indices)], { axis: int(1) });
+    const left = g.reshape(rows, [3 * c, n * long]);
+    const rights = columns(g, g.transpose(dy, [1, 0, 2, 3])).map((value) => g.reshape(value, [m, n * long]));
+    const all = joined ? [g.concat(rights, 0)] : rights;
+    return g.concat(
+      all.map((right) => g.gemm(left, right, { transB: true })),
+      1,
+    );
+  };
   return {
     inputs: { x: [n, c, size, size], dy: [n, m, size, size] },
     forms: {
@@ -53,6 +84,11 @@ function weightGradient(n: number, c: number, size: number, m: number): Group {
         const d = g.reshape(g.transpose(dy!, [1, 0, 2, 3]), [m, n * p]);
         return g.gemm(d, g.concat(columns, 0), { transB: true });
       },
+      "rows of x gathered, a product for each column, dy padded": (g, { x, dy }) => rowProducts(g, x!, dy!, "pad"),
+      "the same, dy padded once and sliced": (g, { x, dy }) => rowProducts(g, x!, dy!, "slice"),
+      "the same, one product": (g, { x, dy }) => rowProducts(g, x!, dy!, "concat"),
+      "channels first, rows gathered, a Gemm for each column": (g, { x, dy }) => longRows(g, x!, dy!, false),
+      "the same, one Gemm": (g, { x, dy }) => longRows(g, x!, dy!, true),
       "convolution with axes exchanged": (g, { x, dy }) => {
         const swap = (value: Value) => g.transpose(value, [1, 0, 2, 3]);
         return g.op("Conv", [swap(x!), swap(dy!)], { kernel_shape: ints([size, size]), pads: ints([1, 1, 1, 1]) });
@@ -113,6 +149,10 @@ const GROUPS: Readonly<Record<string, Group>> = {
   },
   "weights-1": weightGradient(128, 1, 28, 32),
   "weights-16": weightGradient(64, 16, 28, 32),
+  "weights-32": weightGradient(128, 32, 28, 32),
+  "weights-64-large": weightGradient(32, 64, 64, 64),
+  "weights-128": weightGradient(32, 128, 32, 128),
+  "weights-256": weightGradient(32, 256, 16, 256),
   "weights-64": weightGradient(32, 64, 28, 64),
   "weights-64-small": weightGradient(128, 64, 14, 64),
   "weights-256-small": weightGradient(32, 256, 8, 256),

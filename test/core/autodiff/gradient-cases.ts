@@ -250,7 +250,8 @@ export const GRADIENT_CASES: readonly GradientCase[] = [
   {
     op: "Conv",
     of: "large enough for a product for each tap",
-    inputs: [frozen(x(2, 8, 20, 20)), x(1, 8, 2, 1)],
+    inputs: [frozen(x(2, 8, 40, 20)), x(1, 8, 2, 1)],
+    attrs: { strides: ints([2, 1]) },
     ...LINEAR,
   },
   conv("several channels and samples on a small map", [3, 8, 4, 3], [2, 8, 3, 2], { pads: ints([1, 0, 1, 1]) }),
@@ -434,4 +435,41 @@ export const GRADIENT_CASES: readonly GradientCase[] = [
   recurrent("GRU", 3, {}),
   recurrent("GRU", 3, { linear_before_reset: int(1), direction: string("bidirectional") }, [x(2, 2, 2)]),
   recurrent("RNN", 1, { direction: string("reverse") }, [x(1, 2, 2)]),
+
+  {
+    op: "Conv",
+    of: "rows gathered for each sample",
+    inputs: [frozen(x(2, 8, 15, 16)), x(2, 8, 3, 3)],
+    attrs: { pads: ints([1, 1, 1, 1]) },
+    ...LINEAR,
+  },
+  {
+    op: "Conv",
+    of: "rows gathered for all samples, dilations, pads of four widths",
+    inputs: [frozen(x(3, 8, 13, 10)), x(3, 8, 2, 3)],
+    attrs: { dilations: ints([3, 2]), pads: ints([1, 0, 2, 3]) },
+    ...LINEAR,
+  },
+  {
+    op: "Conv",
+    of: "rows gathered for a single column",
+    inputs: [frozen(x(2, 8, 12, 10)), x(2, 8, 3, 1)],
+    attrs: { pads: ints([1, 0, 1, 0]) },
+    ...LINEAR,
+  },
+  {
+    op: "BatchNormalization",
+    of: "statistics of the batch, in float32",
+    inputs: [x(3, 2, 3, 2), x(2), x(2), frozen(x(2)), frozen(positive(2))],
+    attrs: { training_mode: int(1), momentum: float(0) },
+    outputs: 3,
+    float32: true,
+  },
+  {
+    op: "BatchNormalization",
+    of: "statistics of the batch, a large map",
+    inputs: [x(1, 2, 16, 17), x(2), x(2), frozen(x(2)), frozen(positive(2))],
+    attrs: { training_mode: int(1), momentum: float(0) },
+    outputs: 3,
+  },
 ];

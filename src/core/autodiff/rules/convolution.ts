@@ -123,10 +123,17 @@ function convWeightGradient(
 ): Value {
   const [m, c] = dims.w as readonly [number, number];
   const { group } = geometry;
-  if (group > 1 && m / group <= 4 && c <= 4) return depthwiseWeightGradient(g, x, dy, geometry, dims);
-
   const n = dims.x[0]!;
   const positions = elementCount(dims.y.slice(2));
+  const isNarrow = group > 1 ? m / group <= 4 && c <= 4 : c >= MIN_TAP_CHANNELS && m * c <= MAX_EXCHANGED_CHANNELS;
+  const isStrided = geometry.strides.some((stride) => stride > 1);
+  if (isNarrow && (group > 1 || (isStrided && n > 1 && positions < MAX_LONG_POSITIONS))) {
+    return exchangedWeightGradient(g, x, dy, geometry, dims);
+  }
+  const hasRows = geometry.kernel.length === 2 && geometry.kernel.some((k) => k > 1);
+  if (group === 1 && hasRows && !isStrided && positions >= MIN_ROW_POSITIONS && c >= MIN_TAP_CHANNELS) {
+    return rowWeightGradient(g, x, dy, geometry, dims, positions < MAX_LONG_POSITIONS);
+  }
   if (group === 1 && n > 1 && positions < MAX_LONG_POSITIONS && c >= MIN_TAP_CHANNELS) {
     return longWeightGradient(g, x, dy, geometry, dims);
   }
@@ -149,6 +156,12 @@ function convWeightGradient(
 /** From these sizes on a product for each tap is faster than copying the taps together (`bench/train-kernels.ts`). */
 const MIN_TAP_POSITIONS = 400;
 const MIN_TAP_CHANNELS = 8;
+
+/** So many pairs of channels at most are worth a convolution with samples for channels, where taps would be strided slices (`bench/train-kernels.ts`). */
+const MAX_EXCHANGED_CHANNELS = 512;
+
+/** On smaller maps the zeros at the ends of rows cost more than copies save (`bench/train-kernels.ts`). */
+const MIN_ROW_POSITIONS = 100;
 
 /** Smaller maps are worth bringing the positions of all samples into one row (`bench/train-kernels.ts`). */
 const MAX_LONG_POSITIONS = 200;
@@ -174,6 +187,57 @@ function longWeightGradient(
     g.reshape(g.gemm(rows, g.reshape(tap, [c, length]), { transB: true }), [m, c, 1]),
   );
   return g.reshape(g.concat(each, 2), dims.w);
+}
+
+/**
+ * At stride 1 taps need not be copied one by one. With x̃, the padded x, in rows of V, a kernel of k·l taps, dilations δ and ε, over the
+ * positions (h, v) of H rows of V:
+ *
+ *   dw[m,c,i,j] = Σ_{n,h,v} x̃[n, c, h + i·δ, v] · e_j[n,m,h,v],   e_j[n,m,h,v] = dy[n, m, h, v − j·ε], 0 beside it
+ *
+ * So the rows of x̃ are gathered for all i at once, each e_j is one long piece of dy with zeros between its rows, and there are l products
+ * [k·C, H·V] · [H·V, M]. `long`: over the positions of all samples, samples and channels exchanged; otherwise for each sample, and then summed.
+ */
+function rowWeightGradient(
+  g: GraphBuilder,
+  x: Value,
+  dy: Value,
+  { kernel, dilations, padsBefore, padsAfter }: ConvGeometry,
+  dims: { readonly x: readonly number[]; readonly y: readonly number[]; readonly w: readonly number[] },
+  long: boolean,
+): Value {
+  const [m, c] = dims.w as readonly [number, number];
+  const n = dims.x[0]!;
+  const [k, l] = kernel as readonly [number, number];
+  const [rowDilation, columnDilation] = dilations as readonly [number, number];
+  const [height, width] = dims.y.slice(2) as [number, number];
+  const [tall, wide] = [0, 1].map((i) => dims.x[i + 2]! + padsBefore[i]! + padsAfter[i]!) as [number, number];
+  const arranged = (value: Value) => (long ? g.transpose(value, [1, 0, 2, 3]) : value);
+  // Samples whose positions are one row of a matrix, and how many such matrices there are.
+  const [joined, stack] = long ? [n, 1] : [1, n];
+  const length = joined * height * wide;
+
+  const padded = g.reshape(g.pad(arranged(x), [0, 0, ...padsBefore], [0, 0, ...padsAfter]), [
+    stack,
+    c,
+    joined * tall,
+    wide,
+  ]);
+  const rows = range(k).flatMap((i) =>
+    range(joined).flatMap((sample) => range(height).map((h) => sample * tall + h + i * rowDilation)),
+  );
+  const left = g.reshape(g.op("Gather", [padded, g.shape(rows)], { axis: int(2) }), [stack, k * c, length]);
+  // A row of zeros before the first, so that every piece begins within.
+  const lines = g.reshape(arranged(dy), [stack, m, joined * height, width]);
+  const apart = g.pad(lines, [0, 0, 1, 0], [0, 0, 0, wide - width]);
+  const flat = g.reshape(apart, [stack, m, wide + length]);
+  const columns = range(l).map((j) => {
+    const from = wide - j * columnDilation;
+    const piece = g.slice(flat, [2], [from], [from + length]);
+    const product = g.matMul(left, g.transpose(piece, [0, 2, 1]));
+    return g.reshape(g.sum(product, [0], false), [c, k, m, 1]);
+  });
+  return g.transpose(g.concat(columns, 3), [2, 0, 1, 3]);
 }
 
 /** x padded, then for each kernel tap the part of it that the tap meets, [N, C, …output positions]. */
@@ -206,10 +270,10 @@ function tapsOf(
 }
 
 /**
- * With one or few channels in a group, dw is a convolution itself: samples become channels, dy becomes the kernel, strides and dilations
+ * Where there are few channels in a group, dw is a convolution itself: samples become channels, dy becomes the kernel, strides and dilations
  * change places. Input [C/g, g·N, …], kernel [M, N, …], `group` groups, result [C/g, M, …taps].
  */
-function depthwiseWeightGradient(
+function exchangedWeightGradient(
   g: GraphBuilder,
   x: Value,
   dy: Value,
@@ -222,18 +286,21 @@ function depthwiseWeightGradient(
   const grouped = g.transpose(g.reshape(x, [n, group, c, ...size]), [2, 1, 0, ...space.map((i) => i + 3)]);
   const input = g.reshape(grouped, [c, group * n, ...size]);
   const weight = g.transpose(dy, [1, 0, ...space.map((i) => i + 2)]);
+  // Where the strides left inputs over, the result would have taps beyond the kernel: less padding makes them fewer.
+  const room = space.map((i) => size[i]! + padsBefore[i]! + padsAfter[i]! - (dims.y[i + 2]! - 1) * strides[i]! - 1);
+  const spare = space.map((i) => Math.min(padsAfter[i]!, room[i]! - (kernel[i]! - 1) * dilations[i]!));
   const result = g.op("Conv", [input, weight], {
     kernel_shape: ints(dims.y.slice(2)),
     strides: ints(dilations),
     dilations: ints(strides),
-    pads: ints([...padsBefore, ...padsAfter]),
+    pads: ints([...padsBefore, ...space.map((i) => padsAfter[i]! - spare[i]!)]),
     group: int(group),
   });
-  // Where the strides left inputs over, the result has taps beyond the kernel.
-  const produced = space.map((i) => {
-    const room = size[i]! + padsBefore[i]! + padsAfter[i]! - (dims.y[i + 2]! - 1) * strides[i]! - 1;
-    return Math.floor(room / dilations[i]!) + 1;
-  });
+  const produced = space.map((i) => Math.floor((room[i]! - spare[i]!) / dilations[i]!) + 1);
+  // What forms are fast depends on the sizes.
+  input.retype(input.dtype, [c, group * n, ...size]);
+  weight.retype(weight.dtype, [m, n, ...dims.y.slice(2)]);
+  result.retype(result.dtype, [c, m, ...produced]);
   const exact = space.every((i) => produced[i] === kernel[i]);
   const axes = space.map((i) => i + 2);
   const taps = exact ? result : g.slice(result, axes, Array(kernel.length).fill(0), kernel);
