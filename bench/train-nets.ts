@@ -1,4 +1,4 @@
-/** The networks that training is measured on, each with one random batch and its loss. The PyTorch side has the same four. */
+/** The networks that training is measured on, each with one random batch and its loss. The PyTorch side has the same. */
 import type { Model } from "../src/core/onnx/ir.ts";
 import { elementCount, type Tensor, tensorOf } from "../src/core/onnx/tensor.ts";
 import { Random } from "../src/core/random.ts";
@@ -6,7 +6,7 @@ import { openSession } from "../src/core/runtime/session.ts";
 import { crossEntropy } from "../src/core/train/losses.ts";
 import { buildStepGraph, type StepGraph, soloNetwork } from "../src/core/train/step-graph.ts";
 import { createTrainable, type TrainableModel } from "../src/core/train/trainable.ts";
-import { cnn, mlp, resNet18, transformer } from "../test/support/networks.ts";
+import { cnn, mlp, resNet18, smallStudent, transformer } from "../test/support/networks.ts";
 
 export interface Net {
   readonly batchSize: number;
@@ -32,6 +32,7 @@ function integers(name: string, stream: string, bound: number, dims: readonly nu
 export const NETS: Readonly<Record<string, Net>> = {
   mlp: { batchSize: 128, classes: 10, model: () => mlp([784, 512, 256, 10]), inputs: images(1, 28, 28) },
   cnn: { batchSize: 128, classes: 10, model: () => cnn([32, 64], 128), inputs: images(1, 28, 28) },
+  student: { batchSize: 128, classes: 10, model: () => smallStudent(), inputs: images(1, 28, 28) },
   resnet18: { batchSize: 32, classes: 10, model: () => resNet18({ size: 64, classes: 10 }), inputs: images(3, 64, 64) },
   transformer: {
     batchSize: 32,

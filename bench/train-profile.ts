@@ -1,7 +1,7 @@
 /**
  * Where the time inside one training step goes, by onnxruntime's own profiler: per operator type, and the slowest nodes.
  *
- *   node bench/train-profile.ts [mlp|cnn|resnet18|transformer] [steps] [threads]
+ *   node bench/train-profile.ts [mlp|cnn|student|resnet18|transformer] [steps] [threads]
  *
  * Run it with MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296, as job children are.
  */

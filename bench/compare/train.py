@@ -31,6 +31,12 @@ class Cnn(nn.Sequential):
         super().__init__(*layers)
 
 
+class Student(nn.Sequential):
+    def __init__(self):
+        convolutions = [nn.Conv2d(1, 12, 3, 2, 1), nn.ReLU(), nn.Conv2d(12, 24, 3, 2, 1), nn.ReLU()]
+        super().__init__(*convolutions, nn.Flatten(), nn.Linear(24 * 49, 10))
+
+
 class Block(nn.Module):
     def __init__(self, source, target, stride):
         super().__init__()
@@ -95,6 +101,7 @@ class Transformer(nn.Module):
 NETS = {
     "mlp": (Mlp, 128, lambda n: torch.randn(n, 1, 28, 28)),
     "cnn": (Cnn, 128, lambda n: torch.randn(n, 1, 28, 28)),
+    "student": (Student, 128, lambda n: torch.randn(n, 1, 28, 28)),
     "resnet18": (ResNet18, 32, lambda n: torch.randn(n, 3, 64, 64)),
     "transformer": (Transformer, 32, lambda n: torch.randint(8000, (n, 128))),
 }

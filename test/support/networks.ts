@@ -143,6 +143,14 @@ export function cnn(channels: readonly [number, number], hidden: number, seed = 
   return net.output(net.linear(x, hidden, 10), ["n", 10]);
 }
 
+/** Two strided convolutions of 12 and 24 channels and a dense layer; for 28x28 images. */
+export function smallStudent(seed = 0): Model {
+  const net = new NetworkBuilder(seed);
+  let x = net.relu(net.conv(net.input(["n", 1, 28, 28]), 1, 12, { stride: 2, bias: true }));
+  x = net.relu(net.conv(x, 12, 24, { stride: 2, bias: true }));
+  return net.output(net.linear(net.g.op("Flatten", [x], { axis: int(1) }), 24 * 49, 10), ["n", 10]);
+}
+
 /** ResNet-18's shape (He et al. 2016) without the first pooling, for small images. */
 export function resNet18(options: { size: number; classes: number; width?: number; seed?: number }): Model {
   const { size, classes, width = 64, seed = 0 } = options;
