@@ -14,7 +14,7 @@ import { ENVIRONMENT } from "../src/tasks/environment.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 
-/** Tests that need Redis or child processes: two at a time for each core, for they wait for their servers more than half of their time. */
+/** Tests that need Redis or child processes: one more at a time than there are cores, for they wait for their servers a part of their time. */
 const ACCEPTANCE = ["test/acceptance/", "test/chaos/", "test/contract/"];
 
 /**
@@ -156,7 +156,7 @@ await Promise.all([
 await Promise.all([
   runTests(tally, files.waiting, 1),
   runTests(tally, files.unit, availableParallelism()).then(() =>
-    runTests(tally, files.acceptance, 2 * availableParallelism()),
+    runTests(tally, files.acceptance, availableParallelism() + 1),
   ),
 ]);
 

@@ -31,6 +31,8 @@ const CASES: readonly OldNode[] = [
   { op: "Split", version: 11, dims: [2, 6], attrs: { axis: int(1) }, outputs: 3 },
   { op: "Softmax", version: 11, dims: [2, 3, 4] },
   { op: "Softmax", version: 11, dims: [2, 3, 4], attrs: { axis: int(2) } },
+  // Since version 13 an axis is one axis: nothing is to be rewritten any more.
+  { op: "Softmax", version: 13, dims: [2, 3, 4], attrs: { axis: int(1) } },
   { op: "LogSoftmax", version: 11, dims: [2, 3, 4], attrs: { axis: int(0) } },
   { op: "Hardmax", version: 11, dims: [2, 3, 4] },
   {
