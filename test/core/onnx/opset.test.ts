@@ -170,3 +170,24 @@ test("statistics of a BatchNormalization that nobody reads are given up", () => 
   assert.equal(node!.float("epsilon"), 0.25);
   assert.equal(model.graph.outputs[0], node!.outputs[0]);
 });
+
+test("a GroupNormalization whose number of channels is not known is refused, whatever else is known", () => {
+  for (const shape of [undefined, ["n", "c", 4], [2]] as const) {
+    const model = new Model({ irVersion: 8, opsets: [["", 18]], graphName: "old" });
+    const x = model.graph.addInput("x", "float32", shape);
+    const [scale, bias] = ["s", "b"].map((name) => model.graph.addInput(name, "float32", [2]));
+    const attrs = { num_groups: int(2) };
+    const node = model.graph.append({
+      opType: "GroupNormalization",
+      name: "gn",
+      inputs: [x, scale, bias],
+      outputs: 1,
+      attrs,
+    });
+    model.graph.addOutput(node.outputs[0]!);
+    assert.throws(
+      () => upgradeOpset(model, 21),
+      (error) => error instanceof CoreError && error.code === "unsupported" && error.subject === "gn",
+    );
+  }
+});
