@@ -275,7 +275,7 @@ const PROCESSES: readonly (readonly [place: string | RegExp, programs: readonly 
   [/^src\/core\/(operators|targets|passes|runtime)\/|^src\/core\/qat\/(?!qat-algorithms)/, ["child"]],
   ["src/tasks/task-server.ts", ["child"]],
   [
-    /^workers\/(child|tasks|image-decoder|byte-source|model-files|measure-peak|peak-child|thread-clock)\.ts$/,
+    /^workers\/(child|tasks|image-decoder|byte-source|model-files|measure-peak|peak-child|measure-web|web-child|thread-clock)\.ts$/,
     ["child"],
   ],
   ["workers/host.ts", ["worker", "child"]],

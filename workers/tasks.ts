@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { createReadStream, readFileSync, statSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { constants, createGzip } from "node:zlib";
 import {
   CoreError,
   type DatasetOptions,
@@ -23,6 +24,7 @@ import { openByteSource, openScratch } from "./byte-source.ts";
 import { describeHost } from "./host.ts";
 import { imageDecoder } from "./image-decoder.ts";
 import { measurePeak } from "./measure-peak.ts";
+import { measureWeb } from "./measure-web.ts";
 import {
   contentSha256,
   openModel,
@@ -41,6 +43,7 @@ export const ENVIRONMENT: JobEnvironment = {
   profile: profileTemporary,
   measurePeak,
   threadClock: openThreadClock(),
+  elsewhere: { "onnxruntime-web": measureWeb },
   files: {
     openModel,
     openWrittenModel,
@@ -74,6 +77,14 @@ export const ENVIRONMENT: JobEnvironment = {
     openDataset: (file, spec) => openDataset(openByteSource(file.path), datasetOptions(spec)),
     sizeOf: (files) => files.reduce((sum, { path }) => sum + statSync(path).size, 0),
     contentSha256Of: contentSha256,
+    async gzipSizeOf(files) {
+      let size = 0;
+      for (const { path } of files) {
+        const packed = createReadStream(path).pipe(createGzip({ level: constants.Z_BEST_COMPRESSION }));
+        for await (const chunk of packed) size += (chunk as Buffer).length;
+      }
+      return size;
+    },
     sha256Of: async (files) =>
       bundleSha256(
         await Promise.all(files.map(async ({ name, path }) => ({ name, sha256: await sha256OfFile(path) }))),

@@ -118,6 +118,25 @@ export const WARNINGS = {
       "A limit that few samples, `exclude_nodes` or `layers` do not allow, or more layers than `max_trials` gets to.",
     remedy: "Raise `max_trials`, ask for less, or use `weight_only` or `float16`.",
   },
+  target_rules_broken: {
+    meaning:
+      "The result is not what its `target` wants; `metrics.deployment.rules` says where, and the result is not accepted. Value: how many rules are broken.",
+    cause:
+      "Operators of the model itself that the runtime does not have, or layers that could not be brought into its pattern.",
+    remedy:
+      "Export the model without those operators, exclude such layers (`exclude_nodes`), or choose another target.",
+  },
+  target_does_not_run: {
+    meaning: "The runtime of `target` was tried here and did not load or run the result; it is not accepted. Value: 0.",
+    cause: "An operator or a type that the runtime lacks, or too little memory: the message has its words.",
+    remedy: "Exclude the operator (`exclude_ops`), or choose another method.",
+  },
+  target_not_measured: {
+    meaning:
+      "The runtime of `target` could be measured here, and its package is not installed: rules were checked, nothing was run there. Value: 0.",
+    cause: "A worker that was installed without optional dependencies.",
+    remedy: "Install the optional dependencies on workers: `npm install --include=optional`.",
+  },
   constant_data: {
     meaning: "A field of floats in the dataset, which the model takes, has one value throughout. Value: that value.",
     cause: "Zeros or ones in the place of real samples, or a field that was left as it was made.",

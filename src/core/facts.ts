@@ -7,4 +7,5 @@ export type * from "./facts/models.ts";
 export type * from "./facts/plans.ts";
 export type * from "./facts/quantization.ts";
 export type * from "./facts/results.ts";
+export type * from "./facts/targets.ts";
 export type * from "./facts/training.ts";

@@ -1,6 +1,7 @@
 import type { ModelFacts } from "../core/facts.ts";
 import { latencyChart, sizeChart } from "./charts.ts";
 import { contest } from "./contest.ts";
+import { deployment } from "./deployment.ts";
 import { headline, notices, summarySentence, tiles, verdict } from "./headline.ts";
 import { layerErrors } from "./layers.ts";
 import { type Content, html, type Markup } from "./markup.ts";
@@ -104,6 +105,7 @@ function comparison(report: Report, draw: DrawChart): Content {
     accuracy(report),
     fidelity(report),
     layerErrors(report, draw),
+    deployment(report),
     staticEvidence(report, draw),
     nodeSection(report),
     weights(report),

@@ -44,6 +44,7 @@ export const FIELD_CODES = {
   dataset_mismatch: "The dataset has no field for an input, or one of another shape or type.",
   no_labels: "Something that needs labels, and a dataset without any.",
   invalid_labels: "Labels that are no classes of the output, or of another form than it has.",
+  target_mismatch: "A method, or a form of it, that the runtime named by `target` cannot take.",
   metric_mismatch: "A metric that labels and outputs do not fit.",
   no_metric: "A training that is judged by a metric, and `metric: none`.",
   // Steps of pipelines.

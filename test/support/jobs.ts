@@ -82,6 +82,7 @@ export function emptyMetrics(): JobMetrics {
     coverage: { quantized_nodes: 0, skipped_nodes: [], fused_nodes: 0, float_islands: [] },
     training: null,
     exits: null,
+    deployment: null,
     models: null,
     auto: null,
     acceptance: [],

@@ -51,6 +51,7 @@ export function metricsFixture(part: Partial<JobMetrics> = {}): JobMetrics {
     coverage: { quantized_nodes: 0, skipped_nodes: [], fused_nodes: 0, float_islands: [] },
     training: null,
     exits: null,
+    deployment: null,
     models: null,
     auto: null,
     acceptance: [],

@@ -123,6 +123,13 @@ export interface Evaluation {
   readonly layerErrors: readonly LayerError[] | null;
   readonly timingsMs: Readonly<Record<string, number>>;
 }
+
+/** ... of models that are still at hand. */
+export interface FedEvaluation extends Evaluation {
+  /** What both were fed while latency was measured. */
+  readonly feeds: { readonly before: Feeds; readonly after: Feeds };
+}
+
 /** and no more when the slower model has run for so long. */
 export const MAX_COMPARED_MS = 60_000;
 /** Runs whose memory is measured: the first one allocates, the second shows whether that was all. */
@@ -148,7 +155,7 @@ const PROGRESS = { fidelity: 0.45, latency: 0.75, memory: 0.87, layers: 0.97, fu
  * `non_finite` when the compressed model gives NaN or infinity where the original gives numbers, `BrokenModel` when it does not run, `internal` when
  * it gives an output another shape than the original does: that is never the user's fault.
  */
-export async function evaluateModels(options: EvaluateOptions): Promise<Evaluation> {
+export async function evaluateModels(options: EvaluateOptions): Promise<FedEvaluation> {
   const { spec, openSession, signal, onProgress } = options;
   const { threads } = spec.latency;
   const paths = { before: options.before.path, after: options.after.path };
@@ -241,6 +248,7 @@ export async function evaluateModels(options: EvaluateOptions): Promise<Evaluati
     return {
       metrics: { ...measured, acceptance },
       accepted: acceptance.every(({ ok }) => ok),
+      feeds,
       inputShapes: Object.fromEntries(Object.entries(feeds.before).map(([name, { dims }]) => [name, dims])),
       latencySamplesMs: latency.samplesMs,
       optimizedOperators: fusion.operators,
@@ -373,6 +381,7 @@ function metricsOf(
     coverage: coverageOf(notes, fusion),
     training: null,
     exits: null,
+    deployment: null,
     models: null,
     auto: null,
     warnings: [

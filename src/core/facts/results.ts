@@ -1,6 +1,7 @@
 /** What a result is like beside its original. */
 import type { MetricName } from "../evaluate/metrics.ts";
 import type { NodeNote, Warning } from "./plans.ts";
+import type { DeploymentFacts } from "./targets.ts";
 import type { ExitFacts, TrainingMetrics } from "./training.ts";
 
 /** How close an output of the compressed model is to the original's, over all samples. */
@@ -147,6 +148,8 @@ export interface JobMetrics {
   readonly training: TrainingMetrics | null;
   /** Of a network that is its own teacher. */
   readonly exits: readonly ExitFacts[] | null;
+  /** Of a quantization for another runtime than onnxruntime on a CPU. */
+  readonly deployment: DeploymentFacts | null;
   /** Of an evaluation: every model, the first one by itself. What is said beside it is of the second one. */
   readonly models: readonly EvaluatedModel[] | null;
   /** Of a search; what is said beside it is of the recommended model. */

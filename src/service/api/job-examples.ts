@@ -250,6 +250,7 @@ export const finishedJob = {
       coverage: { quantized_nodes: 54, skipped_nodes: [skipped], fused_nodes: 0, float_islands: [] },
       training: null,
       exits: null,
+      deployment: null,
       models: null,
       auto: null,
       acceptance: [

@@ -236,6 +236,52 @@ const AutoMetricsSchema = z
   })
   .meta({ id: "AutoMetrics", description: "What a search has found." });
 
+const DeploymentMetrics = z
+  .object({
+    target: z.string(),
+    rules: z
+      .array(
+        z
+          .object({
+            rule: z.string(),
+            says: z.string(),
+            source: z.string().meta({ description: "The public page that says so." }),
+            holds: z.boolean(),
+            broken: z.array(z.object({ name: z.string(), message: z.string() }).meta({ id: "RuleBreak" })),
+          })
+          .meta({ id: "TargetRule" }),
+      )
+      .meta({
+        description: "What the runtime wants of a model, checked on the file that was written; nothing was run for it.",
+      }),
+    measured: z
+      .object({
+        runtime: z.string(),
+        before: Timing,
+        after: Timing,
+        speedup: z.number(),
+        runs: Count,
+        threads: Count,
+        load_ms: z.number(),
+        sqnr_db: z.number().nullable().meta({
+          description: "Of the result there against the result in onnxruntime on this machine, over float32 outputs; null when identical, and where there are none.",
+        }),
+      })
+      .meta({ id: "ElsewhereMetrics" })
+      .nullable()
+      .meta({
+        description:
+          "Runs in the runtime itself. Null where it is not on this machine: then rules were checked, and no more.",
+      }),
+    failure: z.string().nullable().meta({ description: "Why the runtime did not run the result." }),
+    download: z
+      .object({ encoding: z.enum(["gzip"]), before_bytes: Bytes, after_bytes: Bytes })
+      .meta({ id: "DownloadMetrics" })
+      .nullable()
+      .meta({ description: "Files as they travel, where models are loaded over a network." }),
+  })
+  .meta({ id: "DeploymentMetrics", description: "A result beside what the runtime wants that it was made for." });
+
 export const JobMetricsSchema = z
   .object({
     ...MEASURED,
@@ -251,6 +297,10 @@ export const JobMetricsSchema = z
     exits: z.array(ExitMetrics).nullable().meta({ description: "Of a network that is its own teacher." }),
     auto: AutoMetricsSchema.nullable().meta({
       description: "Of a search; what is said beside it is of the recommended model. Null for other jobs.",
+    }),
+    deployment: DeploymentMetrics.nullable().meta({
+      description:
+        "Of a quantization whose `target` is another runtime than onnxruntime on a CPU. Null for other jobs.",
     }),
     models: z.array(EvaluatedModel).nullable().meta({
       description:

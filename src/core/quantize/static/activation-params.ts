@@ -37,16 +37,17 @@ interface Group {
 
 /**
  * `ranges` has the range of every leaf, by name. `given` has scales and zero points that are decided, by the names of values: they hold for all values
- * of their groups. Throws `internal` when a range is missing, or what is given contradicts itself.
+ * of their groups. `symmetric`: every zero point is 0. Throws `internal` when a range is missing, or what is given contradicts itself.
  */
 export function activationParams(
   placement: Placement,
   ranges: ReadonlyMap<string, Range>,
   codes: CodeRange,
   given: Readonly<Record<string, AffineParams>> = {},
+  symmetric = false,
 ): ActivationParams {
   const groups = collectGroups(placement, ranges);
-  const grids = new Map([...groups].map(([number, group]) => [number, gridOf(group, codes)]));
+  const grids = new Map([...groups].map(([number, group]) => [number, gridOf(group, codes, symmetric)]));
   for (const [number, grid] of givenGrids(placement, given)) {
     grids.set(number, grid);
     groups.get(number)!.inexpressible = false;
@@ -111,9 +112,13 @@ function collectGroups(placement: Placement, ranges: ReadonlyMap<string, Range>)
   return groups;
 }
 
-function gridOf(group: Group, codes: CodeRange): AffineParams {
-  const { scale, zeroPoint } = affineParams(group.min, group.max, codes);
+function gridOf(group: Group, codes: CodeRange, symmetric: boolean): AffineParams {
+  const { scale, zeroPoint } = affineParams(group.min, group.max, codes, { symmetric });
   if (group.anchor === undefined) return { scale, zeroPoint };
+  if (symmetric) {
+    group.inexpressible = true;
+    return { scale, zeroPoint };
+  }
   const shiftCodes = Math.floor(Math.abs(group.anchor) / scale);
   if (shiftCodes < MIN_SHIFT_CODES) {
     group.inexpressible = true;

@@ -1,4 +1,5 @@
 /** What is decided of the weights and values of a model when pairs of Q/DQ are put into it. */
+import type { QdqPattern } from "../../facts.ts";
 import type { Tensor } from "../../onnx/tensor.ts";
 import type { RoundedWeights } from "../rounding/round-layers.ts";
 import type { WeightContext, WeightOptions } from "./channel-weights.ts";
@@ -9,6 +10,8 @@ export interface QdqScheme {
   readonly weights: WeightOptions | "marked";
   /** Weights by name that are rounded already; all others are rounded to nearest. */
   readonly rounded?: RoundedWeights | undefined;
+  /** What biases are stored as; as onnxruntime's kernels want them unless given. */
+  readonly biases?: QdqPattern["biases"] | undefined;
 }
 
 /** The largest value of each channel of what weights meet, by its name; undefined where it is not known. */

@@ -1,6 +1,7 @@
 /**
  * Passes that bring a float model into the form that static quantization works on. None changes what the model computes, up to rounding.
  */
+import type { QdqPattern } from "../../facts.ts";
 import type { Graph, Node, Value } from "../../onnx/ir.ts";
 import { upgradeOpset } from "../../onnx/opset.ts";
 import { arrayOf, integersOf, tensorOf } from "../../onnx/tensor.ts";
@@ -165,3 +166,8 @@ const useEqualOperators: Pass = {
 
 /** In order; the simplifying passes come before them. */
 export const staticForms: readonly Pass[] = [upgrade, nameUniquely, useEqualOperators];
+
+/** The same for a pattern of pairs: where only some operators are quantized, none is written as others. */
+export function formsFor(pattern: QdqPattern | undefined): readonly Pass[] {
+  return pattern?.operators ? staticForms.filter((form) => form !== useEqualOperators) : staticForms;
+}

@@ -119,7 +119,7 @@ export async function compressStatic(
   progress("prepare", 0, "Bringing the model into form");
   const few = await take(data, TRIAL_BATCHES + JUDGED_BATCHES);
   if (few.length === 0) throw new CoreError("invalid_dataset", "There are no samples to calibrate with.");
-  const { model: prepared, notes: preparedNotes } = await prepareStatic(model, few[0]!, runtime);
+  const { model: prepared, notes: preparedNotes } = await prepareStatic(model, few[0]!, runtime, given.pattern);
   const broken = brokenLayers(prepared);
   const options = { ...given, excludeNodes: new Map([...(given.excludeNodes ?? []), ...broken]) };
   const judged = few.slice(few.length > TRIAL_BATCHES ? TRIAL_BATCHES : -JUDGED_BATCHES);

@@ -10,6 +10,7 @@
  * alone: on x64 with AVX2 a layer of attention is then as fast as with the product in float up to 128 tokens, and 7 % faster with 512,
  * while the shares of Softmax, most of them below one step of 8 bits, cost a transformer of four layers 2 dB.
  */
+import type { QdqPattern } from "../../facts.ts";
 import type { Graph, Model, Node, Value } from "../../onnx/ir.ts";
 import type { Affine } from "../../operators/operator-record.ts";
 import { operatorOf } from "../../operators/operators.ts";
@@ -26,6 +27,8 @@ export interface PlacementOptions {
   readonly isExcluded?: NodeTest;
   /** Sums with a number, by name, that must be computed: a zero point cannot express them. */
   readonly computedSums?: ReadonlySet<string>;
+  /** Where pairs stand; as onnxruntime's kernels on the CPU want them unless given. */
+  readonly pattern?: QdqPattern | undefined;
 }
 
 export interface Unit {
@@ -98,6 +101,7 @@ class Placer {
   readonly #model: Model;
   readonly #options: PlacementOptions;
   readonly #isExcluded: NodeTest;
+  readonly #outputs: QdqPattern["outputs"];
   readonly #units: Unit[] = [];
   /** The unit a value comes out of. */
   readonly #makers = new Map<Value, Unit>();
@@ -117,6 +121,7 @@ class Placer {
     this.#model = model;
     this.#options = options;
     this.#isExcluded = options.isExcluded ?? (() => false);
+    this.#outputs = options.pattern?.outputs ?? "kernels";
     for (const graph of model.graphs()) this.#findUnits(graph);
   }
 
@@ -141,14 +146,15 @@ class Placer {
       // A sum that is clipped afterwards has to be computed: saturating is what an integer kernel does at its output.
       const isComputed =
         this.#options.computedSums?.has(node.name) || tailOf(node.outputs[0]!, this.#isExcluded).tail.length > 0;
-      if (affine && !this.#isExcluded(node) && (affine.shift === 0 || !isComputed)) {
+      if (affine && this.#outputs !== "never" && !this.#isExcluded(node) && (affine.shift === 0 || !isComputed)) {
         this.#affine.set(node.outputs[0]!, { node, ...affine });
         continue;
       }
       const rule = ruleFor(node);
-      if (!rule) continue;
+      if (!rule || this.#options.pattern?.operators?.includes(node.opType) === false) continue;
       let result = node.outputs[0]!;
-      const biasAdd = biasAddOf(node, rule, this.#isExcluded);
+      // A node whose output must be quantized is one with what computes it, and no more.
+      const biasAdd = this.#outputs === "always" ? undefined : biasAddOf(node, rule, this.#isExcluded);
       if (biasAdd) result = biasAdd.outputs[0]!;
       const { tail, output, clip } = tailOf(result, this.#isExcluded);
       for (const part of biasAdd ? [biasAdd, ...tail] : tail) taken.add(part);
@@ -274,8 +280,8 @@ class Placer {
 
   /** Whether Q reads the unit's output directly. */
   #givesIntegers(unit: Unit): boolean {
-    if (!unit.quantized) return false;
-    if (!unit.rule.floatOutput) return true;
+    if (!unit.quantized || this.#outputs === "never") return false;
+    if (!unit.rule.floatOutput || this.#outputs === "always") return true;
     const readers = unit.outputs.flatMap((value) => this.#readers(value));
     // onnxruntime wants either Q alone behind a product or no Q at all. Behind the sum with a bias, Q and others may read side by side.
     return unit.biasAdd ? readers.length > 0 && readers.every(isQuantizedUnit) : readers.some(isQuantizedUnit);

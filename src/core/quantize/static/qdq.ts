@@ -192,7 +192,7 @@ class Emitter {
 
   /**
    * The bias stays as it is where the output is quantized: onnxruntime rounds it to the int32 that the kernel takes, at load, for which the scale of
-   * the weight has been chosen. A kernel that gives out float takes codes only.
+   * the weight has been chosen. A kernel that gives out float takes codes only. Other runtimes may want it one way throughout.
    */
   #quantizeWeight({ weight, operand, readers }: SharedWeight, options: WeightOptions): void {
     const uses = readers.map(({ unit, inputScale }): BiasUse => ({ bias: biasOf(unit)?.constant, inputScale }));
@@ -210,10 +210,12 @@ class Emitter {
     const owner = weight.graph;
     const codes = owner.addInitializer(`${weight.name}_q`, quantized.q);
     const scale = owner.addInitializer(`${weight.name}_scale`, quantized.scale);
+    const { biases = "kernels" } = this.#scheme;
     readers.forEach(({ unit }, i) => {
       const { node, rule } = unit;
       node.setInput(operand.input, this.#dequantizeConstant(node, codes, scale, operand.axis));
-      if (this.#placement.values.get(unit.outputs[0]!)?.integer) return;
+      const isInteger = this.#placement.values.get(unit.outputs[0]!)?.integer;
+      if (biases === "float32" || (isInteger && biases !== "int32")) return;
       const bias = quantized.biases[i];
       if (bias && rule.bias !== undefined) {
         const name = biasOf(unit)!.name;
@@ -221,7 +223,7 @@ class Emitter {
         const biasScale = owner.addInitializer(`${name}_scale`, bias.scale);
         node.setInput(rule.bias, this.#dequantizeConstant(node, biasCodes, biasScale, 0));
       }
-      if (unit.biasAdd) subtractNegatedBias(unit);
+      if (unit.biasAdd && biases === "kernels") subtractNegatedBias(unit);
     });
   }
 

@@ -2,6 +2,8 @@
  * Static int8: activations and weights in 8 bits, with ranges that calibration has found. The float model is observed once; quantized models
  * are then made from what was seen, as often as sensitivity analysis and accuracy control need them.
  */
+
+import type { QdqPattern } from "../../facts.ts";
 import type { Model, Node, Value } from "../../onnx/ir.ts";
 import { removeDeadCode } from "../../passes/dead-code.ts";
 import { checkInvariants, EXCLUDED, type NodeTest, type Note, noteOn, runPasses } from "../../passes/pass.ts";
@@ -20,7 +22,7 @@ import { type BiasShifts, type CorrectableLayer, correctableLayers, shiftBias } 
 import type { Calibration } from "./calibration.ts";
 import { kernelScheme, lostChannels } from "./channel-weights.ts";
 import type { Emission, QdqScheme } from "./emission.ts";
-import { staticForms } from "./forms.ts";
+import { formsFor } from "./forms.ts";
 import { type ElementsOf, type KernelCosts, predictedCosts, slowParts } from "./kernel-cost.ts";
 import { type MeasuredCosts, measuredCosts } from "./measured-costs.ts";
 import { type Placement, type PlacementOptions, placeQuantizers, RECONSIDERED, type Unit } from "./placement.ts";
@@ -62,16 +64,19 @@ export interface StaticOptions {
   readonly rounded?: RoundedWeights | undefined;
   /** Corrections that quantized layers' biases get. */
   readonly biasShifts?: BiasShifts;
+  /** How pairs are put in; as onnxruntime's kernels on the CPU want them unless given. */
+  readonly pattern?: QdqPattern | undefined;
 }
 
 /**
  * A copy of `model` in the form that everything here works on: simpler, with the types of its values known, in operators that have 8-bit kernels
- * where they have an equal one. `sample` is any valid input.
+ * where they have an equal one, unless `pattern` quantizes other operators. `sample` is any valid input.
  */
 export async function prepareStatic(
   model: Model,
   sample: Feeds,
   { openModel, signal }: Pick<CalibrateOptions, "openModel" | "signal">,
+  pattern?: QdqPattern | undefined,
 ): Promise<{ readonly model: Model; readonly notes: readonly Note[] }> {
   const evaluate = async (constants: Model) => {
     const session = await openModel(constants);
@@ -84,7 +89,7 @@ export async function prepareStatic(
   const simplified = await simplify(model, { evaluate, ...(signal && { signal }) });
   const simple = runPasses(simplified.model, [unfuse]);
   await inferTypes(simple.model, sample, openModel, signal);
-  const { model: prepared, notes } = runPasses(simple.model, [...staticForms, removeDeadCode]);
+  const { model: prepared, notes } = runPasses(simple.model, [...formsFor(pattern), removeDeadCode]);
   return { model: prepared, notes: [...simplified.notes, ...notes] };
 }
 
@@ -176,7 +181,9 @@ export function placeStatic(
   weightOptions: QdqScheme["weights"],
 ): PlacedStatic {
   const ranges = calibration && rangesOf(calibration, options);
-  const codes = codeRange(options.activationDType);
+  const { pattern } = options;
+  const symmetric = pattern?.symmetric === true;
+  const codes = codeRange(options.activationDType, { symmetric });
   const stretched = calibration ? nodesInFloat(stretchedIn(model, calibration), options.stretched) : [];
   const kernels = slowerKernels(calibration, options);
   const excludeNodes = new Map([...kernels.nodes, ...stretched, ...(options.excludeNodes ?? [])]);
@@ -189,7 +196,7 @@ export function placeStatic(
     const found = new Map<string, Range>();
     for (const entry of placement.values.values())
       if (entry.leaf) found.set(entry.value.name, ranges?.of(entry) ?? UNKNOWN);
-    const { params, inexpressible } = activationParams(placement, found, codes, options.given);
+    const { params, inexpressible } = activationParams(placement, found, codes, options.given, symmetric);
     if (inexpressible.size > 0) {
       for (const name of inexpressible) computedSums.add(name);
       continue;
@@ -212,13 +219,16 @@ export function placeStatic(
       activationDType: dtype,
       weights: weightOptions,
       rounded: options.rounded,
+      biases: pattern?.biases,
     });
     const scheme = kernelScheme(options);
     const multiplied = emission.weights.flatMap(({ name, readers }) =>
       readers.map((reader) => ({ name, node: nodes.get(reader)!.label, scheme, storage: QUANTIZED })),
     );
+    // The forms of what is stored are fast in onnxruntime.
+    const stored = pattern && { onlyAsked: true };
     const finish = (quantized: Model) => {
-      const { notes, uses } = storeFloatWeights(quantized, placed, { ...options, excludeNodes });
+      const { notes, uses } = storeFloatWeights(quantized, placed, { ...options, ...stored, excludeNodes });
       checkInvariants(quantized, "static quantization");
       const plan: QuantizationPlan = {
         values: Object.fromEntries(values),
@@ -251,8 +261,8 @@ function lostRoundings(
   });
 }
 
-function placementOptions({ excludeNodes, isExcluded }: StaticOptions): PlacementOptions {
-  return { ...(excludeNodes && { excludeNodes }), ...(isExcluded && { isExcluded }) };
+function placementOptions({ excludeNodes, isExcluded, pattern }: StaticOptions): PlacementOptions {
+  return { ...(excludeNodes && { excludeNodes }), ...(isExcluded && { isExcluded }), ...(pattern && { pattern }) };
 }
 
 /** The largest value of each channel of a value that meets weights. */

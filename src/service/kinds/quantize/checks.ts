@@ -26,10 +26,13 @@ import {
   labelTaskOf,
   type QuantizeSpec,
 } from "./spec.ts";
+import { deploymentOf, targetRefusals } from "./targets.ts";
 
 export const QUANTIZE_CHECKS: StepChecks<QuantizeSpec> = {
-  check: (spec, stored) =>
-    isQat(spec) ? checkDistill(asDistillation(spec), stored).map(ofQat) : checkQuantization(spec, stored),
+  check: (spec, stored) => [
+    ...checkTarget(spec, stored),
+    ...(isQat(spec) ? checkDistill(asDistillation(spec), stored).map(ofQat) : checkQuantization(spec, stored)),
+  ],
   // Facts do not tell whether what is trained with rounding can be: its graph is another than the model's.
   needsPlan: isQat,
   unread,
@@ -45,6 +48,19 @@ export const QUANTIZE_CHECKS: StepChecks<QuantizeSpec> = {
 function ofQat({ pointer, ...problem }: FieldError): FieldError {
   const own = { "/params/teacher_model_id": "/params/teacher", "/params/student/model_id": "/model_id" }[pointer];
   return { ...problem, pointer: own ?? pointer };
+}
+
+/** What the runtime that a model is made for cannot take. */
+function checkTarget({ model_id, params }: QuantizeSpec, { models }: StoredResources): FieldError[] {
+  const deployment = deploymentOf(params);
+  if (!deployment) return [];
+  const refused = targetRefusals(params).map(({ field, message }) =>
+    problem(`/params/${field}`, "target_mismatch", message),
+  );
+  const open = models.get(model_id)?.facts.inputs.find(({ shape }) => shape?.some((size) => typeof size !== "number"));
+  if (!deployment.rules.fixedShapes || !open) return refused;
+  const message = `${deployment.runtime}: ${deployment.rules.fixedShapes.says} Give the input ${open.name} fixed sizes before it is uploaded.`;
+  return [...refused, problem("/model_id", "target_mismatch", message)];
 }
 
 function checkQuantization(spec: QuantizeSpec, stored: StoredResources): FieldError[] {

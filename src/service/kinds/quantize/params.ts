@@ -30,13 +30,20 @@ const Exclusions = {
   }),
 };
 
-export const TargetName = z.enum(["auto", "x64-vnni", "x64-avx2", "arm64", "portable"]).meta({ id: "TargetName" });
+/** Runtimes other than onnxruntime on a CPU. */
+const RUNTIMES = ["web", "openvino", "tensorrt", "qnn"] as const;
+
+export const TargetName = z
+  .enum(["auto", "x64-vnni", "x64-avx2", "arm64", "portable", ...RUNTIMES])
+  .meta({ id: "TargetName" });
 
 /** Fields that every method that changes arithmetic has. */
 const Common = {
   ...Exclusions,
   target: TargetName.default("auto").meta({
-    description: "The machine the model will run on; `auto` is the one the worker runs on.",
+    description:
+      "What the model will run on: a kind of processor with onnxruntime, where `auto` is the one the worker runs on; or another runtime, whose rules the " +
+      "result is made by and checked against (`metrics.deployment`).",
   }),
   seed: Seed,
 };
@@ -45,10 +52,14 @@ const RoundingName = z.enum(ROUNDINGS).meta({ id: "RoundingName" });
 
 /** Of methods that do the same for every machine. */
 const AnyTarget = z
-  .enum(["auto"], { error: "must be auto: this method does the same for every machine" })
+  .enum(["auto", ...RUNTIMES], {
+    error: `must be auto or a runtime (${RUNTIMES.join(", ")}): this method does the same for every machine`,
+  })
   .meta({ id: "AnyTargetName" })
   .default("auto")
-  .meta({ description: "The method does the same for every machine." });
+  .meta({
+    description: "The method does the same for every machine. For a runtime the result is checked against its rules.",
+  });
 
 /** Draws of the rounding `stochastic` when a job does not say how many. */
 export const CANDIDATES = 16;

@@ -1,5 +1,8 @@
-/** What the machine is like that a model will run on. */
-export type TargetName = "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+import { DEPLOYMENTS, type Deployment, type DeploymentName } from "./deployments.ts";
+import type { QuantizeParams } from "./params.ts";
+
+/** What the machine is like that a model will run on: a kind of processor with onnxruntime, or another runtime. */
+export type TargetName = "x64-vnni" | "x64-avx2" | "arm64" | "portable" | DeploymentName;
 
 interface Target {
   /** Instruction set extensions it counts on. */
@@ -9,6 +12,21 @@ interface Target {
   readonly activations: "uint8" | "int8";
   /** Without dot products x64 adds pairs of products of u8 and s8 in saturating 16 bits. */
   readonly reduceRange: boolean;
+  /** What another runtime than onnxruntime on the CPU wants. */
+  readonly deployment?: Deployment;
+}
+
+/** A runtime that chooses its own instructions. */
+function deployed(name: DeploymentName): Target {
+  const deployment = DEPLOYMENTS[name];
+  const { description, rules } = deployment;
+  return {
+    isa: [],
+    description,
+    activations: rules.activations.is.dtype,
+    reduceRange: false,
+    deployment,
+  };
 }
 
 export const TARGETS: Readonly<Record<TargetName, Target>> = {
@@ -36,4 +54,29 @@ export const TARGETS: Readonly<Record<TargetName, Target>> = {
     activations: "uint8",
     reduceRange: true,
   },
+  web: deployed("web"),
+  openvino: deployed("openvino"),
+  tensorrt: deployed("tensorrt"),
+  qnn: deployed("qnn"),
 };
+
+/** What the runtime wants that these parameters name; undefined for onnxruntime on a CPU. */
+export function deploymentOf(params: QuantizeParams): Deployment | undefined {
+  const target = "target" in params ? params.target : "auto";
+  return target === "auto" ? undefined : TARGETS[target].deployment;
+}
+
+/** What of these parameters the runtime that they name cannot take, and what to do. */
+export function targetRefusals(params: QuantizeParams): { readonly field: string; readonly message: string }[] {
+  const deployment = deploymentOf(params);
+  if (!deployment) return [];
+  const { runtime, refuses, rules } = deployment;
+  const own = refuses
+    .filter(({ applies }) => applies(params))
+    .map(({ field, says, instead }) => ({ field, message: `${runtime}: ${says} ${instead}` }));
+  if (params.method !== "static" || params.activation_dtype === "auto") return own;
+  const { says, is } = rules.activations;
+  if (params.activation_dtype === is.dtype) return own;
+  const message = `${runtime}: ${says} Leave activation_dtype out, or set it to ${is.dtype}.`;
+  return [...own, { field: "activation_dtype", message }];
+}

@@ -1,5 +1,7 @@
 import type {
   Dataset,
+  ElsewhereAnswer,
+  Feeds,
   JobMetrics,
   MeasurePeak,
   Model,
@@ -14,6 +16,17 @@ import type {
 import type { LocalFile, ProducedFile } from "../../../tasks/protocol.ts";
 import type { TargetName } from "../quantize/targets.ts";
 
+/** Runs two models in turns in another runtime. */
+export interface ElsewhereRequest {
+  readonly before: readonly LocalFile[];
+  readonly after: readonly LocalFile[];
+  readonly feeds: { readonly before: Feeds; readonly after: Feeds };
+  readonly runs: number;
+}
+
+/** Throws `cancelled`; everything else that goes wrong is an answer. */
+export type MeasureElsewhere = (request: ElsewhereRequest, signal: AbortSignal) => Promise<ElsewhereAnswer>;
+
 /** What a job needs of the machine it runs on. */
 export interface JobEnvironment {
   readonly openSession: OpenSession;
@@ -24,6 +37,8 @@ export interface JobEnvironment {
   readonly measurePeak: MeasurePeak;
   /** What this thread computes, in milliseconds; undefined where the system does not tell. */
   readonly threadClock: (() => number) | undefined;
+  /** Runtimes that models can be made for, and that can be run here, by name. */
+  readonly elsewhere: { readonly "onnxruntime-web": MeasureElsewhere };
   readonly files: {
     openModel(files: readonly LocalFile[]): Model;
     /** The model at `path`, with its weights in `<path>.data` where there is such a file. */
@@ -47,6 +62,8 @@ export interface JobEnvironment {
     readBytes(file: LocalFile): Uint8Array;
     openDataset(file: LocalFile, spec: unknown): Promise<Dataset>;
     sizeOf(files: readonly LocalFile[]): number;
+    /** Their bytes in gzip at its strongest level. */
+    gzipSizeOf(files: readonly LocalFile[]): Promise<number>;
     /** As the catalog computes it (`bundleSha256`). */
     sha256Of(files: readonly LocalFile[]): Promise<string>;
     /** The same for equal models, whatever their files say of where they come from. */

@@ -28,6 +28,8 @@ import type { JobContext, JobSteps } from "./job-steps.ts";
 import { type Continuations, nextSteps } from "./next-steps.ts";
 import type { Remedy } from "./remedies.ts";
 
+type Evaluation = Awaited<ReturnType<typeof evaluateModels>>;
+
 type Judgement = Parameters<typeof evaluateModels>[0];
 
 /** What a job has made, and what it is to be held against. */
@@ -53,6 +55,8 @@ export interface MadeModel {
   readonly exits?: readonly ExitFacts[] | null;
   /** Further files that become artifacts. */
   readonly more?: readonly ProducedFile[];
+  /** What its target makes of it, where that is another runtime than this one. */
+  readonly deployed?: (measured: Evaluation) => Promise<JobMetrics>;
 }
 
 /** The last two steps of every job: `evaluate`, with this message, and `report`. */
@@ -92,14 +96,16 @@ export async function judgeResult(
       onProgress: (done, message) => steps.progress("evaluate", done, message),
     }),
   );
+  const own = made.deployed ? await made.deployed(measured) : measured.metrics;
+  const accepted = measured.accepted && own.acceptance.every(({ ok }) => ok);
   return steps.run("report", "Writing the report", async () => {
     const after = await inspectModel(model, { openSession, source: { path: written[0]!.path }, dims: {}, signal });
     const kind = kindOf(spec);
     const { training = null, exits = null } = made;
-    const { accuracy, warnings } = measured.metrics;
+    const { accuracy, warnings } = own;
     // What a job trains that is no distillation is a simulation of what it makes.
     const simulated = kind.heldAgainst(spec) === "original" && training ? simulationWarnings(training, accuracy) : [];
-    const metrics = { ...measured.metrics, training, exits, warnings: [...warnings, ...simulated] };
+    const metrics = { ...own, training, exits, warnings: [...warnings, ...simulated] };
     const compared = kind.comparedModelId(spec);
     const source = request.models[compared];
     const report = buildReport({
@@ -113,7 +119,7 @@ export async function judgeResult(
       },
       request: requestOf(spec),
       next: nextSteps(spec, { metrics, layerErrors: measured.layerErrors, facts: original.facts }, made.next),
-      evaluation: { ...measured, metrics },
+      evaluation: { ...measured, metrics, accepted },
       models: { before: original.facts, after },
       notes: [...made.simplified, ...made.notes],
       quantization: made.evidence,
@@ -130,7 +136,7 @@ export async function judgeResult(
       ],
       facts: after,
       metrics,
-      accepted: measured.accepted,
+      accepted,
     };
   });
 }

@@ -1,6 +1,8 @@
 import type { z } from "zod";
+import { DEPLOYMENTS, type DeploymentName } from "../../quantize/deployments.ts";
 import { QuantizeParams } from "../../quantize/params.ts";
 import type { QuantizeSpec } from "../../quantize/spec.ts";
+import { type TargetName, targetRefusals } from "../../quantize/targets.ts";
 import type { AutoSpec } from "../spec.ts";
 import { methodOf, type SearchedSpec, trainedCandidates } from "../trained.ts";
 
@@ -24,7 +26,8 @@ function catalogue({ params }: AutoSpec): readonly (readonly [name: string, sent
   const { max_metric_drop, min_sqnr_db } = constraints;
   const int8 = { method: "static", dataset_id, target: target! } as const;
   const dynamic = { method: "dynamic", target: target! } as const;
-  const weights = { method: "weight_only" } as const;
+  const anywhere = { target: runtimeOf(target!) } as const;
+  const weights = { method: "weight_only", ...anywhere } as const;
   const held: (readonly [string, Sent])[] = [
     ...(max_metric_drop !== null ? [["static-held-metric", { ...int8, max_metric_drop }] as const] : []),
     ...(min_sqnr_db !== null ? [["static-held-sqnr", { ...int8, min_sqnr_db }] as const] : []),
@@ -37,7 +40,7 @@ function catalogue({ params }: AutoSpec): readonly (readonly [name: string, sent
     ["weights-8-bit", { ...weights, bits: 8 }],
     ["weights-4-bit", { ...weights, bits: 4 }],
     ["simplify", { method: "simplify" }],
-    ["float16", { method: "float16" }],
+    ["float16", { method: "float16", ...anywhere }],
     ["static-everywhere", { ...int8, float_where_slower: false }],
     ["weights-8-bit-qdq", { ...weights, bits: 8, format: "qdq" }],
     ["weights-4-bit-gptq", { ...weights, bits: 4, algorithm: "gptq", dataset_id }],
@@ -54,6 +57,11 @@ function catalogue({ params }: AutoSpec): readonly (readonly [name: string, sent
     ["static-adaround", { ...int8, rounding: "adaround" }],
     ["weights-4-bit-adaround", { ...weights, bits: 4, rounding: "adaround", dataset_id }],
   ];
+}
+
+/** The target of methods that do the same for every machine: a runtime may want it otherwise. */
+function runtimeOf(target: TargetName | "auto"): "auto" | DeploymentName {
+  return Object.hasOwn(DEPLOYMENTS, target) ? (target as DeploymentName) : "auto";
 }
 
 /** The plain static quantization, which layers of mixed precision are measured for. */
@@ -80,6 +88,7 @@ export function candidatesOf(spec: AutoSpec): readonly Candidate[] {
     ...trained,
     ...quantized.filter(({ isVariation }) => isVariation),
   ]
+    .filter(({ spec }) => spec.type !== "quantize" || targetRefusals(spec.params).length === 0)
     .filter(({ spec }) => methods === null || methods.some((wanted) => wanted === methodOf(spec)))
     .slice(0, budget.candidates);
 }

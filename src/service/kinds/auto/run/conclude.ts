@@ -101,7 +101,7 @@ export async function conclude(run: SearchRun, found: Found): Promise<JobOutcome
   const metrics: JobMetrics = {
     ...axesOf(standing),
     coverage: best ? await coverageOf(run, best) : NOTHING_CHANGED,
-    ...{ training: null, exits: null, models: null, auto },
+    ...{ training: null, exits: null, deployment: null, models: null, auto },
     acceptance: [...auto.constraints, ...acceptance],
     warnings: [...modelWarnings(models[spec.model_id]!.facts), ...data.warnings, ...standing.warnings],
     environment: {

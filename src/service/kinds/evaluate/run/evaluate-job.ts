@@ -98,7 +98,7 @@ async function runEvaluateJob(
   const metrics: JobMetrics = {
     ...{ size, fidelity, accuracy, latency, memory },
     coverage: await coverageOf(request, ids[1] ?? ids[0]!, environment, signal),
-    ...{ training: null, exits: null, auto: null },
+    ...{ training: null, exits: null, deployment: null, auto: null },
     models: evaluated,
     acceptance: evaluated.flatMap(({ acceptance }) => acceptance),
     warnings: [

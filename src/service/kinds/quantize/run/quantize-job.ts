@@ -38,6 +38,7 @@ import type { StepRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext, type JobSteps } from "../../run/job-steps.ts";
 import { withOrigin } from "../../run/origin.ts";
 import { labelTaskOf, type QuantizeSpec } from "../spec.ts";
+import { judgeDeployment, withDeployment } from "./deployment.ts";
 import { type Method, methodOfJob, type Planned } from "./methods.ts";
 import { afterQuantization } from "./next-steps.ts";
 import { findBreakingNodes } from "./repair.ts";
@@ -95,6 +96,11 @@ export async function runQuantizeJob(
           ...(judged.warnings ?? []),
         ]),
         ignoreLabel: judged.ignoreLabel,
+        deployed: async ({ metrics, feeds }) =>
+          withDeployment(
+            metrics,
+            await judgeDeployment({ spec, before: source.files, after: written, feeds }, environment, signal),
+          ),
         // The layers of a model that was trained are other layers.
         ...(!compressed.training && {
           layerReference: { model: compressed.reference, results: compressed.plan.results },

@@ -22,7 +22,9 @@ import {
   type PipelineOptions,
   type PipelineResult,
   type Provision,
+  patternFor,
   prepareStatic,
+  type QdqPattern,
   quantizeStatic,
   type Session,
   type StaticEvidence,
@@ -37,7 +39,7 @@ import type { JobContext, JobSteps } from "../../run/job-steps.ts";
 import { CALIBRATION, KERNELS } from "../cache-keys.ts";
 import { bookFromBytes, bookToBytes } from "../kernels-file.ts";
 import type { StaticParams, StaticSpec } from "../spec.ts";
-import { TARGETS, type TargetName } from "../targets.ts";
+import { deploymentOf, TARGETS, type TargetName } from "../targets.ts";
 import { type CalibrationSamples, openSamples } from "./calibration-samples.ts";
 import { accuracyProvisions, rangeProvisions, speedProvisions, stretchedProvisions } from "./provisions.ts";
 import { roundingOf } from "./rounded-job.ts";
@@ -128,7 +130,7 @@ export async function planStaticJob(
   const samples = await openSamples(request, request.models[spec.model_id]!.facts, environment);
   const sample = await samples.first();
   const runtime = { openModel: environment.openTemporary, signal };
-  const { model } = await prepareStatic(original, sample, runtime);
+  const { model } = await prepareStatic(original, sample, runtime, patternOf(spec.params));
   const options = pipelineOptions(spec.params, environment.host.target, 1, exclude);
   const seen = await calibrate(model, inTime(samples.feeds(samples.runs)), runtime);
   // What the ranges are decides nothing else here, and what they will be is known once the whole was calibrated.
@@ -172,8 +174,15 @@ function targetOf({ target }: StaticParams, host: TargetName): TargetName {
 
 /** How a job quantizes, on a machine of this kind. */
 export function staticOptionsOf(params: StaticParams, host: TargetName) {
-  const { percentile, activationDType, perChannel, reduceRange, method } = pipelineOptions(params, host, 1, NOTHING);
-  return { percentile, activationDType, perChannel, reduceRange, method };
+  const options = pipelineOptions(params, host, 1, NOTHING);
+  const { percentile, activationDType, perChannel, reduceRange, method, pattern } = options;
+  return { percentile, activationDType, perChannel, reduceRange, method, pattern };
+}
+
+/** How pairs are put in for another runtime than onnxruntime on the CPU. */
+function patternOf(params: StaticParams): QdqPattern | undefined {
+  const rules = deploymentOf(params)?.rules;
+  return rules && patternFor(rules);
 }
 
 const NOTHING: Exclusions = { nodes: [], ops: [] };
@@ -195,6 +204,7 @@ function pipelineOptions(
     activationDType: params.activation_dtype === "auto" ? TARGETS[target].activations : params.activation_dtype,
     perChannel: params.per_channel,
     reduceRange: TARGETS[target].reduceRange,
+    pattern: patternOf(params),
     floatWhereSlower: params.float_where_slower ? costs : undefined,
     equalize: params.equalize,
     smoothQuantAlpha: params.smooth_quant_alpha,
