@@ -126,6 +126,7 @@ const LAYERS: readonly Layer[] = [
       "src/core/quantize/calibration/calibrate.ts",
       "src/core/passes/pass.ts",
       "src/core/passes/value-dtypes.ts",
+      "src/core/targets/check-artifact.ts",
     ],
     types: ["src/core/runtime/", "src/core/passes/pass.ts"],
     packages: [],

@@ -57,7 +57,10 @@ for (const name of subjectList.split(",")) {
         },
       };
       const runtime = { openModel, profile: profileTemporary, threads: 1 };
-      writeFileSync(path(tag), modelToBytes((await compressStatic(model, data, { ...OPTIONS, ...options }, runtime)).model));
+      writeFileSync(
+        path(tag),
+        modelToBytes((await compressStatic(model, data, { ...OPTIONS, ...options }, runtime)).model),
+      );
     }
   }
   if (phase === "make") continue;

@@ -27,7 +27,8 @@ function measured({ measured, failure, download }: DeploymentFacts): Content {
   const travels =
     download &&
     html`<p>Download (${download.encoding}): ${bytes(download.before_bytes)} before, ${bytes(download.after_bytes)} after.</p>`;
-  if (failure !== null) return [html`<p><b class="bad">The runtime does not run the result:</b> ${failure}</p>`, travels];
+  if (failure !== null)
+    return [html`<p><b class="bad">The runtime does not run the result:</b> ${failure}</p>`, travels];
   if (!measured) return [html`<p>Nothing was measured in the runtime itself: it was not there.</p>`, travels];
   const { runtime, before, after, speedup, runs, threads, sqnr_db } = measured;
   return [

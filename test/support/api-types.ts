@@ -770,7 +770,7 @@ export interface components {
         /** @enum {string} */
         ActivationDtype: "auto" | "uint8" | "int8";
         /** @enum {string} */
-        AnyTargetName: "auto";
+        AnyTargetName: "auto" | "web" | "openvino" | "tensorrt" | "qnn";
         /** @description For `.npy`: the array has no name, and is for this model input. The kind may be left out. */
         ArraySpec: {
             /**
@@ -1298,6 +1298,18 @@ export interface components {
              */
             artifact?: string;
         };
+        /** @description A result beside what the runtime wants that it was made for. */
+        DeploymentMetrics: {
+            target: string;
+            /** @description What the runtime wants of a model, checked on the file that was written; nothing was run for it. */
+            rules: components["schemas"]["TargetRule"][];
+            /** @description Runs in the runtime itself. Null where it is not on this machine: then rules were checked, and no more. */
+            measured: components["schemas"]["ElsewhereMetrics"] | null;
+            /** @description Why the runtime did not run the result. */
+            failure: string | null;
+            /** @description Files as they travel, where models are loaded over a network. */
+            download: components["schemas"]["DownloadMetrics"] | null;
+        };
         /** @description How the student is made from the teacher, with its weights. */
         Derivation: components["schemas"]["DeriveLayers"] | components["schemas"]["DeriveWidth"] | components["schemas"]["DeriveRank"];
         /** @description Share of the repeated blocks. */
@@ -1407,6 +1419,14 @@ export interface components {
             name?: string;
             params: components["schemas"]["DistillParams"];
         };
+        DownloadMetrics: {
+            /** @description Now one of `gzip`; more may be added. */
+            encoding: string;
+            /** Format: int64 */
+            before_bytes: number;
+            /** Format: int64 */
+            after_bytes: number;
+        };
         /** @description When, and why. */
         DroppedCandidate: {
             /** @description Now one of `planned`, `made`, `tried`, `measured`; more may be added. */
@@ -1432,7 +1452,7 @@ export interface components {
             /** @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused. */
             exclude_ops?: string[];
             /**
-             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @description What the model will run on: a kind of processor with onnxruntime, where `auto` is the one the worker runs on; or another runtime, whose rules the result is made by and checked against (`metrics.deployment`).
              * @default auto
              */
             target?: components["schemas"]["TargetName"];
@@ -1486,6 +1506,24 @@ export interface components {
              * @description Intra-operator threads while measuring.
              */
             threads: number;
+        };
+        ElsewhereMetrics: {
+            runtime: string;
+            before: components["schemas"]["Timing"];
+            after: components["schemas"]["Timing"];
+            /** Format: double */
+            speedup: number;
+            /** Format: int64 */
+            runs: number;
+            /** Format: int64 */
+            threads: number;
+            /** Format: double */
+            load_ms: number;
+            /**
+             * Format: double
+             * @description Of the result there against the result in onnxruntime on this machine, over float32 outputs; null when identical, and where there are none.
+             */
+            sqnr_db: number | null;
         };
         EpochRecord: {
             /**
@@ -1655,7 +1693,7 @@ export interface components {
             /** @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused. */
             exclude_ops?: string[];
             /**
-             * @description The method does the same for every machine.
+             * @description The method does the same for every machine. For a runtime the result is checked against its rules.
              * @default auto
              */
             target?: components["schemas"]["AnyTargetName"];
@@ -1963,6 +2001,8 @@ export interface components {
             exits: components["schemas"]["ExitMetrics"][] | null;
             /** @description Of a search; what is said beside it is of the recommended model. Null for other jobs. */
             auto: components["schemas"]["AutoMetrics"] | null;
+            /** @description Of a quantization whose `target` is another runtime than onnxruntime on a CPU. Null for other jobs. */
+            deployment: components["schemas"]["DeploymentMetrics"] | null;
             /** @description Of an evaluation: every model, the first one by itself; what is said beside it is of the second one. Null for other jobs. */
             models: components["schemas"]["EvaluatedModel"][] | null;
             environment: components["schemas"]["MeasurementEnvironment"];
@@ -2971,7 +3011,7 @@ export interface components {
             /** @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused. */
             exclude_ops?: string[];
             /**
-             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @description What the model will run on: a kind of processor with onnxruntime, where `auto` is the one the worker runs on; or another runtime, whose rules the result is made by and checked against (`metrics.deployment`).
              * @default auto
              */
             target?: components["schemas"]["TargetName"];
@@ -3098,7 +3138,7 @@ export interface components {
         };
         /** @description What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is. */
         ResultWarning: {
-            /** @description Now one of `slower_than_original`, `larger_than_original`, `shapes_differ`, `nothing_quantized`, `already_quantized`, `low_fidelity`, `few_samples`, `drop_within_noise`, `differs_from_simulation`, `outputs_not_compared`, `unused_fields`, `unused_dims`, `labels_not_used`, `labels_converted`, `labels_ignored`, `float16_range`, `non_finite_data`, `target_not_reached`, `constant_data`, `non_finite_weights`, `layer_errors_incomplete`, `list_shortened`; more may be added. */
+            /** @description Now one of `slower_than_original`, `larger_than_original`, `shapes_differ`, `nothing_quantized`, `already_quantized`, `low_fidelity`, `few_samples`, `drop_within_noise`, `differs_from_simulation`, `outputs_not_compared`, `unused_fields`, `unused_dims`, `labels_not_used`, `labels_converted`, `labels_ignored`, `float16_range`, `non_finite_data`, `target_not_reached`, `target_rules_broken`, `target_does_not_run`, `target_not_measured`, `constant_data`, `non_finite_weights`, `layer_errors_incomplete`, `list_shortened`; more may be added. */
             code: string;
             message: string;
             /** Format: double */
@@ -3106,6 +3146,10 @@ export interface components {
         };
         /** @enum {string} */
         RoundingName: "nearest" | "adaround" | "stochastic" | "gptq";
+        RuleBreak: {
+            name: string;
+            message: string;
+        };
         /** @enum {string} */
         ScheduleName: "constant" | "step" | "cosine" | "onecycle";
         /** @enum {string} */
@@ -3226,7 +3270,7 @@ export interface components {
             /** @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused. */
             exclude_ops?: string[];
             /**
-             * @description The machine the model will run on; `auto` is the one the worker runs on.
+             * @description What the model will run on: a kind of processor with onnxruntime, where `auto` is the one the worker runs on; or another runtime, whose rules the result is made by and checked against (`metrics.deployment`).
              * @default auto
              */
             target?: components["schemas"]["TargetName"];
@@ -3299,7 +3343,15 @@ export interface components {
             description: string;
         };
         /** @enum {string} */
-        TargetName: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable";
+        TargetName: "auto" | "x64-vnni" | "x64-avx2" | "arm64" | "portable" | "web" | "openvino" | "tensorrt" | "qnn";
+        TargetRule: {
+            rule: string;
+            says: string;
+            /** @description The public page that says so. */
+            source: string;
+            holds: boolean;
+            broken: components["schemas"]["RuleBreak"][];
+        };
         /** @enum {string} */
         TeacherLossKind: "kl" | "dkd" | "mse" | "huber" | "cosine";
         Timing: {
@@ -3544,7 +3596,7 @@ export interface components {
             /** @description Operator types to leave alone, as in the uploaded model. One that it does not have is refused. */
             exclude_ops?: string[];
             /**
-             * @description The method does the same for every machine.
+             * @description The method does the same for every machine. For a runtime the result is checked against its rules.
              * @default auto
              */
             target?: components["schemas"]["AnyTargetName"];
@@ -6247,6 +6299,7 @@ export interface operations {
                      *           },
                      *           "training": null,
                      *           "exits": null,
+                     *           "deployment": null,
                      *           "models": null,
                      *           "auto": null,
                      *           "acceptance": [
@@ -6465,6 +6518,7 @@ export interface operations {
                      *           },
                      *           "training": null,
                      *           "exits": null,
+                     *           "deployment": null,
                      *           "models": null,
                      *           "auto": null,
                      *           "acceptance": [
@@ -6713,6 +6767,7 @@ export interface operations {
                      *           },
                      *           "training": null,
                      *           "exits": null,
+                     *           "deployment": null,
                      *           "models": null,
                      *           "auto": null,
                      *           "acceptance": [

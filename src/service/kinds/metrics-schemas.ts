@@ -264,7 +264,8 @@ const DeploymentMetrics = z
         threads: Count,
         load_ms: z.number(),
         sqnr_db: z.number().nullable().meta({
-          description: "Of the result there against the result in onnxruntime on this machine, over float32 outputs; null when identical, and where there are none.",
+          description:
+            "Of the result there against the result in onnxruntime on this machine, over float32 outputs; null when identical, and where there are none.",
         }),
       })
       .meta({ id: "ElsewhereMetrics" })

@@ -114,7 +114,12 @@ test("methods that do the same for every machine take no other target than auto"
     const parsed = JobRequest.safeParse(requestOf({ method, target: "arm64" }));
     assert.deepEqual(
       parsed.error?.issues.map(({ path, message }) => [path.join("/"), message]),
-      [["params/target", "must be auto: this method does the same for every machine"]],
+      [
+        [
+          "params/target",
+          "must be auto or a runtime (web, openvino, tensorrt, qnn): this method does the same for every machine",
+        ],
+      ],
     );
   }
 });
