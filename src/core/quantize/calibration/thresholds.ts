@@ -56,7 +56,7 @@ function cutFrom(
 /** `steps`: how many codes there are, less one. With `seenAs`, the error is that of this function of the values. */
 export function mseRange(histogram: Histogram, steps: number, seenAs?: (x: number) => number): Range {
   const sums = new ErrorSums(histogram, seenAs);
-  return search(observedRange(histogram), (min, max) => sums.squaredError(min, max, steps));
+  return search(observedRange(histogram), (min, max, least) => sums.squaredError(min, max, steps, least));
 }
 
 /**
@@ -94,27 +94,34 @@ export class ErrorSums {
     }
   }
 
-  /** Σ n·(t − t̂)² on the affine grid of `steps` + 1 codes over [min, max], which has a code for zero. */
-  squaredError(min: number, max: number, steps: number): number {
+  /**
+   * Σ n·(t − t̂)² on the affine grid of `steps` + 1 codes over [min, max], which has a code for zero. Where it is more than `enough`, some of what is
+   * more than that: whoever looks for the least need not know it all.
+   */
+  squaredError(min: number, max: number, steps: number, enough = Number.POSITIVE_INFINITY): number {
     const step = (max - min) / steps;
     // The zero point will be rounded, and the ends with it. Where a function turns flat, ending short of that is an error in every value
     // beyond; so the range must do with either end rounded inwards.
     const lowest = this.#seenAs ? Math.ceil(min / step) : Math.round(min / step);
     const bins = this.#counts.length - 1;
     const perStep = step / this.#width;
-    let sum = 0;
-    for (let code = 0, start = 0; code <= steps && start < bins; code++) {
-      // Bins whose centres lie below the middle between this code and the next; the last code has all that are left.
-      const below = Math.ceil((lowest + code + 0.5) * perStep - 0.5) - this.#first;
-      const end = code === steps ? bins : Math.min(Math.max(below, start), bins);
-      if (end === start) continue;
+    // Bins whose centres lie below the middle between this code and the next.
+    const below = (code: number) => Math.ceil((lowest + code + 0.5) * perStep - 0.5) - this.#first;
+    const share = (code: number, start: number, end: number) => {
       const count = this.#counts[end]! - this.#counts[start]!;
-      if (count > 0) {
-        const value = (lowest + code) * step;
-        const seen = this.#seenAs ? this.#seenAs(value) : value;
-        const targets = this.#targets[end]! - this.#targets[start]!;
-        sum += this.#squares[end]! - this.#squares[start]! - seen * (2 * targets - seen * count);
-      }
+      if (count === 0) return 0;
+      const value = (lowest + code) * step;
+      const seen = this.#seenAs ? this.#seenAs(value) : value;
+      const targets = this.#targets[end]! - this.#targets[start]!;
+      return this.#squares[end]! - this.#squares[start]! - seen * (2 * targets - seen * count);
+    };
+    // The last code has all bins that are left. It comes first: what is cut off is most of what a range loses that is too narrow.
+    const last = Math.min(Math.max(below(steps - 1), 0), bins);
+    let sum = last < bins ? share(steps, last, bins) : 0;
+    for (let code = 0, start = 0; code < steps && start < last && sum <= enough; code++) {
+      const end = Math.min(Math.max(below(code), start), last);
+      if (end === start) continue;
+      sum += share(code, start, end);
       start = end;
     }
     return sum;
@@ -128,7 +135,7 @@ export function entropyRange(histogram: Histogram, steps: number): Range {
   const sums = new ErrorSums(histogram);
   const limit = MAX_ENTROPY_LOSS * sums.squaredError(observed.min, observed.max, steps);
   return search(observed, (min, max) =>
-    sums.squaredError(min, max, steps) > limit
+    sums.squaredError(min, max, steps, limit) > limit
       ? Number.POSITIVE_INFINITY
       : divergence(centres, density, min, max, steps),
   );
@@ -216,27 +223,30 @@ const PER_OCTAVE = 4;
 const REFINEMENTS = 16;
 const ROUNDS = 2;
 
+/** What a range costs; of a range that costs more than `enough`, any number above that. */
+type Cost = (min: number, max: number, enough: number) => number;
+
 /**
  * The range inside `observed` with the least `cost`: one side after the other, each over a geometric grid down to 1/128 of the observed limit
  * that is then refined around its best point. The observed range is itself a candidate, so the answer is never worse than it.
  */
-function search(observed: Range, cost: (min: number, max: number) => number): Range {
+function search(observed: Range, cost: Cost): Range {
   if (observed.min === observed.max) return observed;
   let { min, max } = observed;
   for (let round = 0; round < ROUNDS; round++) {
     const before = { min, max };
-    if (observed.max > 0) max = searchLine(observed.max, max, (t) => cost(min, t));
-    if (observed.min < 0) min = searchLine(observed.min, min, (t) => cost(t, max));
+    if (observed.max > 0) max = searchLine(observed.max, max, (t, enough) => cost(min, t, enough));
+    if (observed.min < 0) min = searchLine(observed.min, min, (t, enough) => cost(t, max, enough));
     if (min === before.min && max === before.max) break;
   }
   return { min, max };
 }
 
-function searchLine(limit: number, current: number, cost: (t: number) => number): number {
+function searchLine(limit: number, current: number, cost: (t: number, enough: number) => number): number {
   let best = current;
-  let least = cost(current);
+  let least = cost(current, Number.POSITIVE_INFINITY);
   const consider = (t: number) => {
-    const c = cost(t);
+    const c = cost(t, least);
     if (c < least) {
       least = c;
       best = t;
