@@ -297,6 +297,7 @@ const NAME_OPERATORS: Readonly<Record<string, readonly string[]>> = {
     "onnx/opset.ts",
     "passes/unfuse.ts",
     "qat/",
+    "quantize/calibration/summaries.ts",
     "quantize/rounding/adaround.ts",
     "quantize/rounding/statistics.ts",
     "quantize/static/batched-correction.ts",

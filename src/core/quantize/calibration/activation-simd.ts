@@ -88,70 +88,43 @@ const count = kernel(
   ],
 );
 
-/** Adds the first and the last two lanes of x, as doubles, to the sums, and their squares to the sums of squares. */
-const addMoments = (x: Local, wide: Local, sums: readonly Local[], squares: readonly Local[]): Code =>
+/** Adds the squares of the first and the last two lanes of x, as doubles, to the sums of squares. */
+const addSquares = (x: Local, wide: Local, squares: readonly Local[]): Code =>
   [x.get, [x.get, x.get, SWAP_HALVES]].map((half, i) => [
     [half, WIDEN, wide.set],
-    [sums[i]!.get, wide.get, F64X2_ADD, sums[i]!.set],
     [squares[i]!.get, wide.get, wide.get, F64X2_MUL, F64X2_ADD, squares[i]!.set],
   ]);
 
-/** By lane: the smallest and the largest value; two and two lanes of the sum, and of the sum of squares, as doubles. */
+/** By lane: the smallest and the largest value; two and two lanes of the sum of squares, as doubles. */
 const moments = kernel(
   { src: I32, end: I32, into: I32 },
-  { x: V128, wide: V128, min: V128, max: V128, sum0: V128, sum1: V128, square0: V128, square1: V128 },
-  ({ src, end, into, x, wide, min, max, sum0, sum1, square0, square1 }) => [
+  { x: V128, wide: V128, min: V128, max: V128, square0: V128, square1: V128 },
+  ({ src, end, into, x, wide, min, max, square0, square1 }) => [
     [POSITIVE_INFINITY, min.set, NEGATIVE_INFINITY, max.set],
     loop(
       [min.get, src.get, load(0), x.tee, MIN, min.set, max.get, x.get, MAX, max.set],
-      addMoments(x, wide, [sum0, sum1], [square0, square1]),
+      addSquares(x, wide, [square0, square1]),
       advanceBelow(src, i32(16), end),
     ),
-    [min, max, sum0, sum1, square0, square1].map((result, i) => [into.get, result.get, storeAt(16 * i)]),
+    [min, max, square0, square1].map((result, i) => [into.get, result.get, storeAt(16 * i)]),
   ],
 );
 
 /** The same of each column of a matrix with rows of `rowBytes`, in arrays as long as a row that go on from what they hold. */
 const momentsOfColumns = kernel(
-  { src: I32, end: I32, rowBytes: I32, mins: I32, maxs: I32, sums: I32, squares: I32 },
-  {
-    stop: I32,
-    toMin: I32,
-    toMax: I32,
-    toSum: I32,
-    toSquare: I32,
-    x: V128,
-    wide: V128,
-    a: V128,
-    b: V128,
-    c: V128,
-    d: V128,
-  },
-  ({ src, end, rowBytes, mins, maxs, sums, squares, stop, toMin, toMax, toSum, toSquare, x, wide, a, b, c, d }) =>
+  { src: I32, end: I32, rowBytes: I32, mins: I32, maxs: I32, squares: I32 },
+  { stop: I32, toMin: I32, toMax: I32, toSquare: I32, x: V128, wide: V128, a: V128, b: V128 },
+  ({ src, end, rowBytes, mins, maxs, squares, stop, toMin, toMax, toSquare, x, wide, a, b }) =>
     loop(
-      [mins.get, toMin.set, maxs.get, toMax.set, sums.get, toSum.set, squares.get, toSquare.set],
+      [mins.get, toMin.set, maxs.get, toMax.set, squares.get, toSquare.set],
       [src.get, rowBytes.get, I32_ADD, stop.set],
       loop(
         [src.get, load(0), x.set],
         [toMin.get, toMin.get, load(0), x.get, MIN, store, toMax.get, toMax.get, load(0), x.get, MAX, store],
-        [
-          toSum.get,
-          load(0),
-          a.set,
-          toSum.get,
-          load(16),
-          b.set,
-          toSquare.get,
-          load(0),
-          c.set,
-          toSquare.get,
-          load(16),
-          d.set,
-        ],
-        addMoments(x, wide, [a, b], [c, d]),
-        [toSum.get, a.get, store, toSum.get, b.get, storeAt(16)],
-        [toSquare.get, c.get, store, toSquare.get, d.get, storeAt(16)],
-        [advance(toMin, i32(16)), advance(toMax, i32(16)), advance(toSum, i32(32)), advance(toSquare, i32(32))],
+        [toSquare.get, load(0), a.set, toSquare.get, load(16), b.set],
+        addSquares(x, wide, [a, b]),
+        [toSquare.get, a.get, store, toSquare.get, b.get, storeAt(16)],
+        [advance(toMin, i32(16)), advance(toMax, i32(16)), advance(toSquare, i32(32))],
         advanceBelow(src, i32(16), stop),
       ),
       [src.get, end.get, I32_LT_U],
@@ -200,7 +173,6 @@ interface Functions {
     rowBytes: number,
     mins: number,
     maxs: number,
-    sums: number,
     squares: number,
   ) => void;
   readonly sumRows: (
@@ -222,9 +194,9 @@ const MAX_COUNTERS = 2 ** 13;
 const MAX_COLUMNS = 2 ** 13;
 const RESULT_AT = 4 * PART;
 const TABLES_AT = RESULT_AT + 128;
-/** Minima, maxima, sums and squares of columns lie where the counters do at other times. */
+/** Minima, maxima and squares of columns lie where the counters do at other times. */
 const COLUMNS_AT = TABLES_AT;
-const MEMORY_BYTES = TABLES_AT + Math.max(LANES * 4 * MAX_COUNTERS, (4 + 4 + 8 + 8) * MAX_COLUMNS);
+const MEMORY_BYTES = TABLES_AT + Math.max(LANES * 4 * MAX_COUNTERS, (4 + 4 + 8) * MAX_COLUMNS);
 
 let loaded: ReturnType<typeof loadKernels> | undefined;
 
@@ -236,7 +208,7 @@ function loadKernels() {
     part: new Float32Array(buffer, 0, PART),
     floats: new Float32Array(buffer, RESULT_AT, 8),
     integers: new Int32Array(buffer, RESULT_AT, 16),
-    doubles: new Float64Array(buffer, RESULT_AT, 12),
+    doubles: new Float64Array(buffer, RESULT_AT, 8),
     buffer,
   };
 }
@@ -298,7 +270,6 @@ export function countBins(values: Float32Array, perWidth: number, counts: Float6
 export interface Moments {
   readonly min: Float64Array;
   readonly max: Float64Array;
-  readonly sum: Float64Array;
   readonly squares: Float64Array;
 }
 
@@ -312,8 +283,7 @@ export function addMomentsOf(values: Float32Array, start: number, end: number, i
     for (let i = 0; i < LANES; i++) {
       into.min[c] = Math.min(into.min[c]!, floats[i]!);
       into.max[c] = Math.max(into.max[c]!, floats[LANES + i]!);
-      into.sum[c]! += doubles[LANES + i]!;
-      into.squares[c]! += doubles[2 * LANES + i]!;
+      into.squares[c]! += doubles[LANES + i]!;
     }
   }
 }
@@ -325,21 +295,19 @@ export const hasWholeVectors = (columns: number): boolean => columns % LANES ===
 export function addMomentsOfRows(values: Float32Array, into: Moments): void {
   const { momentsOfColumns, part, buffer } = kernels();
   const columns = into.min.length;
-  const [maxAt, sumAt, squareAt] = [4, 8, 16].map((bytes) => COLUMNS_AT + bytes * columns) as [number, number, number];
+  const [maxAt, squareAt] = [4, 8].map((bytes) => COLUMNS_AT + bytes * columns) as [number, number];
   const mins = new Float32Array(buffer, COLUMNS_AT, columns).fill(Number.POSITIVE_INFINITY);
   const maxs = new Float32Array(buffer, maxAt, columns).fill(Number.NEGATIVE_INFINITY);
-  const sums = new Float64Array(buffer, sumAt, columns).fill(0);
   const squares = new Float64Array(buffer, squareAt, columns).fill(0);
   const step = PART - (PART % columns);
   for (let start = 0; start < values.length; start += step) {
     const size = Math.min(step, values.length - start);
     part.set(values.subarray(start, start + size));
-    momentsOfColumns(0, 4 * size, 4 * columns, COLUMNS_AT, maxAt, sumAt, squareAt);
+    momentsOfColumns(0, 4 * size, 4 * columns, COLUMNS_AT, maxAt, squareAt);
   }
   for (let c = 0; c < columns; c++) {
     into.min[c] = Math.min(into.min[c]!, mins[c]!);
     into.max[c] = Math.max(into.max[c]!, maxs[c]!);
-    into.sum[c]! += sums[c]!;
     into.squares[c]! += squares[c]!;
   }
 }

@@ -4,12 +4,15 @@
  */
 import { checkCancelled } from "../../errors.ts";
 import type { DType } from "../../onnx/dtype.ts";
+import { GraphBuilder } from "../../onnx/graph-builder.ts";
 import type { Graph, Model, Node, Value } from "../../onnx/ir.ts";
-import { floatsOf, hasArray, isFloat, type Tensor, tensor } from "../../onnx/tensor.ts";
+import { elementCount, floatsOf, hasArray, isFloat, type Tensor, tensor } from "../../onnx/tensor.ts";
 import type { OpType } from "../../operators/operators.ts";
 import { type DTypes, inferDTypes } from "../../passes/value-dtypes.ts";
 import type { Session, SessionOptions } from "../../runtime/session.ts";
+import { inferredDims } from "./inferred-dims.ts";
 import type { Observer } from "./observers.ts";
+import { type ChannelAxis, isLarge, type SummaryOutputs, summarize } from "./summaries.ts";
 
 /** Loads a model that may have no file yet. */
 export type OpenModel = (model: Model, options?: SessionOptions) => Promise<Session>;
@@ -50,26 +53,46 @@ export type OnOutputs = (feeds: Feeds, outputs: Readonly<Record<string, Tensor>>
 /** An output of a model, and what it is called in one that gives out more. */
 type OwnOutput = readonly [name: string, output: string];
 
-/** A model that also gives out the values that are named. It is loaded when it first runs, and stays so until it is closed. */
+/** A model that also gives out values, and what they are called. */
+interface Tapped {
+  readonly model: Model;
+  /** Outputs that are values as they are. */
+  readonly taps: ReadonlyMap<string, string>;
+  /** Outputs that tell of values that are too large to be given out. */
+  readonly summaries: ReadonlyMap<string, SummaryOutputs>;
+  /** The model's own outputs. */
+  readonly own: readonly OwnOutput[];
+}
+
+/** A model whose values are observed. It is loaded when it first runs, and stays so until it is closed. */
 export class TappedModel {
-  /** With the values among its outputs. */
   readonly #model: Model;
-  /** The model's own outputs, and what they are called in `#model`. */
-  readonly #outputs: readonly OwnOutput[];
-  readonly #taps: ReadonlyMap<string, string>;
+  /** Values that are observed, and what their summaries tell; those that are always seen whole are not in the latter. */
+  readonly #names: readonly string[];
+  readonly #summarized: ReadonlyMap<string, ChannelAxis>;
   readonly #inputs: ReadonlySet<string>;
   readonly #options: CalibrateOptions;
   /** The largest size that each value has had, in bytes. */
   readonly #sizes: Map<string, number>;
+  #tapped: Tapped | undefined;
   #session: Session | undefined;
+  /** Gives out whole what has summaries, for what they do not tell. */
+  #whole: TappedModel | undefined;
 
-  /** `like`: a model that has run, whose values have the same sizes. */
-  constructor(model: Model, names: Iterable<string>, options: CalibrateOptions, like?: TappedModel) {
+  /** `summarized`: names that may be observed by summaries. `like`: a model that has run, whose values have the same sizes. */
+  constructor(
+    model: Model,
+    names: Iterable<string>,
+    options: CalibrateOptions,
+    {
+      summarized = new Map(),
+      like,
+    }: { readonly summarized?: ReadonlyMap<string, ChannelAxis>; readonly like?: TappedModel | undefined } = {},
+  ) {
     this.#sizes = new Map(like ? like.#sizes : []);
-    const tapped = exposeValues(model, [...names]);
-    this.#model = tapped.model;
-    this.#taps = tapped.outputs;
-    this.#outputs = model.graph.outputs.map(({ name }, i) => [name, tapped.model.graph.outputs[i]!.name]);
+    this.#model = model;
+    this.#names = [...names];
+    this.#summarized = summarized;
     this.#inputs = new Set(model.graph.inputs.map(({ name }) => name));
     this.#options = options;
   }
@@ -81,17 +104,22 @@ export class TappedModel {
     onOutputs?: OnOutputs,
   ): Promise<number> {
     const { onBatch, maxTapBytes = MAX_TAP_BYTES } = this.#options;
-    const names = [...observers.keys()];
-    const inputs = names.filter((name) => this.#inputs.has(name));
-    const taps = names.filter((name) => this.#taps.has(name));
     let count = 0;
     for await (const feeds of batches) {
-      for (const name of inputs) show(observers.get(name)!, feeds[name]);
-      let own: readonly OwnOutput[] | undefined = onOutputs && (await this.#ownOutputs());
-      const groups = runsFor(taps, this.#sizes, maxTapBytes);
-      for (const group of groups.length > 0 ? groups : [[]]) {
-        const outputs = group.map((name) => this.#taps.get(name)!);
-        const all = [...new Set([...outputs, ...(own ?? []).map(([, output]) => output)])];
+      for (const [name, observer] of observers) if (this.#inputs.has(name)) show(observer, feeds[name]);
+      const { taps, summaries } = await this.#open(feeds);
+      const names = [...observers.keys()];
+      const told = names.flatMap((name) => summaries.get(name)?.names ?? []);
+      let own: readonly OwnOutput[] | undefined = onOutputs && (await this.#ownOutputs(feeds));
+      const groups = runsFor(
+        names.filter((name) => taps.has(name)),
+        this.#sizes,
+        maxTapBytes,
+      );
+      for (const [i, group] of (groups.length > 0 ? groups : [[]]).entries()) {
+        const outputs = group.map((name) => taps.get(name)!);
+        const others = [...(i === 0 ? told : []), ...(own ?? []).map(([, output]) => output)];
+        const all = [...new Set([...outputs, ...others])];
         const results = all.length > 0 ? await this.#run(feeds, all) : {};
         if (own) onOutputs!(feeds, Object.fromEntries(own.map(([name, output]) => [name, results[output]!])));
         own = undefined;
@@ -100,6 +128,7 @@ export class TappedModel {
           this.#sizes.set(name, Math.max(result?.byteLength ?? 0, this.#sizes.get(name) ?? 0));
           show(observers.get(name)!, result);
         }
+        if (i === 0 && told.length > 0) await this.#summarize(feeds, results, observers);
       }
       count++;
       onBatch?.(count);
@@ -107,15 +136,37 @@ export class TappedModel {
     return count;
   }
 
-  async #ownOutputs(): Promise<OwnOutput[]> {
-    const { outputs } = await this.#open();
-    const numeric = new Set(outputs.filter(({ dtype }) => dtype !== null && hasArray(dtype)).map(({ name }) => name));
-    return this.#outputs.filter(([, output]) => numeric.has(output));
+  /** Shows summaries to observers, and whole values where a summary does not tell. */
+  async #summarize(
+    feeds: Feeds,
+    results: Readonly<Record<string, Tensor>>,
+    observers: ReadonlyMap<string, Observer>,
+  ): Promise<void> {
+    const untold = new Map<string, Observer>();
+    for (const [name, outputs] of this.#tapped!.summaries) {
+      const observer = observers.get(name);
+      if (!observer) continue;
+      const summary = outputs.read(results);
+      if (summary) observer.observeSummary!(summary);
+      else untold.set(name, observer);
+    }
+    if (untold.size === 0) return;
+    const { onBatch: _, ...options } = this.#options;
+    this.#whole ??= new TappedModel(this.#model, this.#tapped!.summaries.keys(), options);
+    await this.#whole.observe(untold, only(feeds));
+  }
+
+  async #ownOutputs(feeds: Feeds): Promise<OwnOutput[]> {
+    const { own } = await this.#open(feeds);
+    const numeric = new Set(
+      this.#session!.outputs.filter(({ dtype }) => dtype !== null && hasArray(dtype)).map(({ name }) => name),
+    );
+    return own.filter(([, output]) => numeric.has(output));
   }
 
   /** What the model itself gives out, as far as those are tensors of numbers. */
   async run(feeds: Feeds): Promise<Record<string, Tensor>> {
-    const wanted = await this.#ownOutputs();
+    const wanted = await this.#ownOutputs(feeds);
     if (wanted.length === 0) return {};
     const results = await this.#run(
       feeds,
@@ -125,15 +176,43 @@ export class TappedModel {
   }
 
   async #run(feeds: Feeds, outputs: readonly string[]): Promise<Record<string, Tensor>> {
-    const session = await this.#open();
-    return await session.run(feeds, outputs, this.#options.signal);
+    return await this.#session!.run(feeds, outputs, this.#options.signal);
   }
 
-  async #open(): Promise<Session> {
+  /** Which values are large is told by the first feeds. */
+  async #open(feeds: Feeds): Promise<Tapped> {
     const { openModel, threads, signal } = this.#options;
     checkCancelled(signal);
-    this.#session ??= await openModel(this.#model, threads === undefined ? {} : { threads });
-    return this.#session;
+    this.#tapped ??= await this.#tap(feeds);
+    this.#session ??= await openModel(this.#tapped.model, threads === undefined ? {} : { threads });
+    return this.#tapped;
+  }
+
+  async #tap(feeds: Feeds): Promise<Tapped> {
+    const original = this.#model;
+    const wanted = new Set(this.#summarized.keys());
+    const dims =
+      wanted.size > 0
+        ? await inferredDims(original, wanted, feeds, this.#options.openModel)
+        : new Map<string, readonly number[]>();
+    const isTold = (name: string) => dims.has(name) && isLarge(dims.get(name)!);
+    const whole = this.#names.filter((name) => !isTold(name));
+    const { model, outputs: taps } = exposeValues(original, whole);
+    for (const name of whole) {
+      const known = dims.get(name);
+      if (known && !this.#sizes.has(name)) this.#sizes.set(name, 4 * elementCount(known));
+    }
+    const { graph } = model;
+    const own = original.graph.outputs.map(({ name }, i): OwnOutput => [name, graph.outputs[i]!.name]);
+    const g = new GraphBuilder(graph);
+    const summaries = new Map<string, SummaryOutputs>();
+    for (const value of graph.nodes.flatMap(({ outputs }) => outputs)) {
+      if (!wanted.has(value.name) || !isTold(value.name)) continue;
+      // As onnxruntime has inferred it with the dims.
+      value.dtype = "float32";
+      summaries.set(value.name, summarize(g, value, dims.get(value.name)!, this.#summarized.get(value.name)));
+    }
+    return { model, taps, summaries, own };
   }
 
   /** Frees the memory of the loaded model; another run loads it again. */
@@ -141,11 +220,16 @@ export class TappedModel {
     const session = this.#session;
     this.#session = undefined;
     await session?.close();
+    await this.#whole?.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+async function* only(feeds: Feeds): AsyncGenerator<Feeds> {
+  yield feeds;
 }
 
 function show(observer: Observer, value: Tensor | undefined): void {

@@ -2,11 +2,14 @@
 import { addMomentsOf, addMomentsOfRows, hasWholeVectors, type Moments } from "./activation-simd.ts";
 import type { CalibrationMethod } from "./calibration-methods.ts";
 import { Histogram, type HistogramState } from "./histogram.ts";
+import type { Summary } from "./summaries.ts";
 import { entropyRange, mseRange, observedRange, percentileRange, type Range, trimmedRange } from "./thresholds.ts";
 
 export interface Observer {
   /** Takes in one tensor: its elements in row-major order and its dims. */
   observe(values: Float32Array, dims: readonly number[]): void;
+  /** Takes in one tensor by its summary; only where it was said that one will do. */
+  observeSummary?(summary: Summary): void;
 }
 
 /** Weight of the newest batch in the moving average. */
@@ -14,15 +17,21 @@ const AVERAGING = 0.1;
 
 export interface ActivationState {
   readonly histogram: HistogramState;
+  /** Elements that are not in the histogram, for samples of which others are. */
+  readonly unsampled: number;
   readonly batches: number;
   /** Of each batch's own range: what `averageRange` is made from. */
   readonly averageMin: number;
   readonly averageMax: number;
 }
 
-/** The distribution of a tensor's values: what every calibration method needs, so that the method can be chosen afterwards. */
+/**
+ * The distribution of a tensor's values: what every calibration method needs, so that the method can be chosen afterwards. Of a large tensor it is that
+ * of a sample and of the extremes.
+ */
 export class ActivationObserver implements Observer {
   readonly histogram: Histogram;
+  #unsampled: number;
   #batches: number;
   #averageMin: number;
   #averageMax: number;
@@ -30,6 +39,7 @@ export class ActivationObserver implements Observer {
   /** Goes on from `state`. Throws `RangeError` when it is none. */
   constructor(state?: ActivationState) {
     this.histogram = state ? Histogram.of(state.histogram) : new Histogram();
+    this.#unsampled = state?.unsampled ?? 0;
     this.#batches = state?.batches ?? 0;
     this.#averageMin = state?.averageMin ?? 0;
     this.#averageMax = state?.averageMax ?? 0;
@@ -38,6 +48,7 @@ export class ActivationObserver implements Observer {
   get state(): ActivationState {
     return {
       histogram: this.histogram.state,
+      unsampled: this.#unsampled,
       batches: this.#batches,
       averageMin: this.#averageMin,
       averageMax: this.#averageMax,
@@ -45,7 +56,23 @@ export class ActivationObserver implements Observer {
   }
 
   observe(values: Float32Array): void {
-    const { min, max } = this.histogram.add(values);
+    this.#follow(this.histogram.add(values));
+  }
+
+  observeSummary({ elements, min, max, sample }: Summary): void {
+    // A sample may miss what lies far out; that something does is known.
+    this.histogram.add(Float32Array.of(min, max));
+    this.histogram.add(sample);
+    this.#unsampled += Math.max(0, elements - sample.length - 2);
+    this.#follow({ min, max });
+  }
+
+  /** Elements seen, those that are not finite left out. */
+  get elements(): number {
+    return this.histogram.count + this.#unsampled;
+  }
+
+  #follow({ min, max }: Range): void {
     if (min > max) return;
     this.#batches++;
     this.#averageMin += AVERAGING * (Math.min(min, 0) - this.#averageMin);
@@ -89,18 +116,16 @@ const MIN_VECTORIZED = 64;
 export interface ChannelState {
   readonly min: Float64Array<ArrayBuffer>;
   readonly max: Float64Array<ArrayBuffer>;
-  readonly sum: Float64Array<ArrayBuffer>;
   readonly squares: Float64Array<ArrayBuffer>;
   /** Values seen in each channel. */
   readonly count: number;
 }
 
-/** Smallest, largest, mean and mean square value of every channel along one axis; the axis may count from the end. */
+/** Smallest and largest value and mean square of every channel along one axis; the axis may count from the end. */
 export class ChannelObserver implements Observer {
   readonly axis: number;
   min = new Float64Array(0);
   max = new Float64Array(0);
-  #sum = new Float64Array(0);
   #squares = new Float64Array(0);
   #count = 0;
 
@@ -110,25 +135,19 @@ export class ChannelObserver implements Observer {
     if (!state) return;
     this.min = state.min;
     this.max = state.max;
-    this.#sum = state.sum;
     this.#squares = state.squares;
     this.#count = state.count;
   }
 
   get state(): ChannelState {
-    return { min: this.min, max: this.max, sum: this.#sum, squares: this.#squares, count: this.#count };
+    return { min: this.min, max: this.max, squares: this.#squares, count: this.#count };
   }
 
   observe(values: Float32Array, dims: readonly number[]): void {
     const axis = this.axis < 0 ? this.axis + dims.length : this.axis;
     const channels = dims[axis];
     if (channels === undefined || values.length === 0) return;
-    if (this.#count === 0) {
-      this.min = new Float64Array(channels).fill(Number.POSITIVE_INFINITY);
-      this.max = new Float64Array(channels).fill(Number.NEGATIVE_INFINITY);
-      this.#sum = new Float64Array(channels);
-      this.#squares = new Float64Array(channels);
-    } else if (channels !== this.min.length) return;
+    if (!this.#fits(channels)) return;
     const moments = this.state;
     const inner = dims.slice(axis + 1).reduce((product, dim) => product * dim, 1);
     if (inner === 1 && channels >= MIN_VECTORIZED && hasWholeVectors(channels)) addMomentsOfRows(values, moments);
@@ -142,6 +161,25 @@ export class ChannelObserver implements Observer {
     this.#count += values.length / channels;
   }
 
+  observeSummary({ elements, channels }: Summary): void {
+    if (!channels || !this.#fits(channels.min.length)) return;
+    for (let c = 0; c < this.min.length; c++) {
+      this.min[c] = Math.min(this.min[c]!, channels.min[c]!);
+      this.max[c] = Math.max(this.max[c]!, channels.max[c]!);
+      this.#squares[c]! += channels.squares[c]!;
+    }
+    this.#count += elements / this.min.length;
+  }
+
+  /** Whether there are so many channels; the first tensor says how many there are. */
+  #fits(channels: number): boolean {
+    if (this.#count > 0) return channels === this.min.length;
+    this.min = new Float64Array(channels).fill(Number.POSITIVE_INFINITY);
+    this.max = new Float64Array(channels).fill(Number.NEGATIVE_INFINITY);
+    this.#squares = new Float64Array(channels);
+    return true;
+  }
+
   get channels(): number {
     return this.min.length;
   }
@@ -149,11 +187,6 @@ export class ChannelObserver implements Observer {
   /** Values seen in each channel. */
   get count(): number {
     return this.#count;
-  }
-
-  /** Mean of every channel. */
-  means(): Float64Array {
-    return this.#sum.map((sum) => sum / this.#count);
   }
 
   /** Mean square of every channel. */
@@ -168,20 +201,17 @@ export class ChannelObserver implements Observer {
 }
 
 /** Takes the values from `start` to `end` into the moments of channel `c`. */
-function addMoments(values: Float32Array, start: number, end: number, { min, max, sum, squares }: Moments, c: number) {
+function addMoments(values: Float32Array, start: number, end: number, { min, max, squares }: Moments, c: number) {
   let low = min[c]!;
   let high = max[c]!;
-  let total = 0;
   let square = 0;
   for (let i = start; i < end; i++) {
     const x = values[i]!;
     if (x < low) low = x;
     if (x > high) high = x;
-    total += x;
     square += x * x;
   }
   min[c] = low;
   max[c] = high;
-  sum[c]! += total;
   squares[c]! += square;
 }

@@ -3,11 +3,12 @@
  * quantized one the graph itself holds its own means against those, shifts the result and goes on from there, so that all behind a layer sees
  * it corrected. What comes out are the shifts. Values of single elements never leave the runtime.
  */
-import { CoreError } from "../../errors.ts";
 import { GraphBuilder } from "../../onnx/graph-builder.ts";
 import type { Model, Value } from "../../onnx/ir.ts";
-import { elementCount, floatsOf, type Tensor, tensor, tensorOf } from "../../onnx/tensor.ts";
+import { elementCount, floatsOf, type Tensor, tensorOf } from "../../onnx/tensor.ts";
 import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
+import { inferredDims } from "../calibration/inferred-dims.ts";
+import { stacked, takesNoStack } from "../calibration/stacked.ts";
 import type { BiasShifts, CorrectableLayer } from "./bias-correction.ts";
 
 /** Parts that each axis but that of the channels is cut into, where it is that long. */
@@ -45,29 +46,9 @@ export async function correctInBatch(
     const shifts = await runOnce(correcting(quantized, results), { ...feeds, ...means }, options);
     return new Map(results.map(({ layer: { name } }, i) => [name, Float64Array.from(floatsOf(shifts[`shift_${i}`]!))]));
   } catch (error) {
-    // A model that cannot be run on more than one sample says so in many ways.
-    if (error instanceof CoreError && RECOVERABLE.has(error.code)) return undefined;
+    if (takesNoStack(error)) return undefined;
     throw error;
   }
-}
-
-const RECOVERABLE: ReadonlySet<string> = new Set(["invalid_model", "invalid_dataset", "unsupported", "limit_exceeded"]);
-
-/** All samples as one, along the first axis; undefined where the model's inputs do not leave that open, or samples differ in size. */
-function stacked(model: Model, samples: readonly Feeds[]): Record<string, Tensor> | undefined {
-  if (samples.length < 2) return undefined;
-  const feeds: Record<string, Tensor> = {};
-  for (const { name, shape, constant } of model.graph.inputs) {
-    if (constant) continue;
-    const parts = samples.map((sample) => sample[name]);
-    const [first] = parts;
-    if (!first || first.dims.length === 0 || typeof shape?.[0] === "number") return undefined;
-    if (parts.some((part) => part?.dims.join() !== first.dims.join() || part.dtype !== first.dtype)) return undefined;
-    const bytes = new Uint8Array(samples.length * first.byteLength);
-    for (const [i, part] of parts.entries()) bytes.set(part!.bytes, i * first.byteLength);
-    feeds[name] = tensor(first.dtype, [samples.length * first.dims[0]!, ...first.dims.slice(1)], bytes);
-  }
-  return feeds;
 }
 
 /** The sizes of the results of the layers; undefined where they are not those of so many samples, or too large. */
@@ -78,29 +59,12 @@ async function resultsOf(
   samples: number,
   { openModel }: CalibrateOptions,
 ): Promise<Result[] | undefined> {
-  const copy = model.clone();
-  const { graph } = copy;
-  for (const input of graph.inputs) {
-    const feed = feeds[input.name];
-    if (feed) input.retype(feed.dtype, feed.dims);
-  }
-  for (const output of [...graph.outputs]) graph.removeOutput(output);
-  const values = valuesOf(copy);
-  for (const { result } of layers) {
-    const value = values.get(result);
-    if (!value) return undefined;
-    value.source = undefined;
-    value.retype(value.dtype, undefined);
-    if (!value.isGraphOutput) graph.addOutput(value);
-  }
-  const session = await openModel(copy, { optimization: "basic" });
-  await session.close();
-  const facts = new Map(session.outputs.map((fact) => [fact.name, fact]));
+  const known = await inferredDims(model, new Set(layers.map(({ result }) => result)), feeds, openModel);
   const results: Result[] = [];
   for (const layer of layers) {
-    const { dtype, shape } = facts.get(layer.result)!;
-    if (dtype !== "float32" || !shape?.every((dim) => typeof dim === "number")) return undefined;
-    const [first = 1, ...others] = shape as readonly number[];
+    const found = known.get(layer.result);
+    if (!found) return undefined;
+    const [first = 1, ...others] = found;
     if (first % samples !== 0 || 4 * elementCount([first, ...others]) > MAX_RESULT_BYTES) return undefined;
     const dims = [samples, first / samples, ...others];
     const channelAxis = layer.channelAxis < 0 ? dims.length + layer.channelAxis : layer.channelAxis + 1;

@@ -4,17 +4,17 @@
  * Layout, little-endian; `n` is an unsigned varint, `z` a signed one (zigzag), `s` n bytes of UTF-8:
  *
  *     "mpcal" u8 version, n batches
- *     n activations, each:  s name, n zeros, n nonFinite, f32 min, f32 max, n batches, f64 averageMin, f64 averageMax,
+ *     n activations, each:  s name, n unsampled, n zeros, n nonFinite, f32 min, f32 max, n batches, f64 averageMin, f64 averageMax,
  *                           z firstBin, n bins, counts (n each; a zero is followed by n, how many more zeros follow)
  *     n derived, each:      s name, s base, f64 factor, f64 shift
- *     n channels, each:     s name, z axis, n count, n channels, f32 min and max, f64 sums and squares of each
+ *     n channels, each:     s name, z axis, n count, n channels, f32 min and max, f64 squares of each
  */
 import { CoreError } from "../../errors.ts";
 import { ActivationObserver, type ActivationState, ChannelObserver } from "../calibration/observers.ts";
 import type { Calibration } from "./calibration.ts";
 
 const MAGIC = "mpcal";
-const VERSION = 2;
+const VERSION = 3;
 /** A histogram has no more on both sides of zero. */
 const MAX_BINS = 8192;
 
@@ -37,13 +37,13 @@ export function calibrationToBytes({ activations, derived, channels, batches }: 
   }
   to.unsigned(channels.size);
   for (const [name, observer] of channels) {
-    const { min, max, sum, squares, count } = observer.state;
+    const { min, max, squares, count } = observer.state;
     to.string(name);
     to.signed(observer.axis);
     to.unsigned(count);
     to.unsigned(min.length);
     for (const extremes of [min, max]) for (const value of extremes) to.float32(value);
-    for (const sums of [sum, squares]) for (const value of sums) to.float64(value);
+    for (const value of squares) to.float64(value);
   }
   return to.bytes();
 }
@@ -73,15 +73,19 @@ function readCalibration(from: ByteReader): Calibration {
     const length = from.unsigned();
     const [min, max] = [from.array(length, 4), from.array(length, 4)];
     ensure(!min.some(Number.isNaN) && !max.some(Number.isNaN), "The range of a channel is none");
-    return new ChannelObserver(axis, { min, max, sum: from.array(length, 8), squares: from.array(length, 8), count });
+    return new ChannelObserver(axis, { min, max, squares: from.array(length, 8), count });
   });
   for (const { base } of derived.values()) ensure(activations.has(base), `Nothing is known of "${base}"`);
   ensure(from.isAtEnd, "There is something behind it");
   return { activations, derived, channels, batches };
 }
 
-function writeActivation(to: ByteWriter, { histogram, batches, averageMin, averageMax }: ActivationState): void {
+function writeActivation(
+  to: ByteWriter,
+  { histogram, unsampled, batches, averageMin, averageMax }: ActivationState,
+): void {
   const { zeros, nonFinite, min, max, firstBin, counts } = histogram;
+  to.unsigned(unsampled);
   to.unsigned(zeros);
   to.unsigned(nonFinite);
   to.float32(min);
@@ -101,7 +105,7 @@ function writeActivation(to: ByteWriter, { histogram, batches, averageMin, avera
 }
 
 function readActivation(from: ByteReader): ActivationState {
-  const [zeros, nonFinite] = [from.unsigned(), from.unsigned()];
+  const [unsampled, zeros, nonFinite] = [from.unsigned(), from.unsigned(), from.unsigned()];
   const [min, max] = [from.float32(), from.float32()];
   const batches = from.unsigned();
   const [averageMin, averageMax] = [from.finite(), from.finite()];
@@ -113,7 +117,7 @@ function readActivation(from: ByteReader): ActivationState {
     counts[i] = from.unsigned();
     if (counts[i] === 0) i += from.unsigned();
   }
-  return { histogram: { zeros, nonFinite, min, max, firstBin, counts }, batches, averageMin, averageMax };
+  return { histogram: { zeros, nonFinite, min, max, firstBin, counts }, unsampled, batches, averageMin, averageMax };
 }
 
 function ensure(holds: boolean, sentence: string): void {

@@ -44,7 +44,8 @@ export class Calibrator {
     this.#derived = seen.derived;
     this.#channels = seen.channels;
     this.#batches = seen.batches;
-    this.#tapped = new TappedModel(model, seen.activations.keys(), options, like);
+    const summarized = new Map([...seen.activations.keys()].map((name) => [name, seen.channels.get(name)?.axis]));
+    this.#tapped = new TappedModel(model, seen.activations.keys(), options, { summarized, like });
   }
 
   /** Of a model in the form that `prepareStatic` gives it, of which nothing was seen. */
@@ -97,6 +98,10 @@ export class Calibrator {
         observe: (values, dims) => {
           activation.observe(values);
           channels?.observe(values, dims);
+        },
+        observeSummary: (summary) => {
+          activation.observeSummary(summary);
+          channels?.observeSummary(summary);
         },
       });
     }

@@ -7,7 +7,7 @@ import type { Tensor } from "../../onnx/tensor.ts";
 import type { Note } from "../../passes/pass.ts";
 import type { ProfileModel } from "../../runtime/kernel-profile.ts";
 import { type CostTable, USUAL_COSTS } from "../../targets/cost-tables.ts";
-import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
+import type { CalibrateOptions, Feeds, OnOutputs } from "../calibration/calibrate.ts";
 import { type CalibrationMethod, DEFAULT_METHOD } from "../calibration/calibration-methods.ts";
 import type { QuantizationPlan } from "../plan.ts";
 import type { Rounding } from "../rounding/rounding.ts";
@@ -97,8 +97,10 @@ export interface PipelineResult {
   readonly control: (ControlResult & Pick<LayersInFloat, "stored">) | undefined;
 }
 
-/** Batches that models are calibrated with to try corrections, and that biases are corrected by. */
+/** Batches that models are calibrated with to try corrections. */
 const TRIAL_BATCHES = 16;
+/** Of those, batches that biases are corrected by. */
+const CORRECTING_BATCHES = 8;
 /**
  * Batches, other ones where there are enough, that corrections are judged by: with and without one on the same samples, so that few tell. Judged by
  * samples that it was calibrated with, scaling channels looks better than it is: 50 dB became 43 dB for a classifier.
@@ -127,11 +129,14 @@ export async function compressStatic(
   const original = loaded.use(Calibrator.of(prepared, runtime));
   const outputs = new Map<Feeds, Readonly<Record<string, Tensor>>>();
   const outputsOf = async (feeds: Feeds) => outputs.get(feeds) ?? (await original.run(feeds));
+  const onOutputs: OnOutputs = (feeds, made) => {
+    if (judged.includes(feeds)) outputs.set(feeds, made);
+  };
   const reference = new OutputReference(judged, outputsOf, runtime);
   const trial: Trial = {
     few: few.slice(0, Math.min(TRIAL_BATCHES, options.samples)),
-    unjudged: few.slice(0, Math.min(Math.max(JUDGED_BATCHES, few.length - judged.length), options.samples)),
-    onOutputs: (feeds, made) => outputs.set(feeds, made),
+    unjudged: few.slice(0, Math.min(CORRECTING_BATCHES, options.samples)),
+    onOutputs,
     reference,
     options,
     broken,
@@ -141,7 +146,6 @@ export async function compressStatic(
 
   progress("equalize", 0, "Looking at channels");
   const { calibrator, ...scaled } = await scaleChannels(original, trial);
-  await reference.load();
   const float = calibrator.model;
   for (const [name, why] of scaled.inserted) options.excludeNodes.set(name, why);
 
@@ -149,8 +153,11 @@ export async function compressStatic(
   const seen = calibrator.calibration.batches;
   const report = (done: number) =>
     progress("calibrate", (seen + done) / options.samples, `${seen + done} of ${options.samples} samples`);
-  const calibration =
-    runtime.known ?? (await calibrator.observe(counted(skip(data.batches(options.samples), seen), report)));
+  const unseen = counted(following(few.slice(seen, options.samples), few.length, data, options.samples), report);
+  // The outputs that corrections are judged by are those of the original.
+  const observed = calibrator === original ? { onOutputs } : {};
+  const calibration = runtime.known ?? (await calibrator.observe(unseen, observed));
+  await reference.load();
   await calibrator.close();
 
   const stretched = await formsOfStretched(float, calibration, trial);
@@ -222,9 +229,16 @@ async function take(data: CalibrationData, count: number): Promise<Feeds[]> {
   return feeds;
 }
 
-async function* skip(batches: AsyncIterable<Feeds>, count: number): AsyncGenerator<Feeds> {
+/** `first`, and then what follows those of `few` in the data, up to `count` in all. */
+async function* following(
+  first: readonly Feeds[],
+  few: number,
+  data: CalibrationData,
+  count: number,
+): AsyncGenerator<Feeds> {
+  yield* first;
   let index = 0;
-  for await (const batch of batches) if (index++ >= count) yield batch;
+  for await (const batch of data.batches(count)) if (index++ >= few) yield batch;
 }
 
 /** Calls `report` with the number of batches that have been used. */

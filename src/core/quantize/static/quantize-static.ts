@@ -9,9 +9,8 @@ import { removeDeadCode } from "../../passes/dead-code.ts";
 import { checkInvariants, EXCLUDED, type NodeTest, type Note, noteOn, runPasses } from "../../passes/pass.ts";
 import { simplify } from "../../passes/simplify.ts";
 import { unfuse } from "../../passes/unfuse.ts";
-import { inferDTypes } from "../../passes/value-dtypes.ts";
 import type { CostTable } from "../../targets/cost-tables.ts";
-import { type CalibrateOptions, exposeValues, type Feeds, type OpenModel } from "../calibration/calibrate.ts";
+import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
 import type { CalibrationMethod } from "../calibration/calibration-methods.ts";
 import type { Range } from "../calibration/thresholds.ts";
 import { type AffineParams, codeRange } from "../params.ts";
@@ -23,6 +22,7 @@ import type { Calibration } from "./calibration.ts";
 import { kernelScheme, lostChannels } from "./channel-weights.ts";
 import type { Emission, QdqScheme } from "./emission.ts";
 import { formsFor } from "./forms.ts";
+import { inferTypes } from "./infer-types.ts";
 import { type ElementsOf, type KernelCosts, predictedCosts, slowParts } from "./kernel-cost.ts";
 import { type MeasuredCosts, measuredCosts } from "./measured-costs.ts";
 import { type Placement, type PlacementOptions, placeQuantizers, RECONSIDERED, type Unit } from "./placement.ts";
@@ -91,46 +91,6 @@ export async function prepareStatic(
   await inferTypes(simple.model, sample, openModel, signal);
   const { model: prepared, notes } = runPasses(simple.model, [...formsFor(pattern), removeDeadCode]);
   return { model: prepared, notes: [...simplified.notes, ...notes] };
-}
-
-/** Gives the values of the main graph the dtype and shape that onnxruntime infers, or else the dtype and rank that they have on `sample`. */
-async function inferTypes(model: Model, sample: Feeds, openModel: OpenModel, signal?: AbortSignal): Promise<void> {
-  const unknown = model.graph.nodes.flatMap(({ outputs }) =>
-    outputs.filter(({ name, shape, constant }) => name !== "" && !shape && !constant),
-  );
-  if (unknown.length === 0) return;
-  const exposed = exposeValues(
-    model,
-    unknown.map(({ name }) => name),
-  );
-  const types = inferDTypes(model);
-  const session = await openModel(exposed.model, { optimization: "disabled" });
-  try {
-    const facts = new Map(session.outputs.map((fact) => [fact.name, fact]));
-    const left = new Map<string, Value>();
-    for (const value of unknown) {
-      const output = exposed.outputs.get(value.name);
-      if (output === undefined) {
-        value.dtype ??= types.get(value);
-        continue;
-      }
-      const fact = facts.get(output);
-      // onnxruntime's binding tells an unknown rank and a scalar in the same way.
-      if (fact?.dtype && fact.shape && fact.shape.length > 0) value.retype(fact.dtype, fact.shape);
-      else if (fact?.dtype && fact.dtype !== "string") left.set(output, value);
-    }
-    if (left.size === 0) return;
-    const results = await session.run(sample, [...left.keys()], signal);
-    for (const [output, value] of left) {
-      const { dtype, dims } = results[output]!;
-      value.retype(
-        dtype,
-        dims.map(() => null),
-      );
-    }
-  } finally {
-    await session.close();
-  }
 }
 
 export interface StaticResult {
@@ -304,7 +264,7 @@ function excludeUnseen(placement: Placement, calibration: Calibration, excludeNo
 /** How many elements values have in one run, as calibration has seen them. */
 export function elementsIn(calibration: Calibration): ElementsOf {
   return ({ name }) => {
-    const count = observationOf(name, calibration)?.seen.histogram.count;
+    const count = observationOf(name, calibration)?.seen.elements;
     return count && count / calibration.batches;
   };
 }

@@ -207,7 +207,7 @@ test("channel statistics are exact along any axis", () => {
       assert.equal(observer.min[c], Math.min(...mine));
       assert.equal(observer.max[c], Math.max(...mine));
       assert.equal(observer.magnitudes()[c], Math.max(...mine.map(Math.abs)));
-      assert.ok(Math.abs(observer.means()[c]! - mine.reduce((a, b) => a + b, 0) / mine.length) < 1e-12);
+      assert.ok(Math.abs(observer.meanSquares()[c]! - mine.reduce((a, b) => a + b * b, 0) / mine.length) < 1e-12);
     }
     assert.equal(observer.count, (2 * values.length) / observer.channels);
   }

@@ -122,7 +122,7 @@ test("another version, and lengths that promise more than there is, are refused 
     ...calibrationToBytes({ activations: new Map(), channels: new Map(), derived: new Map(), batches: 0 }),
   ];
   for (const [bytes, message] of [
-    [[...empty.slice(0, 5), 1, ...empty.slice(6)], /version 1, not 2/],
+    [[...empty.slice(0, 5), 1, ...empty.slice(6)], /version 1, not 3/],
     [[...Buffer.from("onnx"), ...empty], /does not begin/],
     // A name of 2^40 bytes; and more channels than bytes.
     [[...empty.slice(0, 7), 1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20], /cut off/],
