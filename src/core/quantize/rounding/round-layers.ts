@@ -52,7 +52,7 @@ interface LayerResult {
 
 /**
  * Rounds each layer's weight. It keeps the result only if that is better than rounding to nearest on samples that were held out (with less than
- * four, on those it was fitted to). `batches` is asked for once for each pass over the samples. `quantized` has the twins of layers; it is changed.
+ * four, on those it was fitted to). `batches` is asked for once or twice for each pass over the samples. `quantized` has the twins of layers; it is changed.
  * Answers weights that are not at their nearest values, and a note for each layer. Throws `non_finite` and `cancelled`.
  */
 export async function roundLayers(
@@ -75,7 +75,7 @@ export async function roundLayers(
     let batch = 0;
     const onBatch = () =>
       runtime.onProgress?.(results.size / layers.length, `Statistics of ${group.length} layers: batch ${++batch}`);
-    const statistics = await floatStatistics(model, group, batches(), { ...runtime, onBatch });
+    const statistics = await floatStatistics(model, group, batches, { ...runtime, onBatch });
     for (const layer of group) await finish(layer, statistics.get(layer.index));
   }
   const weights = new Map<string, RoundedWeight>();

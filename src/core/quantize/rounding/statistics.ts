@@ -5,9 +5,11 @@
  */
 import { onnxOfDtype } from "../../onnx/dtype.ts";
 import { type Attr, type Graph, Model, type Node, type Value } from "../../onnx/ir.ts";
-import { floatsOf, type Tensor, tensorOf } from "../../onnx/tensor.ts";
+import { elementCount, floatsOf, type Tensor, tensorOf } from "../../onnx/tensor.ts";
 import { type CalibrateOptions, type Feeds, observe } from "../calibration/calibrate.ts";
+import { inferredDims } from "../calibration/inferred-dims.ts";
 import type { Observer } from "../calibration/observers.ts";
+import { stacked, takesNoStack } from "../calibration/stacked.ts";
 import type { LayerStatistics, Moments } from "./rounding.ts";
 
 /** A layer and the rows of X that its weight meets: of a MatMul or Gemm those of its input, of a Conv the patches under its filters. */
@@ -21,40 +23,105 @@ export interface LayerSite {
 
 /** One batch in so many is held out; with fewer, none is. */
 const HELD_OUT_EVERY = 4;
+/** Batches that are looked at together: those of them that are not held out are one run, and the others another. */
+const TOGETHER = 16;
+/** The rows that one layer has in such a run take so many bytes at most. */
+const MAX_ROW_BYTES = 64 * 2 ** 20;
 
 /**
  * Sums H over batches of the float model, by the index of the node. Sites that share an input share the result. A node that no batch reaches
- * has none. Takes 8 · depth² bytes for each input.
+ * has none. Takes 8 · depth² bytes for each input. `batches` is asked for once more where the model does not take several as one.
  */
 export async function floatStatistics(
   model: Model,
   sites: readonly LayerSite[],
-  batches: AsyncIterable<Feeds>,
+  batches: () => AsyncIterable<Feeds>,
   options: CalibrateOptions,
 ): Promise<ReadonlyMap<number, LayerStatistics>> {
   const copy = model.clone();
   const nodes = [...copy.nodes()];
   const made = new Map<Value, Map<string, Value>>();
   const names = new Map<number, string>();
-  const observers = new Map<string, GramObserver>();
+  const rowNames = new Set<string>();
+  const depths = new Map<string, number>();
   for (const site of sites) {
     const node = nodes[site.index]!;
     const input = node.inputs[0]!;
     const ofInput = made.get(input) ?? new Map<string, Value>();
     made.set(input, ofInput);
     const key = rowsKey(node, site);
-    const gram = ofInput.get(key) ?? product(nodeMaker(node), ...twice(rowsOf(nodeMaker(node), input, node, site)));
+    let gram = ofInput.get(key);
+    if (!gram) {
+      const rows = rowsOf(nodeMaker(node), input, node, site);
+      rowNames.add(rows.name);
+      gram = product(nodeMaker(node), rows, rows);
+    }
     ofInput.set(key, gram);
     names.set(site.index, gram.name);
-    if (!observers.has(gram.name)) observers.set(gram.name, new GramObserver(site.depth));
+    depths.set(gram.name, site.depth);
   }
-  await observe(copy, observers, batches, options);
-  return new Map(
-    [...names].flatMap(([index, name]) => {
-      const statistics = observers.get(name)!.result();
-      return statistics ? [[index, statistics] as const] : [];
-    }),
-  );
+  const sum = async (runs: (heldOut: (is: boolean) => void) => AsyncIterable<Feeds>) => {
+    const observers = new Map([...depths].map(([name, depth]) => [name, new GramObserver(depth)]));
+    const heldOut = (is: boolean) => {
+      for (const observer of observers.values()) observer.isHeldOut = is;
+    };
+    await observe(copy, observers, runs(heldOut), options);
+    return new Map(
+      [...names].flatMap(([index, name]) => {
+        const statistics = observers.get(name)!.result();
+        return statistics ? [[index, statistics] as const] : [];
+      }),
+    );
+  };
+  const together = await batchesTogether(copy, rowNames, batches(), options);
+  try {
+    return await sum((heldOut) => inRuns(model, batches(), together, heldOut));
+  } catch (error) {
+    if (together === 1 || !takesNoStack(error)) throw error;
+    return await sum((heldOut) => inRuns(model, batches(), 1, heldOut));
+  }
+}
+
+/** How many batches may be one, by the rows that layers have for the first one. */
+async function batchesTogether(
+  model: Model,
+  rowNames: ReadonlySet<string>,
+  batches: AsyncIterable<Feeds>,
+  { openModel }: CalibrateOptions,
+): Promise<number> {
+  for await (const feeds of batches) {
+    const rows = await inferredDims(model, rowNames, feeds, openModel);
+    if (rows.size < rowNames.size) return 1;
+    const bytes = Math.max(...[...rows.values()].map((dims) => 4 * elementCount(dims)));
+    return Math.max(1, Math.min(TOGETHER, Math.floor(MAX_ROW_BYTES / bytes)));
+  }
+  return 1;
+}
+
+/** The batches, up to `together` as one where that is possible; says of each run, before it is made, whether it is held out. */
+async function* inRuns(
+  model: Model,
+  batches: AsyncIterable<Feeds>,
+  together: number,
+  heldOut: (is: boolean) => void,
+): AsyncGenerator<Feeds> {
+  const waiting: { readonly [kind in "fit" | "held"]: Feeds[] } = { fit: [], held: [] };
+  function* runs(kind: "fit" | "held") {
+    const whole = stacked(model, waiting[kind]);
+    for (const feeds of whole ? [whole] : waiting[kind]) {
+      heldOut(kind === "held");
+      yield feeds;
+    }
+    waiting[kind].length = 0;
+  }
+  let count = 0;
+  for await (const feeds of batches) {
+    const kind = ++count % HELD_OUT_EVERY === 0 ? "held" : "fit";
+    waiting[kind].push(feeds);
+    if (waiting[kind].length === together) yield* runs(kind);
+  }
+  yield* runs("fit");
+  yield* runs("held");
 }
 
 /**
@@ -112,7 +179,9 @@ function addTo(sum: Float32Array, result: Tensor): void {
 
 class GramObserver implements Observer {
   readonly #sums: [Float32Array, Float32Array];
-  #batches = 0;
+  readonly #seen = [false, false];
+  /** Whether what comes next is held out. */
+  isHeldOut = false;
 
   constructor(depth: number) {
     this.#sums = [new Float32Array(depth * depth), new Float32Array(depth * depth)];
@@ -121,17 +190,19 @@ class GramObserver implements Observer {
   /** One product, or in a Loop those of all its turns. */
   observe(values: Float32Array): void {
     if (values.length === 0) return;
-    this.#batches++;
-    const sum = this.#sums[this.#batches % HELD_OUT_EVERY === 0 ? 1 : 0]!;
+    const kind = this.isHeldOut ? 1 : 0;
+    this.#seen[kind] = true;
+    const sum = this.#sums[kind]!;
     for (let start = 0; start < values.length; start += sum.length) {
       for (let i = 0; i < sum.length; i++) sum[i] = sum[i]! + values[start + i]!;
     }
   }
 
+  /** Where only batches that are held out came through, they are what there is. */
   result(): LayerStatistics | undefined {
-    if (this.#batches === 0) return undefined;
     const [fit, heldOut] = this.#sums.map((gram): Moments => ({ gram })) as [Moments, Moments];
-    return { fit, heldOut: this.#batches < HELD_OUT_EVERY ? fit : heldOut };
+    if (!this.#seen[0]) return this.#seen[1] ? { fit: heldOut, heldOut } : undefined;
+    return { fit, heldOut: this.#seen[1] ? heldOut : fit };
   }
 }
 
@@ -191,10 +262,6 @@ function rowsOf(
 /** aᵀ·b */
 function product(make: Maker, a: Value, b: Value): Value {
   return make("MatMul", [make("Transpose", [a], permutation([1, 0])), b]);
-}
-
-function twice<T>(value: T): [T, T] {
-  return [value, value];
 }
 
 function permutation(perm: readonly number[]): Record<string, Attr> {

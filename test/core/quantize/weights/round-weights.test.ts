@@ -97,7 +97,7 @@ describe("XᵀX of a layer's inputs", () => {
   }
 
   async function gramsOf(model: Model, site: Omit<LayerSite, "index">, feeds: readonly Record<string, Tensor>[]) {
-    return (await floatStatistics(model, [{ ...site, index: 0 }], each(feeds), { openModel })).get(0)!;
+    return (await floatStatistics(model, [{ ...site, index: 0 }], () => each(feeds), { openModel })).get(0)!;
   }
 
   test("of a MatMul: one batch in four is held out", async () => {
