@@ -221,12 +221,17 @@ function timed(contestants: readonly Contestant[], { latencyThreads, time, threa
   return timeInTurns(contestants, { runs: ROUNDS, maxMs: ROUNDS_MS, signal, clock, isEnough: isDecided });
 }
 
-/** Whether every run of each model was faster than every run of the next slower one, by more than anyone would notice. */
+/**
+ * Whether more rounds would change nothing: of each two that follow each other, either the second one takes no longer than the first, or every run of
+ * one was faster than every run of the other, by more than anyone would notice.
+ */
 function isDecided(samplesMs: readonly (readonly number[])[]): boolean {
-  const extremes = samplesMs.map((ms) => ({ least: Math.min(...ms), most: Math.max(...ms) }));
-  const inOrder = extremes.toSorted((a, b) => a.least - b.least);
-  const isApart = inOrder.slice(1).every(({ least }, i) => least > NOTICEABLE * inOrder[i]!.most);
-  return isApart && samplesMs[0]!.length >= LEAST_ROUNDS;
+  if (samplesMs[0]!.length < LEAST_ROUNDS) return false;
+  const isApart = (a: readonly number[], b: readonly number[]) => Math.min(...b) > NOTICEABLE * Math.max(...a);
+  return samplesMs.slice(1).every((ms, i) => {
+    const before = samplesMs[i]!;
+    return median(ms) <= median(before) || isApart(ms, before) || isApart(before, ms);
+  });
 }
 
 /** The kernels of a model that takes `wallMs` for a run without the profiler. */
