@@ -1,12 +1,14 @@
 /**
- * What a search finds on models with real weights and real inputs, and how long it takes: the front, the recommendation, and what became of
- * the other candidates.
+ * What a search finds on models with real weights and real inputs, and on seasoned ones, and how long it takes: the front, the recommendation, and what
+ * became of the other candidates. Nothing is said about a machine that is busy: times are those of the clock.
  *
- * With `--exhaustive` every candidate is then made and measured in full without a budget, in one contest with the recommended one: what the best of them
- * and each method at its defaults is, in the objective, against what the search has recommended. Nothing is said about a machine that is busy: times are
- * those of the clock.
+ *     node bench/auto.ts FOLDER --phase=inputs [SUBJECT…]
+ *     node bench/auto.ts FOLDER [--phase=search] [--seconds=120] [--objective=latency] [--min-sqnr-db=20] [--methods=static,dynamic] [SUBJECT…]
  *
- *     node bench/auto.ts FOLDER [--exhaustive] [--seconds=120] [--objective=latency] [--min-sqnr-db=20] [--methods=static,dynamic] [SUBJECT…]
+ * `--phase=inputs` comes first, and writes models and samples to FOLDER. With `--phase=make` every candidate of the catalogue, and every other one that the search has tried, is made as a job by itself, without a budget, and
+ * kept in FOLDER; with `--phase=measure` they are all measured in one contest with what the search has recommended: what the best of them and each
+ * method at its defaults is, in the objective, against that. Seconds of both sides are those of processors, so that it does not matter what else the
+ * machine does while candidates are made.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -16,6 +18,7 @@ import { inspectDataset } from "../src/core/data/dataset.ts";
 import { evaluateContest } from "../src/core/evaluate/contest.ts";
 import { inspectModel } from "../src/core/evaluate/model-facts.ts";
 import type { AutoMetrics } from "../src/core/index.ts";
+import type { Model } from "../src/core/onnx/ir.ts";
 import { modelToBytes } from "../src/core/onnx/save.ts";
 import { type Tensor, tensor } from "../src/core/onnx/tensor.ts";
 import type { Feeds } from "../src/core/quantize/calibration/calibrate.ts";
@@ -25,18 +28,26 @@ import { candidatesOf } from "../src/service/kinds/auto/run/candidates.ts";
 import { checkConstraints, OBJECTIVES, sqnrOf } from "../src/service/kinds/auto/run/front.ts";
 import type { AutoSpec } from "../src/service/kinds/auto/spec.ts";
 import { AutoJobRequest } from "../src/service/kinds/auto/wire.ts";
+import { cacheKeysOf } from "../src/service/kinds/kinds.ts";
 import { makeQuantizedModel } from "../src/service/kinds/quantize/run/quantize-job.ts";
 import type { QuantizeSpec } from "../src/service/kinds/quantize/spec.ts";
 import { QuantizeJobRequest } from "../src/service/kinds/quantize/wire.ts";
 import type { JobRequest as TaskJobRequest } from "../src/tasks/protocol.ts";
 import { writeNpz } from "../test/support/dataset-writers.ts";
 import { ENVIRONMENT } from "../workers/tasks.ts";
+import { NETS, SMALL_NETS } from "./quantize-nets.ts";
 import { SUBJECTS } from "./static-subjects.ts";
 
 /** What the recommended candidate is called beside all others. */
 const RECOMMENDED = "recommended";
 const CONTEXT = { signal: new AbortController().signal, news: () => {} };
-const UNLIMITED_MS = 20_000;
+/** Samples of seasoned networks: to calibrate and to judge with. */
+const SAMPLES = { calibration: 128, heldOut: 64 };
+/** Of the others, no more than so many judge. */
+const MOST_JUDGING = 256;
+/** What the first phase writes. */
+const FILES = { model: "original.onnx", calibration: "calibration.npz", heldOut: "held-out.npz" } as const;
+const LIMITS = { compareMs: () => 30_000, latencyMs: () => 25_000 };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -45,26 +56,97 @@ const { values, positionals } = parseArgs({
     objective: { type: "string", default: "latency" },
     "min-sqnr-db": { type: "string", default: "20" },
     methods: { type: "string" },
-    exhaustive: { type: "boolean", default: false },
+    phase: { type: "string", default: "search" },
   },
 });
 const [folder, ...wanted] = positionals;
 if (folder === undefined) throw new Error("Say where fonts and trained networks are kept.");
-for (const name of wanted.length > 0 ? wanted : Object.keys(SUBJECTS)) await search(name, folder);
+const MADE_NETS = ["mobilenetv2", "encoder", "mobilenetv2-96", "encoder-small"];
+for (const name of wanted.length > 0 ? wanted : [...Object.keys(SUBJECTS), ...MADE_NETS]) await run(name, folder);
 
-async function search(name: string, folder: string): Promise<void> {
-  const subject = await SUBJECTS[name]!(folder);
+interface Inputs {
+  readonly model: Model;
+  readonly calibration: readonly Feeds[];
+  readonly heldOut: readonly Feeds[];
+}
+
+/** A subject with runs of one sample each. */
+async function inputsOf(name: string, folder: string): Promise<Inputs> {
+  const subject = SUBJECTS[name];
+  if (subject) {
+    const { model, calibration, heldOut } = await subject(folder);
+    const singles = name.startsWith("mnist") ? heldOut.slice(0, 3).flatMap(apart) : heldOut;
+    return { model, calibration, heldOut: singles.slice(0, MOST_JUDGING) };
+  }
+  const net = { ...NETS, ...SMALL_NETS }[name];
+  if (!net) throw new Error(`There is no subject "${name}".`);
+  return {
+    model: await net.model(),
+    calibration: apart(await net.data(SAMPLES.calibration, 1)),
+    heldOut: apart(await net.data(SAMPLES.heldOut, 2)),
+  };
+}
+
+function apart(batch: Feeds): Feeds[] {
+  const count = Object.values(batch)[0]!.dims[0]!;
+  return Array.from({ length: count }, (_, i) =>
+    Object.fromEntries(
+      Object.entries(batch).map(([name, { dtype, dims, bytes }]) => {
+        const size = bytes.byteLength / count;
+        return [name, tensor(dtype, [1, ...dims.slice(1)], bytes.slice(i * size, (i + 1) * size))];
+      }),
+    ),
+  );
+}
+
+/** What the phases of a subject hand on. */
+interface Searched {
+  readonly seconds: number;
+  readonly cpuSeconds: number;
+  readonly auto: AutoMetrics;
+  /** What the search has found for other jobs, by name. */
+  readonly found: Readonly<Record<string, string>>;
+}
+
+interface Made {
+  readonly cpuSeconds: number;
+  readonly models: readonly { readonly name: string; readonly path: string; readonly bytes: number }[];
+}
+
+function cpuSeconds(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+}
+
+async function run(name: string, folder: string): Promise<void> {
   const scratch = join(folder, `auto-${name}`);
   mkdirSync(scratch, { recursive: true });
-  const file = (name: string, bytes: Uint8Array) => {
-    const path = join(scratch, name);
-    writeFileSync(path, bytes);
-    return { name, path };
-  };
-  const modelFile = file("original.onnx", modelToBytes(subject.model));
-  const facts = await inspectModel(subject.model, { openSession, source: { path: modelFile.path }, dims: {} });
-  const dataset = async (name: string, feeds: readonly Feeds[]) => {
-    const stored = file(name, stacked(feeds));
+  if (values.phase === "inputs") return writeInputs(await inputsOf(name, folder), scratch);
+  const request = await requestOf(scratch);
+  const kept = <T>(phase: string) => JSON.parse(readFileSync(join(scratch, `${phase}.json`), "utf8")) as T;
+  const keep = (phase: string, result: object) =>
+    writeFileSync(join(scratch, `${phase}.json`), JSON.stringify(result, null, 1));
+  const searchedAs = `search-${values.objective}`;
+  if (values.phase === "search") {
+    const searched = await search(name, request);
+    keep(searchedAs, searched);
+  } else if (values.phase === "make") keep("made", await make(request, kept<Searched>(searchedAs)));
+  else await measure(name, request, kept<Searched>(searchedAs), kept<Made>("made"));
+}
+
+function writeInputs({ model, calibration, heldOut }: Inputs, scratch: string): void {
+  writeFileSync(join(scratch, FILES.model), modelToBytes(model));
+  writeFileSync(join(scratch, FILES.calibration), stacked(calibration));
+  writeFileSync(join(scratch, FILES.heldOut), stacked(heldOut));
+}
+
+async function requestOf(scratch: string): Promise<TaskJobRequest<AutoSpec>> {
+  const file = (name: string) => ({ name, path: join(scratch, name) });
+  const modelFile = file(FILES.model);
+  const model = ENVIRONMENT.files.openModel([modelFile]);
+  const facts = await inspectModel(model, { openSession, source: { path: modelFile.path }, dims: {} });
+  const dataset = async (name: string) => {
+    const stored = file(name);
     return { file: stored, spec: null, facts: await inspectDataset(memorySource(readFileSync(stored.path))) };
   };
   const spec = AutoJobRequest.parse({
@@ -79,20 +161,30 @@ async function search(name: string, folder: string): Promise<void> {
     },
     evaluation: { dataset_id: "heldOut" },
   });
-  const request: TaskJobRequest<typeof spec> = {
+  return {
     spec,
     job_id: "job",
     scratch,
     threads: 1,
     models: { model: { files: [modelFile], facts } },
     datasets: {
-      calibration: await dataset("calibration.npz", subject.calibration),
-      heldOut: await dataset("held-out.npz", subject.heldOut),
+      calibration: await dataset(FILES.calibration),
+      heldOut: await dataset(FILES.heldOut),
     },
     ...{ checkpoints: {}, cached: {}, steps: [] },
   };
-  const start = performance.now();
-  const { metrics } = await AUTO_RUN.run(request, ENVIRONMENT, CONTEXT);
+}
+
+async function search(name: string, request: TaskJobRequest<AutoSpec>): Promise<Searched> {
+  const found: Record<string, string> = {};
+  const [start, computed] = [performance.now(), cpuSeconds()];
+  const { metrics } = await AUTO_RUN.run(request, ENVIRONMENT, {
+    ...CONTEXT,
+    news: (it) => {
+      if (it.kind !== "cache") return;
+      found[it.name] = it.path;
+    },
+  });
   const seconds = (performance.now() - start) / 1000;
   const { candidates, recommendation } = metrics.auto!;
   console.log(`\n${name}: ${seconds.toFixed(1)} s of ${values.seconds} s, ${candidates.length - 1} candidates`);
@@ -108,55 +200,96 @@ async function search(name: string, folder: string): Promise<void> {
       `${mark} ${name.padEnd(28)} ${size === undefined ? "" : `${(100 * size).toFixed(1)} %`.padStart(8)} tried ${tried.padStart(6)} measured ${speed.padStart(6)} ${(noise?.toFixed(1) ?? "").padStart(6)} dB ${dropped ? `${dropped.code}: ${dropped.message.slice(0, 90)}` : ""}`,
     );
   }
-  if (values.exhaustive) await exhaust(request, metrics.auto!, seconds);
+  return { seconds, cpuSeconds: cpuSeconds() - computed, auto: metrics.auto!, found };
 }
 
-/** Makes all candidates, and measures them and the recommended one against the original. */
-async function exhaust(request: TaskJobRequest<AutoSpec>, recommendation: AutoMetrics, seconds: number): Promise<void> {
+/** Makes all candidates as jobs of their own. */
+async function make(request: TaskJobRequest<AutoSpec>, { auto, found }: Searched): Promise<Made> {
   const { spec, scratch } = request;
-  const chosen = recommendation.candidates.find(({ recommended }) => recommended)!;
-  const { files, openSession, measurePeak, host } = ENVIRONMENT;
-  const start = performance.now();
-  const made: { readonly name: string; readonly path: string; readonly bytes: number }[] = [];
-  const jobs = candidatesOf(spec).flatMap(({ name, spec }) => (spec.type === "quantize" ? [{ name, spec }] : []));
-  const own = chosen.spec && { name: RECOMMENDED, spec: QuantizeJobRequest.parse(chosen.spec) as QuantizeSpec };
-  for (const { name, spec } of [...(own ? [own] : []), ...jobs]) {
+  const { files, host } = ENVIRONMENT;
+  const chosen = auto.candidates.find(({ recommended }) => recommended)!;
+  const parsed = (sent: object) => QuantizeJobRequest.parse(sent) as QuantizeSpec;
+  const catalogue = candidatesOf(spec).flatMap(({ name, spec }) => (spec.type === "quantize" ? [{ name, spec }] : []));
+  const known = new Set(catalogue.map(({ name }) => name));
+  const jobs = [
+    ...(chosen.spec ? [{ name: RECOMMENDED, spec: parsed(chosen.spec) }] : []),
+    ...catalogue,
+    ...auto.candidates.flatMap(({ name, spec }) => (spec && !known.has(name) ? [{ name, spec: parsed(spec) }] : [])),
+  ];
+  const ownKeys = cacheKeysOf(spec, host);
+  const cached = new Map(Object.entries(found).map(([name, path]) => [ownKeys[name]!, { name, path }]));
+  const start = cpuSeconds();
+  const models: { readonly name: string; readonly path: string; readonly bytes: number }[] = [];
+  for (const { name, spec } of jobs) {
     try {
       const folder = await files.makeDirectory(join(scratch, "all", name));
-      const { written } = await makeQuantizedModel({ ...request, spec, scratch: folder }, ENVIRONMENT, CONTEXT);
-      made.push({ name, path: written[0]!.path, bytes: files.sizeOf(written) });
+      const keys = cacheKeysOf(spec, host);
+      const own = Object.entries(keys).flatMap(([found, key]) => {
+        const file = cached.get(key);
+        return file ? [[found, file] as const] : [];
+      });
+      const { written } = await makeQuantizedModel(
+        { ...request, spec, scratch: folder, cached: Object.fromEntries(own) },
+        ENVIRONMENT,
+        {
+          ...CONTEXT,
+          news: (it) => {
+            if (it.kind === "cache" && keys[it.name] !== undefined) cached.set(keys[it.name]!, it);
+          },
+        },
+      );
+      models.push({ name, path: written[0]!.path, bytes: files.sizeOf(written) });
     } catch (error) {
       console.log(`  ${name}: ${(error as Error).message}`);
     }
   }
+  return { cpuSeconds: cpuSeconds() - start, models };
+}
+
+/** Measures all of them and the recommended one against the original. */
+async function measure(
+  name: string,
+  request: TaskJobRequest<AutoSpec>,
+  { auto, cpuSeconds: searchedFor, seconds }: Searched,
+  made: Made,
+): Promise<void> {
+  const { spec } = request;
+  const { files, openSession, measurePeak, host } = ENVIRONMENT;
+  const start = cpuSeconds();
   const { file, spec: reading } = request.datasets.heldOut!;
+  // Memory is no constraint here, and takes a process for each.
+  const peak = { peakBytes: 1, baselineBytes: 1 };
   const contest = await evaluateContest({
     reference: { path: request.models.model!.files[0]!.path, bytes: files.sizeOf(request.models.model!.files) },
-    challengers: made,
+    challengers: made.models.map((it) => ({ ...it, peak })),
     data: { dataset: await files.openDataset(file, reading), kind: "evaluation" },
     spec: { ...spec.evaluation, metric: null },
     loads: [{ batch_size: 1, threads: 1 }],
     ...{ seed: 0, threads: 1, cpu: host.cpu, openSession, measurePeak },
-    limits: { compareMs: () => 3 * UNLIMITED_MS, latencyMs: () => UNLIMITED_MS },
+    limits: LIMITS,
     onFailure: () => undefined,
   });
-  const took = (performance.now() - start) / 1000;
+  const took = made.cpuSeconds + cpuSeconds() - start;
   const { objective, constraints } = spec.params;
-  const standings = made.flatMap(({ name }, i) => {
+  const standings = made.models.flatMap(({ name }, i) => {
     const measured = contest.challengers[i];
     return measured ? [{ name, measured }] : [];
   });
-  const cost = ({ measured }: (typeof standings)[number]) => OBJECTIVES[objective](measured);
-  const holds = ({ measured }: (typeof standings)[number]) =>
-    checkConstraints(constraints, measured).every(({ ok }) => ok);
+  type Contestant = (typeof standings)[number];
+  const cost = ({ measured }: Contestant) => OBJECTIVES[objective](measured);
+  const holds = ({ measured }: Contestant) => checkConstraints(constraints, measured).every(({ ok }) => ok);
   const ours = standings.find(({ name }) => name === RECOMMENDED) ?? { name: RECOMMENDED, measured: contest.reference };
+  const said = ({ measured: { size, latency, fidelity } }: Contestant) =>
+    `${latency.speedup.toFixed(2)}x (${latency.speedup_interval?.map((it) => it.toFixed(2)).join("-")}), ${(100 * size.ratio).toFixed(1)} %, ${sqnrOf({ fidelity }).toFixed(1)} dB`;
+  const { candidate } = auto.recommendation;
   console.log(
-    `exhaustive: ${took.toFixed(1)} s, ${(took / seconds).toFixed(1)} times the search; against ${chosen.name}, 1 is as good, more is worse:`,
+    `\n${name}: ${objective}, search ${seconds.toFixed(1)} s, ${searchedFor.toFixed(1)} s of processors; exhaustive ${took.toFixed(1)} s of processors, ${(took / searchedFor).toFixed(1)} times`,
   );
+  console.log(`recommended: ${candidate}, ${said(ours)}; against it, 1 is as good, more is worse:`);
   for (const it of standings.toSorted((a, b) => cost(a) - cost(b))) {
     if (it.name === RECOMMENDED) continue;
     const note = holds(it) ? "" : " (misses the constraints)";
-    console.log(`  ${it.name.padEnd(28)} ${(cost(it) / cost(ours)).toFixed(3)}${note}`);
+    console.log(`  ${it.name.padEnd(28)} ${(cost(it) / cost(ours)).toFixed(3)} ${said(it)}${note}`);
   }
 }
 

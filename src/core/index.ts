@@ -57,7 +57,7 @@ export type { Rounding } from "./quantize/rounding/rounding.ts";
 export { stochastic } from "./quantize/rounding/stochastic.ts";
 export { type Calibration, calibrate } from "./quantize/static/calibration.ts";
 export { calibrationFromBytes, calibrationToBytes } from "./quantize/static/calibration-file.ts";
-export { emptyBook } from "./quantize/static/kernel-book.ts";
+export { emptyBook, structureKey } from "./quantize/static/kernel-book.ts";
 export type { LayerPrecision } from "./quantize/static/layer-precisions.ts";
 export { layersAsked } from "./quantize/static/layers-asked.ts";
 export type { AccuracyTarget } from "./quantize/static/layers-in-float.ts";

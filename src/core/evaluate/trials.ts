@@ -20,6 +20,8 @@ export interface TrialOptions {
   readonly seed: number;
   readonly openSession: OpenSession;
   readonly measurePeak: MeasurePeak;
+  /** What this thread computes, in milliseconds: models of one thread are timed by it where it is given, several short runs as one. */
+  readonly threadClock?: (() => number) | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -52,6 +54,7 @@ const MAX_LATENCY_MS = 1500;
 export async function openTrials(options: TrialOptions): Promise<Trials> {
   const { spec, openSession, measurePeak, signal } = options;
   const { threads } = spec.latency;
+  const clock = threads === 1 ? options.threadClock : undefined;
   const session = await openSession({ path: options.reference.path }, { threads });
   try {
     const limited = { ...spec, samples: options.samples };
@@ -86,7 +89,7 @@ export async function openTrials(options: TrialOptions): Promise<Trials> {
               { session, feeds: feedsFor(session.inputs, feeds) },
               { session: timed, feeds: feedsFor(timed.inputs, feeds) },
             ],
-            { runs: options.rounds, maxMs: MAX_LATENCY_MS, signal },
+            { runs: options.rounds, maxMs: MAX_LATENCY_MS, signal, clock },
           ),
         );
         const [before, after] = [timingOf(own!), timingOf(theirs!)];

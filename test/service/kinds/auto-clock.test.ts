@@ -6,7 +6,7 @@ import {
   finalsMs,
   measuringLimits,
   startClock,
-  TRIAL_SHARE,
+  trialShare,
 } from "../../../src/service/kinds/auto/run/clock.ts";
 
 const FRESH = { seconds: 0, tried: [], measured: null };
@@ -19,9 +19,9 @@ test("what earlier attempts have worked counts, and nothing is ever left below z
     () => now,
     () => now,
   );
-  assert.deepEqual([clock.seconds(), clock.left(), clock.left(TRIAL_SHARE)], [40, 55_000, 17_000]);
+  assert.deepEqual([clock.seconds(), clock.left(), clock.left(trialShare(100, undefined))], [40, 55_000, 17_000]);
   now += 30_000;
-  assert.deepEqual([clock.seconds(), clock.left(), clock.left(TRIAL_SHARE)], [70, 25_000, 0]);
+  assert.deepEqual([clock.seconds(), clock.left(), clock.left(trialShare(100, undefined))], [70, 25_000, 0]);
   now += 60_000;
   assert.equal(clock.left(), 0);
 });
@@ -61,8 +61,10 @@ function searchOf(seconds: number, of: { makeMs: number; loadMs: number; runMs: 
     () => now,
   );
   let made = 0;
-  while (clock.left(TRIAL_SHARE) > 0 && made < 20) {
-    now += Math.min(of.makeMs + 3 * of.loadMs + 20 * of.runMs, clock.left(TRIAL_SHARE) + of.stepMs);
+  const needed = 9 * (5050 * of.runMs + finalMs(of.loadMs, 0));
+  const left = () => clock.left(trialShare(seconds, made === 0 ? undefined : needed));
+  while (left() > 0 && made < 20) {
+    now += Math.min(of.makeMs + 3 * of.loadMs + 20 * of.runMs, left() + of.stepMs);
     made++;
   }
   const affordable = finalsMs(clock);
@@ -82,6 +84,13 @@ function searchOf(seconds: number, of: { makeMs: number; loadMs: number; runMs: 
   now += loads + 3000;
   return now / 1000;
 }
+
+test("trials get more of the budget where measuring takes less of it", () => {
+  assert.deepEqual(
+    [undefined, 50_000, 30_000, 20_000, 1000].map((ms) => trialShare(100, ms)),
+    [0.6, 0.6, 0.7, 0.8, 0.85],
+  );
+});
 
 test("a budget of 60 s is kept within 10 %, for small models and for large ones", () => {
   for (let seed = 0; seed < 500; seed++) {

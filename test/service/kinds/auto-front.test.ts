@@ -113,6 +113,19 @@ describe("the recommendation", () => {
     assert.match(nextBetter!.message, /11 % less of the original's size, 1\.05 instead of 2\.40 times as fast/);
   });
 
+  it("takes the better quality of two that may be as fast, and never gives up more than 3 % for it", () => {
+    const timed = (name: string, speedup: number, top1: number, interval: readonly [number, number]) => {
+      const { measured } = model(name, 0.3, speedup, top1);
+      return { name, measured: { ...measured, latency: { ...measured.latency, speedup_interval: interval } } };
+    };
+    const fast = timed("fast", 1.5, 0.9, [1.44, 1.56]);
+    const recommended = (other: ReturnType<typeof timed>) =>
+      choose([fast, other], "latency", constraints()).recommended.name;
+    assert.equal(recommended(timed("good", 1.47, 0.94, [1.41, 1.53])), "good");
+    assert.equal(recommended(timed("good", 1.47, 0.94, [1.4, 1.43])), "fast");
+    assert.equal(recommended(timed("good", 1.43, 0.94, [1.2, 1.6])), "fast");
+  });
+
   it("is the nearest where nothing holds them, and says what it misses", () => {
     const { recommended, accepted, why } = chosen("latency", { max_size_ratio: 0.1 });
     assert.equal(recommended.name, "weights-4-bit");

@@ -96,23 +96,33 @@ export function unitKey(
   return hashOf([parts, readers, setting]);
 }
 
+/** What a model computes, but for the numbers in it: equal for models that take the same time. */
+export function structureKey(model: Model): string {
+  return graphKey(model, (node) => shownNode(node, () => undefined), null);
+}
+
 export function conversionKey(kind: Conversion, elements: number, { threads }: KernelSetting): string {
   return hashOf([kind, elements, threads]);
 }
 
 /** Everything about a model, and which of its nodes can compute in 8 bits, that its speed depends on: not the weights, nor any name. */
 export function modelKey(float: Model, { units }: Placement, elementsOf: ElementsOf, setting: KernelSetting): string {
+  const quantized = new Set(units.flatMap(({ node, quantized }) => (quantized ? [node.name] : [])));
+  return graphKey(float, (node) => [shownNode(node, elementsOf), quantized.has(node.name)], setting);
+}
+
+/** Values are told by where they first come up, not by their names. */
+function graphKey(model: Model, shown: (node: Node) => unknown, setting: unknown): string {
   const places = new Map<Value, number>();
   const placeOf = (value: Value) => {
     if (!places.has(value)) places.set(value, places.size);
     return places.get(value)!;
   };
-  const quantized = new Set(units.flatMap(({ node, quantized }) => (quantized ? [node.name] : [])));
-  const nodes = [...float.nodes()].map((node) => [
-    ...[shownNode(node, elementsOf), quantized.has(node.name)],
+  const nodes = [...model.nodes()].map((node) => [
+    shown(node),
     ...[node.inputs.map((input) => input && placeOf(input)), node.outputs.map(placeOf)],
   ]);
-  return hashOf([nodes, float.graph.outputs.map(placeOf), setting]);
+  return hashOf([nodes, model.graph.outputs.map(placeOf), setting]);
 }
 
 /** What the units of a model cost by a book. Units of the same key cost the same. */

@@ -10,10 +10,10 @@ import { createJobSteps, type JobContext } from "../../run/job-steps.ts";
 import { plainStatic } from "../plain-static.ts";
 import { type AutoSpec, labelTaskOf } from "../spec.ts";
 import { type Candidate, candidatesOf, PLAIN_STATIC } from "./candidates.ts";
-import { finalsMs, measuringLimits, startClock, TRIAL_SHARE } from "./clock.ts";
+import { finalMs, finalsMs, measuringLimits, startClock, trialShare } from "./clock.ts";
 import { conclude } from "./conclude.ts";
-import { finalistsOf } from "./finalists.ts";
-import { axesFor, frontOf } from "./front.ts";
+import { finalistsOf, MAX_FINALISTS } from "./finalists.ts";
+import { axesFor, distanceTo, frontOf } from "./front.ts";
 import { tryMixed } from "./mixed.ts";
 import { predictionOf, Search, type Tried } from "./search.ts";
 import { type MeasuredModels, type SearchData, type SearchRun, STARTS, type State, type Step } from "./search-run.ts";
@@ -117,15 +117,16 @@ async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
   const candidates = candidatesOf(request.spec);
   const tried: Tried[] = [...clock.state.tried];
   for (const earlier of tried) search.recall(earlier);
-  const isLeft = () => tried.length < params.budget.candidates && clock.left(TRIAL_SHARE) > 0;
+  const left = () => clock.left(trialShare(params.budget.seconds, measuringMs(run, tried)));
+  const isLeft = () => tried.length < params.budget.candidates && left() > 0;
   const tryOne = async (candidate: Candidate): Promise<Tried> => {
     const known = tried.find(({ name }) => name === candidate.name);
     if (known) return known;
     steps.progress("try", Math.min(1, tried.length / candidates.length), `${candidate.name} (${tried.length + 1})`);
-    const left = clock.left(TRIAL_SHARE);
-    const end = AbortSignal.timeout(Math.ceil(Math.max(left, 1000)));
+    const ms = left();
+    const end = AbortSignal.timeout(Math.ceil(Math.max(ms, 1000)));
     const result =
-      left > 0 || tried.length === 0
+      ms > 0 || tried.length === 0
         ? await search.try(candidate, AbortSignal.any([context.signal, end]))
         : untried(candidate);
     tried.push(result);
@@ -133,16 +134,38 @@ async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
     await keep(run, { seconds: clock.seconds(), tried, measured: null });
     return result;
   };
-  for (const candidate of candidates) if (!candidate.isVariation) await tryOne(candidate);
+  const later = (candidate: Candidate) => candidate.isVariation || isNeedless(candidate, tried, params);
+  for (const candidate of candidates) if (!later(candidate)) await tryOne(candidate);
   const plain = candidates.find(({ name }) => name === PLAIN_STATIC);
   const plainTried = tried.find(({ name }) => name === PLAIN_STATIC);
   // Where variations were tried by an earlier attempt, mixed ones had their turn.
   const isPast = candidates.some(({ name, isVariation }) => isVariation && tried.some((it) => it.name === name));
   if (plain && plainTried && !isPast) await tryMixed(run, { candidate: plain, tried: plainTried }, isLeft, tryOne);
-  for (const candidate of candidates) {
-    if (candidate.isVariation && tried.length < params.budget.candidates) await tryOne(candidate);
+  const needless = (candidate: Candidate) => isNeedless(candidate, tried, params);
+  for (const candidate of candidates.toSorted((a, b) => Number(needless(a)) - Number(needless(b)))) {
+    const isKnown = tried.some(({ name }) => name === candidate.name);
+    if (!isKnown && tried.length < params.budget.candidates) await tryOne(candidate);
   }
   return tried;
+}
+
+/** Whether a candidate keeps to a limit that plain int8 has kept to in its trial: what it varies is as good. */
+function isNeedless({ holds }: Candidate, tried: readonly Tried[], { constraints }: AutoSpec["params"]): boolean {
+  const plain = tried.find(({ name }) => name === PLAIN_STATIC);
+  if (!holds || !plain?.trial || plain.dropped) return false;
+  const { max_metric_drop, min_sqnr_db } = constraints;
+  const none = { max_size_bytes: null, max_size_ratio: null, min_speedup: null, max_latency_ms: null };
+  return distanceTo({ ...none, max_memory_bytes: null, max_metric_drop, min_sqnr_db }, plain.trial) === 0;
+}
+
+/** What measuring the original and as many finalists as there may be will take, once it is known how fast the original is. */
+function measuringMs({ data, request }: SearchRun, tried: readonly Tried[]): number | undefined {
+  const { evaluation } = request.spec;
+  const known = tried.find(({ trial }) => trial !== null);
+  if (!known || !data.final) return undefined;
+  const { samples } = data.final.dataset.facts;
+  const runs = Math.min(samples, evaluation.samples ?? samples) + evaluation.latency.runs;
+  return (MAX_FINALISTS + 1) * (runs * known.trial!.latency.before.p50_ms + finalMs(known.loadMs ?? 0, 0));
 }
 
 function untried({ name, spec }: Candidate): Tried {
@@ -152,6 +175,7 @@ function untried({ name, spec }: Candidate): Tried {
     spec,
     sha256: null,
     content: null,
+    structure: null,
     stage: "planned",
     trial: null,
     ms: 0,

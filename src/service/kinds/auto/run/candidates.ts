@@ -15,7 +15,11 @@ export interface Candidate {
   readonly spec: SearchedSpec;
   /** It only varies another: those of mixed precision are tried before it. */
   readonly isVariation: boolean;
+  /** It is plain static quantization but for keeping to a limit. */
+  readonly holds?: boolean;
 }
+
+const HELD = "static-held-";
 
 type Sent = z.input<typeof QuantizeParams>;
 
@@ -29,8 +33,8 @@ function catalogue({ params }: AutoSpec): readonly (readonly [name: string, sent
   const anywhere = { target: runtimeOf(target!) } as const;
   const weights = { method: "weight_only", ...anywhere } as const;
   const held: (readonly [string, Sent])[] = [
-    ...(max_metric_drop !== null ? [["static-held-metric", { ...int8, max_metric_drop }] as const] : []),
-    ...(min_sqnr_db !== null ? [["static-held-sqnr", { ...int8, min_sqnr_db }] as const] : []),
+    ...(max_metric_drop !== null ? [[`${HELD}metric`, { ...int8, max_metric_drop }] as const] : []),
+    ...(min_sqnr_db !== null ? [[`${HELD}sqnr`, { ...int8, min_sqnr_db }] as const] : []),
   ];
   return [
     ["static", int8],
@@ -79,7 +83,7 @@ export function candidatesOf(spec: AutoSpec): readonly Candidate[] {
   const quantized = catalogue(spec).map(([name, sent]): Candidate => {
     const own = QuantizeParams.parse({ ...sent, seed: params.seed });
     const job: QuantizeSpec = { type: "quantize", model_id, params: own, evaluation, acceptance: {} };
-    return { name, isVariation: VARIATIONS.has(name), spec: job };
+    return { name, isVariation: VARIATIONS.has(name), holds: name.startsWith(HELD), spec: job };
   });
   const trained = trainedCandidates(spec).map(([name, job]): Candidate => ({ name, isVariation: false, spec: job }));
   const { methods, budget } = params;

@@ -3,7 +3,9 @@ import type { Clock, State } from "./search-run.ts";
 /** How the budget of a search is shared out. */
 
 /** Trials take no more than this share of the budget; what is left is for measuring the finalists. */
-export const TRIAL_SHARE = 0.6;
+const TRIAL_SHARE = 0.6;
+/** And where measuring is known to take less, no more than this. */
+const MAX_TRIAL_SHARE = 0.85;
 /** Seconds of the budget that are kept for what comes before and after on an idle machine: files that are fetched, the report, models that are stored. */
 const RESERVE_S = 5;
 /** A busy machine takes longer for that: as much as time passes for a second of computing, but no more than this. */
@@ -39,6 +41,12 @@ export function startClock(seconds: number, state: State, now = () => performanc
   };
   const usable = () => seconds - Math.min(RESERVE_S * busy(), seconds * MAX_RESERVE_SHARE);
   return { state, seconds: passed, left: (share = 1) => Math.max(0, 1000 * (usable() * share - passed())) };
+}
+
+/** The share of a budget of `seconds` for trials where measuring the finalists takes so many milliseconds; undefined: not known yet. */
+export function trialShare(seconds: number, measuringMs: number | undefined): number {
+  if (measuringMs === undefined) return TRIAL_SHARE;
+  return Math.max(TRIAL_SHARE, Math.min(MAX_TRIAL_SHARE, 1 - measuringMs / (1000 * seconds)));
 }
 
 /** What it takes to have a candidate in the final, apart from running it: `loadMs` for a load, `makeMs` where it must be made again. */

@@ -146,6 +146,15 @@ export interface Choice<T> {
   readonly nextBetter: (AutoRecommendation["next_better"] & { readonly candidate: string }) | null;
 }
 
+/** Costs that differ by less are equal; and speeds, where their intervals tell no more than that. */
+const CLOSE = 0.01;
+const TOLD_APART = 0.03;
+
+function mayBeAsFast({ latency }: Measured, than: Measured): boolean {
+  const [own, other] = [latency.speedup_interval, than.latency.speedup_interval];
+  return own !== null && other !== null && own[1] >= other[0];
+}
+
 /**
  * The best of the front in the objective among those that hold the constraints; of equals (within what counts as a difference) the one of
  * better quality. When nothing holds them, the nearest.
@@ -160,7 +169,10 @@ export function choose<T extends Contestant>(
   const accepted = holding.length > 0;
   const pool = accepted ? holding : nearest(front, constraints);
   const best = Math.min(...pool.map(({ measured }) => cost(measured)));
-  const isClose = ({ measured }: T) => cost(measured) <= best + 0.01 * Math.abs(best);
+  const first = pool.find(({ measured }) => cost(measured) === best)!;
+  const isClose = ({ measured }: T) =>
+    cost(measured) <= best + CLOSE * Math.abs(best) ||
+    (objective === "latency" && cost(measured) <= best + TOLD_APART * best && mayBeAsFast(measured, first.measured));
   const quality = ({ measured }: T) => qualityOf(measured);
   const recommended = pool.filter(isClose).reduce((a, b) => (quality(b) > quality(a) ? b : a));
   const better = front

@@ -4,8 +4,10 @@ import {
   checkCancelled,
   type DroppedCode,
   openTrials,
+  structureKey,
   type Trials,
 } from "../../../../core/index.ts";
+
 import { TaskError } from "../../../../tasks/protocol.ts";
 import type { ProblemCode } from "../../../errors.ts";
 import { metricOf } from "../../evaluation.ts";
@@ -24,6 +26,8 @@ export interface Tried {
   readonly sha256: string | null;
   /** Equal for candidates that are the same model, whatever they were made by. */
   readonly content: string | null;
+  /** Equal for candidates that differ in numbers alone, and so take the same time. */
+  readonly structure: string | null;
   readonly stage: "planned" | "made" | "tried";
   readonly trial: Measured | null;
   /** How long it took to be made and tried, and to be loaded; null when it was not. */
@@ -77,10 +81,11 @@ export class Search {
     let stage: Tried["stage"] = "planned";
     let sha256: string | null = null;
     let content: string | null = null;
+    let structure: string | null = null;
     let trial: Measured | null = null;
     let loadMs: number | null = null;
     const dropped = (code: DroppedCode | ProblemCode, message: string): Tried => ({
-      ...{ name, spec, sha256, content, stage, trial, ms: took(), loadMs },
+      ...{ name, spec, sha256, content, structure, stage, trial, ms: took(), loadMs },
       dropped: { stage, code, message },
     });
     try {
@@ -88,6 +93,7 @@ export class Search {
       spec = found.spec;
       const { made } = found;
       stage = "made";
+      structure = structureKey(this.#call.environment.files.openWrittenModel(made.files[0]!.path));
       sha256 = await this.#call.environment.files.sha256Of(made.files);
       content = this.#call.environment.files.contentSha256Of(made.files);
       const same = this.#byContent.get(content);
@@ -104,7 +110,7 @@ export class Search {
     const hopeless = whyHopeless(trial);
     return hopeless
       ? dropped(hopeless.code, hopeless.message)
-      : { name, spec, sha256, content, stage, trial, ms: took(), loadMs, dropped: null };
+      : { name, spec, sha256, content, structure, stage, trial, ms: took(), loadMs, dropped: null };
   }
 
   /** The files of a candidate: made anew when an earlier attempt has made them. */
@@ -148,7 +154,13 @@ export class Search {
     const evaluation = { ...spec.evaluation, metric: data ? metricOf(spec.evaluation) : null };
     this.#trials ??= await openTrials({
       ...{ reference, data, spec: evaluation, samples: TRIAL_SAMPLES, rounds: TRIAL_ROUNDS },
-      ...{ seed: spec.params.seed, openSession, measurePeak, signal: this.#call.context.signal },
+      ...{
+        seed: spec.params.seed,
+        openSession,
+        measurePeak,
+        threadClock: environment.threadClock,
+        signal: this.#call.context.signal,
+      },
     });
     checkCancelled(signal);
     const bytes = files.sizeOf(written);
