@@ -47,7 +47,7 @@ const SAMPLES = { calibration: 128, heldOut: 64 };
 const MOST_JUDGING = 256;
 /** What the first phase writes. */
 const FILES = { model: "original.onnx", calibration: "calibration.npz", heldOut: "held-out.npz" } as const;
-const LIMITS = { compareMs: () => 30_000, latencyMs: () => 25_000 };
+const LIMITS = { compareMs: () => 15_000, latencyMs: () => 12_000 };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -25,12 +25,12 @@ const CHOICES = [
 
 const [smallest, fastest] = aimsOf(18, 25, true);
 
-test("with a constraint both aims keep to it; without one they keep to the quality of static, and one is better", () => {
+test("with a constraint both aims keep to it, and half a dB more, because trials are on few samples; without one they keep to the quality of static, and one is better", () => {
   assert.deepEqual(
     aimsOf(18, 25, true).map(({ name, leastDb }) => [name, leastDb]),
     [
-      ["mixed-smallest", 25],
-      ["mixed-fastest", 25],
+      ["mixed-smallest", 25.5],
+      ["mixed-fastest", 25.5],
     ],
   );
   assert.deepEqual(

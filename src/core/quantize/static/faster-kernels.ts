@@ -63,9 +63,10 @@ export interface FasterKernels {
   readonly known: boolean;
 }
 
-/** Rounds in which models are timed against each other, and for how long at most; fewer where they tell. */
-const ROUNDS = 11;
+/** Rounds in which models are timed against each other, and for how long at most; fewer where they tell. Every so many it is asked whether they do. */
+const ROUNDS = 61;
 const LEAST_ROUNDS = 5;
+const ROUNDS_BETWEEN = 10;
 const ROUNDS_MS = 1200;
 /** Runs of a profile: one that warms up, and the others as far as the time goes. */
 const WARM_UP = 1;
@@ -181,8 +182,8 @@ async function measure(subject: Subject, runtime: KernelRuntime, book: KernelBoo
     ? ((await timed([contestants.float, contestants.int8, mixed], runtime)) as [number[], number[], number[]])
     : ([floatMs, int8Ms] as const);
   const [ownMs, allMs, mixedMs] = rounds;
-  // With fewer roundings, a mixed model is the better one unless it is slower.
-  const takesMixed = mixedMs !== undefined && !isSlower(mixedMs, allMs);
+  // With fewer roundings, a mixed model is the better one of two that are as fast.
+  const takesMixed = mixedMs !== undefined && median(mixedMs) <= NOTICEABLE * median(allMs);
   const chosenMs = takesMixed ? mixedMs : allMs;
   // Where kernels say that nothing gains, a model that is not seen to gain is no gain, however unsteady the machine.
   const nothingGains = slower.size > 0 && !isMixed && median(chosenMs) >= median(ownMs);
@@ -218,7 +219,13 @@ function predictedSpeedup(
 function timed(contestants: readonly Contestant[], { latencyThreads, time, threadClock, signal }: KernelRuntime) {
   if (time) return time(contestants);
   const clock = latencyThreads === 1 ? threadClock : undefined;
-  return timeInTurns(contestants, { runs: ROUNDS, maxMs: ROUNDS_MS, signal, clock, isEnough: isDecided });
+  return timeInTurns(contestants, {
+    runs: ROUNDS,
+    maxMs: ROUNDS_MS,
+    signal,
+    clock,
+    isEnough: (ms) => isDecided(ms) || isTold(ms),
+  });
 }
 
 /**
@@ -232,6 +239,17 @@ function isDecided(samplesMs: readonly (readonly number[])[]): boolean {
     const before = samplesMs[i]!;
     return median(ms) <= median(before) || isApart(ms, before) || isApart(before, ms);
   });
+}
+
+/** Whether of any two models it is known which is the faster one, or that nobody would notice. */
+function isTold(samplesMs: readonly (readonly number[])[]): boolean {
+  if (samplesMs[0]!.length % ROUNDS_BETWEEN !== 0) return false;
+  return samplesMs.every((ms, i) =>
+    samplesMs.slice(i + 1).every((others) => {
+      const [low, high] = speedupInterval(ms, others)!;
+      return low > 1 || high < 1 || (low > 1 / NOTICEABLE && high < NOTICEABLE);
+    }),
+  );
 }
 
 /** The kernels of a model that takes `wallMs` for a run without the profiler. */

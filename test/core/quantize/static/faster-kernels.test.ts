@@ -99,6 +99,17 @@ test("what is predicted to pay and does not is not taken", async () => {
   assert.deepEqual([facts.chosen, slow], ["int8", []]);
 });
 
+test("of two models in 8 bits the faster one is taken, however unsteady the machine is", async () => {
+  const unsteady = async (contestants: readonly unknown[]) =>
+    [
+      [2, 2, 2, 2, 2],
+      [1.8, 1.8, 1.8, 1.8, 1.8],
+      [1, 3, 1.2, 3, 2.3],
+    ].slice(0, contestants.length);
+  const { facts } = await found(UNEVEN, { float: 2, int8: 1.8, mixed: 2.3 }, unsteady);
+  assert.equal(facts.chosen, "int8");
+});
+
 test("where every model with 8 bits is slower than float, all of it stays in float, in 8 bits on the disk", async () => {
   const { slow, facts, notes } = await found(UNEVEN, { float: 1, int8: 1.5, mixed: 1.2 });
   assert.deepEqual([facts.chosen, slow], ["float", [0, 1, 2, 3]]);

@@ -14,7 +14,7 @@ import { finalMs, finalsMs, measuringLimits, startClock, trialShare } from "./cl
 import { conclude } from "./conclude.ts";
 import { finalistsOf, MAX_FINALISTS } from "./finalists.ts";
 import { axesFor, distanceTo, frontOf } from "./front.ts";
-import { tryMixed } from "./mixed.ts";
+import { TRIAL_DB, tryMixed } from "./mixed.ts";
 import { predictionOf, Search, type Tried } from "./search.ts";
 import { type MeasuredModels, type SearchData, type SearchRun, STARTS, type State, type Step } from "./search-run.ts";
 
@@ -134,28 +134,37 @@ async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
     await keep(run, { seconds: clock.seconds(), tried, measured: null });
     return result;
   };
-  const later = (candidate: Candidate) => candidate.isVariation || isNeedless(candidate, tried, params);
-  for (const candidate of candidates) if (!later(candidate)) await tryOne(candidate);
+  const isKnown = ({ name }: Candidate) => tried.some((it) => it.name === name);
+  const tryThose = async (which: (candidate: Candidate) => boolean) => {
+    for (const candidate of candidates) {
+      if (which(candidate) && !isKnown(candidate) && tried.length < params.budget.candidates) await tryOne(candidate);
+    }
+  };
   const plain = candidates.find(({ name }) => name === PLAIN_STATIC);
+  if (plain) await tryOne(plain);
   const plainTried = tried.find(({ name }) => name === PLAIN_STATIC);
-  // Where variations were tried by an earlier attempt, mixed ones had their turn.
-  const isPast = candidates.some(({ name, isVariation }) => isVariation && tried.some((it) => it.name === name));
+  const needsLayers = plainTried !== undefined && !keepsToLimits(plainTried, params);
+  // Where plain int8 misses a limit of quality, those are next that leave out what it loses most by.
+  const isNext = ({ holds }: Candidate) => holds && needsLayers;
+  const isMain = ({ isVariation, holds }: Candidate) => !isVariation && !holds;
+  await tryThose((it) => isNext(it) || (!needsLayers && isMain(it)));
+  // Where others were tried behind them by an earlier attempt, mixed ones had their turn.
+  const isBehind = needsLayers ? (it: Candidate) => isMain(it) && it !== plain : (it: Candidate) => it.isVariation;
+  const isPast = candidates.some((it) => isBehind(it) && isKnown(it));
   if (plain && plainTried && !isPast) await tryMixed(run, { candidate: plain, tried: plainTried }, isLeft, tryOne);
-  const needless = (candidate: Candidate) => isNeedless(candidate, tried, params);
-  for (const candidate of candidates.toSorted((a, b) => Number(needless(a)) - Number(needless(b)))) {
-    const isKnown = tried.some(({ name }) => name === candidate.name);
-    if (!isKnown && tried.length < params.budget.candidates) await tryOne(candidate);
-  }
+  await tryThose(isMain);
+  await tryThose(({ isVariation }) => isVariation);
+  await tryThose(() => true);
   return tried;
 }
 
-/** Whether a candidate keeps to a limit that plain int8 has kept to in its trial: what it varies is as good. */
-function isNeedless({ holds }: Candidate, tried: readonly Tried[], { constraints }: AutoSpec["params"]): boolean {
-  const plain = tried.find(({ name }) => name === PLAIN_STATIC);
-  if (!holds || !plain?.trial || plain.dropped) return false;
-  const { max_metric_drop, min_sqnr_db } = constraints;
+/** Whether a candidate has kept to the limits of quality in its trial, and not so narrowly that other samples are likely to say otherwise. */
+function keepsToLimits({ trial, dropped }: Tried, { constraints }: AutoSpec["params"]): boolean {
+  if (!trial || dropped) return false;
+  const { max_metric_drop, min_sqnr_db: least } = constraints;
   const none = { max_size_bytes: null, max_size_ratio: null, min_speedup: null, max_latency_ms: null };
-  return distanceTo({ ...none, max_memory_bytes: null, max_metric_drop, min_sqnr_db }, plain.trial) === 0;
+  const min_sqnr_db = least === null ? null : least + TRIAL_DB;
+  return distanceTo({ ...none, max_memory_bytes: null, max_metric_drop, min_sqnr_db }, trial) === 0;
 }
 
 /** What measuring the original and as many finalists as there may be will take, once it is known how fast the original is. */
@@ -165,7 +174,8 @@ function measuringMs({ data, request }: SearchRun, tried: readonly Tried[]): num
   if (!known || !data.final) return undefined;
   const { samples } = data.final.dataset.facts;
   const runs = Math.min(samples, evaluation.samples ?? samples) + evaluation.latency.runs;
-  return (MAX_FINALISTS + 1) * (runs * known.trial!.latency.before.p50_ms + finalMs(known.loadMs ?? 0, 0));
+  const finalists = Math.min(MAX_FINALISTS, tried.filter(({ dropped }) => dropped === null).length + 1);
+  return (finalists + 1) * (runs * known.trial!.latency.before.p50_ms + finalMs(known.loadMs ?? 0, 0));
 }
 
 function untried({ name, spec }: Candidate): Tried {

@@ -30,6 +30,8 @@ const MEASURING_SHARE = 0.5;
 const MAX_REPAIRS = 2;
 /** Less noise than plain static quantization has, for a candidate that is to be better. */
 const BETTER_DB = 6;
+/** What trials may say too much of the signal to noise ratio, on few samples. */
+export const TRIAL_DB = 0.5;
 /** What layers lose together may be more than the sum of what each loses. */
 const MARGIN_DB = 0.5;
 
@@ -45,7 +47,7 @@ export function aimsOf(plainDb: number, least: number | null, isTimed: boolean):
   // Of equals in one, the better in the other.
   const bytes = ({ bytes, us }: LayerOption) => bytes + us / 100;
   const us = ({ bytes, us }: LayerOption) => us + bytes / 1e6;
-  const leastDb = least ?? plainDb;
+  const leastDb = least === null ? plainDb : least + TRIAL_DB;
   return [
     { name: "mixed-smallest", cost: bytes, leastDb },
     ...(isTimed ? [{ name: "mixed-fastest", cost: us, leastDb }] : []),
