@@ -66,7 +66,9 @@ export {
   type LayerChoice,
   type LayerOption,
   layersOf,
+  MAX_GROUPS,
   measureLayers,
+  RUN_FOR_GROUP,
 } from "./quantize/static/mixed-precision.ts";
 export type { PipelineOptions, PipelineResult } from "./quantize/static/pipeline.ts";
 export { compressStatic } from "./quantize/static/pipeline.ts";

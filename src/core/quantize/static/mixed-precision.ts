@@ -35,13 +35,17 @@ export interface LayerChoice {
 export interface MixedRuntime extends OutputRunOptions {
   /** What a node takes in float and in 8 bits, by its label; undefined where it was not measured. */
   readonly usOf: (label: string) => { readonly floatUs: number; readonly int8Us: number } | undefined;
+  /** Layers that are told apart; more share a place with their neighbours. As many as `MAX_GROUPS` unless given. */
+  readonly groups?: number;
   readonly onProgress?: (done: number, of: number) => void;
 }
 
-/** Layers that are told apart; more share a place with their neighbours. */
-const MAX_GROUPS = 32;
+export const MAX_GROUPS = 32;
 
 const IN_FLOAT: readonly LayerPrecision[] = ["int8_weights", "int4_weights", "float32"];
+
+/** Models that are run for each group: float needs none. */
+export const RUN_FOR_GROUP = IN_FLOAT.length;
 
 /** Measures every layer of `float` that can compute in 8 bits in each precision, on `samples`. */
 export async function measureLayers(
@@ -51,7 +55,7 @@ export async function measureLayers(
   samples: readonly Feeds[],
   runtime: MixedRuntime,
 ): Promise<LayerChoice[]> {
-  const { openModel, signal, usOf, onProgress } = runtime;
+  const { openModel, signal, usOf, groups: most = MAX_GROUPS, onProgress } = runtime;
   const session = await openModel(float);
   const outputs: Record<string, Tensor>[] = [];
   try {
@@ -66,7 +70,7 @@ export async function measureLayers(
   const plain = predictedBytes(build(inFloat));
   const { computeLayers } = quantizeStatic(float, calibration, options);
   const labels = new Map([...float.nodes()].map(({ name, label }) => [name, label]));
-  const groups = evenly(computeLayers, MAX_GROUPS);
+  const groups = evenly(computeLayers, most);
   const choices: LayerChoice[] = [];
   for (const [i, names] of groups.entries()) {
     onProgress?.(i, groups.length);

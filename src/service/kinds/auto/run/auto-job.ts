@@ -144,12 +144,12 @@ async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
   if (plain) await tryOne(plain);
   const plainTried = tried.find(({ name }) => name === PLAIN_STATIC);
   const needsLayers = plainTried !== undefined && !keepsToLimits(plainTried, params);
-  // Where plain int8 misses a limit of quality, those are next that leave out what it loses most by.
-  const isNext = ({ holds }: Candidate) => holds && needsLayers;
   const isMain = ({ isVariation, holds }: Candidate) => !isVariation && !holds;
-  await tryThose((it) => isNext(it) || (!needsLayers && isMain(it)));
+  // Where plain int8 misses a limit of quality, what leaves out those layers that it loses most by is more likely to be good than what comes later.
+  const early = new Set(candidates.slice(0, 1 + candidates.findLastIndex(({ holds }) => holds)));
+  await tryThose((it) => (needsLayers ? early.has(it) : isMain(it)));
   // Where others were tried behind them by an earlier attempt, mixed ones had their turn.
-  const isBehind = needsLayers ? (it: Candidate) => isMain(it) && it !== plain : (it: Candidate) => it.isVariation;
+  const isBehind = (it: Candidate) => (needsLayers ? isMain(it) && !early.has(it) : it.isVariation);
   const isPast = candidates.some((it) => isBehind(it) && isKnown(it));
   if (plain && plainTried && !isPast) await tryMixed(run, { candidate: plain, tried: plainTried }, isLeft, tryOne);
   await tryThose(isMain);

@@ -7,7 +7,9 @@ import {
   type LayerChoice,
   type LayerOption,
   layersOf,
+  MAX_GROUPS,
   measureLayers,
+  RUN_FOR_GROUP,
 } from "../../../../core/index.ts";
 import { openSamples } from "../../quantize/run/calibration-samples.ts";
 import { staticOptionsOf } from "../../quantize/run/static-job.ts";
@@ -26,6 +28,10 @@ import type { SearchRun } from "./search-run.ts";
 const SAMPLES = 8;
 /** Of the time that trials have left, what measuring layers may take. */
 const MEASURING_SHARE = 0.5;
+/** Where there is little time, layers are measured in fewer groups: no less than these. */
+const LEAST_GROUPS = 4;
+/** A model takes so many times as long to be made, written, loaded and run as to be loaded and run. */
+const MADE_SLOWER = 3;
 /** A candidate is chosen again so often, at most. */
 const MAX_REPAIRS = 2;
 /** Less noise than plain static quantization has, for a candidate that is to be better. */
@@ -77,10 +83,12 @@ export async function tryMixed(
   const { spec } = plain.candidate;
   const found = predictionOf(plain.tried.trial);
   if (!found || spec.type !== "quantize" || !isStatic(spec) || !isLeft()) return;
-  const end = AbortSignal.timeout(Math.ceil(Math.max(1, clock.left() * MEASURING_SHARE)));
+  const leftMs = clock.left() * MEASURING_SHARE;
+  const end = AbortSignal.timeout(Math.ceil(Math.max(1, leftMs)));
   let choices: readonly LayerChoice[];
   try {
-    choices = await measuredLayers(run, plain.candidate, spec, AbortSignal.any([context.signal, end]));
+    const signal = AbortSignal.any([context.signal, end]);
+    choices = await measuredLayers(run, plain.candidate, spec, groupsWithin(leftMs, plain.tried), signal);
   } catch (error) {
     if (!(error instanceof CoreError) || context.signal.aborted) throw error;
     const message = `There are no candidates of mixed precision: ${error.code === "cancelled" ? "there was no time to measure layers" : error.message}.`;
@@ -106,6 +114,12 @@ export async function tryMixed(
   }
 }
 
+/** How many groups of layers can be measured in that time, by what it took to load the model and to run it once. */
+function groupsWithin(ms: number, { loadMs, trial }: Tried): number {
+  const modelMs = MADE_SLOWER * ((loadMs ?? 0) + SAMPLES * trial!.latency.before.p50_ms);
+  return Math.max(LEAST_GROUPS, Math.min(MAX_GROUPS, Math.floor(ms / (RUN_FOR_GROUP * modelMs))));
+}
+
 function measuredDb(prediction: CandidatePrediction | null): number | null {
   return prediction?.sqnr_db ?? null;
 }
@@ -123,6 +137,7 @@ async function measuredLayers(
   { request, environment, steps, search }: SearchRun,
   candidate: Candidate,
   spec: StaticSpec,
+  groups: number,
   signal: AbortSignal,
 ): Promise<readonly LayerChoice[]> {
   const base = await search.staticBase(candidate, signal);
@@ -141,7 +156,7 @@ async function measuredLayers(
     { ...options, method: method === "auto" ? DEFAULT_METHOD : method },
     feeds,
     {
-      ...{ openModel: environment.openTemporary, threads, signal },
+      ...{ openModel: environment.openTemporary, threads, signal, groups },
       usOf: (label) => times.get(label),
       onProgress: (done, of) => steps.progress("try", 0.5, `measuring layers (${done} of ${of})`),
     },
