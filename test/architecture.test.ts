@@ -303,6 +303,7 @@ const NAME_OPERATORS: Readonly<Record<string, readonly string[]>> = {
     "quantize/static/batched-correction.ts",
     "quantize/static/forms.ts",
     "quantize/static/qdq.ts",
+    "quantize/static/stored-weights.ts",
     "quantize/static/unit-bias.ts",
     "quantize/weights/",
     "train/blocked-convolutions.ts",

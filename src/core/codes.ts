@@ -63,6 +63,13 @@ export const WARNINGS = {
     cause: "Few samples, or two models that are equally good.",
     remedy: "Evaluate on more samples; the interval shrinks with the square root of their number.",
   },
+  choice_within_noise: {
+    meaning:
+      "Of several generations the best was chosen, and whether to go on, by held-out samples that do not tell it from the next best: the 95 % interval of their difference contains 0. Value: the difference of their metrics on those samples.",
+    cause: "`born_again` with few samples, or a small `training.validation_split`.",
+    remedy:
+      "Hold out more samples, judge all generations (`metrics.training.networks`) by data of their own, or take `average: true`, which has nothing to choose.",
+  },
   differs_from_simulation: {
     meaning:
       "The model that a training with rounding made scores otherwise than the simulation that was trained: by more than 0.2 points, and by more than two samples. Value: the metric of the artifact less that of the simulation.",

@@ -1,3 +1,4 @@
+import type { Resampled } from "./meter.ts";
 import { Random } from "./random.ts";
 
 /**
@@ -59,4 +60,22 @@ export function bootstrap(count: number, statistic: (weights: Uint32Array) => nu
   values.sort((a, b) => a - b);
   const at = (share: number) => values[Math.round(share * (values.length - 1))]!;
   return [at(TAIL), at(1 - TAIL)];
+}
+
+/** Of the first metric less the second, of two models on the same samples. Undefined for fewer than two samples. */
+export function differenceOf(first: Resampled, second: Resampled): Interval | undefined {
+  const [a, b] = [independentTrials(first), independentTrials(second)];
+  if (a && b) {
+    const firstAlone = a.filter((hit, i) => hit > b[i]!).length;
+    const secondAlone = a.filter((hit, i) => hit < b[i]!).length;
+    return pairedDifference(firstAlone, secondAlone, a.length);
+  }
+  return bootstrap(first.samples, (weights) => first.resampled(weights) - second.resampled(weights));
+}
+
+/** Hits, 1 or 0, of a share whose samples have one position each; undefined for other metrics, and where positions of a sample depend on each other. */
+export function independentTrials({ shares }: Pick<Resampled, "shares">): readonly number[] | undefined {
+  const counted = shares?.filter(({ positions }) => positions > 0);
+  if (!counted?.every(({ positions }) => positions === 1)) return undefined;
+  return counted.map(({ sum }) => sum);
 }

@@ -9,6 +9,15 @@ export interface Meter<Batch extends readonly unknown[]> {
   readonly value: number;
 }
 
+/** What a meter may be able to do besides: take its metric again of any choice among the samples that it has seen, in their order. */
+export interface Resampled {
+  readonly samples: number;
+  /** The metric with each sample counted so often as `weights` says; NaN when no position is counted. */
+  resampled(weights: ArrayLike<number>): number;
+  /** Of a share of hits: hits and positions of each sample; undefined for what is not. */
+  readonly shares: readonly Share[] | undefined;
+}
+
 /** What a batch adds to a mean over positions. */
 export interface Share {
   readonly sum: number;
@@ -36,18 +45,10 @@ export function meanMeter<Batch extends readonly unknown[]>(
   };
 }
 
-/** The same meter, fed with something else, in which `read` finds what it takes. */
-export function fedBy<From extends readonly unknown[], Batch extends readonly unknown[]>(
-  meter: Meter<Batch>,
+/** The same meter, with all that it can do, fed with something else, in which `read` finds what it takes. */
+export function fedBy<From extends readonly unknown[], Batch extends readonly unknown[], M extends Meter<Batch>>(
+  meter: M & Meter<Batch>,
   read: (...from: From) => Batch,
-): Meter<From> {
-  return {
-    add: (...from) => meter.add(...read(...from)),
-    get positions() {
-      return meter.positions;
-    },
-    get value() {
-      return meter.value;
-    },
-  };
+): Omit<M, "add"> & Meter<From> {
+  return Object.create(meter, { add: { value: (...from: From) => meter.add(...read(...from)) } });
 }

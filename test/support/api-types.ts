@@ -3138,7 +3138,7 @@ export interface components {
         };
         /** @description What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is. */
         ResultWarning: {
-            /** @description Now one of `slower_than_original`, `larger_than_original`, `shapes_differ`, `nothing_quantized`, `already_quantized`, `low_fidelity`, `few_samples`, `drop_within_noise`, `differs_from_simulation`, `outputs_not_compared`, `unused_fields`, `unused_dims`, `labels_not_used`, `labels_converted`, `labels_ignored`, `float16_range`, `non_finite_data`, `target_not_reached`, `target_rules_broken`, `target_does_not_run`, `target_not_measured`, `constant_data`, `non_finite_weights`, `layer_errors_incomplete`, `list_shortened`; more may be added. */
+            /** @description Now one of `slower_than_original`, `larger_than_original`, `shapes_differ`, `nothing_quantized`, `already_quantized`, `low_fidelity`, `few_samples`, `drop_within_noise`, `choice_within_noise`, `differs_from_simulation`, `outputs_not_compared`, `unused_fields`, `unused_dims`, `labels_not_used`, `labels_converted`, `labels_ignored`, `float16_range`, `non_finite_data`, `target_not_reached`, `target_rules_broken`, `target_does_not_run`, `target_not_measured`, `constant_data`, `non_finite_weights`, `layer_errors_incomplete`, `list_shortened`; more may be added. */
             code: string;
             message: string;
             /** Format: double */
@@ -3224,6 +3224,12 @@ export interface components {
              * @default true
              */
             per_channel?: boolean;
+            /**
+             * @description Of the weights that layers compute with in 8 bits. Those of 4 and 2 are stored in 4 and 2, and turned into 8 when the model is loaded: the file is smaller, the speed is the same. Layers that stay in float are stored in 8.
+             * @default 8
+             * @enum {integer}
+             */
+            weight_bits?: 8 | 4 | 2;
             /**
              * @description How weights of layers without groups become integers. `nearest` looks at weights alone. The others look at samples, and a layer keeps what they make of it only where its output is nearer to the float model's on held-out samples: `adaround` learns for each weight whether up or down is better, given what the layers before it make once they are quantized (of at most 32 runs); `gptq` rounds one input after the other and lets the rest make up for it; `stochastic` draws `candidates` times at random.
              * @default nearest

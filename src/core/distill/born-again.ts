@@ -1,6 +1,8 @@
 /**
  * Born-again networks (Furlanello et al. 2018): generations of one architecture, each from a fresh start and taught by the one before; the first
- * learns from the labels alone. A generation that is no better than the one before, on the samples that are held out, is the last.
+ * learns from the labels alone. A generation that is no better than the one before, on the samples that are held out, is the last, and the best by them
+ * is the result. Few samples do not tell generations apart that differ by the point or so that this gains: were only what they tell for certain taken
+ * for better, none would ever be. So the better number counts, and the result says how sure that is.
  */
 import { GraphBuilder, int } from "../onnx/graph-builder.ts";
 import type { Model } from "../onnx/ir.ts";
@@ -10,6 +12,7 @@ import { splitSamples } from "../train/samples.ts";
 import { mergeNetworks, withPrefix } from "../train/step-networks.ts";
 import { createTrainable, exportTrained, type TrainableModel } from "../train/trainable.ts";
 import type { NetworksResult, TrainingSettings } from "../train/training-task.ts";
+import { choiceOf } from "./choice.ts";
 import {
   bestOf,
   type Distillation,
@@ -127,6 +130,12 @@ async function resultOf(
     run,
     networks,
     chosen: spec.average ? "average" : best.name,
+    choice: spec.average
+      ? null
+      : await choiceOf(
+          { ...judge, samples: splitSamples(spec.samples, spec.validationSplit, spec.training.seed).validation },
+          networks.map((network, i) => ({ ...network, trainable: found.generations[i]!.trainable })),
+        ),
     ensemble,
     // The first generation is the network trained without a teacher.
     baseline: {

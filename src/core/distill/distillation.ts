@@ -5,6 +5,7 @@ import { type Samples, splitSamples } from "../train/samples.ts";
 import { exportTrained, type TrainableModel } from "../train/trainable.ts";
 import type { NetworkResult, TrainingResult, TrainingSettings } from "../train/training-task.ts";
 import type { ValidationMetric } from "../train/validate.ts";
+import type { Choice } from "./choice.ts";
 import { type Judge, judgeNetwork } from "./judge.ts";
 
 /** What modes learn from and are judged by. */
@@ -36,6 +37,8 @@ export interface Distillation {
   readonly networks: readonly DistilledNetwork[];
   /** The name of the network that `student` is. */
   readonly chosen: string;
+  /** What the choice was made by, where it also decided how long to go on; null where there was nothing to choose from, or no interval is known. */
+  readonly choice?: Choice | null;
   /** Of the mean of all networks' answers; null where there is nothing to average or to judge by. */
   readonly ensemble: number | null;
   readonly baseline: { readonly model: Model; readonly run: TrainingResult } | null;

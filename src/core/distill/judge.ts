@@ -6,7 +6,7 @@ import { floatsOf, type Tensor, tensorOf, withoutUnitAxes } from "../onnx/tensor
 import type { OpenSession } from "../runtime/session.ts";
 import type { Samples } from "../train/samples.ts";
 import type { TrainableModel, TrainedValues } from "../train/trainable.ts";
-import { createValidator, type ValidationMetric } from "../train/validate.ts";
+import { createValidator, type ValidationMeter, type ValidationMetric } from "../train/validate.ts";
 import { type DistillationLoss, outputTarget } from "./objective.ts";
 import type { OutputPair } from "./output-pairs.ts";
 import { openTeacher, type Teacher } from "./teacher.ts";
@@ -27,15 +27,24 @@ export interface Judge {
 
 /** The metric of a network with these values; null without samples. */
 export async function judgeNetwork(
-  { samples, metric, teacher, signal, batchSize, threads, openSession }: Judge,
+  judge: Judge,
   network: TrainableModel,
   values: TrainedValues = network,
 ): Promise<number | null> {
+  return (await measureNetwork(judge, network, values))?.value ?? null;
+}
+
+/** The same with all that the metric's meter can do. */
+export async function measureNetwork(
+  { samples, metric, teacher, signal, batchSize, threads, openSession }: Judge,
+  network: TrainableModel,
+  values: TrainedValues,
+): Promise<ValidationMeter | null> {
   if (!samples) return null;
   const moreTargets = teacher ? (feeds: Named) => teacher.run(feeds) : undefined;
   const validator = await createValidator(network, { metric, batchSize, threads, openSession, moreTargets });
   try {
-    return await validator.evaluate(values, samples, signal);
+    return await validator.measure(values, samples, signal);
   } finally {
     await validator.close();
   }

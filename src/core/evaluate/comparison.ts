@@ -2,7 +2,7 @@ import type { Batch } from "../data/dataset.ts";
 import { feedsFor } from "../data/fit.ts";
 import { CoreError } from "../errors.ts";
 import type { JobMetrics, OutputFidelity, ValueFacts } from "../facts.ts";
-import { bootstrap, type Interval, pairedDifference, wilson } from "../intervals.ts";
+import { bootstrap, differenceOf, type Interval, independentTrials, wilson } from "../intervals.ts";
 import { type Tensor, tensor, withoutUnitAxes } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import { type Faults, FidelityMeter, isComparable } from "./fidelity.ts";
@@ -330,32 +330,17 @@ function accuracyMeter(
 /** Of a metric, at 95 %; undefined for a single sample whose positions depend on each other. */
 function intervalOf(meter: SampledMeter): Interval | undefined {
   const trials = independentTrials(meter);
-  if (trials) return wilson(sumOf(trials), trials.length);
+  if (trials)
+    return wilson(
+      trials.reduce((sum, hit) => sum + hit, 0),
+      trials.length,
+    );
   return bootstrap(meter.samples, (weights) => meter.resampled(weights));
 }
 
 /** Of how much lower the second scores, on the same samples. */
 function dropInterval(metric: MetricName, before: SampledMeter, after: SampledMeter): Interval | undefined {
-  const [a, b] = [independentTrials(before), independentTrials(after)];
-  if (a && b) {
-    const first = a.filter((hit, i) => hit > b[i]!).length;
-    const second = a.filter((hit, i) => hit < b[i]!).length;
-    return pairedDifference(first, second, a.length);
-  }
-  const drop = (weights: Uint32Array) =>
-    scoreOf(metric, before.resampled(weights)) - scoreOf(metric, after.resampled(weights));
-  return bootstrap(before.samples, drop);
-}
-
-/** Hits, 1 or 0, of a share whose samples have one position each; undefined for other metrics, and where positions of a sample depend on each other. */
-function independentTrials({ shares }: SampledMeter): readonly number[] | undefined {
-  const counted = shares?.filter(({ positions }) => positions > 0);
-  if (!counted?.every(({ positions }) => positions === 1)) return undefined;
-  return counted.map(({ sum }) => sum);
-}
-
-function sumOf(numbers: readonly number[]): number {
-  return numbers.reduce((sum, number) => sum + number, 0);
+  return METRICS[metric].better === "higher" ? differenceOf(before, after) : differenceOf(after, before);
 }
 
 /**

@@ -1,17 +1,11 @@
 import { CoreError } from "../errors.ts";
-import type { Meter, Share } from "../meter.ts";
+import type { Meter, Resampled, Share } from "../meter.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import { type Tensor, tensor, withoutUnitAxes } from "../onnx/tensor.ts";
 import { valuesOf } from "./fidelity.ts";
 
-/** A metric of one model that can be taken again of any choice among the samples that it has seen, in their order. */
-export interface SampledMeter extends Meter<[output: Tensor, labels: Tensor]> {
-  readonly samples: number;
-  /** The metric with each sample counted so often as `weights` says; NaN when no position is counted. */
-  resampled(weights: ArrayLike<number>): number;
-  /** Of a share of hits: hits and positions of each sample; undefined for what is not. */
-  readonly shares: readonly Share[] | undefined;
-}
+/** A metric of one model, of which intervals can be found. */
+export interface SampledMeter extends Meter<[output: Tensor, labels: Tensor]>, Resampled {}
 
 interface Metric {
   /** Whether an output of these dims can be compared with such labels. */

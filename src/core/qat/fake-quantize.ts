@@ -18,12 +18,13 @@ import type { Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { roundHalfEven } from "../quantize/params.ts";
 import type { MarkedWeight } from "../quantize/static/emission.ts";
+import { leastErrorScale } from "../quantize/static/least-error-scale.ts";
+import { addStoredWeight, type WeightBits, weightRange } from "../quantize/static/stored-weights.ts";
 import { allocateParameters, type Floats } from "../train/adam-kernel.ts";
 import { liveTensor, type Parameter } from "../train/parameters.ts";
 import { createTrainable, exportTrained, type TrainableModel, type TrainedValues } from "../train/trainable.ts";
 import { clipToRange, limitToFourBits, STEPS_RATIO, simulateFourBits } from "./activation-ranges.ts";
 import type { QatAlgorithm } from "./qat-algorithms.ts";
-import { addStoredWeight, type WeightBits, weightRange } from "./stored-weights.ts";
 
 /** λ of PACT, between those of its authors (1e-4 and 1e-3 with the settings of their networks). */
 const RANGE_DECAY = 1e-4;
@@ -230,10 +231,7 @@ function smallestScales(model: Model, { biases }: MarkedWeight): Float64Array | 
   return floors;
 }
 
-/** Parts of the largest weight that are tried as the end of the range. */
-const SHARES = Array.from({ length: 81 }, (_, i) => 1 - i / 100);
-
-/** For each output channel the scale of the least squared error, out of those that clip nothing to those that clip the upper 80 %. */
+/** For each output channel the scale of the least squared error. */
 function initialScales(
   data: Float32Array,
   dims: readonly number[],
@@ -246,24 +244,12 @@ function initialScales(
   const scales = new Float32Array(channels);
   const row = new Float32Array(data.length / channels);
   for (let c = 0; c < channels; c++) {
-    let [length, largest] = [0, 0];
+    let length = 0;
     for (let start = c * inner; start < data.length; start += channels * inner) {
-      for (let i = start; i < start + inner; i++) {
-        row[length++] = data[i]!;
-        largest = Math.max(largest, Math.abs(data[i]!));
-      }
+      row.set(data.subarray(start, start + inner), length);
+      length += inner;
     }
-    let [best, least] = [largest / range.max, Number.POSITIVE_INFINITY];
-    for (const share of largest > 0 ? SHARES : []) {
-      const scale = (share * largest) / range.max;
-      let error = 0;
-      for (const w of row) {
-        const q = Math.min(Math.max(Math.round(w / scale), range.min), range.max);
-        error += (w - scale * q) ** 2;
-      }
-      if (error < least) [best, least] = [scale, error];
-    }
-    scales[c] = Math.max(best, floors?.[c] ?? 0);
+    scales[c] = Math.max(leastErrorScale(row, range), floors?.[c] ?? 0);
   }
   // A channel of zeros is exact at any scale.
   const usual = scales.reduce((a, b) => Math.max(a, b), 0) || 1;
@@ -303,8 +289,8 @@ function finish({
   const range = rangeOf(options);
   for (const [entry, scale] of weights) {
     const scales = scaleOf(scale);
-    const { dims, q } = roundedWeight(valueNamed(graph, entry.weight).constant!, entry.axis, scales, range);
-    const stored = addStoredWeight(graph, entry.weight, q, dims, options.weightBits);
+    const q = roundedWeight(valueNamed(graph, entry.weight).constant!, entry.axis, scales, range);
+    const stored = addStoredWeight(graph, entry.weight, q, options.weightBits);
     const scaleValue = graph.addInitializer(`${entry.weight}_scale`, tensorOf("float32", [scales.length], scales));
     for (const name of entry.markers) {
       dequantizeAt(markerNamed(graph, name), stored, scaleValue, entry.axis, inputScales.size > 0);
@@ -323,7 +309,7 @@ function roundedWeight(
   axis: number,
   scales: Float32Array,
   { min, max }: { readonly min: number; readonly max: number },
-): { readonly dims: readonly number[]; readonly q: Int8Array<ArrayBuffer> } {
+): Tensor {
   const { dims } = weight;
   const inner = elementCount(dims.slice(axis + 1));
   const data = floatsOf(weight);
@@ -332,7 +318,7 @@ function roundedWeight(
     const scale = scales[Math.floor(i / inner) % scales.length]!;
     return Math.min(Math.max(roundHalfEven(Math.fround(w / scale)), min), max);
   });
-  return { dims, q };
+  return tensorOf("int8", dims, q);
 }
 
 /**

@@ -14,11 +14,11 @@ import { calibrate } from "../quantize/static/calibration.ts";
 import type { MarkedWeight, ResultNames } from "../quantize/static/emission.ts";
 import { ruleFor } from "../quantize/static/operators.ts";
 import { placeStatic, prepareStatic, type StaticOptions } from "../quantize/static/quantize-static.ts";
+import type { WeightBits } from "../quantize/static/stored-weights.ts";
 import type { PhaseHooks } from "../train/phases.ts";
 import { splitSamples } from "../train/samples.ts";
 import { type FakeQuantized, type FakeQuantizeOptions, fakeQuantize } from "./fake-quantize.ts";
 import type { QatAlgorithm } from "./qat-algorithms.ts";
-import type { WeightBits } from "./stored-weights.ts";
 
 export interface QatOptions extends Pick<StaticOptions, "method" | "percentile" | "activationDType" | "isExcluded"> {
   readonly bits: { readonly weights: WeightBits; readonly activations: 8 | 4 | null };

@@ -1,5 +1,5 @@
 import { CoreError, checkCancelled } from "../errors.ts";
-import type { Meter } from "../meter.ts";
+import type { Meter, Resampled } from "../meter.ts";
 import { modelToBytes } from "../onnx/save.ts";
 import { type Tensor, tensorOf } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
@@ -9,6 +9,9 @@ import type { TrainableModel, TrainedValues } from "./trainable.ts";
 
 type Named = Readonly<Record<string, Tensor>>;
 
+/** Counts outputs against targets; of some metrics, intervals can be found. */
+export type ValidationMeter = Meter<[outputs: Named, targets: Named]> & Partial<Resampled>;
+
 /** A number that says how good the model's outputs are. */
 export interface ValidationMetric {
   readonly name: string;
@@ -16,12 +19,14 @@ export interface ValidationMetric {
   /** Whether it needs the targets that are computed from a batch (a teacher's outputs), which costs a run of the teacher. */
   readonly readsComputedTargets?: boolean;
   /** Begins to count, for one model. */
-  start(): Meter<[outputs: Named, targets: Named]>;
+  start(): ValidationMeter;
 }
 
 /** Runs the model as it is now on samples it does not learn from. */
 export interface Validator {
   evaluate(values: TrainedValues, samples: Samples, signal?: AbortSignal): Promise<number>;
+  /** The same with all that the metric's meter can do. */
+  measure(values: TrainedValues, samples: Samples, signal?: AbortSignal): Promise<ValidationMeter>;
   close(): Promise<void>;
 }
 
@@ -52,27 +57,26 @@ export async function createValidator(trainable: TrainableModel, options: Valida
     if (!fed.has(value.name) && value.shape) value.retype(value.dtype, [null, ...value.shape.slice(1)]);
   }
   const session: Session = await options.openSession({ bytes: modelToBytes(model) }, { threads: options.threads });
+  const measure: Validator["measure"] = async (values, samples, signal) => {
+    const feeds = valueFeeds(trainable, values);
+    const meter = metric.start();
+    for (let start = 0; start < samples.count; start += batchSize) {
+      checkCancelled(signal);
+      const rows = Math.min(batchSize, samples.count - start);
+      const indices = Uint32Array.from({ length: batchSize }, (_, i) => start + (i % rows));
+      const batch = samples.gather(indices);
+      const more = metric.readsComputedTargets ? await options.moreTargets?.(batch.feeds) : undefined;
+      const results = await session.run({ ...feeds, ...batch.feeds }, outputs);
+      meter.add(firstRows(results, rows), firstRows({ ...batch.targets, ...more }, rows));
+    }
+    if (meter.positions === 0) {
+      throw new CoreError("invalid_dataset", `None of the ${samples.count} held-out samples has a label that counts.`);
+    }
+    return meter;
+  };
   return {
-    async evaluate(values, samples, signal) {
-      const feeds = valueFeeds(trainable, values);
-      const meter = metric.start();
-      for (let start = 0; start < samples.count; start += batchSize) {
-        checkCancelled(signal);
-        const rows = Math.min(batchSize, samples.count - start);
-        const indices = Uint32Array.from({ length: batchSize }, (_, i) => start + (i % rows));
-        const batch = samples.gather(indices);
-        const more = metric.readsComputedTargets ? await options.moreTargets?.(batch.feeds) : undefined;
-        const results = await session.run({ ...feeds, ...batch.feeds }, outputs);
-        meter.add(firstRows(results, rows), firstRows({ ...batch.targets, ...more }, rows));
-      }
-      if (meter.positions === 0) {
-        throw new CoreError(
-          "invalid_dataset",
-          `None of the ${samples.count} held-out samples has a label that counts.`,
-        );
-      }
-      return meter.value;
-    },
+    measure,
+    evaluate: async (...all) => (await measure(...all)).value,
     close: () => session.close(),
   };
 }

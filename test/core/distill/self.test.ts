@@ -1,17 +1,20 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { averageModels, type BornAgainDistillation, distillBornAgain } from "../../../src/core/distill/born-again.ts";
+import { type Choice, choiceWarnings } from "../../../src/core/distill/choice.ts";
 import { addExits, keepOutput } from "../../../src/core/distill/exits.ts";
 import { distillMeanTeacher } from "../../../src/core/distill/mean-teacher.ts";
 import { DISTILLATION_LOSS } from "../../../src/core/distill/objective.ts";
 import { distillOwnTeacher } from "../../../src/core/distill/own-teacher.ts";
 import { CoreError } from "../../../src/core/errors.ts";
+import { pairedDifference } from "../../../src/core/intervals.ts";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
-import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { arrayOf, floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
 import type { PhaseHooks } from "../../../src/core/train/phases.ts";
+import { splitSamples } from "../../../src/core/train/samples.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import type { TrainingSettings } from "../../../src/core/train/training-task.ts";
 import { halves, imageTransformer, NetworkBuilder } from "../../support/networks.ts";
@@ -101,6 +104,46 @@ describe("born-again networks", () => {
     assert.equal(metrics!.baseline, first!.metric);
     assertRecorded(metrics!.studentBefore, 0.2625, 0.02);
     assertRecorded(metrics!.studentAfter, 0.9925, 0.02);
+  });
+
+  test("the result says how sure the choice is: by which held-out samples one of the two best generations alone is right", async () => {
+    const { choice, networks } = await run({ generations: 3 });
+    const held = splitSamples(samples, data.validationSplit, SETTINGS.seed).validation!;
+    const { feeds, targets } = held.gather([...Array(held.count).keys()]);
+    const labels = arrayOf(targets.labels!, "int64");
+    const hitsOf = async (model: Model) => {
+      const session = await openSession({ bytes: modelToBytes(model) });
+      const scores = floatsOf((await session.run(feeds)).logits!);
+      await session.close();
+      return Array.from({ length: held.count }, (_, i) => {
+        const own = scores.subarray(4 * i, 4 * i + 4);
+        return own.indexOf(own.reduce((a, b) => Math.max(a, b))) === Number(labels[i]);
+      });
+    };
+    const ranked = networks.toSorted((a, b) => b.run.bestMetric! - a.run.bestMetric!);
+    const [best, next] = await Promise.all(ranked.slice(0, 2).map(({ model }) => hitsOf(model)));
+    const alone = (a: readonly boolean[], b: readonly boolean[]) => a.filter((hit, i) => hit && !b[i]).length;
+    assert.deepEqual([choice!.chosen.name, choice!.next.name], [ranked[0]!.name, ranked[1]!.name]);
+    assert.equal(choice!.chosen.value, ranked[0]!.run.bestMetric);
+    assert.equal(choice!.samples, held.count);
+    assert.deepEqual(choice!.interval, pairedDifference(alone(best!, next!), alone(next!, best!), held.count));
+    assert.equal((await run({ generations: 2, average: true })).choice, null, "of an average nothing was chosen");
+  });
+
+  test("a choice that the samples do not support is a warning, with its difference; one that they do is none", () => {
+    const choice = (interval: readonly [number, number]): Choice => ({
+      ...{ metric: "top1", samples: 1000, interval },
+      ...{ chosen: { name: "generation_2", value: 0.42 }, next: { name: "generation_1", value: 0.41 } },
+    });
+    const [warning, ...others] = choiceWarnings(choice([-0.012, 0.031]));
+    assert.equal(others.length, 0);
+    assert.equal(warning!.code, "choice_within_noise");
+    assert.ok(Math.abs(warning!.value - 0.01) < 1e-12);
+    assert.match(
+      warning!.message,
+      /generation_2 .* 0\.420 on 1000 held-out samples, and generation_1 has 0\.410: .* -0\.012 to 0\.031/,
+    );
+    assert.deepEqual([choiceWarnings(choice([0.001, 0.02])), choiceWarnings(null)], [[], []]);
   });
 
   test("a run that was interrupted in the second generation ends in the same bytes", async () => {

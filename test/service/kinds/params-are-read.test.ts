@@ -86,6 +86,7 @@ const TRIALS: Readonly<Record<string, Readonly<Record<string, Trial>>>> = {
     percentile: [90, 99.9, { calibration: "percentile" }],
     activation_dtype: ["uint8", "int8"],
     per_channel: [true, false],
+    weight_bits: [8, 4],
     rounding: ["nearest", "gptq"],
     equalize: [false, true],
     smooth_quant_alpha: [null, 0.5],

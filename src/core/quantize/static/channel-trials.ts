@@ -92,8 +92,8 @@ export async function scaleChannels(original: Calibrator, trial: Trial) {
  * decided by it, and with it a calibration, serves them all.
  */
 async function trialSqnrDb({ model, calibration }: Calibrator, { reference, options, broken }: Trial): Promise<number> {
-  const { activationDType, perChannel, reduceRange, percentile } = options;
-  const ranged = { method: DEFAULT_METHOD, percentile, activationDType, perChannel, reduceRange };
+  const { activationDType, perChannel, reduceRange, percentile, weightBits } = options;
+  const ranged = { method: DEFAULT_METHOD, percentile, activationDType, perChannel, reduceRange, weightBits };
   const trial: StaticOptions = { ...ranged, excludeNodes: broken };
   return reference.sqnrDb(quantizeStatic(model, calibration, trial).model);
 }

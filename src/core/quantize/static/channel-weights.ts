@@ -1,6 +1,7 @@
 /**
  * Weights of static quantization: symmetric int8 with a scale for each output channel (or one for all), and int32 biases at the scale
  * of the products they are added to, s_b[c] = s_x · s_w[c], zero point 0. All of it is computed when the tensors are written, not before.
+ * Weights of 4 and 2 bits are int8 of few values (−8 … 7, −2 … 1), at the scales of the least squared error: their largest value decides too much.
  *
  * Processors with AVX2 and no VNNI multiply 8-bit numbers in pairs, u8·s8 + u8·s8, and the sum saturates at 16 bits. Which two products
  * make a pair follows from the order in which the kernels reduce: positions of the kernel window first, input channels within. A pair
@@ -9,17 +10,21 @@
  * half as much, and nothing where activations stay small.
  */
 import { arrayOf, deriveTensors, elementCount, type Tensor } from "../../onnx/tensor.ts";
-import { roundHalfEven } from "../params.ts";
+import { type CodeRange, roundHalfEven } from "../params.ts";
 import { type Grid, largestOfRows, quantizeBlocks, type RoundedWeight, type WeightMatrix } from "../rounding/blocks.ts";
 import { transposed } from "../rounding/round-layers.ts";
 import type { RowMatrix } from "../rounding/rounding.ts";
 import { rangeOf, type WeightScheme } from "../scheme.ts";
+import { leastErrorScale } from "./least-error-scale.ts";
 import { PairLimits } from "./pair-limits.ts";
 import { ScaleSearch } from "./scale-search.ts";
+import type { WeightBits } from "./stored-weights.ts";
 
-/** Weights that kernels multiply with 8-bit activations: signed and symmetric. */
-export function kernelScheme({ perChannel, reduceRange }: WeightOptions): WeightScheme {
-  return { bits: 8, signed: true, symmetric: true, granularity: perChannel ? "channel" : "tensor", reduceRange };
+/** Weights that kernels multiply with 8-bit activations: signed, around 0. */
+export function kernelScheme({ perChannel, reduceRange, weightBits: bits = 8 }: WeightOptions): WeightScheme {
+  const granularity = perChannel ? "channel" : "tensor";
+  // With few values, the one that a symmetric range leaves out is worth having.
+  return { bits, signed: true, symmetric: bits === 8, granularity, reduceRange: reduceRange && bits === 8 };
 }
 
 /** A bias that is added to products of this weight with an activation of scale `inputScale`. */
@@ -40,6 +45,8 @@ export interface WeightOptions {
   readonly perChannel: boolean;
   /** Keep sums of two products within 16 bits. */
   readonly reduceRange: boolean;
+  /** 8 unless given. */
+  readonly weightBits?: WeightBits | undefined;
 }
 
 /** What decides how a weight is quantized. */
@@ -216,8 +223,16 @@ function rounded(
   inputLimits: ArrayLike<number> | undefined,
 ): Rounded {
   const limits = inputLimits && options.reduceRange ? Array.from(inputLimits).join() : "";
-  const { perChannel, reduceRange } = options;
-  const key = JSON.stringify([layout.axis, layout.inputAxis, layout.groups, perChannel, reduceRange, limits]);
+  const { perChannel, reduceRange, weightBits } = options;
+  const key = JSON.stringify([
+    layout.axis,
+    layout.inputAxis,
+    layout.groups,
+    perChannel,
+    reduceRange,
+    weightBits,
+    limits,
+  ]);
   const known = ROUNDED.get(weight);
   // Other floors, which other biases have, make no difference where the weights need a larger scale anyway.
   const isSame = ({ fitting, smallest }: Rounded) =>
@@ -254,12 +269,12 @@ function gridOf(scales: Float32Array): Grid {
 function limitsOf(
   weight: Tensor,
   layout: WeightLayout,
-  { reduceRange }: WeightOptions,
+  { reduceRange, weightBits = 8 }: WeightOptions,
   inputLimits: ArrayLike<number> | undefined,
 ): PairLimits | undefined {
   const rows = new RowLayout(weight.dims, layout);
-  // A product that is alone in its sum (depthwise kernels) has no partner to saturate with.
-  return reduceRange && !rows.isDepthwise ? new PairLimits(rows, inputLimits) : undefined;
+  // A product that is alone in its sum (depthwise kernels) has no partner to saturate with; two of few bits are too small to.
+  return reduceRange && weightBits === 8 && !rows.isDepthwise ? new PairLimits(rows, inputLimits) : undefined;
 }
 
 function round(
@@ -274,7 +289,10 @@ function round(
   const scheme = { ...kernelScheme(options), reduceRange: false };
   const range = rangeOf(scheme);
   const largest = largestOfRows(matrix);
-  const fitting = Float64Array.from(largest, (size) => size / range.max);
+  const fitting =
+    scheme.bits === 8
+      ? Float64Array.from(largest, (size) => size / range.max)
+      : leastErrorScales(matrix, range, options);
   const smallest = fitting.map((scale, c) => usableScale(scale, floors[c]!));
   const scales = Float32Array.from(smallest);
   const limits = limitsOf(weight, layout, options, inputLimits);
@@ -285,6 +303,16 @@ function round(
   const q = new Int8Array(made.q.buffer);
   limits?.apply(q, search?.unsafeChannels);
   return { q, scales, fitting, smallest };
+}
+
+/** For each row of a matrix, or for all of them together. */
+function leastErrorScales(matrix: WeightMatrix, range: CodeRange, { perChannel }: WeightOptions): Float64Array {
+  const { values, rows, depth, layout } = matrix;
+  const rowMajor = layout === "row-major" ? values : transposed(values, depth, rows);
+  if (!perChannel) return new Float64Array(rows).fill(leastErrorScale(values, range));
+  return Float64Array.from({ length: rows }, (_, row) =>
+    leastErrorScale(rowMajor.subarray(row * depth, (row + 1) * depth), range),
+  );
 }
 
 /** Scales below which some bias would not fit an int32. */

@@ -11,6 +11,7 @@ import { type BiasUse, quantizeWeight, type WeightContext, type WeightOptions } 
 import type { ChannelMaxima, Emission, EmittedWeight, MarkedWeight, QdqScheme, ResultNames } from "./emission.ts";
 import { scalarOf, type WeightOperand } from "./operators.ts";
 import type { Placement, QuantizedValue, Unit } from "./placement.ts";
+import { addStoredWeight } from "./stored-weights.ts";
 import { biasOf, subtractNegatedBias } from "./unit-bias.ts";
 
 /** Per-axis QuantizeLinear and DequantizeLinear exist since this version. */
@@ -208,7 +209,7 @@ class Emitter {
       readers: readers.map(({ unit }) => unit.node.name),
     });
     const owner = weight.graph;
-    const codes = owner.addInitializer(`${weight.name}_q`, quantized.q);
+    const codes = addStoredWeight(owner, weight.name, quantized.q, options.weightBits ?? 8);
     const scale = owner.addInitializer(`${weight.name}_scale`, quantized.scale);
     const { biases = "kernels" } = this.#scheme;
     readers.forEach(({ unit }, i) => {
@@ -272,11 +273,10 @@ class Emitter {
   }
 
   #dequantizeConstant(reader: Node, codes: Value, scale: Value, axis: number): Value {
-    const tensor = codes.constant!;
     const zeroPoint = this.#constant(
       codes.graph,
       NAMES.zeroPoint,
-      tensorOf(tensor.dtype as "int8" | "int32", scale.constant!.dims, new Array(scale.constant!.dims[0] ?? 1).fill(0)),
+      tensorOf(codes.dtype as "int8" | "int32", scale.constant!.dims, new Array(scale.constant!.dims[0] ?? 1).fill(0)),
     );
     return reader.graph.insertBefore(reader, {
       opType: "DequantizeLinear",

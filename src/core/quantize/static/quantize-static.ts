@@ -29,6 +29,7 @@ import { type Placement, type PlacementOptions, placeQuantizers, RECONSIDERED, t
 import { emitQdq } from "./qdq.ts";
 import { observationOf, rangesOf } from "./range-finder.ts";
 import { type FloatNode, storeFloatWeights } from "./storage.ts";
+import type { WeightBits } from "./stored-weights.ts";
 import { nodesInFloat, type StretchedForms, type StretchedGroup, stretchedGroups } from "./stretched.ts";
 
 /** What was measured of a model on the machine at hand. */
@@ -45,6 +46,8 @@ export interface StaticOptions {
   readonly percentile: number;
   readonly activationDType: "uint8" | "int8";
   readonly perChannel: boolean;
+  /** Of weights that kernels read, 8 unless given: those of fewer are stored in as many, and computed with in 8. */
+  readonly weightBits?: WeightBits | undefined;
   /** For processors that add pairs of 8-bit products in 16 bits. */
   readonly reduceRange: boolean;
   /** Leave in float what is slower in 8 bits: by a table of costs, or by what was measured. */
@@ -166,7 +169,7 @@ export function placeStatic(
       // A layer that stays in float has nothing to make up for.
       if (quantized && shift) shiftBias(node, shift);
     }
-    const placed = notesOf(placement, options.isExcluded);
+    const placed = notesOf(placement, options);
     const layers = correctableLayers(placement);
     const computeLayers = placement.units
       .filter(({ rule, quantized }) => quantized && rule.kind === "compute")
@@ -181,7 +184,8 @@ export function placeStatic(
       rounded: options.rounded,
       biases: pattern?.biases,
     });
-    const scheme = kernelScheme(options);
+    // However many values are used, those on both sides of 0 are a step apart.
+    const scheme = { ...kernelScheme(options), symmetric: true };
     const multiplied = emission.weights.flatMap(({ name, readers }) =>
       readers.map((reader) => ({ name, node: nodes.get(reader)!.label, scheme, storage: QUANTIZED })),
     );
@@ -334,13 +338,20 @@ function unitsAround(value: Value, { units, aliases }: Placement): Unit[] {
 /** Reasons that are no news: what follows from neighbours, and what no node of the model as it was uploaded stands behind. */
 const SILENT: ReadonlySet<string> = new Set([...RECONSIDERED, "channels_scaled"]);
 
-function notesOf({ units, islands }: Placement, isExcluded: NodeTest = () => false): Note[] {
+function notesOf(
+  { units, islands }: Placement,
+  { isExcluded = () => false, weightBits = 8 }: Pick<StaticOptions, "isExcluded" | "weightBits">,
+): Note[] {
+  const computes = ({ rule, node }: Unit) =>
+    weightBits < 8 && rule.weight?.(node)
+      ? `It computes in 8 bits, with weights of ${weightBits}.`
+      : "It computes in 8 bits.";
   const notes = units
     .filter(({ rule, quantized, reason }) => quantized || rule.kind === "compute" || !SILENT.has(reason!.code))
-    .map(({ node, quantized, reason }) =>
-      quantized
-        ? noteOn(node, "changed", QUANTIZED, "It computes in 8 bits.")
-        : noteOn(node, "skipped", reason!.code, reason!.message),
+    .map((unit) =>
+      unit.quantized
+        ? noteOn(unit.node, "changed", QUANTIZED, computes(unit))
+        : noteOn(unit.node, "skipped", unit.reason!.code, unit.reason!.message),
     );
   return [
     ...notes,

@@ -12,9 +12,10 @@ export const KERNELS = "kernels";
  * of the same kind.
  */
 export function calibrationKeys(spec: StaticSpec, { cpu, isa }: MeasuredHost): Readonly<Record<string, string>> {
-  const { dataset_id, samples, seed, per_channel, equalize, smooth_quant_alpha, activation_dtype, target } =
-    spec.params;
-  const decisive = { dataset_id, samples, seed, per_channel, equalize, smooth_quant_alpha, activation_dtype, target };
+  const { dataset_id, samples, seed, activation_dtype, target } = spec.params;
+  const { per_channel, weight_bits, equalize, smooth_quant_alpha } = spec.params;
+  const scaled = { per_channel, weight_bits, equalize, smooth_quant_alpha };
+  const decisive = { dataset_id, samples, seed, ...scaled, activation_dtype, target };
   const keyOf = (found: object) => sha256Of(canonicalJson({ ...found, versions: VERSIONS }));
   return {
     [CALIBRATION]: keyOf({ model_id: spec.model_id, ...decisive }),

@@ -27,7 +27,8 @@ const FACTS: { readonly [M in QuantizeParams["method"]]: MethodFacts<Extract<Qua
     weights: "integers",
   },
   static: {
-    title: ({ rounding }) => `static int8: 8-bit weights and activations${ROUNDED_BY[rounding]}`,
+    title: ({ rounding, weight_bits: bits }) =>
+      `static int8: ${bits === 8 ? "8-bit weights and activations" : `${bits}-bit weights, 8-bit activations`}${ROUNDED_BY[rounding]}`,
     weights: "integers",
   },
   weight_only: {

@@ -149,6 +149,14 @@ const StaticParams = z
       .boolean()
       .default(true)
       .meta({ description: "One scale for each output channel of a weight instead of one for each weight." }),
+    weight_bits: z
+      .union([z.literal(8), z.literal(4), z.literal(2)])
+      .default(8)
+      .meta({
+        description:
+          "Of the weights that layers compute with in 8 bits. Those of 4 and 2 are stored in 4 and 2, and turned into 8 when the model is loaded: the file " +
+          "is smaller, the speed is the same. Layers that stay in float are stored in 8.",
+      }),
     rounding: RoundingName.default("nearest").meta({
       description: `How weights of layers without groups become integers. ${ROUNDING_WORDS}`,
     }),

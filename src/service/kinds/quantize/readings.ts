@@ -24,7 +24,8 @@ export const QUANTIZATIONS: {
     ...{ method: ALWAYS, dataset_id: ALWAYS, samples: ALWAYS, calibration: ALWAYS },
     // `auto` tries it at its default, and only for a result that is poor.
     percentile: onlyIf(({ calibration }) => calibration === "percentile", "the calibration percentile"),
-    ...{ activation_dtype: ALWAYS, per_channel: ALWAYS, rounding: ALWAYS, candidates: ALWAYS, equalize: ALWAYS },
+    ...{ activation_dtype: ALWAYS, per_channel: ALWAYS, weight_bits: ALWAYS, rounding: ALWAYS, candidates: ALWAYS },
+    equalize: ALWAYS,
     ...{ smooth_quant_alpha: ALWAYS, bias_correction: ALWAYS, float_where_slower: ALWAYS, layers: ALWAYS },
     ...{ max_metric_drop: ALWAYS, min_sqnr_db: ALWAYS },
     max_trials: onlyIf(

@@ -223,3 +223,48 @@ test("of values that were found already, only channels whose bias does not fit a
     assert.ok(arrayOf(nearest.scale, "float32")[1]! > scales[1]!, "the bias needs a larger scale");
   }
 });
+
+test("weights of few bits use every value from the least to the largest, at the scale of the least squared error", () => {
+  for (const [dims, layout] of [
+    [[4, 3, 3, 3], CONV],
+    [[6, 5], MATMUL],
+  ] as const) {
+    for (const weightBits of [4, 2] as const) {
+      const [low, high] = weightBits === 4 ? [-8, 7] : [-2, 1];
+      const weight = randomWeight(dims, 4);
+      const values = arrayOf(weight, "float32");
+      const bias = randomWeight([dims[layout.axis]!], 2);
+      const context = { layout, uses: [{ bias, inputScale: 0.02 }] };
+      const { q, scale } = quantizeWeight(weight, context, { ...SAFE, weightBits });
+      const [codes, scales] = [arrayOf(q, "int8"), arrayOf(scale, "float32")];
+      assert.deepEqual([Math.min(...codes), Math.max(...codes)], [low, high]);
+      for (const [c, own] of scales.entries()) {
+        const row = reduction(dims, layout, c);
+        const errorAt = (s: number) =>
+          row.reduce(
+            (sum, i) => sum + (values[i]! - s * Math.min(Math.max(roundHalfEven(values[i]! / s), low), high)) ** 2,
+            0,
+          );
+        const error = row.reduce((sum, i) => sum + (values[i]! - own * codes[i]!) ** 2, 0);
+        const largest = Math.max(...row.map((i) => Math.abs(values[i]!)));
+        assert.ok(error <= 1.000001 * errorAt(own), "every weight is at its nearest value");
+        for (let part = 0.2; part <= 1; part += 0.01)
+          assert.ok(error <= 1.0001 * errorAt((part * largest) / high), `${part}`);
+      }
+    }
+  }
+});
+
+test("of few bits and one scale, all channels have the scale that is best for all of them together", () => {
+  const weight = randomWeight([4, 3, 3, 3], 4);
+  const { scale } = quantizeWeight(weight, { layout: CONV, uses: [] }, { ...EXACT, perChannel: false, weightBits: 4 });
+  assert.deepEqual(scale.dims, []);
+  const values = arrayOf(weight, "float32");
+  const errorAt = (s: number) =>
+    values.reduce((sum, w) => sum + (w - s * Math.min(Math.max(roundHalfEven(w / s), -8), 7)) ** 2, 0);
+  const largest = values.reduce((a, w) => Math.max(a, Math.abs(w)), 0);
+  const best = Array.from({ length: 81 }, (_, i) => errorAt(((1 - i / 100) * largest) / 7)).reduce((a, b) =>
+    Math.min(a, b),
+  );
+  assert.ok(errorAt(arrayOf(scale, "float32")[0]!) <= 1.0001 * best);
+});

@@ -6,6 +6,7 @@ import { loadModel } from "../../../../src/core/onnx/load.ts";
 import { modelToBytes, predictedBytes } from "../../../../src/core/onnx/save.ts";
 import { arrayOf, floatsOf, type Tensor, tensorOf } from "../../../../src/core/onnx/tensor.ts";
 import { CALIBRATION_METHODS } from "../../../../src/core/quantize/calibration/calibration-methods.ts";
+import { adaround } from "../../../../src/core/quantize/rounding/adaround.ts";
 import { scalingSites } from "../../../../src/core/quantize/static/channel-scaling.ts";
 import { compressStatic, type PipelineOptions } from "../../../../src/core/quantize/static/pipeline.ts";
 import { branches, GraphMaker, mobilenet, randomFeeds, transformer, uniformSource } from "../../../support/graphs.ts";
@@ -121,6 +122,33 @@ for (const [dtype, onnx] of Object.entries(INNER_TYPES)) {
     });
   }
 }
+
+test("weights of 4 and 2 bits take half and a quarter of the file, AdaRound makes them better, and integer kernels still compute", async () => {
+  const model = transformer();
+  const made = (weightBits: 8 | 4 | 2, rounding?: PipelineOptions["rounding"]) =>
+    compressStatic(model, dataFor(model), { ...OPTIONS, weightBits, rounding }, { openModel });
+  const [eight, four, two] = [await made(8), await made(4), await made(2)];
+  const bytes = ({ model: result }: { readonly model: Model }) => modelToBytes(result).length;
+  assert.ok(bytes(four) < bytes(eight) && bytes(two) < bytes(four), `${bytes(eight)}, ${bytes(four)}, ${bytes(two)}`);
+  const sizes = ({ model: result }: { readonly model: Model }) =>
+    new Map([...result.graph.initializers].map(({ name, constant }) => [name, constant!.byteLength]));
+  const packed = [...sizes(four)].filter(([name]) => name.endsWith("_q4"));
+  assert.ok(packed.length > 2);
+  for (const [name, size] of packed) {
+    assert.equal(2 * size, sizes(eight).get(name.slice(0, -1)));
+    assert.equal(size, 2 * sizes(two).get(`${name.slice(0, -1)}2`)!);
+  }
+  assert.equal(predictedBytes(four.model), bytes(four));
+  const forms = Object.values(four.plan.weights).flat();
+  assert.ok(forms.some(({ scheme }) => scheme.bits === 4 && scheme.symmetric));
+  assert.ok(four.notes.some(({ message }) => message === "It computes in 8 bits, with weights of 4."));
+  assert.deepEqual(await fusedOperators(four.model), await fusedOperators(eight.model));
+
+  const better = await made(4, adaround({ openModel, threads: 1 }));
+  const reached = [two, four, better, eight].map(({ model: result }) => heldOutSqnrDb(model, result));
+  const [db2, db4, learned, db8] = await Promise.all(reached);
+  assert.ok(db2! < db4! && db4! < learned! && learned! < db8!, `${db2}, ${db4}, ${learned}, ${db8} dB`);
+});
 
 test("the same input gives the same bytes", async () => {
   const network = mobilenet();

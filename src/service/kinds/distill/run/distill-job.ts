@@ -1,5 +1,6 @@
 import {
   CoreError,
+  choiceWarnings,
   type DistilledNetwork,
   type DistillPlan,
   type ExitFacts,
@@ -92,7 +93,7 @@ async function runDistillJob(
       simplified: [],
       data: inputs.judgedBy,
       ignoreLabel: ignoredLabels({ ...spec, params: offlineView(params) }).training,
-      warnings: inputs.warnings,
+      warnings: [...inputs.warnings, ...choiceWarnings(trained.choice)],
       pairs: pairs.map((pair) => ({ before: pair.teacher, after: pair.student })),
       training: trainingMetrics(trained),
       next: afterTraining(spec),

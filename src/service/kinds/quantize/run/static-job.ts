@@ -175,8 +175,8 @@ function targetOf({ target }: StaticParams, host: TargetName): TargetName {
 /** How a job quantizes, on a machine of this kind. */
 export function staticOptionsOf(params: StaticParams, host: TargetName) {
   const options = pipelineOptions(params, host, 1, NOTHING);
-  const { percentile, activationDType, perChannel, reduceRange, method, pattern } = options;
-  return { percentile, activationDType, perChannel, reduceRange, method, pattern };
+  const { percentile, activationDType, perChannel, reduceRange, method, pattern, weightBits } = options;
+  return { percentile, activationDType, perChannel, reduceRange, method, pattern, weightBits };
 }
 
 /** How pairs are put in for another runtime than onnxruntime on the CPU. */
@@ -203,6 +203,7 @@ function pipelineOptions(
     percentile: params.percentile,
     activationDType: params.activation_dtype === "auto" ? TARGETS[target].activations : params.activation_dtype,
     perChannel: params.per_channel,
+    weightBits: params.weight_bits,
     reduceRange: TARGETS[target].reduceRange,
     pattern: patternOf(params),
     floatWhereSlower: params.float_where_slower ? costs : undefined,

@@ -6,14 +6,15 @@
  * Several values share a byte. Each has a part of the tensor of its own, the first the lowest bits: with p values to a byte, part i
  * of a tensor of n elements is [i·m, (i + 1)·m), m = ⌈n / p⌉, and byte j = Σ (q[i·m + j] − qmin) · 2^(bits·i), exact in float32.
  */
-import { GraphBuilder, int } from "../onnx/graph-builder.ts";
-import type { Graph, Value } from "../onnx/ir.ts";
-import { elementCount, tensorOf } from "../onnx/tensor.ts";
+import { GraphBuilder, int } from "../../onnx/graph-builder.ts";
+import type { Graph, Value } from "../../onnx/ir.ts";
+import { arrayOf, deriveTensors, elementCount, type Tensor } from "../../onnx/tensor.ts";
+import type { CodeRange } from "../params.ts";
 
 export type WeightBits = 8 | 4 | 2;
 
 /** The least and the largest value of symmetric weights: −127 … 127, −8 … 7, −2 … 1. */
-export function weightRange(bits: WeightBits): { readonly min: number; readonly max: number } {
+export function weightRange(bits: WeightBits): CodeRange {
   const max = 2 ** (bits - 1) - 1;
   return { min: bits === 8 ? -max : -max - 1, max };
 }
@@ -21,24 +22,15 @@ export function weightRange(bits: WeightBits): { readonly min: number; readonly 
 /** Smaller weights take less room in int8 than with the operators that unpack them. */
 const MIN_PACKED_ELEMENTS = 2048;
 
-/** `q` as an int8 value at the front of `graph`, stored in `bits`. */
-export function addStoredWeight(
-  graph: Graph,
-  name: string,
-  q: Int8Array<ArrayBuffer>,
-  dims: readonly number[],
-  bits: WeightBits,
-): Value {
+/** `q`, int8, as a value at the front of `graph`, stored in `bits`. It is read when its bytes are asked for. */
+export function addStoredWeight(graph: Graph, name: string, q: Tensor, bits: WeightBits): Value {
+  const { dims } = q;
   const count = elementCount(dims);
-  if (bits === 8 || count < MIN_PACKED_ELEMENTS) {
-    return graph.addInitializer(`${name}_q`, tensorOf("int8", dims, q));
-  }
+  if (bits === 8 || count < MIN_PACKED_ELEMENTS) return graph.addInitializer(`${name}_q`, q);
   const perByte = 8 / bits;
   const length = Math.ceil(count / perByte);
   const { min } = weightRange(bits);
-  const bytes = new Uint8Array(length);
-  for (let i = 0; i < count; i++) bytes[i % length]! += (q[i]! - min) * 2 ** (bits * Math.floor(i / length));
-  const packed = graph.addInitializer(`${name}_q${bits}`, tensorOf("uint8", [length], bytes));
+  const packed = graph.addInitializer(`${name}_q${bits}`, packedTensor(q, length, bits));
   const g = new GraphBuilder(graph);
   const first = graph.nodes[0];
   const unpack = () => {
@@ -57,4 +49,16 @@ export function addStoredWeight(
     return int8;
   };
   return first ? g.before(first, unpack) : unpack();
+}
+
+/** Bytes [length] of the values of an int8 tensor. */
+function packedTensor(q: Tensor, length: number, bits: WeightBits): Tensor {
+  const { min } = weightRange(bits);
+  return deriveTensors({ packed: { dtype: "uint8", dims: [length] } }, () => {
+    const packed = new Uint8Array(length);
+    for (const [i, value] of arrayOf(q, "int8").entries()) {
+      packed[i % length]! += (value - min) * 2 ** (bits * Math.floor(i / length));
+    }
+    return { packed };
+  }).packed;
 }

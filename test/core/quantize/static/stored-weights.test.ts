@@ -1,16 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { Model } from "../../../src/core/onnx/ir.ts";
-import { modelToBytes } from "../../../src/core/onnx/save.ts";
-import { arrayOf } from "../../../src/core/onnx/tensor.ts";
-import { addStoredWeight, type WeightBits, weightRange } from "../../../src/core/qat/stored-weights.ts";
-import { openSession } from "../../../src/core/runtime/session.ts";
+import { Model } from "../../../../src/core/onnx/ir.ts";
+import { modelToBytes } from "../../../../src/core/onnx/save.ts";
+import { arrayOf, tensorOf } from "../../../../src/core/onnx/tensor.ts";
+import { addStoredWeight, type WeightBits, weightRange } from "../../../../src/core/quantize/static/stored-weights.ts";
+import { openSession } from "../../../../src/core/runtime/session.ts";
 
 /** What onnxruntime reads from a weight that was stored, and the bytes of the initializers. */
 async function readBack(q: Int8Array<ArrayBuffer>, dims: readonly number[], bits: WeightBits) {
   const model = new Model({ irVersion: 8, opsets: [["", 13]], graphName: "main" });
-  const value = addStoredWeight(model.graph, "w", q, dims, bits);
+  const value = addStoredWeight(model.graph, "w", tensorOf("int8", dims, q), bits);
   const output = model.graph.append({ opType: "Identity", inputs: [value], outputs: ["y"] }).outputs[0]!;
   output.retype("int8", dims);
   model.graph.addOutput(output);
