@@ -128,7 +128,7 @@ export function fakeQuantize(
     for (const { weight, biases } of marked) {
       for (const { bias, inputScale, marker } of biases) {
         if (marker === undefined) continue;
-        // int32 at the scale of the products.
+        // As kernels take it: int32 at the scale of the products.
         const scale = g.mul(g.reshape(scales.get(weight)!, [-1]), scales.get(inputScale)!);
         const rounded = g.mul(g.op("Round", [g.div(valueNamed(graph, bias), scale)]), scale);
         replaceMarker(markerNamed(graph, marker), rounded);
@@ -295,10 +295,7 @@ function finish({
     for (const name of entry.markers) {
       dequantizeAt(markerNamed(graph, name), stored, scaleValue, entry.axis, inputScales.size > 0);
     }
-    for (const bias of entry.biases) {
-      if (bias.marker !== undefined)
-        storeBias(graph, bias.bias, bias.marker, scales, inputScales.get(bias.inputScale)!);
-    }
+    for (const bias of entry.biases) storeBias(graph, bias, scales, inputScales.get(bias.inputScale)!);
   }
   removeUnreadConstants(graph);
   return model;
@@ -338,13 +335,14 @@ function dequantizeAt(marker: Node, q: Value, scale: Value, axis: number, isFuse
   replaceMarker(marker, value);
 }
 
+/** Puts the bias in the place of its marker: as int32, or as the floats that are rounded to it. */
 function storeBias(
   graph: Model["graph"],
-  name: string,
-  marker: string,
+  { bias: name, marker, storage }: MarkedWeight["biases"][number],
   scales: Float32Array,
   inputScale: number,
 ): void {
+  if (marker === undefined) return;
   const node = markerNamed(graph, marker);
   const bias = floatsOf(node.inputs[0]!.constant!);
   const biasScales = scales.map((scale) => Math.fround(scale * inputScale));
@@ -352,6 +350,11 @@ function storeBias(
     const value = roundHalfEven(b / biasScales[c]!);
     return Math.min(Math.max(value, -(2 ** 31)), 2 ** 31 - 1);
   });
+  if (storage === "float32") {
+    const rounded = Float32Array.from(q, (value, c) => value * biasScales[c]!);
+    replaceMarker(node, graph.addInitializer(`${name}_rounded`, tensorOf("float32", [bias.length], rounded)));
+    return;
+  }
   const stored = graph.addInitializer(`${name}_q`, tensorOf("int32", [bias.length], q));
   const scale = graph.addInitializer(`${name}_scale`, tensorOf("float32", [bias.length], biasScales));
   const dequantize = node.graph.insertBefore(node, {

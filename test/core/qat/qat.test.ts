@@ -6,7 +6,7 @@ import { meanMeter } from "../../../src/core/meter.ts";
 import { dimsOf, int } from "../../../src/core/onnx/graph-builder.ts";
 import { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
-import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { arrayOf, floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { fakeQuantize } from "../../../src/core/qat/fake-quantize.ts";
 import { prepareQat, type QatModel, type QatOptions, trainQat } from "../../../src/core/qat/qat.ts";
 import { Random } from "../../../src/core/random.ts";
@@ -147,6 +147,33 @@ describe("what is trained is what goes out", () => {
       assert.ok(same >= 0.99, `${same} of the answers are the same`);
     });
   }
+
+  test("codes of integer kernels are those of the graph without them: biases are rounded in it as kernels take them", async () => {
+    const qat = await prepare({ weights: 4, activations: 8 });
+    const { model } = qat.finish(qat.fakeQuantize([]).finish());
+    const codes: string[] = [];
+    for (const node of model.graph.nodes) {
+      const [value] = node.outputs;
+      if (node.opType !== "QuantizeLinear" || node.inputs[0]!.producer?.opType === undefined || value!.isGraphOutput)
+        continue;
+      value!.dtype = "uint8";
+      model.graph.addOutput(value!);
+      codes.push(value!.name);
+    }
+    assert.ok(codes.length >= 3);
+    const { feeds } = fresh.gather([...Array(fresh.count).keys()]);
+    const run = async (options?: object) => {
+      const session = await openModel(model, options);
+      const results = await session.run(feeds);
+      await session.close();
+      return codes.map((name) => arrayOf(results[name]!, "uint8"));
+    };
+    const [plain, fused] = [await run({ optimization: "disabled" }), await run()];
+    for (const [i, name] of codes.entries()) {
+      const other = fused[i]!.filter((code, k) => code !== plain[i]![k]).length / fused[i]!.length;
+      assert.ok(other < 2e-4, `${(100 * other).toFixed(3)} % of ${name}`);
+    }
+  });
 
   test("matrix products whose biases are added in float, between normalizations as in transformers", async () => {
     const net = new NetworkBuilder(6);

@@ -43,8 +43,10 @@ export interface MarkedWeight {
   readonly biases: readonly {
     readonly bias: string;
     readonly inputScale: string;
-    /** Set where the kernel takes int32 only: behind it. Elsewhere onnxruntime rounds the bias when it loads the model. */
+    /** The Identity output that the layer reads instead of it; undefined where the bias is added behind the product. */
     readonly marker: string | undefined;
+    /** `int32` where the kernel takes nothing else. Elsewhere it stays in float, and onnxruntime rounds it to the same when it loads the model. */
+    readonly storage: "int32" | "float32";
   }[];
 }
 

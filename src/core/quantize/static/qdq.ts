@@ -249,8 +249,9 @@ class Emitter {
         // What is added to a product in float is not rounded.
         if (!isInteger && unit.biasAdd) subtractNegatedBias(unit);
         else {
-          const marker = isInteger || rule.bias === undefined ? undefined : mark(node, rule.bias);
-          biases.push({ bias: bias.name, inputScale: this.#scale(input.graph, inputScale).name, marker });
+          const marker = rule.bias === undefined || unit.biasAdd ? undefined : mark(node, rule.bias);
+          const storage = isInteger ? "float32" : "int32";
+          biases.push({ bias: bias.name, inputScale: this.#scale(input.graph, inputScale).name, marker, storage });
         }
       }
       return mark(node, operand.input);
