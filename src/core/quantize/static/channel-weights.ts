@@ -47,6 +47,8 @@ export interface WeightOptions {
   readonly reduceRange: boolean;
   /** 8 unless given. */
   readonly weightBits?: WeightBits | undefined;
+  /** Keep them in int8 constants however few bits they have: for models that are run in parts, and not stored. */
+  readonly unpacked?: boolean | undefined;
 }
 
 /** What decides how a weight is quantized. */

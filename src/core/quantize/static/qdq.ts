@@ -209,7 +209,8 @@ class Emitter {
       readers: readers.map(({ unit }) => unit.node.name),
     });
     const owner = weight.graph;
-    const codes = addStoredWeight(owner, weight.name, quantized.q, options.weightBits ?? 8);
+    const bits = options.unpacked ? 8 : (options.weightBits ?? 8);
+    const codes = addStoredWeight(owner, weight.name, quantized.q, bits);
     const scale = owner.addInitializer(`${weight.name}_scale`, quantized.scale);
     const { biases = "kernels" } = this.#scheme;
     readers.forEach(({ unit }, i) => {

@@ -48,6 +48,8 @@ export interface StaticOptions {
   readonly perChannel: boolean;
   /** Of weights that kernels read, 8 unless given: those of fewer are stored in as many, and computed with in 8. */
   readonly weightBits?: WeightBits | undefined;
+  /** Keep those in int8 constants however few bits they have: for models that are run in parts, and not stored. */
+  readonly unpacked?: boolean | undefined;
   /** For processors that add pairs of 8-bit products in 16 bits. */
   readonly reduceRange: boolean;
   /** Leave in float what is slower in 8 bits: by a table of costs, or by what was measured. */

@@ -150,6 +150,27 @@ test("weights of 4 and 2 bits take half and a quarter of the file, AdaRound make
   assert.ok(db2! < db4! && db4! < learned! && learned! < db8!, `${db2}, ${db4}, ${learned}, ${db8} dB`);
 });
 
+test("a real network of grouped convolutions and gates takes weights of 4 bits, rounded by AdaRound, and is better for it", async () => {
+  const model = loadModel(readRealModel("ppocr-cls"));
+  const feedsOf = (seed: number) => {
+    const uniform = uniformSource(seed);
+    const x = Float32Array.from({ length: 3 * 48 * 192 }, () => 2 * uniform() - 1);
+    return { [model.graph.inputs[0]!.name]: tensorOf("float32", [1, 3, 48, 192], x) };
+  };
+  const data = {
+    async *batches(count: number) {
+      for (let i = 0; i < count; i++) yield feedsOf(i + 1);
+    },
+  };
+  const options = { ...OPTIONS, samples: 8, weightBits: 4 as const };
+  const made = async (rounding?: PipelineOptions["rounding"]) => {
+    const { model: result } = await compressStatic(model, data, { ...options, rounding }, { openModel });
+    return sqnrDb(await runModel(model, feedsOf(1000)), await runModel(result, feedsOf(1000)));
+  };
+  const [nearest, learned] = [await made(), await made(adaround({ openModel, threads: 1 }))];
+  assert.ok(learned > nearest, `${nearest} dB, and ${learned} dB with AdaRound`);
+});
+
 test("the same input gives the same bytes", async () => {
   const network = mobilenet();
   const run = async () => {
