@@ -6,7 +6,7 @@
 import type { QdqPattern } from "../../facts.ts";
 import type { Model, Node, Value } from "../../onnx/ir.ts";
 import { removeDeadCode } from "../../passes/dead-code.ts";
-import { checkInvariants, EXCLUDED, type NodeTest, type Note, noteOn, runPasses } from "../../passes/pass.ts";
+import { checkInvariants, type NodeTest, type Note, noteOn, runPasses } from "../../passes/pass.ts";
 import { simplify } from "../../passes/simplify.ts";
 import { unfuse } from "../../passes/unfuse.ts";
 import type { CostTable } from "../../targets/cost-tables.ts";
@@ -25,7 +25,8 @@ import { formsFor } from "./forms.ts";
 import { inferTypes } from "./infer-types.ts";
 import { type ElementsOf, type KernelCosts, predictedCosts, slowParts } from "./kernel-cost.ts";
 import { type MeasuredCosts, measuredCosts } from "./measured-costs.ts";
-import { type Placement, type PlacementOptions, placeQuantizers, RECONSIDERED, type Unit } from "./placement.ts";
+import { type Placement, type PlacementOptions, placeQuantizers, type Unit } from "./placement.ts";
+import { notesOf, QUANTIZED } from "./placement-notes.ts";
 import { emitQdq } from "./qdq.ts";
 import { observationOf, rangesOf } from "./range-finder.ts";
 import { type FloatNode, storeFloatWeights } from "./storage.ts";
@@ -116,9 +117,6 @@ const UNKNOWN: Range = { min: -1, max: 1 };
 
 /** The code of what stays in float for speed. */
 export const SLOWER = "slower";
-
-/** The code of what is said of nodes that compute in 8 bits. */
-const QUANTIZED = "quantized";
 
 /**
  * A quantized copy of `model`. Nothing is computed yet: weights are rounded when their bytes are asked for. Without a calibration the result has
@@ -335,37 +333,4 @@ function unitsAround(value: Value, { units, aliases }: Placement): Unit[] {
           return input && (aliases.get(input)?.base ?? input) === value;
         })),
   );
-}
-
-/** Reasons that are no news: what follows from neighbours, and what no node of the model as it was uploaded stands behind. */
-const SILENT: ReadonlySet<string> = new Set([...RECONSIDERED, "channels_scaled"]);
-
-function notesOf(
-  { units, islands }: Placement,
-  { isExcluded = () => false, weightBits = 8 }: Pick<StaticOptions, "isExcluded" | "weightBits">,
-): Note[] {
-  const computes = ({ rule, node }: Unit) =>
-    weightBits < 8 && rule.weight?.(node)
-      ? `It computes in 8 bits, with weights of ${weightBits}.`
-      : "It computes in 8 bits.";
-  const notes = units
-    .filter(({ rule, quantized, reason }) => quantized || rule.kind === "compute" || !SILENT.has(reason!.code))
-    .map((unit) =>
-      unit.quantized
-        ? noteOn(unit.node, "changed", QUANTIZED, computes(unit))
-        : noteOn(unit.node, "skipped", unit.reason!.code, unit.reason!.message),
-    );
-  return [
-    ...notes,
-    ...islands.map((node) =>
-      isExcluded(node)
-        ? noteOn(node, "skipped", EXCLUDED.code, EXCLUDED.message)
-        : noteOn(
-            node,
-            "skipped",
-            "float_island",
-            `There is no 8-bit kernel for ${node.opType}: its input is turned into floats and its output back.`,
-          ),
-    ),
-  ];
 }
