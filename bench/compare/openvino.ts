@@ -64,7 +64,7 @@ for (const name of subjectList.split(",")) {
     }
   }
   if (phase === "make") continue;
-  const script = fileURLToPath(new URL("openvino.py", import.meta.url));
+  const script = fileURLToPath(new URL("time_openvino.py", import.meta.url));
   const tags = ["float", ...Object.keys(FILES)];
   execFileSync(python, [script, join(folder, name), ...tags], { stdio: "inherit" });
 }

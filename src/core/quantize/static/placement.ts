@@ -101,7 +101,6 @@ class Placer {
   readonly #model: Model;
   readonly #options: PlacementOptions;
   readonly #isExcluded: NodeTest;
-  readonly #outputs: QdqPattern["outputs"];
   readonly #units: Unit[] = [];
   /** The unit a value comes out of. */
   readonly #makers = new Map<Value, Unit>();
@@ -109,7 +108,6 @@ class Placer {
   readonly #hearts = new Map<Node, Unit>();
   /** Values that are a number times another, plus a number. */
   readonly #affine = new Map<Value, Affine & { readonly node: Node; readonly input: Value }>();
-
   /** What `#resolve` has found, and by base which values those are: when a unit is taken back, they no longer share its codes. */
   readonly #resolved = new Map<Value, Resolved>();
   readonly #sharing = new Map<Value, Value[]>();
@@ -121,7 +119,6 @@ class Placer {
     this.#model = model;
     this.#options = options;
     this.#isExcluded = options.isExcluded ?? (() => false);
-    this.#outputs = options.pattern?.outputs ?? "kernels";
     for (const graph of model.graphs()) this.#findUnits(graph);
   }
 
@@ -140,21 +137,20 @@ class Placer {
 
   #findUnits(graph: Graph): void {
     const taken = new Set<Node>();
+    const { computedSums, pattern } = this.#options;
     for (const node of graph.nodes) {
       if (taken.has(node)) continue;
       const affine = affineOf(node);
       // A sum that is clipped afterwards has to be computed: saturating is what an integer kernel does at its output.
-      const isComputed =
-        this.#options.computedSums?.has(node.name) || tailOf(node.outputs[0]!, this.#isExcluded).tail.length > 0;
-      if (affine && this.#outputs !== "never" && !this.#isExcluded(node) && (affine.shift === 0 || !isComputed)) {
+      const isComputed = computedSums?.has(node.name) || tailOf(node.outputs[0]!, this.#isExcluded).tail.length > 0;
+      if (affine && pattern?.outputs !== "never" && !this.#isExcluded(node) && (affine.shift === 0 || !isComputed)) {
         this.#affine.set(node.outputs[0]!, { node, ...affine });
         continue;
       }
       const rule = ruleFor(node);
-      if (!rule || this.#options.pattern?.operators?.includes(node.opType) === false) continue;
+      if (!rule || pattern?.operators?.includes(node.opType) === false) continue;
       let result = node.outputs[0]!;
-      // A node whose output must be quantized is one with what computes it, and no more.
-      const biasAdd = this.#outputs === "always" ? undefined : biasAddOf(node, rule, this.#isExcluded);
+      const biasAdd = pattern?.outputs === "always" ? undefined : biasAddOf(node, rule, this.#isExcluded);
       if (biasAdd) result = biasAdd.outputs[0]!;
       const { tail, output, clip } = tailOf(result, this.#isExcluded);
       for (const part of biasAdd ? [biasAdd, ...tail] : tail) taken.add(part);
@@ -280,8 +276,8 @@ class Placer {
 
   /** Whether Q reads the unit's output directly. */
   #givesIntegers(unit: Unit): boolean {
-    if (!unit.quantized || this.#outputs === "never") return false;
-    if (!unit.rule.floatOutput || this.#outputs === "always") return true;
+    if (!unit.quantized || this.#options.pattern?.outputs === "never") return false;
+    if (!unit.rule.floatOutput || this.#options.pattern?.outputs === "always") return true;
     const readers = unit.outputs.flatMap((value) => this.#readers(value));
     // onnxruntime wants either Q alone behind a product or no Q at all. Behind the sum with a bias, Q and others may read side by side.
     return unit.biasAdd ? readers.length > 0 && readers.every(isQuantizedUnit) : readers.some(isQuantizedUnit);

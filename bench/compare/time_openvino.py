@@ -1,4 +1,4 @@
-"""Times models in turns in OpenVINO on one thread: openvino.py PREFIX TAG..., the first of which is what others are held against.
+"""Times models in turns in OpenVINO on one thread: time_openvino.py PREFIX TAG..., the first of which is what others are held against.
 
 Reads PREFIX.TAG.onnx and the inputs of PREFIX.npz; prints a row of a Markdown table for each, with the kinds of nodes that OpenVINO executes
 in 8 bits and those that only round.
