@@ -7,9 +7,8 @@
  * these before differentiation (`expand.ts`).
  */
 
-import { dimsOf, float, type GraphBuilder, range } from "../../onnx/graph-builder.ts";
+import { dimsOf, type GraphBuilder, range } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
-import { elementCount } from "../../onnx/tensor.ts";
 import { type OpType, parameterOf } from "../../operators/operators.ts";
 import type { GradientRule } from "./gradient-rule.ts";
 
@@ -19,18 +18,6 @@ function perChannel(g: GraphBuilder, vector: Value, rank: number): Value {
     vector,
     range(rank - 2).map((i) => i + 1),
   );
-}
-
-/** From so many positions on a product of a row and a column is worth its start. */
-const MIN_PRODUCT_POSITIONS = 256;
-
-/** Σ a ⊙ b of each channel of [N, C, …]; on large maps as products of rows and columns, which write no tensor of the size of a. */
-function sumOfProducts(g: GraphBuilder, a: Value, b: Value, dims: readonly number[]): Value {
-  const [n, channels, ...space] = dims as [number, number, ...number[]];
-  const positions = elementCount(space);
-  if (positions < MIN_PRODUCT_POSITIONS) return g.sum(g.mul(a, b), [0, ...space.map((_, i) => i + 2)], false);
-  const row = (value: Value) => g.reshape(value, [n, channels, 1, positions]);
-  return g.sum(g.matMul(row(a), g.transpose(row(b), [0, 1, 3, 2])), [0, 2, 3], false);
 }
 
 /**
@@ -61,16 +48,11 @@ const batchNormalization: GradientRule = {
         wanted[2] ? beta : undefined,
       ];
     }
-    const dGamma = g.mul(g.sub(sumOfProducts(g, d, x, dims), g.mul(mean, beta!)), r);
-    // dx = a·dy + b·x + c, with a, b and c for each channel.
+    const xHat = g.mul(g.sub(x, channels(mean)), channels(r));
+    const dGamma = g.sum(g.mul(d, xHat), axes, false);
     const dx = () => {
-      const ofDy = g.mul(gamma, r);
-      const ofX = g.mul(g.mul(ofDy, r), g.mul(dGamma, -1 / n));
-      const ofOne = g.sub(g.mul(ofDy, g.mul(beta!, -1 / n)), g.mul(ofX, mean));
-      // a·dy + c for each channel is what this operator does in one pass.
-      const [zeros, ones] = [g.full([dims[1]!], 0, d), g.full([dims[1]!], 1, d)];
-      const moved = g.op("BatchNormalization", [d, ofDy, ofOne, zeros, ones], { epsilon: float(0) });
-      return g.add(moved, g.mul(x, channels(ofX)));
+      const centred = g.sub(d, channels(g.mul(beta!, 1 / n)));
+      return g.mul(g.sub(centred, g.mul(xHat, channels(g.mul(dGamma, 1 / n)))), channels(g.mul(gamma, r)));
     };
     return [wanted[0] ? dx() : undefined, wanted[1] ? dGamma : undefined, wanted[2] ? beta : undefined];
   },

@@ -29,7 +29,7 @@ export async function roundWeights(
   runtime: RoundingRuntime,
 ): Promise<{ readonly weights: RoundedWeights; readonly notes: readonly Note[] } | undefined> {
   if (!rounding || rounding.sees === "weights") return undefined;
-  // Run in parts, weights that are unpacked in the first would be inputs of the others: onnxruntime crashes on some convolutions with such weights.
+  // Run in parts, weights that are unpacked in the first would be inputs of the others: onnxruntime 1.30 crashed on a convolution network so run.
   const quantized = quantizeStatic(float, calibration, { ...options, unpacked: true });
   const nodes = new Map([...float.nodes()].map((node, index) => [node.name, { node, index }]));
   const twins = new Map(quantized.model.graph.nodes.map((node) => [node.name, node]));
