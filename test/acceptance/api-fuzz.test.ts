@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import fc from "fast-check";
+import { DEPLOYMENTS } from "../../src/service/kinds/quantize/deployments.ts";
 import { arbitraryFor } from "../support/arbitrary-requests.ts";
 import { formOf } from "../support/calls.ts";
 import { modelBytes } from "../support/memory-workers.ts";
@@ -112,6 +113,12 @@ test("valid job requests are accepted as they are, and their effective params ar
         body,
         headers: { "content-type": "application/json" },
       });
+      // What another runtime cannot take is a matter of records of that runtime, not of the document.
+      if (status === 422 && Object.hasOwn(DEPLOYMENTS, String(params.target))) {
+        const codes = (json.errors as { code: string }[]).map(({ code }) => code);
+        assert.deepEqual([...new Set(codes)], ["target_mismatch"], JSON.stringify(json));
+        return;
+      }
       assert.equal(status, 202, JSON.stringify(json));
       // JSON has no negative zero.
       const sent = JSON.parse(JSON.stringify(params)) as Record<string, unknown>;

@@ -69,7 +69,7 @@ test("capabilities name the methods whose parameters the document has", async ()
   assert.equal(json.limits.max_upload_bytes, 64 * 1024 * 1024);
   assert.deepEqual(
     json.targets.map((it: { name: string }) => it.name),
-    ["auto", "x64-vnni", "x64-avx2", "arm64", "portable"],
+    ["auto", "x64-vnni", "x64-avx2", "arm64", "portable", "web", "openvino", "tensorrt", "qnn"],
   );
 });
 

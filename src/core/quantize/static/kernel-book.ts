@@ -86,11 +86,7 @@ function shownNode(node: Node, elementsOf: ElementsOf): readonly unknown[] {
 }
 
 /** What a unit's kernels compute, and what reads their result: kernels take in what stands behind them. */
-export function unitKey(
-  { node, biasAdd, tail, outputs }: Unit,
-  elementsOf: ElementsOf,
-  setting: KernelSetting,
-): string {
+function unitKey({ node, biasAdd, tail, outputs }: Unit, elementsOf: ElementsOf, setting: KernelSetting): string {
   const parts = [node, ...(biasAdd ? [biasAdd] : []), ...tail].map((part) => shownNode(part, elementsOf));
   const readers = outputs.map(({ uses }) => uses.map(({ node }) => node.opType).toSorted());
   return hashOf([parts, readers, setting]);
@@ -101,7 +97,7 @@ export function structureKey(model: Model): string {
   return graphKey(model, (node) => shownNode(node, () => undefined), null);
 }
 
-export function conversionKey(kind: Conversion, elements: number, { threads }: KernelSetting): string {
+function conversionKey(kind: Conversion, elements: number, { threads }: KernelSetting): string {
   return hashOf([kind, elements, threads]);
 }
 
