@@ -63,6 +63,13 @@ export const WARNINGS = {
     cause: "Few samples, or two models that are equally good.",
     remedy: "Evaluate on more samples; the interval shrinks with the square root of their number.",
   },
+  more_bits_stored: {
+    meaning:
+      "`weight_bits` asked for 4 or 2 bits, and weights of layers that compute in float are stored in 8: fewer bits are for layers that compute in 8 bits. Value: how many weights.",
+    cause: "`float_where_slower` found layers that are faster in float here, or operators have no 8-bit kernel.",
+    remedy:
+      "Set `float_where_slower` to false, which may be slower, or take `weight_only`, or `layers` with `int4_weights`, where size is what counts.",
+  },
   choice_within_noise: {
     meaning:
       "Of several generations the best was chosen, and whether to go on, by held-out samples that do not tell it from the next best: the 95 % interval of their difference contains 0. Value: the difference of their metrics on those samples.",

@@ -43,6 +43,7 @@ import { deploymentOf, TARGETS, type TargetName } from "../targets.ts";
 import { type CalibrationSamples, openSamples } from "./calibration-samples.ts";
 import { accuracyProvisions, rangeProvisions, speedProvisions, stretchedProvisions } from "./provisions.ts";
 import { roundingOf } from "./rounded-job.ts";
+import { bitsWarnings } from "./stored-bits.ts";
 
 /** What is reported of outputs that are exactly the same. */
 const MAX_DB = 200;
@@ -105,7 +106,7 @@ export async function compressStaticJob(
       reference: result.float,
       plan: result.plan,
       evidence: evidenceOf(result, samples, known !== undefined, control),
-      warnings: control ? limitWarnings(control, result.control) : [],
+      warnings: [...(control ? limitWarnings(control, result.control) : []), ...bitsWarnings(params, result.plan)],
       calibrated: samples.calibrated,
       unseen: samples.unseen,
     };
@@ -125,7 +126,7 @@ export async function planStaticJob(
   exclude: Exclusions,
   environment: JobEnvironment,
   { signal }: JobContext,
-): Promise<Pick<Compressed, "model" | "notes" | "plan"> & { readonly provisional: readonly Provision[] }> {
+): Promise<Pick<Compressed, "model" | "notes" | "plan" | "warnings"> & { readonly provisional: readonly Provision[] }> {
   const { spec } = request;
   const samples = await openSamples(request, request.models[spec.model_id]!.facts, environment);
   const sample = await samples.first();
@@ -145,7 +146,8 @@ export async function planStaticJob(
     ...accuracyProvisions(spec.params),
     ...speedProvisions(options.floatWhereSlower === "measured"),
   ];
-  return { ...quantizeStatic(model, seen, { ...options, method, excludeNodes, floatWhereSlower }), provisional };
+  const made = quantizeStatic(model, seen, { ...options, method, excludeNodes, floatWhereSlower });
+  return { ...made, warnings: bitsWarnings(spec.params, made.plan), provisional };
 }
 
 async function* inTime(runs: AsyncIterable<Feeds>): AsyncGenerator<Feeds> {

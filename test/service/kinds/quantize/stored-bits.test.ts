@@ -1,0 +1,40 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { QuantizationPlan } from "../../../../src/core/index.ts";
+import { bitsWarnings } from "../../../../src/service/kinds/quantize/run/stored-bits.ts";
+import { writeNpz } from "../../../support/dataset-writers.ts";
+import { GraphMaker, mlp } from "../../../support/graphs.ts";
+import { quantizeJob } from "../../../support/quantize-job.ts";
+
+const form = (bits: 4 | 8, ...nodes: string[]): QuantizationPlan["weights"][string][number] => ({
+  scheme: { bits, signed: true, symmetric: true, granularity: "channel" },
+  storage: bits === 8 ? "stored_codes" : "quantized",
+  nodes,
+});
+const planOf = (weights: QuantizationPlan["weights"]): QuantizationPlan => ({
+  ...{ weights, values: {} },
+  ...{ nodes: {}, results: {} },
+});
+
+test("weights in more bits than were asked for are named, unless the job asked for that by name", () => {
+  const plan = planOf({ a: [form(8, "layer_a")], b: [form(4, "layer_b")], c: [form(8, "layer_c")] });
+  const [warning, ...none] = bitsWarnings({ weight_bits: 4, layers: { layer_c: "int8_weights" } }, plan);
+  assert.equal(warning!.code, "more_bits_stored");
+  assert.equal(warning!.value, 1);
+  assert.match(warning!.message, /stored in 8 bits, not in 4: "a"\. /);
+  assert.deepEqual(none, []);
+  assert.equal(bitsWarnings({ weight_bits: 2, layers: {} }, plan)[0]!.value, 2);
+  assert.deepEqual(bitsWarnings({ weight_bits: 8, layers: {} }, plan), []);
+  assert.deepEqual(bitsWarnings({ weight_bits: 4, layers: {} }, planOf({ b: [form(4, "layer_b")] })), []);
+});
+
+test("a job whose layers all compute in 8 bits has weights of 4, and no such warning", async () => {
+  const dataset = writeNpz({ x: new GraphMaker({ seed: 9 }).random([40, 16], 1) });
+  const params = { method: "static", dataset_id: "dst_1", samples: 20, float_where_slower: false, weight_bits: 4 };
+  const { report } = await quantizeJob(mlp(), { params, dataset, evaluation: { samples: 4 } });
+  assert.ok(report.plan!.weights.length > 0 && report.plan!.weights.every(({ bits }) => bits === 4));
+  assert.deepEqual(
+    report.metrics.warnings.filter(({ code }) => code === "more_bits_stored"),
+    [],
+  );
+});
