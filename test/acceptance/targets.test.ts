@@ -66,6 +66,26 @@ test("tensorrt: the result holds the rules, and nothing is said to be measured t
   assert.match(await page(job), /Made for tensorrt.*Nothing was measured in the runtime itself/s);
 });
 
+test("a pipeline whose last step is for a runtime says itself what its model is like there", async () => {
+  const { evaluation, params } = submission({ target: "web" });
+  const steps = [
+    { type: "quantize", params: { method: "simplify" } },
+    { type: "quantize", name: "int8", params },
+  ];
+  const job = await jobs.succeeded(
+    await jobs.client.createJob({ type: "pipeline", model_id: ids.cnn, params: { steps }, evaluation }),
+  );
+  const { target, rules, measured, download } = deploymentOf(job);
+  assert.equal(target, "web");
+  assert.ok(rules.length > 0 && rules.every(({ holds }) => holds));
+  assert.match(measured!.runtime, /^onnxruntime-web /);
+  // Beside the model that the pipeline began with.
+  const uploaded = await jobs.client.request(`/v1/models/${ids.cnn}`);
+  const { size_bytes } = (await uploaded.json()) as { size_bytes: number };
+  assert.ok(download!.before_bytes > 0.5 * size_bytes && download!.after_bytes < 0.5 * download!.before_bytes);
+  assert.match(await page(job), /Made for web.*Measured in onnxruntime-web/s);
+});
+
 test("what a target cannot take is refused with the field, a sentence and what to do", async () => {
   const refused = async (body: object) => {
     const headers = { "content-type": "application/json" };

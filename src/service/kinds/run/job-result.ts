@@ -56,7 +56,7 @@ export interface MadeModel {
   /** Further files that become artifacts. */
   readonly more?: readonly ProducedFile[];
   /** What its target makes of it, where that is another runtime than this one. */
-  readonly deployed?: (measured: Evaluation) => Promise<JobMetrics>;
+  readonly deployed?: ((measured: Evaluation) => Promise<JobMetrics>) | undefined;
 }
 
 /** The last two steps of every job: `evaluate`, with this message, and `report`. */

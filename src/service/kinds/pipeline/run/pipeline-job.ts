@@ -94,6 +94,7 @@ async function runPipelineJob(
   const { files } = environment;
   const original = models[PIPELINE.sourceModelId(spec)]!;
   const last = models[steps.at(-1)!.model_id]!;
+  const lastStep = stepSpec(spec, spec.params.steps.length - 1, steps.at(-2)?.model_id ?? spec.model_id);
   const { dataset_id } = spec.evaluation;
   const stored = dataset_id === null ? undefined : datasets[dataset_id]!;
   const task = labelTaskOf(spec);
@@ -114,6 +115,11 @@ async function runPipelineJob(
       next: afterPipeline(spec),
       warnings: stored && dataWarnings(stored.facts, use!, task.ignoreLabel, request.models),
       pairs: outputPairs(spec, original.facts, last.facts),
+      deployed: stepRunOf(lastStep).inTarget?.(
+        { spec: lastStep, before: original.files, after: last.files },
+        environment,
+        context.signal,
+      ),
     },
     "Comparing the last model with the first",
     environment,

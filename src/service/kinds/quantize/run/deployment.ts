@@ -1,23 +1,31 @@
 /** What a result is like in the runtime that it was made for. */
 import { type Deployed, describeDeployment, type Feeds, feedsFor, type JobMetrics } from "../../../../core/index.ts";
-import type { LocalFile } from "../../../../tasks/protocol.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
+import type { MadeModel } from "../../run/job-result.ts";
+import type { InTarget } from "../../run/job-run.ts";
 import type { QuantizeSpec } from "../spec.ts";
 import { deploymentOf } from "../targets.ts";
 
-export interface MadeFor {
-  readonly spec: QuantizeSpec;
-  readonly before: readonly LocalFile[];
-  readonly after: readonly LocalFile[];
+interface MadeFor extends InTarget<QuantizeSpec> {
   /** What both models were fed while latency was measured. */
   readonly feeds: { readonly before: Feeds; readonly after: Feeds };
+}
+
+/** The metrics of a result with what the runtime makes of it that its job has named: see `judgeDeployment`. */
+export function inTarget(
+  made: InTarget<QuantizeSpec>,
+  environment: JobEnvironment,
+  signal: AbortSignal,
+): NonNullable<MadeModel["deployed"]> {
+  return async ({ metrics, feeds }) =>
+    withDeployment(metrics, await judgeDeployment({ ...made, feeds }, environment, signal));
 }
 
 /**
  * Checks the written result against the rules of its target and, where the runtime of that can be here, runs it there beside the original. Undefined
  * for onnxruntime on a CPU. Throws `cancelled`.
  */
-export async function judgeDeployment(
+async function judgeDeployment(
   { spec, before, after, feeds }: MadeFor,
   { elsewhere, files, openSession }: JobEnvironment,
   signal: AbortSignal,
@@ -48,7 +56,7 @@ export async function judgeDeployment(
 }
 
 /** The metrics of a result with what its target makes of it. */
-export function withDeployment(metrics: JobMetrics, deployed: Deployed | undefined): JobMetrics {
+function withDeployment(metrics: JobMetrics, deployed: Deployed | undefined): JobMetrics {
   if (!deployed) return metrics;
   return {
     ...metrics,

@@ -38,7 +38,7 @@ import type { StepRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext, type JobSteps } from "../../run/job-steps.ts";
 import { withOrigin } from "../../run/origin.ts";
 import { labelTaskOf, type QuantizeSpec } from "../spec.ts";
-import { judgeDeployment, withDeployment } from "./deployment.ts";
+import { inTarget } from "./deployment.ts";
 import { type Method, methodOfJob, type Planned } from "./methods.ts";
 import { afterQuantization } from "./next-steps.ts";
 import { findBreakingNodes } from "./repair.ts";
@@ -51,6 +51,7 @@ export const QUANTIZE_RUN: StepRun<QuantizeSpec> = {
   },
   planModel: planQuantizedModel,
   run: runQuantizeJob,
+  inTarget,
 };
 
 /**
@@ -96,11 +97,7 @@ export async function runQuantizeJob(
           ...(judged.warnings ?? []),
         ]),
         ignoreLabel: judged.ignoreLabel,
-        deployed: async ({ metrics, feeds }) =>
-          withDeployment(
-            metrics,
-            await judgeDeployment({ spec, before: source.files, after: written, feeds }, environment, signal),
-          ),
+        deployed: inTarget({ spec, before: source.files, after: written }, environment, signal),
         // The layers of a model that was trained are other layers.
         ...(!compressed.training && {
           layerReference: { model: compressed.reference, results: compressed.plan.results },
