@@ -128,6 +128,8 @@ export function contentSha256(files: readonly LocalFile[]): string {
   return hash.digest("hex");
 }
 
+const MODEL_TYPE = "application/octet-stream";
+
 export interface WriteOptions extends Pick<SaveOptions, "maxInlineBytes"> {
   readonly signal?: AbortSignal | undefined;
 }
@@ -150,7 +152,7 @@ export async function writeModel(
   const produced = files.map(([file]) => ({
     name: file,
     path: join(directory, file),
-    media_type: "application/octet-stream",
+    media_type: MODEL_TYPE,
   }));
   try {
     for (const [i, [, file]] of files.entries()) await writeFile(produced[i]!.path, file, signal);
@@ -159,6 +161,24 @@ export async function writeModel(
     throw error;
   }
   return produced;
+}
+
+/**
+ * Writes the first file of a model with external data to `directory` once more, as `name`: what it calls its data is `<name>.data`, so that it loads beside a copy of
+ * them of that name. Throws `internal` when its data would be others.
+ */
+export async function writeRenamed(
+  files: readonly LocalFile[],
+  directory: string,
+  name: string,
+): Promise<ProducedFile> {
+  const { model, data } = encodeModel(openModel(files), { location: `${name}.data`, maxInlineBytes: 0 });
+  if (files.length !== 2 || data?.byteLength !== statSync(files[1]!.path).size) {
+    throw new CoreError("internal", "The model does not have the data file that is written for it.", files[0]!.name);
+  }
+  const path = join(directory, name);
+  await writeFile(path, model, undefined);
+  return { name, path, media_type: MODEL_TYPE };
 }
 
 async function writeFile(path: string, file: EncodedFile, signal: AbortSignal | undefined): Promise<void> {

@@ -33,6 +33,7 @@ import {
   profileTemporary,
   withTemporaryFiles,
   writeModel,
+  writeRenamed,
 } from "./model-files.ts";
 import { openThreadClock } from "./thread-clock.ts";
 
@@ -48,6 +49,7 @@ export const ENVIRONMENT: JobEnvironment = {
     openModel,
     openWrittenModel,
     writeModel,
+    writeRenamed,
     withTemporaryFiles,
     async makeDirectory(path) {
       await mkdir(path, { recursive: true });

@@ -77,6 +77,7 @@ const RESULTS: Readonly<Record<string, z.ZodType>> = {
           name: z.string().regex(/^[a-z0-9-]{1,60}$/),
           files: z.array(Produced).min(1),
           facts: ModelFacts,
+          renamed: Produced.nullable(),
         }),
       )
       .max(200)

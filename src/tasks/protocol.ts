@@ -67,6 +67,8 @@ export interface JobOutcome {
     readonly name: string;
     readonly files: readonly ProducedFile[];
     readonly facts: ModelFacts;
+    /** Of a model with external data: its first file under the name of its artifact, which calls the data by that of theirs. */
+    readonly renamed: ProducedFile | null;
   }[];
   /** Further artifacts: other networks that were trained, `report.json`, `report.html`. */
   readonly reports: readonly ProducedFile[];

@@ -4,6 +4,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   symlinkSync,
   truncateSync,
@@ -17,7 +18,7 @@ import { printModel } from "../../src/core/onnx/print.ts";
 import { modelToBytes } from "../../src/core/onnx/save.ts";
 import { lazyTensor, type Tensor } from "../../src/core/onnx/tensor.ts";
 import { openSession } from "../../src/core/runtime/session.ts";
-import { openModel, openWrittenModel, writeModel } from "../../workers/model-files.ts";
+import { openModel, openWrittenModel, writeModel, writeRenamed } from "../../workers/model-files.ts";
 import { readAt, writeBigModel } from "../support/big-model.ts";
 import {
   branches,
@@ -166,6 +167,21 @@ test("a full disk is reported and nothing stays behind", { skip: noFullDisk }, a
   symlinkSync("/dev/full", join(directory, "model.onnx"));
   await assert.rejects(writeModel(cnn(), directory, "model.onnx"), { code: "ENOSPC" });
   assert.deepEqual(readdirSync(directory), []);
+});
+
+test("renamed, a model with external data loads beside its data of the new name, in one folder with the first", async () => {
+  const directory = folder();
+  const model = cnn();
+  const files = await writeModel(model, directory, "model.onnx", { maxInlineBytes: 0 });
+  assert.equal(files.length, 2);
+  const renamed = await writeRenamed(files, directory, "static.model.onnx");
+  assert.deepEqual(renamed, { ...files[0], name: "static.model.onnx", path: join(directory, "static.model.onnx") });
+  const feeds = randomFeeds(model);
+  // As it is, its data are not found.
+  renameSync(files[1]!.path, join(directory, "static.model.onnx.data"));
+  await assert.rejects(outputsOf({ path: files[0]!.path }, feeds), /model\.onnx\.data/);
+  const expected = await outputsOf({ bytes: modelToBytes(model) }, feeds);
+  assert.deepEqual(await outputsOf({ path: renamed.path }, feeds), expected);
 });
 
 test("a model of 2.5 GiB is opened and written in the memory of a few of its weights", async () => {

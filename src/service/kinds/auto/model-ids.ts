@@ -1,5 +1,10 @@
 import type { JobMetrics } from "../../../core/contract.ts";
 
+/** What a file of a candidate's model is called among the artifacts of the search. */
+export function artifactName(candidate: string, file: string): string {
+  return `${candidate}.${file}`;
+}
+
 /** What a search has found, with the ids of the models that were stored, by the names of their candidates. */
 export function withModelIds(metrics: JobMetrics, ids: ReadonlyMap<string, string>, original: string): JobMetrics {
   const { auto } = metrics;

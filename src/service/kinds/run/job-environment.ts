@@ -50,6 +50,8 @@ export interface JobEnvironment {
       name: string,
       options: { readonly signal: AbortSignal },
     ): Promise<readonly ProducedFile[]>;
+    /** Writes the first file of a model that has data beside it once more: as `name`, with `<name>.data` for what its data are called. */
+    writeRenamed(files: readonly LocalFile[], directory: string, name: string): Promise<ProducedFile>;
     /** Makes a directory, and those above it, and answers its path. */
     makeDirectory(path: string): Promise<string>;
     /** Writes a model to files that are gone when `use` has ended. */

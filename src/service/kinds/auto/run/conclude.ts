@@ -11,9 +11,10 @@ import {
 } from "../../../../core/index.ts";
 import { renderReport } from "../../../../report/html.ts";
 import { buildReport } from "../../../../report/report.ts";
-import type { JobOutcome } from "../../../../tasks/protocol.ts";
+import type { JobOutcome, ProducedFile } from "../../../../tasks/protocol.ts";
 import { requestOf } from "../../requests.ts";
 import { nextSteps } from "../../run/next-steps.ts";
+import { artifactName } from "../model-ids.ts";
 import { AUTO, type AutoSpec } from "../spec.ts";
 import { axesFor, checkConstraints, choose, frontOf } from "./front.ts";
 import type { Made } from "./make.ts";
@@ -113,7 +114,7 @@ export async function conclude(run: SearchRun, found: Found): Promise<JobOutcome
   const facts = best?.facts ?? models[spec.model_id]!.facts;
   return {
     model: [],
-    front: front.map(({ name, files, facts }) => ({ name, files, facts })),
+    front: front.map(({ name, files, facts, renamed }) => ({ name, files, facts, renamed })),
     reports: await writeReports(run, metrics, isAccepted, best),
     ...{ facts, metrics, accepted: isAccepted },
   };
@@ -122,10 +123,11 @@ export async function conclude(run: SearchRun, found: Found): Promise<JobOutcome
 interface FrontModel extends Made {
   readonly name: string;
   readonly facts: ModelFacts;
+  readonly renamed: ProducedFile | null;
 }
 
 async function frontModels(
-  { search, environment, context }: SearchRun,
+  { request, search, environment, context }: SearchRun,
   tried: readonly Tried[],
 ): Promise<FrontModel[]> {
   const { files, openSession } = environment;
@@ -135,7 +137,9 @@ async function frontModels(
     const made = await search.filesOf(it);
     const { path } = made.files[0]!;
     const facts = await inspectModel(files.openWrittenModel(path), { openSession, source: { path }, dims: {}, signal });
-    front.push({ ...made, name: it.name, facts });
+    const ownName = artifactName(it.name, made.files[0]!.name);
+    const renamed = made.files.length === 1 ? null : await files.writeRenamed(made.files, request.scratch, ownName);
+    front.push({ ...made, name: it.name, facts, renamed });
   }
   return front;
 }
