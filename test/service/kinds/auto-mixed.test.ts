@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { LayerChoice } from "../../../src/core/index.ts";
+import { AutoParams } from "../../../src/service/kinds/auto/params.ts";
 import { aimsOf, mixedLayers } from "../../../src/service/kinds/auto/run/mixed.ts";
 
 /** A layer whose noise in 8 bits is that of so many dB, and 18 dB more in 4 bits. */
@@ -23,18 +24,21 @@ const CHOICES = [
   layer("slow", 40, { float: 100, int8: 120 }),
 ];
 
-const [smallest, fastest] = aimsOf(18, 25, true);
+const paramsOf = (objective: string, min_sqnr_db: number | null) =>
+  AutoParams.parse({ dataset_id: "d", objective, constraints: { min_sqnr_db } });
+
+const [fastest, smallest] = aimsOf(18, paramsOf("latency", 25), true);
 
 test("with a constraint both aims keep to it, and half a dB more, because trials are on few samples; without one they keep to the quality of static, and one is better", () => {
   assert.deepEqual(
-    aimsOf(18, 25, true).map(({ name, leastDb }) => [name, leastDb]),
+    aimsOf(18, paramsOf("latency", 25), true).map(({ name, leastDb }) => [name, leastDb]),
     [
-      ["mixed-smallest", 25.5],
       ["mixed-fastest", 25.5],
+      ["mixed-smallest", 25.5],
     ],
   );
   assert.deepEqual(
-    aimsOf(18, null, true).map(({ name, leastDb }) => [name, leastDb]),
+    aimsOf(18, paramsOf("size", null), true).map(({ name, leastDb }) => [name, leastDb]),
     [
       ["mixed-smallest", 18],
       ["mixed-fastest", 18],
@@ -42,7 +46,7 @@ test("with a constraint both aims keep to it, and half a dB more, because trials
     ],
   );
   assert.deepEqual(
-    aimsOf(18, null, false).map(({ name }) => name),
+    aimsOf(18, paramsOf("latency", null), false).map(({ name }) => name),
     ["mixed-smallest"],
     "no layer was timed",
   );
@@ -58,4 +62,6 @@ test("the smallest model has 4 bits where they are not heard, the fastest 8 bits
   assert.deepEqual(mixedLayers(CHOICES, fastest!, 0), { loud: "int8_weights", slow: "int8_weights" });
   // With 8 dB less the loud layer must stay as it is.
   assert.equal(mixedLayers(CHOICES, smallest!, 8)!.loud, "float32");
+  // With 6 dB more to spend even that may be in 8 bits.
+  assert.deepEqual(mixedLayers(CHOICES, fastest!, -6), { slow: "int8_weights" });
 });

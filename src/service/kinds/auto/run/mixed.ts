@@ -14,6 +14,7 @@ import {
 import { openSamples } from "../../quantize/run/calibration-samples.ts";
 import { staticOptionsOf } from "../../quantize/run/static-job.ts";
 import { isStatic, type StaticSpec } from "../../quantize/spec.ts";
+import type { AutoSpec } from "../spec.ts";
 import type { Candidate } from "./candidates.ts";
 import { sqnrOf } from "./front.ts";
 import { predictionOf, type Tried } from "./search.ts";
@@ -21,7 +22,7 @@ import type { SearchRun } from "./search-run.ts";
 
 /**
  * Candidates of mixed precision: every layer in that precision in which the model costs least for the noise that it may have. Layers are measured one by
- * one, the choice is a knapsack, and a model that turns out noisier than it should be is chosen again with less to spend.
+ * one, the choice is a knapsack, and a model that turns out noisier than it should be, or far less noisy, is chosen again with less or more to spend.
  */
 
 /** Samples that the error of layers is measured on. */
@@ -34,6 +35,8 @@ const LEAST_GROUPS = 4;
 const MADE_SLOWER = 3;
 /** A candidate is chosen again so often, at most. */
 const MAX_REPAIRS = 2;
+/** With so much less noise than it may have, it is chosen again with more to spend: what layers lose together is often less than the sum. */
+const SURPLUS_DB = 1;
 /** Less noise than plain static quantization has, for a candidate that is to be better. */
 const BETTER_DB = 6;
 /** What trials may say too much of the signal to noise ratio, on few samples. */
@@ -48,20 +51,25 @@ interface Aim {
   readonly leastDb: number;
 }
 
-/** What mixed candidates aim at: the constraint, or the quality of plain static quantization. */
-export function aimsOf(plainDb: number, least: number | null, isTimed: boolean): Aim[] {
+/** What mixed candidates aim at: the constraint, or the quality of plain static quantization. The one of the objective comes first. */
+export function aimsOf(plainDb: number, { objective, constraints }: AutoSpec["params"], isTimed: boolean): Aim[] {
+  const { min_sqnr_db: least } = constraints;
   // Of equals in one, the better in the other.
   const bytes = ({ bytes, us }: LayerOption) => bytes + us / 100;
   const us = ({ bytes, us }: LayerOption) => us + bytes / 1e6;
   const leastDb = least === null ? plainDb : least + TRIAL_DB;
-  return [
+  const aims = [
     { name: "mixed-smallest", cost: bytes, leastDb },
     ...(isTimed ? [{ name: "mixed-fastest", cost: us, leastDb }] : []),
     ...(isTimed && least === null ? [{ name: "mixed-better", cost: us, leastDb: plainDb + BETTER_DB }] : []),
   ];
+  const first = { latency: "mixed-fastest", size: "mixed-smallest", memory: "mixed-smallest", metric: "mixed-better" }[
+    objective
+  ];
+  return aims.toSorted((a, b) => Number(b.name === first) - Number(a.name === first));
 }
 
-/** The precision of each layer for an aim, with `spentDb` less noise than it asks for; undefined where there is none. */
+/** The precision of each layer for an aim, with `spentDb` less noise than it asks for, or more where that is negative; undefined where there is none. */
 export function mixedLayers(choices: readonly LayerChoice[], { cost, leastDb }: Aim, spentDb: number) {
   const limit = 10 ** (-(leastDb + spentDb) / 10);
   const groups = choices.map(({ options }) => options);
@@ -98,7 +106,7 @@ export async function tryMixed(
   if (choices.length === 0) return;
   const isTimed = choices.some(({ options }) => options.some(({ us }) => us > 0));
   const known = new Set<string>();
-  for (const aim of aimsOf(sqnrOf(plain.tried.trial!), request.spec.params.constraints.min_sqnr_db, isTimed)) {
+  for (const aim of aimsOf(sqnrOf(plain.tried.trial!), request.spec.params, isTimed)) {
     let spentDb = MARGIN_DB;
     for (let repair = 0; repair <= MAX_REPAIRS && isLeft(); repair++) {
       const layers = mixedLayers(choices, aim, spentDb);
@@ -108,7 +116,7 @@ export async function tryMixed(
       const name = repair === 0 ? aim.name : `${aim.name}-${repair + 1}`;
       const tried = await tryOne({ name, spec: mixedSpec(spec, layers), isVariation: false });
       const missing = aim.leastDb - (measuredDb(predictionOf(tried.trial)) ?? aim.leastDb);
-      if (missing <= 0) break;
+      if (missing <= 0 && missing > -SURPLUS_DB) break;
       spentDb += missing + MARGIN_DB;
     }
   }
