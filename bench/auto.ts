@@ -23,10 +23,10 @@ import { modelToBytes } from "../src/core/onnx/save.ts";
 import { type Tensor, tensor } from "../src/core/onnx/tensor.ts";
 import type { Feeds } from "../src/core/quantize/calibration/calibrate.ts";
 import { openSession } from "../src/core/runtime/session.ts";
+import { candidatesOf } from "../src/service/kinds/auto/candidates.ts";
 import { AUTO_RUN } from "../src/service/kinds/auto/run/auto-job.ts";
-import { candidatesOf } from "../src/service/kinds/auto/run/candidates.ts";
 import { checkConstraints, OBJECTIVES, sqnrOf } from "../src/service/kinds/auto/run/front.ts";
-import type { AutoSpec } from "../src/service/kinds/auto/spec.ts";
+import { type AutoSpec, searchesOf } from "../src/service/kinds/auto/spec.ts";
 import { AutoJobRequest } from "../src/service/kinds/auto/wire.ts";
 import { cacheKeysOf } from "../src/service/kinds/kinds.ts";
 import { makeQuantizedModel } from "../src/service/kinds/quantize/run/quantize-job.ts";
@@ -209,7 +209,9 @@ async function make(request: TaskJobRequest<AutoSpec>, { auto, found }: Searched
   const { files, host } = ENVIRONMENT;
   const chosen = auto.candidates.find(({ recommended }) => recommended)!;
   const parsed = (sent: object) => QuantizeJobRequest.parse(sent) as QuantizeSpec;
-  const catalogue = candidatesOf(spec).flatMap(({ name, spec }) => (spec.type === "quantize" ? [{ name, spec }] : []));
+  const catalogue = searchesOf(spec)
+    .flatMap(candidatesOf)
+    .flatMap(({ name, spec }) => (spec.type === "quantize" ? [{ name, spec }] : []));
   const known = new Set(catalogue.map(({ name }) => name));
   const jobs = [
     ...(chosen.spec ? [{ name: RECOMMENDED, spec: parsed(chosen.spec) }] : []),

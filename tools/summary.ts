@@ -32,8 +32,8 @@ export function summaryOf({ accepted, metrics, directory, files }: Outcome): str
   return parts.join("\n\n");
 }
 
-/** The models that a search has found worth having, and which of them to take. */
-function foundBy({ candidates, recommendation }: NonNullable<JobMetrics["auto"]>): string[] {
+/** The models that a search has found worth having, and which of them to take, for each target. */
+function foundBy({ candidates, targets }: NonNullable<JobMetrics["auto"]>): string[] {
   const front = candidates.flatMap(({ name, on_front, recommended, measured }) => {
     if (!on_front || !measured) return [];
     const { size, latency, accuracy, fidelity } = measured;
@@ -48,7 +48,7 @@ function foundBy({ candidates, recommendation }: NonNullable<JobMetrics["auto"]>
       ],
     ];
   });
-  return [`Worth having\n${table(front)}`, recommendation.why];
+  return [`Worth having\n${table(front)}`, ...targets.map(({ recommendation }) => recommendation.why)];
 }
 
 type Measured = Pick<JobMetrics, "size" | "latency" | "memory" | "accuracy" | "fidelity"> & {

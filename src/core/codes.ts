@@ -217,6 +217,14 @@ export const DROPPED = {
     meaning: "It gives NaN or infinity where the original gives numbers.",
     cause: "Activations that leave the range of float16.",
   },
+  target_rules_broken: {
+    meaning: "It is not what the runtime of the search's target wants.",
+    cause: "Operators of the model, or of the method, that the runtime does not have.",
+  },
+  target_does_not_run: {
+    meaning: "The runtime of the search's target does not load or run it.",
+    cause: "Too little memory for WebAssembly, or an operator that is not there.",
+  },
   does_not_run: { meaning: "onnxruntime does not load or run it.", cause: "A fault of the runtime with such a model." },
   budget: { meaning: "The budget was used up before it was tried.", cause: "A small `budget` for the model." },
 } as const satisfies Readonly<Record<string, Omit<CodeFacts, "remedy">>>;

@@ -1,16 +1,17 @@
 import type { DeploymentFacts } from "../core/facts.ts";
 import { type Content, html } from "./markup.ts";
 import { bytes, decibels, ratio, section, significant, table } from "./parts.ts";
-import type { Report } from "./report.ts";
 
-/** What a result is like in the runtime that it was made for: what was measured there, and what only was checked. */
-export function deployment({ metrics }: Pick<Report, "metrics">): Content {
-  const { deployment: facts } = metrics;
+const ELSEWHERE =
+  "Size, accuracy and latency elsewhere on this page are those of onnxruntime on the machine that ran the job.";
+
+/** What a model is like in the runtime that it was made for: what was measured there, and what only was checked. */
+export function deployment(facts: DeploymentFacts | null, numbersElsewhere = ELSEWHERE): Content {
   if (!facts) return null;
   return section(
     `Made for ${facts.target}`,
     measured(facts),
-    html`<p class="muted">Rules of the runtime, checked on the file that was written. Size, accuracy and latency elsewhere on this page are those of onnxruntime on the machine that ran the job.</p>`,
+    html`<p class="muted">Rules of the runtime, checked on the file that was written. ${numbersElsewhere}</p>`,
     table(
       ["Rule", "Holds", "What the runtime wants", "Where it is not so"],
       facts.rules.map(({ rule, holds, says, broken }) => [
@@ -30,11 +31,11 @@ function measured({ measured, failure, download }: DeploymentFacts): Content {
   if (failure !== null)
     return [html`<p><b class="bad">The runtime does not run the result:</b> ${failure}</p>`, travels];
   if (!measured) return [html`<p>Nothing was measured in the runtime itself: it was not there.</p>`, travels];
-  const { runtime, before, after, speedup, runs, threads, sqnr_db } = measured;
+  const { runtime, before, after, speedup, speedup_interval, runs, threads, sqnr_db } = measured;
   return [
-    html`<p>Measured in ${runtime}, ${threads} thread, ${runs} runs in turns: ${significant(before.p50_ms)} ms before, ${significant(after.p50_ms)} ms after (median), ${ratio(speedup)} as fast.${
-      sqnr_db === null ? "" : ` Its outputs there are those of onnxruntime here up to ${decibels(sqnr_db)}.`
-    }</p>`,
+    html`<p>Measured in ${runtime}, ${threads} thread, ${runs} runs in turns: ${significant(before.p50_ms)} ms before, ${significant(after.p50_ms)} ms after (median), ${ratio(speedup)} as fast${
+      speedup_interval === null ? "" : ` (${ratio(speedup_interval[0])} to ${ratio(speedup_interval[1])} at 95 %)`
+    }.${sqnr_db === null ? "" : ` Its outputs there are those of onnxruntime here up to ${decibels(sqnr_db)}.`}</p>`,
     travels,
   ];
 }

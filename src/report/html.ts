@@ -105,7 +105,7 @@ function comparison(report: Report, draw: DrawChart): Content {
     accuracy(report),
     fidelity(report),
     layerErrors(report, draw),
-    deployment(report),
+    deployment(report.metrics.deployment),
     staticEvidence(report, draw),
     nodeSection(report),
     weights(report),

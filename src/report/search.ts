@@ -1,5 +1,6 @@
-import type { AutoCandidate } from "../core/facts.ts";
+import type { AutoCandidate, AutoTarget } from "../core/facts.ts";
 import { worstOutput } from "./contest.ts";
+import { deployment } from "./deployment.ts";
 import { type Content, html, type Markup } from "./markup.ts";
 import {
   below,
@@ -22,38 +23,58 @@ import { type Trade, tradeChart } from "./trade-chart.ts";
 export function searchSections({ metrics }: Report, draw: DrawChart): Content {
   const { auto } = metrics;
   if (!auto) return null;
-  const { why, next_better } = auto.recommendation;
-  const front = auto.candidates.filter(({ on_front }) => on_front);
+  const { targets, seconds } = auto;
+  const several = targets.length > 1;
+  const tried = auto.candidates.filter(({ spec }) => spec !== null).length;
+  return [
+    targets.map((target) => targetSections(target, auto.candidates, several, draw)),
+    html`<p class="muted">${tried} candidates in ${duration(1000 * seconds)}.</p>`,
+    section(
+      "Jobs that make these models",
+      html`<p class="muted">Posted as a job, each makes the same bytes.</p>`,
+      auto.candidates.filter(({ on_front }) => on_front).map(specOf),
+    ),
+  ];
+}
+
+/** What was found for one target. */
+function targetSections(
+  { target, recommendation }: AutoTarget,
+  all: readonly AutoCandidate[],
+  several: boolean,
+  draw: DrawChart,
+): Content {
+  const { why, next_better } = recommendation;
+  const candidates = all.filter((it) => it.target === target);
+  const titled = (title: string) => (several ? `${title} for ${target}` : title);
+  const front = candidates.filter(({ on_front }) => on_front);
   const isUntried = ({ dropped, predicted }: AutoCandidate) => dropped?.code === "budget" && predicted === null;
-  const untried = auto.candidates.filter(isUntried);
-  const rest = auto.candidates.filter((it) => !it.on_front && !isUntried(it));
-  const measured = auto.candidates.filter(({ measured }) => measured !== null);
+  const untried = candidates.filter(isUntried);
+  const rest = candidates.filter((it) => !it.on_front && !isUntried(it));
+  const measured = candidates.filter(({ measured }) => measured !== null);
+  const there = candidates.find(({ deployment }) => deployment?.measured)?.deployment?.measured;
   return [
     section(
-      "Recommendation",
+      titled("Recommendation"),
       html`<p>${why}</p>`,
       next_better ? html`<p class="muted">${next_better.message}</p>` : null,
-      html`<p class="muted">${auto.candidates.length - 1} candidates in ${duration(1000 * auto.seconds)}.</p>`,
     ),
     section(
-      "What can be had",
+      titled("What can be had"),
+      there ? html`<p>Speeds and latencies are those of ${there.runtime}, each model beside the original.</p>` : null,
       html`<p class="muted">Every model here is better than each other one in size, speed or quality. All were measured in turns, on the same samples. Below a
 number: its confidence interval at 95 %.</p>`,
       tradeChart(measured.map(tradeOf), draw),
       frontTable(front),
     ),
-    rest.length === 0 ? null : section("Candidates that were dropped", droppedTable(rest)),
+    deployment(candidates.find(({ recommended }) => recommended)?.deployment ?? null, "This is the recommended model."),
+    rest.length === 0 ? null : section(titled("Candidates that were dropped"), droppedTable(rest)),
     untried.length === 0
       ? null
       : section(
-          "Candidates that were not tried",
+          titled("Candidates that were not tried"),
           html`<p>The time for trials was over before: ${untried.map(({ name }) => name).join(", ")}.</p>`,
         ),
-    section(
-      "Jobs that make these models",
-      html`<p class="muted">Posted as a job, each makes the same bytes.</p>`,
-      front.map(specOf),
-    ),
   ];
 }
 

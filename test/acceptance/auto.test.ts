@@ -17,6 +17,11 @@ import { until } from "../support/until.ts";
 
 interface Candidate {
   readonly name: string;
+  readonly target: string;
+  readonly deployment: {
+    readonly rules: readonly { readonly holds: boolean }[];
+    readonly measured: { readonly runtime: string; readonly speedup: number } | null;
+  } | null;
   readonly spec: Record<string, unknown> | null;
   readonly model_id: string | null;
   readonly sha256: string | null;
@@ -32,14 +37,17 @@ interface Candidate {
   readonly dropped: { readonly stage: string; readonly code: string; readonly message: string } | null;
 }
 
+interface Recommendation {
+  readonly candidate: string;
+  readonly model_id: string;
+  readonly why: string;
+  readonly next_better: { readonly candidate: string; readonly message: string } | null;
+}
+
 interface Auto {
   readonly candidates: readonly Candidate[];
-  readonly recommendation: {
-    readonly candidate: string;
-    readonly model_id: string;
-    readonly why: string;
-    readonly next_better: { readonly candidate: string; readonly message: string } | null;
-  };
+  readonly recommendation: Recommendation;
+  readonly targets: readonly { readonly target: string; readonly recommendation: Recommendation }[];
   readonly constraints: readonly { readonly name: string; readonly ok: boolean }[];
   readonly seconds: number;
 }
@@ -273,6 +281,60 @@ describe("searches", () => {
     assert.deepEqual(shas(job), shas(again));
   });
 
+  test("for several targets there is a front and a recommendation each, measured where the runtime can be, and what breaks its rules is dropped", async () => {
+    const request = body({
+      ...{ targets: ["auto", "web", "tensorrt"], methods: ["dynamic", "static", "float16"], objective: "size" },
+      budget: { seconds: 600, candidates: 3 },
+    });
+    const job = await jobs.ended((await jobs.client.createJob(request)).id, 700_000);
+    assert.equal(job.status, "succeeded", JSON.stringify(job.error));
+    const { candidates, targets, recommendation } = autoOf(job);
+    assert.deepEqual(
+      targets.map(({ target }) => target),
+      ["auto", "web", "tensorrt"],
+    );
+    assert.deepEqual(recommendation, targets[0]!.recommendation);
+    assert.equal(resultOf(job).model_id, recommendation.model_id);
+    const names: string[] = [];
+    for (const { target, recommendation } of targets) {
+      const own = candidates.filter((it) => it.target === target);
+      const [best, ...others] = own.filter(({ recommended }) => recommended);
+      assert.deepEqual([best!.name, others], [recommendation.candidate, []]);
+      assert.ok(best!.name.startsWith(`${target}-`) && best!.model_id === recommendation.model_id);
+      const made = own.filter(({ spec }) => spec !== null);
+      for (const { name, spec } of made) {
+        const { method, target: made } = (spec as { params: { method: string; target: string } }).params;
+        if (method === "static") assert.equal(made, target, name);
+      }
+      names.push(...own.filter(({ on_front, spec }) => on_front && spec !== null).map(({ name }) => name));
+      for (const { deployment, measured } of own.filter(({ on_front }) => on_front)) {
+        if (target === "auto") assert.equal(deployment, null);
+        else assert.ok(deployment!.rules.every(({ holds }) => holds));
+        if (target !== "web" || best!.spec === null) continue;
+        // What counts as its speed is what it is there.
+        if (deployment!.measured) assert.equal(measured!.latency.speedup, deployment!.measured.speedup);
+      }
+    }
+    const web = candidates.filter(({ target, spec, on_front }) => target === "web" && spec !== null && on_front);
+    assert.ok(web.length > 0 && web.every(({ deployment }) => /^onnxruntime-web /.test(deployment!.measured!.runtime)));
+    const { artifacts } = resultOf(job);
+    for (const name of names)
+      assert.ok(
+        artifacts.some((it) => it.name === `${name}.model.onnx`),
+        name,
+      );
+    // Their jobs make the same bytes, for their target.
+    for (const { name, spec, sha256 } of candidates.filter((it) => names.includes(it.name))) {
+      const again = await jobs.succeeded(await jobs.client.createJob(spec!));
+      assert.equal(resultOf(again).artifacts.find((it) => it.name === "model.onnx")!.sha256, sha256, name);
+    }
+    const page = await (await jobs.client.request(`/v1/jobs/${job.id}/report`)).text();
+    assert.match(
+      page,
+      /Recommendation for auto.*Recommendation for web.*onnxruntime-web.*Recommendation for tensorrt/s,
+    );
+  });
+
   test("what the budget does not reach is said, and the rest is measured all the same", async () => {
     // Doubled until it is enough for some of them, however slow the machine is.
     for (let seconds = 10, isEnough = false; !isEnough; seconds *= 2) {
@@ -296,7 +358,10 @@ describe("searches", () => {
     assert.deepEqual(await refused(body({ methods: ["distill"] })), ["/params/methods"]);
     assert.deepEqual(await refused(body({ training: true }, { dataset_id: null })), ["/evaluation/dataset_id"]);
     assert.deepEqual(await refused(body({ dataset_id: "dst_none" })), ["/params/dataset_id"]);
-    assert.deepEqual(await refused(body({ targets: ["auto", "portable"] })), ["/params/targets"]);
+    assert.deepEqual(await refused(body({ targets: ["web", "web"] })), ["/params/targets"]);
+    assert.deepEqual(await refused(body({ targets: [] })), ["/params/targets"]);
+    // TensorRT has no operators for that, so there would be nothing to try for it.
+    assert.deepEqual(await refused(body({ targets: ["auto", "tensorrt"], methods: ["dynamic"] })), ["/params/methods"]);
     const unlabelled = await jobs.uploadDigits("test", 50, { labels: false });
     const blind = body({ constraints: { max_metric_drop: 0.1 } }, { dataset_id: unlabelled });
     assert.deepEqual(await refused(blind), ["/params/constraints/max_metric_drop"]);

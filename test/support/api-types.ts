@@ -825,13 +825,15 @@ export interface components {
             seconds?: number;
             /**
              * Format: int64
-             * @description That are tried, at most.
+             * @description That are tried for a target, at most.
              * @default 40
              */
             candidates?: number;
         };
         AutoCandidate: {
             name: string;
+            /** @description What it was made and judged for. */
+            target: string;
             /** @description Null for the original. Posted as a job, it makes the same bytes. */
             spec: {
                 [key: string]: unknown;
@@ -843,6 +845,8 @@ export interface components {
             stage: string;
             predicted: components["schemas"]["CandidatePrediction"] | null;
             measured: components["schemas"]["CandidateMeasurement"] | null;
+            /** @description Of those that were measured: what the runtime of its target makes of it. Null for onnxruntime on a CPU. */
+            deployment: components["schemas"]["DeploymentMetrics"] | null;
             /** @description Nothing else beats it in size, latency and quality. */
             on_front: boolean;
             recommended: boolean;
@@ -916,6 +920,8 @@ export interface components {
             recommendation: components["schemas"]["AutoRecommendation"];
             /** @description Those that were set, for the recommended model. */
             constraints: components["schemas"]["AcceptanceCheck"][];
+            /** @description In the order of the job. `recommendation` and `constraints` beside it are those of the first; with several targets, candidates are called by theirs, too. */
+            targets: components["schemas"]["AutoTarget"][];
             /** Format: double */
             seconds: number;
         };
@@ -937,7 +943,7 @@ export interface components {
              * @default false
              */
             training?: boolean;
-            /** @description What candidates are made for. They are measured on the machine that runs the job. Unless given: `["auto"]`. */
+            /** @description What candidates are made for. For each there is a search, a front and a recommendation (`metrics.auto.targets`), and the budget is divided among them; the model of the job is the one recommended for the first. Speeds are those of the machine that runs the job, for `web` those of onnxruntime-web there; what other runtimes want is checked. Unless given: `["auto"]`. */
             targets?: components["schemas"]["TargetName"][];
             budget?: components["schemas"]["AutoBudget"];
             /**
@@ -953,6 +959,15 @@ export interface components {
             model_id: string;
             why: string;
             next_better: components["schemas"]["NextBetter"] | null;
+        };
+        /** @description What was found for one target. */
+        AutoTarget: {
+            target: string;
+            /** @description Whether what is recommended for it holds all limits. */
+            accepted: boolean;
+            recommendation: components["schemas"]["AutoRecommendation"];
+            /** @description Those that were set, for the recommended model. */
+            constraints: components["schemas"]["AcceptanceCheck"][];
         };
         BornAgainLoss: {
             /**
@@ -1018,7 +1033,7 @@ export interface components {
         };
         /** @enum {string} */
         CalibrationMethod: "minmax" | "moving_average" | "percentile" | "entropy" | "mse" | "auto";
-        /** @description On all samples, and timed with all finalists in turns. */
+        /** @description On all samples, and timed with all finalists in turns; for `web` `latency` is that of onnxruntime-web, beside the original. */
         CandidateMeasurement: {
             size: components["schemas"]["SizeMetrics"];
             fidelity: components["schemas"]["FidelityMetrics"];
@@ -1513,6 +1528,8 @@ export interface components {
             after: components["schemas"]["Timing"];
             /** Format: double */
             speedup: number;
+            /** @description By bootstrap over rounds; null for a single one. */
+            speedup_interval: components["schemas"]["Interval"] | null;
             /** Format: int64 */
             runs: number;
             /** Format: int64 */
@@ -2001,7 +2018,7 @@ export interface components {
             exits: components["schemas"]["ExitMetrics"][] | null;
             /** @description Of a search; what is said beside it is of the recommended model. Null for other jobs. */
             auto: components["schemas"]["AutoMetrics"] | null;
-            /** @description Of a quantization whose `target` is another runtime than onnxruntime on a CPU. Null for other jobs. */
+            /** @description Of a quantization whose `target` is another runtime than onnxruntime on a CPU, of a pipeline that ends with one, and of a search whose first target is one. Null for other jobs. */
             deployment: components["schemas"]["DeploymentMetrics"] | null;
             /** @description Of an evaluation: every model, the first one by itself; what is said beside it is of the second one. Null for other jobs. */
             models: components["schemas"]["EvaluatedModel"][] | null;

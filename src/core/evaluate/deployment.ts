@@ -10,7 +10,7 @@ import type {
 } from "../facts.ts";
 import type { Model } from "../onnx/ir.ts";
 import { floatsOf, type Tensor } from "../onnx/tensor.ts";
-import { timingOf } from "../runtime/latency.ts";
+import { speedupInterval, timingOf } from "../runtime/latency.ts";
 import { checkArtifact } from "../targets/check-artifact.ts";
 
 type Outputs = Readonly<Record<string, Tensor>>;
@@ -89,6 +89,7 @@ function factsOf(answer: Extract<ElsewhereAnswer, { runtime: string }>, outputs:
     before,
     after,
     speedup: before.p50_ms / after.p50_ms,
+    speedup_interval: speedupInterval(answer.beforeMs, answer.afterMs),
     runs: answer.afterMs.length,
     threads: answer.threads,
     load_ms: answer.loadMs,

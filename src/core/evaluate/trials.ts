@@ -40,6 +40,8 @@ export interface TrialResult {
 export interface Trials {
   /** Median time of the original, as the last trial has measured it. */
   readonly referenceMs: number;
+  /** What models are timed on: as the original takes it, and as it comes. */
+  readonly feeds: { readonly before: Feeds; readonly after: Feeds };
   /** Throws `BrokenModel` for a model that does not load or run. */
   run(contender: Contender): Promise<TrialResult>;
   close(): Promise<void>;
@@ -69,6 +71,7 @@ export async function openTrials(options: TrialOptions): Promise<Trials> {
       get referenceMs() {
         return referenceMs;
       },
+      feeds: { before: feedsFor(session.inputs, feeds), after: feeds },
       async run({ path, roundedPath, pairs }) {
         // In a process of its own: what crashes there does not crash here.
         const peak = await measurePeak({ modelPath: path, feeds, runs: PEAK_RUNS, threads }, signal).catch((error) => {

@@ -58,6 +58,8 @@ export interface CandidatePrediction {
 /** A model that a search has tried. */
 export interface AutoCandidate {
   readonly name: string;
+  /** What it was made and judged for. */
+  readonly target: string;
   /** The job that makes the same bytes; null for the original. */
   readonly spec: Readonly<Record<string, unknown>> | null;
   /** Of those on the front. */
@@ -68,6 +70,8 @@ export interface AutoCandidate {
   readonly predicted: CandidatePrediction | null;
   /** Of those that were measured in full, all in turns. */
   readonly measured: Pick<JobMetrics, "size" | "fidelity" | "accuracy" | "latency" | "memory"> | null;
+  /** What the runtime of the target makes of it, of those that were measured; null for onnxruntime on a CPU. */
+  readonly deployment: DeploymentFacts | null;
   readonly on_front: boolean;
   readonly recommended: boolean;
   /** When, and why. */
@@ -92,12 +96,24 @@ export interface AutoRecommendation {
   } | null;
 }
 
-/** What a search has found. */
-export interface AutoMetrics {
-  readonly candidates: readonly AutoCandidate[];
+/** What a search has found for one of its targets. */
+export interface AutoTarget {
+  readonly target: string;
+  /** Whether what is recommended for it holds all limits. */
+  readonly accepted: boolean;
   readonly recommendation: AutoRecommendation;
   /** The constraints that were set, for the recommended model. */
   readonly constraints: JobMetrics["acceptance"];
+}
+
+/** What a search has found. */
+export interface AutoMetrics {
+  readonly candidates: readonly AutoCandidate[];
+  /** For the first target, as are the constraints. */
+  readonly recommendation: AutoRecommendation;
+  readonly constraints: JobMetrics["acceptance"];
+  /** In the order of the job; the first included. */
+  readonly targets: readonly AutoTarget[];
   /** How long it took, attempts before this one included. */
   readonly seconds: number;
 }

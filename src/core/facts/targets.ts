@@ -64,6 +64,8 @@ export interface ElsewhereFacts {
   readonly before: Timing;
   readonly after: Timing;
   readonly speedup: number;
+  /** At 95 %, by bootstrap over rounds; null for a single one. */
+  readonly speedup_interval: readonly [number, number] | null;
   readonly runs: number;
   readonly threads: number;
   /** Loading the result, in milliseconds. */

@@ -178,64 +178,6 @@ export const CandidateSpec = z
 const { size, fidelity, accuracy, latency, memory } = MEASURED;
 const STAGE = z.enum(["planned", "made", "tried", "measured"]).meta({ id: "CandidateStage" });
 
-const AutoCandidateSchema = z
-  .object({
-    name: z.string(),
-    spec: CandidateSpec.nullable().meta({
-      description: "Null for the original. Posted as a job, it makes the same bytes.",
-    }),
-    model_id: z.string().nullable().meta({ description: "Of those on the front." }),
-    sha256: z.string().nullable(),
-    stage: STAGE.meta({ description: "How far it came." }),
-    predicted: z
-      .object({
-        size_bytes: Bytes,
-        size_ratio: z.number(),
-        samples: Count,
-        sqnr_db: z.number().nullable(),
-        metric_drop: z.number().nullable(),
-        speedup: z.number(),
-      })
-      .meta({
-        id: "CandidatePrediction",
-        description: "What a few samples and a few timed runs have shown; sizes are exact.",
-      })
-      .nullable(),
-    measured: z
-      .object({ size, fidelity, accuracy, latency, memory })
-      .meta({ id: "CandidateMeasurement", description: "On all samples, and timed with all finalists in turns." })
-      .nullable(),
-    on_front: z.boolean().meta({ description: "Nothing else beats it in size, latency and quality." }),
-    recommended: z.boolean(),
-    dropped: z
-      .object({ stage: STAGE, code: z.string(), message: z.string() })
-      .meta({ id: "DroppedCandidate", description: "When, and why." })
-      .nullable(),
-  })
-  .meta({ id: "AutoCandidate" });
-
-const AutoMetricsSchema = z
-  .object({
-    candidates: z.array(AutoCandidateSchema),
-    recommendation: z
-      .object({
-        candidate: z.string(),
-        model_id: z.string().meta({ description: "The original's id when nothing is better." }),
-        why: z.string(),
-        next_better: z
-          .object({ candidate: z.string(), model_id: z.string().nullable(), message: z.string() })
-          .meta({
-            id: "NextBetter",
-            description: "The nearest model that is better in the objective, or else in quality.",
-          })
-          .nullable(),
-      })
-      .meta({ id: "AutoRecommendation" }),
-    constraints: z.array(AcceptanceCheck).meta({ description: "Those that were set, for the recommended model." }),
-    seconds: z.number(),
-  })
-  .meta({ id: "AutoMetrics", description: "What a search has found." });
-
 const DeploymentMetrics = z
   .object({
     target: z.string(),
@@ -260,6 +202,7 @@ const DeploymentMetrics = z
         before: Timing,
         after: Timing,
         speedup: z.number(),
+        speedup_interval: Interval.nullable().meta({ description: "By bootstrap over rounds; null for a single one." }),
         runs: Count,
         threads: Count,
         load_ms: z.number(),
@@ -283,6 +226,93 @@ const DeploymentMetrics = z
   })
   .meta({ id: "DeploymentMetrics", description: "A result beside what the runtime wants that it was made for." });
 
+const AutoCandidateSchema = z
+  .object({
+    name: z.string(),
+    target: z.string().meta({ description: "What it was made and judged for." }),
+    spec: CandidateSpec.nullable().meta({
+      description: "Null for the original. Posted as a job, it makes the same bytes.",
+    }),
+    model_id: z.string().nullable().meta({ description: "Of those on the front." }),
+    sha256: z.string().nullable(),
+    stage: STAGE.meta({ description: "How far it came." }),
+    predicted: z
+      .object({
+        size_bytes: Bytes,
+        size_ratio: z.number(),
+        samples: Count,
+        sqnr_db: z.number().nullable(),
+        metric_drop: z.number().nullable(),
+        speedup: z.number(),
+      })
+      .meta({
+        id: "CandidatePrediction",
+        description: "What a few samples and a few timed runs have shown; sizes are exact.",
+      })
+      .nullable(),
+    measured: z
+      .object({ size, fidelity, accuracy, latency, memory })
+      .meta({
+        id: "CandidateMeasurement",
+        description:
+          "On all samples, and timed with all finalists in turns; for `web` `latency` is that of onnxruntime-web, beside the original.",
+      })
+      .nullable(),
+    deployment: DeploymentMetrics.nullable().meta({
+      description:
+        "Of those that were measured: what the runtime of its target makes of it. Null for onnxruntime on a CPU.",
+    }),
+    on_front: z.boolean().meta({ description: "Nothing else beats it in size, latency and quality." }),
+    recommended: z.boolean(),
+    dropped: z
+      .object({ stage: STAGE, code: z.string(), message: z.string() })
+      .meta({ id: "DroppedCandidate", description: "When, and why." })
+      .nullable(),
+  })
+  .meta({ id: "AutoCandidate" });
+
+const AutoRecommendationSchema = z
+  .object({
+    candidate: z.string(),
+    model_id: z.string().meta({ description: "The original's id when nothing is better." }),
+    why: z.string(),
+    next_better: z
+      .object({ candidate: z.string(), model_id: z.string().nullable(), message: z.string() })
+      .meta({
+        id: "NextBetter",
+        description: "The nearest model that is better in the objective, or else in quality.",
+      })
+      .nullable(),
+  })
+  .meta({ id: "AutoRecommendation" });
+
+const RECOMMENDED = {
+  recommendation: AutoRecommendationSchema,
+  constraints: z.array(AcceptanceCheck).meta({ description: "Those that were set, for the recommended model." }),
+};
+
+const AutoMetricsSchema = z
+  .object({
+    candidates: z.array(AutoCandidateSchema),
+    ...RECOMMENDED,
+    targets: z
+      .array(
+        z
+          .object({
+            target: z.string(),
+            accepted: z.boolean().meta({ description: "Whether what is recommended for it holds all limits." }),
+            ...RECOMMENDED,
+          })
+          .meta({ id: "AutoTarget", description: "What was found for one target." }),
+      )
+      .meta({
+        description:
+          "In the order of the job. `recommendation` and `constraints` beside it are those of the first; with several targets, candidates are called by theirs, too.",
+      }),
+    seconds: z.number(),
+  })
+  .meta({ id: "AutoMetrics", description: "What a search has found." });
+
 export const JobMetricsSchema = z
   .object({
     ...MEASURED,
@@ -301,7 +331,7 @@ export const JobMetricsSchema = z
     }),
     deployment: DeploymentMetrics.nullable().meta({
       description:
-        "Of a quantization whose `target` is another runtime than onnxruntime on a CPU. Null for other jobs.",
+        "Of a quantization whose `target` is another runtime than onnxruntime on a CPU, of a pipeline that ends with one, and of a search whose first target is one. Null for other jobs.",
     }),
     models: z.array(EvaluatedModel).nullable().meta({
       description:

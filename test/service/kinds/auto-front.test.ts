@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
+import { candidatesOf } from "../../../src/service/kinds/auto/candidates.ts";
 import { AutoParams } from "../../../src/service/kinds/auto/params.ts";
-import { candidatesOf } from "../../../src/service/kinds/auto/run/candidates.ts";
 import {
   axesFor,
   beats,
@@ -11,6 +11,7 @@ import {
   frontOf,
   type Measured,
 } from "../../../src/service/kinds/auto/run/front.ts";
+import { searchesOf } from "../../../src/service/kinds/auto/spec.ts";
 import { unreadOf } from "../../../src/service/kinds/checks.ts";
 import { Evaluation } from "../../../src/service/kinds/evaluation.ts";
 import { TargetName } from "../../../src/service/kinds/quantize/params.ts";
@@ -158,10 +159,10 @@ describe("the recommendation", () => {
 
 describe("the candidates", () => {
   const of = (params: object) =>
-    candidatesOf({
+    searchesOf({
       ...{ type: "auto", model_id: "mdl_a", params: AutoParams.parse({ dataset_id: "dst_a", ...params }) },
       ...{ evaluation: Evaluation.parse({}), acceptance: {} },
-    });
+    }).flatMap(candidatesOf);
 
   it("are made for the target that is asked for, where a method tells targets apart", () => {
     for (const target of TargetName.options) {
@@ -180,6 +181,17 @@ describe("the candidates", () => {
         if (params.method === "static" || params.method === "dynamic") assert.equal(params.target, target);
       }
     }
+  });
+
+  it("are called by their target, too, where there are several, and are those of each alone", () => {
+    const both = of({ targets: ["auto", "web"], methods: ["static"] });
+    const alone = (target: string) =>
+      of({ targets: [target], methods: ["static"] }).map(({ name, spec }) => ({ name: `${target}-${name}`, spec }));
+    assert.deepEqual(
+      both.map(({ name, spec }) => ({ name, spec })),
+      [...alone("auto"), ...alone("web")],
+    );
+    assert.equal(new Set(both.map(({ name }) => name)).size, both.length);
   });
 
   it("are with training also models with the rounding in them, and students as they are and in 8 bits", () => {

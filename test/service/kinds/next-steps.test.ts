@@ -198,11 +198,11 @@ function searchFixture(dropped: readonly "budget"[]): JobMetrics["auto"] {
   return {
     candidates: dropped.map((code, i) => ({
       ...{ name: `candidate ${i}`, spec: null, model_id: null, sha256: null, stage: "planned", predicted: null },
-      ...{ measured: null, on_front: false, recommended: false },
+      ...{ target: "auto", deployment: null, measured: null, on_front: false, recommended: false },
       dropped: { stage: "planned", code, message: "The time for trials was over before its turn." },
     })),
     recommendation: { candidate: "original", model_id: "mdl_1", why: "Nothing is better.", next_better: null },
-    constraints: [],
+    ...{ constraints: [], targets: [] },
     seconds: 60,
   };
 }

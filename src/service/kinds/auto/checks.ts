@@ -13,7 +13,9 @@ import {
 } from "../model-checks.ts";
 import { QUANTIZE_CHECKS } from "../quantize/checks.ts";
 import type { StoredResources } from "../stored-resources.ts";
-import { type AutoSpec, labelTaskOf } from "./spec.ts";
+import { candidatesOf } from "./candidates.ts";
+import { plainStatic } from "./plain-static.ts";
+import { type AutoSpec, labelTaskOf, searchesOf, type TargetSearch } from "./spec.ts";
 import { methodOf, trainedCandidates } from "./trained.ts";
 
 export const AUTO_CHECKS: JobChecks<AutoSpec> = { check: checkAuto, needsPlan: () => false };
@@ -40,8 +42,18 @@ function checkAuto(spec: AutoSpec, stored: StoredResources): readonly FieldError
     ...checkLabelUse(judging, own ? "/evaluation/dataset_id" : "/params/dataset_id", outputs, task),
     ...(own && data.facts.has_labels ? checkLabelUse(data, "/params/dataset_id", outputs, task) : []),
     ...(isBlind ? [problem("/params/constraints/max_metric_drop", "no_labels", blind)] : []),
-    ...checkTraining(spec, stored),
+    ...distinct(searchesOf(spec).flatMap((search) => checkTarget(search, stored))),
+    ...distinct(searchesOf(spec).flatMap(({ spec }) => checkTraining(spec, stored))),
   ];
+}
+
+/** What keeps a search from making anything for one of its targets. */
+function checkTarget(search: TargetSearch, stored: StoredResources): readonly FieldError[] {
+  const { target, spec } = search;
+  const misfits = QUANTIZE_CHECKS.check(plainStatic(spec), stored).filter(({ code }) => code === "target_mismatch");
+  if (misfits.length > 0 || candidatesOf(search).length > 0) return misfits;
+  const message = `None of ${spec.params.methods!.join(", ")} makes a model for ${target}: leave methods out, or name others.`;
+  return [problem("/params/methods", "target_mismatch", message)];
 }
 
 /** What keeps the model from being trained as the search would; none where it does not train. It is enough that one way to train it works. */
@@ -65,4 +77,12 @@ function checkTraining(spec: AutoSpec, stored: StoredResources): readonly FieldE
     const isOwn = ["/model_id", "/params/dataset_id"].includes(pointer) || pointer.startsWith("/evaluation/");
     return { ...error, pointer: isOwn ? pointer : "/params/training" };
   });
+}
+
+/** Several searches have the same fault: it is told once. */
+function distinct(errors: readonly FieldError[]): readonly FieldError[] {
+  return errors.filter(
+    (error, i) =>
+      errors.findIndex(({ pointer, message }) => pointer === error.pointer && message === error.message) === i,
+  );
 }

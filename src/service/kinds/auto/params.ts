@@ -5,6 +5,9 @@ import { TargetName } from "../quantize/params.ts";
 /** The methods of compression that a search chooses among. */
 const SEARCHED_METHODS = ["simplify", "float16", "dynamic", "static", "weight_only", "qat", "distill"] as const;
 
+/** Searches in one job. */
+const MAX_TARGETS = 4;
+
 /** Of them, those that train. */
 const TRAINED: readonly string[] = ["qat", "distill"];
 
@@ -60,13 +63,20 @@ export const AutoParams = z
       }),
     targets: z
       .array(TargetName)
-      .length(1, { error: "must name one target" })
+      .min(1)
+      .max(MAX_TARGETS)
+      .refine((targets) => new Set(targets).size === targets.length, { error: "names a target twice" })
       .default(["auto"])
-      .meta({ description: "What candidates are made for. They are measured on the machine that runs the job." }),
+      .meta({
+        description:
+          "What candidates are made for. For each there is a search, a front and a recommendation (`metrics.auto.targets`), and the budget is divided among them; the " +
+          "model of the job is the one recommended for the first. Speeds are those of the machine that runs the job, for `web` those of onnxruntime-web there; " +
+          "what other runtimes want is checked.",
+      }),
     budget: z
       .strictObject({
         seconds: z.int().min(10).max(86_400).default(600).meta({ description: "Of the whole job once it runs." }),
-        candidates: z.int().min(1).max(100).default(40).meta({ description: "That are tried, at most." }),
+        candidates: z.int().min(1).max(100).default(40).meta({ description: "That are tried for a target, at most." }),
       })
       .prefault({})
       .meta({ id: "AutoBudget" }),

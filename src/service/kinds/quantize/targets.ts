@@ -60,10 +60,17 @@ export const TARGETS: Readonly<Record<TargetName, Target>> = {
   qnn: deployed("qnn"),
 };
 
+/** What a job can name: `auto` is the machine that runs it. */
+export type AnyTarget = TargetName | "auto";
+
+/** What the runtime of a target wants; undefined for onnxruntime on a CPU. */
+export function deploymentFor(target: AnyTarget): Deployment | undefined {
+  return target === "auto" ? undefined : TARGETS[target].deployment;
+}
+
 /** What the runtime wants that these parameters name; undefined for onnxruntime on a CPU. */
 export function deploymentOf(params: QuantizeParams): Deployment | undefined {
-  const target = "target" in params ? params.target : "auto";
-  return target === "auto" ? undefined : TARGETS[target].deployment;
+  return deploymentFor("target" in params ? params.target : "auto");
 }
 
 /** What of these parameters the runtime that they name cannot take, and what to do. */

@@ -22,6 +22,8 @@ export interface ElsewhereRequest {
   readonly after: readonly LocalFile[];
   readonly feeds: { readonly before: Feeds; readonly after: Feeds };
   readonly runs: number;
+  /** No round begins after this many milliseconds. */
+  readonly maxMs?: number | undefined;
 }
 
 /** Throws `cancelled`; everything else that goes wrong is an answer. */

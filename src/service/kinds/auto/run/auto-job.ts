@@ -3,17 +3,21 @@ import type { AutoPlan, JobInputs, JobOutcome, JobRequest } from "../../../../ta
 import { metricOf } from "../../evaluation.ts";
 import { dataWarnings, labelUse, withLabelUse } from "../../label-use.ts";
 import { openSamples } from "../../quantize/run/calibration-samples.ts";
+import type { AnyTarget } from "../../quantize/targets.ts";
 import { requestOf } from "../../requests.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
 import type { JobRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext } from "../../run/job-steps.ts";
+import { type Candidate, candidatesOf } from "../candidates.ts";
 import { plainStatic } from "../plain-static.ts";
-import { type AutoSpec, labelTaskOf } from "../spec.ts";
-import { type Candidate, candidatesOf, PLAIN_STATIC } from "./candidates.ts";
+import { type AutoSpec, labelTaskOf, searchesOf } from "../spec.ts";
 import { finalMs, finalsMs, measuringLimits, startClock, trialShare } from "./clock.ts";
-import { conclude } from "./conclude.ts";
+import { conclude, type Found, type SearchResult } from "./conclude.ts";
 import { finalistsOf, MAX_FINALISTS } from "./finalists.ts";
+import { Findings } from "./findings.ts";
 import { axesFor, distanceTo, frontOf } from "./front.ts";
+import { isTimedThere, measuredInTarget } from "./in-target.ts";
+import type { Made } from "./make.ts";
 import { TRIAL_DB, tryMixed } from "./mixed.ts";
 import { predictionOf, Search, type Tried } from "./search.ts";
 import { type MeasuredModels, type SearchData, type SearchRun, STARTS, type State, type Step } from "./search-run.ts";
@@ -28,39 +32,77 @@ async function planAutoJob(
 ): Promise<AutoPlan> {
   const session = await openSession({ path: models[spec.model_id]!.files[0]!.path });
   await session.close();
-  const candidates = candidatesOf(spec).map(({ name, spec }) => ({ name, spec: { ...requestOf(spec) } }));
+  const candidates = searchesOf(spec)
+    .flatMap(candidatesOf)
+    .map(({ name, spec }) => ({ name, spec: { ...requestOf(spec) } }));
   return { type: "auto", candidates };
 }
 
-/** The checkpoint of a search. */
-const STATE = "search";
+/** The checkpoint of the search for a target. */
+const stateName = (target: AnyTarget) => `search-${target}`;
 
 /**
- * Looks for the models worth having: makes candidates, tries each on few samples, measures the best of them in full, and recommends one. Goes on
- * from the request's checkpoint: what was tried and measured is not done again.
+ * Looks for the models worth having, for one target after the other: makes candidates, tries each on few samples, measures the best of them in full, and
+ * recommends one. Goes on from the request's checkpoints: what was tried and measured is not done again. What the searches before have left of the budget
+ * is divided evenly among those that are still to come.
  */
 async function runAutoJob(
   request: JobRequest<AutoSpec>,
   environment: JobEnvironment,
   context: JobContext,
 ): Promise<JobOutcome> {
-  const steps = createJobSteps<Step>(STARTS, context);
-  const clock = startClock(request.spec.params.budget.seconds, stateOf(request, environment));
-  const data = await steps.run("load", "Reading the data", () => openData(request, environment));
-  const search = new Search({ request, environment, context, data: data.trial });
-  const run: SearchRun = { request, environment, context, steps, clock, data, search };
-  try {
-    const tried = await steps.run("try", "Trying candidates", () => tryAll(run));
-    const { chosen, outranked } = finalistsOf(tried, request.spec.params, finalsMs(clock), (it) => search.finalMs(it));
-    const measured = await steps.run("measure", "Measuring the finalists", () => measureAll(run, chosen, tried));
-    return await steps.run("report", "Writing the report", () => conclude(run, { tried, outranked, measured }));
-  } finally {
-    await search.close();
+  const { spec } = request;
+  const searches = searchesOf(spec);
+  const findings = new Findings(request, environment, context);
+  const results: SearchResult[] = [];
+  let seconds = 0;
+  for (const [i, target] of searches.entries()) {
+    const own = within(context, i, searches.length);
+    const steps = createJobSteps<Step>(STARTS, own);
+    const state = stateOf(request, environment, target.target);
+    const clock = startClock((spec.params.budget.seconds - seconds) / (searches.length - i), state);
+    const asked = { ...request, spec: target.spec };
+    const data =
+      results[0]?.run.data ?? (await steps.run("load", "Reading the data", () => openData(asked, environment)));
+    const call = { request: asked, environment, context: own, findings, target: target.target, data: data.trial };
+    const search = new Search(call);
+    const run: SearchRun = { target, request: asked, environment, context: own, steps, clock, data, search };
+    try {
+      results.push({ run, found: await searchFor(run) });
+      seconds += clock.seconds();
+    } finally {
+      await search.close();
+    }
   }
+  const last = results.at(-1)!.run;
+  const before = seconds - last.clock.seconds();
+  return last.steps.run("report", "Writing the report", () =>
+    conclude(request, results, () => before + last.clock.seconds()),
+  );
 }
 
-function stateOf({ checkpoints }: JobRequest<AutoSpec>, { files }: JobEnvironment): State {
-  const stored = checkpoints[STATE];
+/** The context of one of several searches: what it tells of its progress is that of the job. */
+function within({ signal, news }: JobContext, index: number, of: number): JobContext {
+  return {
+    signal,
+    news(it) {
+      if (it.kind !== "progress") return news(it);
+      const { progress } = it;
+      news({ ...it, progress: { ...progress, fraction: (index + progress.fraction) / of } });
+    },
+  };
+}
+
+async function searchFor(run: SearchRun): Promise<Found> {
+  const { steps, request, clock, search } = run;
+  const tried = await steps.run("try", "Trying candidates", () => tryAll(run));
+  const { chosen, outranked } = finalistsOf(tried, request.spec.params, finalsMs(clock), (it) => search.finalMs(it));
+  const measured = await steps.run("measure", "Measuring the finalists", () => measureAll(run, chosen, tried));
+  return { tried, outranked, measured };
+}
+
+function stateOf({ checkpoints }: JobRequest<AutoSpec>, { files }: JobEnvironment, target: AnyTarget): State {
+  const stored = checkpoints[stateName(target)];
   return stored
     ? (JSON.parse(new TextDecoder().decode(files.readBytes(stored))) as State)
     : { seconds: 0, tried: [], measured: null };
@@ -112,9 +154,9 @@ function part(dataset: Dataset, start: number, end: number): Dataset {
 
 /** Tries every candidate that was not tried before, while there is time; those of mixed precision when the main ones are known. */
 async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
-  const { search, request, context, steps, clock } = run;
+  const { target, search, request, context, steps, clock } = run;
   const { params } = request.spec;
-  const candidates = candidatesOf(request.spec);
+  const candidates = candidatesOf(target);
   const tried: Tried[] = [...clock.state.tried];
   for (const earlier of tried) search.recall(earlier);
   const left = () => clock.left(trialShare(params.budget.seconds, measuringMs(run, tried)));
@@ -140,9 +182,9 @@ async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
       if (which(candidate) && !isKnown(candidate) && tried.length < params.budget.candidates) await tryOne(candidate);
     }
   };
-  const plain = candidates.find(({ name }) => name === PLAIN_STATIC);
+  const plain = candidates.find(({ isPlain }) => isPlain);
   if (plain) await tryOne(plain);
-  const plainTried = tried.find(({ name }) => name === PLAIN_STATIC);
+  const plainTried = tried.find(({ name }) => name === plain?.name);
   const needsLayers = plainTried !== undefined && !keepsToLimits(plainTried, params);
   const isMain = ({ isVariation, holds }: Candidate) => !isVariation && !holds;
   // Where plain int8 misses a limit of quality, what leaves out those layers that it loses most by is more likely to be good than what comes later.
@@ -208,11 +250,12 @@ function tell(
 
 /** Stores the state, unless the last one is still on its way: the next one has what this one has. */
 async function keep(
-  { request: { scratch }, environment: { files }, context: { news } }: SearchRun,
+  { target, request: { scratch }, environment: { files }, context: { news } }: SearchRun,
   state: State,
 ): Promise<void> {
-  const path = await files.writeCheckpoint(scratch, STATE, new TextEncoder().encode(JSON.stringify(state)));
-  if (path !== undefined) news({ kind: "checkpoint", name: STATE, path });
+  const name = stateName(target.target);
+  const path = await files.writeCheckpoint(scratch, name, new TextEncoder().encode(JSON.stringify(state)));
+  if (path !== undefined) news({ kind: "checkpoint", name, path });
 }
 
 /** Measures the original and the finalists in full, all in turns. */
@@ -221,12 +264,12 @@ async function measureAll(
   finalists: readonly Tried[],
   tried: readonly Tried[],
 ): Promise<MeasuredModels> {
-  const { search, request, environment, context, steps, clock, data } = run;
+  const { target, search, request, environment, context, steps, clock, data } = run;
   if (clock.state.measured) return clock.state.measured;
   const { spec, models, threads } = request;
   const { files, host, openSession, measurePeak } = environment;
   const source = models[spec.model_id]!.files;
-  const made = [];
+  const made: Made[] = [];
   for (const finalist of finalists) made.push(await search.filesOf(finalist));
   const loadMs = finalists.reduce((sum, { loadMs }) => sum + (loadMs ?? 0), 0);
   const { latency } = spec.evaluation;
@@ -240,15 +283,21 @@ async function measureAll(
     spec: { ...spec.evaluation, metric: metricOf(spec.evaluation) },
     loads: [{ batch_size: latency.batch_size, threads: latency.threads }],
     ...{ seed: spec.params.seed, threads, cpu: host.cpu, openSession, measurePeak, signal: context.signal },
-    limits: measuringLimits(clock, loadMs),
+    // What is timed in another runtime is not timed here as well.
+    limits: { ...measuringLimits(clock, loadMs), ...(isTimedThere(target.target) && { latencyMs: () => 0 }) },
     // It ran in its trial; what does not run on all samples is not worth having.
     onFailure: () => undefined,
     onProgress: (fraction, message) => steps.progress("measure", fraction, message),
   });
-  const measured: MeasuredModels = {
-    original: contest.reference,
-    finalists: finalists.map(({ name }, i) => [name, contest.challengers[i] ?? null] as const),
-  };
+  const measured = await measuredInTarget(
+    run,
+    finalists.map((it, i) => ({ ...it, files: made[i]!.files })),
+    {
+      original: contest.reference,
+      finalists: finalists.map(({ name }, i) => [name, contest.challengers[i] ?? null] as const),
+      deployed: [],
+    },
+  );
   await keep(run, { seconds: clock.seconds(), tried, measured });
   return measured;
 }

@@ -59,6 +59,11 @@ export function finalsMs(clock: Clock): number {
   return LOADING_SHARE * clock.left();
 }
 
+/** How long timing may take of what is left, in ms. */
+export function timingShare(clock: Clock): number {
+  return TIMING_SHARE * clock.left();
+}
+
 /** How long the finalists may run, asked when each begins: what it takes to load them later is kept. `loadMs`: to load all of them once. */
 export function measuringLimits(clock: Clock, loadMs: number) {
   const without = (loads: number) => Math.max(0, clock.left() - loads * loadMs);

@@ -9,11 +9,10 @@ import {
   type Note,
   type StaticEvidence,
 } from "../../../../core/index.ts";
-import type { JobInputs, JobRequest, LocalFile, ProducedFile } from "../../../../tasks/protocol.ts";
+import type { JobInputs, JobRequest, ProducedFile } from "../../../../tasks/protocol.ts";
 import { canonicalJson } from "../../../identity.ts";
 import { makeStudent } from "../../distill/run/distill-job.ts";
 import type { DistillSpec } from "../../distill/spec.ts";
-import { cacheKeysOf } from "../../kinds.ts";
 import { type PipelineSpec, stepSpec } from "../../pipeline/spec.ts";
 import type { SingleSpec } from "../../pipeline/steps.ts";
 import { CALIBRATION } from "../../quantize/cache-keys.ts";
@@ -25,6 +24,7 @@ import type { JobContext } from "../../run/job-steps.ts";
 import { withOrigin } from "../../run/origin.ts";
 import type { AutoSpec } from "../spec.ts";
 import type { SearchedSpec } from "../trained.ts";
+import type { Findings } from "./findings.ts";
 
 /** Makes the candidates of a search, each to the bytes that its job makes. What one finds out that others need as well is handed on. */
 
@@ -47,6 +47,7 @@ export interface MakerCall {
   readonly request: JobRequest<AutoSpec>;
   readonly environment: JobEnvironment;
   readonly context: JobContext;
+  readonly findings: Findings;
 }
 
 /** What was made, and the job that makes the same bytes again. */
@@ -57,22 +58,10 @@ interface Found<S extends SearchedSpec> {
 
 export class Maker {
   readonly #call: MakerCall;
-  /** What candidates have found out that others need as well, by the keys under which jobs keep it. */
-  readonly #found = new Map<string, LocalFile>();
-  /** The keys of those that jobs outside of this search have use for, by name. */
-  readonly #ownKeys: Readonly<Record<string, string>>;
-  /** By their parameters. */
-  readonly #students = new Map<string, Made>();
   #base: StaticBase | undefined;
 
   constructor(call: MakerCall) {
     this.#call = call;
-    const { request, environment } = call;
-    this.#ownKeys = cacheKeysOf(request.spec, environment.host);
-    for (const [name, file] of Object.entries(request.cached)) {
-      const key = this.#ownKeys[name];
-      if (key !== undefined) this.#found.set(key, file);
-    }
   }
 
   /** What static quantization was made of, once there was one of the original. */
@@ -124,18 +113,18 @@ export class Maker {
     signal: AbortSignal,
   ): Promise<Found<DistillSpec>> {
     const key = canonicalJson(spec.params);
-    const known = this.#students.get(key);
+    const known = this.#call.findings.students.get(key);
     if (known) return { spec, made: known };
     const { request, environment } = this.#call;
     const scratch = await environment.files.makeDirectory(`${request.scratch}/candidates/${name}`);
-    const shared = this.#shared(spec);
+    const shared = this.#call.findings.sharedWith(spec);
     const own: JobRequest<DistillSpec> = { ...request, spec, models, scratch, checkpoints: {}, cached: shared.cached };
     const files = await makeStudent(own, environment, { signal, news: shared.news });
     await shared.keep();
     const model = environment.files.openWrittenModel(files[0]!.path);
     const roundedPath = await writeRoundedForm(model, scratch, "rounded.onnx", environment, signal);
     const made = { files, roundedPath, notes: [] };
-    this.#students.set(key, made);
+    this.#call.findings.students.set(key, made);
     return { spec, made };
   }
 
@@ -152,7 +141,7 @@ export class Maker {
   ): Promise<Found<QuantizeSpec>> {
     const { request, environment } = this.#call;
     const scratch = await environment.files.makeDirectory(`${request.scratch}/candidates/${name}`);
-    const shared = this.#shared(spec);
+    const shared = this.#call.findings.sharedWith(spec);
     const own: JobRequest<QuantizeSpec> = {
       ...request,
       ...{ spec, models, scratch, checkpoints: {} },
@@ -172,37 +161,6 @@ export class Maker {
     return { spec: exact, made: { files, roundedPath, notes } };
   }
 
-  /** What other candidates have found that one has use for, and how what it finds itself is kept for those that come after it. */
-  #shared(spec: SingleSpec) {
-    const { environment, context } = this.#call;
-    const keys = cacheKeysOf(spec, environment.host);
-    const known = Object.entries(keys).flatMap(([name, key]) => {
-      const file = this.#found.get(key);
-      return file ? [[name, file] as const] : [];
-    });
-    const found: (readonly [key: string, file: LocalFile])[] = [];
-    const news: JobContext["news"] = (it) => {
-      const key = it.kind === "cache" ? keys[it.name] : undefined;
-      if (it.kind === "cache" && key !== undefined) found.push([key, { name: it.name, path: it.path }]);
-      if (it.kind === "log") context.news(it);
-    };
-    const keep = async () => {
-      for (const [key, file] of found) await this.#keep(key, file);
-    };
-    return { keys, cached: Object.fromEntries(known), news, keep };
-  }
-
-  /** Keeps what a candidate has found for others, and tells of it where later jobs have use for it: of a copy, which is taken away. */
-  async #keep(key: string, file: LocalFile): Promise<void> {
-    const { request, environment, context } = this.#call;
-    this.#found.set(key, file);
-    if (this.#ownKeys[file.name] !== key) return;
-    const bytes = environment.files.readBytes(file);
-    const path = await environment.files.writeBytes(request.scratch, `${file.name}-${this.#kept++}.cache`, bytes);
-    context.news({ kind: "cache", name: file.name, path });
-  }
-  #kept = 0;
-
   /** Files of the same model that say what makes it again: other parameters than it was made by. */
   async #saying(model: Model, own: JobRequest<QuantizeSpec>, signal: AbortSignal) {
     const { environment } = this.#call;
@@ -211,7 +169,7 @@ export class Maker {
   }
 
   #baseOf(float: Model, { kernels }: StaticEvidence, key: string | undefined): StaticBase | undefined {
-    const file = key === undefined ? undefined : this.#found.get(key);
+    const file = key === undefined ? undefined : this.#call.findings.get(key);
     if (!file) return undefined;
     const calibration = calibrationFromBytes(this.#call.environment.files.readBytes(file));
     return { float, calibration, layers: kernels?.layers ?? [] };

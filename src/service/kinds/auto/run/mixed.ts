@@ -14,8 +14,8 @@ import {
 import { openSamples } from "../../quantize/run/calibration-samples.ts";
 import { staticOptionsOf } from "../../quantize/run/static-job.ts";
 import { isStatic, type StaticSpec } from "../../quantize/spec.ts";
+import type { Candidate } from "../candidates.ts";
 import type { AutoSpec } from "../spec.ts";
-import type { Candidate } from "./candidates.ts";
 import { sqnrOf } from "./front.ts";
 import { predictionOf, type Tried } from "./search.ts";
 import type { SearchRun } from "./search-run.ts";
@@ -87,7 +87,7 @@ export async function tryMixed(
   isLeft: () => boolean,
   tryOne: (candidate: Candidate) => Promise<Tried>,
 ): Promise<void> {
-  const { request, context, clock } = run;
+  const { request, context, clock, target } = run;
   const { spec } = plain.candidate;
   const found = predictionOf(plain.tried.trial);
   if (!found || spec.type !== "quantize" || !isStatic(spec) || !isLeft()) return;
@@ -113,7 +113,7 @@ export async function tryMixed(
       const key = JSON.stringify(layers);
       if (!layers || known.has(key)) break;
       known.add(key);
-      const name = repair === 0 ? aim.name : `${aim.name}-${repair + 1}`;
+      const name = target.named(repair === 0 ? aim.name : `${aim.name}-${repair + 1}`);
       const tried = await tryOne({ name, spec: mixedSpec(spec, layers), isVariation: false });
       const missing = aim.leastDb - (measuredDb(predictionOf(tried.trial)) ?? aim.leastDb);
       if (missing <= 0 && missing > -SURPLUS_DB) break;

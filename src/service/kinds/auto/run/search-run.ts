@@ -1,12 +1,14 @@
-import type { Dataset, JobMetrics, Standing } from "../../../../core/index.ts";
+import type { Dataset, Deployed, JobMetrics, Standing } from "../../../../core/index.ts";
 import type { JobRequest } from "../../../../tasks/protocol.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
 import type { JobContext, JobSteps } from "../../run/job-steps.ts";
-import type { AutoSpec } from "../spec.ts";
+import type { AutoSpec, TargetSearch } from "../spec.ts";
 import type { Search, Tried } from "./search.ts";
 
-/** What the steps of a search share. */
+/** What the steps of a search for one target share. */
 export interface SearchRun {
+  readonly target: TargetSearch;
+  /** For this target alone. */
   readonly request: JobRequest<AutoSpec>;
   readonly environment: JobEnvironment;
   readonly context: JobContext;
@@ -15,6 +17,9 @@ export interface SearchRun {
   readonly data: SearchData;
   readonly search: Search;
 }
+
+/** The uploaded model among the candidates. */
+export const ORIGINAL = "original";
 
 export const STARTS = { load: 0, try: 0.02, measure: 0.6, report: 0.96 } as const;
 export type Step = keyof typeof STARTS;
@@ -28,6 +33,8 @@ export interface State {
   readonly measured: {
     readonly original: Standing;
     readonly finalists: readonly (readonly [string, Standing | null])[];
+    /** What the runtime of the target makes of them, by name; nothing for onnxruntime on a CPU. */
+    readonly deployed: readonly (readonly [string, Deployed])[];
   } | null;
 }
 

@@ -11,10 +11,12 @@ import {
 import { TaskError } from "../../../../tasks/protocol.ts";
 import type { ProblemCode } from "../../../errors.ts";
 import { metricOf } from "../../evaluation.ts";
+import type { AnyTarget } from "../../quantize/targets.ts";
+import type { Candidate } from "../candidates.ts";
 import type { SearchedSpec } from "../trained.ts";
-import type { Candidate } from "./candidates.ts";
 import { finalMs } from "./clock.ts";
 import { type Measured, sqnrOf } from "./front.ts";
+import { checkedFor, latencyThere, triedIn } from "./in-target.ts";
 import { type Made, Maker, type MakerCall, type StaticBase } from "./make.ts";
 
 /** Makes candidates and tries each on few samples. */
@@ -43,10 +45,13 @@ export interface Tried {
 /** Samples and timed rounds of a trial. */
 const TRIAL_SAMPLES = 24;
 const TRIAL_ROUNDS = 7;
+/** In another runtime no round begins after this many milliseconds. */
+const TRIAL_MS = 1500;
 /** An output with more noise than that, relative to its power, is no answer. */
 const HOPELESS_DB = 3;
 
 export interface SearchCall extends MakerCall {
+  readonly target: AnyTarget;
   readonly data: Parameters<typeof openTrials>[0]["data"];
 }
 
@@ -93,15 +98,20 @@ export class Search {
       spec = found.spec;
       const { made } = found;
       stage = "made";
-      structure = structureKey(this.#call.environment.files.openWrittenModel(made.files[0]!.path));
+      const model = this.#call.environment.files.openWrittenModel(made.files[0]!.path);
+      structure = structureKey(model);
       sha256 = await this.#call.environment.files.sha256Of(made.files);
       content = this.#call.environment.files.contentSha256Of(made.files);
       const same = this.#byContent.get(content);
       if (same !== undefined) return dropped("same_as", `It is the same model as ${same}.`);
       if (content === this.#originalContent()) return dropped("unchanged", "It is the same model as the original.");
       this.#byContent.set(content, name);
-      ({ trial, loadMs } = await this.#measure(made, signal));
+      const unfit = checkedFor(this.#call.target, model)?.warnings[0];
+      if (unfit) return dropped("target_rules_broken", unfit.message);
+      const measured = await this.#measure(made, signal);
+      ({ trial, loadMs } = measured);
       stage = "tried";
+      if (measured.failure !== null) return dropped("target_does_not_run", measured.failure);
     } catch (error) {
       if (context.signal.aborted || !(error instanceof CoreError || error instanceof TaskError)) throw error;
       if (error.code === "cancelled") return dropped("budget", "The time for trials was over before it was done.");
@@ -116,6 +126,11 @@ export class Search {
   /** The files of a candidate: made anew when an earlier attempt has made them. */
   async filesOf({ name, spec }: Pick<Tried, "name" | "spec">): Promise<Made> {
     return this.#made.get(name) ?? (await this.#make(name, spec, this.#call.context.signal)).made;
+  }
+
+  /** What models are timed on. */
+  async feeds(): Promise<Trials["feeds"]> {
+    return (await this.#opened()).feeds;
   }
 
   /** What it takes to have a candidate in the final, in milliseconds, apart from running it. */
@@ -145,45 +160,58 @@ export class Search {
   async #measure(
     { files: written, roundedPath }: Made,
     signal: AbortSignal,
-  ): Promise<{ readonly trial: Measured; readonly loadMs: number }> {
-    const { request, environment, data } = this.#call;
-    const { spec, models } = request;
-    const { files, openSession, measurePeak, host } = environment;
-    const source = models[spec.model_id]!.files;
-    const reference = { path: source[0]!.path, bytes: files.sizeOf(source) };
-    const evaluation = { ...spec.evaluation, metric: data ? metricOf(spec.evaluation) : null };
-    this.#trials ??= await openTrials({
-      ...{ reference, data, spec: evaluation, samples: TRIAL_SAMPLES, rounds: TRIAL_ROUNDS },
-      ...{
-        seed: spec.params.seed,
-        openSession,
-        measurePeak,
-        threadClock: environment.threadClock,
-        signal: this.#call.context.signal,
-      },
-    });
+  ): Promise<{
+    readonly trial: Measured;
+    readonly loadMs: number;
+    /** Why the runtime of the target does not run it. */
+    readonly failure: string | null;
+  }> {
+    const { request, environment, target } = this.#call;
+    const { spec } = request;
+    const { files, host } = environment;
+    const { reference, source } = this.#reference();
+    const trials = await this.#opened();
     checkCancelled(signal);
     const bytes = files.sizeOf(written);
-    const { fidelity, accuracy, p50Ms, speedup, speedupInterval, peak, loadMs } = await this.#trials.run({
+    const { fidelity, accuracy, p50Ms, speedup, speedupInterval, peak, loadMs } = await trials.run({
       ...{ path: written[0]!.path, bytes, roundedPath },
     });
+    const there = await triedIn(
+      { target, before: source, after: written, feeds: trials.feeds, runs: TRIAL_ROUNDS, maxMs: TRIAL_MS },
+      environment,
+      signal,
+    );
     const timing = (ms: number) => ({ p50_ms: ms, p90_ms: ms, mean_ms: ms });
     const { batch_size, threads } = spec.evaluation.latency;
+    const latency = {
+      ...{ before: timing(trials.referenceMs), after: timing(p50Ms), speedup, speedup_interval: speedupInterval },
+      ...{ batch_size, threads, runs: TRIAL_ROUNDS, cpu: host.cpu },
+    };
     const trial: Measured = {
       size: { before_bytes: reference.bytes, after_bytes: bytes, ratio: bytes / reference.bytes },
       ...{ fidelity, accuracy },
-      latency: {
-        ...{
-          before: timing(this.#trials.referenceMs),
-          after: timing(p50Ms),
-          speedup,
-          speedup_interval: speedupInterval,
-        },
-        ...{ batch_size, threads, runs: TRIAL_ROUNDS, cpu: host.cpu },
-      },
+      latency: (there && latencyThere(there, latency)) ?? latency,
       memory: { before_peak_bytes: 0, after_peak_bytes: peak.peakBytes, baseline_bytes: peak.baselineBytes },
     };
-    return { trial, loadMs };
+    return { trial, loadMs, failure: there?.facts.failure ?? null };
+  }
+
+  #reference() {
+    const { request, environment } = this.#call;
+    const source = request.models[request.spec.model_id]!.files;
+    return { source, reference: { path: source[0]!.path, bytes: environment.files.sizeOf(source) } };
+  }
+
+  async #opened(): Promise<Trials> {
+    const { request, environment, context, data } = this.#call;
+    const { evaluation, params } = request.spec;
+    const { openSession, measurePeak, threadClock } = environment;
+    this.#trials ??= await openTrials({
+      ...{ reference: this.#reference().reference, data, samples: TRIAL_SAMPLES, rounds: TRIAL_ROUNDS },
+      spec: { ...evaluation, metric: data ? metricOf(evaluation) : null },
+      ...{ seed: params.seed, openSession, measurePeak, threadClock, signal: context.signal },
+    });
+    return this.#trials;
   }
 }
 

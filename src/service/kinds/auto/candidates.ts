@@ -1,10 +1,10 @@
 import type { z } from "zod";
-import { DEPLOYMENTS, type DeploymentName } from "../../quantize/deployments.ts";
-import { QuantizeParams } from "../../quantize/params.ts";
-import type { QuantizeSpec } from "../../quantize/spec.ts";
-import { type TargetName, targetRefusals } from "../../quantize/targets.ts";
-import type { AutoSpec } from "../spec.ts";
-import { methodOf, type SearchedSpec, trainedCandidates } from "../trained.ts";
+import { DEPLOYMENTS, type DeploymentName } from "../quantize/deployments.ts";
+import { QuantizeParams } from "../quantize/params.ts";
+import type { QuantizeSpec } from "../quantize/spec.ts";
+import { type TargetName, targetRefusals } from "../quantize/targets.ts";
+import type { AutoSpec, TargetSearch } from "./spec.ts";
+import { methodOf, type SearchedSpec, trainedCandidates } from "./trained.ts";
 
 /** What a search tries, in this order: what is likely to be good and quick to make comes first. */
 
@@ -17,6 +17,8 @@ export interface Candidate {
   readonly isVariation: boolean;
   /** It is plain static quantization but for keeping to a limit. */
   readonly holds?: boolean;
+  /** It is the plain static quantization, which layers of mixed precision are measured for. */
+  readonly isPlain?: boolean;
 }
 
 const HELD = "static-held-";
@@ -68,8 +70,7 @@ function runtimeOf(target: TargetName | "auto"): "auto" | DeploymentName {
   return Object.hasOwn(DEPLOYMENTS, target) ? (target as DeploymentName) : "auto";
 }
 
-/** The plain static quantization, which layers of mixed precision are measured for. */
-export const PLAIN_STATIC = "static";
+const PLAIN_STATIC = "static";
 
 const VARIATIONS: ReadonlySet<string> = new Set([
   ...["static-minmax", "static-percentile", "static-entropy", "static-gptq", "static-per-tensor", "static-adaround"],
@@ -77,15 +78,21 @@ const VARIATIONS: ReadonlySet<string> = new Set([
   ...["weights-4-bit-adaround"],
 ]);
 
-/** The candidates of a job, no more than its budget has; each a complete job of its own. Those that are trained come before what only varies others. */
-export function candidatesOf(spec: AutoSpec): readonly Candidate[] {
+/**
+ * The candidates of a search for a target, no more than its budget has; each a complete job of its own. Those that are trained come before what only varies
+ * others.
+ */
+export function candidatesOf({ spec, named }: TargetSearch): readonly Candidate[] {
   const { model_id, params, evaluation } = spec;
   const quantized = catalogue(spec).map(([name, sent]): Candidate => {
     const own = QuantizeParams.parse({ ...sent, seed: params.seed });
     const job: QuantizeSpec = { type: "quantize", model_id, params: own, evaluation, acceptance: {} };
-    return { name, isVariation: VARIATIONS.has(name), holds: name.startsWith(HELD), spec: job };
+    const [isVariation, holds, isPlain] = [VARIATIONS.has(name), name.startsWith(HELD), name === PLAIN_STATIC];
+    return { name: named(name), isVariation, holds, isPlain, spec: job };
   });
-  const trained = trainedCandidates(spec).map(([name, job]): Candidate => ({ name, isVariation: false, spec: job }));
+  const trained = trainedCandidates(spec).map(
+    ([name, job]): Candidate => ({ name: named(name), isVariation: false, spec: job }),
+  );
   const { methods, budget } = params;
   return [
     ...quantized.filter(({ isVariation }) => !isVariation),
