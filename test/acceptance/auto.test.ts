@@ -303,7 +303,7 @@ describe("searches", () => {
       assert.ok(best!.name.startsWith(`${target}-`) && best!.model_id === recommendation.model_id);
       const made = own.filter(({ spec }) => spec !== null);
       for (const { name, spec } of made) {
-        const { method, target: made } = (spec as { params: { method: string; target: string } }).params;
+        const { method, target: made = "auto" } = (spec as { params: { method: string; target?: string } }).params;
         if (method === "static") assert.equal(made, target, name);
       }
       names.push(...own.filter(({ on_front, spec }) => on_front && spec !== null).map(({ name }) => name));
