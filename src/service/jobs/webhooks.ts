@@ -3,10 +3,11 @@ import type { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { Webhook } from "standardwebhooks";
 import { sourceModelId } from "../kinds/kinds.ts";
-import { fromRedis, KEY_PREFIX } from "../redis.ts";
+import { KEY_PREFIX } from "../redis.ts";
 import { createGuardedClient } from "./guarded-client.ts";
 import { isTerminal } from "./job.ts";
 import type { JobRecord, JobStore } from "./job-store.ts";
+import { startOutbox } from "./outbox.ts";
 import { createWebhookGates } from "./webhook-gates.ts";
 import { createWebhookSecrets } from "./webhook-secrets.ts";
 import { isAllowedInside, refusalOf } from "./webhook-target.ts";
@@ -30,7 +31,6 @@ const MAX_ANSWER_BYTES = 16_384;
 const CONCURRENCY = 32;
 const RETRIES_CONCURRENCY = 16;
 const POLL_MS = 1_000;
-const BATCH = 100;
 
 export interface WebhookOptions {
   /** A connection with role `worker`. */
@@ -51,11 +51,11 @@ interface Delivery {
   readonly attempt?: number;
 }
 
-/** An entry of the outbox. Its name in the queues cannot have spaces. */
-function deliveryOf(entry: string): Delivery & { readonly name: string } {
+/** What an entry of the outbox, `job` or `job running attempt`, becomes in the queues. */
+function taskOf(entry: string): { readonly id: string; readonly data: Delivery } {
   const [jobId = "", , attempt] = entry.split(" ");
-  const isEnd = attempt === undefined;
-  return { name: isEnd ? jobId : `${jobId}-running-${attempt}`, jobId, ...(!isEnd && { attempt: Number(attempt) }) };
+  if (attempt === undefined) return { id: jobId, data: { jobId } };
+  return { id: `${jobId}-running-${attempt}`, data: { jobId, attempt: Number(attempt) } };
 }
 
 /** Thrown when an attempt has failed and another one may succeed. */
@@ -78,7 +78,6 @@ function delayMs(retriesMade: number, error: Error | undefined): number {
 /** Delivers webhooks until it is closed; every worker process may do so. */
 export function startWebhooks(options: WebhookOptions, prefix: string = KEY_PREFIX): { close(): Promise<void> } {
   const { redis, jobs, log } = options;
-  const outbox = `${prefix}:webhooks`;
   const bullOptions = { connection: redis, prefix: `${prefix}:queue` };
   const client = createGuardedClient((url) => isAllowedInside(url, options.allowHosts));
   const gates = createWebhookGates();
@@ -191,28 +190,11 @@ export function startWebhooks(options: WebhookOptions, prefix: string = KEY_PREF
     );
   }
 
-  /** From the list to the queue. A job that is in the queue already stays one: a crash in between repeats the step. */
-  async function collect(): Promise<void> {
-    const ids = await fromRedis(redis.lrange(outbox, 0, BATCH - 1));
-    for (const entry of ids) {
-      const { name, ...delivery } = deliveryOf(entry);
-      await queue.add("deliver", delivery, { jobId: name });
-      await fromRedis(redis.lrem(outbox, 1, entry));
-    }
-  }
-
-  let closed = false;
-  let timer: NodeJS.Timeout | undefined;
-  const keepCollecting = async () => {
-    await collect().catch((error) => log.warn({ err: error }, "webhooks were not collected"));
-    if (!closed) timer = setTimeout(keepCollecting, POLL_MS);
-  };
-  keepCollecting();
+  const outbox = startOutbox({ redis, list: `${prefix}:webhooks`, queue, taskOf, log });
 
   return {
     async close() {
-      closed = true;
-      clearTimeout(timer);
+      outbox.close();
       await Promise.all([firsts.close(), again.close()]);
       await Promise.all([queue.close(), retries.close(), client.close()]);
     },
