@@ -7,7 +7,6 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import { parse } from "yaml";
 import type { BlobStore } from "../../src/service/blobs/blob-store.ts";
@@ -23,6 +22,7 @@ import { createMemoryTexts } from "../support/long-texts.ts";
 import { type MlflowServer, startMlflowServer } from "../support/mlflow-server.ts";
 import { startTestRedis, type TestRedis } from "../support/redis.ts";
 import { S3_CREDENTIALS, type S3Server, startS3Server } from "../support/s3-server.ts";
+import { until } from "../support/until.ts";
 import { chunksOf } from "./blob-store.ts";
 
 const MODEL = randomBytes(3_000_000);
@@ -107,12 +107,13 @@ async function ended(
   return id;
 }
 
-async function until(id: string, holds: (delivery: NonNullable<JobRecord["delivery"]>) => boolean) {
-  for (;;) {
+type Delivery = NonNullable<JobRecord["delivery"]>;
+
+function deliveryOf(id: string, holds: (delivery: Delivery) => boolean): Promise<Delivery> {
+  return until(`the delivery of ${id}`, async () => {
     const { delivery } = (await jobs.get(id))!;
-    if (holds(delivery!)) return delivery!;
-    await sleep(20);
-  }
+    return holds(delivery!) && delivery!;
+  });
 }
 
 const logged = async (id: string) =>
@@ -121,7 +122,7 @@ const logged = async (id: string) =>
 test("the artifact of a job that has succeeded is put to its address, of others nothing is", async () => {
   const failed = await ended({ url: `${base}/failed`, artifact: "model.onnx" }, "failed");
   const id = await ended({ url: `${base}/bucket/key?signature=1`, artifact: "model.onnx" });
-  const delivery = await until(id, ({ status }) => status !== "waiting");
+  const delivery = await deliveryOf(id, ({ status }) => status !== "waiting");
   assert.deepEqual([delivery.status, delivery.detail], ["delivered", null]);
   const [{ method, path, headers, body }] = received.splice(0) as [(typeof received)[number]];
   assert.deepEqual([method, path], ["PUT", "/bucket/key?signature=1"]);
@@ -134,9 +135,9 @@ test("the artifact of a job that has succeeded is put to its address, of others 
 test("what may pass is tried again; what will not, is not", async () => {
   answers = [503, 200];
   const again = await ended({ url: `${base}/again`, artifact: "model.onnx" });
-  const first = await until(again, ({ status, detail }) => status !== "waiting" || detail !== null);
+  const first = await deliveryOf(again, ({ status, detail }) => status !== "waiting" || detail !== null);
   assert.deepEqual(first.status, "waiting");
-  assert.equal((await until(again, ({ status }) => status !== "waiting")).status, "delivered");
+  assert.equal((await deliveryOf(again, ({ status }) => status !== "waiting")).status, "delivered");
   assert.ok(received.splice(0).every(({ path, body }) => path === "/again" && body.equals(MODEL)));
   assert.deepEqual(await logged(again), [
     "model.onnx was not delivered: the receiver answered 503. It will be tried again.",
@@ -158,7 +159,7 @@ test("what may pass is tried again; what will not, is not", async () => {
   ] as const) {
     answers = [answer];
     const id = await ended(to);
-    const delivery = await until(id, ({ status }) => status !== "waiting");
+    const delivery = await deliveryOf(id, ({ status }) => status !== "waiting");
     assert.deepEqual([delivery.status, delivery.detail], ["failed", detail]);
     assert.deepEqual(await logged(id), [`${detail} That was the last attempt.`]);
   }
@@ -170,7 +171,10 @@ test("an object of a listed bucket is written; what S3 refuses is told, and no o
   s3.refusals.set("out/proxy", { status: 404 });
   const outcome = async (key: string) => {
     const id = await ended({ url: `s3://${s3.bucket}/${key}`, artifact: "model.onnx" });
-    const { status, detail } = await until(id, (delivery) => delivery.status !== "waiting" || delivery.detail !== null);
+    const { status, detail } = await deliveryOf(
+      id,
+      (delivery) => delivery.status !== "waiting" || delivery.detail !== null,
+    );
     return [status, detail, (await logged(id))[0]];
   };
   const ending = (status: string, reason: string, next: string) => {
@@ -199,9 +203,9 @@ test("an object of a listed bucket is written; what S3 refuses is told, and no o
 test("a listed model of MLflow gets a version with the files, the numbers and where they come from, and one only", async () => {
   mlflow.refusals.set("model-versions/create", { status: 503 });
   const id = await ended({ url: "models:/digits", artifact: "model.onnx" });
-  const first = await until(id, ({ status, detail }) => status !== "waiting" || detail !== null);
+  const first = await deliveryOf(id, ({ status, detail }) => status !== "waiting" || detail !== null);
   assert.deepEqual([first.status, first.detail], ["waiting", "model.onnx was not delivered: MLflow: it answered 503."]);
-  const { status, location } = await until(id, (delivery) => delivery.status !== "waiting");
+  const { status, location } = await deliveryOf(id, (delivery) => delivery.status !== "waiting");
   assert.deepEqual([status, location], ["delivered", "models:/digits/1"]);
   assert.deepEqual((await logged(id)).at(-1), "model.onnx was delivered as models:/digits/1.");
 
@@ -234,7 +238,7 @@ test("what MLflow refuses is told by its code alone, and a deleted model and ano
   mlflow.refusals.set("runs/create", { status: 403, code: "PERMISSION_DENIED" });
   const outcome = async (url: string, model_id?: string) => {
     const id = await ended({ url, artifact: "model.onnx" }, "succeeded", model_id);
-    const { status, detail } = await until(id, (delivery) => delivery.status !== "waiting");
+    const { status, detail } = await deliveryOf(id, (delivery) => delivery.status !== "waiting");
     return [status, detail];
   };
   const failed = (reason: string) => ["failed", `model.onnx was not delivered: ${reason}.`];
