@@ -54,11 +54,13 @@ test("the README's tour works as it stands there", async () => {
   // It ends green: the limits are kept.
   assert.match(tour.stdout, /^true$/m);
   const [teacher, student, baseline] = tour.stdout.trim().split("\n").slice(-3).map(Number);
+  // All three have learnt something: a network that guesses reaches a tenth.
   for (const accuracy of [teacher!, student!, baseline!]) assert.ok(accuracy > 0.5 && accuracy <= 1, `${accuracy}`);
   const [before, after] = await Promise.all(
     ["digits.onnx", "digits-int8.onnx"].map(async (file) => (await stat(join(folder, file))).size),
   );
-  assert.ok(after! < 0.4 * before!, `${after} of ${before} bytes`);
+  // A byte for each weight of four, and the graph.
+  assert.ok(after! < 0.3 * before!, `${after} of ${before} bytes`);
   assert.match(await readFile(join(folder, "report.html"), "utf8"), /<html/);
 
   for (const { text } of blocks.filter(({ refused }) => refused)) {

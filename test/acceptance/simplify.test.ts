@@ -39,13 +39,15 @@ test("a model is simplified without loss, and the plan tells what is gone", asyn
   const body = JSON.stringify(submission({}));
   const answer = await jobs.client.request("/v1/jobs?validate_only=true", { method: "POST", headers, body });
   const plan = (await answer.json()) as { quantized_nodes: { op: string; code: string }[] };
-  assert.ok(plan.quantized_nodes.length >= 30, `${plan.quantized_nodes.length} nodes`);
+  assert.ok(plan.quantized_nodes.length >= 35, `${plan.quantized_nodes.length} nodes`);
   assert.ok(plan.quantized_nodes.some(({ code }) => code === "fused"));
 
   const job = await jobs.succeeded(await jobs.client.createJob(submission({})));
   const [was, is] = [await operatorsOf(modelId), await operatorsOf(job.result!.model_id)];
-  assert.ok(layers(is) <= layers(was) - 30, `${layers(was)} and ${layers(is)} nodes`);
-  for (const { sqnr_db } of job.result!.metrics.fidelity.outputs) assert.ok(sqnr_db === null || sqnr_db > 90);
+  // Each of the 35 BatchNormalizations goes into its Conv.
+  assert.ok(layers(is) <= layers(was) - 35, `${layers(was)} and ${layers(is)} nodes`);
+  // Weights that have taken up what followed them are rounded once more, to 24 bits, in each of 35 layers.
+  for (const { sqnr_db } of job.result!.metrics.fidelity.outputs) assert.ok(sqnr_db! > 115, `${sqnr_db} dB`);
 });
 
 test("excluded operators stay, unknown ones are refused", async () => {
