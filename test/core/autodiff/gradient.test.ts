@@ -153,9 +153,8 @@ function numbers(value: Tensor): number[] {
 
 function sample({ dims, kind }: Input, random: () => number): number[] {
   const count = elementCount(dims);
-  if (kind !== "spread") {
-    return Array.from({ length: count }, () => (kind === "positive" ? 0.5 + random() : gaussian(random)));
-  }
+  if (kind === "positive") return Array.from({ length: count }, () => 0.5 + random());
+  if (kind !== "spread") return Array.from({ length: count }, () => gaussian(random) * (kind === "small" ? 0.4 : 1));
   // Multiples of 0.13 plus an offset that differs for each draw: no two values, and no kink, closer than the step.
   const offset = 0.031 + 0.03 * random();
   const order = Array.from({ length: count }, (_, i) => i).sort(() => random() - 0.5);
