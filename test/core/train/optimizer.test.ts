@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import fc from "fast-check";
 import type { Floats } from "../../../src/core/train/adam-kernel.ts";
 import { allocateParameters, type ParameterArrays } from "../../../src/core/train/adam-kernel.ts";
 import {
@@ -8,75 +9,93 @@ import {
   OPTIMIZERS,
   type OptimizerSpec,
   slotCount,
+  type Update,
 } from "../../../src/core/train/optimizer.ts";
 
-const START = [0.5, -1.25, 3];
-const GRADIENTS = [
-  [0.1, -0.2, 1],
-  [0.3, 0.1, -2],
-  [-0.5, 0.7, 0.25],
-];
-const UPDATE = { learningRate: 0.05, weightDecay: 0.1, gradientScale: 0.5 };
+function close(actual: readonly number[], expected: readonly number[], tolerance = 1e-6): void {
+  actual.forEach((x, i) => {
+    assert.ok(Math.abs(x - expected[i]!) < tolerance, `${actual} instead of ${expected}`);
+  });
+}
 
-function run(spec: OptimizerSpec, update = UPDATE): number[] {
-  const [{ data: parameter, slots }] = allocateParameters([START.length]) as [ParameterArrays];
-  parameter.set(START);
-  GRADIENTS.forEach((gradient, i) => {
-    applyUpdate(spec, parameter, Float32Array.from(gradient), slots, { ...update, step: i + 1 });
+interface Run {
+  readonly spec: OptimizerSpec;
+  readonly start: readonly number[];
+  /** One for each step. */
+  readonly gradients: readonly (readonly number[])[];
+  readonly update: Omit<Update, "step">;
+}
+
+function run({ spec, start, gradients, update }: Run): number[] {
+  const [{ data: parameter, slots }] = allocateParameters([start.length]) as [ParameterArrays];
+  parameter.set(start);
+  gradients.forEach((gradient, i) => {
+    const used = slots.slice(0, slotCount(spec));
+    applyUpdate(spec, parameter, Float32Array.from(gradient), used, { ...update, step: i + 1 });
   });
   return [...parameter];
 }
 
-function close(actual: readonly number[], expected: readonly number[]): void {
-  actual.forEach((x, i) => {
-    assert.ok(Math.abs(x - expected[i]!) < 1e-6, `${actual} instead of ${expected}`);
+/** One scalar at a time in double precision, written after the definitions in the papers. */
+function reference({ spec, start, gradients, update }: Run): number[] {
+  const { learningRate, weightDecay, gradientScale } = update;
+  return start.map((from, i) => {
+    let [p, first, second] = [from, 0, 0];
+    for (const [at, gradient] of gradients.entries()) {
+      const isDecoupled = spec.kind === "adamw";
+      const g = gradient[i]! * gradientScale + (isDecoupled ? 0 : weightDecay * p);
+      if (spec.kind === "sgd") {
+        first = spec.momentum * first + g;
+        p -= learningRate * (spec.nesterov ? g + spec.momentum * first : first);
+        continue;
+      }
+      if (isDecoupled) p -= learningRate * weightDecay * p;
+      first += (1 - spec.beta1) * (g - first);
+      second += (1 - spec.beta2) * (g * g - second);
+      const [mean, square] = [first / (1 - spec.beta1 ** (at + 1)), second / (1 - spec.beta2 ** (at + 1))];
+      p -= (learningRate * mean) / (Math.sqrt(square) + spec.epsilon);
+    }
+    return p;
   });
 }
 
-/** One scalar at a time in double precision, written after the definitions in the papers. */
-function reference(step: (p: number, g: number, t: number, memory: Record<string, number>) => number): number[] {
-  return START.map((start, i) => {
-    const memory: Record<string, number> = {};
-    return GRADIENTS.reduce((p, gradient, t) => step(p, gradient[i]! * UPDATE.gradientScale, t + 1, memory), start);
-  });
-}
+const between = (min: number, max: number) => fc.double({ min, max, noNaN: true });
+const anySpec: fc.Arbitrary<OptimizerSpec> = fc.oneof(
+  fc.record({
+    kind: fc.constant("sgd" as const),
+    momentum: fc.oneof(fc.constant(0), between(0.1, 0.99)),
+    nesterov: fc.boolean(),
+  }),
+  fc.record({
+    kind: fc.constantFrom<"adam" | "adamw">("adam", "adamw"),
+    beta1: between(0, 0.95),
+    beta2: between(0.5, 0.999),
+    epsilon: fc.constantFrom(1e-8, 1e-3, 1),
+  }),
+);
 
 describe("optimizers follow their definitions", () => {
-  const { learningRate: lr, weightDecay } = UPDATE;
-  for (const nesterov of [false, true]) {
-    test(`SGD with momentum${nesterov ? ", Nesterov" : ""}`, () => {
-      const expected = reference((p, gradient, _t, memory) => {
-        const g = gradient + weightDecay * p;
-        memory.v = 0.9 * (memory.v ?? 0) + g;
-        return p - lr * (nesterov ? g + 0.9 * memory.v : memory.v);
-      });
-      close(run({ kind: "sgd", momentum: 0.9, nesterov }), expected);
+  test("with any settings, over some steps", () => {
+    const lengths = { minLength: 5, maxLength: 5 };
+    const anyRun = fc.record({
+      spec: anySpec,
+      start: fc.array(between(-3, 3), lengths),
+      gradients: fc.array(fc.array(between(-2, 2), lengths), { minLength: 1, maxLength: 6 }),
+      update: fc.record({
+        learningRate: between(1e-3, 0.1),
+        weightDecay: fc.oneof(fc.constant(0), between(0.01, 0.5)),
+        gradientScale: between(0.1, 1),
+      }),
     });
-  }
-
-  test("SGD without momentum keeps no state", () => {
-    const spec = { kind: "sgd", momentum: 0, nesterov: false } as const;
-    assert.equal(slotCount(spec), 0);
-    close(
-      run(spec),
-      reference((p, g) => p - lr * (g + weightDecay * p)),
+    fc.assert(
+      fc.property(anyRun, (it) => close(run(it), reference(it), 1e-5)),
+      { numRuns: 500 },
     );
   });
 
-  for (const kind of ["adam", "adamw"] as const) {
-    test(kind, () => {
-      const expected = reference((p, gradient, t, memory) => {
-        const g = kind === "adam" ? gradient + weightDecay * p : gradient;
-        memory.m = 0.9 * (memory.m ?? 0) + 0.1 * g;
-        memory.v = 0.999 * (memory.v ?? 0) + 0.001 * g * g;
-        const mHat = memory.m / (1 - 0.9 ** t);
-        const vHat = memory.v / (1 - 0.999 ** t);
-        const decayed = kind === "adamw" ? p - lr * weightDecay * p : p;
-        return decayed - (lr * mHat) / (Math.sqrt(vHat) + 1e-8);
-      });
-      close(run(OPTIMIZERS[kind]), expected);
-    });
-  }
+  test("SGD without momentum keeps no state", () => {
+    assert.equal(slotCount({ kind: "sgd", momentum: 0, nesterov: false }), 0);
+  });
 
   test("Adam's first step is the learning rate, whatever the gradient's size", () => {
     const [{ data: parameter, slots }] = allocateParameters([2]) as [ParameterArrays];
