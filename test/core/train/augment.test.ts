@@ -81,8 +81,15 @@ test("what a sample becomes depends on seed, epoch and sample, not on its batch"
 });
 
 test("only float32 images can be augmented", () => {
-  assert.throws(
-    () => checkAugmentable("x", tensorOf("float32", [2, 3], [1, 2, 3, 4, 5, 6])),
-    (error) => error instanceof CoreError && error.code === "invalid_params" && error.subject === "x",
-  );
+  checkAugmentable("x", images(1));
+  for (const tensor of [
+    tensorOf("float32", [2, 3], [1, 2, 3, 4, 5, 6]),
+    tensorOf("float64", [1, 1, 1, 2], [1, 2]),
+    tensorOf("uint8", [1, 1, 1, 2], [1, 2]),
+  ]) {
+    assert.throws(
+      () => checkAugmentable("x", tensor),
+      (error) => error instanceof CoreError && error.code === "invalid_params" && error.subject === "x",
+    );
+  }
 });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { CoreError } from "../../../src/core/errors.ts";
 import { GraphBuilder, int, ints } from "../../../src/core/onnx/graph-builder.ts";
-import { Model } from "../../../src/core/onnx/ir.ts";
+import { Model, type Node } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { Random } from "../../../src/core/random.ts";
@@ -97,6 +97,17 @@ for (const [name, convolution] of Object.entries(BLOCKED)) {
     }
   });
 }
+
+test("what several convolutions read is put into blocks once", { skip }, async () => {
+  const { model } = graphOf(BLOCKED["whole blocks"]!);
+  const [first] = model.graph.nodes as [Node];
+  const g = new GraphBuilder(model.graph);
+  const second = g.op("Conv", first.inputs, Object.fromEntries(first.attrs));
+  second.retype("float32", first.outputs[0]!.shape);
+  model.graph.addOutput(second);
+  assert.equal(blockConvolutions(model.graph, 8), 2);
+  assert.equal(model.graph.nodes.filter(({ opType }) => opType === "ReorderInput").length, 1);
+});
 
 const LEFT: Readonly<Record<string, Convolution>> = {
   "one channel": { x: [64, 1, 28, 28], w: [32, 1, 3, 3], y: [64, 32, 26, 26] },

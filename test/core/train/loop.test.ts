@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { isDeepStrictEqual } from "node:util";
 import { CoreError } from "../../../src/core/errors.ts";
 import { METRICS } from "../../../src/core/evaluate/metrics.ts";
 import type { Model } from "../../../src/core/onnx/ir.ts";
@@ -12,7 +13,7 @@ import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
 import type { EpochRecord } from "../../../src/core/train/run-state.ts";
 import { type Samples, samplesOf, splitSamples } from "../../../src/core/train/samples.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
-import { createTrainable, exportTrained } from "../../../src/core/train/trainable.ts";
+import { createTrainable, exportTrained, type TrainedValues } from "../../../src/core/train/trainable.ts";
 import type { TrainingHooks, TrainingSettings, TrainingTask } from "../../../src/core/train/training-task.ts";
 import { halves, NetworkBuilder } from "../../support/networks.ts";
 import { top1Of } from "../../support/top1.ts";
@@ -158,6 +159,21 @@ describe("training", () => {
     assert.equal(result.bestEpoch, best.epoch);
     assert.equal(result.bestMetric, best.validation_metric);
     assert.equal(String(result.values.parameters[0]!.data), values[best.epoch - 1]);
+  });
+
+  test("what no loss reaches stays as it is, weight decay or not", async () => {
+    const net = new NetworkBuilder();
+    const flat = net.g.op("Flatten", [net.input(["n", 1, 8, 8])]);
+    net.output(net.linear(flat, 64, 4), ["n", 4]);
+    const model = net.output(net.linear(flat, 64, 2), ["n", 2], "unread");
+    const valuesOf = ({ parameters }: Pick<TrainedValues, "parameters">) =>
+      parameters.map(({ name, data }) => [name, [...data]] as const);
+    const before = new Map(valuesOf(createTrainable(model)));
+    const { values } = await run({ epochs: 1, weightDecay: 0.5 }, {}, model);
+    for (const [name, now] of valuesOf(values)) {
+      const isReached = name.startsWith("fc0");
+      assert.equal(isDeepStrictEqual(now, before.get(name)), !isReached, name);
+    }
   });
 
   test("a loss that is not finite stops the run and says where", async () => {

@@ -324,7 +324,7 @@ describe("losses against the formula in double precision", () => {
     near(loss, 16 * mean(expected), 1e-4);
   });
 
-  test("a hint between equal widths, of vectors and of maps of other sizes", async () => {
+  test("a hint between equal widths, of vectors and of maps of other sizes, in one axis or in both", async () => {
     const none = () => assert.fail("no adaptor is needed");
     const plain = await evaluate({ s, t }, (g, v) => hint(g, v.s!, v.t!, none));
     near(plain.loss, mean([...floatsOf(s)].map((x, i) => (x - floatsOf(t)[i]!) ** 2)));
@@ -333,6 +333,10 @@ describe("losses against the formula in double precision", () => {
     const pooled = await evaluate({ s: map, t: small }, (g, v) => hint(g, v.s!, v.t!, none));
     const cells = rowsOf(map, 4).map(mean);
     near(pooled.loss, mean(cells.map((x, i) => (x - floatsOf(small)[i]!) ** 2)));
+    const tall = wave([1, 2, 2, 2], 0.7);
+    const columns = await evaluate({ s: map, t: tall }, (g, v) => hint(g, v.s!, v.t!, none));
+    const halved = rowsOf(map, 4).flatMap(([a, b, c, d]) => [(a! + c!) / 2, (b! + d!) / 2]);
+    near(columns.loss, mean(halved.map((x, i) => (x - floatsOf(tall)[i]!) ** 2)));
   });
 
   test("a hint learns a map where the widths differ", async () => {
