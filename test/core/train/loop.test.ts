@@ -12,9 +12,14 @@ import { crossEntropy } from "../../../src/core/train/losses.ts";
 import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
 import type { EpochRecord } from "../../../src/core/train/run-state.ts";
 import { type Samples, samplesOf, splitSamples } from "../../../src/core/train/samples.ts";
-import { SCHEDULES } from "../../../src/core/train/schedule.ts";
+import { learningRateAt, SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { createTrainable, exportTrained, type TrainedValues } from "../../../src/core/train/trainable.ts";
-import type { TrainingHooks, TrainingSettings, TrainingTask } from "../../../src/core/train/training-task.ts";
+import type {
+  TrainingHooks,
+  TrainingProgress,
+  TrainingSettings,
+  TrainingTask,
+} from "../../../src/core/train/training-task.ts";
 import { halves, NetworkBuilder } from "../../support/networks.ts";
 import { top1Of } from "../../support/top1.ts";
 
@@ -200,18 +205,32 @@ describe("training", () => {
   });
 
   test("progress tells the epoch, the step and the time that is left", async () => {
-    const seen: number[] = [];
+    const seen: TrainingProgress[] = [];
     const records: EpochRecord[] = [];
-    await run(
-      { epochs: 2 },
-      { onProgress: (p) => seen.push(p.fraction, p.remainingSeconds), onEpoch: (r) => records.push(r) },
-    );
-    assert.ok(seen.length >= 2 && seen.every((x) => Number.isFinite(x) && x >= 0));
+    await run({ epochs: 2 }, { onProgress: (p) => seen.push(p), onEpoch: (r) => records.push(r) });
+    assert.ok(seen.length > 0);
+    for (const { epoch, epochs, step, steps, learningRate, fraction, remainingSeconds } of seen) {
+      assert.ok(epoch === 1 || epoch === 2, `epoch ${epoch}`);
+      assert.equal(epochs, 2);
+      const done = (epoch - 1) * steps + step;
+      assert.equal(fraction, done / (2 * steps));
+      const rate = { learningRate: SETTINGS.learningRate, step: done - 1, steps: 2 * steps, warmupSteps: 0 };
+      assert.equal(learningRate, learningRateAt(SETTINGS.schedule, rate));
+      assert.ok(remainingSeconds >= 0);
+    }
     assert.deepEqual(
       records.map(({ epoch }) => epoch),
       [1, 2],
     );
   });
+});
+
+test("samples are at least one, and as many in every array", () => {
+  const rows = (count: number) => tensorOf("float32", [count, 2], new Float32Array(2 * count));
+  assert.equal(samplesOf({ x: rows(3) }, { labels: rows(3) }).count, 3);
+  for (const [feeds, targets] of [[{}], [{ x: rows(0) }], [{ x: rows(3) }, { labels: rows(2) }]] as const) {
+    assert.throws(() => samplesOf(feeds, targets), { code: "invalid_dataset" });
+  }
 });
 
 function withoutTime({ samples_per_second: _, ...record }: EpochRecord) {

@@ -300,6 +300,14 @@ describe("losses against the formula in double precision", () => {
       return 1 - dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
     });
     near((await evaluate({ s, t }, (g, v) => cosineDistance(g, v.s!, v.t!))).loss, mean(expected));
+    // The last axis is that of the directions, however many are before it.
+    const stacked = (tensor: Tensor) => floats([3, 2, 2], [...floatsOf(tensor)]);
+    const pairs = rowsOf(floats([6, 2], [...floatsOf(s)])).map((a, i) => {
+      const b = rowsOf(floats([6, 2], [...floatsOf(t)]))[i]!;
+      return 1 - dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+    });
+    const inputs = { s: stacked(s), t: stacked(t) };
+    near((await evaluate(inputs, (g, v) => cosineDistance(g, v.s!, v.t!))).loss, mean(pairs));
   });
 
   for (const temperature of [1, 4]) {
@@ -483,6 +491,11 @@ test("logits are found behind a final Softmax over the last axis", () => {
     return y;
   };
   assert.equal(logitsOf(soft(-1)), x);
+  const standard = g.op("Softmax", [x]);
+  for (const shape of [undefined, [2, 3, 4]]) {
+    standard.shape = shape;
+    assert.equal(logitsOf(standard), x, "the last axis is the standard");
+  }
   assert.equal(logitsOf(soft(1)), x);
   const other = soft(0);
   assert.equal(logitsOf(other), other);

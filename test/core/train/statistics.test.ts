@@ -81,6 +81,20 @@ test("statistics that one sample cannot tell stay as they were", async () => {
   assert.notDeepEqual(told, statisticsOf(maps(false)));
 });
 
+test("a channel that is always the same has statistics like the others", async () => {
+  const net = new NetworkBuilder(6);
+  const model = net.output(net.batchNorm(net.input(["n", 2]), 2), ["n", 2]);
+  const x = tensorOf("float32", [4, 2], [7, 1, 7, 2, 7, 3, 7, 6]);
+  const { mean, variance } = statisticsOf(await estimateStatistics(model, [{ x }], { openSession, threads: 1 }));
+  assert.deepEqual(
+    [mean, variance],
+    [
+      [7, 3],
+      [0, 3.5],
+    ],
+  );
+});
+
 test("a student is not derived with a batch of the one sample that is left over", async () => {
   const net = new NetworkBuilder(5);
   const hidden = net.relu(net.batchNorm(net.linear(net.input(["n", 4]), 4, 8), 8));

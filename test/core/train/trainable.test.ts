@@ -85,6 +85,20 @@ test("frozen constants stay, unknown names are refused", () => {
   refused(() => checkTrainable(bare), "unsupported");
 });
 
+test("a constant is a weight by any of its uses, and an operator that nobody knows is refused by name", () => {
+  const net = new NetworkBuilder();
+  const x = net.input(["n", 3]);
+  const weight = net.model.graph.addInitializer("w", wave([3, 3]));
+  const y = net.g.matMul(net.g.add(x, weight), weight);
+  assert.deepEqual(
+    createTrainable(net.output(y, ["n", 3])).parameters.map(({ name, role }) => [name, role]),
+    [["w", "weight"]],
+  );
+  net.model.requireOpset("custom", 1);
+  net.output(net.g.op("Unknown", [y], {}, "custom"), ["n", 3], "unknown");
+  assert.throws(() => createTrainable(net.model), { code: "unsupported", message: /custom\.Unknown/ });
+});
+
 test("weights that are not float32 are refused by name", () => {
   const model = new Model({ irVersion: 8, opsets: [["", 13]], graphName: "half" });
   const weight = model.graph.addInitializer("w", tensorOf("float16", [2, 2], new Float16Array(4)));
@@ -128,6 +142,18 @@ test("weights drawn anew have the variance of their layer, and only depend on th
   assert.ok(Math.abs(variance(first!) / (2 / 400) - 1) < 4 * Math.sqrt(2 / (400 * 300)));
   assert.ok(Math.abs(variance(last!) / (2 / 350) - 1) < 4 * Math.sqrt(2 / (300 * 50)));
   assert.ok(bias!.every((x) => x === 0));
+});
+
+test("a loss that reads nothing trained is refused", async () => {
+  const net = new NetworkBuilder();
+  const model = net.output(net.linear(net.input(["n", 3]), 3, 2), ["n", 2]);
+  const step = buildStepGraph([soloNetwork(createTrainable(model))], {
+    batch: { feeds: { x: wave([4, 3]) }, targets: {} },
+    objective: ({ g, value }) => [{ name: "input", weight: 1, value: g.meanAll(g.square(value("x"))) }],
+    seed: 1,
+    openSession,
+  });
+  await assert.rejects(step, { code: "invalid_params", message: /does not depend on anything that can be trained/ });
 });
 
 /** Runs a step graph on a batch. */
