@@ -3,11 +3,11 @@
  * became of the other candidates. Nothing is said about a machine that is busy: times are those of the clock.
  *
  *     node bench/auto.ts FOLDER --phase=inputs [SUBJECT…]
- *     node bench/auto.ts FOLDER [--phase=search] [--seconds=120] [--objective=latency] [--min-sqnr-db=20] [--methods=static,dynamic] [SUBJECT…]
+ *     node bench/auto.ts FOLDER [--phase=search] [--seconds=120] [--objective=latency] [--min-sqnr-db=20] [--methods=static,dynamic] [--targets=auto,web] [SUBJECT…]
  *
  * `--phase=inputs` comes first, and writes models and samples to FOLDER. With `--phase=make` every candidate of the catalogue, and every other one that the search has tried, is made as a job by itself, without a budget, and
  * kept in FOLDER; with `--phase=measure` they are all measured in one contest with what the search has recommended: what the best of them and each
- * method at its defaults is, in the objective, against that. Seconds of both sides are those of processors, so that it does not matter what else the
+ * method at its defaults is, in the objective, against that (for the first target; speeds are those of onnxruntime here). Seconds of both sides are those of processors, so that it does not matter what else the
  * machine does while candidates are made.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -56,6 +56,7 @@ const { values, positionals } = parseArgs({
     objective: { type: "string", default: "latency" },
     "min-sqnr-db": { type: "string", default: "20" },
     methods: { type: "string" },
+    targets: { type: "string", default: "auto" },
     phase: { type: "string", default: "search" },
   },
 });
@@ -126,7 +127,7 @@ async function run(name: string, folder: string): Promise<void> {
   const kept = <T>(phase: string) => JSON.parse(readFileSync(join(scratch, `${phase}.json`), "utf8")) as T;
   const keep = (phase: string, result: object) =>
     writeFileSync(join(scratch, `${phase}.json`), JSON.stringify(result, null, 1));
-  const searchedAs = `search-${values.objective}`;
+  const searchedAs = `search-${values.objective}${values.targets === "auto" ? "" : `-${values.targets}`}`;
   if (values.phase === "search") {
     const searched = await search(name, request);
     keep(searchedAs, searched);
@@ -156,6 +157,7 @@ async function requestOf(scratch: string): Promise<TaskJobRequest<AutoSpec>> {
       dataset_id: "calibration",
       objective: values.objective,
       methods: values.methods?.split(",") ?? null,
+      targets: values.targets.split(","),
       constraints: { min_sqnr_db: Number(values["min-sqnr-db"]) },
       budget: { seconds: Number(values.seconds) },
     },
@@ -186,10 +188,13 @@ async function search(name: string, request: TaskJobRequest<AutoSpec>): Promise<
     },
   });
   const seconds = (performance.now() - start) / 1000;
-  const { candidates, recommendation } = metrics.auto!;
-  console.log(`\n${name}: ${seconds.toFixed(1)} s of ${values.seconds} s, ${candidates.length - 1} candidates`);
-  console.log(recommendation.why);
-  if (recommendation.next_better) console.log(recommendation.next_better.message);
+  const { candidates, targets } = metrics.auto!;
+  const tried = candidates.filter(({ spec }) => spec !== null).length;
+  console.log(`\n${name}: ${seconds.toFixed(1)} s of ${values.seconds} s, ${tried} candidates`);
+  for (const { target, recommendation } of targets) {
+    console.log(`${target}: ${recommendation.why}`);
+    if (recommendation.next_better) console.log(recommendation.next_better.message);
+  }
   for (const { name, predicted, measured, on_front, recommended, dropped } of candidates) {
     const mark = recommended ? "*" : on_front ? "+" : " ";
     const size = measured?.size.ratio ?? predicted?.size_ratio;

@@ -44,7 +44,7 @@ function catalogue({ params }: AutoSpec): readonly (readonly [name: string, sent
     ["weights-8-bit", { ...weights, bits: 8 }],
     ["weights-4-bit", { ...weights, bits: 4 }],
     ["simplify", { method: "simplify" }],
-    // Where plain int8 misses a limit, the one that keeps to it is what was asked for; those before it take a second or two.
+    // Those before it take a second or two.
     ...held,
     ["float16", { method: "float16", ...anywhere }],
     ["static-everywhere", { ...int8, float_where_slower: false }],

@@ -187,13 +187,16 @@ async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
   const plainTried = tried.find(({ name }) => name === plain?.name);
   const needsLayers = plainTried !== undefined && !keepsToLimits(plainTried, params);
   const isMain = ({ isVariation, holds }: Candidate) => !isVariation && !holds;
-  // Where plain int8 misses a limit of quality, what leaves out those layers that it loses most by is more likely to be good than what comes later.
-  const early = new Set(candidates.slice(0, 1 + candidates.findLastIndex(({ holds }) => holds)));
+  // Where plain int8 misses a limit of quality, what leaves out those layers that it loses most by is more likely to be good than what comes later: first what measures
+  // as many groups of layers as there is time for, then accuracy control, which takes as long as it takes.
+  const lastHeld = candidates.findLastIndex(({ holds }) => holds);
+  const early = new Set(candidates.slice(0, 1 + lastHeld).filter(({ holds }) => !holds));
   await tryThose((it) => (needsLayers ? early.has(it) : isMain(it)));
   // Where others were tried behind them by an earlier attempt, mixed ones had their turn.
-  const isBehind = (it: Candidate) => (needsLayers ? isMain(it) && !early.has(it) : it.isVariation);
+  const isBehind = (it: Candidate) => (needsLayers ? !early.has(it) && !it.isVariation : it.isVariation);
   const isPast = candidates.some((it) => isBehind(it) && isKnown(it));
   if (plain && plainTried && !isPast) await tryMixed(run, { candidate: plain, tried: plainTried }, isLeft, tryOne);
+  if (needsLayers) await tryThose(({ holds }) => holds === true);
   await tryThose(isMain);
   await tryThose(({ isVariation }) => isVariation);
   await tryThose(() => true);
