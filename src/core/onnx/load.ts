@@ -18,15 +18,17 @@ import { type ExternalData, externalRangeOf, NO_EXTERNAL_DATA } from "./external
 import { inlineFunctions } from "./functions.ts";
 import { type Attr, type Dim, Graph, Model, type Node, Value } from "./ir.ts";
 import { labelNodes } from "./labels.ts";
+import { sortNodes } from "./node-order.ts";
 import { elementCount, lazyTensor, type Tensor, tensor } from "./tensor.ts";
 import { scanModelBytes } from "./wire-scan.ts";
 
 /**
  * Reads an ONNX model. Tensor bytes are views over `bytes`, not copies; external data is read when it is used.
- * Calls of model-local functions are expanded where that is possible. Throws `invalid_model` (with the node, tensor or file at fault) or `limit_exceeded`.
+ * Nodes are put in order, and calls of model-local functions are expanded where that is possible. Throws `invalid_model` (with the node, tensor or file at fault) or `limit_exceeded`.
  */
 export function loadModel(bytes: Uint8Array, external: ExternalData = NO_EXTERNAL_DATA): Model {
   const written = parseModelProto(bytes);
+  sortNodes(written);
   checkModelProto(written, external);
   const proto = inlineFunctions(written);
   const opsets = new Map<string, number>();
@@ -113,7 +115,7 @@ function readGraph(proto: GraphProto, graph: Graph, scope: Scope, external: Exte
       if (!value) {
         throw new CoreError(
           "invalid_model",
-          `Node "${node.name || node.output[0]}" (${node.opType}) reads "${name}", which nothing before it defines.`,
+          `Node "${node.name || node.output[0]}" (${node.opType}) reads "${name}", which ${madeHere(proto, name) ? "is made from its own output" : "nothing defines"}.`,
           node.name || node.output[0],
         );
       }
@@ -133,6 +135,10 @@ function readGraph(proto: GraphProto, graph: Graph, scope: Scope, external: Exte
     if (value.graph === graph) declare(value, info);
     graph.addOutput(value);
   }
+}
+
+function madeHere(graph: GraphProto, name: string): boolean {
+  return graph.node.some(({ output }) => output.includes(name));
 }
 
 function readNode(

@@ -380,7 +380,7 @@ const REFUSALS: Refusal[] = [
   {
     name: "nodes in a circle",
     bytes: withNodes({ opType: "Relu", input: ["b"], output: ["a"] }, { opType: "Relu", input: ["a"], output: ["b"] }),
-    message: /reads "b", which nothing before it defines/,
+    message: /reads "a", which is made from its own output/,
   },
 
   // ---- functions
