@@ -46,7 +46,7 @@ export { simplifyPasses } from "./passes/simplify.ts";
 export { simplifyFully } from "./passes/simplify-fully.ts";
 export { unfuse } from "./passes/unfuse.ts";
 export { narrowed, widened } from "./passes/widen.ts";
-export { prepareQat, type QatModel, type QatOptions, trainQat } from "./qat/qat.ts";
+export { prepareQat, type QatModel, type QatOptions, type QatRuntime, trainQat } from "./qat/qat.ts";
 export type { Feeds, OpenModel } from "./quantize/calibration/calibrate.ts";
 export { DEFAULT_METHOD } from "./quantize/calibration/calibration-methods.ts";
 export { observeRanges } from "./quantize/calibration/value-ranges.ts";
@@ -77,6 +77,7 @@ export { prepareStatic, quantizeStatic, stretchedIn } from "./quantize/static/qu
 export { QuantizedWeights } from "./quantize/weights/codes.ts";
 export { dynamicPass } from "./quantize/weights/dynamic.ts";
 export { roundWeights } from "./quantize/weights/round-weights.ts";
+export { MIN_PACKED_WEIGHTS } from "./quantize/weights/storage.ts";
 export { type WeightOnlyOptions, weightOnlyPass } from "./quantize/weights/weight-only.ts";
 export type { ProfileModel } from "./runtime/kernel-profile.ts";
 export type { OpenSession, Session } from "./runtime/session.ts";

@@ -55,7 +55,7 @@ function calibration({ calibration, corrections }: StaticEvidence): Markup {
 const CHOICES = {
   int8: "All that can computes in 8 bits: no other division was faster.",
   mixed: "Some nodes stay in float, because that is no slower than all in 8 bits.",
-  float: "All of it computes in float, because that is faster here; weights are stored in 8 bits.",
+  float: "All of it computes in float, because that is faster here; weights are stored in few bits.",
 } as const;
 
 function kernels(facts: StaticEvidence["kernels"]): Content {

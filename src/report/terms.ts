@@ -94,7 +94,7 @@ const CODES: Readonly<Record<string, string>> = {
   dynamic_lstm: "dynamic 8-bit LSTM",
   gather_block_quantized: "table in few bits",
   gather_codes: "table in 8 bits",
-  stored_codes: "stored in 8 bits, computed in float",
+  stored_codes: "stored in few bits, computed in float",
   no_integer_kernel: "no 8-bit kernel",
   excluded: "excluded by the job",
   accuracy: "kept in float for accuracy",

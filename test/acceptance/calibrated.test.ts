@@ -264,8 +264,50 @@ describe("weights in 4 bits by GPTQ", () => {
     }
   });
 
+  test("static with weights of 4 and 2 bits stores them so, whatever computes in float because that is faster here", async () => {
+    const storedIn = async (id: string) =>
+      (await (await jobs.client.request(`/v1/models/${id}`)).json()) as { weight_bytes: number; parameters: number };
+    const made = async (weight_bits: 8 | 4 | 2) => {
+      const rounding = weight_bits === 8 ? "nearest" : "adaround";
+      // Few bits alone are what is asked about: no layer may be kept in 8 for accuracy.
+      const job = await quantized("cnn", { weight_bits, rounding, samples: 64, min_sqnr_db: null });
+      const { weight_bytes } = await storedIn(job.result!.model_id);
+      return { ...(await reportOf(job)), weight_bytes, job };
+    };
+    const { parameters } = await storedIn(ids.cnn);
+    const [eight, four, two] = [await made(8), await made(4), await made(2)];
+    // Bytes of a weight: its code, and in blocks of 32 a scale of 4 bytes and a zero point of 1; a fiftieth for biases and small weights.
+    for (const [report, bits] of [
+      [four, 4],
+      [two, 2],
+    ] as const) {
+      const { weights } = report.plan!;
+      assert.ok(weights.length >= 4, JSON.stringify(weights));
+      // The first convolution has 144 weights, which fewer bits would not make smaller.
+      const others = weights.filter((weight) => weight.bits !== bits);
+      assert.ok(others.length <= 1, JSON.stringify(others));
+      assert.deepEqual(
+        report.metrics.warnings.filter(({ code }) => code === "more_bits_stored"),
+        [],
+      );
+      assert.ok(report.weight_bytes < (bits / 8 + 5 / 32 + 1 / 50) * parameters, `${report.weight_bytes}`);
+      assert.ok(report.metrics.size.after_bytes < eight.metrics.size.after_bytes);
+      const page = await (await jobs.client.request(`/v1/jobs/${report.job.id}/report`)).text();
+      assert.match(page, new RegExp(`${bits}-bit weights`));
+    }
+    assert.ok(two.weight_bytes < 0.7 * four.weight_bytes, `${two.weight_bytes} of ${four.weight_bytes}`);
+    const [at8, at4, at2] = [eight, four, two].map(({ metrics }) => metrics.accuracy!.after) as [
+      number,
+      number,
+      number,
+    ];
+    assert.ok(at8 - at4 <= 0.01, `${at8} -> ${at4}`);
+    assert.ok(at8 - at2 <= 0.2, `${at8} -> ${at2}`);
+  });
+
   test("fields that would mean nothing are refused", async () => {
     for (const [params, pointer] of [
+      [{ method: "qat", bits: { weights: 8 }, rounding: "adaround" }, "/params/rounding"],
       [gptq({ rounding: "adaround" }), "/params/rounding"],
       [gptq({ candidates: 3 }), "/params/candidates"],
       [{ method: "static", rounding: "nearest", candidates: 3 }, "/params/candidates"],

@@ -71,7 +71,22 @@ function pack2(codes: Uint8Array, from: number, end: number, packed: Uint8Array,
   return to;
 }
 
-/** The inverse: `count` codes, one per element, from rows of `rowLength`. */
+/**
+ * Packs codes so that plain operators can take them apart (`packed-parts.ts`): with p = 8 / bits values to a byte, part i of n codes is [i·m, (i + 1)·m),
+ * m = ⌈n / p⌉, and byte j = Σ code[i·m + j] · 2^(bits·i). What is missing at the end is 0.
+ */
+export function packParts(codes: Uint8Array, bits: CodeBits): Uint8Array {
+  const length = Math.ceil((codes.length * bits) / 8);
+  const packed = new Uint8Array(length);
+  for (let part = 0; part * length < codes.length; part++) {
+    const from = part * length;
+    const count = Math.min(length, codes.length - from);
+    for (let j = 0; j < count; j++) packed[j]! |= codes[from + j]! << (bits * part);
+  }
+  return packed;
+}
+
+/** The inverse of `packRows`: `count` codes, one per element, from rows of `rowLength`. */
 export function unpackRows(
   packed: Uint8Array,
   count: number,

@@ -36,6 +36,19 @@ export interface RoundingRuntime extends Omit<CalibrateOptions, "onBatch"> {
 /** Weights by name: [rows, depth] in row-major order, with parameters [rows, blocks]. */
 export type RoundedWeights = ReadonlyMap<string, RoundedWeight>;
 
+/** What became of each layer. */
+export type LayerResults = ReadonlyMap<RoundingLayer, LayerResult>;
+
+/** The weights of some layers that are not at their nearest values, by their names. */
+export function weightsOf(layers: readonly RoundingLayer[], results: LayerResults): RoundedWeights {
+  const weights = new Map<string, RoundedWeight>();
+  for (const layer of layers) {
+    const { chosen } = results.get(layer)!;
+    if (chosen) weights.set(layer.name, chosen);
+  }
+  return weights;
+}
+
 /** Inputs of a layer; the sums over products of a larger one take gigabytes, and its rounding minutes. */
 export const MAX_DEPTH = 4096;
 /** Products that are summed at a time: more layers than fit take another pass over the samples. */
@@ -46,6 +59,7 @@ const COMPARED_ROWS = 64;
 const MAX_SEQUENTIAL_RUNS = 32;
 
 interface LayerResult {
+  /** Undefined: its weight is rounded to nearest. */
   readonly chosen: RoundedWeight | undefined;
   readonly note: Note;
 }
@@ -53,7 +67,7 @@ interface LayerResult {
 /**
  * Rounds each layer's weight. It keeps the result only if that is better than rounding to nearest on samples that were held out (with less than
  * four, on those it was fitted to). `batches` is asked for once or twice for each pass over the samples. `quantized` has the twins of layers; it is changed.
- * Answers weights that are not at their nearest values, and a note for each layer. Throws `non_finite` and `cancelled`.
+ * Answers what became of each layer, in the order given. Throws `non_finite` and `cancelled`.
  */
 export async function roundLayers(
   model: Model,
@@ -62,7 +76,7 @@ export async function roundLayers(
   batches: () => AsyncIterable<Feeds>,
   runtime: RoundingRuntime,
   quantized?: Model,
-): Promise<{ readonly weights: RoundedWeights; readonly notes: readonly Note[] }> {
+): Promise<LayerResults> {
   const results = new Map<RoundingLayer, LayerResult>();
   const finish = async (layer: RoundingLayer, statistics: LayerStatistics | undefined) => {
     checkCancelled(runtime.signal);
@@ -78,9 +92,7 @@ export async function roundLayers(
     const statistics = await floatStatistics(model, group, batches, { ...runtime, onBatch });
     for (const layer of group) await finish(layer, statistics.get(layer.index));
   }
-  const weights = new Map<string, RoundedWeight>();
-  for (const [{ name }, { chosen }] of results) if (chosen) weights.set(name, chosen);
-  return { weights, notes: layers.map((layer) => results.get(layer)!.note) };
+  return new Map(layers.map((layer) => [layer, results.get(layer)!]));
 }
 
 /** The name of a rounding that looks at samples. */

@@ -8,7 +8,7 @@ export const FORMS: Readonly<Record<LayerPrecision, FloatNode>> = {
   float32: { code: "asked", message: "The job asks for it in float." },
   int8_weights: {
     ...{ code: "asked", message: "The job asks for it in float, with weights in 8 bits." },
-    storesWeights: true,
+    ...{ storesWeights: true, weightBits: 8 },
   },
   int4_weights: {
     ...{ code: "asked", message: "The job asks for it in float, with weights in 4 bits." },

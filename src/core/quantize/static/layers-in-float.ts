@@ -45,7 +45,7 @@ export async function leaveInFloat(
   { score, speedup, target, maxTrials }: AccuracyTarget,
   runtime: {
     readonly signal?: AbortSignal | undefined;
-    readonly onProgress?: (step: "rank" | "control", fraction: number, message: string) => void;
+    readonly onProgress?: ((step: "rank" | "control", fraction: number, message: string) => void) | undefined;
   },
 ): Promise<LayersInFloat> {
   const { signal, onProgress = () => {} } = runtime;

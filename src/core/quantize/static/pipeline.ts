@@ -107,16 +107,29 @@ const CORRECTING_BATCHES = 8;
  */
 const JUDGED_BATCHES = 8;
 
+/** A float model that is ready to be quantized, and all that was decided about how. */
+export interface CorrectedStatic
+  extends Pick<PipelineResult, "float" | "prepared" | "calibration" | "kernels" | "method" | "methodsTried"> {
+  /** With the corrections that made it better, on samples that they were not made from. */
+  readonly options: StaticOptions;
+  readonly corrections: readonly CorrectionFacts[];
+  /** What the correction of biases was worth, if there was anything to correct. */
+  readonly biases: CorrectionFacts | undefined;
+  /** What models are judged by. */
+  readonly reference: OutputReference;
+}
+
 /**
- * Quantizes `model` to static int8. Everything but calibration works on few samples; calibration sees `samples` of them. Throws `CoreError`:
- * `invalid_dataset` when there is no sample, what onnxruntime says of the model, and `cancelled`.
+ * Brings `model` into form, scales its channels, calibrates it, and finds what stays in float for speed or range, how ranges follow from what was
+ * seen, how weights are rounded and how biases are corrected. Everything but calibration works on few samples; calibration sees `samples` of
+ * them. Throws `CoreError`: `invalid_dataset` when there is no sample, what onnxruntime says of the model, and `cancelled`.
  */
-export async function compressStatic(
+export async function correctStatic(
   model: Model,
   data: CalibrationData,
   given: PipelineOptions,
   runtime: PipelineRuntime,
-): Promise<PipelineResult> {
+): Promise<CorrectedStatic> {
   const progress = runtime.onProgress ?? (() => {});
   progress("prepare", 0, "Bringing the model into form");
   const few = await take(data, TRIAL_BATCHES + JUDGED_BATCHES);
@@ -159,7 +172,29 @@ export async function compressStatic(
   const calibration = runtime.known ?? (await calibrator.observe(unseen, observed));
   await reference.load();
   await calibrator.close();
+  const { facts, notes, ...decided } = await decide(float, calibration, data, trial);
+  return {
+    ...decided,
+    ...{ float, calibration, reference },
+    prepared: [...preparedNotes, ...scaled.notes, ...notes],
+    corrections: [...scaled.facts, ...facts],
+  };
+}
 
+/** What is decided about a model once its ranges are known. */
+async function decide(
+  float: Model,
+  calibration: Calibration,
+  data: CalibrationData,
+  trial: Trial,
+): Promise<
+  Pick<CorrectedStatic, "options" | "kernels" | "method" | "methodsTried" | "biases"> & {
+    readonly facts: readonly CorrectionFacts[];
+    readonly notes: readonly Note[];
+  }
+> {
+  const { options, runtime } = trial;
+  const progress = runtime.onProgress ?? (() => {});
   const stretched = await formsOfStretched(float, calibration, trial);
   const { layers = {} } = options;
   const excludeNodes = new Map([...layersAsked(float, layers), ...(options.excludeNodes ?? [])]);
@@ -178,35 +213,43 @@ export async function compressStatic(
     ...runtime,
     onProgress: (fraction, message) => progress("round", fraction, message),
   });
-  const chosen: StaticOptions = { ...ranged, rounded: rounding?.weights };
+  const chosen: StaticOptions = { ...ranged, rounded: rounding?.rounded };
 
   progress("correct", 0, "Correcting biases");
   const [best] = methodsTried;
   const biases = best && !rounding ? best.biases : await chooseBiases(float, calibration, chosen, trial);
-  const corrected: StaticOptions = { ...chosen, ...(biases?.shifts && { biasShifts: biases.shifts }) };
+  return {
+    options: { ...chosen, ...(biases?.shifts && { biasShifts: biases.shifts }) },
+    ...{ kernels, method, biases: biases?.facts },
+    methodsTried: methodsTried.map(({ method, sqnrDb }) => ({ method, sqnrDb })),
+    facts: [...(stretched ? [stretched.facts] : []), ...(biases ? [biases.facts] : [])],
+    notes: rounding?.notes ?? [],
+  };
+}
 
+/**
+ * Quantizes `model` to static int8, and leaves layers in float where `control` or `rescue` asks for it. Throws as `correctStatic` does.
+ */
+export async function compressStatic(
+  model: Model,
+  data: CalibrationData,
+  given: PipelineOptions,
+  runtime: PipelineRuntime,
+): Promise<PipelineResult> {
+  const { options, biases, reference, ...found } = await correctStatic(model, data, given, runtime);
   const build = (layers: ReadonlySet<string>, stored: ReadonlySet<string> | "nothing") =>
-    quantizeStatic(float, calibration, withFloatLayers(corrected, layers, stored));
-  const target = await targetOf(() => build(new Set(), new Set()).model, biases?.facts, trial);
+    quantizeStatic(found.float, found.calibration, withFloatLayers(options, layers, stored));
+  const target = await targetOf(() => build(new Set(), new Set()).model, biases, given, reference);
   const controlled =
     target &&
     (await leaveInFloat(build, (candidate) => reference.sqnrDb(candidate), target, {
       signal: runtime.signal,
-      onProgress: progress,
+      onProgress: runtime.onProgress,
     }));
-  const result = controlled?.result ?? build(new Set(), new Set());
+  const { model: quantized, plan, notes, slower } = controlled?.result ?? build(new Set(), new Set());
   return {
-    model: result.model,
-    float,
-    plan: result.plan,
-    notes: result.notes,
-    prepared: [...preparedNotes, ...scaled.notes, ...(rounding?.notes ?? [])],
-    corrections: [...scaled.facts, ...(stretched ? [stretched.facts] : []), ...(biases ? [biases.facts] : [])],
-    calibration,
-    kernels,
-    slower: result.slower,
-    method,
-    methodsTried: methodsTried.map(({ method, sqnrDb }) => ({ method, sqnrDb })),
+    ...found,
+    ...{ model: quantized, plan, notes, slower },
     sensitivity: controlled?.sensitivity ?? [],
     control: controlled && { ...controlled.control, stored: controlled.stored },
   };
@@ -216,7 +259,8 @@ export async function compressStatic(
 async function targetOf(
   plain: () => Model,
   biases: CorrectionFacts | undefined,
-  { options: { control, rescue }, reference }: Trial,
+  { control, rescue }: PipelineOptions,
+  reference: OutputReference,
 ): Promise<AccuracyTarget | undefined> {
   if (control || !rescue) return control;
   const reached = biases ? Math.max(biases.sqnr_before_db, biases.sqnr_after_db) : await reference.sqnrDb(plain());
@@ -301,4 +345,6 @@ function withFloatLayers(
 const KEPT: FloatNode = {
   code: "kept_for_accuracy",
   message: "It stays in float so that the model is as accurate as it has to be.",
+  // Fewer would cost what it is kept for.
+  weightBits: 8,
 };

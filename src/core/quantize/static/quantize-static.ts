@@ -9,6 +9,7 @@ import { removeDeadCode } from "../../passes/dead-code.ts";
 import { checkInvariants, type NodeTest, type Note, noteOn, runPasses } from "../../passes/pass.ts";
 import { simplify } from "../../passes/simplify.ts";
 import { unfuse } from "../../passes/unfuse.ts";
+import type { WeightViews } from "../../passes/weight-views.ts";
 import type { CostTable } from "../../targets/cost-tables.ts";
 import type { CalibrateOptions, Feeds } from "../calibration/calibrate.ts";
 import type { CalibrationMethod } from "../calibration/calibration-methods.ts";
@@ -16,6 +17,7 @@ import type { Range } from "../calibration/thresholds.ts";
 import { type AffineParams, codeRange } from "../params.ts";
 import { nodesOf, type QuantizationPlan, weightsOf } from "../plan.ts";
 import type { RoundedWeights } from "../rounding/round-layers.ts";
+import type { WeightDecision } from "../weights/rewrite.ts";
 import { activationParams } from "./activation-params.ts";
 import { type BiasShifts, type CorrectableLayer, correctableLayers, shiftBias } from "./bias-correction.ts";
 import type { Calibration } from "./calibration.ts";
@@ -29,7 +31,7 @@ import { type Placement, type PlacementOptions, placeQuantizers, type Unit } fro
 import { notesOf, QUANTIZED } from "./placement-notes.ts";
 import { emitQdq } from "./qdq.ts";
 import { observationOf, rangesOf } from "./range-finder.ts";
-import { type FloatNode, storeFloatWeights } from "./storage.ts";
+import { type FloatNode, planFloatWeights, storeFloatWeights } from "./storage.ts";
 import type { WeightBits } from "./stored-weights.ts";
 import { nodesInFloat, type StretchedForms, type StretchedGroup, stretchedGroups } from "./stretched.ts";
 
@@ -67,7 +69,7 @@ export interface StaticOptions {
   /** Scales and zero points of values that are decided, by name, in place of those that follow from calibration. */
   readonly given?: Readonly<Record<string, AffineParams>> | undefined;
   /** Weights by name that are rounded already; all others are rounded to nearest. */
-  readonly rounded?: RoundedWeights | undefined;
+  readonly rounded?: StaticRounded | undefined;
   /** Corrections that quantized layers' biases get. */
   readonly biasShifts?: BiasShifts;
   /** How pairs are put in; as onnxruntime's kernels on the CPU want them unless given. */
@@ -99,6 +101,12 @@ export async function prepareStatic(
   return { model: prepared, notes: [...simplified.notes, ...notes] };
 }
 
+/** Weights by name, rounded in the forms that they get: what kernels read in 8 bits, and what is stored and computed with in float. */
+export interface StaticRounded {
+  readonly kernels: RoundedWeights;
+  readonly stored: RoundedWeights;
+}
+
 export interface StaticResult {
   readonly model: Model;
   readonly layers: readonly CorrectableLayer[];
@@ -127,11 +135,13 @@ export function quantizeStatic(
   calibration: Calibration | undefined,
   options: StaticOptions,
 ): StaticResult {
-  const { finish, marked: _, results: __, ...result } = placeStatic(model, calibration, options, options);
+  const { finish, marked: _, results: __, storage: ___, ...result } = placeStatic(model, calibration, options, options);
   return { ...result, ...finish(result.model) };
 }
 
 export interface PlacedStatic extends Omit<StaticResult, "notes" | "plan">, Pick<Emission, "marked" | "results"> {
+  /** What becomes of the weights that are still in float, of `model`. */
+  readonly storage: (views: WeightViews) => readonly WeightDecision[];
   /** Stores the weights that are still in float, of this model or a copy, and says what became of every node. */
   readonly finish: (model: Model) => Pick<StaticResult, "notes" | "plan">;
 }
@@ -181,7 +191,7 @@ export function placeStatic(
     const emission = emitQdq(copy, placement, params, maximaOf, {
       activationDType: dtype,
       weights: weightOptions,
-      rounded: options.rounded,
+      rounded: options.rounded?.kernels,
       biases: pattern?.biases,
     });
     // However many values are used, those on both sides of 0 are a step apart.
@@ -191,8 +201,10 @@ export function placeStatic(
     );
     // The forms of what is stored are fast in onnxruntime.
     const stored = pattern && { onlyAsked: true };
+    const storing = { ...options, ...stored, excludeNodes };
+    const storage = (views: WeightViews) => planFloatWeights(copy, views, storing);
     const finish = (quantized: Model) => {
-      const { notes, uses } = storeFloatWeights(quantized, placed, { ...options, ...stored, excludeNodes });
+      const { notes, uses } = storeFloatWeights(quantized, placed, storing);
       checkInvariants(quantized, "static quantization");
       const plan: QuantizationPlan = {
         values: Object.fromEntries(values),
@@ -204,7 +216,7 @@ export function placeStatic(
     };
     const slow = placement.units.filter(({ quantized, reason }) => !quantized && reason?.code === SLOWER);
     const slower = slow.map(({ node }) => node.name);
-    return { model: copy, layers, computeLayers, slower, ...emission, finish };
+    return { model: copy, layers, computeLayers, slower, ...emission, storage, finish };
   }
 }
 

@@ -1,7 +1,8 @@
 /**
  * What static quantization does with the weights that no calibrated kernel reads: they take up less of the file, in forms that are as fast as
- * float. Codes of convolutions and recurrent layers are turned into floats when the model is loaded; tables are looked up in codes; LSTM
- * has a kernel of its own, which finds the ranges of its activations while it runs.
+ * float. Codes of convolutions, products and recurrent layers are turned into floats when the model is loaded; tables are looked up in codes; LSTM
+ * has a kernel of its own, which finds the ranges of its activations while it runs, and takes 8 bits. Codes of 4 and 2 bits are in blocks, as those of
+ * `weight_only` are.
  */
 import type { Model, Node, Value } from "../../onnx/ir.ts";
 import { arrayOf } from "../../onnx/tensor.ts";
@@ -9,19 +10,23 @@ import { operatorOf } from "../../operators/operators.ts";
 import { distinctNotes, type NodeTest, type Note } from "../../passes/pass.ts";
 import { WeightViews } from "../../passes/weight-views.ts";
 import type { WeightUse } from "../plan.ts";
+import type { RoundedWeights } from "../rounding/round-layers.ts";
 import { QuantizedWeights } from "../weights/codes.ts";
+import { gatherBlockQuantized } from "../weights/contrib.ts";
 import { dynamicLstm } from "../weights/dynamic.ts";
 import { gatherCodes } from "../weights/gather.ts";
-import { type RewriteForm, rewriteWeights } from "../weights/rewrite.ts";
+import { planWeights, type RewriteForm, rewriteWeights, type WeightDecision } from "../weights/rewrite.ts";
+import type { WeightSlot } from "../weights/slots.ts";
 import { storeCodes } from "../weights/storage.ts";
 import { isFloatConstant, type Refusal } from "./operators.ts";
+import type { WeightBits } from "./stored-weights.ts";
 
 /** Why a node computes in float although there is a kernel. */
 export interface FloatNode extends Refusal {
   /** Whether nothing is said against rounding its weights: they are stored in few bits. */
   readonly storesWeights?: boolean;
-  /** In how many; 8 unless given. */
-  readonly weightBits?: 4 | 8;
+  /** In how many; as many as weights that kernels read in 8 bits, unless given. */
+  readonly weightBits?: WeightBits;
 }
 
 const BROKEN: FloatNode = {
@@ -52,6 +57,10 @@ function isAllFinite(values: Float32Array): boolean {
 
 export interface StaticStorageOptions {
   readonly perChannel: boolean;
+  /** Of weights that nothing else is said of; 8 unless given. */
+  readonly weightBits?: WeightBits | undefined;
+  /** Weights by name that are rounded already, in blocks. */
+  readonly rounded?: { readonly stored: RoundedWeights } | undefined;
   /** For processors that add pairs of 8-bit products in 16 bits. */
   readonly reduceRange: boolean;
   readonly excludeNodes?: ReadonlyMap<string, FloatNode>;
@@ -62,8 +71,8 @@ export interface StaticStorageOptions {
   readonly onlyTables?: boolean;
 }
 
-/** Weights of 4 bits that share a scale. */
-const BLOCK_OF_FOUR_BITS = 32;
+/** Weights of 4 and 2 bits that share a scale. */
+const BLOCK_SIZE = 32;
 
 /**
  * Stores what is left of float weights in `model`, which has its Q/DQ pairs, in place. `notes` are about the same nodes; answers them with
@@ -74,21 +83,7 @@ export function storeFloatWeights(
   notes: readonly Note[],
   options: StaticStorageOptions,
 ): { readonly notes: Note[]; readonly uses: readonly WeightUse[] } {
-  const { perChannel, reduceRange, excludeNodes, isExcluded, onlyAsked, onlyTables } = options;
-  const keepsWeights = (node: Node) => {
-    const inFloat = excludeNodes?.get(node.name);
-    if (onlyAsked && inFloat?.code !== "asked") return true;
-    if (onlyTables && operatorOf(node)?.constants?.[0] !== "embedding") return true;
-    return isExcluded?.(node) || (inFloat !== undefined && inFloat.storesWeights !== true);
-  };
-  const weights = new QuantizedWeights();
-  const inFourBits = storeCodes(model, weights, { bits: 4, blockSize: BLOCK_OF_FOUR_BITS, symmetric: false });
-  const forms: RewriteForm[] = [
-    (slots) => (excludeNodes?.get(slots[0]!.node.name)?.weightBits === 4 ? inFourBits(slots) : undefined),
-    dynamicLstm(model, weights, { perChannel, reduceRange }),
-    gatherCodes(weights),
-    storeCodes(model, weights, { bits: 8, blockSize: 0, symmetric: true }),
-  ];
+  const { keepsWeights, forms } = storageOf(model, options);
   const said: Note[] = [];
   const uses = rewriteWeights(
     model,
@@ -108,3 +103,53 @@ export function storeFloatWeights(
   ]);
   return { notes: all, uses };
 }
+
+/** What `storeFloatWeights` will do with each weight of `model`, which stays as it is. */
+export function planFloatWeights(
+  model: Model,
+  views: WeightViews,
+  options: StaticStorageOptions,
+): readonly WeightDecision[] {
+  const { keepsWeights, forms } = storageOf(model, options);
+  return planWeights(model, views, keepsWeights, () => forms).decisions;
+}
+
+/** Which nodes keep their weights as they are, and the forms that those of others get: the first that suits them. */
+function storageOf(
+  model: Model,
+  { perChannel, reduceRange, weightBits = 8, rounded, ...options }: StaticStorageOptions,
+): { readonly keepsWeights: NodeTest; readonly forms: readonly RewriteForm[] } {
+  const { excludeNodes, isExcluded, onlyAsked, onlyTables } = options;
+  const asked = (node: Node) => excludeNodes?.get(node.name);
+  const keepsWeights = (node: Node) => {
+    const inFloat = asked(node);
+    if (onlyAsked && inFloat?.code !== "asked") return true;
+    if (onlyTables && operatorOf(node)?.constants?.[0] !== "embedding") return true;
+    return isExcluded?.(node) || (inFloat !== undefined && inFloat.storesWeights !== true);
+  };
+  const weights = new QuantizedWeights(rounded?.stored);
+  const blocks = { blockSize: BLOCK_SIZE, symmetric: false, accuracyLevel: 0 } as const;
+  const inBits = ([8, 4, 2] as const).map((bits) => ({
+    bits,
+    store: storeCodes(model, weights, { ...blocks, bits, symmetric: bits === 8 }),
+    lookUp: bits === 8 ? () => undefined : gatherBlockQuantized(model, weights, { ...blocks, bits }, NONE),
+  }));
+  const formsOf = ([slot]: readonly WeightSlot[]) => {
+    const wanted = asked(slot!.node)?.weightBits ?? weightBits;
+    return inBits.find(({ bits }) => bits === wanted)!;
+  };
+  const isNamed = ([slot]: readonly WeightSlot[]) => (asked(slot!.node)?.weightBits ?? 8) !== 8;
+  return {
+    keepsWeights,
+    forms: [
+      (slots) => formsOf(slots).lookUp(slots),
+      // A kernel that takes 8 bits is no use to who asks for fewer by name.
+      (slots) => (isNamed(slots) ? formsOf(slots).store(slots) : undefined),
+      dynamicLstm(model, weights, { perChannel, reduceRange }),
+      gatherCodes(weights),
+      (slots) => formsOf(slots).store(slots),
+    ],
+  };
+}
+
+const NONE: ReadonlySet<string> = new Set();

@@ -2,13 +2,13 @@
  * Weights of 8, 4 and 2 bits as constants that an integer kernel reads. onnxruntime fuses DequantizeLinear with a kernel where it reads int8,
  * and folds everything in front of it when it loads the model: so fewer bits are stored in fewer bytes, and turned into int8 by plain
  * operators that exist in every opset. Only the file is smaller than with int8; speed and memory are the same.
- *
- * Several values share a byte. Each has a part of the tensor of its own, the first the lowest bits: with p values to a byte, part i
- * of a tensor of n elements is [i·m, (i + 1)·m), m = ⌈n / p⌉, and byte j = Σ (q[i·m + j] − qmin) · 2^(bits·i), exact in float32.
+ * What is packed is q − qmin.
  */
 import { GraphBuilder, int } from "../../onnx/graph-builder.ts";
 import type { Graph, Value } from "../../onnx/ir.ts";
 import { arrayOf, deriveTensors, elementCount, type Tensor } from "../../onnx/tensor.ts";
+import { unpackParts } from "../packed-parts.ts";
+import { packParts } from "../packing.ts";
 import type { CodeRange } from "../params.ts";
 
 export type WeightBits = 8 | 4 | 2;
@@ -27,22 +27,20 @@ export function addStoredWeight(graph: Graph, name: string, q: Tensor, bits: Wei
   const { dims } = q;
   const count = elementCount(dims);
   if (bits === 8 || count < MIN_PACKED_ELEMENTS) return graph.addInitializer(`${name}_q`, q);
-  const perByte = 8 / bits;
-  const length = Math.ceil(count / perByte);
+  const length = Math.ceil((count * bits) / 8);
   const { min } = weightRange(bits);
   const packed = graph.addInitializer(`${name}_q${bits}`, packedTensor(q, length, bits));
   const g = new GraphBuilder(graph);
   const first = graph.nodes[0];
   const unpack = () => {
-    let rest = g.cast(packed, "float32");
-    const parts: Value[] = [];
-    for (let i = perByte - 1; i > 0; i--) {
-      const part = g.op("Floor", [g.mul(rest, 2 ** (-bits * i))]);
-      rest = g.sub(rest, g.mul(part, 2 ** (bits * i)));
-      parts.unshift(part);
-    }
-    const all = g.op("Concat", [rest, ...parts], { axis: int(0) });
-    const used = length * perByte === count ? all : g.op("Slice", [all, g.shape([0]), g.shape([count])]);
+    const all = unpackParts(
+      { op: (...of) => g.op(...of), scalar: (value) => g.constant("float32", [], [value]) },
+      packed,
+      bits,
+    );
+    all.dtype = "float32";
+    const isFull = (length * 8) / bits === count;
+    const used = isFull ? all : g.op("Slice", [all, g.shape([0]), g.shape([count])]);
     const signed = g.add(g.reshape(used, dims), min);
     const int8 = g.op("Cast", [signed], { to: int(3) });
     int8.retype("int8", dims);
@@ -55,10 +53,11 @@ export function addStoredWeight(graph: Graph, name: string, q: Tensor, bits: Wei
 function packedTensor(q: Tensor, length: number, bits: WeightBits): Tensor {
   const { min } = weightRange(bits);
   return deriveTensors({ packed: { dtype: "uint8", dims: [length] } }, () => {
-    const packed = new Uint8Array(length);
-    for (const [i, value] of arrayOf(q, "int8").entries()) {
-      packed[i % length]! += (value - min) * 2 ** (bits * Math.floor(i / length));
-    }
-    return { packed };
+    return {
+      packed: packParts(
+        Uint8Array.from(arrayOf(q, "int8"), (value) => value - min),
+        bits,
+      ),
+    };
   }).packed;
 }

@@ -13,10 +13,12 @@ import {
   type RoundingRuntime,
   roundLayers,
   transposed,
+  weightsOf,
 } from "../rounding/round-layers.ts";
 import type { Rounding, RowMatrix } from "../rounding/rounding.ts";
 import { blockSizeOf } from "../scheme.ts";
 import { linearLayer } from "./linear-layer.ts";
+import type { WeightDecision } from "./rewrite.ts";
 import { matrixOf, type WeightSlot } from "./slots.ts";
 import { planWeightOnly, type WeightOnlyOptions } from "./weight-only.ts";
 
@@ -33,36 +35,44 @@ export async function roundWeights(
 ): Promise<{ readonly weights: RoundedWeights; readonly notes: readonly Note[] }> {
   const quantized = rounding.sees === "quantized" ? model.clone() : undefined;
   const left: Note[] = [];
-  const layers = layersOf(model, options, quantized, (node) => left.push(notRounded(node, rounding)));
-  const { weights, notes } = await roundLayers(model, layers, rounding, batches, runtime, quantized);
-  return { weights, notes: [...notes, ...left] };
-}
-
-/** Layers whose weight is a constant of its own, in the form that it will have in the file. */
-function layersOf(
-  model: Model,
-  options: WeightOnlyOptions,
-  quantized: Model | undefined,
-  onOther: (node: Node) => void,
-): RoundingLayer[] {
   const views = new WeightViews();
   const { decisions } = planWeightOnly(model, views, options);
-  const indices = new Map([...model.nodes()].map((node, index) => [node, index]));
   const twins = quantized && [...quantized.nodes()];
-  return decisions.flatMap(({ node, slots, weights }): RoundingLayer[] => {
+  const indices = new Map([...model.nodes()].map((node, index) => [node, index]));
+  const siteOf = (node: Node) => {
+    const index = indices.get(node)!;
+    return { node, index, twin: twins?.[index] };
+  };
+  const layers = storedLayers(decisions, views, siteOf, (node) => left.push(notRounded(node, rounding)));
+  const results = await roundLayers(model, layers, rounding, batches, runtime, quantized);
+  const notes = [...results.values()].map(({ note }) => note);
+  return { weights: weightsOf(layers, results), notes: [...notes, ...left] };
+}
+
+/**
+ * Layers whose weight is a constant of its own, in the form that it will have in the file. `siteOf` answers a node's own in the float model, and its twin
+ * in the quantized one.
+ */
+export function storedLayers(
+  decisions: readonly WeightDecision[],
+  views: WeightViews,
+  siteOf: (node: Node) => { readonly node: Node; readonly index: number; readonly twin: Node | undefined },
+  onOther: (node: Node) => void,
+): RoundingLayer[] {
+  return decisions.flatMap(({ node: planned, slots, weights }): RoundingLayer[] => {
     const [slot] = slots;
-    const [planned, other] = weights;
-    if (!slot || !planned) return [];
+    const [stored, other] = weights;
+    if (!slot || !stored) return [];
+    const { node, index, twin } = siteOf(planned);
     const product = other ? undefined : productOf(slot, views);
     if (!product || !isOwn(product.weight, views) || product.matrix.batches !== 1 || product.matrix.depth > MAX_DEPTH) {
       onOther(node);
       return [];
     }
     const { weight, matrix, filters } = product;
-    const { form } = planned;
+    const { form } = stored;
     const block = Math.min(blockSizeOf(form.scheme, form.matrix.depth), form.matrix.depth);
-    const index = indices.get(node)!;
-    const isSequential = node.graph === model.graph && weight.dtype === "float32" && !node.inputs[0]?.constant;
+    const isSequential = !node.graph.owner && weight.dtype === "float32" && !node.inputs[0]?.constant;
     return [
       {
         node,
@@ -72,7 +82,7 @@ function layersOf(
         name: weight.sources[0]!.name,
         scheme: { ...form.scheme, granularity: block < matrix.depth ? { block } : "channel" },
         weight: () => ({ ...rowsOf(weight.read(), matrix), name: weight.sources[0]!.name }),
-        twin: twins && isSequential ? twinOf(twins[index]!, slot) : undefined,
+        twin: twin && isSequential ? twinOf(twin, slot) : undefined,
       },
     ];
   });

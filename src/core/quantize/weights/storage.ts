@@ -6,20 +6,21 @@
  * for its kernels, but keeps the second in case it can be fused, and then dequantizes every weight in every run (30 % to 70 % slower on
  * PP-OCR). The operators exist in every opset since 7.
  *
- * Four bits: from opset 21 on Cast reads (u)int4. Before, two codes share a byte, the first half of the weight in the low bits and the
- * second half in the high bits: high = ⌊byte / 16⌋, low = byte − 16 · high, exact in float32.
+ * Four bits: from opset 21 on Cast reads (u)int4. Before, and with two bits, several codes share a byte (`packParts`).
  */
 import { type DType, onnxOfDtype } from "../../onnx/dtype.ts";
-import type { Attr, Graph, Model, Value } from "../../onnx/ir.ts";
+import { int } from "../../onnx/graph-builder.ts";
+import type { Graph, Model, Value } from "../../onnx/ir.ts";
 import { elementCount, scalarOf, type Tensor, tensorOf } from "../../onnx/tensor.ts";
-import { packRows } from "../packing.ts";
+import { type Emitter, unpackParts } from "../packed-parts.ts";
+import { type CodeBits, packParts, packRows } from "../packing.ts";
 import { type CodesForm, type QuantizedForm, type QuantizedWeights, quantizedBytes, requireCodes } from "./codes.ts";
 import type { RewriteForm } from "./rewrite.ts";
 import { isDepthwise, matrixOf, type WeightSlot } from "./slots.ts";
 
 export interface StorageOptions {
-  readonly bits: 4 | 8;
-  /** Of 4-bit codes; 8-bit ones have one scale for each channel. */
+  readonly bits: CodeBits;
+  /** Of codes of 4 and 2 bits; 8-bit ones have one scale for each channel. */
   readonly blockSize: number;
   readonly symmetric: boolean;
 }
@@ -29,12 +30,13 @@ export function storeCodes(model: Model, weights: QuantizedWeights, options: Sto
   const storage = new WeightStorage(model, weights);
   return (slots) => {
     const plans = slots.map((slot) => planStorage(slot, options, model.opset));
-    const bits = [...new Set(plans.map((plan) => plan.bits))].join(" and ");
+    const bits = [...new Set(plans.map((plan) => plan.form.scheme.bits))].join(" and ");
+    const [why] = plans.flatMap(({ inEightBits }) => inEightBits ?? []);
     return {
       bytes: plans.reduce((sum, plan) => sum + plan.bytes, 0),
       code: "stored_codes",
       weights: slots.map(({ view }, i) => ({ view, form: plans[i]!.form })),
-      message: `Stored in ${bits} bits, computed in float.`,
+      message: `Stored in ${bits} bits, computed in float${why ? `: ${why}` : ""}.`,
       apply: () => {
         for (const [i, slot] of slots.entries()) {
           requireCodes(model, plans[i]!.form);
@@ -45,56 +47,62 @@ export function storeCodes(model: Model, weights: QuantizedWeights, options: Sto
   };
 }
 
-/** Below this a weight in four bits saves less than the operators cost that unpack it. */
-const MIN_4BIT_ELEMENTS = 4096;
+/** Below this a weight in fewer bits saves less than the operators cost that unpack it. */
+export const MIN_PACKED_WEIGHTS = 4096;
 
 /** About what the operators and tensor headers of a stored weight take up in the file. */
-const OVERHEAD_BYTES = { 4: 1000, 8: 250 } as const;
+const OVERHEAD_BYTES = { 2: 1800, 4: 1000, 8: 250 } as const;
 
 /** First opset whose Cast takes 4-bit integers. */
 const OPSET_INT4 = 21;
 
 interface StoragePlan {
-  readonly bits: 4 | 8;
   readonly form: QuantizedForm;
-  /** Set when two codes share a byte: the dims of the unpacked codes. */
-  readonly unpackedDims: readonly number[] | undefined;
+  /** Set when several codes share a byte: the dims of the unpacked codes. */
+  readonly unpackedDims?: readonly number[];
+  /** Why it has 8 bits although fewer were asked for. */
+  readonly inEightBits?: string;
   /** Predicted, with what the operators take. */
   readonly bytes: number;
 }
 
-function planStorage(slot: WeightSlot, options: StorageOptions, opset: number): StoragePlan {
+function planStorage(slot: WeightSlot, { bits, blockSize, symmetric }: StorageOptions, opset: number): StoragePlan {
   const { view } = slot;
+  if (bits === 8) return plan(channelForm(slot, symmetric));
   const matrix = matrixOf(slot);
   const count = elementCount(view.dims);
-  const run = options.bits === 4 ? blockLength(matrix.depth, options.blockSize) : undefined;
-  const packable = opset >= OPSET_INT4 || count % 2 === 0;
-  // A depthwise filter has too few weights to average the error of four bits out, and is small anyway.
-  if (!run || !packable || isDepthwise(slot) || count < MIN_4BIT_ELEMENTS)
-    return plan(channelForm(slot, options.symmetric), 8);
+  const run = blockLength(matrix.depth, blockSize);
+  const isPacked = bits === 2 || opset < OPSET_INT4;
+  const why =
+    (count < MIN_PACKED_WEIGHTS && "fewer bits would not make so few weights smaller") ||
+    // A depthwise filter has too few weights to average the error of fewer bits out, and is small anyway.
+    (isDepthwise(slot) && "a filter of one channel has too few weights to share a scale of fewer bits") ||
+    (!run && "its inputs are not a multiple of any size that blocks of fewer bits have") ||
+    (isPacked && (count * bits) % 8 !== 0 && "its weights in fewer bits are no whole number of bytes");
+  if (!run || why) return { ...plan(channelForm(slot, symmetric)), inEightBits: why || "" };
   const blocks = matrix.depth / run;
   const rowMajor = matrix.layout === "row-major";
   const cut = rowMajor
     ? { ...matrix, rows: matrix.rows * blocks, depth: run }
     : { ...matrix, batches: matrix.batches * blocks, depth: run };
   const dims = rowMajor ? [cut.rows, run] : [cut.batches, run, cut.rows];
-  const byHalves = opset < OPSET_INT4;
-  const dtype = options.symmetric && !byHalves ? "int4" : "uint4";
-  return plan(
-    {
+  const signed = symmetric && !isPacked;
+  return {
+    ...plan({
       matrix: cut,
-      scheme: { bits: 4, signed: dtype === "int4", symmetric: options.symmetric, granularity: "channel" },
+      scheme: { bits, signed, symmetric, granularity: "channel" },
       layout: { layout: matrix.layout },
-      codes: byHalves ? { dtype: "uint8", dims: [count / 2], pack: packHalves } : { dtype, dims, pack: packFlat },
-      ...paramForms(rowMajor ? [cut.rows, 1] : [cut.batches, 1, cut.rows], options.symmetric),
-    },
-    4,
-    byHalves ? dims : undefined,
-  );
+      codes: isPacked
+        ? { dtype: "uint8", dims: [(count * bits) / 8], pack: (codes) => packParts(codes, bits) }
+        : { dtype: signed ? "int4" : "uint4", dims, pack: packFlat },
+      ...paramForms(rowMajor ? [cut.rows, 1] : [cut.batches, 1, cut.rows], symmetric),
+    }),
+    ...(isPacked && { unpackedDims: dims }),
+  };
 }
 
-function plan(form: QuantizedForm, bits: 4 | 8, unpackedDims?: readonly number[]): StoragePlan {
-  return { bits, form, unpackedDims, bytes: quantizedBytes(form) + OVERHEAD_BYTES[bits] };
+function plan(form: QuantizedForm): StoragePlan {
+  return { form, bytes: quantizedBytes(form) + OVERHEAD_BYTES[form.scheme.bits] };
 }
 
 /** One scale for each output channel, in the shape that broadcasts over the weight. */
@@ -135,14 +143,6 @@ function packFlat(codes: Uint8Array): Uint8Array {
   return packRows(codes, codes.length, 4);
 }
 
-/** Byte i holds code i and code i + n/2. */
-function packHalves(codes: Uint8Array): Uint8Array {
-  const half = codes.length / 2;
-  const packed = new Uint8Array(half);
-  for (let i = 0; i < half; i++) packed[i] = codes[i]! | (codes[half + i]! << 4);
-  return packed;
-}
-
 /** Builds the operators that turn stored codes back into weights; weights read several times in one graph are turned back once. */
 class WeightStorage {
   readonly #model: Model;
@@ -164,29 +164,24 @@ class WeightStorage {
     if (known) return known;
 
     const { codes, scales, zeroPoints } = this.#weights.of(view, form);
-    const op = (opType: string, inputs: readonly Value[], attrs: Readonly<Record<string, Attr>> = {}): Value =>
+    const { bits, signed } = form.scheme;
+    // Nodes without names: a hundred of them take a hundredth of a small file.
+    const op: Emitter["op"] = (opType, inputs, attrs = {}) =>
       node.graph.insertBefore(node, { opType, inputs, outputs: [this.#model.freshName("w")], attrs }).outputs[0]!;
-    const float = (value: Value, dtype: DType = "float32"): Value =>
-      op("Cast", [value], { to: { type: "int", value: onnxOfDtype(dtype) } });
+    const cast = (value: Value, dtype: DType = "float32") => op("Cast", [value], { to: int(onnxOfDtype(dtype)) });
+    const scalar = (value: number) => this.#constant(`number_${value}`, () => scalarOf("float32", value));
 
-    let value = float(codes);
-    if (unpackedDims) {
-      const high = op("Floor", [op("Mul", [value, this.#scalar(1 / 16)])]);
-      const low = op("Sub", [value, op("Mul", [high, this.#scalar(16)])]);
-      value = op("Concat", [low, high], { axis: { type: "int", value: 0 } });
-      value = op("Reshape", [value, this.#shape(unpackedDims)]);
-    }
-    if (zeroPoints) value = op("Sub", [value, float(zeroPoints)]);
-    else if (form.scheme.bits === 4 && !form.scheme.signed) value = op("Sub", [value, this.#scalar(8)]);
+    let value =
+      unpackedDims && bits !== 8
+        ? op("Reshape", [unpackParts({ op, scalar }, codes, bits), this.#shape(unpackedDims)])
+        : cast(codes);
+    if (zeroPoints) value = op("Sub", [value, cast(zeroPoints)]);
+    else if (!signed) value = op("Sub", [value, scalar(2 ** (bits - 1))]);
     value = op("Mul", [value, scales]);
     if (`${unpackedDims ?? form.codes.dims}` !== `${view.dims}`) value = op("Reshape", [value, this.#shape(view.dims)]);
-    if (view.dtype !== "float32") value = float(value, view.dtype);
+    if (view.dtype !== "float32") value = cast(value, view.dtype);
     restored.set(key, value);
     return value;
-  }
-
-  #scalar(value: number): Value {
-    return this.#constant(`number_${value}`, () => scalarOf("float32", value));
   }
 
   #shape(dims: readonly number[]): Value {

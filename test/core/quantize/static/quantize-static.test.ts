@@ -361,7 +361,8 @@ test("weights that cannot stay as they were rounded for samples are told of: the
   values[3] = values[11] = 3e6;
   layer!.setInput(2, model.graph.addInitializer(bias!.name, tensorOf("float32", [24], values)));
   const scales = new Float32Array(24).fill(1e-4);
-  const rounded = new Map([[weight!.name, { q: new Uint8Array(16 * 24), scales, zeroPoints: new Uint8Array(24) }]]);
+  const kernels = new Map([[weight!.name, { q: new Uint8Array(16 * 24), scales, zeroPoints: new Uint8Array(24) }]]);
+  const rounded = { kernels, stored: new Map() };
   const said = (options: Partial<StaticOptions>) =>
     quantizeStatic(model, calibration, { ...OPTIONS, ...options }).notes.filter(({ code }) => code === "rounding_lost");
   assert.deepEqual(said({}), []);

@@ -3,14 +3,19 @@ import { test } from "node:test";
 import type { Model } from "../../../../src/core/onnx/ir.ts";
 import { predictedBytes } from "../../../../src/core/onnx/save.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../../../../src/core/onnx/tensor.ts";
-import type { Refusal } from "../../../../src/core/quantize/static/operators.ts";
 import { compressStatic } from "../../../../src/core/quantize/static/pipeline.ts";
+import type { FloatNode } from "../../../../src/core/quantize/static/storage.ts";
 import { GraphMaker, lstm, randomFeeds } from "../../../support/graphs.ts";
 import { fusedOperators, openModel, runModel, sqnrDb } from "../../../support/open-model.ts";
 
 type Feeds = Record<string, Tensor>;
 
-async function quantize(model: Model, feeds: readonly Feeds[], excludeNodes = new Map<string, Refusal>()) {
+async function quantize(
+  model: Model,
+  feeds: readonly Feeds[],
+  excludeNodes = new Map<string, FloatNode>(),
+  weightBits?: 4 | 2,
+) {
   const data = {
     async *batches(count: number) {
       yield* feeds.slice(0, count);
@@ -30,6 +35,7 @@ async function quantize(model: Model, feeds: readonly Feeds[], excludeNodes = ne
       smoothQuantAlpha: null,
       biasCorrection: false,
       excludeNodes,
+      weightBits,
     },
     { openModel },
   );
@@ -106,6 +112,65 @@ test("a convolution that has no integer kernel keeps its speed and a quarter of 
   assert.equal(floats.filter(({ constant }) => elementCount(constant!.dims) >= 16 * 16).length, 1);
   await assertClose(make.model, model, feeds[0]!, 37);
 });
+
+/** The layer's weight as onnxruntime sees it, and the name of the operator it went through last. */
+async function restored(model: Model, node: string): Promise<Float32Array> {
+  const shown = model.clone();
+  const layer = shown.graph.nodes.find(({ name }) => name === node)!;
+  const weight = layer.inputs[1]!;
+  weight.retype("float32", undefined);
+  shown.graph.addOutput(weight);
+  const outputs = await runModel(shown, randomFeeds(shown, { seed: 1, dims: { n: 1 } }));
+  return floatsOf(outputs[weight.name]!);
+}
+
+for (const opset of [17, 21]) {
+  for (const bits of [4, 2] as const) {
+    test(`weights of layers that stay in float are stored in ${bits} bits, in blocks of 32 inputs: opset ${opset}`, async () => {
+      const make = new GraphMaker({ opset, irVersion: opset >= 21 ? 10 : 8 });
+      const x = make.conv(make.input("x", ["n", 64, 6, 6]), [64, 64], 3);
+      make.output(make.linear(make.op("Flatten", [x]), 64 * 36, 10), "y");
+      const feeds = [1, 2].map((seed) => randomFeeds(make.model, { seed, dims: { n: 1 } }));
+      const names = make.graph.nodes.filter(({ inputs }) => inputs[1]?.constant?.dims.length !== undefined);
+      const layers = names.filter(({ opType }) => opType !== "Add").map(({ name }) => name);
+      const inFloat = new Map(
+        layers.map((name) => [name, { code: "slower", message: "Here.", storesWeights: true } as const]),
+      );
+      const { model, notes, plan, float } = await quantize(make.model, feeds, inFloat, bits);
+      assert.deepEqual(
+        new Set(notes.map(({ code }) => code)),
+        new Set(["stored_codes", ...notes.map(({ code }) => code)]),
+      );
+      assert.ok(
+        Object.values(plan.weights)
+          .flat()
+          .every(({ scheme }) => scheme.bits === bits),
+        JSON.stringify(plan),
+      );
+      // Nothing is left of the operators that unpack them once the model is loaded.
+      const operators = await fusedOperators(model);
+      assert.equal(operators.Cast ?? operators.Floor ?? operators.Concat, undefined, JSON.stringify(operators));
+      for (const name of layers) {
+        const layer = float.graph.nodes.find((node) => node.name === name)!;
+        const weight = layer.inputs[1]!.constant!;
+        const [before, after] = [floatsOf(weight), await restored(model, name)];
+        // Rows of inputs: a filter, or a column of a product.
+        const stride = layer.opType === "Conv" ? 1 : weight.dims[1]!;
+        const depth = layer.opType === "Conv" ? elementCount(weight.dims.slice(1)) : weight.dims[0]!;
+        for (let block = 0; block < before.length / 32; block++) {
+          const row = Math.floor((block * 32) / depth);
+          const start = layer.opType === "Conv" ? row * depth : row;
+          const at = Array.from({ length: 32 }, (_, i) => start + (((block * 32) % depth) + i) * stride);
+          const values = at.map((i) => before[i]!);
+          const step = (Math.max(0, ...values) - Math.min(0, ...values)) / (2 ** bits - 1);
+          // Half a step, and half of another for the zero point, which is a code too.
+          for (const i of at) assert.ok(Math.abs(before[i]! - after[i]!) <= 1.001 * step, `${name} ${i}`);
+          assert.ok(new Set(at.map((i) => after[i]!)).size <= 2 ** bits);
+        }
+      }
+    });
+  }
+}
 
 test("biases are floats in the file and int32 in the kernel, in bodies too", async () => {
   const make = new GraphMaker();

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { QuantizationPlan } from "../../../../src/core/index.ts";
+import type { Model, QuantizationPlan } from "../../../../src/core/index.ts";
 import { bitsWarnings } from "../../../../src/service/kinds/quantize/run/stored-bits.ts";
 import { writeNpz } from "../../../support/dataset-writers.ts";
 import { GraphMaker, mlp } from "../../../support/graphs.ts";
@@ -16,16 +16,29 @@ const planOf = (weights: QuantizationPlan["weights"]): QuantizationPlan => ({
   ...{ nodes: {}, results: {} },
 });
 
+/** Weights of 64 by 64, and one that is smaller. */
+function floatModel(): Model {
+  const make = new GraphMaker({ seed: 1 });
+  const names = { a: [64, 64], b: [64, 64], c: [64, 64], small: [4, 64] };
+  for (const [name, dims] of Object.entries(names)) make.weight(name, dims, 1);
+  return make.model;
+}
+
 test("weights in more bits than were asked for are named, unless the job asked for that by name", () => {
-  const plan = planOf({ a: [form(8, "layer_a")], b: [form(4, "layer_b")], c: [form(8, "layer_c")] });
-  const [warning, ...none] = bitsWarnings({ weight_bits: 4, layers: { layer_c: "int8_weights" } }, plan);
+  const plan = planOf({
+    ...{ a: [form(8, "layer_a")], b: [form(4, "layer_b")], c: [form(8, "layer_c")] },
+    // Fewer bits would not make it smaller.
+    small: [form(8, "layer_small")],
+  });
+  const float = floatModel();
+  const [warning, ...none] = bitsWarnings({ weight_bits: 4, layers: { layer_c: "int8_weights" } }, plan, float);
   assert.equal(warning!.code, "more_bits_stored");
   assert.equal(warning!.value, 1);
   assert.match(warning!.message, /stored in 8 bits, not in 4: "a"\. /);
   assert.deepEqual(none, []);
-  assert.equal(bitsWarnings({ weight_bits: 2, layers: {} }, plan)[0]!.value, 2);
-  assert.deepEqual(bitsWarnings({ weight_bits: 8, layers: {} }, plan), []);
-  assert.deepEqual(bitsWarnings({ weight_bits: 4, layers: {} }, planOf({ b: [form(4, "layer_b")] })), []);
+  assert.equal(bitsWarnings({ weight_bits: 2, layers: {} }, plan, float)[0]!.value, 3);
+  assert.deepEqual(bitsWarnings({ weight_bits: 8, layers: {} }, plan, float), []);
+  assert.deepEqual(bitsWarnings({ weight_bits: 4, layers: {} }, planOf({ b: [form(4, "layer_b")] }), float), []);
 });
 
 test("a job whose layers all compute in 8 bits has weights of 4, and no such warning", async () => {

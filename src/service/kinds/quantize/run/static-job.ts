@@ -106,7 +106,10 @@ export async function compressStaticJob(
       reference: result.float,
       plan: result.plan,
       evidence: evidenceOf(result, samples, known !== undefined, control),
-      warnings: [...(control ? limitWarnings(control, result.control) : []), ...bitsWarnings(params, result.plan)],
+      warnings: [
+        ...(control ? limitWarnings(control, result.control) : []),
+        ...bitsWarnings(params, result.plan, result.float),
+      ],
       calibrated: samples.calibrated,
       unseen: samples.unseen,
     };
@@ -147,7 +150,7 @@ export async function planStaticJob(
     ...speedProvisions(options.floatWhereSlower === "measured"),
   ];
   const made = quantizeStatic(model, seen, { ...options, method, excludeNodes, floatWhereSlower });
-  return { ...made, warnings: bitsWarnings(spec.params, made.plan), provisional };
+  return { ...made, warnings: bitsWarnings(spec.params, made.plan, model), provisional };
 }
 
 async function* inTime(runs: AsyncIterable<Feeds>): AsyncGenerator<Feeds> {
