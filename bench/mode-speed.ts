@@ -72,7 +72,12 @@ async function waysOf({ model, samples }: Subject): Promise<Readonly<Record<stri
   const qat = async (weights: 8 | 4): Promise<Run> => {
     const bits = { weights, activations: 8 } as const;
     const scheme = { bits, method: "mse", percentile: 99.999, activationDType: "uint8", reduceRange: false } as const;
-    const prepared = await prepareQat(model, batches, { ...scheme, algorithm: "lsq" }, { openModel });
+    const prepared = await prepareQat(
+      model,
+      { batches },
+      { ...scheme, algorithm: "lsq", samples: 4, corrections: true },
+      { openModel },
+    );
     return (hooks) => trainQat(prepared, { ...data, training, teacher: null, loss: LABELS, metric: TOP1 }, hooks);
   };
   return {

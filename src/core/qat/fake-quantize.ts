@@ -16,7 +16,9 @@ import { CoreError } from "../errors.ts";
 import { GraphBuilder, int } from "../onnx/graph-builder.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
-import { roundHalfEven } from "../quantize/params.ts";
+import { type CodeRange, roundHalfEven } from "../quantize/params.ts";
+import type { RoundedWeight } from "../quantize/rounding/blocks.ts";
+import type { RoundedWeights } from "../quantize/rounding/round-layers.ts";
 import type { MarkedWeight } from "../quantize/static/emission.ts";
 import { leastErrorScale } from "../quantize/static/least-error-scale.ts";
 import { addStoredWeight, type WeightBits, weightRange } from "../quantize/static/stored-weights.ts";
@@ -41,6 +43,8 @@ export interface FakeQuantizeOptions {
   readonly watch?: readonly string[];
   /** Rows of tables that are stored in 8 bits in the end. */
   readonly tables?: readonly string[];
+  /** Weights by name that start at these codes and scales, [channels, depth] and [channels]; all others at the nearest. */
+  readonly rounded?: RoundedWeights | undefined;
 }
 
 /** A scale that is learned: `initial` · exp(the parameter). */
@@ -92,9 +96,17 @@ export function fakeQuantize(
     for (const entry of marked) {
       const weight = valueNamed(graph, entry.weight);
       const dims = weight.constant?.dims ?? (weight.shape as readonly number[]);
-      const data = base.parameters.find(({ name }) => name === entry.weight)?.data ?? floatsOf(weight.constant!);
+      const data =
+        base.parameters.find(({ name }) => name === entry.weight)?.data ?? floatsOf(weight.constant!).slice();
       const beside = dims.map((_, i) => (i === entry.axis ? dims[i]! : 1));
-      const initial = initialScales(data, dims, entry.axis, range, smallestScales(model, entry));
+      const initial = startOf(
+        data,
+        dims,
+        entry,
+        range,
+        smallestScales(model, entry),
+        options.rounded?.get(entry.weight),
+      );
       const { scale, learned } = learn(entry.weight, initial, beside);
       const q = g.op("Round", [
         g.op("Clip", [g.div(weight, scale), g.scalar(range.min, weight), g.scalar(range.max, weight)]),
@@ -155,7 +167,7 @@ export function fakeQuantize(
   };
 }
 
-function rangeOf({ weightBits, reduceRange }: FakeQuantizeOptions): { readonly min: number; readonly max: number } {
+function rangeOf({ weightBits, reduceRange }: FakeQuantizeOptions): CodeRange {
   return weightBits === 8 && reduceRange ? { min: -63, max: 63 } : weightRange(weightBits);
 }
 
@@ -231,29 +243,51 @@ function smallestScales(model: Model, { biases }: MarkedWeight): Float64Array | 
   return floors;
 }
 
-/** For each output channel the scale of the least squared error. */
-function initialScales(
+/** How far from the middle of a step, in steps, a weight may be that is to be rounded there. */
+const INSIDE_STEP = 0.49;
+
+/**
+ * For each output channel the scale that training starts from: of the least squared error, or, where codes were found for samples, the scale that they
+ * were found at. There, weights that are nearest to another code are moved, in place, as little as makes them round to their own.
+ */
+function startOf(
   data: Float32Array,
   dims: readonly number[],
-  axis: number,
-  range: { readonly min: number; readonly max: number },
+  { axis }: MarkedWeight,
+  range: CodeRange,
   floors: Float64Array | undefined,
+  rounded: RoundedWeight | undefined,
 ): Floats {
   const channels = dims[axis]!;
   const inner = elementCount(dims.slice(axis + 1));
+  const depth = data.length / channels;
   const scales = new Float32Array(channels);
-  const row = new Float32Array(data.length / channels);
+  const row = new Float32Array(depth);
+  const codes = rounded && new Int8Array(rounded.q.buffer, rounded.q.byteOffset, rounded.q.length);
   for (let c = 0; c < channels; c++) {
-    let length = 0;
-    for (let start = c * inner; start < data.length; start += channels * inner) {
-      row.set(data.subarray(start, start + inner), length);
-      length += inner;
-    }
-    scales[c] = Math.max(leastErrorScale(row, range), floors?.[c] ?? 0);
+    const starts = Array.from({ length: depth / inner }, (_, i) => (i * channels + c) * inner);
+    for (const [i, start] of starts.entries()) row.set(data.subarray(start, start + inner), i * inner);
+    const floor = floors?.[c] ?? 0;
+    const known = rounded?.scales[c] ?? 0;
+    // A channel whose bias does not fit the scale that its codes were found at is rounded to nearest.
+    const isKnown = codes !== undefined && known > 0 && known >= floor;
+    scales[c] = isKnown ? known : Math.max(leastErrorScale(row, range), floor);
+    if (!isKnown) continue;
+    moveTo(row, codes.subarray(c * depth, (c + 1) * depth), known, range);
+    for (const [i, start] of starts.entries()) data.set(row.subarray(i * inner, (i + 1) * inner), start);
   }
   // A channel of zeros is exact at any scale.
   const usual = scales.reduce((a, b) => Math.max(a, b), 0) || 1;
   return scales.map((scale) => (scale > 0 ? scale : usual));
+}
+
+/** Moves weights, in place, as little as makes round(clip(w / scale)) their codes. */
+function moveTo(weights: Float32Array, codes: Int8Array, scale: number, { min, max }: CodeRange): void {
+  for (const [i, code] of codes.entries()) {
+    const position = Math.min(Math.max(weights[i]! / scale, min), max);
+    if (roundHalfEven(position) === code) continue;
+    weights[i] = scale * (code + Math.min(Math.max(position - code, -INSIDE_STEP), INSIDE_STEP));
+  }
 }
 
 // ---- the trained model -----------------------------------------------------------------------------------------------
@@ -301,12 +335,7 @@ function finish({
   return model;
 }
 
-function roundedWeight(
-  weight: Tensor,
-  axis: number,
-  scales: Float32Array,
-  { min, max }: { readonly min: number; readonly max: number },
-): Tensor {
+function roundedWeight(weight: Tensor, axis: number, scales: Float32Array, { min, max }: CodeRange): Tensor {
   const { dims } = weight;
   const inner = elementCount(dims.slice(axis + 1));
   const data = floatsOf(weight);

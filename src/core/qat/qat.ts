@@ -6,13 +6,15 @@ import { distillOffline, type OfflineDistillation } from "../distill/offline.ts"
 import { pairOutputs } from "../distill/output-pairs.ts";
 import { openTeacher } from "../distill/teacher.ts";
 import { CoreError } from "../errors.ts";
+import type { CorrectionFacts } from "../facts.ts";
 import type { Model } from "../onnx/ir.ts";
 import { removeDeadCode } from "../passes/dead-code.ts";
 import { EXCLUDED, type Note, noteOn, runPasses } from "../passes/pass.ts";
-import type { Feeds, OpenModel } from "../quantize/calibration/calibrate.ts";
-import { calibrate } from "../quantize/static/calibration.ts";
+import type { Feeds } from "../quantize/calibration/calibrate.ts";
+import type { Rounding } from "../quantize/rounding/rounding.ts";
 import type { MarkedWeight, ResultNames } from "../quantize/static/emission.ts";
 import { ruleFor } from "../quantize/static/operators.ts";
+import { type CalibrationData, correctStatic, type PipelineRuntime } from "../quantize/static/pipeline.ts";
 import { placeStatic, prepareStatic, type StaticOptions } from "../quantize/static/quantize-static.ts";
 import type { WeightBits } from "../quantize/static/stored-weights.ts";
 import type { PhaseHooks } from "../train/phases.ts";
@@ -25,6 +27,12 @@ export interface QatOptions extends Pick<StaticOptions, "method" | "percentile" 
   /** For processors that add pairs of 8-bit products in 16 bits. */
   readonly reduceRange: boolean;
   readonly algorithm: QatAlgorithm;
+  /** Batches to calibrate with, where activations are rounded. */
+  readonly samples: number;
+  /** Whether training starts from scaled channels and corrected biases, where those are measured to help. */
+  readonly corrections: boolean;
+  /** How weights are rounded before they are trained; to nearest unless given. For weights of fewer than 8 bits, on rounded activations. */
+  readonly rounding?: Rounding | undefined;
 }
 
 /** A model that is ready to be trained with the rounding in it. */
@@ -39,20 +47,23 @@ export interface QatModel {
   finish(model: Model): { readonly model: Model; readonly notes: readonly Note[] };
   /** What was said while the model was brought into form. */
   readonly prepared: readonly Note[];
+  /** What each correction was worth that the training starts from. */
+  readonly corrections: readonly CorrectionFacts[];
 }
 
+export type QatRuntime = Pick<PipelineRuntime, "openModel" | "threads" | "signal" | "onProgress">;
+
 /**
- * Calibrates `model` on `batches`, and places the rounding. Throws `invalid_dataset` without a batch, `unsupported` where what would have to be
- * trained cannot be, `invalid_model` and `cancelled` as onnxruntime does.
+ * Places the rounding in `model`. Where activations are rounded, training starts from what `correctStatic` makes of it, with weights at the codes that
+ * `rounding` finds. Throws `invalid_dataset` without a batch,
+ * `unsupported` where what would have to be trained cannot be, `invalid_model` and `cancelled` as onnxruntime does.
  */
 export async function prepareQat(
   model: Model,
-  batches: () => AsyncIterable<Feeds>,
+  data: CalibrationData,
   options: QatOptions,
-  runtime: { readonly openModel: OpenModel; readonly threads?: number; readonly signal?: AbortSignal },
+  runtime: QatRuntime,
 ): Promise<QatModel> {
-  const sample = await firstOf(batches());
-  const { model: float, notes: prepared } = await prepareStatic(model, sample, runtime);
   const { bits } = options;
   const fake = {
     weightBits: bits.weights,
@@ -62,32 +73,40 @@ export async function prepareQat(
     algorithm: options.algorithm,
   } as const;
   if (bits.activations === null) {
+    const { model: float, notes: prepared } = await prepareStatic(model, await firstOf(data), runtime);
     const graph = float.clone();
     const { marked, notes } = markWeights(graph, options);
     return {
-      ...{ float, graph, prepared, results: new Map() },
+      ...{ float, graph, prepared, corrections: [], results: new Map() },
       fakeQuantize: (watch) => checked(graph, marked, { ...fake, watch }),
       finish: (quantized) => ({ model: runPasses(quantized, [removeDeadCode]).model, notes }),
     };
   }
-  const calibration = await calibrate(float, batches(), runtime);
-  const placement: StaticOptions = {
-    method: options.method,
-    percentile: options.percentile,
-    activationDType: options.activationDType,
-    perChannel: true,
-    reduceRange: options.reduceRange,
-    ...(options.isExcluded && { isExcluded: options.isExcluded }),
-    // What else is left in float is not rounded while it is trained.
-    onlyTables: true,
-  };
+  const { samples, method, percentile, activationDType, reduceRange, rounding, isExcluded } = options;
+  const corrected = await correctStatic(
+    model,
+    data,
+    {
+      ...{ samples, method, percentile, activationDType, reduceRange, rounding, weightBits: bits.weights },
+      perChannel: true,
+      equalize: options.corrections && "auto",
+      smoothQuantAlpha: options.corrections ? "auto" : null,
+      biasCorrection: options.corrections,
+      ...(isExcluded && { isExcluded }),
+    },
+    runtime,
+  );
+  const { float, calibration, prepared, corrections } = corrected;
+  // What is left in float is not rounded while it is trained, tables aside, which have 8 bits.
+  const placement: StaticOptions = { ...corrected.options, weightBits: 8, onlyTables: true };
   const placed = placeStatic(float, calibration, placement, "marked");
   const graph = placed.model;
   const { marked } = placed;
   const tables = tablesIn(graph, placed.finish(graph.clone()).notes);
+  const { rounded } = corrected.options;
   return {
-    ...{ float, graph, prepared, results: placed.results },
-    fakeQuantize: (watch) => checked(graph, marked, { ...fake, watch, tables }),
+    ...{ float, graph, prepared, corrections, results: placed.results },
+    fakeQuantize: (watch) => checked(graph, marked, { ...fake, rounded: rounded?.kernels, watch, tables }),
     finish(quantized) {
       const notes = placed.finish(quantized).notes.map((note) => describeBits(note, bits));
       return { model: runPasses(quantized, [removeDeadCode]).model, notes };
@@ -95,8 +114,8 @@ export async function prepareQat(
   };
 }
 
-async function firstOf(batches: AsyncIterable<Feeds>): Promise<Feeds> {
-  for await (const feeds of batches) return feeds;
+async function firstOf(data: CalibrationData): Promise<Feeds> {
+  for await (const feeds of data.batches(1)) return feeds;
   throw new CoreError("invalid_dataset", "There are no samples to calibrate with.");
 }
 
@@ -150,12 +169,12 @@ function markWeights(
   return { marked, notes };
 }
 
-export interface QatResult extends Pick<QatModel, "float" | "results" | "prepared"> {
+export interface QatResult extends Pick<QatModel, "float" | "results" | "prepared" | "corrections"> {
   readonly model: Model;
   readonly notes: readonly Note[];
   /** Its metrics are those of the simulation: the student before is quantized and not trained. */
   readonly training: Distillation;
-  /** False when no epoch was better than the start on the samples that were held out: then `model` is quantized and not trained. */
+  /** False when no epoch was better than the start on the samples that were held out: then `model` is quantized and not trained. True where none were. */
   readonly helped: boolean;
 }
 
@@ -180,8 +199,8 @@ export async function trainQat(
   );
   const helped = await isBetter(training, start, spec, hooks, qat.graph);
   const { model, notes } = qat.finish(helped ? student!.finish(training.run.values) : start.finish());
-  const { float, results, prepared } = qat;
-  return { model, notes, training, helped, float, results, prepared };
+  const { float, results, prepared, corrections } = qat;
+  return { model, notes, training, helped, float, results, prepared, corrections };
 }
 
 /** Whether the best epoch was better than the start, on the samples that were held out; true where none were. */
@@ -204,7 +223,7 @@ async function isBetter(
   try {
     const judge = { samples: validation, metric, batchSize, threads, openSession, signal, teacher };
     const before = (await judgeNetwork(judge, start.trainable))!;
-    return metric.better === "higher" ? run.bestMetric >= before : run.bestMetric <= before;
+    return metric.better === "higher" ? run.bestMetric > before : run.bestMetric < before;
   } finally {
     await teacher?.close();
   }

@@ -7,8 +7,14 @@ import { dimsOf, int } from "../../../src/core/onnx/graph-builder.ts";
 import { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { arrayOf, floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { runPasses } from "../../../src/core/passes/pass.ts";
+import { simplifyPasses } from "../../../src/core/passes/simplify.ts";
 import { fakeQuantize } from "../../../src/core/qat/fake-quantize.ts";
 import { prepareQat, type QatModel, type QatOptions, trainQat } from "../../../src/core/qat/qat.ts";
+import { adaround } from "../../../src/core/quantize/rounding/adaround.ts";
+import type { Rounding } from "../../../src/core/quantize/rounding/rounding.ts";
+import { scalingSites } from "../../../src/core/quantize/static/channel-scaling.ts";
+import { compressStatic } from "../../../src/core/quantize/static/pipeline.ts";
 import { Random } from "../../../src/core/random.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { train } from "../../../src/core/train/loop.ts";
@@ -60,11 +66,12 @@ async function* batches() {
 const openModel = (model: Model, options?: object) => openSession({ bytes: modelToBytes(model) }, options);
 const optionsOf = (bits: QatOptions["bits"]): QatOptions => ({
   ...{ bits, method: "mse", percentile: 99.999, activationDType: "uint8", reduceRange: false, algorithm: "lsq" },
+  ...{ samples: 4, corrections: false },
 });
 
 let float: Model;
 const prepare = (bits: QatOptions["bits"], more: Partial<QatOptions> = {}) =>
-  prepareQat(float, batches, { ...optionsOf(bits), ...more }, { openModel });
+  prepareQat(float, { batches }, { ...optionsOf(bits), ...more }, { openModel });
 
 before(async () => {
   const trainable = createTrainable(network(1));
@@ -189,7 +196,7 @@ describe("what is trained is what goes out", () => {
         model.graph.addInitializer(`${bias.name}_1`, tensorOf("float32", [16], Array(16).fill(1))),
       );
     }
-    const qat = await prepareQat(model, batches, optionsOf({ weights: 8, activations: 8 }), { openModel });
+    const qat = await prepareQat(model, { batches }, optionsOf({ weights: 8, activations: 8 }), { openModel });
     const biases = qat.graph.graph.nodes.filter(({ opType }) => opType === "Sub");
     assert.equal(biases.length, 2, "they stay beside kernels that give out float");
     const spec = {
@@ -234,7 +241,9 @@ describe("what is trained is what goes out", () => {
     async function* calibration() {
       yield all;
     }
-    const qat = await prepareQat(model, calibration, optionsOf({ weights: 8, activations: 8 }), { openModel });
+    const qat = await prepareQat(model, { batches: calibration }, optionsOf({ weights: 8, activations: 8 }), {
+      openModel,
+    });
     const plainOf = async (quantized: Model) => {
       const session = await openModel(quantized, { optimization: "disabled" });
       const { logits } = await session.run(all);
@@ -315,6 +324,114 @@ function quantizedInput(scale: number, dtype: "int8" | "uint8", zero: number) {
   graph.addOutput(y!);
   return { model, marked: [{ weight: "w", axis: 1, markers: ["marked"], biases: [] }] };
 }
+
+describe("training starts from what static quantization does", () => {
+  const options = { samples: 4, corrections: true } as const;
+  const staticOf = async (weightBits: 8 | 4 | 2, rounding?: Rounding) => {
+    const { algorithm: _, bits: __, corrections: ___, ...ranges } = optionsOf({ weights: weightBits, activations: 8 });
+    return compressStatic(
+      uneven,
+      { batches },
+      {
+        ...ranges,
+        perChannel: true,
+        equalize: "auto",
+        smoothQuantAlpha: "auto",
+        biasCorrection: true,
+        weightBits,
+        rounding,
+      },
+      { openModel },
+    );
+  };
+  /** The same network with channels of very different sizes between its layers, which scaling brings together again. */
+  let uneven: Model;
+  before(() => {
+    uneven = runPasses(float, simplifyPasses()).model;
+    for (const site of scalingSites(uneven)) {
+      site.apply(Float64Array.from({ length: site.channels }, (_, c) => 2 ** (4 * Math.sin(c))));
+    }
+  });
+
+  for (const bits of [8, 4] as const) {
+    test(`weights of ${bits} bits`, async () => {
+      const prepared = async (corrections: boolean) =>
+        prepareQat(
+          uneven,
+          { batches },
+          { ...optionsOf({ weights: bits, activations: 8 }), corrections },
+          { openModel },
+        );
+      const startOf = (qat: QatModel) => qat.finish(qat.fakeQuantize([]).finish()).model;
+      const corrected = await prepared(true);
+      assert.ok(
+        corrected.corrections.some(({ applied }) => applied),
+        JSON.stringify(corrected.corrections),
+      );
+      const exact = await logitsOf(float);
+      const [plain, start, full] = await Promise.all(
+        [startOf(await prepared(false)), startOf(corrected), (await staticOf(bits)).model].map((model) =>
+          logitsOf(model),
+        ),
+      );
+      const reached = [plain, start, full].map((logits) => sqnrDb(exact, logits!));
+      assert.ok(reached[1]! > reached[0]! + 1, `${reached} dB`);
+      // Scales are chosen alike, and biases rounded alike, but for what lies between two steps.
+      assert.ok(Math.abs(reached[1]! - reached[2]!) < 0.3, `${reached} dB`);
+    });
+  }
+
+  for (const bits of [4, 2] as const) {
+    test(`weights of ${bits} bits have the codes that AdaRound found`, async () => {
+      const rounding = adaround({ openModel, threads: 1 });
+      const qat = await prepareQat(
+        uneven,
+        { batches },
+        { ...optionsOf({ weights: bits, activations: 8 }), ...options, rounding },
+        { openModel },
+      );
+      const start = qat.finish(qat.fakeQuantize([]).finish()).model;
+      const { model } = await staticOf(bits, rounding);
+      const codesOf = (of: Model) =>
+        new Map(
+          [...of.graph.initializers].flatMap(({ name, constant }) =>
+            /_q[42]?$/.test(name) && constant!.dtype !== "int32"
+              ? [[name, Buffer.from(constant!.bytes).toString("hex")]]
+              : [],
+          ),
+        );
+      const [ours, theirs] = [codesOf(start), codesOf(model)];
+      assert.ok(theirs.size >= 3);
+      assert.deepEqual(ours, theirs);
+      const exact = await logitsOf(float);
+      const nearest = sqnrDb(exact, await logitsOf((await staticOf(bits)).model));
+      assert.ok(sqnrDb(exact, await logitsOf(start)) > nearest);
+    });
+  }
+
+  test("an epoch that is no better than the start is not taken: the start goes out, and is said to", async () => {
+    const qat = await prepareQat(
+      uneven,
+      { batches },
+      { ...optionsOf({ weights: 8, activations: 8 }), ...options },
+      { openModel },
+    );
+    const start = qat.finish(qat.fakeQuantize([]).finish()).model;
+    // At this rate nothing is learned, and much is lost.
+    const training = { ...SETTINGS, learningRate: 1, epochs: 2 };
+    const made = await trainQat(
+      qat,
+      {
+        teacher: uneven,
+        loss: { ...DISTILLATION_LOSS, outputLoss: "mse", klWeight: 1, labelWeight: 0 },
+        ...{ samples, validationSplit: 0.2, training },
+      },
+      { openSession },
+    );
+    assert.equal(made.helped, false);
+    assert.deepEqual(modelToBytes(made.model), modelToBytes(start));
+  });
+});
 
 describe("learned step sizes", () => {
   test("the gradient of a weight's scale is that of LSQ", async () => {
@@ -466,7 +583,7 @@ describe("learned step sizes", () => {
     const net = new NetworkBuilder(1);
     const model = net.output(net.relu(net.g.op("Flatten", [net.input(["n", 1, 8, 8])])), ["n", 64]);
     await assert.rejects(
-      prepareQat(model, batches, optionsOf({ weights: 8, activations: 8 }), { openModel }).then((qat) =>
+      prepareQat(model, { batches }, optionsOf({ weights: 8, activations: 8 }), { openModel }).then((qat) =>
         qat.fakeQuantize([]),
       ),
       (error) => {

@@ -37,8 +37,8 @@ const FACTS: { readonly [M in QuantizeParams["method"]]: MethodFacts<Extract<Qua
     weights: "integers",
   },
   qat: {
-    title: ({ bits: { weights, activations } }) =>
-      `trained with the rounding in it: ${weights}-bit weights${activations === null ? "" : `, ${activations}-bit activations`}`,
+    title: ({ bits: { weights, activations }, rounding }) =>
+      `trained with the rounding in it: ${weights}-bit weights${ROUNDED_BY[rounding]}${activations === null ? "" : `, ${activations}-bit activations`}`,
     weights: "integers",
   },
 };

@@ -154,8 +154,8 @@ const StaticParams = z
       .default(8)
       .meta({
         description:
-          "Of the weights that layers compute with in 8 bits. Those of 4 and 2 are stored in 4 and 2, and turned into 8 when the model is loaded: the file " +
-          "is smaller, the speed is the same. Layers that stay in float are stored in 8.",
+          "Of the weights that are quantized. Those of 4 and 2 are stored in 4 and 2, and turned into 8, or into floats where a layer computes in float, when " +
+          "the model is loaded: the file is smaller, the speed is the same. `more_bits_stored` warns of what has no such form.",
       }),
     rounding: RoundingName.default("nearest").meta({
       description: `How weights of layers without groups become integers. ${ROUNDING_WORDS}`,
@@ -185,7 +185,7 @@ const StaticParams = z
       .default(true)
       .meta({
         description:
-          "Leave in float what is slower in 8 bits (small layers, depthwise convolutions); its weights are still stored in 8 bits. Where `target` is " +
+          "Leave in float what is slower in 8 bits (small layers, depthwise convolutions); its weights are still stored in `weight_bits`. Where `target` is " +
           "the machine that runs the job, kernels are measured there; for `x64-avx2` on another machine a table of costs predicts; for other targets all that " +
           "can is computed in 8 bits. What was measured is kept for a day, so that the same job makes the same bytes.",
       }),
@@ -336,6 +336,10 @@ const QatParams = z
       .max(100_000)
       .default(128)
       .meta({ description: "How many samples are calibrated on first." }),
+    rounding: RoundingName.default("nearest").meta({
+      description: `How weights of 4 and 2 bits become integers before they are trained. ${ROUNDING_WORDS}`,
+    }),
+    candidates: Candidates,
     calibration: z
       .enum(["minmax", "moving_average", "percentile", "entropy", "mse"])
       .meta({ id: "QatCalibration" })
@@ -352,8 +356,13 @@ const QatParams = z
     path: ["algorithm"],
     error: "of pact learns the ranges of activations, which bits.activations: null leaves in float",
   })
+  .refine(({ rounding, bits }) => rounding === "nearest" || (bits.weights !== 8 && bits.activations !== null), {
+    path: ["rounding"],
+    error: "other than nearest is for weights of 4 and 2 bits on activations of 8 or 4",
+  })
+  .refine(candidatesAreUsed, CANDIDATES_UNUSED)
   .overwrite(({ epochs, training, teacher, loss, ...params }) => ({
-    ...params,
+    ...withCandidates(params),
     epochs: epochs ?? training.epochs,
     training: {
       ...training,

@@ -63,6 +63,7 @@ export const QUANTIZATIONS: {
       ),
     },
     samples: onlyIf(hasActivations, FOR_ACTIVATIONS),
+    ...{ rounding: ALWAYS, candidates: ALWAYS },
     calibration: onlyIf(hasActivations, FOR_ACTIVATIONS),
     percentile: onlyIf(
       (params) => hasActivations(params) && params.calibration === "percentile",

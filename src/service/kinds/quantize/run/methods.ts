@@ -209,7 +209,10 @@ export const METHODS: { readonly [M in Params["method"]]: Method<ParamsOf<M>> } 
     },
   },
   qat: {
-    steps: () => ({ load: 0, prepare: 0.01, train: 0.05, write: 0.88, evaluate: 0.89, report: 0.99 }),
+    steps: () => ({
+      ...{ load: 0, read: 0.01, prepare: 0.02, equalize: 0.025, calibrate: 0.03, round: 0.05, correct: 0.08 },
+      ...{ train: 0.1, write: 0.88, evaluate: 0.89, report: 0.99 },
+    }),
     startsFromFloat32: true,
     speaksOf: "layers",
     remedies: (params) => [

@@ -10,6 +10,7 @@ import {
   prepareQat,
   type QatModel,
   type QatOptions,
+  type QatRuntime,
   type TrainingMetrics,
   trainQat,
 } from "../../../../core/index.ts";
@@ -23,6 +24,7 @@ import type { JobContext, JobSteps } from "../../run/job-steps.ts";
 import { asDistillation, type QatSpec } from "../spec.ts";
 import { TARGETS } from "../targets.ts";
 import { rangeProvisions } from "./provisions.ts";
+import { roundingOf } from "./rounded-job.ts";
 
 /**
  * Quantizes a model and trains it with the rounding in it. Goes on from the request's checkpoints, to the same bytes. Throws `CoreError` as
@@ -39,10 +41,13 @@ export async function trainQatJob(
   const { spec, threads } = request;
   const distillation = asDistillation(spec);
   const { params } = distillation;
-  const inputs = await steps.run("prepare", "Reading data and calibrating", () =>
+  const inputs = await steps.run("read", "Reading data", () =>
     openDistillInputs({ ...request, spec: distillation }, threads, environment, context),
   );
-  const qat = await prepared(spec, original, exclude, inputs, spec.params.samples, environment, context);
+  const use = { most: spec.params.samples, threads, isPlan: false };
+  const qat = await prepared(spec, original, exclude, inputs, environment, context, use, (step, fraction, message) =>
+    steps.progress(step, fraction, message),
+  );
   const trained = await steps.run("train", "Training with rounding", () =>
     trainQat(
       qat,
@@ -58,11 +63,6 @@ export async function trainQatJob(
       trainingHooks(request, params, environment, context, steps, () => "train"),
     ),
   );
-  if (!trained.helped) {
-    const message =
-      "No epoch was better than the quantized model was before training, on the samples that were held out: that one is the result.";
-    context.news({ kind: "log", level: "warn", message });
-  }
   const training = trainingMetrics(trained.training);
   return {
     model: trained.model,
@@ -70,6 +70,7 @@ export async function trainQatJob(
     simplified: trained.prepared.map(asSimplified),
     reference: trained.float,
     plan: planOf(trained.notes),
+    warnings: trained.helped ? [] : [startWarning(training)],
     judgement: {
       data: inputs.judgedBy,
       ignoreLabel: ignoredLabels(distillation).evaluation,
@@ -77,6 +78,12 @@ export async function trainQatJob(
     },
     training: trained.helped ? training : asItStarted(training),
   };
+}
+
+/** That training gained nothing. */
+function startWarning({ history }: TrainingMetrics): NonNullable<Compressed["warnings"]>[number] {
+  const message = `None of ${history.length} epochs was better on the held-out samples than the model was before it was trained: that one, quantized and corrected, is the result.`;
+  return { code: "training_gained_nothing", message, value: history.length };
 }
 
 /** What is told of a training whose start is the result. */
@@ -113,7 +120,8 @@ export async function planQatJob(
   const inputs = await openDistillInputs({ ...request, spec }, 1, environment, context, {
     plan: { samples: PLANNED_SAMPLES },
   });
-  const qat = await prepared(request.spec, original, exclude, inputs, PLANNED_SAMPLES, environment, context);
+  const use = { most: PLANNED_SAMPLES, threads: 1, isPlan: true };
+  const qat = await prepared(request.spec, original, exclude, inputs, environment, context, use);
   await checkObjective(
     {
       teacher: inputs.teacher?.model ?? null,
@@ -129,19 +137,28 @@ export async function planQatJob(
   return { ...qat.finish(qat.fakeQuantize([]).finish()), provisional: rangeProvisions(PLANNED_SAMPLES, all) };
 }
 
-/** Samples of one run of calibration. */
+/** Samples of one run of calibration at the most, and runs of which it is made where there are enough: corrections are judged by some, and made from others. */
 const CALIBRATION_BATCH = 16;
+const CALIBRATION_RUNS = 32;
 
-/** Calibrates on the first samples of the dataset; those that are held out from training may be among them. */
+/**
+ * Calibrates on the first samples of the dataset; those that are held out from training may be among them. A plan looks at few samples, and makes no
+ * corrections.
+ */
 function prepared(
   { params }: QatSpec,
   original: Model,
   exclude: Exclusions,
   { samples }: DistillInputs,
-  most: number,
   { host, openTemporary }: JobEnvironment,
   { signal }: JobContext,
+  use: { readonly most: number; readonly threads: number; readonly isPlan: boolean },
+  onProgress?: QatRuntime["onProgress"],
 ): Promise<QatModel> {
+  const openModel = openTemporary;
+  const { threads } = use;
+  const count = Math.min(use.most, samples.count);
+  const batch = Math.min(Math.max(Math.floor(count / CALIBRATION_RUNS), 1), CALIBRATION_BATCH);
   const target = TARGETS[params.target === "auto" ? host.target : params.target];
   const options: QatOptions = {
     bits: params.bits,
@@ -151,13 +168,15 @@ function prepared(
     activationDType: target.activations,
     reduceRange: target.reduceRange,
     isExcluded: exclusionTest(exclude),
+    samples: Math.ceil(count / batch),
+    corrections: !use.isPlan,
+    rounding: use.isPlan ? undefined : roundingOf(params, { openModel, threads, signal }),
   };
-  const count = Math.min(most, samples.count);
-  async function* batches() {
-    for (let start = 0; start < count; start += CALIBRATION_BATCH) {
-      const length = Math.min(CALIBRATION_BATCH, count - start);
+  async function* batches(runs: number) {
+    for (let start = 0; start < Math.min(runs * batch, count); start += batch) {
+      const length = Math.min(batch, count - start);
       yield samples.gather(Uint32Array.from({ length }, (_, i) => start + i)).feeds;
     }
   }
-  return prepareQat(original, batches, options, { openModel: openTemporary, signal });
+  return prepareQat(original, { batches }, options, { openModel, threads, signal, ...(onProgress && { onProgress }) });
 }
