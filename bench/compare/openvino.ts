@@ -18,6 +18,7 @@ import { DEPLOYMENTS } from "../../src/service/kinds/quantize/deployments.ts";
 import { writeNpz } from "../../test/support/dataset-writers.ts";
 import { openModel } from "../../test/support/open-model.ts";
 import { profileTemporary } from "../../workers/model-files.ts";
+import { openThreadClock } from "../../workers/thread-clock.ts";
 import { SUBJECTS } from "../static-subjects.ts";
 
 const [python, folder, subjectList = "ppocr-rec,ppocr-det,ppocr-cls", phase] = process.argv.slice(2);
@@ -39,7 +40,10 @@ const OPTIONS: PipelineOptions = {
 const FILES: Readonly<Record<string, Partial<PipelineOptions>>> = {
   onnxruntime: { floatWhereSlower: "measured" },
   everywhere: {},
-  openvino: { pattern: patternFor(DEPLOYMENTS.openvino.rules) },
+  "openvino, depthwise too": { pattern: patternFor(DEPLOYMENTS.openvino.rules) },
+  openvino: {
+    pattern: { ...patternFor(DEPLOYMENTS.openvino.rules)!, floatDepthwise: DEPLOYMENTS.openvino.slower!.depthwise },
+  },
 };
 
 mkdirSync(folder, { recursive: true });
@@ -56,7 +60,7 @@ for (const name of subjectList.split(",")) {
           yield* calibration.slice(0, count);
         },
       };
-      const runtime = { openModel, profile: profileTemporary, threads: 1 };
+      const runtime = { openModel, profile: profileTemporary, threads: 1, threadClock: openThreadClock() };
       writeFileSync(
         path(tag),
         modelToBytes((await compressStatic(model, data, { ...OPTIONS, ...options }, runtime)).model),

@@ -3277,7 +3277,7 @@ export interface components {
              */
             bias_correction?: boolean;
             /**
-             * @description Leave in float what is slower in 8 bits (small layers, depthwise convolutions); its weights are still stored in `weight_bits`. Where `target` is the machine that runs the job, kernels are measured there; for `x64-avx2` on another machine a table of costs predicts; for other targets all that can is computed in 8 bits. What was measured is kept for a day, so that the same job makes the same bytes.
+             * @description Leave in float what is slower in 8 bits (small layers, depthwise convolutions); its weights are still stored in `weight_bits`. Where `target` is the machine that runs the job, kernels are measured there; for `x64-avx2` on another machine a table of costs predicts; for `openvino` depthwise convolutions stay in float, weights and all; for other targets all that can is computed in 8 bits. What was measured is kept for a day, so that the same job makes the same bytes.
              * @default true
              */
             float_where_slower?: boolean;

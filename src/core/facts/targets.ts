@@ -25,6 +25,8 @@ export interface QdqPattern {
   readonly operators: readonly string[] | null;
   /** What the bias of a quantized layer is stored as: as the kernel of onnxruntime wants it, or always so. */
   readonly biases: "kernels" | "float32" | "int32";
+  /** Why depthwise convolutions stay in float, as a sentence; undefined: they are layers like others. */
+  readonly floatDepthwise?: string | undefined;
 }
 
 /** What an artifact must be for a runtime. A rule that is absent is none there. */

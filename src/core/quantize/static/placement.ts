@@ -174,8 +174,10 @@ class Placer {
 
   #refusal(node: Node, rule: OperatorRule): Refusal | undefined {
     if (this.#isExcluded(node)) return EXCLUDED;
-    const excluded = this.#options.excludeNodes?.get(node.name);
+    const { excludeNodes, pattern } = this.#options;
+    const excluded = excludeNodes?.get(node.name);
     if (excluded) return excluded;
+    if (pattern?.floatDepthwise && isDepthwise(node)) return { code: "slower", message: pattern.floatDepthwise };
     const other = rule
       .activations(node)
       .map((index) => node.inputs[index]?.dtype)
@@ -397,4 +399,9 @@ class Placer {
 
 function isQuantizedUnit(reader: Reader): reader is Unit {
   return reader !== undefined && "rule" in reader && reader.quantized;
+}
+
+/** Whether each channel of a layer's result is made of one channel of what it reads: its weight is [channels, 1, …]. */
+function isDepthwise(node: Node): boolean {
+  return node.int("group", 1) > 1 && node.inputs[1]?.constant?.dims[1] === 1;
 }

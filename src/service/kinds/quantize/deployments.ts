@@ -25,6 +25,8 @@ export interface Deployment {
   readonly description: string;
   readonly rules: ArtifactRules;
   readonly refuses: readonly MethodRefusal[];
+  /** What it computes no faster in 8 bits than in float, as was measured there: where that is wanted it stays in float. */
+  readonly slower?: { readonly depthwise: string };
   /** The runtime that results are measured in here, if it can be on this machine. */
   readonly measuredIn?: "onnxruntime-web";
   /** Whether models are loaded over a network. */
@@ -136,6 +138,7 @@ export const DEPLOYMENTS: Readonly<Record<DeploymentName, Deployment>> = {
       },
     },
     refuses: [refuseTrained(OPENVINO_LPT)],
+    slower: { depthwise: "OpenVINO computes depthwise convolutions no faster in 8 bits." },
     isDownloaded: false,
   },
   tensorrt: {

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { Model } from "../../../../src/core/onnx/ir.ts";
+import type { Model, Node } from "../../../../src/core/onnx/ir.ts";
 import { JobRequest } from "../../../../src/service/api/job-schemas.ts";
 import { DEPLOYMENTS, type DeploymentName } from "../../../../src/service/kinds/quantize/deployments.ts";
 import type { QuantizeParams } from "../../../../src/service/kinds/quantize/params.ts";
 import { targetRefusals } from "../../../../src/service/kinds/quantize/targets.ts";
 import { writeNpz } from "../../../support/dataset-writers.ts";
-import { cnn, GraphMaker, transformer } from "../../../support/graphs.ts";
+import { cnn, GraphMaker, mobilenet, randomFeeds, transformer } from "../../../support/graphs.ts";
 import { quantizeJob } from "../../../support/quantize-job.ts";
 
 const NAMES = Object.keys(DEPLOYMENTS) as DeploymentName[];
@@ -69,6 +69,28 @@ describe("static int8 for other runtimes", () => {
     assert.ok(measured!.sqnr_db === null || measured!.sqnr_db > 30, `${measured!.sqnr_db} dB`);
     assert.equal(download!.encoding, "gzip");
     assert.ok(download!.after_bytes < metrics.size.after_bytes);
+  });
+
+  it("depthwise convolutions stay in float for OpenVINO, which is no faster in 8 bits, unless all are wanted", async () => {
+    const made = async (params: object) => {
+      const { model, metrics } = await quantizeJob(mobilenet(), {
+        params: { method: "static", dataset_id: "dst_1", target: "openvino", ...params },
+        dataset: writeNpz(randomFeeds(mobilenet(), { dims: { n: 40 } })),
+        environment: { measurePeak: async () => ({ peakBytes: 0, baselineBytes: 0 }) },
+      });
+      const depthwise = [...model.nodes()].filter((node) => node.int("group", 1) > 1);
+      const reasons = metrics.coverage.skipped_nodes.filter(({ code }) => code === "slower");
+      return { depthwise, reasons, rules: metrics.deployment!.rules };
+    };
+    const isRounded = ({ inputs }: Node) => inputs[1]!.producer?.opType === "DequantizeLinear";
+    const { depthwise, reasons, rules } = await made({});
+    assert.ok(depthwise.length > 0 && depthwise.every((node) => node.inputs[1]!.constant?.dtype === "float32"));
+    assert.equal(reasons.length, depthwise.length);
+    assert.ok(reasons.every(({ message }) => message.startsWith("OpenVINO ")));
+    assert.ok(rules.every(({ holds }) => holds));
+    const all = await made({ float_where_slower: false });
+    assert.deepEqual([all.depthwise.every(isRounded), all.reasons], [true, []]);
+    assert.equal(all.depthwise.length, depthwise.length);
   });
 
   it("what only was checked says so: nothing was measured there", async () => {

@@ -186,8 +186,11 @@ export function staticOptionsOf(params: StaticParams, host: TargetName) {
 
 /** How pairs are put in for another runtime than onnxruntime on the CPU. */
 function patternOf(params: StaticParams): QdqPattern | undefined {
-  const rules = deploymentOf(params)?.rules;
-  return rules && patternFor(rules);
+  const deployment = deploymentOf(params);
+  const pattern = deployment && patternFor(deployment.rules);
+  return (
+    pattern && { ...pattern, floatDepthwise: params.float_where_slower ? deployment.slower?.depthwise : undefined }
+  );
 }
 
 const NOTHING: Exclusions = { nodes: [], ops: [] };
