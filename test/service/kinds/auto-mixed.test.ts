@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { LayerChoice } from "../../../src/core/index.ts";
 import { AutoParams } from "../../../src/service/kinds/auto/params.ts";
-import { aimsOf, mixedLayers } from "../../../src/service/kinds/auto/run/mixed.ts";
+import { aimsOf, measuringWithin, mixedLayers } from "../../../src/service/kinds/auto/run/mixed.ts";
 
 /** A layer whose noise in 8 bits is that of so many dB, and 18 dB more in 4 bits. */
 function layer(node: string, db: number, us: { float: number; int8: number }): LayerChoice {
@@ -64,4 +64,10 @@ test("the smallest model has 4 bits where they are not heard, the fastest 8 bits
   assert.equal(mixedLayers(CHOICES, smallest!, 8)!.loud, "float32");
   // With 6 dB more to spend even that may be in 8 bits.
   assert.deepEqual(mixedLayers(CHOICES, fastest!, -6), { slow: "int8_weights" });
+});
+
+test("layers are measured for half of the time at most, and leave as much as plain static quantization took, but where that is nearly all", () => {
+  assert.equal(measuringWithin(40_000, 10_000), 20_000);
+  assert.equal(measuringWithin(40_000, 25_000), 15_000);
+  assert.equal(measuringWithin(40_000, 39_000), 10_000);
 });

@@ -160,7 +160,7 @@ async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
   const tried: Tried[] = [...clock.state.tried];
   for (const earlier of tried) search.recall(earlier);
   const left = () => clock.left(trialShare(params.budget.seconds, measuringMs(run, tried)));
-  const isLeft = () => tried.length < params.budget.candidates && left() > 0;
+  const leftToTry = () => (tried.length < params.budget.candidates ? left() : 0);
   const tryOne = async (candidate: Candidate): Promise<Tried> => {
     const known = tried.find(({ name }) => name === candidate.name);
     if (known) return known;
@@ -195,7 +195,7 @@ async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
   // Where others were tried behind them by an earlier attempt, mixed ones had their turn.
   const isBehind = (it: Candidate) => (needsLayers ? !early.has(it) && !it.isVariation : it.isVariation);
   const isPast = candidates.some((it) => isBehind(it) && isKnown(it));
-  if (plain && plainTried && !isPast) await tryMixed(run, { candidate: plain, tried: plainTried }, isLeft, tryOne);
+  if (plain && plainTried && !isPast) await tryMixed(run, { candidate: plain, tried: plainTried }, leftToTry, tryOne);
   if (needsLayers) await tryThose(({ holds }) => holds === true);
   await tryThose(isMain);
   await tryThose(({ isVariation }) => isVariation);

@@ -27,8 +27,8 @@ import type { SearchRun } from "./search-run.ts";
 
 /** Samples that the error of layers is measured on. */
 const SAMPLES = 8;
-/** Of the time that trials have left, what measuring layers may take. */
-const MEASURING_SHARE = 0.5;
+/** Of the time that trials have left, what measuring layers may take at most, and what it takes where the rest is short for a candidate. */
+const MEASURING_SHARE = { most: 0.5, least: 0.25 };
 /** Where there is little time, layers are measured in fewer groups: no less than these. */
 const LEAST_GROUPS = 4;
 /** A model takes so many times as long to be made, written, loaded and run as to be loaded and run. */
@@ -78,25 +78,25 @@ export function mixedLayers(choices: readonly LayerChoice[], { cost, leastDb }: 
 }
 
 /**
- * Tries mixed candidates and hands each to `done`. `plain` is the candidate of plain static quantization, and what has become of it. `isLeft` says whether
- * one more may be tried.
+ * Tries mixed candidates and hands each to `done`. `plain` is the candidate of plain static quantization, and what has become of it. `leftMs` says how long
+ * trials may still take; 0: no more may be tried.
  */
 export async function tryMixed(
   run: SearchRun,
   plain: { readonly candidate: Candidate; readonly tried: Tried },
-  isLeft: () => boolean,
+  leftMs: () => number,
   tryOne: (candidate: Candidate) => Promise<Tried>,
 ): Promise<void> {
-  const { request, context, clock, target } = run;
+  const { request, context, target } = run;
   const { spec } = plain.candidate;
   const found = predictionOf(plain.tried.trial);
-  if (!found || spec.type !== "quantize" || !isStatic(spec) || !isLeft()) return;
-  const leftMs = clock.left() * MEASURING_SHARE;
-  const end = AbortSignal.timeout(Math.ceil(Math.max(1, leftMs)));
+  if (!found || spec.type !== "quantize" || !isStatic(spec) || leftMs() === 0) return;
+  const measuringMs = measuringWithin(leftMs(), plain.tried.ms);
+  const end = AbortSignal.timeout(Math.ceil(Math.max(1, measuringMs)));
   let choices: readonly LayerChoice[];
   try {
     const signal = AbortSignal.any([context.signal, end]);
-    choices = await measuredLayers(run, plain.candidate, spec, groupsWithin(leftMs, plain.tried), signal);
+    choices = await measuredLayers(run, plain.candidate, spec, groupsWithin(measuringMs, plain.tried), signal);
   } catch (error) {
     if (!(error instanceof CoreError) || context.signal.aborted) throw error;
     const message = `There are no candidates of mixed precision: ${error.code === "cancelled" ? "there was no time to measure layers" : error.message}.`;
@@ -108,7 +108,7 @@ export async function tryMixed(
   const known = new Set<string>();
   for (const aim of aimsOf(sqnrOf(plain.tried.trial!), request.spec.params, isTimed)) {
     let spentDb = MARGIN_DB;
-    for (let repair = 0; repair <= MAX_REPAIRS && isLeft(); repair++) {
+    for (let repair = 0; repair <= MAX_REPAIRS && leftMs() > 0; repair++) {
       const layers = mixedLayers(choices, aim, spentDb);
       const key = JSON.stringify(layers);
       if (!layers || known.has(key)) break;
@@ -120,6 +120,12 @@ export async function tryMixed(
       spentDb += missing + MARGIN_DB;
     }
   }
+}
+
+/** How long layers may be measured, so that there is time to make a candidate of what is found: no more than plain static quantization took. */
+export function measuringWithin(leftMs: number, plainMs: number): number {
+  const { most, least } = MEASURING_SHARE;
+  return Math.max(least * leftMs, Math.min(most * leftMs, leftMs - plainMs));
 }
 
 /** How many groups of layers can be measured in that time, by what it took to load the model and to run it once. */
