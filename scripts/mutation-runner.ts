@@ -132,7 +132,7 @@ export interface NodeTestOptions {
   readonly files: readonly string[];
   /** Files with tests by the file that faults are made in, the nearest first. */
   readonly near: Readonly<Record<string, readonly string[]>>;
-  /** Of the processor, for all tests of one fault. The first file of tests is run in any case. */
+  /** Of the processor, for all tests of one fault. Those of the nearest file are run in any case. */
   readonly secondsPerFault: number;
 }
 
@@ -212,9 +212,10 @@ export class NodeTestRunner {
     const results: TestResult[] = [];
     const started = process.cpuUsage();
     try {
+      const [nearest] = this.#nearTo(activeMutant.fileName);
       for (const [file, wanted] of this.#chosen(activeMutant.fileName, testFilter)) {
         const isOver = spentMs(started) > 1000 * this.#options.secondsPerFault;
-        if (isOver && results.length > 0) break;
+        if (isOver && results.length > 0 && file !== nearest) continue;
         const failed = await this.#runFile(file, wanted, results);
         if (this.#shared.hitCount! > hitLimit!) return { status: "timeout", reason: "a loop without end" };
         if (!failed) continue;
@@ -227,25 +228,30 @@ export class NodeTestRunner {
     }
   }
 
+  /** Files with tests, the nearest first. */
+  #nearTo(fileName: string): readonly string[] {
+    return this.#options.near[relative(process.cwd(), fileName)] ?? [];
+  }
+
   /**
-   * Tests that reach a fault, by file: the cheapest, as many as there is time for. Tests of near files count as cheaper than they are. Where
-   * Stryker cannot tell which tests reach it, it is all tests of near files.
+   * Tests that reach a fault, by file: the cheapest, as many as there is time for, and those of the nearest file in any case. Tests of near
+   * files count as cheaper than they are. Where Stryker cannot tell which tests reach it, it is all tests of near files.
    */
   #chosen(fileName: string, testFilter: readonly string[] | undefined): Map<string, ReadonlySet<string>> {
-    const near = this.#options.near[relative(process.cwd(), fileName)] ?? [];
+    const near = this.#nearTo(fileName);
     const reaching = testFilter && new Set(testFilter);
     const found = Object.entries(this.#learnt.tests).flatMap(([id, ms]) => {
       const file = id.slice(0, id.indexOf("#"));
       const at = near.indexOf(file);
       if (reaching ? !reaching.has(id) && !reaching.has(loadId(file)) : at < 0) return [];
-      return [{ id, file, ms, order: (ms + 1) * (at < 0 ? near.length + 1 : at + 1) }];
+      return [{ id, file, ms, isNearest: at === 0, order: (ms + 1) * (at < 0 ? near.length + 1 : at + 1) }];
     });
     found.sort((one, other) => one.order - other.order);
     const chosen = new Map<string, Set<string>>();
     let leftMs = 1000 * this.#options.secondsPerFault;
-    for (const { id, file, ms } of found) {
+    for (const { id, file, ms, isNearest } of found) {
       const costMs = ms + (chosen.has(file) ? 0 : this.#learnt.files[file]!);
-      if (costMs > leftMs && chosen.size > 0) continue;
+      if (costMs > leftMs && chosen.size > 0 && !isNearest) continue;
       leftMs -= costMs;
       chosen.set(file, (chosen.get(file) ?? new Set()).add(id));
     }

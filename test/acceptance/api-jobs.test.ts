@@ -167,6 +167,7 @@ test("lists can be filtered, and their pages go on", async () => {
   assert.deepEqual(await ids(""), [second, first]);
   assert.deepEqual(await ids("status=running"), [first]);
   assert.deepEqual(await ids("status=queued&type=quantize"), [second]);
+  assert.deepEqual(await ids("type=distill"), []);
   assert.deepEqual(await ids(`model_id=${modelId}`), [second, first]);
   assert.deepEqual(await ids("model_id=mdl_other"), []);
   const page = await api.call("GET", "/v1/jobs?limit=1");
@@ -306,10 +307,16 @@ test("jobs are compared, as data and as a page, with what keeps their numbers ap
   const { json: one } = await post(bodyOf({ name: "<b>first</b>" }));
   const { json: two } = await post(bodyOf({ evaluation: { dataset_id: datasetId } }));
   const { json: open } = await post(bodyOf());
+  const finished = async () => {
+    const text = (await api.call("GET", "/metrics")).body.toString();
+    return Number(/^modelpress_jobs_finished_total\{status="succeeded"\} (\d+)$/m.exec(text)![1]);
+  };
+  const before = await finished();
   for (const { id } of [one, two]) {
     await startJob(api, id);
     await finishJob(api, id, { "report.html": Buffer.from("<h1>") });
   }
+  assert.equal(await finished(), before + 2);
   const ids = `${two.id},${one.id},${open.id}`;
   const { json } = await api.call("GET", `/v1/compare?job_ids=${ids}`);
   assert.deepEqual(

@@ -71,6 +71,14 @@ test("raw bytes are a model too, and the same bytes are the same model however t
   assert.equal(form.json.id, first.json.id);
   assert.deepEqual(await api.files(), [`blobs/${sha256(bytes).slice(0, 2)}/${sha256(bytes)}`]);
   await api.call("DELETE", `/v1/models/${first.json.id}`);
+  for (const [file, name] of [
+    ["v1.onnx.final.ONNX", "v1.onnx.final"],
+    [`${"long".repeat(60)}.onnx`, "long".repeat(50)],
+  ] as const) {
+    const { json } = await upload({ [file]: bytes });
+    assert.equal(json.name, name);
+    await api.call("DELETE", `/v1/models/${json.id}`);
+  }
 });
 
 test("the same bytes under another name are a model of its own on the same blob", async () => {
@@ -268,6 +276,7 @@ test("every wrong field of a form is named", async () => {
     const refused = await upload({ "m.onnx": modelBytes() }, fields);
     assert.equal(refused.status, 422, pointer);
     assert.equal(refused.json.code, "validation_failed");
+    assert.ok(refused.json.detail.includes(`${pointer}: `), refused.json.detail);
     assert.deepEqual(
       refused.json.errors.map((error: { pointer: string }) => error.pointer),
       [pointer],

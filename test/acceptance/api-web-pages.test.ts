@@ -59,6 +59,8 @@ test("forms and scripts of other pages change nothing, and may not delete", asyn
   const own = { origin: api.url, "sec-fetch-site": "same-origin" };
   assert.equal((await send("post", "/v1/models", own, model))[0], 201);
   assert.equal((await send("post", "/v1/models", { origin: "https://press.example" }, model))[0], 200);
+  const shouted = { host: "LOCALHOST:81", origin: "http://localhost:81" };
+  assert.equal((await send("post", "/v1/models", shouted, model))[0], 200);
 });
 
 test("a key comes as Basic to a page only, and never to change something", async (t) => {

@@ -37,5 +37,5 @@ function isOwn(host: string, ownHosts: readonly string[]): boolean {
 /** Another port of the same machine is somebody else, unless the operator has named it. */
 function isSameOrigin(origin: string, host: string, ownHosts: readonly string[]): boolean {
   const from = URL.parse(origin)?.host;
-  return from !== undefined && from !== "" && (from === host.toLowerCase() || ownHosts.includes(from));
+  return from === host.toLowerCase() || ownHosts.some((own) => own === from);
 }

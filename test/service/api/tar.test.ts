@@ -56,6 +56,16 @@ test("another program reads the archive", async () => {
   for (const [name, bytes] of Object.entries(contents)) assert.deepEqual(found[name], bytes, name);
 });
 
+test("its tag is that of the files, and of another name or content another one", () => {
+  const tagOf = (of: Readonly<Record<string, Uint8Array>>) => {
+    const { files, blobs } = filesOf(of);
+    return tarDownload(blobs, files, "model.tar").tag;
+  };
+  const [a, b] = ["a", "b"].map((text) => Buffer.from(text));
+  assert.equal(tagOf({ x: a!, y: b! }), tagOf({ x: a!, y: b! }));
+  assert.equal(new Set([{ x: a!, y: b! }, { x: b!, y: a! }, { x: a!, z: b! }, { x: a! }].map(tagOf)).size, 4);
+});
+
 test("any range of it is that part of the whole", async () => {
   const { files, blobs } = filesOf(contents);
   const { size_bytes, read } = tarDownload(blobs, files, "model.tar");
