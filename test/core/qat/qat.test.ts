@@ -128,14 +128,21 @@ function sqnrDb(exact: Float32Array, other: Float32Array): number {
   return 10 * Math.log10(signal / noise);
 }
 
-const BITS: readonly QatOptions["bits"][] = ([8, 4, 2] as const).flatMap((weights) =>
-  ([8, 4, null] as const).map((activations) => ({ weights, activations })),
-);
+const CASES: readonly Pick<QatOptions, "bits" | "activationDType">[] = [
+  ...([8, 4, 2] as const).flatMap((weights) =>
+    ([8, 4, null] as const).map((activations) => ({
+      ...{ bits: { weights, activations }, activationDType: "uint8" as const },
+    })),
+  ),
+  ...([8, 4] as const).map((activations) => ({
+    ...{ bits: { weights: 4 as const, activations }, activationDType: "int8" as const },
+  })),
+];
 
 describe("what is trained is what goes out", () => {
-  for (const bits of BITS) {
-    test(`W${bits.weights} A${bits.activations ?? "float"}`, async () => {
-      const qat = await prepare(bits);
+  for (const { bits, activationDType } of CASES) {
+    test(`W${bits.weights} A${bits.activations ?? "float"}, ${activationDType}`, async () => {
+      const qat = await prepare(bits, { activationDType });
       const { model, notes } = qat.finish(qat.fakeQuantize([]).finish());
       assert.equal(notes.filter(({ outcome }) => outcome === "changed").length >= 3, true, JSON.stringify(notes));
       const [simulation, plain] = [await simulated(qat), await logitsOf(model, { optimization: "disabled" })];
@@ -154,6 +161,38 @@ describe("what is trained is what goes out", () => {
       assert.ok(same >= 0.99, `${same} of the answers are the same`);
     });
   }
+
+  test("a channel of zeros is exact, whatever is learnt of the others", async () => {
+    const net = new NetworkBuilder(1);
+    const made = net.conv(net.input(["n", 1, 8, 8]), 1, 4);
+    const { constant } = made.producer!.inputs[1]!;
+    const values = Float32Array.from(floatsOf(constant!)).fill(0, 9, 18);
+    made.producer!.setInput(1, net.model.graph.addInitializer("zeros", tensorOf("float32", [4, 1, 3, 3], values)));
+    const model = net.output(net.linear(net.g.op("Flatten", [net.maxPool(made, 8)]), 4, 4), ["n", 4]);
+    const qat = await prepareQat(model, batches, optionsOf({ weights: 4, activations: null }), { openModel });
+    const { data } = qat.fakeQuantize([]).trainable.parameters.find(({ dims }) => `${dims}` === "4")!;
+    assert.ok(data.every(Number.isFinite));
+    const logits = await logitsOf(qat.finish(qat.fakeQuantize([]).finish()).model);
+    assert.ok(logits.every(Number.isFinite));
+    assert.ok(sqnrDb(await logitsOf(model), logits) > 15);
+  });
+
+  test("what is excluded keeps its weights", async () => {
+    for (const activations of [8, null] as const) {
+      const isExcluded = ({ opType }: { readonly opType: string }) => opType === "Gemm";
+      const qat = await prepare({ weights: 4, activations }, { isExcluded });
+      const { graph } = qat.finish(qat.fakeQuantize([]).finish()).model;
+      const readsFloats = (opType: string) =>
+        graph.nodes.filter((node) => node.opType === opType).map(({ inputs }) => inputs[1]!.constant !== undefined);
+      assert.deepEqual([readsFloats("Conv"), readsFloats("Gemm")], [[false, false], [true]]);
+    }
+  });
+
+  test("without samples there are no ranges", async () => {
+    const none = async function* () {};
+    const options = optionsOf({ weights: 8, activations: 8 });
+    await assert.rejects(prepareQat(float, none, options, { openModel }), { code: "invalid_dataset" });
+  });
 
   test("codes of integer kernels are those of the graph without them: biases are rounded in it as kernels take them", async () => {
     const qat = await prepare({ weights: 4, activations: 8 });
