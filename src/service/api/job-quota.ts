@@ -42,7 +42,8 @@ export function createJobQuota(redis: Redis, jobs: JobStore): JobQuota {
     const gone: string[] = [];
     for (let i = 0; i < taken.length; i += 2) {
       const [id, takenAt] = [taken[i]!, Number(taken[i + 1])];
-      const aboutToBe = takenAt !== CONFIRMED && takenAt > Date.now() - RESERVED_MS;
+      // The time of a confirmed place is long ago.
+      const aboutToBe = takenAt > Date.now() - RESERVED_MS;
       if (!waiting.has(id) && !aboutToBe) gone.push(id);
     }
     if (gone.length > 0) await fromRedis(redis.zrem(places, ...gone));

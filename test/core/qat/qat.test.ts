@@ -615,7 +615,32 @@ describe("learned step sizes", () => {
     const squaredError = exact.reduce((sum, x, i) => sum + (x - exported[i]!) ** 2, 0) / exact.length;
     const simulation = training.metrics!.studentAfter;
     assert.equal(training.metrics!.name, "teacher_mse");
+    assert.equal(training.baseline, null);
     assert.ok(Math.abs(squaredError / simulation - 1) < 0.01, `simulated ${simulation}, exported ${squaredError}`);
+  });
+
+  test("where no epoch was better than the start, what goes out is not trained; where none is held out, nobody can tell", async () => {
+    const qat = await prepare({ weights: 8, activations: 8 });
+    const untrained = modelToBytes(qat.finish(qat.fakeQuantize([]).finish()).model);
+    for (const [teacher, validationSplit, helps] of [
+      [float, 0.3, false],
+      [null, 0.3, false],
+      [float, 0, true],
+    ] as const) {
+      const fromLabels = { ...DISTILLATION_LOSS, klWeight: 0, labelWeight: 1 };
+      const fromTeacher = { ...DISTILLATION_LOSS, outputLoss: "mse" as const, klWeight: 1, labelWeight: 0 };
+      const { helped, model } = await trainQat(
+        qat,
+        {
+          teacher,
+          ...(teacher ? { loss: fromTeacher } : { loss: fromLabels, metric: top1Of("logits") }),
+          ...{ samples, validationSplit, training: { ...SETTINGS, learningRate: 10, epochs: 1 } },
+        },
+        { openSession },
+      );
+      assert.equal(helped, helps);
+      assert.equal(Buffer.compare(modelToBytes(model), untrained) === 0, !helps);
+    }
   });
 
   test("a model without a layer for it is refused", async () => {
@@ -627,6 +652,7 @@ describe("learned step sizes", () => {
       ),
       (error) => {
         assert.ok(error instanceof CoreError && error.code === "unsupported", String(error));
+        assert.match(error.message, /no layer that could compute with weights in few bits/);
         return true;
       },
     );
