@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import fc from "fast-check";
 import type { Value } from "../../../src/core/onnx/ir.ts";
 import { printModel } from "../../../src/core/onnx/print.ts";
 import { arrayOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { fuseAffine } from "../../../src/core/passes/fuse-affine.ts";
 import { runPasses } from "../../../src/core/passes/pass.ts";
 import { cnn, GraphMaker, mobilenet, randomFeeds, resnet } from "../../support/graphs.ts";
+import { runModel } from "../../support/open-model.ts";
 import { assertSameFunction } from "../../support/same-function.ts";
 
 type Layer = (make: GraphMaker, x: Value) => Value;
@@ -296,4 +298,32 @@ test("whole networks compute the same without their normalizations", async () =>
     assert.ok([...model.nodes()].every(({ opType }) => opType !== "BatchNormalization"));
     await assertSameFunction(network, model, randomFeeds(network), 1e-5);
   }
+});
+
+test("whatever shape a constant has, the result has the values and the shape that it had", async () => {
+  const sizes = fc.array(fc.constantFrom(1, 1, 6, 5, 3, 2), { maxLength: 5 });
+  const ops = fc.constantFrom("Mul", "Div", "Add", "Sub");
+  let fused = 0;
+  await fc.assert(
+    fc.asyncProperty(
+      fc.constantFrom(...Object.values(LAYERS)),
+      ops,
+      sizes,
+      fc.boolean(),
+      async (entry, op, dims, swap) => {
+        const make = new GraphMaker();
+        const y = entry.layer(make, make.input("x", entry.dims));
+        const operands = [y, make.constant("c", make.random(dims, 0.2, 2))];
+        make.output(make.op(op, swap ? operands.reverse() : operands), "y");
+        const feeds = randomFeeds(make.model);
+        const runs = await runModel(make.model, feeds, { optimization: "disabled" }).catch(() => undefined);
+        if (!runs) return; // The shapes do not go together.
+        const { model } = runPasses(make.model, [fuseAffine]);
+        if (model.graph.nodes.length === 1) fused++;
+        await assertSameFunction(make.model, model, feeds, 2e-6);
+      },
+    ),
+    { numRuns: 400 },
+  );
+  assert.ok(fused > 20, `${fused} of them were fused`);
 });
