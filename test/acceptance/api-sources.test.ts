@@ -29,7 +29,10 @@ before(async () => {
     const { pathname } = new URL(request.url!, "http://host");
     if (/\.(onnx|bin|npz)$/.test(pathname)) response.end(MODEL);
     else if (pathname === "/moved") response.writeHead(302, { location: "/signed/m.onnx?signature=1" }).end("moved");
-    else if (pathname === "/loop") response.writeHead(307, { location: "/loop" }).end();
+    else if (/^\/hop[1-5]$/.test(pathname)) {
+      const left = Number(pathname.at(-1)) - 1;
+      response.writeHead(303, { location: left === 0 ? "/m.onnx" : `/hop${left}` }).end();
+    } else if (pathname === "/loop") response.writeHead(307, { location: "/loop" }).end();
     else if (pathname === "/inside") response.writeHead(302, { location: "http://169.254.169.254/latest" }).end();
     else if (pathname === "/other-port") response.writeHead(302, { location: "http://127.0.0.1:9/m.onnx" }).end();
     else if (pathname === "/cut") response.writeHead(200, { "content-length": "100" }).end("short");
@@ -78,6 +81,8 @@ test("a model is fetched, with its external data, over a redirect, and is the fi
   assert.ok(!api.logged.some((line) => line.includes("signature=1")));
   const again = await models(fetched({ url: `${base}/a%20b.onnx` }));
   assert.deepEqual([again.status, again.json.id], [200, made.json.id]);
+  const far = await models(fetched({ url: `${base}/hop5`, filename: "rec.onnx" }));
+  assert.deepEqual([far.status, far.json.id], [200, made.json.id], "five redirects are followed");
   const bundle = await models(fetched({ url: `${base}/w.bin` }, { url: `${base}/big.onnx` }));
   assert.deepEqual(
     bundle.json.files.map(({ name }: { name: string }) => name),

@@ -102,7 +102,9 @@ test("a job that is handed back runs before all others of its priority", async (
   await queue.enqueue(first);
   await queue.enqueue(second);
   const ran: string[] = [];
+  const lines: string[] = [];
   const consumer = await consume({
+    log: pino({}, { write: (line) => void lines.push(line) }),
     run: async (id) => {
       ran.push(id);
       return ran.length === 1 ? { againInMs: 0 } : "done";
@@ -111,6 +113,7 @@ test("a job that is handed back runs before all others of its priority", async (
   await until("all ran", () => ran.length === 3);
   assert.deepEqual(ran, [first.id, first.id, second.id]);
   await consumer.close();
+  assert.deepEqual(lines, [], "BullMQ has nothing to complain of");
 });
 
 test("close waits for what runs and takes nothing more", async () => {

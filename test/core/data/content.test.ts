@@ -84,6 +84,8 @@ describe("the content of a dataset", () => {
     });
     const { content } = (await inspect({ x: long })).fields[0]!;
     assert.deepEqual(content!.first_non_finite, { sample: 1400, value: "inf" });
+    const below = await inspect({ x: tensorOf("float32", [2, 1], [1, Number.NEGATIVE_INFINITY]) });
+    assert.deepEqual(below.fields[0]!.content!.first_non_finite, { sample: 1, value: "-inf" });
   });
 
   test("fields that say nothing are named; masks and ids may well be all the same", async () => {

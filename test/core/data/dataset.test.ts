@@ -575,6 +575,7 @@ describe("batches", () => {
     assert.deepEqual(view.gather([2, 0]), source.gather([3, 4]));
     const [first, second] = await batchesOf(view, { batchSize: 2 });
     assert.deepEqual([first, second], [source.gather([4, 1]), source.gather([3])]);
+    assert.equal((await batchesOf(view, { batchSize: 3 })).length, 1);
   });
 
   it("stops when cancelled", async () => {

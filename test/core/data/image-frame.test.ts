@@ -75,6 +75,31 @@ describe("frameImage", () => {
     assert.equal(sha256(inner), "a9ae0ab69682e2a5f6ca87e98f629f00d0a80cf347e8f6d1d813b75883270314");
   });
 
+  it("crops from the middle, where a half goes to the even side; the longer side may be either", () => {
+    for (let rest = 0; rest < 9; rest++) {
+      const [short, long] = [3, 3 + rest];
+      // Half to even, as Python rounds.
+      const start = rest % 2 === 0 ? rest / 2 : [0, 2, 2, 4][(rest - 1) / 2]!;
+      const expected = [start, start + 1, start + 2];
+      const crop = (height: number, width: number, value: (y: number, x: number) => number) => {
+        const data = Uint8Array.from({ length: height * width * 3 }, (_, i) => {
+          const pixel = Math.floor(i / 3);
+          return value(Math.floor(pixel / width), pixel % width);
+        });
+        const sample = frameImage({ height, width, data }, framing([3, 3], { resize: "crop", color: "gray" }));
+        return [...sample];
+      };
+      assert.deepEqual(
+        crop(short, long, (_y, x) => x),
+        [...expected, ...expected, ...expected],
+      );
+      assert.deepEqual(
+        crop(long, short, (y) => y),
+        expected.flatMap((y) => [y, y, y]),
+      );
+    }
+  });
+
   it("pads to the middle of a frame", () => {
     const padded = frameImage(IMAGE, framing([20, 20], { resize: "pad", pad_value: 114 }));
     assert.equal(sha256(padded), "aaa030e9bf0bd8c2b37648ad62613b05522d09a1b1d8e3378f1062116e1c8791");

@@ -163,6 +163,13 @@ describe("pixels", () => {
     assert.equal(decoder.decoded.length, 40);
   });
 
+  it("are kept in as much memory as there may be, and not in a byte more", () => {
+    const scratch = memoryScratch(1000);
+    scratch.write(400, new Uint8Array(600).fill(7));
+    assert.deepEqual([scratch.size, scratch.read(999, 1)[0]], [1000, 7]);
+    assert.throws(() => scratch.write(400, new Uint8Array(601)), { code: "limit_exceeded" });
+  });
+
   it("are scaled when they are read: a byte is kept for each", async () => {
     const scratch = memoryScratch(1000);
     const spec: ImagesSpec = { ...SPEC, dtype: "float32", scale: 0.5, mean: [1], std: [2] };
