@@ -169,7 +169,7 @@ describe("what is trained is what goes out", () => {
     const values = Float32Array.from(floatsOf(constant!)).fill(0, 9, 18);
     made.producer!.setInput(1, net.model.graph.addInitializer("zeros", tensorOf("float32", [4, 1, 3, 3], values)));
     const model = net.output(net.linear(net.g.op("Flatten", [net.maxPool(made, 8)]), 4, 4), ["n", 4]);
-    const qat = await prepareQat(model, batches, optionsOf({ weights: 4, activations: null }), { openModel });
+    const qat = await prepareQat(model, { batches }, optionsOf({ weights: 4, activations: null }), { openModel });
     const { data } = qat.fakeQuantize([]).trainable.parameters.find(({ dims }) => `${dims}` === "4")!;
     assert.ok(data.every(Number.isFinite));
     const logits = await logitsOf(qat.finish(qat.fakeQuantize([]).finish()).model);
@@ -191,7 +191,7 @@ describe("what is trained is what goes out", () => {
   test("without samples there are no ranges", async () => {
     const none = async function* () {};
     const options = optionsOf({ weights: 8, activations: 8 });
-    await assert.rejects(prepareQat(float, none, options, { openModel }), { code: "invalid_dataset" });
+    await assert.rejects(prepareQat(float, { batches: none }, options, { openModel }), { code: "invalid_dataset" });
   });
 
   test("codes of integer kernels are those of the graph without them: biases are rounded in it as kernels take them", async () => {
