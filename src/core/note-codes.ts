@@ -101,6 +101,11 @@ const NOTES_OF_METHODS = {
     meaning: "Its weights are quantized already, and stay as they are.",
     cause: "A layer with integer weights.",
   },
+  already_float16: {
+    kinds: ["skipped"],
+    meaning: "Its weights are float16 already, and stay as they are.",
+    cause: "A layer with float16 weights, of which `float16` is asked, or that a method does not handle.",
+  },
   does_not_run: {
     kinds: ["skipped"],
     meaning: "The result did not run with it changed, so it is as it was.",

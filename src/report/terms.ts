@@ -102,6 +102,7 @@ const CODES: Readonly<Record<string, string>> = {
   not_fused: "not fused, runs in float",
   conv_needs_calibration: "convolution, needs calibration",
   already_quantized: "quantized before",
+  already_float16: "float16 before",
   bits: "in more bits than asked for",
   stretched: "range stretched",
   squares: "squares of activations",

@@ -31,6 +31,8 @@ export function completeNotes(original: Model, result: Model, notes: readonly No
     if (isStoredInFewBits(dtypes)) return [quantizedAlready(noteOn(node, "skipped", "already_quantized", ""))];
     if (dtypes.includes("float32") && now.includes("float16"))
       return [noteOn(node, "changed", "float16", "Weights and computation are float16.")];
+    if (dtypes.includes("float16") && now.includes("float16"))
+      return [noteOn(node, "skipped", "already_float16", "Its weights are float16 already, and stay as they are.")];
     const message = `This method leaves weights of ${node.opType} as they are.`;
     return [noteOn(node, "skipped", "unsupported_op", message)];
   });

@@ -16,6 +16,7 @@ import { MAX_HALF } from "./float16-exact.ts";
 import { type Kept, keptInFloat32, pinnedInputs, pinnedOutputs } from "./float16-keep.ts";
 import type { KeptReason } from "./float16-policy.ts";
 import { MAX_ACTIVATION, MIN_NORMAL, unfitReason, type ValueRanges } from "./float16-range.ts";
+import { bypassIdentities } from "./identity.ts";
 import { EXCLUDED, type Exclusions, exclusionTest, type NoteSink, noteOn, type Pass } from "./pass.ts";
 import { sealWeights } from "./simplify.ts";
 import { bodyInputs, bodyOutputOffset, type DTypes, inferDTypes } from "./value-dtypes.ts";
@@ -122,7 +123,12 @@ class Conversion {
     const graphs = [...this.#model.graphs()];
     for (const graph of graphs) for (const node of [...graph.nodes]) this.#convert(node);
     for (const graph of graphs) this.#convertOutputs(graph);
-    for (const value of this.#types.keys()) if (this.#isHalf(value)) value.retype("float16");
+    for (const [value, dtype] of this.#types) {
+      if (this.#isHalf(value)) value.retype("float16");
+      else value.dtype ??= dtype;
+    }
+    // A model that computes in float16 already has Casts on its border, which now cast a type to itself.
+    bypassIdentities.run(this.#model, this.#note);
     removeDeadCode.run(this.#model, this.#note);
     for (const [old, half] of this.#constants) if (old.uses.length === 0 && !old.isGraphOutput) half.name = old.name;
     return true;
@@ -266,7 +272,13 @@ class Conversion {
 
   #castIn(graph: Graph, value: Value): Value {
     const limited = this.#mustLimit(value) ? graph.append(this.#limitNode(value)).outputs[0]! : value;
-    return graph.append(this.#castNode(value, limited)).outputs[0]!;
+    return this.#typed(graph.append(this.#castNode(value, limited)).outputs[0]!, value);
+  }
+
+  /** `cast` with the type that `value` is cast to. */
+  #typed(cast: Value, value: Value): Value {
+    cast.retype(this.#isHalf(value) ? "float32" : "float16", value.shape);
+    return cast;
   }
 
   #cast(value: Value): Value {
@@ -276,7 +288,7 @@ class Conversion {
     const insert = (init: NodeInit): Value =>
       (producer ? graph.insertAfter(producer, init) : graph.insertBefore(graph.nodes[0]!, init)).outputs[0]!;
     // What is inserted after the producer last comes first.
-    const cast = insert(this.#castNode(value, value));
+    const cast = this.#typed(insert(this.#castNode(value, value)), value);
     if (this.#mustLimit(value)) cast.producer!.setInput(0, insert(this.#limitNode(value)));
     this.#casts.set(value, cast);
     return cast;

@@ -57,6 +57,20 @@ for (const method of Object.keys(METHODS)) {
   }
 }
 
+test("a model that is float16 has nothing left for float16, and is said to be", () => {
+  const half = uploaded(compressed("float16", uploaded(mlp())).model);
+  const { model, notes } = compressed("float16", half);
+  const layers = listLayers(half).map(({ name }) => name);
+  assert.deepEqual(
+    notes.filter(({ outcome }) => outcome !== "simplified").map(({ name, outcome, code }) => [name, outcome, code]),
+    layers.map((name) => [name, "skipped", "already_float16"]),
+  );
+  assert.deepEqual(
+    coverageWarnings(half, model, notes).map(({ code, message }) => [code, message]),
+    [["nothing_quantized", `Nothing was changed: nodes that were left alone: ${layers.length} already_float16.`]],
+  );
+});
+
 test("float16 has changed a layer whose weights are too few to be noted one by one", () => {
   const { notes } = compressed("float16", uploaded(odd()));
   const ofMatMul = notes.filter(({ op }) => op === "MatMul").map(({ outcome, code }) => [outcome, code]);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import type { Model, Value } from "../../../src/core/onnx/ir.ts";
+import { loadModel } from "../../../src/core/onnx/load.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { arrayOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { type Float16Options, float16Pass } from "../../../src/core/passes/float16.ts";
@@ -646,3 +647,12 @@ describe("operators of com.microsoft", () => {
     assert.equal(weightBytes(model).float32, 0);
   });
 });
+
+for (const keepIo of [true, false]) {
+  it(`leaves a model in float16 as it is, ${keepIo ? "with" : "without"} Casts on its border`, () => {
+    for (const network of [mlp(), cnn(), transformer()]) {
+      const half = loadModel(modelToBytes(compress(network, float16({ keepIo })).model));
+      assert.deepEqual(operatorsOf(compress(half, float16({ keepIo })).model), operatorsOf(half));
+    }
+  });
+}
