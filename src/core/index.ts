@@ -69,7 +69,7 @@ export {
   layersOf,
   MAX_GROUPS,
   measureLayers,
-  RUN_FOR_GROUP,
+  runsForGroup,
 } from "./quantize/static/mixed-precision.ts";
 export type { PipelineOptions, PipelineResult } from "./quantize/static/pipeline.ts";
 export { compressStatic } from "./quantize/static/pipeline.ts";

@@ -37,6 +37,8 @@ export interface MixedRuntime extends OutputRunOptions {
   readonly usOf: (label: string) => { readonly floatUs: number; readonly int8Us: number } | undefined;
   /** Layers that are told apart; more share a place with their neighbours. As many as `MAX_GROUPS` unless given. */
   readonly groups?: number;
+  /** What layers are put in besides 8 bits: all there is unless given. Each but `float32` takes a run. */
+  readonly precisions?: readonly LayerPrecision[];
   readonly onProgress?: (done: number, of: number) => void;
 }
 
@@ -44,8 +46,10 @@ export const MAX_GROUPS = 32;
 
 const IN_FLOAT: readonly LayerPrecision[] = ["int8_weights", "int4_weights", "float32"];
 
-/** Models that are run for each group: float needs none. */
-export const RUN_FOR_GROUP = IN_FLOAT.length;
+/** Models that are run for each group with these precisions: 8 bits, and each of them but float, which needs none. */
+export function runsForGroup(precisions: readonly LayerPrecision[] = IN_FLOAT): number {
+  return 1 + precisions.filter((precision) => precision !== "float32").length;
+}
 
 /** Measures every layer of `float` that can compute in 8 bits in each precision, on `samples`. */
 export async function measureLayers(
@@ -55,7 +59,7 @@ export async function measureLayers(
   samples: readonly Feeds[],
   runtime: MixedRuntime,
 ): Promise<LayerChoice[]> {
-  const { openModel, signal, usOf, groups: most = MAX_GROUPS, onProgress } = runtime;
+  const { openModel, signal, usOf, groups: most = MAX_GROUPS, precisions = IN_FLOAT, onProgress } = runtime;
   const session = await openModel(float);
   const outputs: Record<string, Tensor>[] = [];
   try {
@@ -77,7 +81,7 @@ export async function measureLayers(
     const nodes = [...new Set(names.map((name) => labels.get(name)!))];
     const us = (of: "floatUs" | "int8Us") => nodes.reduce((sum, label) => sum + (usOf(label)?.[of] ?? 0), 0);
     const measured: LayerOption[] = [];
-    for (const precision of ["int8", ...IN_FLOAT] as const) {
+    for (const precision of ["int8", ...precisions] as const) {
       checkCancelled(signal);
       const others = new Map<string, FloatNode>(inFloat);
       for (const name of names) {

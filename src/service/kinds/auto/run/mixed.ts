@@ -6,10 +6,11 @@ import {
   type Feeds,
   type LayerChoice,
   type LayerOption,
+  type LayerPrecision,
   layersOf,
   MAX_GROUPS,
   measureLayers,
-  RUN_FOR_GROUP,
+  runsForGroup,
 } from "../../../../core/index.ts";
 import { openSamples } from "../../quantize/run/calibration-samples.ts";
 import { staticOptionsOf } from "../../quantize/run/static-job.ts";
@@ -31,6 +32,9 @@ const SAMPLES = 8;
 const MEASURING_SHARE = { most: 0.5, least: 0.25 };
 /** Where there is little time, layers are measured in fewer groups: no less than these. */
 const LEAST_GROUPS = 4;
+/** Where there would be fewer than these, layers are put in 8 bits and in float alone, which takes one run instead of three. */
+const ENOUGH_GROUPS = 12;
+const QUICK: readonly LayerPrecision[] = ["float32"];
 /** A model takes so many times as long to be made, written, loaded and run as to be loaded and run. */
 const MADE_SLOWER = 3;
 /** A candidate is chosen again so often, at most. */
@@ -96,7 +100,7 @@ export async function tryMixed(
   let choices: readonly LayerChoice[];
   try {
     const signal = AbortSignal.any([context.signal, end]);
-    choices = await measuredLayers(run, plain.candidate, spec, groupsWithin(measuringMs, plain.tried), signal);
+    choices = await measuredLayers(run, plain.candidate, spec, precisionWithin(measuringMs, plain.tried), signal);
   } catch (error) {
     if (!(error instanceof CoreError) || context.signal.aborted) throw error;
     const message = `There are no candidates of mixed precision: ${error.code === "cancelled" ? "there was no time to measure layers" : error.message}.`;
@@ -128,10 +132,13 @@ export function measuringWithin(leftMs: number, plainMs: number): number {
   return Math.max(least * leftMs, Math.min(most * leftMs, leftMs - plainMs));
 }
 
-/** How many groups of layers can be measured in that time, by what it took to load the model and to run it once. */
-function groupsWithin(ms: number, { loadMs, trial }: Tried): number {
+/** How many groups of layers can be measured in that time, and in which precisions, by what it took to load the model and to run it once. */
+function precisionWithin(ms: number, { loadMs, trial }: Tried) {
   const modelMs = MADE_SLOWER * ((loadMs ?? 0) + SAMPLES * trial!.latency.before.p50_ms);
-  return Math.max(LEAST_GROUPS, Math.min(MAX_GROUPS, Math.floor(ms / (RUN_FOR_GROUP * modelMs))));
+  const groupsOf = (precisions?: readonly LayerPrecision[]) =>
+    Math.max(LEAST_GROUPS, Math.min(MAX_GROUPS, Math.floor(ms / (runsForGroup(precisions) * modelMs))));
+  const groups = groupsOf();
+  return groups >= ENOUGH_GROUPS ? { groups } : { groups: groupsOf(QUICK), precisions: QUICK };
 }
 
 function measuredDb(prediction: CandidatePrediction | null): number | null {
@@ -151,7 +158,7 @@ async function measuredLayers(
   { request, environment, steps, search }: SearchRun,
   candidate: Candidate,
   spec: StaticSpec,
-  groups: number,
+  asked: ReturnType<typeof precisionWithin>,
   signal: AbortSignal,
 ): Promise<readonly LayerChoice[]> {
   const base = await search.staticBase(candidate, signal);
@@ -170,7 +177,7 @@ async function measuredLayers(
     { ...options, method: method === "auto" ? DEFAULT_METHOD : method },
     feeds,
     {
-      ...{ openModel: environment.openTemporary, threads, signal, groups },
+      ...{ openModel: environment.openTemporary, threads, signal, ...asked },
       usOf: (label) => times.get(label),
       onProgress: (done, of) => steps.progress("try", 0.5, `measuring layers (${done} of ${of})`),
     },
