@@ -118,12 +118,24 @@ function linearWeights(rows: number, k: number, n: number): Group {
       "Gemm, left operand transposed": (g, { x, dy }) => g.gemm(x!, dy!, { transA: true }),
       "x transposed, product": (g, { x, dy }) => g.matMul(turned(g, x!, k), dy!),
       "dy transposed, product, transposed": (g, { x, dy }) => g.transpose(g.matMul(turned(g, dy!, n), x!), [1, 0]),
+      ...Object.fromEntries(
+        [256, 512, 1024]
+          .filter((height) => rows > height)
+          .map((height): [string, Form] => [
+            `sum of products of ${height} rows`,
+            (g, { x, dy }) => {
+              const [left, right] = [g.reshape(x!, [-1, height, k]), g.reshape(dy!, [-1, height, n])];
+              return g.sum(g.matMul(g.transpose(left, [0, 2, 1]), right), [0], false);
+            },
+          ]),
+      ),
     },
   };
 }
 
 const GROUPS: Readonly<Record<string, Group>> = {
   "linear-784-512": linearWeights(128, 784, 512),
+  "linear-256-256": linearWeights(4096, 256, 256),
   "linear-256-1024": linearWeights(4096, 256, 1024),
   "linear-1024-256": linearWeights(4096, 1024, 256),
   gelu: {

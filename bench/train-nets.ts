@@ -4,6 +4,7 @@ import { elementCount, type Tensor, tensorOf } from "../src/core/onnx/tensor.ts"
 import { Random } from "../src/core/random.ts";
 import { openSession } from "../src/core/runtime/session.ts";
 import { crossEntropy } from "../src/core/train/losses.ts";
+import type { SampleBatch } from "../src/core/train/samples.ts";
 import { buildStepGraph, type StepGraph, soloNetwork } from "../src/core/train/step-graph.ts";
 import { createTrainable, type TrainableModel } from "../src/core/train/trainable.ts";
 import { cnn, mlp, resNet18, smallStudent, transformer } from "../test/support/networks.ts";
@@ -46,19 +47,22 @@ export interface NetStep {
   readonly trainable: TrainableModel;
   readonly graph: StepGraph;
   /** Inputs and targets of the one batch. */
-  readonly batch: { readonly feeds: Record<string, Tensor>; readonly targets: Record<string, Tensor> };
+  readonly batch: SampleBatch;
+  /** The graph of the same step for a batch of other size. */
+  readonly rebuild: (batch: SampleBatch) => Promise<StepGraph>;
 }
 
 export async function netStep({ batchSize, classes, model, inputs }: Net): Promise<NetStep> {
   const trainable = createTrainable(model());
   const batch = { feeds: inputs(batchSize), targets: integers("labels", "labels", classes, [batchSize]) };
-  const graph = await buildStepGraph([soloNetwork(trainable)], {
-    batch,
-    objective: ({ g, value, target }) => [
-      { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
-    ],
-    seed: 1,
-    openSession,
-  });
-  return { trainable, graph, batch };
+  const rebuild = (part: SampleBatch) =>
+    buildStepGraph([soloNetwork(trainable)], {
+      batch: part,
+      objective: ({ g, value, target }) => [
+        { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")), overSamples: true },
+      ],
+      seed: 1,
+      openSession,
+    });
+  return { trainable, graph: await rebuild(batch), batch, rebuild };
 }

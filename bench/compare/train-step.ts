@@ -9,18 +9,19 @@ import { floatsOf } from "../../src/core/onnx/tensor.ts";
 import { openSession } from "../../src/core/runtime/session.ts";
 import { applyUpdate, OPTIMIZERS } from "../../src/core/train/optimizer.ts";
 import { batchFeeds } from "../../src/core/train/step-graph.ts";
+import { openStep } from "../../src/core/train/step-runner.ts";
 import { NETS, netStep } from "../train-nets.ts";
 
 const [name, seconds, threads] = process.argv.slice(2) as [string, string, string];
 const net = NETS[name]!;
-const { graph, batch } = await netStep(net);
-const session = await openSession({ bytes: graph.model }, { threads: Number(threads) });
+const { graph, batch, rebuild } = await netStep(net);
+const runner = await openStep(graph, { threads: Number(threads), openSession, batch, rebuild });
 let updates = 0;
 
 /** Milliseconds of a step. */
 async function step(): Promise<number> {
   const started = performance.now();
-  const results = await session.run({ ...graph.feeds, ...batchFeeds(batch) });
+  const results = await runner.run({ ...graph.feeds, ...batchFeeds(batch) });
   updates++;
   for (const { parameter, gradient } of graph.parameters) {
     applyUpdate(OPTIMIZERS.adamw, parameter.data, floatsOf(results[gradient!]!), parameter.slots, {
@@ -45,7 +46,7 @@ await steps(Number(seconds) / 3);
 const before = process.cpuUsage();
 const times = (await steps(Number(seconds))).sort((a, b) => a - b);
 const { user, system } = process.cpuUsage(before);
-await session.close();
+await runner.close();
 const perSecond = (ms: number) => (1000 * net.batchSize) / ms;
 console.log(
   JSON.stringify({

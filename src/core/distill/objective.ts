@@ -93,12 +93,14 @@ export function distillationObjective(loss: DistillationLoss, pairs: readonly Ou
   return (context) => {
     const { value, target } = context;
     const terms: LossTerm[] = [];
+    const overSamples = loss.ignoreLabel === null;
     if (loss.labelWeight > 0) {
       const labels = target(LABELS);
       terms.push({
         name: "label",
         weight: loss.labelWeight,
         value: located(["label_weight"], () => labelLoss(context, value(pairs[0]!.student), labels, loss)),
+        overSamples,
       });
     }
     if (loss.klWeight > 0) {
@@ -107,7 +109,7 @@ export function distillationObjective(loss: DistillationLoss, pairs: readonly Ou
         const [s, t] = [value(pair.student), target(outputTarget(pair.teacher))];
         const weight = loss.klWeight / pairs.length;
         const compare = () => OUTPUT_LOSSES[loss.outputLoss](context, s, t, loss);
-        terms.push({ name, weight, value: located(["output_loss"], compare) });
+        terms.push({ name, weight, value: located(["output_loss"], compare), overSamples });
       }
     }
     for (const [i, spec] of loss.hints.entries()) {

@@ -214,7 +214,8 @@ function checkSameShape(own: Party, output: Value, other: Party, taught: Value):
 
 /** What a network learns from alone. */
 export function onLabels(loss: DistillationLoss, output: string): Objective {
-  return (context) => [
-    { name: "label", weight: 1, value: labelLoss(context, context.value(output), context.target(LABELS), loss) },
-  ];
+  return (context) => {
+    const value = labelLoss(context, context.value(output), context.target(LABELS), loss);
+    return [{ name: "label", weight: 1, value, overSamples: loss.ignoreLabel === null }];
+  };
 }

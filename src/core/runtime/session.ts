@@ -2,6 +2,7 @@ import * as ort from "onnxruntime-node";
 import { CoreError, checkCancelled } from "../errors.ts";
 import type { ValueFacts } from "../facts.ts";
 import { type ArrayDType, type ArrayOf, arrayOf, hasArray, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import { openOnThread } from "./threaded-session.ts";
 
 /**
  * The only module that touches onnxruntime. A run is a synchronous native call that blocks the thread, and a hostile model can take
@@ -25,6 +26,11 @@ export interface SessionOptions {
    * the weights of subgraphs twice then, into both files, so that the graph is not valid ONNX.)
    */
   readonly optimizedModelData?: string;
+  /**
+   * Runs on a JavaScript thread of its own, beside what the caller does meanwhile: `run` blocks nobody. Feeds are copied, and outputs are
+   * overwritten by the next run.
+   */
+  readonly ownThread?: boolean;
   /** Writes onnxruntime's own profile of every run to a file whose name starts with this path, when the session is closed. */
   readonly profilePrefix?: string;
 }
@@ -57,8 +63,11 @@ export const runtimeVersion: string = ort.env.versions.node ?? ort.env.versions.
 const QUIET = { logSeverityLevel: 4, logVerbosityLevel: 0 } as const;
 ort.env.logLevel = "fatal";
 
+const SPIN_MICROSECONDS = "50";
+
 /** Loads a model. Throws `invalid_model` with the node at fault, `limit_exceeded` when memory runs out. */
 export const openSession: OpenSession = async (model, options = {}) => {
+  if (options.ownThread) return openOnThread(model, options);
   let session: ort.InferenceSession;
   const { threads = 1, optimization = "all", optimizedModelPath, optimizedModelData, profilePrefix } = options;
   const { dequantized = false } = options;
@@ -75,6 +84,8 @@ export const openSession: OpenSession = async (model, options = {}) => {
       session: {
         // Idle threads would otherwise go on spinning after a run, and take their cores from whatever runs next: another session, or us.
         force_spinning_stop: "1",
+        // Within a run they wait so long for the next operator, and then sleep: spinning longer costs processor time, and wins nothing.
+        intra_op: { spin_duration_us: SPIN_MICROSECONDS },
         ...(dequantized && { disable_quant_qdq: "1" }),
         ...(optimizedModelData !== undefined && {
           optimized_model_external_initializers_file_name: optimizedModelData,

@@ -1,7 +1,7 @@
 import { CoreError, checkCancelled } from "../errors.ts";
 import { floatsOf } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
-import type { OpenSession, Session } from "../runtime/session.ts";
+import type { OpenSession } from "../runtime/session.ts";
 import { augmentImages, checkAugmentable } from "./augment.ts";
 import { applyUpdate } from "./optimizer.ts";
 import { decays } from "./parameters.ts";
@@ -11,6 +11,7 @@ import type { SampleBatch } from "./samples.ts";
 import { learningRateAt } from "./schedule.ts";
 import { batchFeeds, buildStepGraph, STEP_REWRITES, type StepGraph, type StepParameter } from "./step-graph.ts";
 import type { StepNetwork } from "./step-networks.ts";
+import { openStep, type StepRunner } from "./step-runner.ts";
 import { averageOf, type TrainableModel } from "./trainable.ts";
 import type {
   Named,
@@ -55,14 +56,14 @@ export async function trainNetworks(
   try {
     return await runEpochs(run);
   } finally {
-    for (const { session } of run.updates) await session.close();
+    for (const { runner } of run.updates) await runner.close();
     for (const validator of run.validators.values()) await validator.close();
   }
 }
 
 interface Update {
   readonly graph: StepGraph;
-  readonly session: Session;
+  readonly runner: StepRunner;
 }
 
 interface Run {
@@ -104,8 +105,9 @@ async function openRun(task: NetworksTask, settings: TrainingSettings, hooks: Tr
   const updates: Update[] = [];
   for (const { trains, objective } of task.updates) {
     const own = stepNetworks.map((network) => ({ ...network, trained: trains.includes(network.prefix) }));
-    const graph = await buildStepGraph(own, { batch, objective, rewrites, seed, openSession });
-    updates.push({ graph, session: await openSession({ bytes: graph.model }, { threads }) });
+    const rebuild = (part: SampleBatch) => buildStepGraph(own, { batch: part, objective, rewrites, seed, openSession });
+    const graph = await rebuild(batch);
+    updates.push({ graph, runner: await openStep(graph, { threads, openSession, batch, rebuild }) });
   }
   const state = new RunState(
     networks,
@@ -206,7 +208,7 @@ async function runStep(run: Run, indices: Uint32Array): Promise<number> {
   let total = 0;
   for (const [u, update] of updates.entries()) {
     const { graph } = update;
-    const results = await update.session.run(
+    const results = await update.runner.run(
       Object.assign({ ...graph.feeds, ...feeds }, ...graph.parts.map((part) => part.feeds?.(position.step))),
     );
     const scalar = (name: string) => floatsOf(results[name]!)[0]!;

@@ -21,6 +21,11 @@ export interface LossTerm {
   readonly value: Value;
   /** The prefix of the network in whose history the term is told of; without one it counts for every network that is trained. */
   readonly network?: string;
+  /**
+   * Whether the value is a mean over samples of what each tells by itself, so that the mean of its values over equal parts of a batch is its value over
+   * the batch. It is not where samples are compared with each other, or where some do not count.
+   */
+  readonly overSamples?: boolean;
 }
 
 /** What an objective builds the loss from. All values have shapes. */
@@ -66,7 +71,10 @@ export interface StepGraph {
     readonly weight: number;
     readonly output: string;
     readonly network: string | undefined;
+    readonly overSamples: boolean;
   }[];
+  /** How many numbers the networks and the loss compute, gradients left out. */
+  readonly values: number;
   /** Output with Σ g² of each gradient there is, in the order of the parameters: norms, and a watch for what is not finite. */
   readonly squares: string;
   readonly parts: readonly (Omit<StepPart, "outputs"> & { readonly outputs: readonly string[] })[];
@@ -135,6 +143,8 @@ export async function buildStepGraph(networks: readonly StepNetwork[], options: 
   for (const value of new Set([loss, ...terms.map((term) => term.value)])) graph.addOutput(value);
   await resolveStatics(model, feeds, openSession);
 
+  const computed = graph.nodes.reduce((sum, { outputs }) => sum + (outputs[0] ? sizeOf(outputs[0]) : 0), 0);
+
   const trained = networks.filter((network) => network.trained);
   const parameters = [
     ...trained.flatMap((network) =>
@@ -156,11 +166,19 @@ export async function buildStepGraph(networks: readonly StepNetwork[], options: 
     parameters: parameters.map((parameter, i) => ({ ...parameter, gradient: names[i] })),
     lossParameters: own,
     loss: loss.name,
-    terms: terms.map(({ name, weight, value, network }) => ({ name, weight, output: value.name, network })),
+    terms: terms.map(({ name, weight, value, network, overSamples = false }) => ({
+      ...{ name, weight, output: value.name, network, overSamples },
+    })),
+    values: computed,
     squares,
     parts: read,
     feeds: { ...live, ...Object.fromEntries(own.map((parameter) => [parameter.name, liveTensor(parameter)])) },
   };
+}
+
+/** How many elements a value has, 0 where that is not known. */
+function sizeOf({ shape }: Value): number {
+  return shape?.every((dim) => typeof dim === "number") ? elementCount(shape as readonly number[]) : 0;
 }
 
 /** What networks keep gradients from flowing through. */
@@ -175,7 +193,7 @@ function penaltiesOf(networks: readonly StepNetwork[], { value }: ObjectiveConte
   return networks
     .filter(({ trained }) => trained)
     .flatMap(({ prefix, trainable: { penalties = [] } }) =>
-      penalties.map((it) => ({ ...it, value: value(prefix + it.value), network: prefix })),
+      penalties.map((it) => ({ ...it, value: value(prefix + it.value), network: prefix, overSamples: true })),
     );
 }
 

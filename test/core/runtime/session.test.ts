@@ -168,4 +168,45 @@ describe("openSession", () => {
     await (await openSession({ bytes }, { optimizedModelPath })).close();
     assert.ok(readFileSync(optimizedModelPath).byteLength > 0);
   });
+
+  it("gives the same results and refusals on a thread of its own, and leaves the caller's thread free", async (t) => {
+    const bytes = oneNode("Neg", { x: ["float32", ["n", 2]] }, ["float32", ["n", 2]]);
+    const session = await openSession({ bytes }, { ownThread: true });
+    t.after(() => session.close());
+    assert.deepEqual(session.inputs, [{ name: "x", dtype: "float32", shape: ["n", 2] }]);
+    for (const data of [
+      [1, 2],
+      [3, -4],
+      [5, 6, 7, 8],
+    ]) {
+      const { y } = await session.run({ x: tensorOf("float32", [data.length / 2, 2], data) });
+      assert.deepEqual([y!.dims, [...arrayOf(y!, "float32")]], [[data.length / 2, 2], data.map((value) => -value)]);
+    }
+    await assert.rejects(
+      session.run({ x: tensorOf("int64", [1, 2], [1, 2]) }),
+      refusal("invalid_dataset", "x", /takes float32 and was given int64/),
+    );
+    // It goes on after a refusal.
+    assert.deepEqual(
+      [...arrayOf((await session.run({ x: tensorOf("float32", [1, 2], [0, 9]) })).y!, "float32")],
+      [-0, -9],
+    );
+    await assert.rejects(
+      openSession({ bytes: new Uint8Array(3) }, { ownThread: true }),
+      (error) => error instanceof CoreError && error.code === "invalid_model",
+    );
+  });
+
+  it("tells the caller that a thread was closed", async () => {
+    const bytes = oneNode("Neg", { x: ["float32", [1]] }, ["float32", [1]]);
+    const session = await openSession({ bytes }, { ownThread: true });
+    const run = session.run({ x: tensorOf("float32", [1], [1]) });
+    const refused = assert.rejects(run, refusal("internal", undefined, /thread of a session has ended/));
+    await session.close();
+    await refused;
+    await assert.rejects(
+      session.run({ x: tensorOf("float32", [1], [1]) }),
+      refusal("internal", undefined, /thread of a session has ended/),
+    );
+  });
 });
