@@ -17,8 +17,7 @@ import { GraphBuilder, int } from "../onnx/graph-builder.ts";
 import type { Model, Node, Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { type CodeRange, roundHalfEven } from "../quantize/params.ts";
-import type { RoundedWeight } from "../quantize/rounding/blocks.ts";
-import type { RoundedWeights } from "../quantize/rounding/round-layers.ts";
+import type { WeightStart } from "../quantize/static/channel-weights.ts";
 import type { MarkedWeight } from "../quantize/static/emission.ts";
 import { leastErrorScale } from "../quantize/static/least-error-scale.ts";
 import { addStoredWeight, type WeightBits, weightRange } from "../quantize/static/stored-weights.ts";
@@ -35,16 +34,14 @@ export interface FakeQuantizeOptions {
   readonly weightBits: WeightBits;
   /** Of those that the model has in pairs of Q/DQ of 8 bits. */
   readonly activationBits: 8 | 4;
-  /** For processors that add pairs of 8-bit products in 16 bits: weights keep one bit free. */
-  readonly reduceRange: boolean;
   /** How the ranges of activations are learned. */
   readonly algorithm: QatAlgorithm;
   /** Values of the graph, other than outputs, that losses read. */
   readonly watch?: readonly string[];
   /** Rows of tables that are stored in 8 bits in the end. */
   readonly tables?: readonly string[];
-  /** Weights by name that start at these codes and scales, [channels, depth] and [channels]; all others at the nearest. */
-  readonly rounded?: RoundedWeights | undefined;
+  /** Weights by name that start at these values; all others at the nearest, with the scales of the least squared error. */
+  readonly starts?: ReadonlyMap<string, WeightStart> | undefined;
 }
 
 /** A scale that is learned: `initial` · exp(the parameter). */
@@ -68,7 +65,7 @@ export function fakeQuantize(
   marked: readonly MarkedWeight[],
   options: FakeQuantizeOptions,
 ): FakeQuantized {
-  const range = rangeOf(options);
+  const range = weightRange(options.weightBits);
   const base = createTrainable(model, { watch: options.watch ?? [], freezeStatistics: true });
   const { graph } = base.graph;
   const g = new GraphBuilder(graph);
@@ -99,18 +96,13 @@ export function fakeQuantize(
       const data =
         base.parameters.find(({ name }) => name === entry.weight)?.data ?? floatsOf(weight.constant!).slice();
       const beside = dims.map((_, i) => (i === entry.axis ? dims[i]! : 1));
-      const initial = startOf(
-        data,
-        dims,
-        entry,
-        range,
-        smallestScales(model, entry),
-        options.rounded?.get(entry.weight),
-      );
+      const start = options.starts?.get(entry.weight);
+      if (start) moveTo(data, dims, entry.axis, start, range);
+      const initial = start
+        ? Float32Array.from(start.scales)
+        : leastErrorScales(data, dims, entry.axis, range, smallestScales(model, entry));
       const { scale, learned } = learn(entry.weight, initial, beside);
-      const q = g.op("Round", [
-        g.op("Clip", [g.div(weight, scale), g.scalar(range.min, weight), g.scalar(range.max, weight)]),
-      ]);
+      const q = g.op("Round", [clipped(g, g.div(weight, scale), dims, start?.bounds, range)]);
       const rounded = g.mul(q, scale);
       for (const name of entry.markers) replaceMarker(markerNamed(graph, name), rounded);
       weights.set(entry, learned);
@@ -167,8 +159,19 @@ export function fakeQuantize(
   };
 }
 
-function rangeOf({ weightBits, reduceRange }: FakeQuantizeOptions): CodeRange {
-  return weightBits === 8 && reduceRange ? { min: -63, max: 63 } : weightRange(weightBits);
+/** Codes within their range, or, where pairs of them may not saturate, each within its own. */
+function clipped(
+  g: GraphBuilder,
+  position: Value,
+  dims: readonly number[],
+  bounds: WeightStart["bounds"],
+  { min, max }: CodeRange,
+): Value {
+  if (!bounds) return g.op("Clip", [position, g.scalar(min, position), g.scalar(max, position)]);
+  const [low, high] = [bounds.low, bounds.high].map((of) =>
+    g.graph.addInitializer("bound", tensorOf("float32", dims, Float32Array.from(of))),
+  );
+  return g.op("Min", [g.op("Max", [position, low]), high]);
 }
 
 function valueNamed(graph: Model["graph"], name: string): Value {
@@ -246,48 +249,49 @@ function smallestScales(model: Model, { biases }: MarkedWeight): Float64Array | 
 /** How far from the middle of a step, in steps, a weight may be that is to be rounded there. */
 const INSIDE_STEP = 0.49;
 
-/**
- * For each output channel the scale that training starts from: of the least squared error, or, where codes were found for samples, the scale that they
- * were found at. There, weights that are nearest to another code are moved, in place, as little as makes them round to their own.
- */
-function startOf(
+/** Moves weights, in place, as little as makes round(clip(w / scale)) their codes. */
+function moveTo(
+  weights: Float32Array,
+  dims: readonly number[],
+  axis: number,
+  { codes, scales, bounds }: WeightStart,
+  { min, max }: CodeRange,
+): void {
+  const inner = elementCount(dims.slice(axis + 1));
+  for (const [i, code] of codes.entries()) {
+    const scale = scales[Math.floor(i / inner) % scales.length]!;
+    const position = Math.min(
+      Math.max(Math.fround(weights[i]! / scale), bounds?.low[i] ?? min),
+      bounds?.high[i] ?? max,
+    );
+    if (roundHalfEven(position) === code) continue;
+    weights[i] = scale * (code + Math.min(Math.max(position - code, -INSIDE_STEP), INSIDE_STEP));
+  }
+}
+
+/** For each output channel the scale of the least squared error. */
+function leastErrorScales(
   data: Float32Array,
   dims: readonly number[],
-  { axis }: MarkedWeight,
+  axis: number,
   range: CodeRange,
   floors: Float64Array | undefined,
-  rounded: RoundedWeight | undefined,
 ): Floats {
   const channels = dims[axis]!;
   const inner = elementCount(dims.slice(axis + 1));
-  const depth = data.length / channels;
   const scales = new Float32Array(channels);
-  const row = new Float32Array(depth);
-  const codes = rounded && new Int8Array(rounded.q.buffer, rounded.q.byteOffset, rounded.q.length);
+  const row = new Float32Array(data.length / channels);
   for (let c = 0; c < channels; c++) {
-    const starts = Array.from({ length: depth / inner }, (_, i) => (i * channels + c) * inner);
-    for (const [i, start] of starts.entries()) row.set(data.subarray(start, start + inner), i * inner);
-    const floor = floors?.[c] ?? 0;
-    const known = rounded?.scales[c] ?? 0;
-    // A channel whose bias does not fit the scale that its codes were found at is rounded to nearest.
-    const isKnown = codes !== undefined && known > 0 && known >= floor;
-    scales[c] = isKnown ? known : Math.max(leastErrorScale(row, range), floor);
-    if (!isKnown) continue;
-    moveTo(row, codes.subarray(c * depth, (c + 1) * depth), known, range);
-    for (const [i, start] of starts.entries()) data.set(row.subarray(i * inner, (i + 1) * inner), start);
+    let length = 0;
+    for (let start = c * inner; start < data.length; start += channels * inner) {
+      row.set(data.subarray(start, start + inner), length);
+      length += inner;
+    }
+    scales[c] = Math.max(leastErrorScale(row, range), floors?.[c] ?? 0);
   }
   // A channel of zeros is exact at any scale.
   const usual = scales.reduce((a, b) => Math.max(a, b), 0) || 1;
   return scales.map((scale) => (scale > 0 ? scale : usual));
-}
-
-/** Moves weights, in place, as little as makes round(clip(w / scale)) their codes. */
-function moveTo(weights: Float32Array, codes: Int8Array, scale: number, { min, max }: CodeRange): void {
-  for (const [i, code] of codes.entries()) {
-    const position = Math.min(Math.max(weights[i]! / scale, min), max);
-    if (roundHalfEven(position) === code) continue;
-    weights[i] = scale * (code + Math.min(Math.max(position - code, -INSIDE_STEP), INSIDE_STEP));
-  }
 }
 
 // ---- the trained model -----------------------------------------------------------------------------------------------
@@ -320,9 +324,10 @@ function finish({
       if (options.activationBits === 4) limitToFourBits(node);
     }
   }
-  const range = rangeOf(options);
   for (const [entry, scale] of weights) {
     const scales = scaleOf(scale);
+    const { bounds } = options.starts?.get(entry.weight) ?? {};
+    const range = bounds ?? weightRange(options.weightBits);
     const q = roundedWeight(valueNamed(graph, entry.weight).constant!, entry.axis, scales, range);
     const stored = addStoredWeight(graph, entry.weight, q, options.weightBits);
     const scaleValue = graph.addInitializer(`${entry.weight}_scale`, tensorOf("float32", [scales.length], scales));
@@ -335,13 +340,19 @@ function finish({
   return model;
 }
 
-function roundedWeight(weight: Tensor, axis: number, scales: Float32Array, { min, max }: CodeRange): Tensor {
+function roundedWeight(
+  weight: Tensor,
+  axis: number,
+  scales: Float32Array,
+  range: CodeRange | NonNullable<WeightStart["bounds"]>,
+): Tensor {
   const { dims } = weight;
   const inner = elementCount(dims.slice(axis + 1));
   const data = floatsOf(weight);
   // As the simulation computes it: w/s is rounded to float32 first.
   const q = Int8Array.from(data, (w, i) => {
     const scale = scales[Math.floor(i / inner) % scales.length]!;
+    const [min, max] = "low" in range ? [range.low[i]!, range.high[i]!] : [range.min, range.max];
     return Math.min(Math.max(roundHalfEven(Math.fround(w / scale)), min), max);
   });
   return tensorOf("int8", dims, q);

@@ -12,10 +12,11 @@ import { removeDeadCode } from "../passes/dead-code.ts";
 import { EXCLUDED, type Note, noteOn, runPasses } from "../passes/pass.ts";
 import type { Feeds } from "../quantize/calibration/calibrate.ts";
 import type { Rounding } from "../quantize/rounding/rounding.ts";
+import { startOfWeight } from "../quantize/static/channel-weights.ts";
 import type { MarkedWeight, ResultNames } from "../quantize/static/emission.ts";
 import { ruleFor } from "../quantize/static/operators.ts";
 import { type CalibrationData, correctStatic, type PipelineRuntime } from "../quantize/static/pipeline.ts";
-import { placeStatic, prepareStatic, type StaticOptions } from "../quantize/static/quantize-static.ts";
+import { placeStatic, prepareStatic, quantizeStatic, type StaticOptions } from "../quantize/static/quantize-static.ts";
 import type { WeightBits } from "../quantize/static/stored-weights.ts";
 import type { PhaseHooks } from "../train/phases.ts";
 import { splitSamples } from "../train/samples.ts";
@@ -68,8 +69,6 @@ export async function prepareQat(
   const fake = {
     weightBits: bits.weights,
     activationBits: bits.activations ?? 8,
-    // Weights that are multiplied as floats need not leave a bit free.
-    reduceRange: options.reduceRange && bits.activations !== null,
     algorithm: options.algorithm,
   } as const;
   if (bits.activations === null) {
@@ -103,10 +102,14 @@ export async function prepareQat(
   const graph = placed.model;
   const { marked } = placed;
   const tables = tablesIn(graph, placed.finish(graph.clone()).notes);
-  const { rounded } = corrected.options;
+  const kernels = { perChannel: true, reduceRange, weightBits: bits.weights };
+  const { weights } = quantizeStatic(float, calibration, corrected.options);
+  const starts = new Map(
+    weights.map(({ name, weight, context }) => [name, startOfWeight(weight, context, kernels)] as const),
+  );
   return {
     ...{ float, graph, prepared, corrections, results: placed.results },
-    fakeQuantize: (watch) => checked(graph, marked, { ...fake, rounded: rounded?.kernels, watch, tables }),
+    fakeQuantize: (watch) => checked(graph, marked, { ...fake, starts, watch, tables }),
     finish(quantized) {
       const notes = placed.finish(quantized).notes.map((note) => describeBits(note, bits));
       return { model: runPasses(quantized, [removeDeadCode]).model, notes };

@@ -105,6 +105,29 @@ export function quantizeWeight(weight: Tensor, context: WeightContext, options: 
   };
 }
 
+/** A weight that goes on learning from the values that it is quantized to. */
+export interface WeightStart {
+  /** As the weight is laid out. */
+  readonly codes: Int8Array;
+  /** [channels]. */
+  readonly scales: Float32Array;
+  /** The least and the largest value of each, where pairs of them may not saturate; undefined: those of their bits. */
+  readonly bounds?: { readonly low: Int8Array; readonly high: Int8Array } | undefined;
+}
+
+/** What `quantizeWeight` makes of a weight with a scale for each channel, if its inputs may take all values: their scales will be learned too. */
+export function startOfWeight(
+  weight: Tensor,
+  { inputLimits: _, ...context }: WeightContext,
+  options: WeightOptions,
+): WeightStart {
+  const { q, scale } = quantizeWeight(weight, context, options);
+  const codes = arrayOf(q, "int8") as Int8Array;
+  const { max } = rangeOf(kernelScheme(options));
+  const bounds = limitsOf(weight, context.layout, options, undefined)?.around(codes, max);
+  return { codes, scales: arrayOf(scale, "float32") as Float32Array, bounds };
+}
+
 /** The weight as a rounding takes it, [channels, depth], with the scales that it has when it is rounded to nearest. */
 export function weightRows(weight: Tensor, context: WeightContext, options: WeightOptions, name: string): RowMatrix {
   const { layout, uses, inputLimits } = context;

@@ -27,6 +27,34 @@ export class PairLimits {
     }
   }
 
+  /**
+   * The least and the largest value that each value of `q`, whose pairs are safe, may take whatever the other of its pair does: what a pair leaves of the
+   * limit, its two values share alike. Laid out as `q`.
+   */
+  around(q: Int8Array, largest: number): { readonly low: Int8Array; readonly high: Int8Array } {
+    const row = new Int8Array(this.rows.length);
+    const [low, high] = [new Int8Array(q.length), new Int8Array(q.length)];
+    const [lows, highs] = [new Int8Array(row.length), new Int8Array(row.length)];
+    for (let c = 0; c < this.rows.channels; c++) {
+      this.rows.gather(q, c, row);
+      lows.fill(-largest);
+      highs.fill(largest);
+      for (let k = 0; k + 1 < row.length; k += 2) {
+        const [a, b] = [this.#limitOf(c, k), this.#limitOf(c, k + 1)];
+        const sum = a * row[k]! + b * row[k + 1]!;
+        const up = Math.floor((MAX_PAIR - sum) / (a + b));
+        const down = Math.floor((MAX_PAIR + sum) / (a + b));
+        for (const i of [k, k + 1]) {
+          lows[i] = Math.max(-largest, row[i]! - down);
+          highs[i] = Math.min(largest, row[i]! + up);
+        }
+      }
+      this.rows.scatter(lows, c, low);
+      this.rows.scatter(highs, c, high);
+    }
+    return { low, high };
+  }
+
   /** Moves the pair at `q[at]`, products `k` and `k + 1` of output channel `c`, towards zero until it is safe; answers whether it was not. */
   pullIn(q: Int8Array, at: number, c: number, k: number): boolean {
     const first = q[at]!;
