@@ -6,6 +6,9 @@
  * the operators). A scale is kept as s = s₀·exp(t), with t from 0 and s₀ from calibration or from the least squared error of a weight: it stays
  * positive, and a step of Adam changes it by a part of itself, whatever its size (LSQ scales the gradient instead, which Adam would undo).
  *
+ * The scale of data, in 8 bits, stays as it was calibrated: its gradient is a product that training does not need otherwise, a third of all that a network
+ * of dense layers computes.
+ *
  * PACT (Choi et al. 2018) learns the ranges of activations otherwise, and those of weights as LSQ does: x̂ = Q(min(max(x, a), b)) with
  * a = s·(qmin − z), b = s·(qmax − z). What is clipped moves the range (dx̂/db = 1 where x > b), what is rounded does not, and λ·Σ(b − a)²
  * is added to the loss, so that ranges stay small enough to be rounded well.
@@ -109,7 +112,12 @@ export function fakeQuantize(
       scales.set(entry.weight, scale);
     }
     const ratio = options.activationBits === 4 ? STEPS_RATIO : 1;
+    const learnedValues = valuesThatLearn(base);
     for (const [name, pairs] of activationScales(base.graph)) {
+      if (options.activationBits === 8 && pairs.every(({ inputs }) => !learnedValues.has(inputs[0]!))) {
+        scales.set(name, pairs[0]!.inputs[1]!);
+        continue;
+      }
       const initial = Float32Array.from(floatsOf(pairs[0]!.inputs[1]!.constant!), (scale) => scale * ratio);
       const { scale: moving, learned } = learn(name, initial, []);
       const scale = options.algorithm === "pact" ? g.op("Identity", [moving]) : moving;
@@ -132,9 +140,10 @@ export function fakeQuantize(
     for (const { weight, biases } of marked) {
       for (const { bias, inputScale, marker } of biases) {
         if (marker === undefined) continue;
-        // As kernels take it: int32 at the scale of the products.
+        // As kernels take it: int32 at the scale of the products, whose steps are too fine for a scale to learn anything from.
         const scale = g.mul(g.reshape(scales.get(weight)!, [-1]), scales.get(inputScale)!);
         const rounded = g.mul(g.op("Round", [g.div(valueNamed(graph, bias), scale)]), scale);
+        detached.push(scale.name);
         replaceMarker(markerNamed(graph, marker), rounded);
       }
     }
@@ -157,6 +166,16 @@ export function fakeQuantize(
     trainable,
     finish: (values = trainable) => finish({ trainable, values, weights, activations, options }),
   };
+}
+
+/** Values that change as parameters are trained. */
+function valuesThatLearn({ graph: { graph }, parameters }: TrainableModel): ReadonlySet<Value> {
+  const names = new Set(parameters.map(({ name }) => name));
+  const found = new Set<Value>(graph.inputs.filter(({ name }) => names.has(name)));
+  for (const { inputs, outputs } of graph.nodes) {
+    if (inputs.some((value) => value && found.has(value))) for (const value of outputs) found.add(value);
+  }
+  return found;
 }
 
 /** Codes within their range, or, where pairs of them may not saturate, each within its own. */
@@ -316,7 +335,8 @@ function finish({
     initial.map((scale, i) => Math.fround(scale * Math.exp(learned.get(parameter)![i]!)));
   const inputScales = new Map<string, number>();
   for (const [name, pairs] of activationScales(model)) {
-    const scale = scaleOf(activations.get(name)!)[0]!;
+    const learnedScale = activations.get(name);
+    const scale = learnedScale ? scaleOf(learnedScale)[0]! : floatsOf(pairs[0]!.inputs[1]!.constant!)[0]!;
     inputScales.set(name, scale);
     const value = graph.addInitializer(name, tensorOf("float32", [], [scale]));
     for (const node of pairs) {

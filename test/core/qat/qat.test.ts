@@ -349,7 +349,12 @@ function quantizedInput(scale: number, dtype: "int8" | "uint8", zero: number) {
   const x = graph.addInput("x", "float32", ["n", 3]);
   const scaleValue = graph.addInitializer("scale", tensorOf("float32", [], [scale]));
   const zeroValue = graph.addInitializer("zero", tensorOf(dtype, [], [zero]));
-  const [q] = graph.append({ opType: "QuantizeLinear", inputs: [x, scaleValue, zeroValue], outputs: ["q"] }).outputs;
+  // The scale of data themselves would not be learned.
+  const same = graph.addInitializer("same", tensorOf("float32", [3, 3], [1, 0, 0, 0, 1, 0, 0, 0, 1]));
+  const [made] = graph.append({ opType: "MatMul", inputs: [x, same], outputs: ["made"] }).outputs;
+  made!.retype("float32", ["n", 3]);
+  const read = [made!, scaleValue, zeroValue];
+  const [q] = graph.append({ opType: "QuantizeLinear", inputs: read, outputs: ["q"] }).outputs;
   q!.retype(dtype, ["n", 3]);
   const [rounded] = graph.append({
     ...{ opType: "DequantizeLinear", inputs: [q!, scaleValue, zeroValue], outputs: ["rounded"] },

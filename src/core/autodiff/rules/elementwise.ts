@@ -3,7 +3,7 @@
  * At a kink (Relu at 0, Clip at a bound) the derivative is one of the two sides.
  */
 
-import { float, type GraphBuilder, int } from "../../onnx/graph-builder.ts";
+import { dimsOf, float, type GraphBuilder, int, sumTo } from "../../onnx/graph-builder.ts";
 import type { Node, Value } from "../../onnx/ir.ts";
 import { type OpType, parameterOf } from "../../operators/operators.ts";
 import type { GradientRule } from "./gradient-rule.ts";
@@ -34,6 +34,19 @@ function binary(first: Binary, second: Binary): GradientRule {
 function masked(g: GraphBuilder, d: Value, condition: Value): Value {
   return g.mul(d, g.indicator(condition, d));
 }
+
+/** a / b: da = d / b, and db = −Σ d·y / b, summed before it is divided where b is smaller than y. */
+const quotient: GradientRule = {
+  backward: (g, node, [d], wanted) => {
+    const [a, b] = [node.inputs[0]!, node.inputs[1]!];
+    const y = node.outputs[0]!;
+    const sum = (value: Value, to: Value) => sumTo(g, value, dimsOf(y), dimsOf(to));
+    return [
+      wanted[0] ? sum(g.div(d!, b), a) : undefined,
+      wanted[1] ? g.neg(g.div(sum(g.mul(d!, y), b), b)) : undefined,
+    ];
+  },
+};
 
 /** Max and Min: the gradient goes to the first of the inputs that equal the result. */
 const extremum: GradientRule = {
@@ -141,10 +154,7 @@ export const ELEMENTWISE = {
     (g, { b, d }) => g.mul(d, b),
     (g, { a, d }) => g.mul(d, a),
   ),
-  Div: binary(
-    (g, { b, d }) => g.div(d, b),
-    (g, { b, y, d }) => g.neg(g.div(g.mul(d, y), b)),
-  ),
+  Div: quotient,
   Pow: pow,
   PRelu: binary(
     (g, { a, b, d }) => g.where(g.greater(a, 0), d, g.mul(d, b)),
