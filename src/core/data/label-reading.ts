@@ -120,7 +120,7 @@ function readFor(output: ValueFacts, { labels, meaning, ignoreLabel }: LabelQues
 function matches(given: readonly number[], own: readonly (number | string | null)[]): boolean {
   if (own.length < given.length) return false;
   const [dim, ...rest] = own;
-  if (dim === undefined) return given.length === 0;
+  if (dim === undefined) return true;
   if (typeof dim === "number") return given[0] === dim && matches(given.slice(1), rest);
   return (given.length > 0 && matches(given.slice(1), rest)) || matches(given, rest);
 }

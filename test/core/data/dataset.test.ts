@@ -132,6 +132,8 @@ describe(".npy", () => {
       ["{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), 'x': True}", /plain array/],
       ["{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}", /plain array/],
       ["{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)} + [1]", /plain array/],
+      ["{'descr': '<f4', 'fortran_order': False, 'shape': [2, 3]}", /plain array/],
+      ["{'descr': '<f4', 'fortran_order': False, 'shape': 223}", /plain array/],
       ["{'descr': '<f4', 'fortran_order': False}", /plain array/],
       ["__import__('os')", /plain array/],
       ["{'descr': '<f4', 'fortran_order': False, 'shape': (2, 4), }", /should have 32 bytes of data and has 24/],
@@ -139,6 +141,8 @@ describe(".npy", () => {
     for (const [header, message] of cases) {
       await assertRefused(open(writeNpy(SMALL, { header })), "invalid_dataset", "x", message);
     }
+    const long = writeNpy(SMALL, { version: 2, header: " ".repeat(66_000) });
+    await assertRefused(open(long), "invalid_dataset", "x", /header of 6\d{4} bytes, more than is allowed/);
     const shape = (text: string) =>
       writeNpy(SMALL, { header: `{'descr': '<f4', 'fortran_order': False, 'shape': ${text}}` });
     await assertRefused(open(shape("(99999999999, 99999999999)")), "limit_exceeded", "x", /elements/);

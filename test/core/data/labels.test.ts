@@ -111,9 +111,13 @@ describe("what labels mean for an output", () => {
     assert.equal(read(labels, ["n", 4], { ignoreLabel: -1 }), "classes as_is");
     assert.match(
       read(labels, ["n", 3], { ignoreLabel: -1 }),
-      /^bad_values: The label 3 of sample 1 is not a class \(0 to 2\)/,
+      /^bad_values: The label 3 of sample 1 is not a class \(0 to 2\) of the output "y", \[3\] a sample\.$/,
     );
     assert.match(read(labels, ["n", "k"]), /The label -1 of sample 2/);
+    assert.match(
+      read(await factsOf("int64", [], [0, 1, 2, -1, -7]), ["n", 3], { ignoreLabel: -1 }),
+      /^bad_values: The label -7 of sample 4 is not .* If -7 means that there is no label/,
+    );
     assert.match(read(await factsOf("float32", [], [0, 1, 7]), ["n", 3]), /The label 7 of sample 2/);
     const void255 = await factsOf("uint8", [2, 2], [0, 1, 255, 2, 1, 1, 255, 0]);
     assert.match(read(void255, ["n", 2, 2, 3]), /The label 255 of sample 0, like at least 1 more,/);
@@ -125,6 +129,8 @@ describe("what labels mean for an output", () => {
   });
 
   test("labels that are neither are refused with both shapes", async () => {
+    assert.match(read(await factsOf("int64", [], [0, 2]), ["n", 3], { meaning: "numbers" }), /^misfit: .*neither/);
+    assert.match(read(await factsOf("int64", [3, 2], new Array(6).fill(0)), ["n", 3]), /^misfit: /);
     assert.match(
       read(await factsOf("float32", [], [0, 0.5]), ["n", 3]),
       /^misfit: .*float32 \[\] .*\[3\].*not all are whole numbers/,
@@ -175,6 +181,14 @@ test("a dataset gives its labels out as they are read", async () => {
     [9, 7],
   ]);
   assert.deepEqual(await labelsOf(integers, { meaning: "classes", stored: "as_is" }), ["int32", [2], [9, 7]]);
+  const prepared: unknown[] = [];
+  const whole = await openDataset(fileOf(integers));
+  const watched = {
+    ...whole,
+    prepare: async (indices: ArrayLike<number>) => void prepared.push([...Array.from(indices)]),
+  };
+  await withLabelReading(watched, { meaning: "numbers", stored: "integer_numbers" }).prepare([1]);
+  assert.deepEqual(prepared, [[1]]);
   const bare = withoutLabels(await openDataset(fileOf(integers)));
   assert.equal(bare.facts.has_labels, false);
   assert.equal(bare.gather([0]).labels, undefined);
