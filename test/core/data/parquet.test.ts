@@ -144,6 +144,16 @@ describe(".parquet", () => {
     await refused(one([], "FLOAT"), x, /The table has no rows/);
   });
 
+  it("refuses bytes that are not said to be text, and two columns of one name", async () => {
+    const bytes = writeParquet({ v: { data: [Buffer.from("a")], type: "BYTE_ARRAY" } });
+    await refused(bytes, spec({ x: {} }), /^The column "v" holds BYTE_ARRAY; numbers, booleans, text/);
+    const two = Buffer.from(
+      writeParquet({ first: { data: [1, 2], type: "FLOAT" }, other: { data: [3, 4], type: "FLOAT" } }),
+    );
+    for (let at = two.indexOf("other"); at >= 0; at = two.indexOf("other")) two.write("first", at);
+    await refused(two, spec({ x: {} }), /^There are two columns "first"\.$/);
+  });
+
   it("refuses what is no such file, and a footer that claims too much", async () => {
     const file = Buffer.from(writeParquet({ v: { data: [1, 2], type: "FLOAT" } }));
     const x = spec({ x: {} });
