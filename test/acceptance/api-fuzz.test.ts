@@ -187,9 +187,10 @@ function obeyRules(params: Record<string, unknown>, datasetId: string): void {
     if ((params.rounding ?? "nearest") === "nearest") delete params.dataset_id;
     else params.dataset_id = datasetId;
   }
-  if (params.rounding !== "stochastic") delete params.candidates;
+  // Without `bits` weights have 8, which are rounded to nearest.
   if (params.method === "qat")
-    for (const field of ["teacher", "loss", "training", "epochs", "bits"]) delete params[field];
+    for (const field of ["teacher", "loss", "training", "epochs", "bits", "rounding"]) delete params[field];
+  if (params.rounding !== "stochastic") delete params.candidates;
   // Parameters that would have no effect are refused.
   if (params.calibration !== "percentile") delete params.percentile;
   if (params.min_sqnr_db === null && typeof params.max_metric_drop !== "number") delete params.max_trials;
