@@ -41,6 +41,22 @@ export function findParameters(model: Model): readonly { readonly value: Value; 
   return [...found].map(([value, role]) => ({ value, role }));
 }
 
+/** The first node of the main graph in whose bodies something stands that would be a parameter in the main graph. */
+export function findOwnerOfParameters(model: Model): Node | undefined {
+  const holds = (node: Node): boolean =>
+    node
+      .bodies()
+      .some((body) =>
+        body.nodes.some(
+          (inner) =>
+            inner.inputs.some(
+              (value, index) => value && isLearnable(value) && roleAt({ node: inner, index }, new Set()),
+            ) || holds(inner),
+        ),
+      );
+  return model.graph.nodes.find(holds);
+}
+
 function isLearnable(value: Value): boolean {
   return value.constant !== undefined && isFloat(value.constant.dtype) && elementCount(value.constant.dims) > 1;
 }

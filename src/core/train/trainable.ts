@@ -7,6 +7,7 @@ import { parameterOf } from "../operators/operators.ts";
 import type { Floats } from "./adam-kernel.ts";
 import {
   checkTrainableDType,
+  findOwnerOfParameters,
   findParameters,
   liveTensor,
   type Parameter,
@@ -96,10 +97,9 @@ function takeApart(model: Model, options: TrainableOptions) {
       throw new CoreError("invalid_params", `The model has no constant "${name}" to freeze.`, name);
     }
   }
-  const values = findParameters(graph).filter(({ value }) => !frozen.has(value.name));
-  if (values.length === 0) {
-    throw new CoreError("unsupported", "The model has no floating-point weights that could be trained.");
-  }
+  const found = findParameters(graph);
+  const values = found.filter(({ value }) => !frozen.has(value.name));
+  if (values.length === 0) throw nothingToTrain(graph, found.length > 0);
   for (const { value } of values) checkTrainableDType(value);
   checkDifferentiable(
     graph,
@@ -114,6 +114,18 @@ function takeApart(model: Model, options: TrainableOptions) {
       node.inputs[4]?.constant,
   );
   return { graph, values, statisticNodes };
+}
+
+function nothingToTrain(model: Model, allFrozen: boolean): CoreError {
+  if (allFrozen)
+    return new CoreError("invalid_params", "All weights of the model are frozen: nothing is left to train.");
+  const owner = findOwnerOfParameters(model);
+  if (!owner) return new CoreError("unsupported", "The model has no floating-point weights that could be trained.");
+  return new CoreError(
+    "unsupported",
+    `The model cannot be trained: its weights stand in the bodies of "${owner.label}", and no gradient is known for ${owner.opType}.`,
+    owner.label,
+  );
 }
 
 /** Makes inner values outputs, so that rewrites keep their names. Throws `invalid_params` for a name the graph does not have. */

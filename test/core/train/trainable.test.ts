@@ -17,6 +17,7 @@ import {
   exportTrained,
   type TrainableModel,
 } from "../../../src/core/train/trainable.ts";
+import { branches } from "../../support/graphs.ts";
 import { NetworkBuilder, resNet18, transformer } from "../../support/networks.ts";
 
 const wave = (dims: readonly number[], phase = 0.5) =>
@@ -83,6 +84,32 @@ test("frozen constants stay, unknown names are refused", () => {
   const net = new NetworkBuilder();
   const bare = net.output(net.relu(net.input(["n", 2])), ["n", 2]);
   refused(() => checkTrainable(bare), "unsupported");
+});
+
+test("a model without anything to train says why", () => {
+  const inBodies = branches();
+  const [owner] = inBodies.graph.nodes;
+  for (const [run, code, message, subject] of [
+    [
+      () => checkTrainable(inBodies),
+      "unsupported",
+      /in the bodies of ".*", and no gradient is known for If/,
+      owner!.label,
+    ],
+    [
+      () => checkTrainable(mixed(), { frozen: ["tied", "bias"] }),
+      "invalid_params",
+      /All weights .* are frozen/,
+      undefined,
+    ],
+  ] as const) {
+    assert.throws(run, (error) => {
+      assert.ok(error instanceof CoreError);
+      assert.match(error.message, message);
+      assert.deepEqual([error.code, error.subject], [code, subject]);
+      return true;
+    });
+  }
 });
 
 test("a constant is a weight by any of its uses, and an operator that nobody knows is refused by name", () => {
