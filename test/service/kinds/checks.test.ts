@@ -62,6 +62,14 @@ test("sizes can be given to symbolic dimensions of the model only, and all wrong
   ]);
 });
 
+test("a runtime that takes fixed sizes only is made nothing of a model with others", () => {
+  const asked = (target: string, shape: ValueFacts["shape"]) =>
+    found(specWith({ params: { method: "float16", target } }), modelWith([input(shape)]), undefined);
+  assert.deepEqual(asked("qnn", ["n", 4]), ["/model_id target_mismatch"]);
+  assert.deepEqual(asked("qnn", [1, 4]), []);
+  assert.deepEqual(asked("openvino", ["n", 4]), []);
+});
+
 test("a layer whose weight is not finite is quantized by nobody, and learned from by nobody", () => {
   const place = { index: [0, 1], value: "nan" } as const;
   const weight = { name: "w", layers: [{ name: "head", op: "MatMul" }], shape: [2, 2], count: 3, first: place };

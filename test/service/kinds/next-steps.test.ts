@@ -91,6 +91,18 @@ describe("next steps", () => {
     ]);
   });
 
+  test("a poor result of GPTQ is answered by four times the samples, as many as there may be", () => {
+    const rounded = { method: "weight_only", bits: 4, rounding: "gptq", dataset_id: "dst_1" };
+    for (const [samples, more] of [
+      [50, 200],
+      [30_000, 100_000],
+    ]) {
+      const steps = stepsAfter(quantize({ ...rounded, samples }), poor);
+      const step = steps.find(({ title }) => /more samples/i.test(title));
+      assert.equal((step!.job.params as { samples: number }).samples, more);
+    }
+  });
+
   test("what was compared on random inputs is to be judged on data", () => {
     const step = stepsAfter(quantize(PARAMS.float16), {}).find(({ title }) => /own data/.test(title));
     assert.deepEqual(step?.job.evaluation, { dataset_id: "dst_YOUR_DATASET" });

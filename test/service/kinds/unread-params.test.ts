@@ -132,3 +132,13 @@ test("heads of a hint are for relations", () => {
   assert.ok(withHint("relation").success);
   assert.deepEqual(withHint("mse").error?.issues[0]?.path, ["params", "loss", "hints", 0, "heads"]);
 });
+
+test("samples are for roundings that look at them, and these need some", () => {
+  const dataOf = (params: object) => {
+    const parsed = JobRequest.safeParse(requestOf({ ...WEIGHTS, ...params }));
+    return parsed.error?.issues.map(({ path, message }) => `${String(path.at(-1))} ${message}`);
+  };
+  assert.match(dataOf({ dataset_id: "dst_1" })![0]!, /^dataset_id is for roundings that look at samples/);
+  assert.match(dataOf({ rounding: "gptq" })![0]!, /^dataset_id is needed for every rounding but nearest/);
+  assert.deepEqual([dataOf({}), dataOf({ rounding: "gptq", dataset_id: "dst_1" })], [undefined, undefined]);
+});
