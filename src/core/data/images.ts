@@ -81,8 +81,8 @@ function imagePath(path: string): string | undefined {
   const segments = path.split("/");
   const file = segments.at(-1)!;
   if (file === "" || segments.some((segment) => segment.startsWith(".") || LITTER.has(segment))) return undefined;
-  const shown = path.slice(0, 80).replace(/\p{C}/gu, "?");
-  if (shown !== path.slice(0, 80) || path.length > LIMITS.nameLength) {
+  if (/\p{C}/u.test(path) || path.length > LIMITS.nameLength) {
+    const shown = path.slice(0, 80).replace(/\p{C}/gu, "?");
     throw new CoreError("invalid_dataset", `The .zip archive has a path that is not usable: "${shown}".`, shown);
   }
   if (!SUFFIXES.some((suffix) => file.toLowerCase().endsWith(suffix))) {

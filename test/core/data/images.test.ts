@@ -89,6 +89,12 @@ describe("images in folders", () => {
     }
   });
 
+  it("may have long paths", async () => {
+    const [long, other] = ["a".repeat(200), `${"a".repeat(199)}b`];
+    const dataset = await open(writeZip(members({ [`${long}/1.png`]: image(1), [`${other}/1.png`]: image(2) })));
+    assert.deepEqual(dataset.facts.classes, [long, other]);
+  });
+
   it("come in the same order however the archive was made", async () => {
     const files = fc.uniqueArray(fc.tuple(fc.constantFrom("a", "b", "ä", "B"), fc.nat(99)), {
       minLength: 5,
@@ -218,6 +224,7 @@ describe("an archive that is refused", () => {
     ["an absolute path", named("/1.png"), "invalid_dataset", undefined, /absolute/],
     ["a backslash", named("a\\1.png"), "invalid_dataset", undefined, /1\.png/],
     ["a control character", named("a\u0007/1.png"), "invalid_dataset", "a?/1.png", /not usable/],
+    ["one far behind", named(`${"a".repeat(90)}\u0007/1.png`), "invalid_dataset", "a".repeat(80), /not usable/],
     ["a direction override", named("a\u202egnp.1.png"), "invalid_dataset", "a?gnp.1.png", /not usable/],
     ["another file", named("cat/labels.txt"), "invalid_dataset", "cat/labels.txt", /leave it out/],
     ["a drawing", named("cat/1.svg"), "invalid_dataset", "cat/1.svg", /not an image that can be read/],
