@@ -34,7 +34,8 @@ function told(value: unknown): string {
 
 /** The text of docs/targets.md. */
 export function targetsDocument(): string {
-  const sections = Object.entries(DEPLOYMENTS).map(([name, { runtime, description, rules, refuses, measuredIn }]) => {
+  const sections = Object.entries(DEPLOYMENTS).map(([name, deployment]) => {
+    const { runtime, description, rules, refuses, slower, measuredIn } = deployment;
     const refused = refuses.map(({ method, field, says, instead, source }) => [
       field === "method" ? `\`${method}\`` : `\`${method}\`, \`${field}\``,
       says,
@@ -48,6 +49,11 @@ export function targetsDocument(): string {
         ["rule", "is", "because", "source"],
         Object.entries(rules).map(([rule, { is, says, source }]) => [rule, told(is), says, link(source)]),
       ),
+      ...(slower
+        ? [
+            `${slower.depthwise} They stay in float there, unless \`float_where_slower\` is false ([measured](guides/benchmarks.md#openvino)).`,
+          ]
+        : []),
       ...(refused.length > 0 ? ["Refused:", table(["what", "why", "instead", "source"], refused)] : []),
     ].join("\n\n");
   });
