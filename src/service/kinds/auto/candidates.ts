@@ -13,13 +13,15 @@ export interface Candidate {
   readonly name: string;
   /** The job that makes the same bytes. */
   readonly spec: SearchedSpec;
-  /** It only varies another: those of mixed precision are tried before it. */
-  readonly isVariation: boolean;
-  /** It is plain static quantization but for keeping to a limit. */
-  readonly holds?: boolean;
-  /** It is the plain static quantization, which layers of mixed precision are measured for. */
-  readonly isPlain?: boolean;
+  readonly role: Role;
 }
+
+/**
+ * When a candidate is tried: `plain` is the plain static quantization, which layers of mixed precision are measured for; `weights` has 8-bit weights and computes in
+ * float; `held` is plain but for keeping to a limit; `careful` is plain but for how weights are rounded; `variation` varies another, and is tried behind those of
+ * mixed precision; `main` is all else.
+ */
+type Role = "plain" | "weights" | "held" | "careful" | "variation" | "main";
 
 const HELD = "static-held-";
 
@@ -70,13 +72,27 @@ function runtimeOf(target: TargetName | "auto"): "auto" | DeploymentName {
   return Object.hasOwn(DEPLOYMENTS, target) ? (target as DeploymentName) : "auto";
 }
 
-const PLAIN_STATIC = "static";
-
 const VARIATIONS: ReadonlySet<string> = new Set([
-  ...["static-minmax", "static-percentile", "static-entropy", "static-gptq", "static-per-tensor", "static-adaround"],
+  ...["static-minmax", "static-percentile", "static-entropy", "static-per-tensor", "static-adaround"],
   ...["weights-4-bit-blocks-of-128", "weights-4-bit-gptq-qdq", "weights-2-bit-gptq", "dynamic-per-tensor"],
   ...["weights-4-bit-adaround"],
 ]);
+
+const ROLES: Readonly<Record<string, Role>> = {
+  static: "plain",
+  "weights-8-bit": "weights",
+  "static-gptq": "careful",
+};
+
+function roleOf(name: string): Role {
+  if (name.startsWith(HELD)) return "held";
+  return VARIATIONS.has(name) ? "variation" : (ROLES[name] ?? "main");
+}
+
+/** Whether a candidate only varies another. */
+export function isVariation({ role }: Candidate): boolean {
+  return role === "variation" || role === "careful";
+}
 
 /**
  * The candidates of a search for a target, no more than its budget has; each a complete job of its own. Those that are trained come before what only varies
@@ -87,18 +103,13 @@ export function candidatesOf({ spec, named }: TargetSearch): readonly Candidate[
   const quantized = catalogue(spec).map(([name, sent]): Candidate => {
     const own = QuantizeParams.parse({ ...sent, seed: params.seed });
     const job: QuantizeSpec = { type: "quantize", model_id, params: own, evaluation, acceptance: {} };
-    const [isVariation, holds, isPlain] = [VARIATIONS.has(name), name.startsWith(HELD), name === PLAIN_STATIC];
-    return { name: named(name), isVariation, holds, isPlain, spec: job };
+    return { name: named(name), role: roleOf(name), spec: job };
   });
   const trained = trainedCandidates(spec).map(
-    ([name, job]): Candidate => ({ name: named(name), isVariation: false, spec: job }),
+    ([name, job]): Candidate => ({ name: named(name), role: "main", spec: job }),
   );
   const { methods, budget } = params;
-  return [
-    ...quantized.filter(({ isVariation }) => !isVariation),
-    ...trained,
-    ...quantized.filter(({ isVariation }) => isVariation),
-  ]
+  return [...quantized.filter((it) => !isVariation(it)), ...trained, ...quantized.filter(isVariation)]
     .filter(({ spec }) => spec.type !== "quantize" || targetRefusals(spec.params).length === 0)
     .filter(({ spec }) => methods === null || methods.some((wanted) => wanted === methodOf(spec)))
     .slice(0, budget.candidates);

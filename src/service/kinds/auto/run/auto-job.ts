@@ -8,17 +8,18 @@ import { requestOf } from "../../requests.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
 import type { JobRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext } from "../../run/job-steps.ts";
-import { type Candidate, candidatesOf } from "../candidates.ts";
+import { type Candidate, candidatesOf, isVariation } from "../candidates.ts";
 import { plainStatic } from "../plain-static.ts";
 import { type AutoSpec, labelTaskOf, searchesOf } from "../spec.ts";
 import { finalMs, finalsMs, measuringLimits, startClock, trialShare } from "./clock.ts";
 import { conclude, type Found, type SearchResult } from "./conclude.ts";
 import { finalistsOf, MAX_FINALISTS } from "./finalists.ts";
 import { Findings } from "./findings.ts";
-import { axesFor, distanceTo, frontOf } from "./front.ts";
+import { axesFor, frontOf } from "./front.ts";
 import { isTimedThere, measuredInTarget } from "./in-target.ts";
 import type { Made } from "./make.ts";
-import { TRIAL_DB, tryMixed } from "./mixed.ts";
+import { tryMixed } from "./mixed.ts";
+import { careMayDo, keepsToLimits } from "./order.ts";
 import { predictionOf, Search, type Tried } from "./search.ts";
 import { type MeasuredModels, type SearchData, type SearchRun, STARTS, type State, type Step } from "./search-run.ts";
 
@@ -182,34 +183,32 @@ async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
       if (which(candidate) && !isKnown(candidate) && tried.length < params.budget.candidates) await tryOne(candidate);
     }
   };
-  const plain = candidates.find(({ isPlain }) => isPlain);
+  const triedAs = (role: Candidate["role"]) => {
+    const candidate = candidates.find((it) => it.role === role);
+    return tried.find(({ name }) => name === candidate?.name);
+  };
+  const plain = candidates.find(({ role }) => role === "plain");
   if (plain) await tryOne(plain);
-  const plainTried = tried.find(({ name }) => name === plain?.name);
+  const plainTried = triedAs("plain");
   const needsLayers = plainTried !== undefined && !keepsToLimits(plainTried, params);
-  const isMain = ({ isVariation, holds }: Candidate) => !isVariation && !holds;
+  const isMain = (it: Candidate) => !isVariation(it) && it.role !== "held";
   // Where plain int8 misses a limit of quality, what leaves out those layers that it loses most by is more likely to be good than what comes later: first what measures
   // as many groups of layers as there is time for, then accuracy control, which takes as long as it takes.
-  const lastHeld = candidates.findLastIndex(({ holds }) => holds);
-  const early = new Set(candidates.slice(0, 1 + lastHeld).filter(({ holds }) => !holds));
+  const lastHeld = candidates.findLastIndex(({ role }) => role === "held");
+  const early = new Set(candidates.slice(0, 1 + lastHeld).filter(isMain));
   await tryThose((it) => (needsLayers ? early.has(it) : isMain(it)));
+  if (needsLayers && careMayDo(plainTried, triedAs("weights"), params, leftToTry())) {
+    await tryThose(({ role }) => role === "careful");
+  }
   // Where others were tried behind them by an earlier attempt, mixed ones had their turn.
-  const isBehind = (it: Candidate) => (needsLayers ? !early.has(it) && !it.isVariation : it.isVariation);
+  const isBehind = (it: Candidate) => (needsLayers ? !early.has(it) && it.role !== "careful" : isVariation(it));
   const isPast = candidates.some((it) => isBehind(it) && isKnown(it));
   if (plain && plainTried && !isPast) await tryMixed(run, { candidate: plain, tried: plainTried }, leftToTry, tryOne);
-  if (needsLayers) await tryThose(({ holds }) => holds === true);
+  if (needsLayers) await tryThose(({ role }) => role === "held");
   await tryThose(isMain);
-  await tryThose(({ isVariation }) => isVariation);
+  await tryThose(isVariation);
   await tryThose(() => true);
   return tried;
-}
-
-/** Whether a candidate has kept to the limits of quality in its trial, and not so narrowly that other samples are likely to say otherwise. */
-function keepsToLimits({ trial, dropped }: Tried, { constraints }: AutoSpec["params"]): boolean {
-  if (!trial || dropped) return false;
-  const { max_metric_drop, min_sqnr_db: least } = constraints;
-  const none = { max_size_bytes: null, max_size_ratio: null, min_speedup: null, max_latency_ms: null };
-  const min_sqnr_db = least === null ? null : least + TRIAL_DB;
-  return distanceTo({ ...none, max_memory_bytes: null, max_metric_drop, min_sqnr_db }, trial) === 0;
 }
 
 /** What measuring the original and as many finalists as there may be will take, once it is known how fast the original is. */

@@ -18,6 +18,7 @@ import { isStatic, type StaticSpec } from "../../quantize/spec.ts";
 import type { Candidate } from "../candidates.ts";
 import type { AutoSpec } from "../spec.ts";
 import { sqnrOf } from "./front.ts";
+import { TRIAL_DB } from "./order.ts";
 import { predictionOf, type Tried } from "./search.ts";
 import type { SearchRun } from "./search-run.ts";
 
@@ -43,8 +44,6 @@ const MAX_REPAIRS = 2;
 const SURPLUS_DB = 1;
 /** Less noise than plain static quantization has, for a candidate that is to be better. */
 const BETTER_DB = 6;
-/** What trials may say too much of the signal to noise ratio, on few samples. */
-export const TRIAL_DB = 0.5;
 /** What layers lose together may be more than the sum of what each loses. */
 const MARGIN_DB = 0.5;
 
@@ -118,7 +117,7 @@ export async function tryMixed(
       if (!layers || known.has(key)) break;
       known.add(key);
       const name = target.named(repair === 0 ? aim.name : `${aim.name}-${repair + 1}`);
-      const tried = await tryOne({ name, spec: mixedSpec(spec, layers), isVariation: false });
+      const tried = await tryOne({ name, spec: mixedSpec(spec, layers), role: "main" });
       const missing = aim.leastDb - (measuredDb(predictionOf(tried.trial)) ?? aim.leastDb);
       if (missing <= 0 && missing > -SURPLUS_DB) break;
       spentDb += missing + MARGIN_DB;

@@ -1,0 +1,35 @@
+import type { AutoSpec } from "../spec.ts";
+import { distanceTo, sqnrOf } from "./front.ts";
+import type { Tried } from "./search.ts";
+
+/** What is worth trying early where plain static quantization misses a limit of quality. Pure: the same trials give the same answer. */
+
+/** What trials may say too much of the signal to noise ratio, on few samples. */
+export const TRIAL_DB = 0.5;
+/** Rounding with more care takes as long as plain static quantization, and so many times as long once more. */
+const CAREFUL_SLOWER = 2;
+
+/** Whether a candidate has kept to the limits of quality in its trial, and not so narrowly that other samples are likely to say otherwise. */
+export function keepsToLimits({ trial, dropped }: Tried, { constraints }: AutoSpec["params"]): boolean {
+  if (!trial || dropped) return false;
+  const { max_metric_drop, min_sqnr_db: least } = constraints;
+  const none = { max_size_bytes: null, max_size_ratio: null, min_speedup: null, max_latency_ms: null };
+  const min_sqnr_db = least === null ? null : least + TRIAL_DB;
+  return distanceTo({ ...none, max_memory_bytes: null, max_metric_drop, min_sqnr_db }, trial) === 0;
+}
+
+/**
+ * Whether rounding weights with more care may be all that is needed, and there is time for it before layers are measured: without what the weights alone lose the
+ * rest must be within the limit. `weights` is the model with 8-bit weights that computes in float.
+ */
+export function careMayDo(
+  plain: Tried,
+  weights: Tried | undefined,
+  { constraints: { min_sqnr_db: least } }: AutoSpec["params"],
+  leftMs: number,
+): boolean {
+  if (!plain.trial || leftMs < (1 + CAREFUL_SLOWER) * plain.ms) return false;
+  if (least === null || !weights?.trial) return true;
+  const noise = ({ trial }: Tried) => 10 ** (-sqnrOf(trial!) / 10);
+  return noise(plain) - noise(weights) <= 10 ** (-least / 10);
+}
