@@ -1,4 +1,4 @@
-import { type Dataset, datasetView, evaluateContest } from "../../../../core/index.ts";
+import { type Dataset, datasetView, evaluateContest, Random } from "../../../../core/index.ts";
 import type { AutoPlan, JobInputs, JobOutcome, JobRequest } from "../../../../tasks/protocol.ts";
 import { metricOf } from "../../evaluation.ts";
 import { dataWarnings, labelUse, withLabelUse } from "../../label-use.ts";
@@ -140,8 +140,10 @@ async function openData(
     use,
     evaluation.ignore_label,
   );
+  // There may not be time for all of them: those that there is time for shall be like the others.
+  const order = new Random(params.seed, "judgement").permutation(dataset.facts.samples);
   return {
-    ...{ trial, final: { dataset, kind: "evaluation" } },
+    ...{ trial, final: { dataset: datasetView(dataset, order), kind: "evaluation" } },
     warnings: dataWarnings(stored.facts, use, evaluation.ignore_label, models),
   };
 }
