@@ -208,8 +208,10 @@ export class TappedModel {
     const summaries = new Map<string, SummaryOutputs>();
     for (const value of graph.nodes.flatMap(({ outputs }) => outputs)) {
       if (!wanted.has(value.name) || !isTold(value.name)) continue;
-      // As onnxruntime has inferred it with the dims.
+      // As onnxruntime has inferred it with the dims. What the file declares may be wrong, and be refused by operators that read it.
       value.dtype = "float32";
+      value.shape = undefined;
+      value.source = undefined;
       summaries.set(value.name, summarize(g, value, dims.get(value.name)!, this.#summarized.get(value.name)));
     }
     return { model, taps, summaries, own };

@@ -87,6 +87,23 @@ for (const opset of [13, 18]) {
   });
 }
 
+test("a model whose file declares an output with too few axes is observed as it is", async () => {
+  const make = new GraphMaker({ opset: 13 });
+  const pictures = make.input("x", ["n", 3, "h", 96]);
+  const weight = make.weight("w", [8, 3, 3, 3], 0.3);
+  const conv = make.op("Conv", [pictures, weight], { pads: [1, 1, 1, 1] });
+  const [n, h] = [0, 2].map((axis) => make.op("Gather", [make.op("Shape", [conv]), make.ints(`axis_${axis}`, [axis])]));
+  const rows = make.op("Reshape", [conv, make.op("Concat", [n!, h!, make.ints("rest", [8 * 96])], { axis: 0 })]);
+  make.output(rows, "y", ["n", 8 * 96]);
+  const model = make.model;
+  const feeds = [randomFeeds(model, { dims: { n: 1, h: 96 } })];
+  const told = new Map(await seen(model, feeds, true));
+  const { activation, summaries } = told.get(rows.name)!;
+  const { activation: expected } = new Map(await seen(model, feeds, false)).get(rows.name)!;
+  assert.deepEqual([summaries, activation.elements], [1, expected.elements]);
+  assert.ok(Math.abs(activation.histogram.max - expected.histogram.max) <= 1e-6 * expected.histogram.max);
+});
+
 test("values that are not finite are seen whole", async () => {
   const model = network(13);
   const feeds = [1, 2].map((seed) => randomFeeds(model, { seed, dims: { n: 1, h: 96 } }));
