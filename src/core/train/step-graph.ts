@@ -75,6 +75,8 @@ export interface StepGraph {
   }[];
   /** How many numbers the networks and the loss compute, gradients left out. */
   readonly values: number;
+  /** The most numbers in one of them. */
+  readonly largest: number;
   /** Output with Σ g² of each gradient there is, in the order of the parameters: norms, and a watch for what is not finite. */
   readonly squares: string;
   readonly parts: readonly (Omit<StepPart, "outputs"> & { readonly outputs: readonly string[] })[];
@@ -143,7 +145,7 @@ export async function buildStepGraph(networks: readonly StepNetwork[], options: 
   for (const value of new Set([loss, ...terms.map((term) => term.value)])) graph.addOutput(value);
   await resolveStatics(model, feeds, openSession);
 
-  const computed = graph.nodes.reduce((sum, { outputs }) => sum + (outputs[0] ? sizeOf(outputs[0]) : 0), 0);
+  const computed = graph.nodes.map(({ outputs }) => (outputs[0] ? sizeOf(outputs[0]) : 0));
 
   const trained = networks.filter((network) => network.trained);
   const parameters = [
@@ -169,7 +171,8 @@ export async function buildStepGraph(networks: readonly StepNetwork[], options: 
     terms: terms.map(({ name, weight, value, network, overSamples = false }) => ({
       ...{ name, weight, output: value.name, network, overSamples },
     })),
-    values: computed,
+    values: computed.reduce((sum, size) => sum + size, 0),
+    largest: computed.reduce((most, size) => Math.max(most, size), 0),
     squares,
     parts: read,
     feeds: { ...live, ...Object.fromEntries(own.map((parameter) => [parameter.name, liveTensor(parameter)])) },

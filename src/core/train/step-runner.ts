@@ -1,7 +1,7 @@
 /**
  * Runs a training step: in one session with so many threads, or, where that is the same and faster, in parts. A part is an equal share of the
- * batch, computed by a session of one thread on a thread of its own; losses and gradients are the means of those of the parts. Threads then meet
- * once in a step and not once in every operator, and elementwise work is divided as well.
+ * batch, computed by a session of one thread, each thread with a session of its own; losses and gradients are the means of those of the parts.
+ * Threads then meet once or twice in a step and not in every operator, elementwise work is divided as well, and what parts compute fits into caches.
  */
 import { CoreError } from "../errors.ts";
 import { byteLengthOf } from "../onnx/dtype.ts";
@@ -30,6 +30,9 @@ export interface StepRunnerOptions {
 /** A part has at least so many samples: smaller products are slow. */
 const MIN_SAMPLES = 8;
 
+/** Of the largest value that a part computes: operators one after the other then find in the cache what the one before has made. */
+const MAX_VALUE_BYTES = 2 ** 23;
+
 /** So many values must be computed for each parameter: gradients of parts are summed, and parameters copied to each (`bench/train-parts.ts`). */
 const MIN_VALUES_PER_PARAMETER = 4;
 
@@ -37,8 +40,9 @@ const MIN_VALUES_PER_PARAMETER = 4;
 export async function openStep(graph: StepGraph, options: StepRunnerOptions): Promise<StepRunner> {
   const { threads, openSession, batch } = options;
   const whole = await openSession({ bytes: graph.model }, { threads });
-  if (!isDivisible(graph, batch, threads)) return whole;
-  const parts = await openParts(graph, options);
+  const count = isDivisible(graph, batch) ? countOfParts(graph, batch, threads) : 1;
+  if (count === 1) return whole;
+  const parts = await openParts(graph, count, options);
   if (parts === undefined) return whole;
   const feeds = { ...graph.feeds, ...batchFeeds(batch) };
   const [expected, actual] = [await whole.run(feeds), await parts.run(feeds)];
@@ -51,19 +55,28 @@ export async function openStep(graph: StepGraph, options: StepRunnerOptions): Pr
 }
 
 /** Whether the loss is the mean of the losses of parts, and whether parts are worth it. */
-function isDivisible(
-  { parts, terms, lossParameters, values, parameters }: StepGraph,
-  batch: SampleBatch,
-  threads: number,
-) {
+function isDivisible({ parts, terms, lossParameters, values, parameters }: StepGraph, batch: SampleBatch): boolean {
+  const samples = samplesOf(batch);
   const arrays = [...Object.values(batch.feeds), ...Object.values(batch.targets)];
-  const samples = arrays[0]?.dims[0] ?? 0;
-  if (threads < 2 || samples % threads !== 0 || samples / threads < MIN_SAMPLES) return false;
   if (arrays.some(({ dims }) => dims[0] !== samples) || lossParameters.length > 0) return false;
   // Statistics of a batch are not those of its parts, and masks are drawn for the whole.
   if (parts.some(({ outputs, feeds }) => outputs.length > 0 || feeds !== undefined)) return false;
   const trained = parameters.reduce((sum, { parameter }) => sum + parameter.data.length, 0);
   return terms.every(({ overSamples }) => overSamples) && values >= MIN_VALUES_PER_PARAMETER * trained;
+}
+
+function samplesOf({ feeds, targets }: SampleBatch): number {
+  return [...Object.values(feeds), ...Object.values(targets)][0]?.dims[0] ?? 0;
+}
+
+/** A part for each thread; several where the largest value of a part would be too large. */
+function countOfParts({ largest }: StepGraph, batch: SampleBatch, threads: number): number {
+  const samples = samplesOf(batch);
+  const fits = (count: number) => samples % count === 0 && samples / count >= MIN_SAMPLES;
+  let count = fits(threads) ? threads : 1;
+  if (count < threads) return 1;
+  while ((4 * largest) / count > MAX_VALUE_BYTES && fits(2 * count)) count *= 2;
+  return count;
 }
 
 /** The samples of one of `count` equal parts. */
@@ -88,13 +101,16 @@ function partOf(tensors: Named, part: number, count: number): Record<string, Ten
 /** Undefined for a network that takes no batches of that size. */
 async function openParts(
   graph: StepGraph,
+  count: number,
   { threads, openSession, batch, rebuild }: StepRunnerOptions,
 ): Promise<StepRunner | undefined> {
   let part: StepGraph;
   try {
-    part = await rebuild({ feeds: partOf(batch.feeds, 0, threads), targets: partOf(batch.targets, 0, threads) });
+    part = await rebuild({ feeds: partOf(batch.feeds, 0, count), targets: partOf(batch.targets, 0, count) });
   } catch (error) {
-    if (error instanceof CoreError) return undefined;
+    // What is refused is the size, not the network: that was built.
+    if (error instanceof CoreError && (error.code === "invalid_model" || error.code === "unsupported"))
+      return undefined;
     throw error;
   }
   const model = { bytes: part.model };
@@ -113,8 +129,12 @@ async function openParts(
       const entries = Object.entries(feeds);
       const shared = Object.fromEntries(entries.filter(([name]) => !ofBatch.has(name)));
       const divided = Object.fromEntries(entries.filter(([name]) => ofBatch.has(name)));
-      const runs = sessions.map((session, i) => session.run({ ...shared, ...partOf(divided, i, threads) }));
-      return meanOf(graph, part, await Promise.all(runs));
+      const mean = new MeanOfParts(graph, part, count);
+      for (let first = 0; first < count; first += threads) {
+        const runs = sessions.map((session, i) => session.run({ ...shared, ...partOf(divided, first + i, count) }));
+        mean.add(await Promise.all(runs));
+      }
+      return mean.results();
     },
     async close() {
       await Promise.all(sessions.map((session) => session.close()));
@@ -123,36 +143,69 @@ async function openParts(
 }
 
 /** Losses and gradients of a step, by the names that they have in `graph`, from what the graph of a part made; Σ g² is of the means. */
-function meanOf(graph: StepGraph, part: StepGraph, results: readonly Named[]): Named {
-  const means: Record<string, Tensor> = {};
-  const scalars = (step: StepGraph) => [step.loss, ...step.terms.map(({ output }) => output)];
-  scalars(graph).forEach((name, i) => {
-    const from = scalars(part)[i]!;
-    const sum = results.reduce((total, result) => total + floatsOf(result[from]!)[0]!, 0);
-    means[name] = tensorOf("float32", [], [sum / results.length]);
-  });
-  const squares: number[] = [];
-  graph.parameters.forEach(({ gradient }, i) => {
-    if (gradient === undefined) return;
-    const [own, ...others] = results.map((result) => result[part.parameters[i]!.gradient!]!) as [Tensor, ...Tensor[]];
-    // Nobody else has seen what this run made.
-    squares.push(toMean(floatsOf(own), others.map(floatsOf)));
-    means[gradient] = own;
-  });
-  means[graph.squares] = tensorOf("float32", [squares.length], squares);
-  return means;
+class MeanOfParts {
+  readonly #graph: StepGraph;
+  readonly #part: StepGraph;
+  readonly #count: number;
+  #added = 0;
+  readonly #losses: Record<string, number> = {};
+  /** Those of the first part to be seen that nothing overwrites, in its own memory; undefined where there is none. */
+  #sums: readonly (Tensor | undefined)[] | undefined;
+  #squares: readonly number[] = [];
+
+  constructor(graph: StepGraph, part: StepGraph, count: number) {
+    this.#graph = graph;
+    this.#part = part;
+    this.#count = count;
+  }
+
+  /** Adds what some parts made. The last of them keeps its memory, the others' is overwritten by their next runs. */
+  add(results: readonly Named[]): void {
+    const own = lossesOf(this.#part);
+    for (const [i, name] of lossesOf(this.#graph).entries()) {
+      const sum = results.reduce((total, result) => total + floatsOf(result[own[i]!]!)[0]!, 0);
+      this.#losses[name] = (this.#losses[name] ?? 0) + sum;
+    }
+    const gradients = (result: Named) =>
+      this.#part.parameters.map(({ gradient }) => (gradient === undefined ? undefined : result[gradient]!));
+    const isFirst = this.#sums === undefined;
+    const sums = this.#sums ?? gradients(results.at(-1)!);
+    this.#sums = sums;
+    this.#added += results.length;
+    const others = (isFirst ? results.slice(0, -1) : results).map(gradients);
+    const share = this.#added === this.#count ? 1 / this.#count : 1;
+    this.#squares = sums.flatMap((sum, i) =>
+      sum === undefined ? [] : addTo(floatsOf(sum), share, ...others.map((other) => floatsOf(other[i]!))),
+    );
+  }
+
+  results(): Named {
+    const scalars = Object.entries(this.#losses).map(([name, sum]) => [
+      name,
+      tensorOf("float32", [], [sum / this.#count]),
+    ]);
+    const gradients = this.#graph.parameters.flatMap(({ gradient }, i) =>
+      gradient === undefined ? [] : [[gradient, this.#sums![i]!]],
+    );
+    const squares = tensorOf("float32", [this.#squares.length], this.#squares);
+    return { ...Object.fromEntries(scalars), ...Object.fromEntries(gradients), [this.#graph.squares]: squares };
+  }
 }
 
-/** Makes `own` the mean of itself and others, and answers the sum of its squares. */
-function toMean(own: Float32Array, others: readonly Float32Array[]): number {
-  const share = 1 / (others.length + 1);
-  const [first, ...more] = others;
-  for (const other of more) for (let i = 0; i < own.length; i++) own[i]! += other[i]!;
+/** The outputs with the losses of a step, each once: the sum is its only term where that has the weight 1. */
+function lossesOf({ loss, terms }: StepGraph): readonly string[] {
+  return [...new Set([loss, ...terms.map(({ output }) => output)])];
+}
+
+/** sum ← share · (sum + Σ others); answers the sum of its squares. */
+function addTo(sum: Float32Array, share: number, ...others: readonly Float32Array[]): number {
+  const last = others.at(-1);
+  for (const other of others.slice(0, -1)) for (let i = 0; i < sum.length; i++) sum[i]! += other[i]!;
   let squares = 0;
-  for (let i = 0; i < own.length; i++) {
-    const mean = (own[i]! + first![i]!) * share;
-    own[i] = mean;
-    squares += mean * mean;
+  for (let i = 0; i < sum.length; i++) {
+    const value = share * (last === undefined ? sum[i]! : sum[i]! + last[i]!);
+    sum[i] = value;
+    squares += value * value;
   }
   return squares;
 }
@@ -162,7 +215,7 @@ const TOLERANCE = 1e-3;
 /** The same, of the largest element of all: there are gradients that are nothing but what rounding left over. */
 const TOLERANCE_OF_ALL = 1e-6;
 
-function isSameStep({ loss, terms, parameters }: StepGraph, expected: Named, actual: Named): boolean {
+function isSameStep(graph: StepGraph, expected: Named, actual: Named): boolean {
   const compare = (name: string) => {
     const [a, b] = [floatsOf(expected[name]!), floatsOf(actual[name]!)];
     let [difference, largest] = [0, 0];
@@ -172,8 +225,8 @@ function isSameStep({ loss, terms, parameters }: StepGraph, expected: Named, act
     }
     return { difference, largest };
   };
-  const losses = [loss, ...terms.map(({ output }) => output)].map(compare);
-  const gradients = parameters.flatMap(({ gradient }) => gradient ?? []).map(compare);
+  const losses = lossesOf(graph).map(compare);
+  const gradients = graph.parameters.flatMap(({ gradient }) => gradient ?? []).map(compare);
   const all = Math.max(...gradients.map(({ largest }) => largest));
   return (
     losses.every(({ difference, largest }) => difference <= TOLERANCE * largest) &&

@@ -77,9 +77,19 @@ function difference(a: Float32Array, b: Float32Array): number {
   return a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i]!)), 0) / largest;
 }
 
-for (const threads of [2, 4]) {
-  test(`a step in ${threads} parts gives the losses, gradients and squares of the whole batch`, async () => {
-    const { graph, runner, feeds, sessions } = await stepOf(smallStudent(), { threads });
+/** The same with the weight 1: the loss and its only term are one output. */
+const byLabels: Objective = (context) => onLabels(context).map((term) => ({ ...term, weight: 1 }));
+
+// The last two compute parts one after the other: the first layer's values of one would be larger than 8 MiB.
+for (const [threads, samples, objective] of [
+  [2, 32, onLabels],
+  [2, 32, byLabels],
+  [4, 32, onLabels],
+  [1, 1024, byLabels],
+  [2, 2048, onLabels],
+] as const) {
+  test(`${threads} threads give the losses, gradients and squares of a whole batch of ${samples} (${objective.name})`, async () => {
+    const { graph, runner, feeds, sessions } = await stepOf(smallStudent(), { threads, samples, objective });
     try {
       assert.deepEqual(
         sessions.map(({ threads: count, ownThread = false }) => [count, ownThread]),
@@ -92,7 +102,7 @@ for (const threads of [2, 4]) {
       }
       for (const { name, gradient } of graph.parameters) {
         assert.deepEqual(actual[gradient!]!.dims, expected[gradient!]!.dims);
-        // Sums of 32 samples in another order: a few units in the last place.
+        // Sums over samples in another order: a few units in the last place.
         assert.ok(difference(floatsOf(expected[gradient!]!), floatsOf(actual[gradient!]!)) < 5e-6, name);
       }
       assert.ok(difference(floatsOf(expected[graph.squares]!), floatsOf(actual[graph.squares]!)) < 1e-5);
