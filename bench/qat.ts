@@ -29,7 +29,7 @@ import type { WeightBits } from "../src/core/quantize/static/stored-weights.ts";
 import { openSession } from "../src/core/runtime/session.ts";
 import { train } from "../src/core/train/loop.ts";
 import { crossEntropy, logitsOf } from "../src/core/train/losses.ts";
-import { type Samples, splitSamples } from "../src/core/train/samples.ts";
+import { type Samples, splitIndices, splitSamples } from "../src/core/train/samples.ts";
 import { SCHEDULES } from "../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../src/core/train/trainable.ts";
 import { readRealModel } from "../test/support/real-models.ts";
@@ -63,7 +63,9 @@ if (!path) throw new Error("Where is the float model kept? node bench/qat.ts FLO
 const threads = Number(options.threads);
 const reduceRange = options["reduce-range"];
 const TEST_LINES = 2000;
-const { samples, test, network } = await taskOf(options.data);
+const HELD_OUT_SAMPLES = 1000;
+const { pool, test, network } = await taskOf(options.data);
+const samples = firstOf(pool, Number(options.train));
 const output = network.graph.outputs[0]!.name;
 const metric = top1Of(output);
 const settings = mnistSettings({ epochs: Number(options.epochs), threads });
@@ -73,20 +75,39 @@ const percent = (x: number) => `${(100 * x).toFixed(2)} %`;
 const openModel = (model: Model, session?: object) =>
   openSession({ bytes: modelToBytes(model) }, { threads, ...session });
 
-/** Samples to learn from and to judge by, and the network: with weights of its own, or with those that training draws. */
-async function taskOf(data: string): Promise<{ samples: Samples; test: Samples; network: Model }> {
-  const count = Number(options.train);
+/**
+ * Samples to learn from and, behind them, those to choose epochs by; samples to judge by; and the network: with weights of its own, or with those that
+ * training draws. The float model has seen none of those that choose: of samples that it knows by heart, what was not trained keeps most.
+ */
+async function taskOf(data: string): Promise<{ pool: Samples; test: Samples; network: Model }> {
+  const count = Number(options.train) + HELD_OUT_SAMPLES;
   if (data !== "lines") {
     const task = smallTask(data, { citiesPath: options.cities });
     const network = options.net === "mobile" ? task.mobile() : task.student();
-    return { samples: task.samples(count), test: task.test, network };
+    return { pool: task.samples(count), test: task.test, network };
   }
   if (!options.fonts) throw new Error("Where are fonts kept? --fonts FOLDER");
   return {
-    samples: await orientedLines(options.fonts, count, "lines to learn from"),
+    pool: await orientedLines(options.fonts, count, "lines to learn from"),
     test: await orientedLines(options.fonts, TEST_LINES, "lines to judge by"),
     network: loadModel(readRealModel("ppocr-cls")),
   };
+}
+
+/** `count` of the samples, from the first on. */
+function firstOf({ gather }: Samples, count: number): Samples {
+  return { count, gather };
+}
+
+/** All samples in an order of which a split by `seed` holds out those that are to be chosen by. */
+function splitBy(seed: number): { readonly samples: Samples; readonly validationSplit: number } {
+  const { count, gather } = pool;
+  const validationSplit = HELD_OUT_SAMPLES / count;
+  const { training, validation } = splitIndices(count, validationSplit, seed);
+  const from = new Uint32Array(count);
+  for (const [k, i] of [...training, ...validation].entries()) from[i] = k;
+  const samples = { count, gather: (of: ArrayLike<number>) => gather(Uint32Array.from(of, (i) => from[i]!)) };
+  return { samples, validationSplit };
 }
 
 async function floatModel(): Promise<Model> {
@@ -200,8 +221,7 @@ for (const width of options.widths.split(",")) {
             },
             ...{ weightDecay: 0, seed },
           },
-          samples,
-          validationSplit: HELD_OUT,
+          ...splitBy(seed),
           evaluation: test,
           metric,
         },

@@ -3,24 +3,29 @@
  * has not seen, and then models whose limit plain int8 misses, with layers left in float until it holds. Choices are made by inputs that
  * nothing is judged by. Speed is the ratio of median times of runs in turns, on one thread: a busy machine blurs it.
  *
- *   node bench/static-models.ts FOLDER [subjects] [methods] [samples]
+ *   node bench/static-models.ts FOLDER [subjects] [methods] [samples] [widths]
  *
- * Subjects and methods are lists with commas; FOLDER keeps the networks that are trained on the first run.
+ * Subjects and methods are lists with commas; FOLDER keeps the networks that are trained on the first run. Widths, instead of methods: bits of weights, in
+ * a list as `8,4,4-adaround,2-adaround`, for a processor with 8-bit dot products.
  */
 
 import type { Model } from "../src/core/onnx/ir.ts";
 import { predictedBytes } from "../src/core/onnx/save.ts";
-import { floatsOf, isFloat } from "../src/core/onnx/tensor.ts";
+import { floatsOf, isFloat, type Tensor } from "../src/core/onnx/tensor.ts";
 import type { Feeds } from "../src/core/quantize/calibration/calibrate.ts";
 import { CALIBRATION_METHODS, type CalibrationMethod } from "../src/core/quantize/calibration/calibration-methods.ts";
+import { adaround } from "../src/core/quantize/rounding/adaround.ts";
 import type { AccuracyTarget } from "../src/core/quantize/static/layers-in-float.ts";
 import { compressStatic, type PipelineOptions } from "../src/core/quantize/static/pipeline.ts";
+import type { WeightBits } from "../src/core/quantize/static/stored-weights.ts";
 import type { Session } from "../src/core/runtime/session.ts";
+import { samplesOf } from "../src/core/train/samples.ts";
 import { openModel } from "../test/support/open-model.ts";
 import { profileTemporary } from "../workers/model-files.ts";
+import { NETS, type QuantizeNet, SMALL_NETS } from "./quantize-nets.ts";
 import { answersOf, type Judge, type Outputs, SUBJECTS, type Subject } from "./static-subjects.ts";
 
-const [folder, subjectList, methodList, sampleCount = "128"] = process.argv.slice(2);
+const [folder, subjectList, methodList, sampleCount = "128", widthList = ""] = process.argv.slice(2);
 if (!folder) throw new Error("Where are networks kept? node bench/static-models.ts FOLDER");
 const subjects = subjectList?.split(",") ?? Object.keys(SUBJECTS);
 
@@ -131,6 +136,41 @@ async function targetOf(
   return { score, speedup, target: (await score(model)) - points, maxTrials: MAX_TRIALS };
 }
 
+/** The options of a width, by its name. */
+function optionsOf(width: string): Partial<PipelineOptions> {
+  const [bits, rounding] = width.split("-");
+  return {
+    weightBits: Number(bits) as WeightBits,
+    reduceRange: false,
+    rounding: rounding === "adaround" ? adaround({ openModel, threads: 1 }) : undefined,
+  };
+}
+
+/** A network without labels: what counts is the share of positions whose largest output is the float model's. */
+async function subjectOf(net: QuantizeNet): Promise<Subject> {
+  const [one, other] = [await net.data(net.samples, 1), await net.data(net.samples, 2)];
+  const each = (data: Readonly<Record<string, Tensor>>) => {
+    const { gather } = samplesOf(data);
+    return Array.from({ length: net.samples }, (_, i) => gather([i]).feeds);
+  };
+  const largest = ({ dims, ...of }: Tensor) => {
+    const [values, width] = [floatsOf({ dims, ...of } as Tensor), dims.at(-1)!];
+    return Array.from({ length: values.length / width }, (_, i) => {
+      const row = values.subarray(i * width, (i + 1) * width);
+      return row.indexOf(row.reduce((a, b) => Math.max(a, b)));
+    });
+  };
+  const answers = (outputs: readonly Outputs[]) => outputs.flatMap((it) => largest(Object.values(it)[0]!));
+  return {
+    model: await net.model(),
+    ...{ calibration: each(one), heldOut: each(other) },
+    judge(outputs, float) {
+      const [ours, theirs] = [answers(outputs), answers(float)];
+      return { "same answers": (100 * ours.filter((answer, i) => answer === theirs[i]).length) / ours.length };
+    },
+  };
+}
+
 const rows: Row[] = [];
 function report(row: Row): void {
   rows.push(row);
@@ -138,7 +178,7 @@ function report(row: Row): void {
 }
 
 for (const name of subjects) {
-  const subject = await SUBJECTS[name]!(folder);
+  const subject = await (SUBJECTS[name]?.(folder) ?? subjectOf({ ...NETS, ...SMALL_NETS }[name]!));
   const before = await openModel(subject.model, { threads: 1 });
   const float = await answersOf(before, subject.heldOut);
   const counts = Object.entries(subject.judge(float, float)).map(([what, value]) => `${what} ${value.toFixed(2)} %`);
@@ -151,9 +191,12 @@ for (const name of subjects) {
       { openModel, profile: profileTemporary, threads: 1 },
     );
   const methods = (methodList?.split(",") as Method[] | undefined) ?? METHODS[name] ?? DEFAULT_METHODS;
-  for (const method of methods) {
+  const settings: (readonly [string, Partial<PipelineOptions>])[] = widthList
+    ? widthList.split(",").map((width) => [`weights of ${width}`, optionsOf(width)])
+    : methods.map((method) => [method, { method }]);
+  for (const [setting, options] of settings) {
     const started = performance.now();
-    const { model, notes, corrections, methodsTried } = await compress({ method });
+    const { model, notes, corrections, methodsTried } = await compress(options);
     const seconds = (performance.now() - started) / 1000;
     const quantized = notes.filter(({ code }) => code === "quantized").length;
     const gains = corrections.map(
@@ -162,9 +205,9 @@ for (const name of subjects) {
     );
     const tried = methodsTried.map((trial) => `${trial.method} ${trial.sqnrDb.toFixed(1)} dB`);
     const made = [`${quantized} nodes`, `${seconds.toFixed(1)} s`, ...tried, ...gains].join("; ");
-    report({ subject: name, setting: method, result: `${await judged(subject, before, float, model)}; ${made}` });
+    report({ subject: name, setting, result: `${await judged(subject, before, float, model)}; ${made}` });
   }
-  const limit = LIMITS[name];
+  const limit = widthList ? undefined : LIMITS[name];
   if (limit && subject.tuning) {
     const setting = Object.entries(limit.options).map(([option, value]) => `${option} ${value}`);
     const plain = await compress(limit.options);
