@@ -5,7 +5,7 @@
  *
  *   node bench/qat.ts FLOAT.onnx [--data mnist|fashion|cities|lines] [--cities cities.json] [--fonts FOLDER] [--net student|mobile] [--train 20000]
  *     [--float-epochs 6] [--epochs 4] [--seeds 1,2,3] [--taught labels,self] [--widths 8-8,4-8,2-8,4-4-pact] [--reduce-range] [--threads 1]
- *     [--rounding nearest|adaround] [--rate 0.001] [--uncorrected]
+ *     [--rounding nearest|adaround] [--rate 0.001] [--uncorrected] [--no-static]
  *
  * The network of `lines` is PP-OCR's orientation classifier as it comes, which first goes on learning in float on rendered lines, every other one
  * upside down; FOLDER keeps the font's files.
@@ -54,6 +54,7 @@ const { values: options, positionals } = parseArgs({
     rounding: { type: "string", default: "nearest" },
     rate: { type: "string" },
     uncorrected: { type: "boolean", default: false },
+    "no-static": { type: "boolean", default: false },
     "reduce-range": { type: "boolean", default: false },
     threads: { type: "string", default: "1" },
   },
@@ -195,7 +196,7 @@ for (const width of options.widths.split(",")) {
     rounding: options.rounding === "adaround" && weightBits < 8 ? adaround({ openModel, threads }) : undefined,
   };
   const name = `W${weights} A${activations} ${algorithm}`;
-  if (activations === "8") {
+  if (activations === "8" && !options["no-static"]) {
     await tell(`${name}, static`, await quantized(weightBits));
     await tell(`${name}, static with AdaRound`, await quantized(weightBits, adaround({ openModel, threads })));
   }

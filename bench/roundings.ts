@@ -1,9 +1,9 @@
 /**
- * What the ways to round weights are worth: PP-OCR's recognizer in 4 bits, on lines of text, or a network for a small task. For each rounding, the
+ * What the ways to round weights are worth: PP-OCR's recognizer or its orientation classifier in 4 bits, on lines of text, or a network for a small task. For each rounding, the
  * mean over layers of the output error on held-out samples, and the answers of the whole model when every layer has what the rounding made of it,
  * and when (as jobs do) each keeps it only where it is better than nearest. Seconds are of the clock and of the processor, on one thread.
  *
- *   node bench/roundings.ts FOLDER [samples]
+ *   node bench/roundings.ts FOLDER [samples] [--subject ppocr-rec|ppocr-cls] [--roundings nearest,GPTQ]
  *   node bench/roundings.ts MODEL.onnx [samples] --data mnist|fashion|cities [--cities cities.json]
  */
 import { readFileSync } from "node:fs";
@@ -30,15 +30,18 @@ import { answersOf, type Outputs, SUBJECTS, type Subject } from "./static-subjec
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
-  options: { data: { type: "string" }, cities: { type: "string" } },
+  options: {
+    ...{ data: { type: "string" }, cities: { type: "string" }, roundings: { type: "string" } },
+    subject: { type: "string", default: "ppocr-rec" },
+  },
 });
 const [path, samples = "32"] = positionals;
 if (!path) throw new Error("Where are fonts kept? node bench/roundings.ts FOLDER");
 const HELD_OUT = 128;
 const OPTIONS: WeightOnlyOptions = {
   ...{ bits: 4, blockSize: 32, symmetric: false, embeddings: true, accuracyLevel: 1 },
-  // What the recognizer loses most by are its matrices; small networks are convolutions.
-  format: options.data === undefined ? "matmulnbits" : "qdq",
+  // What the recognizer loses most by are its matrices; the others are convolutions.
+  format: options.data === undefined && options.subject === "ppocr-rec" ? "matmulnbits" : "qdq",
   exclude: { nodes: [], ops: [] },
 };
 const ROUNDINGS: Readonly<Record<string, Rounding>> = {
@@ -69,7 +72,7 @@ function small(data: string): Subject {
   };
 }
 
-const subject = options.data === undefined ? await SUBJECTS["ppocr-rec"]!(path) : small(options.data);
+const subject = options.data === undefined ? await SUBJECTS[options.subject]!(path) : small(options.data);
 const { model } = runPasses(subject.model, simplifyPasses());
 const feeds = subject.calibration.slice(0, Number(samples));
 const heldOut = subject.heldOut.slice(0, HELD_OUT);
@@ -96,7 +99,9 @@ async function measure(weights: RoundedWeights): Promise<string> {
   return `${sqnr.toFixed(1)} dB, ${counted.join(", ")}`;
 }
 
+const chosen = options.roundings?.split(",") ?? Object.keys(ROUNDINGS);
 for (const [name, rounding] of Object.entries(ROUNDINGS)) {
+  if (!chosen.includes(name)) continue;
   const made = new Map<string, RoundedWeight>();
   const watched: Rounding = {
     ...rounding,

@@ -81,9 +81,9 @@ export const WARNINGS = {
     meaning:
       "No epoch of a training with rounding was better than its start on the held-out samples: the result is the start, quantized and corrected as `static` does it, and not trained. Value: the epochs that were trained.",
     cause:
-      "A start that loses nothing, as often with 8 bits; a learning rate that is too large, data that the model knows by heart, or few held-out samples.",
+      "A start that loses nothing, as often with 8 bits; held-out samples that the float model has learned from, of which the start keeps most; few held-out samples; a learning rate that is too large.",
     remedy:
-      "Nothing, if the result is as good as it has to be. Else a smaller `learning_rate`, more samples, or the float model as `teacher` instead of labels.",
+      "Nothing, if the result is as good as it has to be. Else samples that the float model has not seen, a smaller `learning_rate`, or more epochs.",
   },
   differs_from_simulation: {
     meaning:
