@@ -61,7 +61,9 @@ interface Metrics {
     readonly teacher_metric: number | null;
     readonly student_before_metric: number;
     readonly student_metric: number;
+    readonly best_epoch: number;
   };
+  readonly warnings: readonly { readonly code: string; readonly value: number }[];
 }
 
 const metricsOf = (job: Job) => job.result!.metrics as unknown as Metrics;
@@ -120,6 +122,27 @@ describe("quantization-aware training", () => {
     assert.equal(training.metric, "teacher_mse");
     assert.ok(training.student_metric <= training.student_before_metric, JSON.stringify(training));
     assert.ok(accuracy.before - accuracy.after <= 0.004, JSON.stringify(accuracy));
+  });
+
+  test("a rounding finds the codes that training starts from; where no epoch is better than the start, that goes out, and is said to", async () => {
+    // At this rate nothing is learned.
+    const still = { bits: { weights: 2, activations: 8 }, training: { epochs: 1, learning_rate: 1e-9 } };
+    const made = async (rounding: string) =>
+      metricsOf(await jobs.succeeded(await jobs.client.createJob(request({ ...still, rounding }))));
+    const [nearest, learned] = [await made("nearest"), await made("adaround")];
+    for (const { training, accuracy, warnings } of [nearest, learned]) {
+      assert.equal(training.best_epoch, 0);
+      assert.equal(training.student_metric, training.student_before_metric);
+      assert.ok(Math.abs(training.student_metric - accuracy.after) <= 0.0021, JSON.stringify({ training, accuracy }));
+      assert.deepEqual(
+        warnings.filter(({ code }) => code === "training_gained_nothing").map(({ value }) => value),
+        [1],
+      );
+    }
+    assert.ok(
+      learned.training.student_before_metric > nearest.training.student_before_metric,
+      JSON.stringify([nearest.training, learned.training]),
+    );
   });
 
   test("activations of 4 bits with ranges learned by PACT", async () => {
