@@ -116,6 +116,10 @@ describe("next steps", () => {
       );
     assert.deepEqual(methods({ Conv: 3 }).slice(0, 1), ["static"]);
     assert.ok(methods({ MatMul: 3 }).includes("dynamic"));
+    const faster = (params: object, metrics: Partial<JobMetrics>) =>
+      stepsAfter(quantize(params), metrics).filter(({ title }) => title.startsWith("Faster")).length;
+    assert.equal(faster(PARAMS.weight_only, { ...slow, latency: { ...slow.latency, speedup: 2 } }), 0, "it is fast");
+    assert.equal(faster(PARAMS.static, slow), 0, "it runs on integer kernels");
   });
 
   test("after a distillation: the baseline, more epochs, the student compressed; a weak student is trained first", () => {
