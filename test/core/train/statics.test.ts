@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Value } from "../../../src/core/onnx/ir.ts";
-import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { floatsOf, integersOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { resolveStatics } from "../../../src/core/train/statics.ts";
 import { GraphMaker } from "../../support/graphs.ts";
@@ -32,5 +32,22 @@ test("what a body reads at any depth depends on the data; what shapes alone tell
   assert.deepEqual(
     make.graph.nodes.map(({ opType }) => opType),
     ["If", "Add"],
+  );
+});
+
+test("what is given out stays made by its node, and so does what is no tensor", async () => {
+  const make = new GraphMaker();
+  const x = make.input("x", ["n", 3]);
+  const shape = make.op("Shape", [x]);
+  const first = make.op("SequenceAt", [make.op("SequenceConstruct", [shape, shape]), make.ints("at", [0], [])]);
+  make.output(make.op("Add", [x, make.op("Cast", [make.op("ReduceMax", [first])], { to: 1 })]), "y");
+  make.output(shape, "sizes", undefined, "int64");
+  await resolveStatics(make.model, row(1, 2, 3), openSession);
+  const { y, sizes } = await runModel(make.model, row(10, 20, 30));
+  assert.deepEqual([...floatsOf(y!)], [13, 23, 33]);
+  assert.deepEqual(integersOf(sizes!), [1, 3]);
+  assert.deepEqual(
+    make.graph.nodes.map(({ opType }) => opType),
+    ["Shape", "Add"],
   );
 });
