@@ -132,10 +132,68 @@ describe("AdaRound", () => {
     const moments = await momentsOf(inputs(2));
     assert.deepEqual(await round(moments), await round(moments));
     assert.equal(await adaRound(weight(), W4, { gram: new Float32Array(DEPTH ** 2) }, { openModel }), undefined);
-    const wrong = { gram: new Float32Array(DEPTH ** 2).fill(Number.NaN) };
-    assert.equal(await adaRound(weight(), W4, wrong, { openModel }), undefined);
+    for (const wrong of [Number.NaN, Number.POSITIVE_INFINITY]) {
+      const gram = new Float32Array(DEPTH ** 2).fill(wrong);
+      assert.equal(await adaRound(weight(), W4, { gram }, { openModel }), undefined);
+    }
+  });
+
+  test("is the paper's definition, one weight at a time in double precision", async () => {
+    const [w, moments] = [weight(), await momentsOf(inputs(2))];
+    for (const scheme of [W4, { ...W4, signed: true, symmetric: true, bits: 2 as const }]) {
+      // More than one run of the runtime's loop has.
+      const { q } = (await adaRound(w, scheme, moments, { openModel, iterations: 130 }))!;
+      const expected = adaRoundIn64(w, scheme, moments, 130);
+      const codes = scheme.signed ? new Int8Array(q.buffer) : q;
+      for (const [i, { code, v }] of expected.entries()) {
+        if (Math.abs(v) > 1e-3) assert.equal(codes[i], code, `weight ${i}, V = ${v}`);
+      }
+    }
   });
 });
+
+/** Codes, and the V that they follow from, after the formulas of arXiv 2004.10568 with Adam's of Kingma and Ba. */
+function adaRoundIn64(w: RowMatrix, scheme: WeightScheme, { gram, drift }: Moments, iterations: number) {
+  const { min, max } = rangeOf(scheme);
+  const grid = nearestRound(w, scheme);
+  const params = Array.from(w.values, (_, i) => paramsAt(grid, Math.floor(i / 16), scheme));
+  const unit =
+    params.reduce((sum, { scale }, i) => sum + scale ** 2 * gram[(i % DEPTH) * (DEPTH + 1)]!, 0) / w.values.length;
+  const floors = Array.from(w.values, (x, i) => Math.floor(x / params[i]!.scale));
+  const learned = Array.from(w.values, (x, i) => {
+    const share = (x / params[i]!.scale - floors[i]! + 0.1) / 1.2;
+    return { v: Math.log(share / (1 - share)), first: 0, second: 0 };
+  });
+  const stretched = (v: number) => 1.2 / (1 + Math.exp(-v)) - 0.1;
+  const clip = (x: number, low: number, high: number) => Math.min(Math.max(x, low), high);
+  const clipped = (i: number, share: number) =>
+    clip(floors[i]! + share, min - params[i]!.zeroPoint, max - params[i]!.zeroPoint);
+  for (let t = 0; t < iterations; t++) {
+    const warm = Math.round(0.2 * iterations);
+    const beta = 2 + 9 * (1 + Math.cos((Math.PI * Math.max(0, t - warm)) / (iterations - 1 - warm)));
+    const shares = learned.map(({ v }) => clip(stretched(v), 0, 1));
+    const errors = shares.map((share, i) => clipped(i, share) * params[i]!.scale - w.values[i]!);
+    for (const [i, state] of learned.entries()) {
+      const [row, column, h] = [i - (i % DEPTH), i % DEPTH, shares[i]!];
+      let slope = 0;
+      for (let j = 0; j < DEPTH; j++) {
+        slope += errors[row + j]! * gram[j * DEPTH + column]!;
+        slope += w.values[row + j]! * (drift?.cross[column * DEPTH + j] ?? 0);
+      }
+      const ofLoss = clipped(i, h) === floors[i]! + h ? (2 * slope * params[i]!.scale) / unit : 0;
+      const side = 2 * h - 1;
+      const ofPenalty = t < warm ? 0 : -2 * beta * Math.abs(side) ** (beta - 1) * Math.sign(side);
+      const sigmoid = 1 / (1 + Math.exp(-state.v));
+      const ofV = h > 0 && h < 1 ? 1.2 * sigmoid * (1 - sigmoid) : 0;
+      const gradient = (ofLoss + ofPenalty) * ofV;
+      state.first += 0.1 * (gradient - state.first);
+      state.second += 0.001 * (gradient ** 2 - state.second);
+      const [mean, square] = [state.first / (1 - 0.9 ** (t + 1)), state.second / (1 - 0.999 ** (t + 1))];
+      state.v -= (0.03 * mean) / (Math.sqrt(square) + 1e-8);
+    }
+  }
+  return learned.map(({ v }, i) => ({ v, code: clipped(i, v >= 0 ? 1 : 0) + params[i]!.zeroPoint }));
+}
 
 describe("stochastic rounding", () => {
   test("is right on average, at twice the squared error of rounding to nearest", () => {
