@@ -196,6 +196,18 @@ describe("quantizeBlocks", () => {
     );
   });
 
+  it("takes blocks of whole vectors, and of any length where they are the row", () => {
+    const round = (block: number, depth: number, padded = false) => {
+      const matrix = randomMatrix({ batches: 1, rows: 3, depth, layout: "row-major" }, 3);
+      return quantizeBlocks(matrix, { ...W4, granularity: { block } }, { layout: "row-major", padded });
+    };
+    assert.equal(round(24, 24).scales.length, 3);
+    assert.equal(round(32, 48).scales.length, 6);
+    for (const attempt of [() => round(24, 48), () => round(24, 24, true)]) {
+      assert.throws(attempt, { code: "internal", message: /not a whole number of 16/ });
+    }
+  });
+
   it("refuses values that are not finite", () => {
     for (const layout of ["row-major", "column-major"] as const) {
       for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
