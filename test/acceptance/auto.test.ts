@@ -354,6 +354,7 @@ describe("searches", () => {
       return (answer.errors as { pointer: string }[]).map(({ pointer }) => pointer);
     };
     assert.deepEqual(await refused(body({ training: true, methods: ["static"] })), ["/params/training"]);
+    assert.deepEqual(await refused(body({ methods: ["static", "qat"] })), ["/params/methods"]);
     assert.deepEqual(await refused(body({ methods: ["qat"] })), ["/params/methods"]);
     assert.deepEqual(await refused(body({ methods: ["distill"] })), ["/params/methods"]);
     assert.deepEqual(await refused(body({ training: true }, { dataset_id: null })), ["/evaluation/dataset_id"]);

@@ -116,6 +116,24 @@ describe("the recommendation", () => {
     assert.match(nextBetter!.message, /11 % less of the original's size, 1\.05 instead of 2\.40 times as fast/);
   });
 
+  it("costs nothing less, where it is the best: then the next better is the next in quality", () => {
+    const { why, nextBetter } = chosen("latency");
+    assert.match(why, /^static is the fastest of 3 models worth having: 26 % of the size/);
+    assert.match(nextBetter!.message, /^The next better in quality is original: 74 % more of the original's size/);
+    assert.match(chosen("size", { min_speedup: 1.2 }).nextBetter!.message, /^The next better in size is weights-4-bit/);
+    assert.equal(chosen("metric").nextBetter, null);
+  });
+
+  it("is of two of the same cost the one of better quality, whichever comes first", () => {
+    const [good, better] = [model("good", 0.26, 2, 0.93), model("better", 0.2605, 2, 0.94)];
+    for (const pair of [
+      [good, better],
+      [better, good],
+    ]) {
+      assert.equal(choose(pair, "size", constraints()).recommended.name, "better");
+    }
+  });
+
   it("takes the better quality of two that may be as fast, and never gives up more than 3 % for it", () => {
     const timed = (name: string, speedup: number, top1: number, interval: readonly [number, number]) => {
       const { measured } = model(name, 0.3, speedup, top1);
