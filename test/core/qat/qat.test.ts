@@ -162,6 +162,17 @@ describe("what is trained is what goes out", () => {
     });
   }
 
+  test("signed activations have the codes of unsigned ones, less half of what there are", async () => {
+    for (const activations of [8, 4] as const) {
+      const logits = async (activationDType: "int8" | "uint8") => {
+        const qat = await prepare({ weights: 4, activations }, { activationDType });
+        return await logitsOf(qat.finish(qat.fakeQuantize([]).finish()).model, { optimization: "disabled" });
+      };
+      const apart = sqnrDb(await logits("uint8"), await logits("int8"));
+      assert.ok(apart > 60, `${activations} bits: ${apart} dB`);
+    }
+  });
+
   test("a channel of zeros is exact, whatever is learnt of the others", async () => {
     const net = new NetworkBuilder(1);
     const made = net.conv(net.input(["n", 1, 8, 8]), 1, 4);
