@@ -51,6 +51,11 @@ export interface ContestOptions {
   readonly cpu: string;
   /** How long outputs are compared, and how long latency is measured at each load, by the clock; asked when that begins. */
   readonly limits?: { readonly compareMs: () => number; readonly latencyMs: () => number };
+  /**
+   * What this thread computes, in milliseconds: where it is given, loads of one thread are timed by it, several short runs as one. What else a machine does is then not
+   * taken for the time of whichever model runs.
+   */
+  readonly threadClock?: (() => number) | undefined;
   readonly openSession: OpenSession;
   readonly measurePeak: MeasurePeak;
   /**
@@ -238,7 +243,7 @@ async function timeLoads(
       const measured = await timeInTurns(contestants, {
         runs: spec.latency.runs,
         ...(limits && { maxMs: limits.latencyMs() }),
-        signal,
+        ...{ signal, clock: load.threads === 1 ? options.threadClock : undefined },
         onProgress: (fraction) =>
           progress(
             (i + fraction) / loads.length,

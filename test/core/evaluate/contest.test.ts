@@ -150,6 +150,26 @@ describe("evaluateContest", () => {
     assert.deepEqual(inputShapes, { x: [2, FEATURES] });
   });
 
+  it("times loads of one thread by what that thread computes, where that is told, and others by the time of day", async () => {
+    let asked = 0;
+    // Every time it is asked 8 ms have passed.
+    const threadClock = () => 8 * asked++;
+    const contest = await evaluateContest(
+      options([same], {
+        loads: [
+          { batch_size: 1, threads: 1 },
+          { batch_size: 1, threads: 2 },
+        ],
+        threadClock,
+      }),
+    );
+    // At the beginning and at the end of three rounds of two models.
+    assert.equal(asked, 2 * 3 * 2);
+    const [one] = contest.challengers[0]!.latencies;
+    // Runs are timed together: each has its share of the 8 ms.
+    assert.ok(one!.after.p50_ms > 0 && one!.after.p50_ms <= 8);
+  });
+
   it("asks for the peak of whom it does not know, at the first load", async () => {
     const asked: unknown[] = [];
     const { reference: own, challengers } = await evaluateContest(

@@ -287,6 +287,7 @@ async function measureAll(
     spec: { ...spec.evaluation, metric: metricOf(spec.evaluation) },
     loads: [{ batch_size: latency.batch_size, threads: latency.threads }],
     ...{ seed: spec.params.seed, threads, cpu: host.cpu, openSession, measurePeak, signal: context.signal },
+    threadClock: environment.threadClock,
     // What is timed in another runtime is not timed here as well.
     limits: { ...measuringLimits(clock, loadMs), ...(isTimedThere(target.target) && { latencyMs: () => 0 }) },
     // It ran in its trial; what does not run on all samples is not worth having.
