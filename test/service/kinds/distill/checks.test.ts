@@ -5,6 +5,7 @@ import { JobRequest } from "../../../../src/service/api/job-schemas.ts";
 import type { DatasetRecord, ModelRecord } from "../../../../src/service/catalog.ts";
 import { fieldErrorsOf } from "../../../../src/service/field-errors.ts";
 import { checkJob } from "../../../../src/service/kinds/checks.ts";
+import { peersOf } from "../../../../src/service/kinds/distill/params.ts";
 import { cacheKeysOf } from "../../../../src/service/kinds/kinds.ts";
 import { DATASET_FACTS, MODEL_FACTS } from "../../../support/memory-workers.ts";
 
@@ -176,4 +177,50 @@ test("what a teacher says is found out again only where it would be something el
   const alone = { teacher_model_id: null, loss: { kl_weight: 0, label_weight: 1 } };
   const augmented = { training: { augmentation: { input: "x" } } };
   for (const params of [alone, augmented]) assert.deepEqual(keys(params), {});
+});
+
+test("without a teacher a student is judged by labels, so there are a metric and labels", () => {
+  const labels = { teacher_model_id: null, loss: { kl_weight: 0, label_weight: 1 } };
+  assert.deepEqual(found(labels, { evaluation: { metric: "none" } }), ["/evaluation/metric no_teacher"]);
+  assert.deepEqual(found(labels, { evaluation: { dataset_id: "dst_bare" } }), ["/evaluation/dataset_id no_labels"]);
+  assert.deepEqual(found(labels, { evaluation: { dataset_id: "dst_labelled", metric: "top1" } }), []);
+});
+
+test("peers that are not named are copies of the student with weights of their own", () => {
+  const peersFor = (rest: object) => {
+    const params = { mode: "online", dataset_id: "d", student: { model_id: "a" }, ...rest };
+    const { data } = JobRequest.safeParse({ type: "distill", params });
+    assert.ok(data?.type === "distill" && data.params.mode === "online");
+    return peersOf(data.params).map(({ student, reinitialize }) => [
+      "model_id" in student ? student.model_id : null,
+      reinitialize,
+    ]);
+  };
+  assert.deepEqual(peersFor({}), [
+    ["a", false],
+    ["a", true],
+  ]);
+  assert.deepEqual(peersFor({ peers: 3 }), [
+    ["a", false],
+    ["a", true],
+    ["a", true],
+  ]);
+  const named = [{ model_id: "b" }, { model_id: "c", init: "reinitialize" }];
+  assert.deepEqual(peersFor({ peer_students: named }), [
+    ["a", false],
+    ["b", false],
+    ["c", true],
+  ]);
+});
+
+test("peers learn from labels, of shapes that go together, and weigh no teacher that there is not", () => {
+  const online = (params: object, rest: object = {}) =>
+    found({ mode: "online", teacher_model_id: null, ...params }, { evaluation: { metric: "top1" }, ...rest });
+  assert.deepEqual(online({}), []);
+  assert.deepEqual(online({ dataset_id: "dst_bare" }), ["/params/dataset_id no_labels"]);
+  assert.deepEqual(online({ loss: { teacher_kl_weight: 0.5 } }), ["/params/loss/teacher_kl_weight unused_field"]);
+  assert.deepEqual(online({ loss: { teacher_kl_weight: 0 } }), []);
+  assert.deepEqual(online({}, { evaluation: { metric: "none" } }), ["/evaluation/metric no_metric"]);
+  const four = [{ model_id: "mdl_student" }, { model_id: "mdl_student" }, { model_id: "mdl_student" }];
+  assert.equal(online({ peers: 3, peer_students: four })[0]!.split(" ")[0], "/params/peers");
 });
