@@ -95,6 +95,19 @@ describe("the error of a layer's output", () => {
   });
 });
 
+test("rounding to nearest has a scale for each block, each row, or all", () => {
+  const w = weight();
+  const matrix = { ...w, batches: 1, layout: "row-major" as const };
+  for (const granularity of [{ block: 16 }, "channel", "tensor"] as const) {
+    const scheme = { ...W8, granularity };
+    const { scales, q } = nearestRound(w, scheme);
+    const expected = quantizeBlocks(matrix, scheme, { layout: "row-major" });
+    assert.deepEqual([[...scales], q], [[...expected.scales], expected.q]);
+    const count = { channel: ROWS, tensor: 1, block: (ROWS * DEPTH) / 16 };
+    assert.equal(new Set(scales).size, typeof granularity === "string" ? count[granularity] : count.block);
+  }
+});
+
 describe("AdaRound", () => {
   const round = async (moments: Moments, scheme = W4, w = weight()) =>
     (await adaRound(w, scheme, moments, { openModel, iterations: 400 }))!;

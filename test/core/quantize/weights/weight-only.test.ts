@@ -551,3 +551,32 @@ describe("embeddings", () => {
     }
   });
 });
+
+describe("what a model must say of itself", () => {
+  it("is the version of the format that has codes of 4 bits, and no newer one than it needs", () => {
+    const versionOf = (irVersion: number, options: Partial<WeightOnlyOptions>) => {
+      const make = new GraphMaker({ opset: 21, irVersion });
+      make.output(make.op("MatMul", [make.input("x", ["n", 64]), make.weight("w", [64, 48], 1)]), "y");
+      return compress(make.model, weightOnly({ format: "qdq", ...options })).model.irVersion;
+    };
+    for (const symmetric of [false, true]) {
+      assert.deepEqual(
+        [8, 11].map((version) => versionOf(version, { bits: 4, symmetric })),
+        [10, 11],
+      );
+      assert.equal(versionOf(8, { bits: 8, symmetric }), 8);
+    }
+  });
+
+  it("is opset 19 for float16 from DequantizeLinear; before, the operator is written out", () => {
+    for (const opset of [17, 19]) {
+      const make = new GraphMaker({ opset });
+      const weight = make.constant("w", tensorOf("float16", [64, 48], new Float16Array(64 * 48).fill(0.5)));
+      const y = make.op("MatMul", [make.input("x", ["n", 64], "float16"), weight]);
+      make.output(y, "y", undefined, "float16");
+      const { model } = compress(make.model, weightOnly({ format: "qdq" }));
+      assert.equal(operatorsOf(model).includes("DequantizeLinear"), opset === 19);
+      assert.notEqual(model.graph.nodes.at(-1)!.inputs[1], weight);
+    }
+  });
+});
