@@ -72,7 +72,7 @@ function pack2(codes: Uint8Array, from: number, end: number, packed: Uint8Array,
 }
 
 /**
- * Packs codes so that plain operators can take them apart (`packed-parts.ts`): with p = 8 / bits values to a byte, part i of n codes is [i·m, (i + 1)·m),
+ * Packs codes so that plain operators can take them apart (`weights/packed-parts.ts`): with p = 8 / bits values to a byte, part i of n codes is [i·m, (i + 1)·m),
  * m = ⌈n / p⌉, and byte j = Σ code[i·m + j] · 2^(bits·i). What is missing at the end is 0.
  */
 export function packParts(codes: Uint8Array, bits: CodeBits): Uint8Array {

@@ -7,9 +7,9 @@
 import { GraphBuilder, int } from "../../onnx/graph-builder.ts";
 import type { Graph, Value } from "../../onnx/ir.ts";
 import { arrayOf, deriveTensors, elementCount, type Tensor } from "../../onnx/tensor.ts";
-import { unpackParts } from "../packed-parts.ts";
 import { packParts } from "../packing.ts";
 import type { CodeRange } from "../params.ts";
+import { unpackParts } from "../weights/packed-parts.ts";
 
 export type WeightBits = 8 | 4 | 2;
 

@@ -12,9 +12,9 @@ import { type DType, onnxOfDtype } from "../../onnx/dtype.ts";
 import { int } from "../../onnx/graph-builder.ts";
 import type { Graph, Model, Value } from "../../onnx/ir.ts";
 import { elementCount, scalarOf, type Tensor, tensorOf } from "../../onnx/tensor.ts";
-import { type Emitter, unpackParts } from "../packed-parts.ts";
 import { type CodeBits, packParts, packRows } from "../packing.ts";
 import { type CodesForm, type QuantizedForm, type QuantizedWeights, quantizedBytes, requireCodes } from "./codes.ts";
+import { type Emitter, unpackParts } from "./packed-parts.ts";
 import type { RewriteForm } from "./rewrite.ts";
 import { isDepthwise, matrixOf, type WeightSlot } from "./slots.ts";
 

@@ -2,8 +2,8 @@
  * Takes codes of 4 and 2 bits out of bytes by plain operators that exist in every opset: onnxruntime folds them when it loads the model. Exact in
  * float32.
  */
-import { int } from "../onnx/graph-builder.ts";
-import type { Attr, Value } from "../onnx/ir.ts";
+import { int } from "../../onnx/graph-builder.ts";
+import type { Attr, Value } from "../../onnx/ir.ts";
 
 /** Puts operators with one output into a graph, and float32 scalars. */
 export interface Emitter {
