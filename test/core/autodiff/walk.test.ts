@@ -36,6 +36,45 @@ test("gradients of a value that is used in several places are summed", async () 
   await session.close();
 });
 
+for (const opType of ["Gather", "GatherND"]) {
+  test(`rows that ${opType} reads many times get all of their gradients, with several threads too`, async () => {
+    const [rows, size, width] = [4096, 50, 256];
+    const model = empty();
+    const g = new GraphBuilder(model.graph);
+    const table = model.graph.addInput("table", "float32", [size, width]);
+    const indices = model.graph.addInput("indices", "int64", [rows, 1]);
+    const loss = g.sumAll(g.op(opType, [table, indices]));
+    model.graph.addOutput(loss);
+    // Both halves of the rows read the same places in the same order: threads that share them would meet.
+    const read = BigInt64Array.from({ length: rows }, (_, i) =>
+      BigInt(Math.floor((i % (rows / 2)) / (rows / 2 / size))),
+    );
+    const feeds = {
+      table: tensorOf("float32", [size, width], new Float32Array(size * width)),
+      indices: tensorOf("int64", [rows, 1], read),
+    };
+    await resolveStatics(model, feeds, openSession);
+    const gradient = buildGradients(g, loss, [table]).get(table)!;
+    model.graph.addOutput(gradient);
+    // It loses sums where threads meet, which they do in some runs only.
+    assert.ok(model.graph.nodes.every((node) => node.opType !== "ScatterND"));
+    const session = await openSession({ bytes: modelToBytes(model) }, { threads: 2 });
+    try {
+      // dL/d(row) is how often it was read, a whole number and so exact.
+      const counts = Array.from({ length: size }, (_, row) => read.filter((index) => index === BigInt(row)).length);
+      for (let run = 0; run < 40; run++) {
+        const values = floatsOf((await session.run(feeds))[gradient.name]!);
+        assert.ok(
+          values.every((value, i) => value === counts[Math.floor(i / width)]),
+          `run ${run}`,
+        );
+      }
+    } finally {
+      await session.close();
+    }
+  });
+}
+
 /** Operators of the gradient of y = `build`(x), behind those of the loss Σ w·y. */
 async function formOf(dims: readonly number[], build: (g: GraphBuilder, x: Value) => Value): Promise<string[]> {
   const model = empty();

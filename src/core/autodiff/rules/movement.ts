@@ -120,11 +120,7 @@ const gather: GradientRule = {
     // The gathered axis first, then every index adds its row: [rows, outer, inner] into [size, outer, inner].
     const forth = [axis, ...range(axis), ...range(inner.length).map((i) => axis + 1 + i)];
     const moved = g.transpose(d, forth);
-    const sum = g.op(
-      "ScatterND",
-      [g.full([x[axis]!, ...outer, ...inner], 0, d), g.reshape(wholeNumbers(g, indices), [rows, 1]), moved],
-      { reduction: string("add") },
-    );
+    const sum = sumOfRows(g, moved, wholeNumbers(g, indices), [x[axis]!, ...outer, ...inner]);
     return [
       g.transpose(
         sum,
@@ -133,6 +129,19 @@ const gather: GradientRule = {
     ];
   },
 };
+
+/**
+ * Zeros of `dims` to which each of `rows` is added at its index. ScatterND would be several times as fast, and is wrong with more threads than one
+ * (onnxruntime 1.30): they add to a row that has several indices at the same time, and one of the sums is lost.
+ */
+function sumOfRows(g: GraphBuilder, rows: Value, indices: Value, dims: readonly number[]): Value {
+  const [size = 0, ...inner] = dims;
+  const width = elementCount(inner);
+  const updates = g.reshape(rows, [-1, width]);
+  const places = g.expand(g.reshape(indices, [-1, 1]), [1, width]);
+  const attrs = { axis: int(0), reduction: string("add") };
+  return g.reshape(g.op("ScatterElements", [g.full([size, width], 0, rows), places, updates], attrs), dims);
+}
 
 /** Indices as int64, which the scatter operators take. */
 function wholeNumbers(g: GraphBuilder, indices: Value): Value {
@@ -161,9 +170,21 @@ const topK: GradientRule = {
 
 const gatherND: GradientRule = {
   refuses: (node) => (node.int("batch_dims", 0) > 0 ? "batch_dims" : undefined),
-  backward: (g, node, [dy]) => [
-    g.op("ScatterND", [g.full(dimsOf(node.inputs[0]!), 0, dy!), node.inputs[1], dy], { reduction: string("add") }),
-  ],
+  backward: (g, node, [dy]) => {
+    const x = dimsOf(node.inputs[0]!);
+    const depth = dimsOf(node.inputs[1]!).at(-1)!;
+    const read = x.slice(0, depth);
+    const given = wholeNumbers(g, node.inputs[1]!);
+    const sizes = g.constant("int64", [depth], read);
+    const indices = g.where(g.op("Less", [given, g.scalar(0, given)]), g.add(given, sizes), given);
+    const strides = g.constant(
+      "int64",
+      [depth],
+      read.map((_, i) => elementCount(read.slice(i + 1))),
+    );
+    const rows = g.sum(g.mul(indices, strides), [-1], false);
+    return [g.reshape(sumOfRows(g, dy!, rows, [elementCount(read), ...x.slice(depth)]), x)];
+  },
 };
 
 const expand: GradientRule = {
