@@ -317,16 +317,33 @@ const concat: Relation = (labels, node) => {
   return true;
 };
 
-/** Indices along one axis are picked: that axis stays as it is. */
-const picked: Relation = (labels, node) => {
+/** Concatenation backwards: the outputs have stretches of the input's axis, one after the other. */
+const split: Relation = (labels, node) => {
   const x = node.inputs[0]!;
+  // Sizes that are computed cannot be corrected.
+  if (node.inputs[1] && !node.inputs[1].constant) return false;
+  const axis = splitAxis(node, labels.dims(x).length);
+  let start = 0;
+  for (const y of node.outputs) {
+    tieSame(labels, x, y, [axis]);
+    const size = labels.dims(y)[axis]!;
+    for (let i = 0; i < size; i++) labels.tie(x, axis, start + i, y, axis, i);
+    start += size;
+  }
+  return true;
+};
+
+export const splitAxis = (node: Node, rank: number) => (node.int("axis", 0) + rank) % rank;
+
+/** Elements along one axis are picked by numbers: that axis stays as it is, and so do the axes of the numbers. */
+const picked: Relation = (labels, node) => {
+  const [x, y] = [node.inputs[0]!, node.outputs[0]!];
   const rank = labels.dims(x).length;
   const axis = (node.int("axis", 0) + rank) % rank;
+  const added = labels.dims(y).length - rank;
   labels.pinAxis(x, axis);
-  for (const y of node.outputs) {
-    const added = labels.dims(y).length - rank;
-    for (let a = 0; a < rank; a++) if (a !== axis) labels.tieAxes(x, a, y, a < axis ? a : a + added);
-  }
+  for (let a = axis; a <= axis + added; a++) labels.pinAxis(y, a);
+  for (let a = 0; a < rank; a++) if (a !== axis) labels.tieAxes(x, a, y, a < axis ? a : a + added);
   return true;
 };
 
@@ -354,6 +371,7 @@ const RELATIONS: Readonly<Record<ChannelRelation, Relation>> = {
   softmax,
   transpose,
   concatenation: concat,
+  split,
   "selection along an axis": picked,
   resize: resized,
   none: nothing,

@@ -12,7 +12,7 @@ import { elementCount, floatsOf, integersOf, isFloat, type Tensor, tensor, tenso
 import { operatorOf } from "../operators/operators.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import { runAllValues } from "../train/statics.ts";
-import { ChannelLabels, relateChannels } from "./channel-labels.ts";
+import { ChannelLabels, relateChannels, splitAxis } from "./channel-labels.ts";
 
 /** Units that were alternatives to each other, and how many of them were kept. */
 export interface ChannelFamily {
@@ -173,7 +173,7 @@ function squaredNorms(constant: Tensor, axis: number): Float64Array {
   return norms;
 }
 
-/** Numbers of channels that a node has written into it: the groups of a depthwise convolution, the target of a Reshape. */
+/** Numbers of channels that a node has written into it: the groups of a depthwise convolution, the target of a Reshape, the sizes of a Split. */
 function correctSizes(
   node: Node,
   cut: (value: Value, axis: number) => readonly number[],
@@ -183,6 +183,7 @@ function correctSizes(
     const w = node.inputs[1]!;
     if (node.int("group", 1) === dimsOf(w)[0]) node.setAttr("group", { type: "int", value: cut(w, 0).length });
   }
+  if (operatorOf(node)?.channels === "split") correctSplit(node, cut, dimsOf);
   const target = node.opType === "Reshape" ? node.inputs[1]?.constant : undefined;
   if (!target) return;
   const y = node.outputs[0]!;
@@ -190,6 +191,24 @@ function correctSizes(
   const corrected = sizes.map((size, axis) => (size > 0 ? Math.min(size, cut(y, axis).length) : size));
   if (corrected.every((size, axis) => size === sizes[axis])) return;
   node.setInput(1, node.graph.addInitializer(`${node.label}_shape`, tensorOf("int64", [sizes.length], corrected)));
+}
+
+/** Parts that were equal need not be any more, and are named then: by an attribute before version 13 of ai.onnx, by an input since. */
+function correctSplit(
+  node: Node,
+  cut: (value: Value, axis: number) => readonly number[],
+  dimsOf: (value: Value) => readonly number[],
+): void {
+  const axis = splitAxis(node, dimsOf(node.inputs[0]!).length);
+  const sizes = node.outputs.map((y) => cut(y, axis).length);
+  if (sizes.every((size, i) => size === dimsOf(node.outputs[i]!)[axis])) return;
+  const { graph } = node;
+  if (graph.model.opset < 13) {
+    node.setAttr("split", { type: "ints", value: sizes });
+    return;
+  }
+  node.setInput(1, graph.addInitializer(`${node.label}_sizes`, tensorOf("int64", [sizes.length], sizes)));
+  node.setAttr("num_outputs", undefined);
 }
 
 /** Replaces a constant by what is left of it, or by zeros of that shape. */

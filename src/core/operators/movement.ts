@@ -21,7 +21,7 @@ export const MOVEMENT = {
   Unsqueeze: { since: 1, ...RESHAPE, rankFrom: 1, sizedBy: [1] },
   Transpose: { since: 1, moves: "first", channels: "transpose", folds: "reordered" },
   Concat: { since: 1, moves: "all", channels: "concatenation", folds: "joined" },
-  Split: { since: 1, moves: "first", channels: "selection along an axis", folds: "reordered", sizedBy: [1] },
+  Split: { since: 1, moves: "first", channels: "split", folds: "reordered", sizedBy: [1] },
   Slice: { since: 1, moves: "first", folds: "reordered", sizedBy: [1, 2, 3, 4] },
   Expand: { since: 8, moves: "first", rankFrom: 1, sizedBy: [1] },
   Tile: { since: 1, moves: "first", rankFrom: 1, sizedBy: [1] },

@@ -98,6 +98,7 @@ export type ChannelRelation =
   | "softmax"
   | "transpose"
   | "concatenation"
+  | "split"
   | "selection along an axis"
   | "resize"
   | "none";

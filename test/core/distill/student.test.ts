@@ -7,7 +7,8 @@ import { factorizeLayers } from "../../../src/core/distill/factorize.ts";
 import { slimWidth } from "../../../src/core/distill/slim.ts";
 import { type Derivation, deriveStudent, parameterCount } from "../../../src/core/distill/student.ts";
 import { CoreError } from "../../../src/core/errors.ts";
-import type { Model } from "../../../src/core/onnx/ir.ts";
+import { int, ints } from "../../../src/core/onnx/graph-builder.ts";
+import type { Model, Value } from "../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../src/core/onnx/load.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
@@ -309,6 +310,69 @@ describe("cutting channels", () => {
       ],
     );
     assert.equal(shapes(student)["conv2.weight"], "4x5x3x3");
+  });
+
+  /** The block of YOLOv8: half of the channels goes round a residual block, and all of it is joined again. `parts` says how Split is told of sizes. */
+  function splitBlock(parts: "count" | "sizes" | "attribute"): Model {
+    const net = new NetworkBuilder(9);
+    const stem = net.relu(net.conv(net.input(["n", 1, 8, 8]), 1, 12, { bias: true }));
+    const node = net.model.graph.append({
+      opType: "Split",
+      inputs: parts === "sizes" ? [stem, net.g.shape([4, 8])] : [stem],
+      outputs: 2,
+      attrs: {
+        axis: int(1),
+        ...(parts === "count" && { num_outputs: int(2) }),
+        ...(parts === "attribute" && { split: ints([4, 8]) }),
+      },
+    });
+    const [aside, through] = node.outputs as [Value, Value];
+    const width = parts === "count" ? 6 : 8;
+    const inner = net.relu(net.conv(net.relu(net.conv(through, width, 10)), 10, width));
+    const joined = net.g.concat([aside, through, net.g.add(through, inner)], 1);
+    const last = net.relu(net.conv(joined, 12 + width, 8));
+    const model = net.output(net.linear(net.globalAverage(last), 8, 3), ["n", 3]);
+    if (parts === "attribute") model.opsets.set("", 11);
+    return model;
+  }
+
+  for (const parts of ["count", "sizes", "attribute"] as const) {
+    test(`the parts of a Split are cut each on its own, told by ${parts}, and what is left computes the same`, async () => {
+      const teacher = splitBlock(parts);
+      const [aside, through] = parts === "count" ? [6, 6] : [4, 8];
+      const weights = new Map([...teacher.graph.initializers].map(({ name, constant }) => [name, constant!]));
+      // Every second channel of the stem, of the inner convolutions and of the last one is dead.
+      for (const layer of ["conv0", "conv1", "conv2", "conv3"]) {
+        const data = floatsOf(weights.get(`${layer}.weight`)!);
+        const size = data.length / weights.get(`${layer}.weight`)!.dims[0]!;
+        for (let channel = 1; channel * size < data.length; channel += 2) {
+          data.fill(0, channel * size, (channel + 1) * size);
+          if (layer === "conv0") floatsOf(weights.get("conv0.bias")!)[channel] = 0;
+        }
+      }
+      const { feeds } = halves(4, 2).gather([0, 1, 2, 3]);
+      const { model, families } = await slimWidth(teacher, { fraction: 0.5, feeds, openSession });
+      const found = families.map(({ units, kept }) => `${units} to ${kept}`).sort();
+      const expected = [aside, through, 10, 8].map((units) => `${units} to ${units / 2}`).sort();
+      assert.deepEqual(found, expected);
+      const [before, after] = [await outputs(teacher, feeds), await outputs(model, feeds)];
+      for (const [i, x] of before.entries()) assert.ok(Math.abs(x - after[i]!) < 1e-5, `${x} and ${after[i]}`);
+    });
+  }
+
+  test("channels that are picked by their numbers stay, and so does what meets them", async () => {
+    const net = new NetworkBuilder(9);
+    const stem = net.relu(net.conv(net.input(["n", 1, 8, 8]), 1, 8));
+    const picked = net.g.op("Gather", [stem, net.g.shape([0, 2, 4, 6])], { axis: int(1) });
+    const met = net.g.add(picked, net.conv(net.relu(net.conv(stem, 8, 6)), 6, 4));
+    const model = net.output(net.linear(net.globalAverage(met), 4, 3), ["n", 3]);
+    const { feeds } = halves(2, 2).gather([0, 1]);
+    const { model: student, families } = await slimWidth(model, { fraction: 0.5, feeds, openSession });
+    assert.deepEqual(
+      families.map(({ weight, units, kept }) => [weight, units, kept]),
+      [["conv1.weight", 6, 3]],
+    );
+    assert.equal((await outputs(student, feeds)).length, 6);
   });
 
   test("what an operator that is not known touches stays", async () => {
