@@ -91,15 +91,24 @@ describe("next steps", () => {
     ]);
   });
 
-  test("a poor result of GPTQ is answered by four times the samples, as many as there may be", () => {
-    const rounded = { method: "weight_only", bits: 4, rounding: "gptq", dataset_id: "dst_1" };
-    for (const [samples, more] of [
-      [50, 200],
-      [30_000, 100_000],
-    ]) {
-      const steps = stepsAfter(quantize({ ...rounded, samples }), poor);
-      const step = steps.find(({ title }) => /more samples/i.test(title));
-      assert.equal((step!.job.params as { samples: number }).samples, more);
+  test("a poor result of what looks at samples is answered by four times as many, as many as there may be", () => {
+    for (const params of [{ method: "weight_only", bits: 4, rounding: "gptq", dataset_id: "dst_1" }, PARAMS.static]) {
+      for (const [samples, more] of [
+        [50, 200],
+        [30_000, 100_000],
+      ]) {
+        const steps = stepsAfter(quantize({ ...params, samples }), poor);
+        const step = steps.find(({ title }) => /more samples/i.test(title));
+        assert.equal((step!.job.params as { samples: number }).samples, more);
+      }
+    }
+  });
+
+  test("a poor result of 8-bit activations is answered by weights alone, which stay in float otherwise", () => {
+    for (const method of ["dynamic", "static"] as const) {
+      const steps = stepsAfter(quantize(PARAMS[method]), poor);
+      const step = steps.find(({ title }) => /weight_only/.test(title));
+      assert.deepEqual(step!.job.params, { method: "weight_only", bits: 8 });
     }
   });
 
