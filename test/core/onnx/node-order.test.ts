@@ -122,8 +122,8 @@ test("a shape that stands behind what it is for is found all the same", () => {
   );
 });
 
-test("a chain as long as a model may be, backwards", () => {
-  const length = 200_000;
+test("a chain that no recursion could follow, backwards", () => {
+  const length = 30_000;
   const node = Array.from({ length }, (_, i): NodeInit => {
     const step = length - i;
     return { opType: "Neg", input: [step === 1 ? "x" : `v${step - 1}`], output: [step === length ? "y" : `v${step}`] };
