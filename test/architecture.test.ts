@@ -47,7 +47,7 @@ interface Layer {
 const LAYERS: readonly Layer[] = [
   {
     of: "src/core/operators/",
-    may: ["src/core/onnx/dtype.ts", "src/core/onnx/tensor.ts"],
+    may: ["src/core/onnx/class-axis.ts", "src/core/onnx/dtype.ts", "src/core/onnx/tensor.ts"],
     types: ["src/core/onnx/"],
     packages: [],
   },
@@ -139,9 +139,14 @@ const LAYERS: readonly Layer[] = [
     of: "src/core/contract.ts",
     may: [
       ...SHARED,
-      ...["data/", "onnx/dtype.ts", "onnx/tensor.ts", "evaluate/metrics.ts", "evaluate/model-warnings.ts"].map(
-        (it) => `src/core/${it}`,
-      ),
+      ...[
+        "data/",
+        "onnx/class-axis.ts",
+        "onnx/dtype.ts",
+        "onnx/tensor.ts",
+        "evaluate/metrics.ts",
+        "evaluate/model-warnings.ts",
+      ].map((it) => `src/core/${it}`),
       ...[
         "autodiff/trainable-operators.ts",
         "distill/output-pairs.ts",
@@ -279,7 +284,7 @@ const PROCESSES: readonly (readonly [place: string | RegExp, programs: readonly 
   [/^src\/report\/(script|markup|style)\.ts$/, ["API", "child"]],
   ["src/report/", ["child"]],
   ["src/core/index.ts", ["child"]],
-  [/^src\/core\/onnx\/(?!dtype|tensor)/, ["child"]],
+  [/^src\/core\/onnx\/(?!class-axis|dtype|tensor)/, ["child"]],
   [/^src\/core\/(operators|targets|passes|runtime)\/|^src\/core\/qat\/(?!qat-algorithms)/, ["child"]],
   ["src/tasks/task-server.ts", ["child"]],
   [

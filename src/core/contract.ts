@@ -17,7 +17,7 @@ export {
 } from "./data/label-reading.ts";
 export { ROW_FORMATS, ROW_KINDS, type RowKind } from "./data/row-formats.ts";
 export { type DatasetSpec, TABLE_DTYPES } from "./data/spec.ts";
-export { outputMisfit, PEERS, pairOutputs } from "./distill/output-pairs.ts";
+export { isShares, outputMisfit, PEERS, pairOutputs, sharesText } from "./distill/output-pairs.ts";
 export { CoreError, checkCancelled } from "./errors.ts";
 export { defaultMetric, METRIC_NAMES, METRICS, type MetricName } from "./evaluate/metrics.ts";
 export { modelWarnings, nonFiniteText } from "./evaluate/model-warnings.ts";

@@ -4,6 +4,7 @@ export * from "./contract.ts";
 export { datasetView, inspectDataset, openDataset } from "./data/dataset.ts";
 export { averageModels, type BornAgainDistillation, distillBornAgain } from "./distill/born-again.ts";
 export { choiceWarnings } from "./distill/choice.ts";
+export { comparedOutputs } from "./distill/compared-outputs.ts";
 export type { Distillation, DistilledNetwork } from "./distill/distillation.ts";
 export type { Exit } from "./distill/exits.ts";
 export { distillMeanTeacher, type MeanTeacherDistillation } from "./distill/mean-teacher.ts";

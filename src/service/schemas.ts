@@ -89,6 +89,26 @@ const ModelValue = z
   })
   .meta({ id: "ModelValue" });
 
+const ModelOutput = ModelValue.extend({
+  meaning: z
+    .object({
+      kind: z.enum(["class_scores", "shares", "numbers"]).meta({ id: "OutputKind" }),
+      class_axis: z.int().nullable().meta({
+        description: "Where classes lie, if that is what they are; null: along the last axis that is not of 1.",
+      }),
+      evident: z.boolean().meta({
+        description:
+          "Whether the operators say so (a Softmax, a Sigmoid); otherwise it is taken to be so by shape and name.",
+      }),
+    })
+    .optional()
+    .meta({
+      id: "OutputMeaning",
+      description:
+        "What the numbers are: scores of classes to choose from, shares (each a number from 0 to 1 by itself), or any others. Missing for what is no tensor of floats, and of models that earlier versions added.",
+    }),
+}).meta({ id: "ModelOutput" });
+
 export const Model = z
   .object({
     id: z.string(),
@@ -104,7 +124,7 @@ export const Model = z
     opset_imports: z.record(z.string(), z.int()),
     producer: z.string(),
     inputs: z.array(ModelValue),
-    outputs: z.array(ModelValue),
+    outputs: z.array(ModelOutput),
     nodes: Count.meta({ description: "Of the graph and its subgraphs." }),
     operators: z.record(z.string(), Count),
     parameters: Count.meta({ description: "Elements of all weights." }),

@@ -73,7 +73,7 @@ const done = async (body: object): Promise<Job> => jobs.succeeded(await jobs.cli
 const metricsOf = (job: Job) =>
   job.result!.metrics as unknown as {
     accuracy: { metric: string; before: number; after: number } | null;
-    training: { metric: string; student_metric: number };
+    training: { metric: string; student_metric: number; history: { losses: Record<string, number> }[] };
     warnings: { code: string; message: string }[];
   };
 const warningsOf = (job: Job) => metricsOf(job).warnings.filter(({ code }) => code.startsWith("labels"));
@@ -120,6 +120,31 @@ describe("outputs of teacher and student", () => {
     const job = await done(distillation("bare", "four as maps", params, "four"));
     assert.equal(metricsOf(job).training.metric, "teacher_agreement");
     assert.ok(metricsOf(job).training.student_metric >= 0.75, String(metricsOf(job).training.student_metric));
+  });
+
+  test("classes of pixels lie along the channels: labels and teachers are read so", async () => {
+    const answer = await jobs.client.request(`/v1/models/${models.get("pixels")}`);
+    const { outputs } = (await answer.json()) as { outputs: { meaning: object }[] };
+    assert.deepEqual(outputs[0]!.meaning, { kind: "class_scores", class_axis: 1, evident: true });
+    const labelled = await done(distillation("pixels", "pixels", onLabels));
+    assert.equal(metricsOf(labelled).training.metric, "top1");
+    assert.ok(metricsOf(labelled).training.student_metric > 0.75);
+    assert.ok(metricsOf(labelled).accuracy!.after > 0.75);
+    models.set("trained pixels", labelled.result!.model_id);
+    const params = { ...onLabels, loss: { kl_weight: 1, label_weight: 0 } };
+    const taught = await done(distillation("bare", "pixels", params, "trained pixels"));
+    const { metric, student_metric, history } = metricsOf(taught).training;
+    assert.deepEqual([metric, Object.keys(history[0]!.losses)], ["teacher_agreement", ["kl"]]);
+    assert.ok(student_metric > 0.75, String(student_metric));
+  });
+
+  test("shares are learned as numbers, and not as scores of classes", async () => {
+    const [only, ...others] = await refusals(distillation("bare", "shares", onTeacher("kl"), "shares"));
+    assert.match(only!, /^\/params\/loss\/output_loss shape_mismatch: .*"y" is a share by itself.*take mse or huber/);
+    assert.deepEqual(others, []);
+    const params = { ...onLabels, loss: { kl_weight: 1, label_weight: 0 } };
+    const { training } = metricsOf(await done(distillation("bare", "shares", params, "shares")));
+    assert.deepEqual([training.metric, Object.keys(training.history[0]!.losses)], ["teacher_mse", ["mse"]]);
   });
 
   test("other numbers of classes, single numbers as classes, and other layouts are refused, with both shapes", async () => {

@@ -987,11 +987,8 @@ export interface components {
              * @default 1
              */
             label_weight?: number;
-            /**
-             * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
-             * @default kl
-             */
-            output_loss?: components["schemas"]["OutputLossKind"];
+            /** @description How outputs are compared: `kl` is for class scores, the others for any numbers. Null: `kl` where an output is class scores, `mse` where it is not (`meaning` of the model's outputs). Unless given: `null`. */
+            output_loss?: components["schemas"]["OutputLossKind"] | null;
             /**
              * Format: double
              * @default 0
@@ -1391,11 +1388,8 @@ export interface components {
              * @default 0.1
              */
             label_weight?: number;
-            /**
-             * @description How outputs are compared: `kl` and `dkd` are for class scores, the others for any numbers.
-             * @default kl
-             */
-            output_loss?: components["schemas"]["TeacherLossKind"];
+            /** @description How outputs are compared: `kl` and `dkd` are for class scores, the others for any numbers. Null: `kl` where an output is class scores, `mse` where it is not (`meaning` of the model's outputs). Unless given: `null`. */
+            output_loss?: components["schemas"]["TeacherLossKind"] | null;
             /**
              * Format: double
              * @default 0
@@ -2336,11 +2330,8 @@ export interface components {
              * @default 1
              */
             label_weight?: number;
-            /**
-             * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
-             * @default kl
-             */
-            output_loss?: components["schemas"]["OutputLossKind"];
+            /** @description How outputs are compared: `kl` is for class scores, the others for any numbers. Null: `kl` where an output is class scores, `mse` where it is not (`meaning` of the model's outputs). Unless given: `null`. */
+            output_loss?: components["schemas"]["OutputLossKind"] | null;
             /**
              * Format: double
              * @default 0
@@ -2493,7 +2484,7 @@ export interface components {
             };
             producer: string;
             inputs: components["schemas"]["ModelValue"][];
-            outputs: components["schemas"]["ModelValue"][];
+            outputs: components["schemas"]["ModelOutput"][];
             /**
              * Format: int64
              * @description Of the graph and its subgraphs.
@@ -2547,6 +2538,16 @@ export interface components {
             uploads: components["schemas"]["UploadReference"][];
             name?: string;
             metadata?: components["schemas"]["Metadata"];
+        };
+        ModelOutput: {
+            name: string;
+            /** @description Null for what is no tensor. */
+            dtype: components["schemas"]["DType"] | null;
+            /** @description What it is when it is no tensor: `sequence(map(int64, float32))`. */
+            type?: string;
+            /** @description A string is a symbolic dimension, null an unknown one; null instead of a list: unknown rank. */
+            shape: ((number | string) | null)[] | null;
+            meaning?: components["schemas"]["OutputMeaning"];
         };
         ModelPage: {
             data: components["schemas"]["ModelSummary"][];
@@ -2719,11 +2720,8 @@ export interface components {
              * @default 0
              */
             teacher_kl_weight?: number;
-            /**
-             * @description How outputs are compared: `kl` is for class scores, the others for any numbers.
-             * @default kl
-             */
-            output_loss?: components["schemas"]["OutputLossKind"];
+            /** @description How outputs are compared: `kl` is for class scores, the others for any numbers. Null: `kl` where an output is class scores, `mse` where it is not (`meaning` of the model's outputs). Unless given: `null`. */
+            output_loss?: components["schemas"]["OutputLossKind"] | null;
             /**
              * Format: double
              * @default 0
@@ -2771,6 +2769,18 @@ export interface components {
         };
         /** @enum {string} */
         OutputLossKind: "kl" | "mse" | "huber" | "cosine";
+        /** @description What the numbers are: scores of classes to choose from, shares (each a number from 0 to 1 by itself), or any others. Missing for what is no tensor of floats, and of models that earlier versions added. */
+        OutputMeaning: {
+            /** @description Now one of `class_scores`, `shares`, `numbers`; more may be added. */
+            kind: string;
+            /**
+             * Format: int64
+             * @description Where classes lie, if that is what they are; null: along the last axis that is not of 1.
+             */
+            class_axis: number | null;
+            /** @description Whether the operators say so (a Softmax, a Sigmoid); otherwise it is taken to be so by shape and name. */
+            evident: boolean;
+        };
         OutputPair: {
             teacher: string;
             student: string;

@@ -1,4 +1,5 @@
 /** Small networks whose outputs have unusual shapes, and samples whose labels are of many kinds; for tests over HTTP. */
+import { int } from "../../src/core/onnx/graph-builder.ts";
 import type { Model } from "../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../src/core/onnx/save.ts";
 import { floatsOf, type Tensor, tensorOf } from "../../src/core/onnx/tensor.ts";
@@ -21,16 +22,20 @@ interface Shape {
   readonly tokens?: boolean;
   /** With a BatchNormalization. */
   readonly normal?: boolean;
+  /** Behind all else; a Softmax is over the second axis. */
+  readonly last?: "Softmax" | "Sigmoid";
 }
 
 /** Two dense layers on x [n, 8], or on tokens [n, 3, 8]; the output is called y. */
-function network({ seed, values, dims, tokens = false, normal = false }: Shape): Uint8Array<ArrayBuffer> {
+function network({ seed, values, dims, tokens = false, normal = false, last }: Shape): Uint8Array<ArrayBuffer> {
   const net = new NetworkBuilder(seed);
   const x = net.input(tokens ? ["n", TOKENS, WIDTH] : ["n", WIDTH]);
   const inner = net.linear(x, WIDTH, 16, tokens);
   const y = net.linear(net.relu(normal ? net.batchNorm(inner, 16) : inner), 16, values, tokens);
   const shape = dims.map((dim) => (typeof dim === "number" ? dim : -1));
-  const model: Model = net.output(tokens ? y : net.g.reshape(y, shape), dims, "y");
+  const shaped = tokens ? y : net.g.reshape(y, shape);
+  const ended = last ? net.g.op(last, [shaped], last === "Softmax" ? { axis: int(1) } : {}) : shaped;
+  const model: Model = net.output(ended, dims, "y");
   return new Uint8Array(modelToBytes(model));
 }
 
@@ -41,6 +46,8 @@ export const ODD_MODELS = {
   "four as maps": network({ seed: 4, values: 4, dims: ["n", 4, 1, 1] }),
   five: network({ seed: 5, values: 5, dims: ["n", 5] }),
   normal: network({ seed: 6, values: 4, dims: ["n", 4], normal: true }),
+  pixels: network({ seed: 10, values: 16, dims: ["n", 4, 2, 2], last: "Softmax" }),
+  shares: network({ seed: 12, values: 4, dims: ["n", 4], last: "Sigmoid" }),
   "three tokens": network({ seed: 7, values: 4, dims: ["n", TOKENS, 4], tokens: true }),
   "open tokens": network({ seed: 8, values: 4, dims: ["n", "t", 4], tokens: true }),
   "open tokens of five": network({ seed: 9, values: 5, dims: ["n", "u", 5], tokens: true }),
@@ -81,6 +88,14 @@ export const ODD_DATASETS = {
       "float32",
       [COUNT, 4],
       classes.flatMap((own) => [0, 1, 2, 3].map((k) => (k === own ? 1 : 0))),
+    ),
+  ),
+  /** The same class for each of 2 x 2 pixels. */
+  pixels: dataset(
+    tensorOf(
+      "uint8",
+      [COUNT, 2, 2],
+      classes.flatMap((own) => [own, own, own, own]),
     ),
   ),
   two: new Uint8Array(

@@ -82,13 +82,16 @@ function readFor(output: ValueFacts, { labels, meaning, ignoreLabel }: LabelQues
     .join(", ")}] a sample`;
 
   const rows = own.slice(0, -1);
-  if (meaning !== "numbers" && own.length > 0 && matches(given, rows)) {
+  // Scores of maps have their classes along the channels, [n, K, h, w].
+  const isMap = own.length > 1 && shape[1] !== 1;
+  const classes = matches(given, rows) ? own.at(-1)! : isMap && matches(given, own.slice(1)) ? own[0]! : undefined;
+  if (meaning !== "numbers" && own.length > 0 && classes !== undefined) {
     if (!labels.integers) {
       return misfit(
-        `${what} are one for each row of scores of ${shown}, as classes are, but not all are whole numbers.`,
+        `${what} are one for each position with scores of ${shown}, as classes are, but not all are whole numbers.`,
       );
     }
-    const bad = badClass(labels, own.at(-1)!, ignoreLabel);
+    const bad = badClass(labels, classes, ignoreLabel);
     if (bad !== undefined)
       return { kind: "bad_values", message: `${bad} of the output ${shown}${whatToDo(labels, ignoreLabel)}` };
     return fits({ meaning: "classes", stored: isInteger ? "as_is" : "float_classes" });
@@ -100,12 +103,19 @@ function readFor(output: ValueFacts, { labels, meaning, ignoreLabel }: LabelQues
     return misfit(
       own.length === 0
         ? `${what} cannot be classes of the output ${shown}: it has one number for each sample, and classes need a score each.`
-        : `${what} do not fit the output ${shown}: classes are one integer for each row of scores, [${rows.map((dim) => dim ?? "?").join(", ")}] a sample, or one-hot rows.`,
+        : `${what} do not fit the output ${shown}: classes are one integer for each position, [${rows.map((dim) => dim ?? "?").join(", ")}]${
+            isMap
+              ? ` or [${own
+                  .slice(1)
+                  .map((dim) => dim ?? "?")
+                  .join(", ")}]`
+              : ""
+          } a sample, or one-hot rows.`,
     );
   }
   if (!matches(given, own)) {
     return misfit(
-      `${what} fit the output ${shown} neither as classes, one integer for each row of scores along the last axis, nor as numbers in its shape.`,
+      `${what} fit the output ${shown} neither as classes, one integer for each position with scores along the last axis or the channels, nor as numbers in its shape.`,
     );
   }
   if (meaning === null && isInteger) {

@@ -13,6 +13,7 @@ import { mergeNetworks, withPrefix } from "../train/step-networks.ts";
 import { createTrainable, exportTrained, type TrainableModel } from "../train/trainable.ts";
 import type { NetworksResult, TrainingSettings } from "../train/training-task.ts";
 import { choiceOf } from "./choice.ts";
+import { type ComparedOutputs, comparedOutputs, comparesScores } from "./compared-outputs.ts";
 import {
   bestOf,
   type Distillation,
@@ -24,7 +25,6 @@ import {
 import { judgeEnsemble, judgeNetwork } from "./judge.ts";
 import { type DistillationLoss, distillationObjective, teacherValues } from "./objective.ts";
 import { onLabels } from "./online.ts";
-import { pairOutputs } from "./output-pairs.ts";
 import { openTeacher, type Teacher, teachSamples } from "./teacher.ts";
 
 export interface BornAgainDistillation extends DistillationData {
@@ -45,7 +45,7 @@ export async function distillBornAgain(spec: BornAgainDistillation, hooks: Phase
   const { training: settings, loss, model } = spec;
   const { openSession, signal } = hooks;
   const output = model.graph.outputs[0]!.name;
-  const pairs = pairOutputs(model.graph.outputs, model.graph.outputs, undefined);
+  const pairs = comparedOutputs(model, model, { outputLoss: loss.outputLoss });
   const judge = labelJudge(spec, output, settings, hooks);
   const { metric } = judge;
   const generations = Array.from({ length: spec.generations }, (_, i) => ({
@@ -119,14 +119,15 @@ async function resultOf(
   }
   const [first] = networks;
   const best = bestOf(networks, judge.metric.better);
-  const scores = spec.loss.outputLoss === "kl" || spec.loss.outputLoss === "dkd";
+  const pairs = comparedOutputs(spec.model, spec.model, { outputLoss: spec.loss.outputLoss });
+  const scores = comparesScores(pairs[0]!.loss) ? { classAxis: pairs[0]!.classAxis } : undefined;
   const models = networks.map(({ model }) => model);
   const members = models.map((model) => ({ model, output }));
   const ensemble = await judgeEnsemble(judge, members, { output, scores });
   const run = { ...best.run, samplesPerSecond: done.get(best.name)!.samplesPerSecond };
   const metric = spec.average ? ensemble : best.metric;
   return {
-    student: spec.average ? averageModels(models, scores) : best.model,
+    student: spec.average ? averageModels(models, pairs) : best.model,
     run,
     networks,
     chosen: spec.average ? "average" : best.name,
@@ -157,10 +158,10 @@ async function resultOf(
 }
 
 /**
- * One model that answers with the mean of several of one architecture: of the probabilities where its outputs are class scores (as their
- * logarithms, where the models give logits), else of the outputs themselves.
+ * One model that answers with the mean of several of one architecture, whose outputs are compared like `pairs`: of the probabilities where an
+ * output is class scores (as their logarithms, where the models give logits), else of the outputs themselves.
  */
-export function averageModels(models: readonly Model[], scores: boolean): Model {
+export function averageModels(models: readonly Model[], pairs: readonly ComparedOutputs[]): Model {
   const [first] = models;
   const names = first!.graph.outputs.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
   const merged = mergeNetworks(models.map((model, i) => withPrefix(model, `generation_${i + 1}/`)));
@@ -170,8 +171,10 @@ export function averageModels(models: readonly Model[], scores: boolean): Model 
   for (const value of outputs) graph.removeOutput(value);
   for (const [k, { name, dtype, shape }] of names.entries()) {
     const answers = models.map((_, i) => outputs[i * names.length + k]!);
-    const areLogits = scores && answers.every((value) => logitsOf(value) === value);
-    const summed = answers.map((value) => (areLogits ? g.op("Softmax", [value], { axis: int(-1) }) : value));
+    const pair = pairs.find(({ student }) => student === name)!;
+    const areLogits = comparesScores(pair.loss) && answers.every((value) => logitsOf(value, pair.classAxis) === value);
+    const axis = int(pair.classAxis ?? -1);
+    const summed = answers.map((value) => (areLogits ? g.op("Softmax", [value], { axis }) : value));
     const mean = g.mul(
       summed.reduce((sum, value) => g.add(sum, value)),
       1 / models.length,

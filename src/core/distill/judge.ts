@@ -1,15 +1,17 @@
 /** The final numbers of a distillation: one metric, of every network, over the same samples. */
 import { CoreError, checkCancelled } from "../errors.ts";
 import { meanMeter } from "../meter.ts";
+import { classRows } from "../onnx/class-axis.ts";
 import type { Model } from "../onnx/ir.ts";
 import { floatsOf, type Tensor, tensorOf, withoutUnitAxes } from "../onnx/tensor.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import type { Samples } from "../train/samples.ts";
 import type { TrainableModel, TrainedValues } from "../train/trainable.ts";
 import { createValidator, type ValidationMeter, type ValidationMetric } from "../train/validate.ts";
-import { type DistillationLoss, outputTarget } from "./objective.ts";
+import { type ComparedOutputs, comparesScores } from "./compared-outputs.ts";
+import { outputTarget } from "./objective.ts";
 import type { OutputPair } from "./output-pairs.ts";
-import { openTeacher, type Teacher } from "./teacher.ts";
+import { openTeacher, type Teacher, type TeacherValue } from "./teacher.ts";
 
 type Named = Readonly<Record<string, Tensor>>;
 
@@ -54,7 +56,7 @@ export async function measureNetwork(
 export async function judgeTeacher(judge: Judge, model: Model, pairs: readonly OutputPair[]): Promise<number | null> {
   const { samples, metric, teacher, threads, openSession, signal, batchSize } = judge;
   if (!samples) return null;
-  const plain = pairs.map((pair) => ({ value: pair.teacher, target: pair.student, scores: false }));
+  const plain = pairs.map((pair) => ({ value: pair.teacher, target: pair.student }));
   const session = await openTeacher(model, plain, { openSession, threads });
   try {
     const meter = metric.start();
@@ -78,13 +80,15 @@ export async function judgeTeacher(judge: Judge, model: Model, pairs: readonly O
 export async function judgeEnsemble(
   { samples, metric, threads, openSession, signal, batchSize }: Judge,
   members: readonly { readonly model: Model; readonly output: string }[],
-  { output, scores }: { readonly output: string; readonly scores: boolean },
+  { output, scores }: { readonly output: string; readonly scores: TeacherValue["scores"] },
 ): Promise<number | null> {
   if (!samples) return null;
   const opened: Teacher[] = [];
   try {
     for (const { model, output: value } of members) {
-      opened.push(await openTeacher(model, [{ value, target: output, scores }], { openSession, threads }));
+      opened.push(
+        await openTeacher(model, [{ value, target: output, ...(scores && { scores }) }], { openSession, threads }),
+      );
     }
     const meter = metric.start();
     for (let start = 0; start < samples.count; start += batchSize) {
@@ -93,7 +97,7 @@ export async function judgeEnsemble(
       const { feeds, targets } = samples.gather(Uint32Array.from({ length: rows }, (_, i) => start + i));
       const answers: Tensor[] = [];
       for (const member of opened) answers.push((await member.run(feeds))[output]!);
-      meter.add({ [output]: meanOf(answers, scores) }, targets);
+      meter.add({ [output]: meanOf(answers, scores !== undefined) }, targets);
     }
     return meter.value;
   } finally {
@@ -129,11 +133,14 @@ function softmaxOf(logits: Float32Array, width: number): Float32Array {
  * How well a student follows its teacher where nothing else is known: the share of rows with the same largest score, or the mean squared
  * error for outputs that are not scores.
  */
-export function agreementWith({ outputLoss }: DistillationLoss, pair: OutputPair): ValidationMetric {
+export function agreementWith(pair: ComparedOutputs): ValidationMetric {
+  const isScores = comparesScores(pair.loss);
   const values = (outputs: Named, targets: Named) => {
     const student = outputs[pair.student]!;
     const teacher = targets[outputTarget(pair.teacher)]!;
-    const [ours, theirs] = [withoutUnitAxes(student.dims), withoutUnitAxes(teacher.dims)];
+    const axis = isScores ? pair.classAxis : null;
+    const dims = axis === null ? student.dims : [...student.dims.toSpliced(axis, 1), student.dims.at(axis)!];
+    const [ours, theirs] = [withoutUnitAxes(dims), withoutUnitAxes(teacher.dims)];
     if (`${ours}` !== `${theirs}`) {
       throw new CoreError(
         "invalid_params",
@@ -141,9 +148,9 @@ export function agreementWith({ outputLoss }: DistillationLoss, pair: OutputPair
         pair.student,
       );
     }
-    return { s: floatsOf(student), t: floatsOf(teacher), width: ours.at(-1)! };
+    return { s: classRows(floatsOf(student), student.dims, axis), t: floatsOf(teacher), width: ours.at(-1)! };
   };
-  if (outputLoss === "kl" || outputLoss === "dkd") {
+  if (isScores) {
     return {
       name: "teacher_agreement",
       better: "higher",

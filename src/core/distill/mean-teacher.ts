@@ -7,15 +7,15 @@
  * The average is what is validated and exported. Samples without a label (`ignoreLabel`) teach by the second term alone.
  */
 import type { Model } from "../onnx/ir.ts";
-import { logitsOf } from "../train/losses.ts";
 import { type Phase, type PhaseHooks, runPhases } from "../train/phases.ts";
 import { splitSamples } from "../train/samples.ts";
 import type { Objective } from "../train/step-graph.ts";
 import { createTrainable, exportTrained } from "../train/trainable.ts";
 import type { NetworksTask, TrainingSettings } from "../train/training-task.ts";
+import { comparedOutputs } from "./compared-outputs.ts";
 import { type Distillation, type DistillationData, distilled, labelJudge } from "./distillation.ts";
 import { judgeNetwork } from "./judge.ts";
-import { type DistillationLoss, LABELS, labelLoss, OUTPUT_LOSSES } from "./objective.ts";
+import { type DistillationLoss, LABELS, labelLoss, outputLoss, taughtOutput } from "./objective.ts";
 import { onLabels } from "./online.ts";
 
 export interface MeanTeacherDistillation extends DistillationData {
@@ -90,14 +90,13 @@ export async function distillMeanTeacher(spec: MeanTeacherDistillation, hooks: P
 }
 
 function objectiveOf({ loss, model }: MeanTeacherDistillation): Objective {
-  const outputs = model.graph.outputs.map(({ name }) => name);
+  const pairs = comparedOutputs(model, model, { outputLoss: loss.outputLoss });
   return (context) => {
-    const { g, value, target, detach } = context;
-    const own = labelLoss(context, value(STUDENT + outputs[0]!), target(LABELS), loss);
-    const distances = outputs.map((name) => {
-      const taught = value(TEACHER + name);
-      const t = detach(loss.outputLoss === "kl" ? logitsOf(taught) : taught);
-      return OUTPUT_LOSSES[loss.outputLoss](context, value(STUDENT + name), t, loss);
+    const { g, value, target } = context;
+    const own = labelLoss(context, value(STUDENT + pairs[0]!.student), target(LABELS), loss);
+    const distances = pairs.map((pair) => {
+      const taught = taughtOutput(context, pair, value(TEACHER + pair.teacher));
+      return outputLoss(context, pair, value(STUDENT + pair.student), taught, loss);
     });
     const mean = g.mul(
       distances.reduce((sum, distance) => g.add(sum, distance)),
@@ -105,7 +104,7 @@ function objectiveOf({ loss, model }: MeanTeacherDistillation): Objective {
     );
     return [
       { name: "label", weight: loss.labelWeight, value: own },
-      { name: loss.outputLoss, weight: loss.klWeight, value: mean },
+      { name: [...new Set(pairs.map((pair) => pair.loss))].join(" and "), weight: loss.klWeight, value: mean },
     ];
   };
 }

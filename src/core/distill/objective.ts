@@ -1,8 +1,9 @@
 /** What a student is asked to learn: the parts of the loss, as a job names them, and how they read student and teacher. */
 
 import { CoreError, located } from "../errors.ts";
+import { labelledAxis } from "../onnx/class-axis.ts";
 import { DTYPES } from "../onnx/dtype.ts";
-import type { GraphBuilder } from "../onnx/graph-builder.ts";
+import { dimsOf, type GraphBuilder } from "../onnx/graph-builder.ts";
 import type { Value } from "../onnx/ir.ts";
 import {
   attentionKl,
@@ -13,8 +14,9 @@ import {
   relationalDistance,
   relationKl,
 } from "../train/distillation-losses.ts";
-import { cosineDistance, crossEntropy, distillationKl, huber, logitsOf, meanSquaredError } from "../train/losses.ts";
+import { cosineDistance, crossEntropy, distillationKl, huber, meanSquaredError, scoresOf } from "../train/losses.ts";
 import type { LossTerm, Objective, ObjectiveContext } from "../train/step-graph.ts";
+import { type ComparedOutputs, comparesScores } from "./compared-outputs.ts";
 import type { OutputLoss, OutputPair } from "./output-pairs.ts";
 import type { TeacherValue } from "./teacher.ts";
 
@@ -34,7 +36,8 @@ export interface DistillationLoss {
   readonly temperature: number;
   readonly klWeight: number;
   readonly labelWeight: number;
-  readonly outputLoss: OutputLoss;
+  /** Null: by what each output is; see `comparedOutputs`. */
+  readonly outputLoss: OutputLoss | null;
   readonly labelSmoothing: number;
   /** The label of what has none: it counts neither as a class nor as a number. Null when there is no such label. */
   readonly ignoreLabel: number | null;
@@ -51,7 +54,7 @@ export const DISTILLATION_LOSS: DistillationLoss = {
   temperature: 4,
   klWeight: 0.9,
   labelWeight: 0.1,
-  outputLoss: "kl",
+  outputLoss: null,
   labelSmoothing: 0,
   ignoreLabel: null,
   alpha: 1,
@@ -70,12 +73,17 @@ const HINTS: Readonly<Record<HintKind, (context: ObjectiveContext, s: Value, t: 
 };
 
 /** What must be read from the teacher for these losses. */
-export function teacherValues(loss: DistillationLoss, pairs: readonly OutputPair[]): readonly TeacherValue[] {
-  const scores = loss.outputLoss === "kl" || loss.outputLoss === "dkd";
+export function teacherValues(loss: DistillationLoss, pairs: readonly ComparedOutputs[]): readonly TeacherValue[] {
   const outputs =
-    loss.klWeight === 0 ? [] : pairs.map(({ teacher: value }) => ({ value, target: outputTarget(value), scores }));
+    loss.klWeight === 0
+      ? []
+      : pairs.map((pair) => ({
+          value: pair.teacher,
+          target: outputTarget(pair.teacher),
+          ...(comparesScores(pair.loss) && { scores: { classAxis: pair.classAxis } }),
+        }));
   const inner = [...new Set(loss.hints.map(({ teacher }) => teacher))];
-  return [...outputs, ...inner.map((value) => ({ value, target: hintTarget(value), scores: false }))];
+  return [...outputs, ...inner.map((value) => ({ value, target: hintTarget(value) }))];
 }
 
 export const outputTarget = (name: string) => `teacher/${name}`;
@@ -89,7 +97,7 @@ export const LABELS = "labels";
  * (cross-entropy), floats of the output's shape are values (mean squared error). Refusals are located in the loss: at `label_weight`,
  * `output_loss` or the hint.
  */
-export function distillationObjective(loss: DistillationLoss, pairs: readonly OutputPair[]): Objective {
+export function distillationObjective(loss: DistillationLoss, pairs: readonly ComparedOutputs[]): Objective {
   return (context) => {
     const { value, target } = context;
     const terms: LossTerm[] = [];
@@ -105,10 +113,10 @@ export function distillationObjective(loss: DistillationLoss, pairs: readonly Ou
     }
     if (loss.klWeight > 0) {
       for (const pair of pairs) {
-        const name = pairs.length === 1 ? loss.outputLoss : `${loss.outputLoss} ${pair.student}`;
+        const name = pairs.length === 1 ? pair.loss : `${pair.loss} ${pair.student}`;
         const [s, t] = [value(pair.student), target(outputTarget(pair.teacher))];
         const weight = loss.klWeight / pairs.length;
-        const compare = () => OUTPUT_LOSSES[loss.outputLoss](context, s, t, loss);
+        const compare = () => outputLoss(context, pair, s, t, loss);
         terms.push({ name, weight, value: located(["output_loss"], compare), overSamples });
       }
     }
@@ -125,16 +133,39 @@ export function distillationObjective(loss: DistillationLoss, pairs: readonly Ou
   };
 }
 
-/** How a student's output is compared with what it is to be like. Class scores of the latter are logits or log-probabilities. */
-export const OUTPUT_LOSSES: Readonly<
+const OUTPUT_LOSSES: Readonly<
   Record<OutputLoss, (context: ObjectiveContext, s: Value, t: Value, loss: DistillationLoss) => Value>
 > = {
-  kl: ({ g }, s, t, { temperature }) => distillationKl(g, logitsOf(s), t, temperature),
-  dkd: ({ g, target }, s, t, loss) => decoupledKl(g, logitsOf(s), t, asClasses(g, target(LABELS)), loss),
+  kl: ({ g }, s, t, { temperature }) => distillationKl(g, s, t, temperature),
+  dkd: ({ g, target }, s, t, loss) => decoupledKl(g, s, t, asClasses(g, target(LABELS)), loss),
   mse: ({ g }, s, t) => meanSquaredError(g, s, t),
   huber: ({ g }, s, t) => huber(g, s, t),
   cosine: ({ g }, s, t) => cosineDistance(g, s, t),
 };
+
+/**
+ * How far a student's output is from what it is to be like. Class scores of the latter are logits or log-probabilities, with their classes
+ * along the last axis (`taughtOutput`, or what a `Teacher` says).
+ */
+export function outputLoss(
+  context: ObjectiveContext,
+  { loss: kind, classAxis }: ComparedOutputs,
+  student: Value,
+  taught: Value,
+  loss: DistillationLoss,
+): Value {
+  const own = comparesScores(kind) ? scoresOf(context.g, student, classAxis) : student;
+  return OUTPUT_LOSSES[kind](context, own, taught, loss);
+}
+
+/** The output of a network that teaches in the same step, as `outputLoss` reads it; no gradient flows into it. */
+export function taughtOutput(
+  { g, detach }: ObjectiveContext,
+  { loss: kind, classAxis }: ComparedOutputs,
+  output: Value,
+): Value {
+  return detach(comparesScores(kind) ? scoresOf(g, output, classAxis) : output);
+}
 
 /** Of an output against the labels; see `distillationObjective`. */
 export function labelLoss(
@@ -144,7 +175,8 @@ export function labelLoss(
   loss: Pick<DistillationLoss, "labelSmoothing" | "ignoreLabel">,
 ): Value {
   if (isInteger(labels)) {
-    return crossEntropy(g, logitsOf(output), asClasses(g, labels), loss.labelSmoothing, loss.ignoreLabel);
+    const axis = labelledAxis(dimsOf(output), dimsOf(labels)) ?? null;
+    return crossEntropy(g, scoresOf(g, output, axis), asClasses(g, labels), loss.labelSmoothing, loss.ignoreLabel);
   }
   return meanSquaredError(g, output, labels, loss.ignoreLabel);
 }

@@ -12,10 +12,10 @@ import { buildStepGraph, soloNetwork } from "../train/step-graph.ts";
 import { createTrainable, exportTrained, type TrainableModel } from "../train/trainable.ts";
 import type { TrainingResult, TrainingSettings } from "../train/training-task.ts";
 import type { ValidationMetric } from "../train/validate.ts";
+import { comparedOutputs } from "./compared-outputs.ts";
 import type { Distillation } from "./distillation.ts";
 import { agreementWith, type Judge, judgeNetwork, judgeTeacher } from "./judge.ts";
 import { type DistillationLoss, distillationObjective, LABELS, teacherValues } from "./objective.ts";
-import { pairOutputs } from "./output-pairs.ts";
 import { type KeptOutputs, openTeacher, teachSamples } from "./teacher.ts";
 
 export interface OfflineDistillation {
@@ -54,14 +54,14 @@ export async function distillOffline(spec: OfflineDistillation, hooks: PhaseHook
   const { loss, training: settings } = spec;
   const { openSession, signal } = hooks;
   const { threads, batchSize, seed } = settings;
-  const pairs = pairOutputs((spec.teacher ?? spec.student).graph.outputs, spec.student.graph.outputs, loss.outputs);
+  const pairs = comparedOutputs(spec.teacher ?? spec.student, spec.student, loss);
   checkLabels(spec);
   checkTeacher(spec);
   const start = (watch: readonly string[]) =>
     spec.takeApart?.(watch) ??
     createTrainable(spec.student, { watch, ...(spec.reinitialize && { reinitializeSeed: seed }) });
   const student = start([...new Set(loss.hints.map((hint) => hint.student))]);
-  const metric = spec.metric ?? agreementWith(loss, pairs[0]!);
+  const metric = spec.metric ?? agreementWith(pairs[0]!);
   // Without labels to be judged by, the student is judged by the teacher's outputs, even if no loss reads them.
   const read = teacherValues(spec.metric ? loss : { ...loss, klWeight: 1 }, pairs);
   const teacher =
@@ -148,7 +148,7 @@ export async function checkObjective(
   },
   options: { readonly openSession: OpenSession; readonly threads: number },
 ): Promise<void> {
-  const pairs = pairOutputs((teacher ?? student).graph.outputs, student.graph.outputs, loss.outputs);
+  const pairs = comparedOutputs(teacher ?? student, student, loss);
   for (const [whose, model] of Object.entries({ ...(teacher && { teacher }), student })) {
     const known = new Set(model.graph.nodes.flatMap(({ outputs }) => outputs.map(({ name }) => name)));
     for (const [i, hint] of loss.hints.entries()) {

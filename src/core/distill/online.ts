@@ -10,12 +10,12 @@
 import { CoreError } from "../errors.ts";
 import { dimsOf } from "../onnx/graph-builder.ts";
 import type { Model, Value } from "../onnx/ir.ts";
-import { logitsOf } from "../train/losses.ts";
 import { type Phase, type PhaseHooks, runPhases } from "../train/phases.ts";
 import { splitSamples } from "../train/samples.ts";
 import { buildStepGraph, type LossTerm, type Objective, type ObjectiveContext } from "../train/step-graph.ts";
 import { createTrainable, exportTrained } from "../train/trainable.ts";
 import type { NetworksTask, TaskNetwork, TrainingResult, TrainingSettings } from "../train/training-task.ts";
+import { comparedOutputs, comparesScores } from "./compared-outputs.ts";
 import {
   bestOf,
   type Distillation,
@@ -25,7 +25,7 @@ import {
   labelJudge,
 } from "./distillation.ts";
 import { judgeEnsemble, judgeNetwork } from "./judge.ts";
-import { type DistillationLoss, LABELS, labelLoss, OUTPUT_LOSSES } from "./objective.ts";
+import { type DistillationLoss, LABELS, labelLoss, outputLoss, taughtOutput } from "./objective.ts";
 import { pairOutputs } from "./output-pairs.ts";
 
 export interface OnlineNetwork {
@@ -105,7 +105,7 @@ export async function distillOnline(spec: OnlineDistillation, hooks: PhaseHooks)
     ensemble: await judgeEnsemble(
       judge,
       networks.map(({ model }, i) => ({ model, output: outputs[i]! })),
-      { output: parties.find(({ name }) => name === chosen.name)!.output, scores: spec.loss.outputLoss === "kl" },
+      ensembleOutput(spec, parties.find(({ name }) => name === chosen.name)!),
     ),
     baseline:
       baseline && plainRun ? { model: exportTrained(baseline.trainable, plainRun.values), run: plainRun } : null,
@@ -121,6 +121,14 @@ export async function distillOnline(spec: OnlineDistillation, hooks: PhaseHooks)
           }
         : null,
   };
+}
+
+/** What networks answer with together: by how one of them compares its first output with itself. */
+function ensembleOutput({ loss }: OnlineDistillation, { model, output }: Party) {
+  const pair = comparedOutputs(model, model, { outputLoss: loss.outputLoss }).find(
+    ({ student }) => student === output,
+  )!;
+  return { output, scores: comparesScores(pair.loss) ? { classAxis: pair.classAxis } : undefined };
 }
 
 /** Throws as the job would where the networks cannot learn together: the steps of a small batch are built, and not run. */
@@ -171,7 +179,7 @@ function lossOf(
   parties: readonly Party[],
   own: Party,
 ): readonly LossTerm[] {
-  const { g, value, target, detach } = context;
+  const { g, value, target } = context;
   const network = own.prefix;
   const terms: LossTerm[] = [
     {
@@ -184,18 +192,25 @@ function lossOf(
   const weight = own.name === teacher ? loss.teacherKlWeight : loss.klWeight;
   if (weight === 0) return terms;
   const others = parties.filter((party) => party !== own);
+  const names = new Set<string>();
   const compared = others.flatMap((other) => {
-    const pairs = pairOutputs(other.model.graph.outputs, own.model.graph.outputs, undefined);
+    const pairs = comparedOutputs(other.model, own.model, { outputLoss: loss.outputLoss });
     return pairs.map((pair) => {
       const taught = value(other.prefix + pair.teacher);
       checkSameShape(own, value(network + pair.student), other, taught);
-      const t = detach(loss.outputLoss === "kl" ? logitsOf(taught) : taught);
-      const distance = OUTPUT_LOSSES[loss.outputLoss](context, value(network + pair.student), t, loss);
+      names.add(pair.loss);
+      const distance = outputLoss(
+        context,
+        pair,
+        value(network + pair.student),
+        taughtOutput(context, pair, taught),
+        loss,
+      );
       return g.mul(distance, 1 / (pairs.length * others.length));
     });
   });
   const mean = compared.reduce((sum, distance) => g.add(sum, distance));
-  return [...terms, { name: loss.outputLoss, weight, value: mean, network }];
+  return [...terms, { name: [...names].join(" and "), weight, value: mean, network }];
 }
 
 /** Throws `invalid_params` unless two outputs have one shape, axes of one aside; the path names the network that differs from the first. */

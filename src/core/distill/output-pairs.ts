@@ -1,6 +1,6 @@
 /** Which outputs of two models mean the same, and whether they can be compared: known from facts, before anything is built. */
 import { CoreError } from "../errors.ts";
-import type { ValueFacts } from "../facts.ts";
+import type { OutputFacts } from "../facts.ts";
 import { didYouMean, nearestNames } from "../nearest-names.ts";
 
 /** How an output is compared with the teacher's. `kl` and `dkd` are for class scores, the others for any numbers. */
@@ -56,27 +56,42 @@ export function pairOutputs(
   return pairs;
 }
 
-/** Why a loss cannot compare two outputs, or `unknown` where their shapes do not say; undefined when it can. */
+/** Why a loss (null: the one for what they are) cannot compare two outputs, or `unknown` where their shapes do not say; undefined when it can. */
 export function outputMisfit(
-  kind: OutputLoss,
-  teacher: ValueFacts,
-  student: ValueFacts,
+  kind: OutputLoss | null,
+  teacher: OutputFacts,
+  student: OutputFacts,
   roles = TEACHING,
 ): { readonly about: "shapes" | "loss"; readonly message: string } | "unknown" | undefined {
+  const shares = [student, teacher].find(isShares);
+  if ((kind === "kl" || kind === "dkd") && shares) {
+    const message = `The loss ${kind} compares scores of classes to choose from, and ${sharesText(shares)}: take mse or huber.`;
+    return { about: "loss", message };
+  }
   const [theirs, ours] = [teacher, student].map(({ shape }) => shape?.slice(1).filter((dim) => dim !== 1));
   if (!theirs || !ours) return "unknown";
-  const text = ({ name, shape }: ValueFacts) => `"${name}" [${shape!.map((dim) => dim ?? "?").join(", ")}]`;
+  const text = ({ name, shape }: OutputFacts) => `"${name}" [${shape!.map((dim) => dim ?? "?").join(", ")}]`;
   const isOpen = [...theirs, ...ours].some((dim) => typeof dim !== "number");
   const fits = theirs.length === ours.length && theirs.every((dim, i) => dim === ours[i] || isSymbolic(dim, ours[i]));
   if (!fits && (!isOpen || theirs.length === ours.length)) {
     const message = `The ${roles.teacher}'s output ${text(teacher)} and the ${roles.student}'s ${text(student)} cannot be compared: behind the first axis, which counts the samples, only axes of 1 may differ.`;
     return { about: "shapes", message };
   }
-  if (ours.length === 0 && theirs.length === 0 && kind !== "mse" && kind !== "huber") {
+  if (ours.length === 0 && theirs.length === 0 && kind !== null && kind !== "mse" && kind !== "huber") {
     const message = `The loss ${kind} compares scores of classes or directions, and the output ${text(student)} has one number for each sample: take mse or huber.`;
     return { about: "loss", message };
   }
   return fits && theirs.every((dim, i) => dim !== null && dim === ours[i]) ? undefined : "unknown";
+}
+
+/** Whether each number of an output is a share by itself, so that there are no classes to choose from. */
+export function isShares({ meaning }: OutputFacts): boolean {
+  return meaning?.evident === true && meaning.kind === "shares";
+}
+
+/** Of such an output, for messages. */
+export function sharesText({ name }: OutputFacts): string {
+  return `each number of the output ${JSON.stringify(name)} is a share by itself, as a Sigmoid makes them`;
 }
 
 function isSymbolic(...dims: readonly (number | string | null | undefined)[]): boolean {

@@ -105,7 +105,7 @@ export async function distillOwnTeacher(
     ensemble: await judgeEnsemble(
       judge,
       answers.map((name) => ({ model: trained.model, output: name })),
-      { output, scores: true },
+      { output, scores: { classAxis: null } },
     ),
     baseline: plain && baselineRun ? { model: exportTrained(plain, baselineRun.values), run: baselineRun } : null,
     exits: made,

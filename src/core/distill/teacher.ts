@@ -3,9 +3,10 @@
  * and the inner values that hints name, are read.
  */
 import { CoreError, checkCancelled } from "../errors.ts";
+import { classCount, classRows } from "../onnx/class-axis.ts";
 import type { Model, Value } from "../onnx/ir.ts";
 import { modelToBytes } from "../onnx/save.ts";
-import { elementCount, floatsOf, type Tensor, tensor, tensorOf, withoutUnitAxes } from "../onnx/tensor.ts";
+import { elementCount, floatsOf, type Tensor, tensor, tensorOf } from "../onnx/tensor.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from "../train/checkpoint.ts";
 import { logitsOf } from "../train/losses.ts";
@@ -18,8 +19,8 @@ export interface TeacherValue {
   /** An output or an inner value of the teacher. */
   readonly value: string;
   readonly target: string;
-  /** Class scores: read before a final Softmax, and as log-probabilities where they come as probabilities all the same. */
-  readonly scores: boolean;
+  /** Class scores: read before a final Softmax, or as log-probabilities where they come as probabilities all the same, with their classes along the last axis. */
+  readonly scores?: { readonly classAxis: number | null };
 }
 
 export interface Teacher {
@@ -41,7 +42,7 @@ export async function openTeacher(
   const read = values.map(({ value: name, scores }) => {
     const value = byName.get(name);
     if (!value) throw new CoreError("invalid_params", `The teacher has no value "${name}".`, name);
-    return scores ? logitsOf(value) : value;
+    return scores ? logitsOf(value, scores.classAxis) : value;
   });
   for (const value of [...model.graph.outputs]) if (!read.includes(value)) model.graph.removeOutput(value);
   for (const value of read) {
@@ -57,7 +58,10 @@ export async function openTeacher(
       return Object.fromEntries(
         values.map(({ target, scores }, i) => {
           const result = results[read[i]!.name]!;
-          return [target, scores ? logScores(result) : tensorOf("float32", result.dims, float32Of(result))];
+          return [
+            target,
+            scores ? logScores(result, scores.classAxis) : tensorOf("float32", result.dims, float32Of(result)),
+          ];
         }),
       );
     },
@@ -109,18 +113,23 @@ function float32Of(value: Tensor): Float32Array<ArrayBuffer> {
   return new Float32Array(floatsOf(value));
 }
 
-/** Scores whose rows are probabilities (a quantized model's Softmax, for instance) become their logarithms; a softmax gives them back. */
-function logScores(value: Tensor): Tensor {
-  const scores = float32Of(value);
-  const width = withoutUnitAxes(value.dims).at(-1)!;
+/**
+ * Scores with their classes along the last axis. Those that are probabilities (a quantized model's Softmax, for instance) become their logarithms; a
+ * softmax gives them back.
+ */
+function logScores(value: Tensor, axis: number | null): Tensor {
+  const given = value.dims;
+  const scores = classRows(float32Of(value), given, axis);
+  const dims = axis === null ? given : [...given.toSpliced(axis, 1), given.at(axis)!];
+  const width = classCount(given, axis);
   for (let start = 0; start < scores.length; start += width) {
     let sum = 0;
     for (let i = start; i < start + width; i++) sum += scores[i]! < 0 ? Number.NaN : scores[i]!;
-    if (!(Math.abs(sum - 1) < 0.02)) return tensorOf("float32", value.dims, scores);
+    if (!(Math.abs(sum - 1) < 0.02)) return tensorOf("float32", dims, scores);
   }
   return tensorOf(
     "float32",
-    value.dims,
+    dims,
     scores.map((p) => Math.log(Math.max(p, 1e-7))),
   );
 }

@@ -1,5 +1,6 @@
 import type { OutputFidelity, ValueFacts } from "../facts.ts";
 import { bootstrap, type Interval, wilson } from "../intervals.ts";
+import { classRows, isNamedLikeScores } from "../onnx/class-axis.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import { type ArrayDType, arrayOf, floatsOf, hasArray, type Tensor } from "../onnx/tensor.ts";
 
@@ -28,6 +29,9 @@ export function isComparable({ dtype }: ValueFacts): boolean {
   return dtype !== null && hasArray(dtype);
 }
 
+/** How positions of an output agree: by the largest along an axis, or by being the same; or there is no such thing. */
+type Agreement = { readonly classAxis: number } | "equality" | "none";
+
 /** Compares one output of two models, run by run. Nothing is kept but sums. */
 export class FidelityMeter {
   readonly #output: ValueFacts;
@@ -45,7 +49,7 @@ export class FidelityMeter {
   #shapeMismatches = 0;
   #firstMismatch: readonly [Tensor["dims"], Tensor["dims"]] | undefined;
   /** How positions agree is decided by what the first run gives. */
-  #agreement: "argmax" | "equality" | "none" | undefined;
+  #agreement: Agreement | undefined;
   #agreeing = 0;
   #positions = 0;
   /** Of each run, for intervals. */
@@ -66,9 +70,7 @@ export class FidelityMeter {
     const x = valuesOf(reference);
     const y = valuesOf(candidate);
     this.#agreement ??= agreementOf(this.#output, reference, x, this.#isOnlyOutput);
-    const width = this.#agreement === "argmax" ? reference.dims.at(-1)! : 1;
-    const positions = this.#agreement === "none" ? 0 : x.length / width;
-    const agreeing = this.#agreement === "none" ? 0 : countAgreement(x, y, width);
+    const { agreeing, positions } = countAgreement(this.#agreement, reference.dims, x, y);
     this.#agreeing += agreeing;
     this.#positions += positions;
     this.#runs.push({
@@ -185,13 +187,20 @@ interface RunSums {
 }
 
 /** In how many rows of `width` both have their largest value at the same place; with a width of 1, how many elements are equal. */
-function countAgreement(x: Values, y: Values, width: number): number {
+function countAgreement(agreement: Agreement, dims: Tensor["dims"], x: Values, y: Values) {
+  if (agreement === "none") return { agreeing: 0, positions: 0 };
   let agreeing = 0;
-  for (let row = 0; row < x.length / width; row++) {
-    const same = width === 1 ? x[row] === y[row] : argmax(x, row * width, width) === argmax(y, row * width, width);
-    if (same) agreeing++;
+  if (agreement === "equality") {
+    for (let i = 0; i < x.length; i++) if (x[i] === y[i]) agreeing++;
+    return { agreeing, positions: x.length };
   }
-  return agreeing;
+  const { classAxis } = agreement;
+  const [ours, theirs] = [classRows(x, dims, classAxis), classRows(y, dims, classAxis)];
+  const width = dims.at(classAxis)!;
+  for (let start = 0; start < x.length; start += width) {
+    if (argmax(ours, start, width) === argmax(theirs, start, width)) agreeing++;
+  }
+  return { agreeing, positions: x.length / width };
 }
 
 /** Elements as float32 or float64 numbers; 64-bit integers lose what float64 cannot hold. */
@@ -211,16 +220,21 @@ export function argmax(values: Values, start: number, width: number): number {
 
 /**
  * What "the same answer" means for an output. Integers (ids, labels) are answers themselves. Floats are class scores, whose answer is the
- * largest of the last axis, when the rows of the original's output are probabilities or their logarithms, when the output is named like
- * scores, or when it is a matrix and all that the model gives (a classifier's logits). Other floats (states, boxes, maps) have no answer.
+ * largest of an axis, when what the original gives along it are probabilities or their logarithms; and along the last axis when the output is
+ * named like scores, or when it is a matrix and all that the model gives (a classifier's logits). Other floats (states, boxes, maps) have no
+ * answer.
  */
-function agreementOf(output: ValueFacts, reference: Tensor, x: Values, isOnlyOutput: boolean) {
-  if (DTYPES[reference.dtype].kind !== "float") return "equality";
-  const width = reference.dims.at(-1) ?? 0;
-  const rank = reference.dims.length;
-  if (rank < 2 || width < 2 || x.length === 0) return "none";
-  const isNamedSo = /logit|score|prob|class/i.test(output.name);
-  return isNamedSo || (rank === 2 && isOnlyOutput) || isDistribution(x, width) ? "argmax" : "none";
+function agreementOf(output: ValueFacts, { dtype, dims }: Tensor, x: Values, isOnlyOutput: boolean): Agreement {
+  if (DTYPES[dtype].kind !== "float") return "equality";
+  const rank = dims.length;
+  if (rank < 2 || x.length === 0) return "none";
+  const isOver = (classAxis: number) =>
+    dims.at(classAxis)! > 1 && isDistribution(classRows(x, dims, classAxis), dims.at(classAxis)!);
+  if (isOver(-1)) return { classAxis: -1 };
+  // Probabilities of the classes of pixels, [n, K, h, w].
+  if (rank > 2 && isOver(1)) return { classAxis: 1 };
+  const isTaken = isNamedLikeScores(output.name) || (rank === 2 && isOnlyOutput);
+  return isTaken && dims.at(-1)! > 1 ? { classAxis: -1 } : "none";
 }
 
 /** Whether every row of `width` values sums to 1, as probabilities or as log-probabilities. */

@@ -1,5 +1,6 @@
 import { CoreError } from "../errors.ts";
 import type { Meter, Resampled, Share } from "../meter.ts";
+import { classCount, classRows, labelledAxis } from "../onnx/class-axis.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import { type Tensor, tensor, withoutUnitAxes } from "../onnx/tensor.ts";
 import { valuesOf } from "./fidelity.ts";
@@ -38,19 +39,18 @@ export type MetricName = keyof typeof METRICS;
 
 export const METRIC_NAMES = Object.keys(METRICS) as [MetricName, ...MetricName[]];
 
-/** A metric of class scores, the last axis that is not of one, and integer labels; more of it is better. */
+/** A metric of class scores (see `labelledAxis`) and integer labels; more of it is better. */
 function ofClasses(start: Metric["start"]): Metric {
   return {
     fits: (output, labels) =>
       isIntegers(labels) &&
       DTYPES[output.dtype].kind === "float" &&
-      withoutUnitAxes(output.dims).length > 1 &&
-      `${withoutUnitAxes(output.dims).slice(0, -1)}` === `${withoutUnitAxes(labels.dims)}`,
+      labelledAxis(output.dims, labels.dims) !== undefined,
     start,
     labels: "classes",
     better: "higher",
     isShare: true,
-    wants: "integer classes, one for each row of scores",
+    wants: "integer classes, one for each position that has scores",
   };
 }
 
@@ -218,8 +218,9 @@ function firstLargest(values: ArrayLike<number>): number | undefined {
 
 /** The positions that count: their class, and the scores of all classes. Throws `invalid_dataset` for a label that is no class. */
 function* labelledScores(output: Tensor, labels: Tensor, ignoreLabel: number | null) {
-  const values = valuesOf(output);
-  const width = withoutUnitAxes(output.dims).at(-1)!;
+  const axis = labelledAxis(output.dims, labels.dims) ?? null;
+  const values = classRows(valuesOf(output), output.dims, axis);
+  const width = classCount(output.dims, axis);
   for (const [row, label] of valuesOf(labels).entries()) {
     if (label === ignoreLabel) continue;
     if (!(label >= 0 && label < width)) {

@@ -1,8 +1,10 @@
 import { CoreError, checkCancelled } from "../errors.ts";
-import type { ModelFacts, ValueFacts } from "../facts.ts";
+import type { ModelFacts, OutputFacts, ValueFacts } from "../facts.ts";
 import type { DType } from "../onnx/dtype.ts";
 import type { Model, Value } from "../onnx/ir.ts";
+import { isFloat } from "../onnx/tensor.ts";
 import { typeText } from "../onnx/type-text.ts";
+import { meaningOf } from "../operators/output-meaning.ts";
 import type { ModelSource, OpenSession } from "../runtime/session.ts";
 import { checkTrainable } from "../train/trainable.ts";
 import { costOf } from "./model-cost.ts";
@@ -32,7 +34,7 @@ export async function inspectModel(model: Model, options: InspectOptions): Promi
   return {
     ...structureOf(model),
     inputs: described(inputs, model.graph.inputs),
-    outputs: described(outputs, model.graph.outputs),
+    outputs: withMeaning(described(outputs, model.graph.outputs), model.graph.outputs),
     ...weightTotals(model),
     ...(await costOf(model, inputs, { openSession, dims, signal })),
     trainable: trainabilityOf(model),
@@ -46,6 +48,14 @@ function described(facts: readonly ValueFacts[], declared: readonly Value[]): Va
     if (fact.dtype !== null) return fact;
     const type = typeText(declared.find(({ name }) => name === fact.name)?.source?.type);
     return type === undefined ? fact : { ...fact, type };
+  });
+}
+
+function withMeaning(facts: readonly ValueFacts[], declared: readonly Value[]): OutputFacts[] {
+  return facts.map((fact) => {
+    const value = declared.find(({ name }) => name === fact.name);
+    if (!value || fact.dtype === null || !isFloat(fact.dtype)) return fact;
+    return { ...fact, meaning: meaningOf(value, facts.length === 1, fact.shape) };
   });
 }
 

@@ -1,5 +1,6 @@
 /** What the library says about models and the weights in them. */
 import type { DType } from "../onnx/dtype.ts";
+import type { OutputMeaning } from "../operators/output-meaning.ts";
 
 /** `null`: unknown rank; a string or null dimension is symbolic. */
 export type Shape = readonly (number | string | null)[] | null;
@@ -13,12 +14,17 @@ export interface ValueFacts {
   readonly type?: string;
 }
 
+export interface OutputFacts extends ValueFacts {
+  /** Missing for what is no tensor of floats, and in facts of earlier versions. */
+  readonly meaning?: OutputMeaning;
+}
+
 export interface ModelFacts {
   readonly ir_version: number;
   readonly opset_imports: Readonly<Record<string, number>>;
   readonly producer: string;
   readonly inputs: readonly ValueFacts[];
-  readonly outputs: readonly ValueFacts[];
+  readonly outputs: readonly OutputFacts[];
   /** Nodes of the graph and of all its subgraphs; Constant nodes are storage and do not count. */
   readonly nodes: number;
   readonly operators: Readonly<Record<string, number>>;

@@ -1,9 +1,10 @@
 /** Quantization-aware training: from a float model to one in few bits that was trained with the rounding in it. */
+
+import { comparedOutputs } from "../distill/compared-outputs.ts";
 import type { Distillation } from "../distill/distillation.ts";
 import { agreementWith, judgeNetwork } from "../distill/judge.ts";
 import { teacherValues } from "../distill/objective.ts";
 import { distillOffline, type OfflineDistillation } from "../distill/offline.ts";
-import { pairOutputs } from "../distill/output-pairs.ts";
 import { openTeacher } from "../distill/teacher.ts";
 import { CoreError } from "../errors.ts";
 import type { CorrectionFacts } from "../facts.ts";
@@ -218,8 +219,8 @@ async function isBetter(
   const { seed, threads, batchSize } = spec.training;
   const { validation } = splitSamples(spec.samples, spec.validationSplit, seed);
   if (run.bestMetric === null || !validation) return true;
-  const pairs = pairOutputs((model ?? graph).graph.outputs, graph.graph.outputs, loss.outputs);
-  const metric = spec.metric ?? agreementWith(loss, pairs[0]!);
+  const pairs = comparedOutputs(model ?? graph, graph, loss);
+  const metric = spec.metric ?? agreementWith(pairs[0]!);
   const read = teacherValues({ ...loss, klWeight: 1 }, pairs);
   const teacher =
     metric.readsComputedTargets && model ? await openTeacher(model, read, { openSession, threads }) : null;

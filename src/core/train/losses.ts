@@ -3,27 +3,41 @@
  * same table as the model's. Shapes of what they read must be known (`resolveStatics`).
  *
  * Nothing here broadcasts: two values that are compared must be of one shape but for axes of one, else `invalid_params` is thrown with both
- * shapes. The first axis counts the samples; class scores are along the last axis that is not of one.
+ * shapes. The first axis counts the samples; class scores are along the last axis that is not of one (`scoresOf` makes them so).
  */
 
 import { CoreError } from "../errors.ts";
-import { dimsOf, type GraphBuilder, int } from "../onnx/graph-builder.ts";
+import { dimsOf, type GraphBuilder, int, ints } from "../onnx/graph-builder.ts";
 import type { Value } from "../onnx/ir.ts";
 import { withoutUnitAxes } from "../onnx/tensor.ts";
 
 /**
- * What a classifier's loss reads: the scores before a final Softmax, where the output is one over the axis of the classes; otherwise the
- * output itself.
+ * What a classifier's loss reads: the scores before a final Softmax, where the output is one over the classes; otherwise the output itself.
+ * `axis` says where they lie; null: along the last axis that is not of one.
  */
-export function logitsOf(output: Value): Value {
+export function logitsOf(output: Value, axis: number | null = null): Value {
   const node = output.producer;
   if (node?.domain !== "" || (node.opType !== "Softmax" && node.opType !== "LogSoftmax")) return output;
   const { shape } = output;
-  const axis = node.int("axis", -1);
-  if (!shape) return axis === -1 ? node.inputs[0]! : output;
-  const classes = shape.findLastIndex((dim, i) => i > 0 && dim !== 1);
-  const isOverClasses = (axis < 0 ? axis + shape.length : axis) === (classes === -1 ? shape.length - 1 : classes);
+  const own = node.int("axis", -1);
+  if (!shape) return own === (axis ?? -1) ? node.inputs[0]! : output;
+  const positive = (at: number) => (at < 0 ? at + shape.length : at);
+  const last = shape.findLastIndex((dim, i) => i > 0 && dim !== 1);
+  const isOverClasses = positive(own) === (axis === null ? (last === -1 ? shape.length - 1 : last) : positive(axis));
   return isOverClasses ? node.inputs[0]! : output;
+}
+
+/** The logits of an output with its classes along the last axis. */
+export function scoresOf(g: GraphBuilder, output: Value, axis: number | null): Value {
+  const logits = logitsOf(output, axis);
+  if (axis === null) return logits;
+  const dims = dimsOf(output);
+  const at = axis < 0 ? axis + dims.length : axis;
+  const order = dims.map((_, i) => i).filter((i) => i !== at);
+  if (order.slice(at).every((i) => dims[i] === 1)) return logits;
+  const moved = g.op("Transpose", [logits], { perm: ints([...order, at]) });
+  moved.shape = [...order, at].map((i) => dims[i]!);
+  return moved;
 }
 
 /** A value in another shape of the same numbers, which is then known. */

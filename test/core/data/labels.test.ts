@@ -90,6 +90,14 @@ describe("what labels mean for an output", () => {
     assert.equal(read(await factsOf("int64", [], classes), null), "classes as_is");
   });
 
+  test("one integer for each position of a map is a class, along the channels", async () => {
+    const map = await factsOf("uint8", [2, 3], [0, 1, 2, 0, 1, 2]);
+    assert.equal(read(map, ["n", 3, 2, 3]), "classes as_is");
+    assert.equal(read(map, ["n", "k", "h", "w"]), "classes as_is");
+    assert.match(read(map, ["n", 2, 2, 3]), /^bad_values: The label 2 of sample 0.* \(0 to 1\)/);
+    assert.match(read(map, ["n", 1, 2, 3], { meaning: "classes" }), /^misfit: /);
+  });
+
   test("numbers in the shape of the output are numbers", async () => {
     const numbers = [0.5, -2, 1.25];
     assert.equal(read(await factsOf("float32", [], numbers), ["n", 1]), "numbers as_is");
@@ -138,7 +146,10 @@ describe("what labels mean for an output", () => {
     assert.match(read(await factsOf("int64", [5], [0, 1, 2, 0, 1]), ["n", 3]), /^misfit: .*\[5\].*\[3\]/);
     assert.match(read(await factsOf("int64", [], [0, 1]), ["n", 1]), /^misfit: .*no scores of classes.*float32/);
     assert.match(read(await factsOf("float32", [3], [0, 0.5, 0.5]), ["n", 3], { meaning: "classes" }), /^misfit: /);
-    assert.match(read(await factsOf("int64", [4, 4], new Array(16).fill(0)), ["n", 2, 4, 4]), /last axis/);
+    assert.match(
+      read(await factsOf("int64", [4, 4], new Array(16).fill(0)), ["n", 2, 5, 4]),
+      /^misfit: .*along the last axis or the channels/,
+    );
     assert.match(
       read(await factsOf("float32", [], [1, Number.NaN]), ["n", 1]),
       /^bad_values: .*1 that are NaN.*sample 1 \(nan\)/,

@@ -4,9 +4,10 @@ import { DISTILLATION_LOSS, type DistillationLoss, type HintSpec } from "../../.
 import { checkObjective, distillOffline, type OfflineDistillation } from "../../../src/core/distill/offline.ts";
 import { openTeacher, teacherOutputs } from "../../../src/core/distill/teacher.ts";
 import { CoreError } from "../../../src/core/errors.ts";
+import { int } from "../../../src/core/onnx/graph-builder.ts";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
-import { floatsOf } from "../../../src/core/onnx/tensor.ts";
+import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { train } from "../../../src/core/train/loop.ts";
 import { crossEntropy } from "../../../src/core/train/losses.ts";
@@ -95,6 +96,66 @@ const distill = (
 const refused = (message: RegExp) => (error: unknown) =>
   error instanceof CoreError && error.code === "invalid_params" && message.test(error.message);
 
+describe("outputs that are maps", () => {
+  const SIDE = 8;
+  /** Three classes for each pixel: two thresholds of what a convolution sees. */
+  const maps = (count: number, seed: number): Samples => {
+    const of = halves(count, seed);
+    return {
+      count,
+      gather(indices) {
+        const { x } = of.gather(indices).feeds;
+        const labels = Array.from(floatsOf(x!), (value) => (value > 0.7 ? 2 : value > 0 ? 1 : 0));
+        const dims = [indices.length, SIDE, SIDE];
+        return { feeds: { x: x! }, targets: { labels: tensorOf("int64", dims, labels) } };
+      },
+    };
+  };
+  const end = (channels: number, seed: number, last: "Softmax" | "Sigmoid" | undefined, values = 3): Model => {
+    const net = new NetworkBuilder(seed);
+    const inner = net.relu(net.conv(net.input(["n", 1, SIDE, SIDE]), 1, channels, { bias: true }));
+    const scores = net.conv(inner, channels, values, { kernel: 1, bias: true });
+    const y = last ? net.g.op(last, [scores], last === "Softmax" ? { axis: int(1) } : {}) : scores;
+    return net.output(y, ["n", values, SIDE, SIDE], "y");
+  };
+  const onMaps = { training: { ...SETTINGS, epochs: 30 }, samples: maps(320, 4), evaluation: maps(100, 9) };
+
+  test("a segmenter learns the classes of pixels along its channels, from labels and from a teacher", async () => {
+    const labelled = await distill({
+      ...onMaps,
+      ...{ teacher: null, student: end(8, 1, "Softmax"), metric: top1Of("y") },
+      loss: { klWeight: 0, labelWeight: 1 },
+    });
+    assertRecorded(labelled.metrics!.studentAfter, 0.991, 0.01);
+    for (const [last, recorded] of [
+      ["Softmax", 0.9728],
+      [undefined, 0.97],
+    ] as const) {
+      const taught = await distill({
+        ...{ ...onMaps, samples: withoutLabels(onMaps.samples), evaluation: withoutLabels(onMaps.evaluation) },
+        ...{ teacher: labelled.student, student: end(4, 2, last), metric: undefined },
+        loss: { klWeight: 1, labelWeight: 0 },
+      });
+      assert.deepEqual(Object.keys(taught.run.history[0]!.losses), ["kl"]);
+      assert.equal(taught.metrics!.name, "teacher_agreement");
+      assert.equal(taught.metrics!.teacher, 1);
+      assertRecorded(taught.metrics!.studentAfter, recorded, 0.01);
+    }
+  });
+
+  test("shares are compared as numbers", async () => {
+    const teacher = end(8, 1, "Sigmoid");
+    const { run, metrics } = await distill({
+      ...{ ...onMaps, samples: withoutLabels(onMaps.samples), evaluation: withoutLabels(onMaps.evaluation) },
+      ...{ teacher, student: end(8, 2, "Sigmoid"), metric: undefined },
+      loss: { klWeight: 1, labelWeight: 0 },
+    });
+    assert.deepEqual(Object.keys(run.history[0]!.losses), ["mse"]);
+    assert.equal(metrics!.name, "teacher_mse");
+    assert.ok(metrics!.studentAfter < 0.1 * metrics!.studentBefore, JSON.stringify(metrics));
+  });
+});
+
 describe("offline distillation", () => {
   test("a student without labels learns to agree with its teacher", async () => {
     const { metrics, run } = await distill({
@@ -151,7 +212,7 @@ describe("offline distillation", () => {
     assert.deepEqual(await bytes({ maxCacheBytes: 0 }), kept);
     const one = fixedBatch(teacher);
     const logits = async (model: Model) => {
-      const opened = await openTeacher(model, [{ value: "logits", target: "t", scores: true }], {
+      const opened = await openTeacher(model, [{ value: "logits", target: "t", scores: { classAxis: null } }], {
         openSession,
         threads: 1,
       });
@@ -200,11 +261,15 @@ describe("offline distillation", () => {
   });
 
   test("a teacher with a Softmax at its end teaches the same as its logits", async () => {
-    const opened = await openTeacher(softmaxed(teacher), [{ value: "probabilities", target: "t", scores: true }], {
-      openSession,
-      threads: 1,
-    });
-    const plain = await openTeacher(teacher, [{ value: "logits", target: "t", scores: true }], {
+    const opened = await openTeacher(
+      softmaxed(teacher),
+      [{ value: "probabilities", target: "t", scores: { classAxis: null } }],
+      {
+        openSession,
+        threads: 1,
+      },
+    );
+    const plain = await openTeacher(teacher, [{ value: "logits", target: "t", scores: { classAxis: null } }], {
       openSession,
       threads: 1,
     });

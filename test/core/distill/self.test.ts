@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { averageModels, type BornAgainDistillation, distillBornAgain } from "../../../src/core/distill/born-again.ts";
 import { type Choice, choiceWarnings } from "../../../src/core/distill/choice.ts";
+import { comparedOutputs } from "../../../src/core/distill/compared-outputs.ts";
 import { addExits, keepOutput } from "../../../src/core/distill/exits.ts";
 import { distillMeanTeacher } from "../../../src/core/distill/mean-teacher.ts";
 import { DISTILLATION_LOSS } from "../../../src/core/distill/objective.ts";
@@ -174,7 +175,7 @@ describe("born-again networks", () => {
 
   test("their average is one model: the mean of the probabilities, as logits under the same names", async () => {
     const models = [network(1), network(2), network(3)];
-    const average = averageModels(models, true);
+    const average = averageModels(models, comparedOutputs(models[0]!, models[0]!, { outputLoss: null }));
     assert.deepEqual(
       [average.graph.inputs, average.graph.outputs].map(([value]) => value!.name),
       ["x", "logits"],

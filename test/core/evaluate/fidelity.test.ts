@@ -131,6 +131,13 @@ describe("top1_agreement", () => {
     assert.equal(agreement([1, 2, 2], [0.9, 0.1, 0.4, 0.6], [0.6, 0.4, 0.7, 0.3]), 0.5);
     const logs = [0.9, 0.1, 0.4, 0.6].map(Math.log);
     assert.equal(agreement([1, 2, 2], logs, logs), 1);
+    // Two classes of three pixels: the answers are 0, 1, 0 and 1, 1, 0.
+    const [pixels, others] = [
+      [0.9, 0.3, 0.8, 0.1, 0.7, 0.2],
+      [0.4, 0.3, 0.8, 0.6, 0.7, 0.2],
+    ];
+    assert.equal(agreement([1, 2, 3], pixels, others), 2 / 3, "along the channels");
+    assert.equal(agreement([1, 2, 3, 1], pixels, others), 2 / 3);
   });
 
   it("is taken of outputs named like scores, and of a lone matrix", () => {

@@ -42,7 +42,12 @@ test("ResNet-50 at 224: 25.6 M parameters, 4.1 G multiply-accumulates", async ()
   assert.deepEqual(facts.weight_bytes_by_dtype, { float32: facts.weight_bytes });
   assert.equal(facts.macs, 4_089_184_256);
   assert.deepEqual(facts.inputs, [{ name: "x", dtype: "float32", shape: ["n", 3, 224, 224] }]);
-  assert.deepEqual(facts.outputs, [{ name: "logits", dtype: "float32", shape: ["n", 1000] }]);
+  assert.deepEqual(facts.outputs, [
+    {
+      ...{ name: "logits", dtype: "float32", shape: ["n", 1000] },
+      meaning: { kind: "class_scores", class_axis: null, evident: false },
+    },
+  ]);
   assert.equal(facts.operators.Conv, 53);
   assert.equal(
     facts.nodes,

@@ -24,6 +24,7 @@ import {
   huber,
   logitsOf,
   meanSquaredError,
+  scoresOf,
 } from "../../../src/core/train/losses.ts";
 import { resolveStatics } from "../../../src/core/train/statics.ts";
 
@@ -481,6 +482,36 @@ test("what cannot be paired is refused, naming both sides", async () => {
   await refused((g, v) => attentionKl(g, v.s!, v.t!), { s: wave([1, 2, 2, 2], 0), t: wave([1, 1, 2, 2], 0) });
 });
 
+test("classes along another axis than the last are compared as they would be along the last", async () => {
+  const [n, k, h, w] = [2, 4, 3, 5];
+  const [student, teacher] = [wave([n, k, h, w], 0), wave([n, k, h, w], 1)];
+  const moved = (map: Tensor) => {
+    const from = floatsOf(map);
+    const at = (i: number, c: number, p: number) => from[(i * k + c) * h * w + p]!;
+    const rows = [...Array(n * h * w).keys()].flatMap((row) =>
+      [...Array(k).keys()].map((c) => at(Math.floor(row / (h * w)), c, row % (h * w))),
+    );
+    return floats([n, h, w, k], rows);
+  };
+  const labels = tensorOf("int64", [n, h, w], [...Array(n * h * w).keys()].map((i) => BigInt((i * 7) % k)) as never);
+  for (const [along, last] of [
+    [
+      (g: GraphBuilder, v: Record<string, Value>) => distillationKl(g, scoresOf(g, v.s!, 1), scoresOf(g, v.t!, -3), 2),
+      (g: GraphBuilder, v: Record<string, Value>) => distillationKl(g, v.s!, v.t!, 2),
+    ],
+    [
+      (g: GraphBuilder, v: Record<string, Value>) => crossEntropy(g, scoresOf(g, v.s!, 1), v.l!, 0.1),
+      (g: GraphBuilder, v: Record<string, Value>) => crossEntropy(g, v.s!, v.l!, 0.1),
+    ],
+  ] as const) {
+    const found = await evaluate({ s: student, t: teacher, l: labels }, along);
+    const expected = await evaluate({ s: moved(student), t: moved(teacher), l: labels }, last);
+    near(found.loss, expected.loss, 1e-6);
+    const gradient = floatsOf(moved(floats([n, k, h, w], found.gradient)));
+    for (const [i, own] of expected.gradient.entries()) near(gradient[i]!, own, 1e-7);
+  }
+});
+
 test("logits are found behind a final Softmax over the last axis", () => {
   const model = new Model({ irVersion: 10, opsets: [["", TRAINING_OPSET]], graphName: "test" });
   const g = new GraphBuilder(model.graph);
@@ -504,5 +535,8 @@ test("logits are found behind a final Softmax over the last axis", () => {
   assert.equal(logitsOf(map), x, "classes are along the last axis that is not of one");
   map.shape = ["n", 3, 4];
   assert.equal(logitsOf(map), map);
+  assert.equal(logitsOf(map, 1), x);
+  assert.equal(logitsOf(map, -2), x);
+  assert.equal(logitsOf(map, 2), map);
   assert.equal(logitsOf(x), x);
 });

@@ -14,7 +14,7 @@ export function teacherKeys(params: DistillParams, { cpu, isa }: MeasuredHost): 
   if (params.mode !== "offline" || params.teacher_model_id === null || params.training.augmentation !== null) return {};
   const { teacher_model_id, dataset_id, loss, training } = params;
   const { batch_size } = training;
-  const scores = loss.output_loss === "kl" || loss.output_loss === "dkd";
+  const scores = loss.output_loss === null ? "by meaning" : loss.output_loss === "kl" || loss.output_loss === "dkd";
   const decisive = { teacher_model_id, dataset_id, scores, batch_size, cpu, isa, versions: VERSIONS };
   return { [TEACHER_OUTPUTS]: sha256Of(canonicalJson(decisive)) };
 }

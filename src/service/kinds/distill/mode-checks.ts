@@ -1,4 +1,4 @@
-import { CoreError, outputMisfit, PEERS, pairOutputs } from "../../../core/contract.ts";
+import { CoreError, isShares, outputMisfit, PEERS, pairOutputs, sharesText } from "../../../core/contract.ts";
 import type { ModelRecord } from "../../catalog.ts";
 import { type FieldError, pointerOf } from "../../errors.ts";
 import { problem } from "../model-checks.ts";
@@ -46,6 +46,7 @@ export function checkMode(spec: DistillSpec, stored: StoredResources, checkOffli
   const problems = [
     ...checkOffline(view, stored).map(ofMode),
     ...(params.mode === "online" ? checkOnline(params, stored) : []),
+    ...checkScores(params, stored),
     ...when(
       params.mode === "self" && params.self_kind === "born_again" && params.training.validation_split === 0,
       "/training/validation_split",
@@ -65,6 +66,17 @@ export function checkMode(spec: DistillSpec, stored: StoredResources, checkOffli
 /** A problem of the offline view, at a field that the mode has: outputs are not paired by hand here. */
 function ofMode({ pointer, ...problem }: FieldError): FieldError {
   return { ...problem, pointer: pointer === "/params/loss/outputs" ? "/params/teacher_model_id" : pointer };
+}
+
+/** Networks that learn from each other's scores, or from their own. */
+function checkScores(params: Exclude<DistillSpec["params"], { mode: "offline" }>, { models }: StoredResources) {
+  const comparesScores = "output_loss" in params.loss ? params.loss.output_loss === "kl" : true;
+  const outputs = "model_id" in params.student ? models.get(params.student.model_id)!.facts.outputs : [];
+  const shares = outputs.find(isShares);
+  if (!comparesScores || !shares) return [];
+  return "output_loss" in params.loss
+    ? [at("/loss/output_loss", "shape_mismatch", `The loss kl compares scores of classes, and ${sharesText(shares)}.`)]
+    : [at("/student/model_id", "shape_mismatch", `Exits learn scores of classes, and ${sharesText(shares)}.`)];
 }
 
 function checkOnline(params: OnlineParams, { models }: StoredResources): FieldError[] {

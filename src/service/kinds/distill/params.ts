@@ -56,14 +56,20 @@ const Hint = z
 const Temperature = z.number().gt(0).max(1000);
 const Smoothing = z.number().min(0).lt(1).default(0);
 
+const OUTPUT_LOSS =
+  "How outputs are compared: `kl` is for class scores, the others for any numbers. Null: `kl` where an output is class scores, `mse` where it is not (`meaning` of the model's outputs).";
+
 export const DistillLoss = z
   .strictObject({
     temperature: Temperature.default(4),
     kl_weight: Weight.default(0.9).meta({ description: "Of the teacher's outputs. 0 trains on labels alone." }),
     label_weight: Weight.default(0.1).meta({ description: "Of the labels. Must be 0 for a dataset without any." }),
-    output_loss: z.enum(["kl", "dkd", "mse", "huber", "cosine"]).meta({ id: "TeacherLossKind" }).default("kl").meta({
-      description: "How outputs are compared: `kl` and `dkd` are for class scores, the others for any numbers.",
-    }),
+    output_loss: z
+      .enum(["kl", "dkd", "mse", "huber", "cosine"])
+      .meta({ id: "TeacherLossKind" })
+      .nullable()
+      .default(null)
+      .meta({ description: OUTPUT_LOSS.replace("`kl` is", "`kl` and `dkd` are") }),
     label_smoothing: Smoothing,
     ignore_label: IgnoreLabel,
     alpha: Weight.default(1).meta({ description: "Of `dkd`: the weight of the target class." }),
@@ -156,9 +162,12 @@ export const OfflineDistillParams = z
 const Positive = z.number().gt(0).max(1e6);
 
 /** How one network's outputs are compared with another's that learns at the same time. */
-const OutputLoss = z.enum(["kl", "mse", "huber", "cosine"]).meta({ id: "OutputLossKind" }).default("kl").meta({
-  description: "How outputs are compared: `kl` is for class scores, the others for any numbers.",
-});
+const OutputLoss = z
+  .enum(["kl", "mse", "huber", "cosine"])
+  .meta({ id: "OutputLossKind" })
+  .nullable()
+  .default(null)
+  .meta({ description: OUTPUT_LOSS });
 
 const OnlineLoss = z
   .strictObject({
@@ -346,7 +355,7 @@ export function offlineView(params: DistillParams): OfflineParams {
       temperature: loss.temperature,
       kl_weight: teacher === null ? 0 : loss.kl_weight,
       label_weight: isFirstGeneration ? 1 : loss.label_weight,
-      output_loss: "output_loss" in loss ? loss.output_loss : "kl",
+      output_loss: "output_loss" in loss ? loss.output_loss : null,
       label_smoothing: loss.label_smoothing,
       ignore_label: loss.ignore_label,
       alpha: 1,

@@ -35,7 +35,7 @@ const FOR_OUTPUTS = "what is learned from outputs: kl_weight must be above 0";
 export function lossReadings<P>(lossOf: (params: P) => Loss): Readings<P, Loss> {
   const learns = (params: P, ...losses: readonly Loss["output_loss"][]) => {
     const { kl_weight, output_loss } = lossOf(params);
-    return kl_weight > 0 && (losses.length === 0 || losses.includes(output_loss));
+    return kl_weight > 0 && (losses.length === 0 || losses.includes(output_loss ?? "kl"));
   };
   const forDkd = onlyIf<P>((params) => learns(params, "dkd"), "the output_loss dkd, with a kl_weight above 0");
   return {
@@ -56,8 +56,8 @@ export function lossReadings<P>(lossOf: (params: P) => Loss): Readings<P, Loss> 
 }
 
 /** Of `temperature`, where outputs are always learned. */
-function forKl<P extends { readonly loss: { readonly output_loss: string } }>() {
-  return onlyIf<P>(({ loss }) => loss.output_loss === "kl", "the output_loss kl");
+function forKl<P extends { readonly loss: { readonly output_loss: string | null } }>() {
+  return onlyIf<P>(({ loss }) => (loss.output_loss ?? "kl") === "kl", "the output_loss kl");
 }
 
 // ---- by mode -----

@@ -22,6 +22,7 @@ const dataset = (id: string, facts: Partial<DatasetFacts> = {}) => {
 };
 
 const REFUSING = { ok: false, subject: "loop", message: 'The model cannot be trained through "loop".' };
+const SHARES = { kind: "shares", class_axis: null, evident: true } as const;
 const MODELS = new Map([
   ["mdl_teacher", model()],
   ["mdl_student", model({ outputs: [value("scores", ["n", 3])] })],
@@ -29,6 +30,7 @@ const MODELS = new Map([
   ["mdl_two", model({ outputs: [value("a", ["n", 3]), value("b", ["n", 3])] })],
   ["mdl_single", model({ inputs: [value("x", [4])] })],
   ["mdl_half", model({ inputs: [value("x", ["n", 4], "float16")] })],
+  ["mdl_shares", model({ outputs: [{ ...value("y", ["n", 3]), meaning: SHARES }] })],
   ["mdl_wide", model({ inputs: [value("x", ["n", 5])] })],
 ]);
 const DATASETS = new Map([
@@ -62,7 +64,7 @@ test("every default is filled in", () => {
     dataset_id: "dst_labelled",
     student: { model_id: "mdl_student", init: "keep" },
     loss: {
-      ...{ temperature: 4, kl_weight: 0.9, label_weight: 0.1, output_loss: "kl", label_smoothing: 0 },
+      ...{ temperature: 4, kl_weight: 0.9, label_weight: 0.1, output_loss: null, label_smoothing: 0 },
       ignore_label: null,
       ...{ alpha: 1, beta: 8, hints: [], outputs: null },
     },
@@ -154,22 +156,52 @@ test("the data must feed both models, in batches", () => {
   assert.deepEqual(found({ student: { model_id: "mdl_half" } }), ["/params/student/model_id input_mismatch"]);
 });
 
+test("shares are not compared as scores of classes, unless nobody asks for that", () => {
+  const own = { student: { model_id: "mdl_shares" } };
+  const refusal = ["/params/loss/output_loss shape_mismatch"];
+  const ofModes = (params: object) => {
+    const { data } = JobRequest.safeParse({
+      ...{ type: "distill", params: { dataset_id: "dst_labelled", ...own, ...params } },
+      evaluation: { metric: "top1" },
+    });
+    return checkJob(data!, { models: MODELS, datasets: DATASETS }).map(({ pointer, code }) => `${pointer} ${code}`);
+  };
+  for (const loss of ["kl", "dkd"]) {
+    assert.deepEqual(found({ ...own, loss: { output_loss: loss } }), refusal);
+    assert.deepEqual(found({ teacher_model_id: "mdl_shares", loss: { output_loss: loss } }), refusal);
+  }
+  for (const loss of [{}, { output_loss: null }, { output_loss: "mse" }]) {
+    assert.deepEqual(found({ ...own, loss }), []);
+  }
+  for (const mode of [
+    { mode: "online" },
+    { mode: "self", self_kind: "mean_teacher" },
+    { mode: "self", self_kind: "born_again" },
+  ]) {
+    assert.deepEqual(ofModes({ ...mode, loss: { output_loss: "kl" } }), refusal, JSON.stringify(mode));
+    assert.deepEqual(ofModes(mode), [], JSON.stringify(mode));
+  }
+  const exits = { mode: "self", self_kind: "be_your_own_teacher" };
+  assert.deepEqual(ofModes(exits), ["/params/student/model_id shape_mismatch"]);
+});
+
 test("what a teacher says is found out again only where it would be something else", () => {
   const host = { cpu: "one", isa: ["avx2"] };
   const keys = (params: object, on: object = host) => cacheKeysOf(parse(params).data!, { ...host, ...on });
-  const first = keys({}).teacher_outputs;
+  const first = keys({ loss: { output_loss: "kl" } }).teacher_outputs;
   assert.match(first!, /^[0-9a-f]{64}$/);
   const same = [
     { seed: 5 },
     { student: { derive: { width: 0.5 } } },
     { training: { epochs: 3 } },
     { loss: { output_loss: "dkd" } },
-  ];
+  ].map((params) => ({ loss: { output_loss: "kl" }, ...params }));
   for (const params of same) assert.equal(keys(params).teacher_outputs, first, JSON.stringify(params));
   const others = [
     { teacher_model_id: "mdl_two" },
     { dataset_id: "dst_bare" },
     { loss: { output_loss: "mse" } },
+    {},
     { training: { batch_size: 7 } },
   ];
   assert.equal(new Set([first, ...others.map((params) => keys(params).teacher_outputs)]).size, 1 + others.length);

@@ -4,6 +4,7 @@ import {
   checkObjective,
   checkOnline,
   checkOwnTeacher,
+  comparedOutputs,
   type Distillation,
   type DistillationLoss,
   distillBornAgain,
@@ -163,7 +164,10 @@ function selfMode(params: SelfParams, common: Common): DistillMode {
         async plan(hooks) {
           const planned = await learnsLabels(hooks, "generation_1");
           if (!average) return planned;
-          return { ...planned, result: averageModels(Array(generations).fill(model), loss.outputLoss === "kl") };
+          return {
+            ...planned,
+            result: averageModels(Array(generations).fill(model), comparedOutputs(model, model, loss)),
+          };
         },
       };
     }
