@@ -89,7 +89,7 @@ const ModelValue = z
   })
   .meta({ id: "ModelValue" });
 
-const ModelOutput = ModelValue.extend({
+const OutputValue = ModelValue.extend({
   meaning: z
     .object({
       kind: z.enum(["class_scores", "shares", "numbers"]).meta({ id: "OutputKind" }),
@@ -107,7 +107,7 @@ const ModelOutput = ModelValue.extend({
       description:
         "What the numbers are: scores of classes to choose from, shares (each a number from 0 to 1 by itself), or any others. Missing for what is no tensor of floats, and of models that earlier versions added.",
     }),
-}).meta({ id: "ModelOutput" });
+}).meta({ id: "OutputValue" });
 
 export const Model = z
   .object({
@@ -124,7 +124,7 @@ export const Model = z
     opset_imports: z.record(z.string(), z.int()),
     producer: z.string(),
     inputs: z.array(ModelValue),
-    outputs: z.array(ModelOutput),
+    outputs: z.array(OutputValue),
     nodes: Count.meta({ description: "Of the graph and its subgraphs." }),
     operators: z.record(z.string(), Count),
     parameters: Count.meta({ description: "Elements of all weights." }),

@@ -2484,7 +2484,7 @@ export interface components {
             };
             producer: string;
             inputs: components["schemas"]["ModelValue"][];
-            outputs: components["schemas"]["ModelOutput"][];
+            outputs: components["schemas"]["OutputValue"][];
             /**
              * Format: int64
              * @description Of the graph and its subgraphs.
@@ -2538,16 +2538,6 @@ export interface components {
             uploads: components["schemas"]["UploadReference"][];
             name?: string;
             metadata?: components["schemas"]["Metadata"];
-        };
-        ModelOutput: {
-            name: string;
-            /** @description Null for what is no tensor. */
-            dtype: components["schemas"]["DType"] | null;
-            /** @description What it is when it is no tensor: `sequence(map(int64, float32))`. */
-            type?: string;
-            /** @description A string is a symbolic dimension, null an unknown one; null instead of a list: unknown rank. */
-            shape: ((number | string) | null)[] | null;
-            meaning?: components["schemas"]["OutputMeaning"];
         };
         ModelPage: {
             data: components["schemas"]["ModelSummary"][];
@@ -2784,6 +2774,16 @@ export interface components {
         OutputPair: {
             teacher: string;
             student: string;
+        };
+        OutputValue: {
+            name: string;
+            /** @description Null for what is no tensor. */
+            dtype: components["schemas"]["DType"] | null;
+            /** @description What it is when it is no tensor: `sequence(map(int64, float32))`. */
+            type?: string;
+            /** @description A string is a symbolic dimension, null an unknown one; null instead of a list: unknown rank. */
+            shape: ((number | string) | null)[] | null;
+            meaning?: components["schemas"]["OutputMeaning"];
         };
         OwnTeacherLoss: {
             /**
@@ -4098,7 +4098,12 @@ export interface operations {
                      *             "n",
                      *             null,
                      *             6625
-                     *           ]
+                     *           ],
+                     *           "meaning": {
+                     *             "kind": "class_scores",
+                     *             "class_axis": null,
+                     *             "evident": true
+                     *           }
                      *         }
                      *       ],
                      *       "nodes": 440,
@@ -4177,7 +4182,12 @@ export interface operations {
                      *             "n",
                      *             null,
                      *             6625
-                     *           ]
+                     *           ],
+                     *           "meaning": {
+                     *             "kind": "class_scores",
+                     *             "class_axis": null,
+                     *             "evident": true
+                     *           }
                      *         }
                      *       ],
                      *       "nodes": 440,
@@ -4285,7 +4295,12 @@ export interface operations {
                      *             "n",
                      *             null,
                      *             6625
-                     *           ]
+                     *           ],
+                     *           "meaning": {
+                     *             "kind": "class_scores",
+                     *             "class_axis": null,
+                     *             "evident": true
+                     *           }
                      *         }
                      *       ],
                      *       "nodes": 440,
@@ -4364,7 +4379,12 @@ export interface operations {
                      *             "n",
                      *             null,
                      *             6625
-                     *           ]
+                     *           ],
+                     *           "meaning": {
+                     *             "kind": "class_scores",
+                     *             "class_axis": null,
+                     *             "evident": true
+                     *           }
                      *         }
                      *       ],
                      *       "nodes": 440,
@@ -4470,7 +4490,12 @@ export interface operations {
                      *             "n",
                      *             null,
                      *             6625
-                     *           ]
+                     *           ],
+                     *           "meaning": {
+                     *             "kind": "class_scores",
+                     *             "class_axis": null,
+                     *             "evident": true
+                     *           }
                      *         }
                      *       ],
                      *       "nodes": 440,
@@ -4604,7 +4629,12 @@ export interface operations {
                      *             "n",
                      *             null,
                      *             6625
-                     *           ]
+                     *           ],
+                     *           "meaning": {
+                     *             "kind": "class_scores",
+                     *             "class_axis": null,
+                     *             "evident": true
+                     *           }
                      *         }
                      *       ],
                      *       "nodes": 440,
@@ -5428,7 +5458,12 @@ export interface operations {
                      *             "n",
                      *             null,
                      *             6625
-                     *           ]
+                     *           ],
+                     *           "meaning": {
+                     *             "kind": "class_scores",
+                     *             "class_axis": null,
+                     *             "evident": true
+                     *           }
                      *         }
                      *       ],
                      *       "nodes": 440,
@@ -5507,7 +5542,12 @@ export interface operations {
                      *             "n",
                      *             null,
                      *             6625
-                     *           ]
+                     *           ],
+                     *           "meaning": {
+                     *             "kind": "class_scores",
+                     *             "class_axis": null,
+                     *             "evident": true
+                     *           }
                      *         }
                      *       ],
                      *       "nodes": 440,

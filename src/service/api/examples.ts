@@ -18,7 +18,12 @@ export const model = {
   opset_imports: { "ai.onnx": 9 },
   producer: "PaddlePaddle",
   inputs: [{ name: "x", dtype: "float32", shape: ["n", 3, 48, "w"] }],
-  outputs: [{ name: "softmax_11.tmp_0", dtype: "float32", shape: ["n", null, 6625] }],
+  outputs: [
+    {
+      ...{ name: "softmax_11.tmp_0", dtype: "float32", shape: ["n", null, 6625] },
+      meaning: { kind: "class_scores", class_axis: null, evident: true },
+    },
+  ],
   nodes: 440,
   operators: { Conv: 38, MatMul: 17 },
   parameters: 2680000,
