@@ -1,0 +1,221 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { describe, test } from "node:test";
+import { toldBefore } from "../../../../src/core/onnx/origin.ts";
+import { modelToBytes } from "../../../../src/core/onnx/save.ts";
+import { arrayOf, floatsOf, tensorOf } from "../../../../src/core/onnx/tensor.ts";
+import { bundleSha256 } from "../../../../src/service/identity.ts";
+import { writeNpz } from "../../../support/dataset-writers.ts";
+import { runModel } from "../../../support/open-model.ts";
+import {
+  bytesOf,
+  CLASSES,
+  DATASETS,
+  epochsOf,
+  heldOut,
+  JUDGING,
+  network,
+  parametersOf,
+  plan,
+  run,
+  SPLIT,
+  scoreOf,
+  trainingOf,
+  untimed,
+  upTo,
+  WIDTH,
+} from "../../../support/points.ts";
+import { top1 } from "../../../support/top1.ts";
+
+/** Distillation jobs in this process, on points around four centres: what they say is computed once more from the models that they make. */
+
+describe("offline", () => {
+  const models = { teacher: network(12, 1), student: network(5, 2) };
+  const params = {
+    mode: "offline",
+    teacher_model_id: "teacher",
+    student: { model_id: "student" },
+    loss: { kl_weight: 0.1, label_weight: 0.9 },
+    baseline: true,
+  };
+
+  test("what is told of student, teacher and baseline is what the models score", async () => {
+    const ran = await run(params, models);
+    const training = trainingOf(ran);
+    const student = await scoreOf(ran.model());
+    const teacher = await scoreOf(models.teacher);
+    assert.deepEqual([training.metric, training.metric_samples, training.chosen], ["top1", 90, "student"]);
+    assert.equal(training.teacher_metric, teacher);
+    assert.equal(training.student_metric, student);
+    assert.equal(training.student_before_metric, await scoreOf(models.student));
+    assert.ok(student > training.student_before_metric! + 0.1, "it has learned");
+    const { accuracy } = ran.metrics;
+    assert.deepEqual([accuracy!.before, accuracy!.after, accuracy!.samples], [teacher, student, 90]);
+    assert.equal(ran.report.timings_ms.train! > 0, true);
+    // The baseline has learned from labels alone: another network, of as many epochs.
+    assert.equal(training.baseline_history!.length, 3);
+    assert.notDeepEqual(training.baseline_history, training.history);
+    const [own, ...others] = training.networks;
+    assert.deepEqual(others, []);
+    const best = training.history[training.best_epoch - 1]!;
+    assert.deepEqual(
+      [own!.name, own!.parameters, own!.best_epoch, own!.artifact, own!.metric, own!.before_metric],
+      ["student", parametersOf(5), training.best_epoch, "model.onnx", student, training.student_before_metric],
+    );
+    assert.equal(own!.validation_metric, best.validation_metric);
+    assert.equal(await scoreOf(ran.model(), heldOut()), best.validation_metric);
+    assert.deepEqual(own!.history, training.history);
+  });
+
+  test("tells the sizes of both, every epoch of each phase, and how far it is", async () => {
+    const { news } = await run(params, models).then((ran) => {
+      assert.deepEqual(epochsOf(ran), [...upTo(3, "distill"), ...upTo(3, "baseline")]);
+      return ran;
+    });
+    const logs = news.flatMap((it) => (it.kind === "log" ? [it.message] : []));
+    assert.deepEqual(logs, [`The student has ${parametersOf(5)} parameters, the teacher ${parametersOf(12)}.`]);
+    const progress = news.flatMap((it) => (it.kind === "progress" ? [it.progress] : []));
+    const starts = new Map(progress.toReversed().map(({ step, fraction }) => [step, fraction]));
+    assert.deepEqual(
+      [...starts].reverse(),
+      Object.entries({ load: 0, train: 0.02, write: 0.88, evaluate: 0.89, report: 0.99 }),
+    );
+    for (const [i, { fraction }] of progress.entries()) assert.ok(i === 0 || fraction >= progress[i - 1]!.fraction);
+    const during = progress.filter(({ step }) => step === "train");
+    assert.ok(during.some(({ message }) => /^distill: epoch 1 of 3, loss .* s left$/.test(message)));
+    assert.ok(during.some(({ message }) => /^baseline: /.test(message)));
+    const judging = progress.find(({ step }) => step === "evaluate");
+    assert.equal(judging!.message, "Comparing with the teacher");
+  });
+
+  test("the original of the comparison is the teacher", async () => {
+    const { report } = await run({ ...params, baseline: false }, models);
+    assert.deepEqual([report.origins.before.id, report.held_against], ["teacher", "teacher"]);
+    const { before, after } = report.models;
+    assert.deepEqual([before.parameters, after!.parameters], [parametersOf(12), parametersOf(5)]);
+  });
+
+  test("goes on from its checkpoints, to the same bytes", async () => {
+    const whole = await run(params, models);
+    const names = new Set(whole.checkpoints.map(({ name }) => name));
+    assert.deepEqual([...names], ["distill", "baseline"]);
+    const last = whole.checkpoints.findLast(({ name }) => name === "distill")!;
+    const resumed = await run(params, models, { checkpoints: { distill: last.bytes } });
+    assert.deepEqual(epochsOf(resumed), upTo(3, "baseline"));
+    assert.equal(bytesOf(resumed), bytesOf(whole));
+    assert.deepEqual(untimed(trainingOf(resumed)), untimed(trainingOf(whole)));
+    const [first] = whole.checkpoints;
+    const early = await run(params, models, { checkpoints: { distill: first!.bytes } });
+    assert.deepEqual(epochsOf(early), [...upTo(3, "distill").slice(1), ...upTo(3, "baseline")]);
+    assert.equal(bytesOf(early), bytesOf(whole));
+  });
+
+  test("hands over what the teacher says, and does not ask it again where that is known", async () => {
+    const whole = await run({ ...params, baseline: false }, models);
+    assert.deepEqual(
+      whole.caches.map(({ name }) => name),
+      ["teacher_outputs"],
+    );
+    const cached = { teacher_outputs: whole.caches[0]!.bytes };
+    const again = await run({ ...params, baseline: false }, models, { cached });
+    assert.deepEqual(again.caches, []);
+    assert.equal(bytesOf(again), bytesOf(whole));
+    // It is what is learned from: other outputs make another student.
+    const other = await run({ ...params, baseline: false }, { ...models, teacher: network(12, 3) });
+    const misled = await run({ ...params, baseline: false }, models, {
+      cached: { teacher_outputs: other.caches[0]!.bytes },
+    });
+    assert.equal(bytesOf(misled), bytesOf(other));
+  });
+
+  test("without labels to judge by, a student is judged by its teacher", async () => {
+    const { labels: _, ...unlabelled } = JUDGING;
+    const datasets = { ...DATASETS, judge: writeNpz(unlabelled) };
+    const ran = await run({ ...params, baseline: false }, models, { datasets });
+    const training = trainingOf(ran);
+    const [teacher, student] = [models.teacher, ran.model()].map((model) => runModel(model, { x: JUDGING.x }));
+    const said = (await teacher)!.logits!;
+    const classes = BigInt64Array.from({ length: 90 }, (_, i) => {
+      const row = floatsOf(said).slice(i * CLASSES, (i + 1) * CLASSES);
+      return BigInt(row.indexOf(Math.max(...row)));
+    });
+    const agreement = top1((await student)!.logits!, tensorOf("int64", [90], classes));
+    assert.deepEqual([training.metric, training.student_metric], ["teacher_agreement", agreement]);
+    assert.deepEqual([training.teacher_metric, ran.metrics.accuracy], [1, null]);
+  });
+
+  test("without a dataset to judge by it is judged by what was held out, and without labels by none of them", async () => {
+    const held = { evaluation: { dataset_id: null } };
+    const ran = await run({ ...params, baseline: false }, models, held);
+    assert.equal(trainingOf(ran).metric_samples, 50);
+    assert.equal(trainingOf(ran).student_metric, await scoreOf(ran.model(), heldOut()));
+    assert.deepEqual([ran.metrics.fidelity.data, ran.metrics.fidelity.samples], ["validation", 50]);
+    assert.equal(ran.metrics.accuracy!.after, trainingOf(ran).student_metric);
+    const none = await run({ ...params, baseline: false }, models, {
+      evaluation: { dataset_id: null, metric: "none" },
+    });
+    assert.deepEqual([trainingOf(none).metric, none.metrics.accuracy], ["teacher_agreement", null]);
+    const nothing = await run(
+      { ...params, baseline: false, training: { ...SPLIT, validation_split: 0 } },
+      models,
+      held,
+    );
+    assert.deepEqual([trainingOf(nothing).metric, trainingOf(nothing).metric_samples], [null, 0]);
+    assert.equal(nothing.metrics.fidelity.data, "synthetic");
+  });
+
+  test("as many samples judge as were asked for", async () => {
+    const ran = await run({ ...params, baseline: false }, models, { evaluation: { samples: 40 } });
+    assert.equal(trainingOf(ran).metric_samples, 40);
+    const few = {
+      x: tensorOf("float32", [40, WIDTH], Float32Array.from(floatsOf(JUDGING.x)).slice(0, 40 * WIDTH)),
+      labels: tensorOf("int64", [40], arrayOf(JUDGING.labels, "int64").slice(0, 40)),
+    };
+    assert.equal(trainingOf(ran).student_metric, await scoreOf(ran.model(), few));
+    assert.equal(ran.metrics.accuracy!.samples, 40);
+  });
+
+  test("a student of half the width is made from its teacher, with its weights", async () => {
+    const derived = { ...params, student: { derive: { width: 0.5 } }, baseline: false };
+    const { teacher } = models;
+    const planned = await plan(derived, { teacher });
+    assert.deepEqual([planned.student_parameters, planned.teacher_parameters], [parametersOf(6), parametersOf(12)]);
+    const ran = await run(derived, { teacher });
+    assert.equal(trainingOf(ran).networks[0]!.parameters, parametersOf(6));
+    assert.equal(ran.outcome.facts.parameters, parametersOf(6));
+  });
+
+  test("a student that is drawn anew starts from other weights than its file has, by the seed", async () => {
+    const drawn = { ...params, student: { model_id: "student", init: "reinitialize" }, baseline: false };
+    const [one, two] = [await run(drawn, models), await run({ ...drawn, seed: 1 }, models)];
+    const before = trainingOf(one).student_before_metric;
+    assert.notEqual(before, await scoreOf(models.student));
+    assert.notEqual(trainingOf(two).student_before_metric, before);
+  });
+
+  test("plain training is held against the student as it was, and its phase is called what it is", async () => {
+    const plain = {
+      ...{ mode: "offline", student: { model_id: "student" } },
+      loss: { kl_weight: 0, label_weight: 1 },
+    };
+    const ran = await run(plain, models);
+    assert.deepEqual(epochsOf(ran), upTo(3, "train"));
+    assert.equal(ran.metrics.accuracy!.before, await scoreOf(models.student));
+    assert.equal(trainingOf(ran).teacher_metric, null);
+    const logs = ran.news.flatMap((it) => (it.kind === "log" ? [it.message] : []));
+    assert.deepEqual(logs, [`The student has ${parametersOf(5)} parameters.`]);
+    const progress = ran.news.flatMap((it) => (it.kind === "progress" ? [it.progress] : []));
+    assert.ok(progress.some(({ message }) => message.startsWith("train: epoch 1 of 3, ")));
+    assert.ok(progress.some(({ step, message }) => step === "evaluate" && message === "Comparing with before"));
+    assert.equal((await plan(plain, models)).teacher_parameters, null);
+  });
+
+  test("a model says which training made it, of which file", async () => {
+    const ran = await run({ ...params, baseline: false }, models);
+    const told = (key: string) => toldBefore(ran.model().source, key);
+    assert.equal(told("method"), "distill offline");
+    const student = Buffer.from(modelToBytes(models.student));
+    const hash = createHash("sha256").update(student).digest("hex");
+    assert.equal(told("source_sha256"), bundleSha256([{ name: "student.onnx", sha256: hash }]));
+  });
+});

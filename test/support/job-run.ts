@@ -1,0 +1,133 @@
+import { readFileSync, rmSync } from "node:fs";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { JobMetrics } from "../../src/core/index.ts";
+import type { Model } from "../../src/core/onnx/ir.ts";
+import { loadModel } from "../../src/core/onnx/load.ts";
+import { modelToBytes } from "../../src/core/onnx/save.ts";
+import type { Report } from "../../src/report/report.ts";
+import { JobRequest } from "../../src/service/api/job-schemas.ts";
+import type { JobSpec } from "../../src/service/kinds/kinds.ts";
+import type { JobEnvironment } from "../../src/service/kinds/run/job-environment.ts";
+import { runOf } from "../../src/service/kinds/run/job-runs.ts";
+import type { JobContext } from "../../src/service/kinds/run/job-steps.ts";
+import type { JobOutcome, JobPlan, LocalFile, TaskNews, JobRequest as TaskRequest } from "../../src/tasks/protocol.ts";
+import { ENVIRONMENT, TASK_HANDLERS } from "../../workers/tasks.ts";
+import { factsSaying } from "./jobs.ts";
+
+/** Jobs in the process of the test, with real files and the real runtime: what a child does, without the child. */
+
+export interface JobOptions {
+  /** As it is sent; ids of models and datasets are the keys below. */
+  readonly body: Readonly<Record<string, unknown>>;
+  readonly models: Readonly<Record<string, Model>>;
+  readonly datasets?: Readonly<Record<string, Uint8Array>>;
+  readonly checkpoints?: Readonly<Record<string, Uint8Array>>;
+  readonly cached?: Readonly<Record<string, Uint8Array>>;
+  readonly environment?: Partial<JobEnvironment>;
+  readonly steps?: TaskRequest["steps"];
+  readonly signal?: AbortSignal;
+  /** Hears what the job tells, as it is told. */
+  readonly onNews?: (news: TaskNews) => void;
+}
+
+/** What memory a run takes is found out in a process of its own, which takes longer than all else. */
+export const NO_PEAK: Partial<JobEnvironment> = {
+  measurePeak: async () => ({ peakBytes: 3_000_000, baselineBytes: 1_000_000 }),
+};
+
+/** Calls `use` with the request of a job, in a directory that is gone afterwards. */
+export async function withRequest<T>(
+  { body, models, datasets = {}, checkpoints = {}, cached = {}, steps = [] }: JobOptions,
+  use: (request: TaskRequest) => Promise<T>,
+): Promise<T> {
+  const scratch = await mkdtemp(join(tmpdir(), "job-"));
+  const context = { signal: new AbortController().signal, news: () => {} };
+  const write = async (name: string, bytes: Uint8Array): Promise<LocalFile> => {
+    const path = join(scratch, `given-${name}`);
+    await writeFile(path, bytes);
+    return { name, path };
+  };
+  const each = async <A, B>(from: Readonly<Record<string, A>>, make: (id: string, it: A) => Promise<B>) =>
+    Object.fromEntries(await Promise.all(Object.entries(from).map(async ([id, it]) => [id, await make(id, it)])));
+  try {
+    return await use({
+      ...{ spec: JobRequest.parse(body) as unknown as JobSpec, job_id: "job_1", scratch, threads: 1, steps },
+      models: await each(models, async (id, model) => {
+        const files = [await write(`${id}.onnx`, modelToBytes(model))];
+        const { inspect_model } = TASK_HANDLERS;
+        return { files, facts: await inspect_model({ files, dims: {} }, context).catch(() => factsSaying("nothing")) };
+      }),
+      datasets: await each(datasets, async (id, bytes) => {
+        const file = await write(`${id}.npz`, bytes);
+        return { file, spec: null, facts: await TASK_HANDLERS.inspect_dataset({ file, spec: null }, context) };
+      }),
+      checkpoints: await each(checkpoints, (name, bytes) => write(`${name}.earlier`, bytes)),
+      cached: await each(cached, (name, bytes) => write(`${name}.found`, bytes)),
+    });
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+/** What a job has told, with the bytes of the files that it handed over. */
+export interface Told {
+  readonly news: readonly TaskNews[];
+  readonly checkpoints: readonly { readonly name: string; readonly bytes: Uint8Array }[];
+  readonly caches: readonly { readonly name: string; readonly bytes: Uint8Array }[];
+}
+
+export interface Ran extends Told {
+  readonly outcome: JobOutcome;
+  readonly metrics: JobMetrics;
+  readonly report: Report;
+  readonly page: string;
+  /** Everything that became an artifact, by name. External data are files of their own. */
+  readonly files: ReadonlyMap<string, Uint8Array>;
+  /** A model among them; models of tests have no external data. */
+  readonly model: (name?: string) => Model;
+}
+
+/** Collects what a job tells; a checkpoint is taken away as it would be, so that there is room for the next. */
+function listen({ signal = new AbortController().signal, onNews }: JobOptions): { told: Told; context: JobContext } {
+  const told = {
+    news: [] as TaskNews[],
+    checkpoints: [] as { name: string; bytes: Uint8Array }[],
+    caches: [] as { name: string; bytes: Uint8Array }[],
+  };
+  const news = (it: TaskNews) => {
+    told.news.push(it);
+    if (it.kind === "cache") told.caches.push({ name: it.name, bytes: readFileSync(it.path) });
+    if (it.kind === "checkpoint") {
+      told.checkpoints.push({ name: it.name, bytes: readFileSync(it.path) });
+      rmSync(it.path);
+    }
+    onNews?.(it);
+  };
+  return { told, context: { signal, news } };
+}
+
+export function runJob(options: JobOptions): Promise<Ran> {
+  return withRequest(options, async (request) => {
+    const { told, context } = listen(options);
+    const outcome = await runOf(request.spec).run(request, { ...ENVIRONMENT, ...options.environment }, context);
+    const produced = [...outcome.model, ...outcome.reports, ...(outcome.front ?? []).flatMap(({ files }) => files)];
+    const files = new Map<string, Uint8Array>();
+    for (const { name, path } of produced) files.set(name, await readFile(path));
+    const text = (name: string) => new TextDecoder().decode(files.get(name));
+    const { metrics } = outcome;
+    return {
+      ...{ ...told, outcome, metrics, files, report: JSON.parse(text("report.json")), page: text("report.html") },
+      model: (name = "model.onnx") => loadModel(files.get(name)!),
+    };
+  });
+}
+
+/** What is planned for the same job; `P` is the plan of its kind. */
+export function planJob<P extends JobPlan>(options: JobOptions): Promise<P> {
+  return withRequest(options, async (request) => {
+    const { context } = listen(options);
+    return (await runOf(request.spec).plan(request, { ...ENVIRONMENT, ...options.environment }, context)) as P;
+  });
+}
