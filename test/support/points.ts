@@ -5,6 +5,9 @@ import { Random } from "../../src/core/random.ts";
 import { samplesOf, splitSamples } from "../../src/core/train/samples.ts";
 import { writeNpz } from "./dataset-writers.ts";
 import { type JobOptions, NO_PEAK, planJob, type Ran, runJob } from "./job-run.ts";
+
+export type { Ran };
+
 import { NetworkBuilder } from "./networks.ts";
 import { runModel } from "./open-model.ts";
 import { top1 } from "./top1.ts";
@@ -30,18 +33,17 @@ export function points(count: number, seed: number): Points {
 }
 
 /** x [n, 8] → logits [n, 4], with one hidden layer. */
-export function network(hidden: number, seed: number): Model {
-  const net = new NetworkBuilder(seed);
-  const inner = net.relu(net.linear(net.input(["n", WIDTH]), WIDTH, hidden));
-  return net.output(net.linear(inner, hidden, CLASSES), ["n", CLASSES]);
-}
+export const network = (hidden: number, seed: number): Model => deeper([hidden], seed);
 
-/** The same with two hidden layers. */
-export function deeper(hidden: number, seed: number): Model {
+/** The same with as many hidden layers as widths. */
+export function deeper(widths: readonly number[], seed: number): Model {
   const net = new NetworkBuilder(seed);
-  const first = net.relu(net.linear(net.input(["n", WIDTH]), WIDTH, hidden));
-  const second = net.relu(net.linear(first, hidden, hidden));
-  return net.output(net.linear(second, hidden, CLASSES), ["n", CLASSES]);
+  let [x, from] = [net.input(["n", WIDTH]), WIDTH];
+  for (const width of widths) {
+    x = net.relu(net.linear(x, from, width));
+    from = width;
+  }
+  return net.output(net.linear(x, from, CLASSES), ["n", CLASSES]);
 }
 
 export const parametersOf = (hidden: number) => WIDTH * hidden + hidden + hidden * CLASSES + CLASSES;

@@ -64,7 +64,7 @@ interface Place {
 export async function addExits(source: Model, options: ExitOptions): Promise<ModelWithExits> {
   const model = source.clone();
   const { graph } = model;
-  const values = await runAllValues(model, options.feeds, options.openSession);
+  const values = { ...options.feeds, ...(await runAllValues(model, options.feeds, options.openSession)) };
   const output = graph.outputs[0];
   const scores = output && values[output.name]?.dims;
   if (scores?.length !== 2) {
