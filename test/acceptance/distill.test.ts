@@ -279,8 +279,9 @@ describe("a training run that is interrupted", () => {
     const epochs = await epochsOf(id);
     assert.equal(epochs.filter((epoch) => epoch === "distill 1").length, 1, "no attempt began anew");
     assert.ok(epochs.length <= EPOCHS + 8, `${epochs.length} epochs were trained`);
-    // The two reports and the result are new.
-    await until("checkpoints are gone", async () => (await blobs()).length === storedBefore.length + 7);
+    // The two reports and the result are new. A worker that is killed while it puts a checkpoint in the place of the one before leaves one of the two: it is swept
+    // a day later.
+    await until("checkpoints are gone", async () => [7, 8].includes((await blobs()).length - storedBefore.length));
   });
 
   test("cancelled within 5 s, and its checkpoints go with it", async (t) => {
