@@ -80,3 +80,49 @@ test("all layers in float are tried when nothing less does", async () => {
   const result = await controlAccuracy(async () => singles, build, { score, speedup, target: 6, maxTrials: 20 });
   assert.deepEqual([...result.floatLayers].sort(), LAYERS);
 });
+
+/** The sets of layers that were tried to be in float, in order. */
+async function attempts(worth: Readonly<Record<string, number>>, target: number, maxTrials = 30): Promise<string[]> {
+  const { build, score, speedup } = scored(worth);
+  const { trials } = await controlAccuracy(async () => singles, build, { score, speedup, target, maxTrials });
+  return trials.map(({ floatLayers }) => floatLayers.join(""));
+}
+
+test("prefixes of the ranking are tried by doubling and bisection, then each layer but the last without it, the least useful first", async () => {
+  const even = { a: 1, b: 1, c: 1, d: 1, e: 1, f: 1 };
+  assert.deepEqual(await attempts({ a: 4, b: 0, c: 3, d: 3 }, 10), [
+    ...["", "a", "ab", "abcd", "abc"],
+    ...["abd", "acd", "cd"],
+  ]);
+  assert.deepEqual(await attempts(even, 3), ["", "a", "ab", "abcd", "abc", "ac", "bc"]);
+  assert.deepEqual(await attempts(even, 5), ["", "a", "ab", "abcd", "abcdef", "abcde", "abce", "abde", "acde", "bcde"]);
+  assert.deepEqual(await attempts({ b: 1 }, 1), ["", "a", "ab", "b"], "the most useful one, too, where others do");
+  assert.deepEqual(await attempts(even, 3, 4), ["", "a", "ab", "abcd"]);
+  assert.deepEqual(await attempts(even, 3, 6), ["", "a", "ab", "abcd", "abc", "ac"]);
+});
+
+test("ranking and control stop where they are told to", async () => {
+  const stop = new AbortController();
+  const { build, score, speedup } = scored({});
+  const told: string[] = [];
+  const ranking = rankLayers(LAYERS, build, score, 10, {
+    signal: stop.signal,
+    onTrial(done, of) {
+      told.push(`${done} of ${of}`);
+      if (done === 2) stop.abort();
+    },
+  });
+  await assert.rejects(ranking, { code: "cancelled" });
+  assert.deepEqual(told, ["1 of 6", "2 of 6"]);
+  let made = 0;
+  const again = new AbortController();
+  const options = { score, speedup, target: 1, maxTrials: 9, signal: again.signal };
+  const onTrial = () => {
+    if (++made === 3) again.abort();
+  };
+  await assert.rejects(
+    controlAccuracy(async () => singles, build, { ...options, onTrial }),
+    { code: "cancelled" },
+  );
+  assert.equal(made, 3);
+});
