@@ -64,3 +64,50 @@ test("a sum that is less than a few codes has to be computed", () => {
   const { inexpressible } = activationParams(placement, ranges, CODES);
   assert.ok(inexpressible.has(sum.producer!.name));
 });
+
+/** x → Conv → h → 2h − 3 → MaxPool → p → Conv → y: p has the codes of h. */
+function pooledNetwork() {
+  const make = new GraphMaker();
+  const h = make.conv(make.input("x", ["n", 4, 6, 6]), [4, 4], 1);
+  const sum = make.op("Add", [make.op("Mul", [h, make.floats("two", [], [2])]), make.floats("shift", [], [-3])]);
+  const p = make.op("MaxPool", [sum], { kernel_shape: [2, 2] });
+  make.output(make.conv(p, [4, 4], 1), "y");
+  const placement = placeQuantizers(make.model);
+  const ranges = new Map<string, Range>([
+    ["x", { min: -1, max: 1 }],
+    ...[...placement.values.values()]
+      .filter(({ leaf }) => leaf)
+      .map(({ value }): [string, Range] => [value.name, { min: -1, max: 1 }]),
+    [h.name, { min: -2, max: 5 }],
+    [p.name, { min: -9, max: 4 }],
+  ]);
+  return { placement, ranges, h, p };
+}
+
+test("the range of a group holds those of its members, and no more: each is taken back by its factor and shift", () => {
+  const { placement, ranges, h, p } = pooledNetwork();
+  const { params, inexpressible } = activationParams(placement, ranges, CODES);
+  assert.equal(inexpressible.size, 0);
+  const [base, pooled] = [params.get(h)!, params.get(p)!];
+  assert.ok(Math.abs(pooled.scale / base.scale - 2) < 1e-6);
+  // p = 2h − 3 from −9 to 4 is h from −3 to 3.5; what h itself reaches is read by nothing else.
+  assert.ok(base.scale >= 6.5 / 255 && base.scale < 1.03 * (6.5 / 255), `${base.scale}`);
+  assert.ok(Math.abs(-base.zeroPoint * base.scale + 3) < 2 * base.scale);
+  assert.equal(base.zeroPoint - pooled.zeroPoint, Math.round(-3 / pooled.scale));
+});
+
+test("scales that are given hold for all of a group, and must not contradict each other", () => {
+  const { placement, ranges, h, p } = pooledNetwork();
+  const { params } = activationParams(placement, ranges, CODES, { [p.name]: { scale: 0.1, zeroPoint: 100 } });
+  assert.deepEqual(params.get(p), { scale: Math.fround(0.1), zeroPoint: 100 });
+  const { scale, zeroPoint } = params.get(h)!;
+  assert.ok(Math.abs(scale - 0.05) < 1e-8);
+  // p = 0.1 (q − 100) is 2h − 3: h = 0.05 (q − 70).
+  assert.equal(zeroPoint, 70);
+  const both = (own: number) => ({
+    [p.name]: { scale: 0.1, zeroPoint: 100 },
+    [h.name]: { scale: 0.05, zeroPoint: own },
+  });
+  assert.deepEqual(activationParams(placement, ranges, CODES, both(70)).params.get(h)!.zeroPoint, 70);
+  assert.throws(() => activationParams(placement, ranges, CODES, both(71)), { code: "internal" });
+});

@@ -115,8 +115,11 @@ test("a channel of zeros keeps its bias exact, and zeros without a bias have a h
   } = quantizeWeight(weight, { layout: CONV, uses: [{ bias, inputScale: 0.05 }] }, EXACT);
   assert.deepEqual([...arrayOf(codes, "int8")], [0, 0, 0, 0]);
   assert.equal(arrayOf(scale, "float32")[1], 1);
-  const restored = arrayOf(biases[0]!.q, "int32")[0]! * arrayOf(biases[0]!.scale, "float32")[0]!;
+  const code = arrayOf(biases[0]!.q, "int32")[0]!;
+  const restored = code * arrayOf(biases[0]!.scale, "float32")[0]!;
   assert.ok(Math.abs(restored - 0.7) < 1e-6);
+  // Not the largest code that there is: what is computed with it must not run over.
+  assert.ok(code > 2 ** 20 && code < 2 ** 30, `${code}`);
 });
 
 test("a weight that two nodes share has one set of codes, and a bias for each", () => {

@@ -53,6 +53,44 @@ test("a mean over the image becomes a pooling, in every form it is written in", 
   assert.deepEqual(operators(await prepare(other)), { ReduceMean: 1 });
 });
 
+test("a mean that is no pooling of all positions stays as it is", () => {
+  const kept = (
+    dims: readonly (number | string)[] | undefined,
+    attrs: { readonly axes?: readonly number[]; readonly keepdims?: number },
+  ) => {
+    const make = new GraphMaker({ opset: 13 });
+    const x = make.op("Tanh", [make.input("x", dims)]);
+    if (dims) x.retype("float32", dims);
+    make.output(make.op("ReduceMean", [x], attrs), "y", undefined);
+    const { model } = runPasses(make.model, staticForms);
+    return operators(model);
+  };
+  for (const [dims, attrs] of [
+    // Over the last axis of three it is half of a layer normalization.
+    [["n", 4, 6], { axes: [2] }],
+    [["n", 4, 6, 6], {}],
+    [["n", 4, 6, 6], { axes: [3] }],
+    [["n", 4, 6, 6], { axes: [1, 2] }],
+    [["n", 4, 6, 6], { axes: [0, 3] }],
+    [undefined, { axes: [2, 3] }],
+  ] as const) {
+    assert.deepEqual(kept(dims, attrs), { Tanh: 1, ReduceMean: 1 }, JSON.stringify([dims, attrs]));
+  }
+  assert.deepEqual(kept(["n", 4, 6, 6, 6], { axes: [2, -2, 4], keepdims: 1 }), { Tanh: 1, GlobalAveragePool: 1 });
+});
+
+test("what is put in the place of a node has its type and shape", () => {
+  const make = new GraphMaker({ opset: 13 });
+  const x = make.op("Tanh", [make.input("x", ["n", 4, 6, 6])]);
+  x.retype("float32", ["n", 4, 6, 6]);
+  const mean = make.op("ReduceMean", [x], { axes: [2, 3], keepdims: 0 });
+  mean.retype("float32", ["n", 4]);
+  make.output(make.op("Tanh", [mean]), "y", ["n", 4]);
+  const { model } = runPasses(make.model, staticForms);
+  const flat = model.graph.nodes.find(({ opType }) => opType === "Flatten")!.outputs[0]!;
+  assert.deepEqual([flat.dtype, flat.shape], ["float32", ["n", 4]]);
+});
+
 test("a normalization that only convolutions read becomes one; others stay", async () => {
   const before = image((make, x) => make.conv(make.op("Relu", [make.batchNorm(make.op("Tanh", [x]), 4)]), [4, 4], 3));
   assert.deepEqual(operators(await prepare(before)), { Tanh: 1, Conv: 2, Relu: 1 });

@@ -71,6 +71,19 @@ test("a placement costs what its kernels do, and conversions where floats and in
   near(int8Us, dense.int8 + depthwise.int8 + 2 * (3.2 + 0.869 * k + 5 + 0.3 * k));
 });
 
+test("a value that a layer and something in float read is dequantized for the latter, whatever else reads it", () => {
+  const elements = 1000;
+  const cost = (reads: "layer" | "both") => {
+    const make = new GraphMaker();
+    const x = make.op("Relu", [make.conv(make.input("x", ["n", 8, 8, 8]), [8, 8], 3)]);
+    make.output(make.conv(x, [8, 8], 3), "y");
+    if (reads === "both") make.output(make.op("Tanh", [x]), "z");
+    return predicted(make.model, elements).int8Us;
+  };
+  const [call, , element] = TABLE.dequantize;
+  near(cost("both") - cost("layer"), call + element);
+});
+
 test("a convolution of one axis computes whole tiles of positions in float", () => {
   const make = new GraphMaker();
   const x = make.input("x", ["n", 128, 4]);
