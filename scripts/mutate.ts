@@ -67,8 +67,12 @@ function importsOf(file: string): readonly string[] {
 
 /** What a test imports, by way of what tests share, too. */
 function readBy(test: string): readonly string[] {
-  const shared = importsOf(test).filter((it) => it.startsWith("test/support/") && existsSync(join(ROOT, it)));
-  return [...importsOf(test), ...shared.flatMap(importsOf)];
+  const found = new Set(importsOf(test));
+  for (const file of found) {
+    if (!file.startsWith("test/support/") || !existsSync(join(ROOT, file))) continue;
+    for (const it of importsOf(file)) found.add(it);
+  }
+  return [...found];
 }
 
 /** Whether a test is named after a file: `api-jobs` after `jobs` and `job-operations`. */

@@ -10,7 +10,7 @@ import type { Report } from "../../src/report/report.ts";
 import { JobRequest } from "../../src/service/api/job-schemas.ts";
 import type { JobSpec } from "../../src/service/kinds/kinds.ts";
 import type { JobEnvironment } from "../../src/service/kinds/run/job-environment.ts";
-import { runOf } from "../../src/service/kinds/run/job-runs.ts";
+import type { JobRun } from "../../src/service/kinds/run/job-run.ts";
 import type { JobContext } from "../../src/service/kinds/run/job-steps.ts";
 import type { JobOutcome, JobPlan, LocalFile, TaskNews, JobRequest as TaskRequest } from "../../src/tasks/protocol.ts";
 import { ENVIRONMENT, TASK_HANDLERS } from "../../workers/tasks.ts";
@@ -38,9 +38,9 @@ export const NO_PEAK: Partial<JobEnvironment> = {
 };
 
 /** Calls `use` with the request of a job, in a directory that is gone afterwards. */
-export async function withRequest<T>(
+async function withRequest<S extends JobSpec, T>(
   { body, models, datasets = {}, checkpoints = {}, cached = {}, steps = [] }: JobOptions,
-  use: (request: TaskRequest) => Promise<T>,
+  use: (request: TaskRequest<S>) => Promise<T>,
 ): Promise<T> {
   const scratch = await mkdtemp(join(tmpdir(), "job-"));
   const context = { signal: new AbortController().signal, news: () => {} };
@@ -53,7 +53,7 @@ export async function withRequest<T>(
     Object.fromEntries(await Promise.all(Object.entries(from).map(async ([id, it]) => [id, await make(id, it)])));
   try {
     return await use({
-      ...{ spec: JobRequest.parse(body) as unknown as JobSpec, job_id: "job_1", scratch, threads: 1, steps },
+      ...{ spec: JobRequest.parse(body) as unknown as S, job_id: "job_1", scratch, threads: 1, steps },
       models: await each(models, async (id, model) => {
         const files = [await write(`${id}.onnx`, modelToBytes(model))];
         const { inspect_model } = TASK_HANDLERS;
@@ -108,10 +108,11 @@ function listen({ signal = new AbortController().signal, onNews }: JobOptions): 
   return { told, context: { signal, news } };
 }
 
-export function runJob(options: JobOptions): Promise<Ran> {
-  return withRequest(options, async (request) => {
+/** Runs a job of a kind; `run` is its work. */
+export function runJob<S extends JobSpec>({ run }: JobRun<S>, options: JobOptions): Promise<Ran> {
+  return withRequest<S, Ran>(options, async (request) => {
     const { told, context } = listen(options);
-    const outcome = await runOf(request.spec).run(request, { ...ENVIRONMENT, ...options.environment }, context);
+    const outcome = await run(request, { ...ENVIRONMENT, ...options.environment }, context);
     const produced = [...outcome.model, ...outcome.reports, ...(outcome.front ?? []).flatMap(({ files }) => files)];
     const files = new Map<string, Uint8Array>();
     for (const { name, path } of produced) files.set(name, await readFile(path));
@@ -124,10 +125,9 @@ export function runJob(options: JobOptions): Promise<Ran> {
   });
 }
 
-/** What is planned for the same job; `P` is the plan of its kind. */
-export function planJob<P extends JobPlan>(options: JobOptions): Promise<P> {
-  return withRequest(options, async (request) => {
-    const { context } = listen(options);
-    return (await runOf(request.spec).plan(request, { ...ENVIRONMENT, ...options.environment }, context)) as P;
-  });
+/** What is planned for the same job. */
+export function planJob<S extends JobSpec>({ plan }: JobRun<S>, options: JobOptions) {
+  return withRequest<S, Extract<JobPlan, { type: S["type"] }>>(options, (request) =>
+    plan(request, { ...ENVIRONMENT, ...options.environment }, listen(options).context),
+  );
 }

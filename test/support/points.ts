@@ -1,8 +1,9 @@
-import type { DistillPlan, JobMetrics } from "../../src/core/index.ts";
+import type { JobMetrics } from "../../src/core/index.ts";
 import type { Model } from "../../src/core/onnx/ir.ts";
 import { type Tensor, tensorOf } from "../../src/core/onnx/tensor.ts";
 import { Random } from "../../src/core/random.ts";
 import { samplesOf, splitSamples } from "../../src/core/train/samples.ts";
+import { DISTILL_RUN } from "../../src/service/kinds/distill/run/distill-job.ts";
 import { writeNpz } from "./dataset-writers.ts";
 import { type JobOptions, NO_PEAK, planJob, type Ran, runJob } from "./job-run.ts";
 
@@ -59,7 +60,7 @@ export async function run(
   more: Partial<JobOptions> & { readonly evaluation?: object } = {},
 ): Promise<Ran> {
   const { evaluation, ...rest } = more;
-  return runJob({ ...optionsOf(params, models, evaluation), environment: NO_PEAK, ...rest });
+  return runJob(DISTILL_RUN, { ...optionsOf(params, models, evaluation), environment: NO_PEAK, ...rest });
 }
 
 const optionsOf = (params: object, models: JobOptions["models"], evaluation: object = {}): JobOptions => ({
@@ -72,8 +73,7 @@ const optionsOf = (params: object, models: JobOptions["models"], evaluation: obj
   datasets: DATASETS,
 });
 
-export const plan = (params: object, models: JobOptions["models"]) =>
-  planJob<{ readonly type: "distill" } & DistillPlan>(optionsOf(params, models));
+export const plan = (params: object, models: JobOptions["models"]) => planJob(DISTILL_RUN, optionsOf(params, models));
 
 /** Share of the points that a model puts into their class, by any of its outputs. */
 export async function scoreOf(model: Model, { x, labels }: Points = JUDGING, output = "logits"): Promise<number> {

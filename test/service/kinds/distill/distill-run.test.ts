@@ -20,6 +20,7 @@ import {
   run,
   SPLIT,
   scoreOf,
+  TRAINING,
   trainingOf,
   untimed,
   upTo,
@@ -217,5 +218,34 @@ describe("offline", () => {
     const student = Buffer.from(modelToBytes(models.student));
     const hash = createHash("sha256").update(student).digest("hex");
     assert.equal(told("source_sha256"), bundleSha256([{ name: "student.onnx", sha256: hash }]));
+  });
+
+  test("outputs that are called otherwise are paired as the job says", async () => {
+    const student = network(5, 2);
+    student.graph.outputs[0]!.name = "scores";
+    const pairs = [{ teacher: "logits", student: "scores" }];
+    const paired = { ...params, loss: { ...params.loss, outputs: pairs }, baseline: false };
+    const ran = await run(paired, { ...models, student });
+    assert.deepEqual((await plan(paired, { ...models, student })).outputs, pairs);
+    assert.deepEqual(
+      ran.metrics.fidelity.outputs.map(({ name }) => name),
+      ["logits"],
+    );
+    assert.equal(trainingOf(ran).student_metric, await scoreOf(ran.model(), JUDGING, "scores"));
+  });
+
+  test("data without any labels are learned from the teacher alone", async () => {
+    const datasets = { train: writeNpz({ x: TRAINING.x }), judge: writeNpz({ x: JUDGING.x }) };
+    const loss = { kl_weight: 1, label_weight: 0 };
+    const ran = await run({ ...params, loss, baseline: false }, models, { datasets });
+    assert.deepEqual(Object.keys(trainingOf(ran).history[0]!.losses), ["kl"]);
+    assert.deepEqual([trainingOf(ran).metric, ran.metrics.accuracy], ["teacher_agreement", null]);
+    const onLabels = run({ ...params, baseline: false }, models, { datasets });
+    await assert.rejects(onLabels, { code: "invalid_params", message: /`label_weight` must be 0/ });
+  });
+
+  test("without a teacher there is nothing to make a student from", async () => {
+    const derived = run({ mode: "offline", student: { derive: { width: 0.5 } } }, {});
+    await assert.rejects(derived, { code: "invalid_params", subject: "student" });
   });
 });
