@@ -332,10 +332,10 @@ test("where all of it may be in 8 bits, or stored in 8 bits, no more is tried", 
 });
 
 test("a node in front of two operators has the more careful of their forms", () => {
-  const reason = { code: "stretched", message: "" } as const;
+  const reason = (message: string) => ({ code: "stretched", message }) as const;
   const groups: StretchedGroup[] = [
-    { operator: "a", nodes: new Set(["both", "mine"]), reason },
-    { operator: "b", nodes: new Set(["both", "yours"]), reason },
+    { operator: "a", nodes: new Set(["both", "mine"]), reason: reason("In front of a.") },
+    { operator: "b", nodes: new Set(["both", "yours"]), reason: reason("In front of b.") },
   ];
   const storing = (forms: Record<string, StretchedForm>) =>
     Object.fromEntries(
@@ -345,6 +345,13 @@ test("a node in front of two operators has the more careful of their forms", () 
   assert.deepEqual(storing({ a: "quantized", b: "stored" }), { both: true, yours: true });
   assert.deepEqual(storing({ a: "quantized", b: "quantized" }), {});
   assert.deepEqual(storing({}), { both: false, mine: false, yours: false });
+  // The first of those that want the same says why.
+  const why = (a: StretchedForm, b: StretchedForm) =>
+    nodesInFloat(groups, new Map(Object.entries({ a, b }))).get("both")!.message;
+  assert.deepEqual(
+    [why("float", "float"), why("float", "stored"), why("stored", "stored"), why("stored", "float")],
+    ["In front of a.", "In front of a.", "In front of a.", "In front of b."],
+  );
 });
 
 test("nodes in front of a stretch compute in float from weights that are stored in 8 bits, where that is their form", async () => {
