@@ -83,7 +83,7 @@ export interface Ran extends Told {
   readonly metrics: JobMetrics;
   readonly report: Report;
   readonly page: string;
-  /** Everything that became an artifact, by name. External data are files of their own. */
+  /** Everything that became an artifact, by name; models of the front of a search by that of their candidate. */
   readonly files: ReadonlyMap<string, Uint8Array>;
   /** A model among them; models of tests have no external data. */
   readonly model: (name?: string) => Model;
@@ -113,9 +113,11 @@ export function runJob<S extends JobSpec>({ run }: JobRun<S>, options: JobOption
   return withRequest<S, Ran>(options, async (request) => {
     const { told, context } = listen(options);
     const outcome = await run(request, { ...ENVIRONMENT, ...options.environment }, context);
-    const produced = [...outcome.model, ...outcome.reports, ...(outcome.front ?? []).flatMap(({ files }) => files)];
     const files = new Map<string, Uint8Array>();
-    for (const { name, path } of produced) files.set(name, await readFile(path));
+    for (const { name, path } of [...outcome.model, ...outcome.reports]) files.set(name, await readFile(path));
+    for (const front of outcome.front ?? []) {
+      for (const { name, path } of front.files) files.set(`${front.name}/${name}`, await readFile(path));
+    }
     const text = (name: string) => new TextDecoder().decode(files.get(name));
     const { metrics } = outcome;
     return {
