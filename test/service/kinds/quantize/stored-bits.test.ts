@@ -41,6 +41,24 @@ test("weights in more bits than were asked for are named, unless the job asked f
   assert.deepEqual(bitsWarnings({ weight_bits: 4, layers: {} }, planOf({ b: [form(4, "layer_b")] }), float), []);
 });
 
+test("a weight that two nodes read is named unless both were asked for by name; of many, three are named and the rest counted", () => {
+  const make = new GraphMaker({ seed: 1 });
+  const names = ["a", "b", "c", "d", "e"];
+  for (const name of names) make.weight(name, [64, 64], 1);
+  const shared = planOf({ a: [form(8, "one", "two")] });
+  const count = (layers: Readonly<Record<string, "int8_weights">>) =>
+    bitsWarnings({ weight_bits: 4, layers }, shared, make.model).length;
+  assert.deepEqual([count({ one: "int8_weights" }), count({ one: "int8_weights", two: "int8_weights" })], [1, 0]);
+  const told = (some: readonly string[]) =>
+    bitsWarnings(
+      { weight_bits: 4, layers: {} },
+      planOf(Object.fromEntries(some.map((name) => [name, [form(8, name)]]))),
+      make.model,
+    )[0]!.message;
+  assert.match(told(names), /: "a", "b", "c", and 2 more\. /);
+  assert.match(told(names.slice(0, 3)), /: "a", "b", "c"\. /);
+});
+
 test("a job whose layers all compute in 8 bits has weights of 4, and no such warning", async () => {
   const dataset = writeNpz({ x: new GraphMaker({ seed: 9 }).random([40, 16], 1) });
   const params = { method: "static", dataset_id: "dst_1", samples: 20, float_where_slower: false, weight_bits: 4 };

@@ -2,10 +2,10 @@
 import { type Calibration, type Model, POOR_SQNR_DB, type Provision, stretchedIn } from "../../../../core/index.ts";
 import type { StaticParams } from "../spec.ts";
 
-/** `runs` that a plan has looked at, of those that the job looks at. */
-export function rangeProvisions(runs: number, all: number): Provision[] {
-  if (runs >= all) return [];
-  const message = `Ranges were taken from ${runs} of ${all} runs: nodes that only others reach, or that compute infinities in them, are treated otherwise.`;
+/** Runs or samples that a plan has looked at, of those that the job looks at. */
+export function rangeProvisions(looked: number, all: number, at: "runs" | "samples" = "runs"): Provision[] {
+  if (looked >= all) return [];
+  const message = `Ranges were taken from ${looked} of ${all} ${at}: nodes that only others reach, or that compute infinities in them, are treated otherwise.`;
   return [{ code: "ranges_from_few", message, nodes: [] }];
 }
 

@@ -133,8 +133,12 @@ export async function planQatJob(
     },
     { openSession: environment.openSession, threads: 1 },
   ).catch((error) => refuse(error, spec.params));
-  const all = Math.min(request.spec.params.samples, inputs.samples.count);
-  return { ...qat.finish(qat.fakeQuantize([]).finish()), provisional: rangeProvisions(PLANNED_SAMPLES, all) };
+  const { training, validation } = inputs.counts;
+  const all = Math.min(request.spec.params.samples, training + validation);
+  return {
+    ...qat.finish(qat.fakeQuantize([]).finish()),
+    provisional: rangeProvisions(PLANNED_SAMPLES, all, "samples"),
+  };
 }
 
 /** Samples of one run of calibration at the most, and runs of which it is made where there are enough: corrections are judged by some, and made from others. */
