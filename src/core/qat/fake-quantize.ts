@@ -15,19 +15,20 @@
  *
  * Tables of embeddings are stored in 8 bits with a scale for each row that follows from the row; so are the rows that a step looks up rounded.
  */
-import { CoreError } from "../errors.ts";
 import { GraphBuilder, int } from "../onnx/graph-builder.ts";
-import type { Model, Node, Value } from "../onnx/ir.ts";
-import { elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
+import type { Graph, Model, Node, Value } from "../onnx/ir.ts";
+import { elementCount, floatsOf, tensorOf } from "../onnx/tensor.ts";
 import { type CodeRange, roundHalfEven } from "../quantize/params.ts";
 import type { WeightStart } from "../quantize/static/channel-weights.ts";
 import type { MarkedWeight } from "../quantize/static/emission.ts";
 import { leastErrorScale } from "../quantize/static/least-error-scale.ts";
-import { addStoredWeight, type WeightBits, weightRange } from "../quantize/static/stored-weights.ts";
+import { type WeightBits, weightRange } from "../quantize/static/stored-weights.ts";
 import { allocateParameters, type Floats } from "../train/adam-kernel.ts";
 import { liveTensor, type Parameter } from "../train/parameters.ts";
-import { createTrainable, exportTrained, type TrainableModel, type TrainedValues } from "../train/trainable.ts";
-import { clipToRange, limitToFourBits, STEPS_RATIO, simulateFourBits } from "./activation-ranges.ts";
+import { createTrainable, type TrainableModel, type TrainedValues } from "../train/trainable.ts";
+import { clipToRange, STEPS_RATIO, simulateFourBits } from "./activation-ranges.ts";
+import { exportQuantized, type LearnedScale } from "./export-quantized.ts";
+import { activationScales, markerNamed, replaceMarker, valueNamed } from "./markers.ts";
 import type { QatAlgorithm } from "./qat-algorithms.ts";
 
 /** λ of PACT, between those of its authors (1e-4 and 1e-3 with the settings of their networks). */
@@ -47,12 +48,6 @@ export interface FakeQuantizeOptions {
   readonly starts?: ReadonlyMap<string, WeightStart> | undefined;
 }
 
-/** A scale that is learned: `initial` · exp(the parameter). */
-interface LearnedScale {
-  readonly parameter: string;
-  readonly initial: Floats;
-}
-
 export interface FakeQuantized {
   readonly trainable: TrainableModel;
   /** The model with these values, its weights rounded and stored in few bits. */
@@ -68,104 +63,166 @@ export function fakeQuantize(
   marked: readonly MarkedWeight[],
   options: FakeQuantizeOptions,
 ): FakeQuantized {
-  const range = weightRange(options.weightBits);
-  const base = createTrainable(model, { watch: options.watch ?? [], freezeStatistics: true });
-  const { graph } = base.graph;
-  const g = new GraphBuilder(graph);
-  const parameters: Parameter[] = [];
+  const quantizer = new FakeQuantizer(model, options);
+  quantizer.atFront(() => {
+    for (const entry of marked) quantizer.roundWeight(entry);
+    quantizer.learnRanges();
+  });
+  quantizer.atFront(() => {
+    for (const entry of marked) quantizer.roundBiases(entry);
+  });
+  for (const name of options.tables ?? []) quantizer.roundTable(name);
+  return quantizer.finish();
+}
 
-  /** s₀·exp(t) as a value of shape `dims`, at the front of the graph. */
-  const learn = (name: string, initial: Floats, dims: readonly number[]): { scale: Value; learned: LearnedScale } => {
+/** Puts rounding into the graph of a training, and the scales that it learns. */
+class FakeQuantizer {
+  readonly #model: Model;
+  readonly #options: FakeQuantizeOptions;
+  readonly #range: CodeRange;
+  readonly #base: TrainableModel;
+  readonly #g: GraphBuilder;
+  /** What goes before it is at the front of the graph. */
+  readonly #front: Node;
+  readonly #parameters: Parameter[] = [];
+  readonly #weights = new Map<MarkedWeight, LearnedScale>();
+  readonly #activations = new Map<string, LearnedScale>();
+  /** By the names of weights, and of the constants that scale activations. */
+  readonly #scales = new Map<string, Value>();
+  /** What changes pairs of Q/DQ: when everything at the front is there. */
+  readonly #changes: (() => void)[] = [];
+  readonly #detached: string[] = [];
+  /** Ranges that are to stay small. */
+  readonly #widths: Value[] = [];
+
+  constructor(model: Model, options: FakeQuantizeOptions) {
+    this.#model = model;
+    this.#options = options;
+    this.#range = weightRange(options.weightBits);
+    this.#base = createTrainable(model, { watch: options.watch ?? [], freezeStatistics: true });
+    const { graph } = this.#base.graph;
+    this.#g = new GraphBuilder(graph);
+    this.#front = graph.prepend({ opType: "Identity", inputs: [graph.inputs[0]], outputs: 1 });
+  }
+
+  get #graph(): Graph {
+    return this.#base.graph.graph;
+  }
+
+  atFront(emit: () => void): void {
+    this.#g.before(this.#front, emit);
+  }
+
+  /** s₀·exp(t) as a value of shape `dims`. */
+  #learn(name: string, initial: Floats, dims: readonly number[]): { scale: Value; learned: LearnedScale } {
+    const [graph, g] = [this.#graph, this.#g];
     const input = graph.addInput(graph.model.freshName(`${name}/log_scale`), "float32", dims);
     const [arrays] = allocateParameters([initial.length]);
     const fan = { in: 1, out: 1 };
-    parameters.push({ name: input.name, role: "scale", dims, ...arrays!, fan, rectified: false });
+    this.#parameters.push({ name: input.name, role: "scale", dims, ...arrays!, fan, rectified: false });
     const start = graph.addInitializer(`${name}/initial_scale`, tensorOf("float32", dims, initial));
     return { scale: g.mul(start, g.exp(input)), learned: { parameter: input.name, initial } };
-  };
+  }
 
-  const weights = new Map<MarkedWeight, LearnedScale>();
-  const activations = new Map<string, LearnedScale>();
-  /** By the names of weights, and of the constants that scale activations. */
-  const scales = new Map<string, Value>();
-  const simulated: (() => void)[] = [];
-  const detached: string[] = [];
-  const widths: Value[] = [];
-  const front = graph.prepend({ opType: "Identity", inputs: [graph.inputs[0]], outputs: 1 });
-  g.before(front, () => {
-    for (const entry of marked) {
-      const weight = valueNamed(graph, entry.weight);
-      const dims = weight.constant?.dims ?? (weight.shape as readonly number[]);
-      const data =
-        base.parameters.find(({ name }) => name === entry.weight)?.data ?? floatsOf(weight.constant!).slice();
-      const beside = dims.map((_, i) => (i === entry.axis ? dims[i]! : 1));
-      const start = options.starts?.get(entry.weight);
-      if (start) moveTo(data, dims, entry.axis, start, range);
-      const initial = start
-        ? Float32Array.from(start.scales)
-        : leastErrorScales(data, dims, entry.axis, range, smallestScales(model, entry));
-      const { scale, learned } = learn(entry.weight, initial, beside);
-      const q = g.op("Round", [clipped(g, g.div(weight, scale), dims, start?.bounds, range)]);
-      const rounded = g.mul(q, scale);
-      for (const name of entry.markers) replaceMarker(markerNamed(graph, name), rounded);
-      weights.set(entry, learned);
-      scales.set(entry.weight, scale);
+  roundWeight(entry: MarkedWeight): void {
+    const g = this.#g;
+    const weight = valueNamed(this.#graph, entry.weight);
+    const dims = weight.constant?.dims ?? (weight.shape as readonly number[]);
+    const data =
+      this.#base.parameters.find(({ name }) => name === entry.weight)?.data ?? floatsOf(weight.constant!).slice();
+    const beside = dims.map((_, i) => (i === entry.axis ? dims[i]! : 1));
+    const start = this.#options.starts?.get(entry.weight);
+    if (start) moveTo(data, dims, entry.axis, start, this.#range);
+    const initial = start
+      ? Float32Array.from(start.scales)
+      : leastErrorScales(data, dims, entry.axis, this.#range, smallestScales(this.#model, entry));
+    const { scale, learned } = this.#learn(entry.weight, initial, beside);
+    const q = g.op("Round", [clipped(g, g.div(weight, scale), dims, start?.bounds, this.#range)]);
+    const rounded = g.mul(q, scale);
+    for (const name of entry.markers) replaceMarker(markerNamed(this.#graph, name), rounded);
+    this.#weights.set(entry, learned);
+    this.#scales.set(entry.weight, scale);
+  }
+
+  /** Of activations; those of data stay as they are in 8 bits. */
+  learnRanges(): void {
+    const learnedValues = valuesThatLearn(this.#base);
+    for (const [name, pairs] of activationScales(this.#base.graph)) {
+      const isData = pairs.every(({ inputs }) => !learnedValues.has(inputs[0]!));
+      if (this.#options.activationBits === 8 && isData) this.#scales.set(name, pairs[0]!.inputs[1]!);
+      else this.#learnRange(name, pairs);
     }
-    const ratio = options.activationBits === 4 ? STEPS_RATIO : 1;
-    const learnedValues = valuesThatLearn(base);
-    for (const [name, pairs] of activationScales(base.graph)) {
-      if (options.activationBits === 8 && pairs.every(({ inputs }) => !learnedValues.has(inputs[0]!))) {
-        scales.set(name, pairs[0]!.inputs[1]!);
-        continue;
-      }
-      const initial = Float32Array.from(floatsOf(pairs[0]!.inputs[1]!.constant!), (scale) => scale * ratio);
-      const { scale: moving, learned } = learn(name, initial, []);
-      const scale = options.algorithm === "pact" ? g.op("Identity", [moving]) : moving;
-      if (scale !== moving) {
-        detached.push(scale.name);
-        widths.push(g.mul(moving, options.activationBits === 4 ? 15 : 255));
-      }
-      for (const node of pairs) {
-        if (scale !== moving && node.opType === "QuantizeLinear") {
-          simulated.push(() => g.before(node, () => clipToRange(g, node, moving, options.activationBits)));
-        }
-        if (options.activationBits === 8) node.setInput(1, scale);
-        else simulated.push(() => g.before(node, () => simulateFourBits(g, node, scale)));
-      }
-      activations.set(name, learned);
-      scales.set(name, scale);
+  }
+
+  #learnRange(name: string, pairs: readonly Node[]): void {
+    const g = this.#g;
+    const { activationBits: bits, algorithm } = this.#options;
+    const ratio = bits === 4 ? STEPS_RATIO : 1;
+    const initial = Float32Array.from(floatsOf(pairs[0]!.inputs[1]!.constant!), (scale) => scale * ratio);
+    const { scale: moving, learned } = this.#learn(name, initial, []);
+    // What rounding does moves no range of PACT.
+    const isPact = algorithm === "pact";
+    const scale = isPact ? g.op("Identity", [moving]) : moving;
+    if (isPact) {
+      this.#detached.push(scale.name);
+      this.#widths.push(g.mul(moving, bits === 4 ? 15 : 255));
     }
-  });
-  g.before(front, () => {
-    for (const { weight, biases } of marked) {
-      for (const { bias, inputScale, marker } of biases) {
-        if (marker === undefined) continue;
-        // As kernels take it: int32 at the scale of the products, whose steps are too fine for a scale to learn anything from.
-        const scale = g.mul(g.reshape(scales.get(weight)!, [-1]), scales.get(inputScale)!);
-        const rounded = g.mul(g.op("Round", [g.div(valueNamed(graph, bias), scale)]), scale);
-        detached.push(scale.name);
-        replaceMarker(markerNamed(graph, marker), rounded);
+    for (const node of pairs) {
+      if (isPact && node.opType === "QuantizeLinear") {
+        this.#changes.push(() => g.before(node, () => clipToRange(g, node, moving, bits)));
       }
+      if (bits === 8) node.setInput(1, scale);
+      else this.#changes.push(() => g.before(node, () => simulateFourBits(g, node, scale)));
     }
-  });
-  for (const name of options.tables ?? []) detached.push(roundRows(g, valueNamed(graph, name)));
-  const squares = widths.map((width) => g.before(front, () => g.square(width)));
-  const penalty = squares.length > 0 && g.before(front, () => squares.reduce((sum, square) => g.add(sum, square)));
-  if (penalty) graph.addOutput(penalty);
-  graph.remove(front);
-  for (const simulate of simulated) simulate();
-  const live = parameters.map((parameter) => [parameter.name, liveTensor(parameter)]);
-  const trainable: TrainableModel = {
-    ...base,
-    parameters: [...base.parameters, ...parameters],
-    feeds: { ...base.feeds, ...Object.fromEntries(live) },
-    detached,
-    penalties: penalty ? [{ name: "ranges", value: penalty.name, weight: RANGE_DECAY }] : [],
-  };
-  return {
-    trainable,
-    finish: (values = trainable) => finish({ trainable, values, weights, activations, options }),
-  };
+    this.#activations.set(name, learned);
+    this.#scales.set(name, scale);
+  }
+
+  /** As kernels take biases: int32 at the scale of the products, whose steps are too fine for a scale to learn anything from. */
+  roundBiases({ weight, biases }: MarkedWeight): void {
+    const g = this.#g;
+    for (const { bias, inputScale, marker } of biases) {
+      if (marker === undefined) continue;
+      const scale = g.mul(g.reshape(this.#scales.get(weight)!, [-1]), this.#scales.get(inputScale)!);
+      const rounded = g.mul(g.op("Round", [g.div(valueNamed(this.#graph, bias), scale)]), scale);
+      this.#detached.push(scale.name);
+      replaceMarker(markerNamed(this.#graph, marker), rounded);
+    }
+  }
+
+  roundTable(name: string): void {
+    this.#detached.push(roundRows(this.#g, valueNamed(this.#graph, name)));
+  }
+
+  finish(): FakeQuantized {
+    const penalty = this.#addPenalty();
+    this.#graph.remove(this.#front);
+    for (const change of this.#changes) change();
+    const [base, parameters, options] = [this.#base, this.#parameters, this.#options];
+    const live = parameters.map((parameter) => [parameter.name, liveTensor(parameter)]);
+    const trainable: TrainableModel = {
+      ...base,
+      parameters: [...base.parameters, ...parameters],
+      feeds: { ...base.feeds, ...Object.fromEntries(live) },
+      detached: this.#detached,
+      penalties: penalty ? [{ name: "ranges", value: penalty.name, weight: RANGE_DECAY }] : [],
+    };
+    const [weights, activations] = [this.#weights, this.#activations];
+    return {
+      trainable,
+      finish: (values = trainable) => exportQuantized({ trainable, values, weights, activations, options }),
+    };
+  }
+
+  /** Σ (b − a)² of the ranges of PACT. */
+  #addPenalty(): Value | undefined {
+    const g = this.#g;
+    const squares = this.#widths.map((width) => g.before(this.#front, () => g.square(width)));
+    if (squares.length === 0) return undefined;
+    const penalty = g.before(this.#front, () => squares.reduce((sum, square) => g.add(sum, square)));
+    this.#graph.addOutput(penalty);
+    return penalty;
+  }
 }
 
 /** Values that change as parameters are trained. */
@@ -193,31 +250,6 @@ function clipped(
   return g.op("Min", [g.op("Max", [position, low]), high]);
 }
 
-function valueNamed(graph: Model["graph"], name: string): Value {
-  const value =
-    graph.inputs.find((it) => it.name === name) ??
-    [...graph.initializers].find((it) => it.name === name) ??
-    graph.nodes.flatMap(({ outputs }) => outputs).find((it) => it.name === name);
-  if (!value) throw notInMainGraph(name);
-  return value;
-}
-
-function markerNamed(graph: Model["graph"], name: string): Node {
-  const node = graph.nodes.find(({ outputs }) => outputs[0]?.name === name);
-  if (!node) throw notInMainGraph(name);
-  return node;
-}
-
-function notInMainGraph(name: string): CoreError {
-  const message = `The weight "${name}" is inside the body of an If, Loop or Scan, where it cannot be trained: exclude its node.`;
-  return new CoreError("unsupported", message, name);
-}
-
-function replaceMarker(marker: Node, value: Value): void {
-  marker.graph.replaceUses(marker.outputs[0]!, value);
-  marker.graph.remove(marker);
-}
-
 /**
  * Rounds rows as a table of 8-bit codes with a scale for each row has them: s·round(w/s), s = max|w|/127. Answers the name of the scales, which no
  * gradient is to flow through.
@@ -238,20 +270,6 @@ function roundRows(g: GraphBuilder, old: Value): string {
 
 /** A row of zeros has any scale. */
 const SMALLEST_SCALE = 2 ** -126;
-
-/** The constants that scale activations, by name, and the nodes that read them. */
-function activationScales(model: Model): ReadonlyMap<string, readonly Node[]> {
-  const found = new Map<string, Node[]>();
-  for (const node of model.graph.nodes) {
-    if (node.opType !== "QuantizeLinear" && node.opType !== "DequantizeLinear") continue;
-    const [x, scale] = node.inputs;
-    if (x!.constant || !scale!.constant || elementCount(scale!.constant.dims) !== 1) continue;
-    const nodes = found.get(scale!.name) ?? [];
-    nodes.push(node);
-    found.set(scale!.name, nodes);
-  }
-  return found;
-}
 
 /** Scales of a weight below which its biases, at their scale, would need more than 31 bits: |b| / (s_x·2³⁰). */
 function smallestScales(model: Model, { biases }: MarkedWeight): Float64Array | undefined {
@@ -311,123 +329,4 @@ function leastErrorScales(
   // A channel of zeros is exact at any scale.
   const usual = scales.reduce((a, b) => Math.max(a, b), 0) || 1;
   return scales.map((scale) => (scale > 0 ? scale : usual));
-}
-
-// ---- the trained model -----------------------------------------------------------------------------------------------
-
-function finish({
-  trainable,
-  values,
-  weights,
-  activations,
-  options,
-}: {
-  readonly trainable: TrainableModel;
-  readonly values: TrainedValues;
-  readonly weights: ReadonlyMap<MarkedWeight, LearnedScale>;
-  readonly activations: ReadonlyMap<string, LearnedScale>;
-  readonly options: FakeQuantizeOptions;
-}): Model {
-  const model = exportTrained(trainable, values);
-  const { graph } = model;
-  const learned = new Map(values.parameters.map(({ name, data }) => [name, data]));
-  const scaleOf = ({ parameter, initial }: LearnedScale) =>
-    initial.map((scale, i) => Math.fround(scale * Math.exp(learned.get(parameter)![i]!)));
-  const inputScales = new Map<string, number>();
-  for (const [name, pairs] of activationScales(model)) {
-    const learnedScale = activations.get(name);
-    const scale = learnedScale ? scaleOf(learnedScale)[0]! : floatsOf(pairs[0]!.inputs[1]!.constant!)[0]!;
-    inputScales.set(name, scale);
-    const value = graph.addInitializer(name, tensorOf("float32", [], [scale]));
-    for (const node of pairs) {
-      node.setInput(1, value);
-      if (options.activationBits === 4) limitToFourBits(node);
-    }
-  }
-  for (const [entry, scale] of weights) {
-    const scales = scaleOf(scale);
-    const { bounds } = options.starts?.get(entry.weight) ?? {};
-    const range = bounds ?? weightRange(options.weightBits);
-    const q = roundedWeight(valueNamed(graph, entry.weight).constant!, entry.axis, scales, range);
-    const stored = addStoredWeight(graph, entry.weight, q, options.weightBits);
-    const scaleValue = graph.addInitializer(`${entry.weight}_scale`, tensorOf("float32", [scales.length], scales));
-    for (const name of entry.markers) {
-      dequantizeAt(markerNamed(graph, name), stored, scaleValue, entry.axis, inputScales.size > 0);
-    }
-    for (const bias of entry.biases) storeBias(graph, bias, scales, inputScales.get(bias.inputScale)!);
-  }
-  removeUnreadConstants(graph);
-  return model;
-}
-
-function roundedWeight(
-  weight: Tensor,
-  axis: number,
-  scales: Float32Array,
-  range: CodeRange | NonNullable<WeightStart["bounds"]>,
-): Tensor {
-  const { dims } = weight;
-  const inner = elementCount(dims.slice(axis + 1));
-  const data = floatsOf(weight);
-  // As the simulation computes it: w/s is rounded to float32 first.
-  const q = Int8Array.from(data, (w, i) => {
-    const scale = scales[Math.floor(i / inner) % scales.length]!;
-    const [min, max] = "low" in range ? [range.low[i]!, range.high[i]!] : [range.min, range.max];
-    return Math.min(Math.max(roundHalfEven(Math.fround(w / scale)), min), max);
-  });
-  return tensorOf("int8", dims, q);
-}
-
-/**
- * With quantized activations, DequantizeLinear, which becomes part of an integer kernel. Without, plain operators, which onnxruntime computes once
- * when it loads the model.
- */
-function dequantizeAt(marker: Node, q: Value, scale: Value, axis: number, isFused: boolean): void {
-  const { graph } = marker;
-  const dims = marker.inputs[0]!.constant!.dims;
-  const g = new GraphBuilder(graph);
-  const value = g.before(marker, () => {
-    if (isFused) return g.op("DequantizeLinear", [q, scale], { axis: { type: "int", value: axis } });
-    const beside = dims.map((_, i) => (i === axis ? dims[i]! : 1));
-    return g.mul(g.cast(q, "float32"), g.reshape(scale, beside));
-  });
-  value.retype("float32", dims);
-  replaceMarker(marker, value);
-}
-
-/** Puts the bias in the place of its marker: as int32, or as the floats that are rounded to it. */
-function storeBias(
-  graph: Model["graph"],
-  { bias: name, marker, storage }: MarkedWeight["biases"][number],
-  scales: Float32Array,
-  inputScale: number,
-): void {
-  if (marker === undefined) return;
-  const node = markerNamed(graph, marker);
-  const bias = floatsOf(node.inputs[0]!.constant!);
-  const biasScales = scales.map((scale) => Math.fround(scale * inputScale));
-  const q = Int32Array.from(bias, (b, c) => {
-    const value = roundHalfEven(b / biasScales[c]!);
-    return Math.min(Math.max(value, -(2 ** 31)), 2 ** 31 - 1);
-  });
-  if (storage === "float32") {
-    const rounded = Float32Array.from(q, (value, c) => value * biasScales[c]!);
-    replaceMarker(node, graph.addInitializer(`${name}_rounded`, tensorOf("float32", [bias.length], rounded)));
-    return;
-  }
-  const stored = graph.addInitializer(`${name}_q`, tensorOf("int32", [bias.length], q));
-  const scale = graph.addInitializer(`${name}_scale`, tensorOf("float32", [bias.length], biasScales));
-  const dequantize = node.graph.insertBefore(node, {
-    opType: "DequantizeLinear",
-    inputs: [stored, scale],
-    outputs: 1,
-    attrs: { axis: { type: "int", value: 0 } },
-  });
-  replaceMarker(node, dequantize.outputs[0]!);
-}
-
-function removeUnreadConstants(graph: Model["graph"]): void {
-  for (const value of [...graph.initializers]) {
-    if (value.useCount === 0 && !value.isGraphOutput) graph.removeInitializer(value);
-  }
 }
