@@ -20,6 +20,7 @@ import {
   type DistillationData,
   type DistilledNetwork,
   distilled,
+  finalNumbers,
   labelJudge,
 } from "./distillation.ts";
 import { judgeEnsemble, judgeNetwork } from "./judge.ts";
@@ -143,17 +144,7 @@ async function resultOf(
       model: first!.model,
       run: { ...first!.run, samplesPerSecond: done.get(first!.name)!.samplesPerSecond },
     },
-    metrics:
-      judge.samples && best.before !== null && metric !== null
-        ? {
-            name: judge.metric.name,
-            samples: judge.samples.count,
-            teacher: null,
-            studentBefore: best.before,
-            studentAfter: metric,
-            baseline: first!.metric,
-          }
-        : null,
+    metrics: finalNumbers(judge, { before: best.before, after: metric, baseline: first!.metric }),
   };
 }
 

@@ -75,6 +75,26 @@ export async function distilled(
   return { name, model: exportTrained(trainable, run.values), run, before, metric };
 }
 
+/** The final numbers; null where nothing was held out to take them on. */
+export function finalNumbers(
+  { samples, metric }: Judge,
+  {
+    teacher = null,
+    before,
+    after,
+    baseline,
+  }: {
+    readonly teacher?: number | null;
+    readonly before: number | null;
+    readonly after: number | null;
+    readonly baseline: number | null;
+  },
+): Distillation["metrics"] {
+  if (!samples || before === null || after === null) return null;
+  const { name } = metric;
+  return { name, samples: samples.count, teacher, studentBefore: before, studentAfter: after, baseline };
+}
+
 /** The best of several networks by the samples that were held out. Throws nothing: the first, where none was judged. */
 export function bestOf<T extends { readonly run: NetworkResult }>(
   networks: readonly T[],

@@ -13,7 +13,7 @@ import type { Objective } from "../train/step-graph.ts";
 import { createTrainable, exportTrained } from "../train/trainable.ts";
 import type { NetworksTask, TrainingSettings } from "../train/training-task.ts";
 import { comparedOutputs } from "./compared-outputs.ts";
-import { type Distillation, type DistillationData, distilled, labelJudge } from "./distillation.ts";
+import { type Distillation, type DistillationData, distilled, finalNumbers, labelJudge } from "./distillation.ts";
 import { judgeNetwork } from "./judge.ts";
 import { type DistillationLoss, LABELS, labelLoss, outputLoss, taughtOutput } from "./objective.ts";
 import { onLabels } from "./online.ts";
@@ -75,17 +75,10 @@ export async function distillMeanTeacher(spec: MeanTeacherDistillation, hooks: P
     chosen: "student",
     ensemble: null,
     baseline: plain && baselineRun ? { model: exportTrained(plain, baselineRun.values), run: baselineRun } : null,
-    metrics:
-      judge.samples && before !== null && trained.metric !== null
-        ? {
-            name: metric.name,
-            samples: judge.samples.count,
-            teacher: null,
-            studentBefore: before,
-            studentAfter: trained.metric,
-            baseline: plain && baselineRun ? await judgeNetwork(judge, plain, baselineRun.values) : null,
-          }
-        : null,
+    metrics: finalNumbers(judge, {
+      ...{ before, after: trained.metric },
+      baseline: plain && baselineRun ? await judgeNetwork(judge, plain, baselineRun.values) : null,
+    }),
   };
 }
 

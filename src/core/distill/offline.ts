@@ -13,7 +13,7 @@ import { createTrainable, exportTrained, type TrainableModel } from "../train/tr
 import type { TrainingResult, TrainingSettings } from "../train/training-task.ts";
 import type { ValidationMetric } from "../train/validate.ts";
 import { comparedOutputs } from "./compared-outputs.ts";
-import type { Distillation } from "./distillation.ts";
+import { type Distillation, finalNumbers } from "./distillation.ts";
 import { agreementWith, type Judge, judgeNetwork, judgeTeacher } from "./judge.ts";
 import { type DistillationLoss, distillationObjective, LABELS, teacherValues } from "./objective.ts";
 import { type KeptOutputs, openTeacher, teachSamples } from "./teacher.ts";
@@ -113,17 +113,11 @@ export async function distillOffline(spec: OfflineDistillation, hooks: PhaseHook
       chosen: "student",
       ensemble: null,
       baseline: plain ? { model: exportTrained(plain.network, plain.run.values), run: plain.run } : null,
-      metrics:
-        judge.samples && before !== null && after !== null
-          ? {
-              name: metric.name,
-              samples: judge.samples.count,
-              teacher: spec.teacher && (await judgeTeacher(judge, spec.teacher, pairs)),
-              studentBefore: before,
-              studentAfter: after,
-              baseline: plain ? await judgeNetwork(judge, plain.network, plain.run.values) : null,
-            }
-          : null,
+      metrics: finalNumbers(judge, {
+        teacher: spec.teacher && (await judgeTeacher(judge, spec.teacher, pairs)),
+        ...{ before, after },
+        baseline: plain ? await judgeNetwork(judge, plain.network, plain.run.values) : null,
+      }),
     };
   } finally {
     await teacher?.close();

@@ -22,6 +22,7 @@ import {
   type DistillationData,
   type DistilledNetwork,
   distilled,
+  finalNumbers,
   labelJudge,
 } from "./distillation.ts";
 import { judgeEnsemble, judgeNetwork } from "./judge.ts";
@@ -109,17 +110,11 @@ export async function distillOnline(spec: OnlineDistillation, hooks: PhaseHooks)
     ),
     baseline:
       baseline && plainRun ? { model: exportTrained(baseline.trainable, plainRun.values), run: plainRun } : null,
-    metrics:
-      judge.samples && chosen.before !== null && chosen.metric !== null
-        ? {
-            name: judge.metric.name,
-            samples: judge.samples.count,
-            teacher: teacher?.metric ?? null,
-            studentBefore: chosen.before,
-            studentAfter: chosen.metric,
-            baseline: baseline && plainRun ? await judgeNetwork(judges[0]!, baseline.trainable, plainRun.values) : null,
-          }
-        : null,
+    metrics: finalNumbers(judge, {
+      teacher: teacher?.metric ?? null,
+      ...{ before: chosen.before, after: chosen.metric },
+      baseline: baseline && plainRun ? await judgeNetwork(judges[0]!, baseline.trainable, plainRun.values) : null,
+    }),
   };
 }
 

@@ -16,7 +16,7 @@ import { splitSamples } from "../train/samples.ts";
 import { buildStepGraph, type LossTerm, type Objective, soloNetwork } from "../train/step-graph.ts";
 import { createTrainable, exportTrained } from "../train/trainable.ts";
 import type { TrainingSettings } from "../train/training-task.ts";
-import { type Distillation, type DistillationData, distilled, labelJudge } from "./distillation.ts";
+import { type Distillation, type DistillationData, distilled, finalNumbers, labelJudge } from "./distillation.ts";
 import { addExits, keepOutput, type ModelWithExits } from "./exits.ts";
 import { judgeEnsemble, judgeNetwork } from "./judge.ts";
 import { type DistillationLoss, LABELS, labelLoss } from "./objective.ts";
@@ -109,17 +109,10 @@ export async function distillOwnTeacher(
     ),
     baseline: plain && baselineRun ? { model: exportTrained(plain, baselineRun.values), run: baselineRun } : null,
     exits: made,
-    metrics:
-      judge.samples && before !== null && trained.metric !== null
-        ? {
-            name: metric.name,
-            samples: judge.samples.count,
-            teacher: null,
-            studentBefore: before,
-            studentAfter: trained.metric,
-            baseline: plain && baselineRun ? await judgeNetwork(judge, plain, baselineRun.values) : null,
-          }
-        : null,
+    metrics: finalNumbers(judge, {
+      ...{ before, after: trained.metric },
+      baseline: plain && baselineRun ? await judgeNetwork(judge, plain, baselineRun.values) : null,
+    }),
   };
 }
 
