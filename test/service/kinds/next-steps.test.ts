@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import type { JobMetrics, LayerError } from "../../../src/core/facts.ts";
 import { JobRequest } from "../../../src/service/api/job-schemas.ts";
+import type { DatasetRecord, ModelRecord } from "../../../src/service/catalog.ts";
 import { canonicalJson } from "../../../src/service/identity.ts";
 import { afterSearch } from "../../../src/service/kinds/auto/run/next-steps.ts";
+import { checkJob } from "../../../src/service/kinds/checks.ts";
 import { afterTraining } from "../../../src/service/kinds/distill/run/next-steps.ts";
 import { afterEvaluation } from "../../../src/service/kinds/evaluate/run/next-steps.ts";
 import { type JobSpec, kindOf } from "../../../src/service/kinds/kinds.ts";
@@ -13,6 +15,7 @@ import { afterQuantization } from "../../../src/service/kinds/quantize/run/next-
 import type { QuantizeSpec } from "../../../src/service/kinds/quantize/spec.ts";
 import { requestOf } from "../../../src/service/kinds/requests.ts";
 import { type Continuations, nextSteps } from "../../../src/service/kinds/run/next-steps.ts";
+import { DATASET_FACTS, MODEL_FACTS } from "../../support/memory-workers.ts";
 import { metricsFixture, modelFactsFixture, outputFixture } from "../../support/metrics.ts";
 
 const titleOf = (spec: JobSpec) => kindOf(spec).title(spec);
@@ -51,16 +54,38 @@ const layerErrors: readonly LayerError[] = ["l1", "l2", "l3", "l4"].map((node, i
   sqnr_db: 40 - 9 * i,
 }));
 
-function continuationsOf(spec: JobSpec): Continuations {
+/** Records of every model and dataset that steps name. */
+function stored(isLabelled: boolean) {
+  const facts = { ...DATASET_FACTS, samples: 100, has_labels: isLabelled };
+  const datasets = ["dst_1", "dst_e", "dst_YOUR_DATASET"].map((id) => [id, { id, facts } as DatasetRecord] as const);
+  const models = ["mdl_1", "mdl_t"].map((id) => [id, { id, facts: MODEL_FACTS } as ModelRecord] as const);
+  return { models: new Map(models), datasets: new Map(datasets) };
+}
+
+function continuationsOf(spec: JobSpec, isLabelled: boolean): Continuations {
   if (spec.type === "quantize") return afterQuantization(spec);
-  if (spec.type === "distill") return afterTraining(spec);
+  if (spec.type === "distill") return afterTraining(spec, isLabelled);
   if (spec.type === "pipeline") return afterPipeline(spec);
   return spec.type === "auto" ? afterSearch(spec) : afterEvaluation(spec);
 }
 
-function stepsAfter(spec: JobSpec, metrics: Partial<JobMetrics>, operators: Record<string, number> = { Conv: 3 }) {
+function stepsAfter(
+  spec: JobSpec,
+  metrics: Partial<JobMetrics>,
+  operators: Record<string, number> = { Conv: 3 },
+  isLabelled = true,
+) {
   const facts = modelFactsFixture({ operators });
-  return nextSteps(spec, { metrics: metricsFixture(metrics), layerErrors, facts }, continuationsOf(spec));
+  return nextSteps(spec, { metrics: metricsFixture(metrics), layerErrors, facts }, continuationsOf(spec, isLabelled));
+}
+
+/** The steps after a job, each of which the API takes when it is posted. */
+function acceptedAfter(spec: JobSpec, metrics: Partial<JobMetrics>, isLabelled: boolean) {
+  const steps = stepsAfter(spec, metrics, { Conv: 3 }, isLabelled);
+  for (const { title, job } of steps) {
+    assert.deepEqual(checkJob(specOf(job), stored(isLabelled)), [], title);
+  }
+  return steps.map(({ title }) => title);
 }
 
 describe("next steps", () => {
@@ -77,6 +102,22 @@ describe("next steps", () => {
       }
     });
   }
+
+  test("every step is a job that is accepted for such models and data, with labels and without", () => {
+    const evaluation = { dataset_id: "dst_e" };
+    const training = { history: [], best_epoch: 1, metric: "teacher_mse", teacher_metric: 0 } as never;
+    for (const isLabelled of [true, false]) {
+      for (const metrics of [poor, good, {}]) {
+        for (const params of Object.values(PARAMS)) {
+          acceptedAfter(quantize({ ...params, exclude_nodes: [] }, { evaluation }), metrics, isLabelled);
+        }
+        const loss = { label_weight: isLabelled ? 0.1 : 0 };
+        const titles = acceptedAfter(distill({ loss }), { ...metrics, training }, isLabelled);
+        assert.equal(titles.includes("Measure what the teacher adds"), isLabelled);
+        acceptedAfter(specOf({ type: "evaluate", params: { model_ids: ["mdl_1"] }, evaluation }), metrics, isLabelled);
+      }
+    }
+  });
 
   test("a poor result of 4 bits is answered by GPTQ, 8 bits and the worst layers", () => {
     const steps = stepsAfter(quantize(PARAMS.weight_only), poor);

@@ -96,7 +96,7 @@ async function runDistillJob(
       warnings: [...inputs.warnings, ...choiceWarnings(trained.choice)],
       pairs: pairs.map((pair) => ({ before: pair.teacher, after: pair.student })),
       training: trainingMetrics(trained),
-      next: afterTraining(spec),
+      next: afterTraining(spec, request.datasets[params.dataset_id]!.facts.has_labels),
       exits: await exitFacts(params, trained, inputs, environment, context),
     },
     teacher ? "Comparing with the teacher" : "Comparing with before",

@@ -4,18 +4,20 @@ import { type RequestBody, requestOf } from "../../requests.ts";
 import { type Continuations, moreEpochs, type NextStep, type Outcome } from "../../run/next-steps.ts";
 import type { DistillSpec } from "../spec.ts";
 
-export function afterTraining(spec: DistillSpec): Continuations {
-  return { further: (outcome) => furtherTraining(outcome, spec) };
+/** `isLabelled`: whether the samples that were learned from have labels. */
+export function afterTraining(spec: DistillSpec, isLabelled: boolean): Continuations {
+  return { further: (outcome) => furtherTraining(outcome, spec, isLabelled) };
 }
 
-function furtherTraining({ metrics, isPoor }: Outcome, spec: DistillSpec): NextStep[] {
+function furtherTraining({ metrics, isPoor }: Outcome, spec: DistillSpec, isLabelled: boolean): NextStep[] {
   const { training } = metrics;
   const isTaught = training?.teacher_metric != null;
   const { params } = spec;
   const steps: NextStep[] = [];
   const repeat = (changes: object): RequestBody =>
     requestOf({ ...spec, params: { ...params, ...changes } } as DistillSpec);
-  if ("baseline" in params && !params.baseline && "teacher_model_id" in params && params.teacher_model_id !== null) {
+  const hasTeacher = "teacher_model_id" in params && params.teacher_model_id !== null;
+  if (isLabelled && hasTeacher && !params.baseline) {
     steps.push({
       title: "Measure what the teacher adds",
       why: "The same student is trained on labels alone as well, from the same start.",
