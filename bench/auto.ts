@@ -10,7 +10,7 @@
  * method at its defaults is, in the objective, against that (for the first target; speeds are those of onnxruntime here). Seconds of both sides are those of processors, so that it does not matter what else the
  * machine does while candidates are made.
  */
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { memorySource } from "../src/core/data/byte-source.ts";
@@ -114,9 +114,16 @@ interface Searched {
   readonly found: Readonly<Record<string, string>>;
 }
 
+/** Candidates that were made as jobs of their own, and what each took. */
 interface Made {
+  readonly models: readonly MadeModel[];
+}
+
+interface MadeModel {
+  readonly name: string;
+  readonly path: string;
+  readonly bytes: number;
   readonly cpuSeconds: number;
-  readonly models: readonly { readonly name: string; readonly path: string; readonly bytes: number }[];
 }
 
 function cpuSeconds(): number {
@@ -129,15 +136,15 @@ async function run(name: string, folder: string): Promise<void> {
   mkdirSync(scratch, { recursive: true });
   if (values.phase === "inputs") return writeInputs(await inputsOf(name, folder), scratch);
   const request = await requestOf(scratch);
-  const kept = <T>(phase: string) => JSON.parse(readFileSync(join(scratch, `${phase}.json`), "utf8")) as T;
-  const keep = (phase: string, result: object) =>
-    writeFileSync(join(scratch, `${phase}.json`), JSON.stringify(result, null, 1));
+  const fileOf = (phase: string) => join(scratch, `${phase}.json`);
+  const kept = <T>(phase: string) =>
+    existsSync(fileOf(phase)) ? (JSON.parse(readFileSync(fileOf(phase), "utf8")) as T) : undefined;
+  const keep = (phase: string, result: object) => writeFileSync(fileOf(phase), JSON.stringify(result, null, 1));
   const searchedAs = `search-${values.objective}${values.targets === "auto" ? "" : `-${values.targets}`}`;
-  if (values.phase === "search") {
-    const searched = await search(name, request);
-    keep(searchedAs, searched);
-  } else if (values.phase === "make") keep("made", await make(request, kept<Searched>(searchedAs)));
-  else await measure(name, request, kept<Searched>(searchedAs), kept<Made>("made"));
+  if (values.phase === "search") keep(searchedAs, await search(name, request));
+  else if (values.phase === "make") {
+    await make(request, kept<Searched>(searchedAs), kept<Made>("made"), (made) => keep("made", made));
+  } else await measure(name, request, kept<Searched>(searchedAs)!, kept<Made>("made")!);
 }
 
 function writeInputs({ model, calibration, heldOut }: Inputs, scratch: string): void {
@@ -213,26 +220,38 @@ async function search(name: string, request: TaskJobRequest<AutoSpec>): Promise<
   return { seconds, cpuSeconds: cpuSeconds() - computed, auto: metrics.auto!, found };
 }
 
-/** Makes all candidates as jobs of their own. */
-async function make(request: TaskJobRequest<AutoSpec>, { auto, found }: Searched): Promise<Made> {
+/**
+ * Makes as jobs of their own all candidates of the catalogue, and what else was tried where there was a search: those that were not made before. What one finds
+ * out others know, as jobs of a service do.
+ */
+async function make(
+  request: TaskJobRequest<AutoSpec>,
+  searched: Searched | undefined,
+  before: Made | undefined,
+  keep: (made: Made) => void,
+): Promise<void> {
   const { spec, scratch } = request;
   const { files, host } = ENVIRONMENT;
-  const chosen = auto.candidates.find(({ recommended }) => recommended)!;
   const parsed = (sent: object) => QuantizeJobRequest.parse(sent) as QuantizeSpec;
   const catalogue = searchesOf(spec)
     .flatMap(candidatesOf)
     .flatMap(({ name, spec }) => (spec.type === "quantize" ? [{ name, spec }] : []));
   const known = new Set(catalogue.map(({ name }) => name));
-  const jobs = [
-    ...(chosen.spec ? [{ name: RECOMMENDED, spec: parsed(chosen.spec) }] : []),
-    ...catalogue,
-    ...auto.candidates.flatMap(({ name, spec }) => (spec && !known.has(name) ? [{ name, spec: parsed(spec) }] : [])),
-  ];
+  const found = (searched?.auto.candidates ?? []).flatMap(({ name, spec, recommended }) => {
+    if (!spec) return [];
+    const job = parsed(spec);
+    return [
+      ...(recommended ? [{ name: RECOMMENDED, spec: job }] : []),
+      ...(known.has(name) ? [] : [{ name, spec: job }]),
+    ];
+  });
+  // What a search has chosen may be another model next time.
+  const models = (before?.models ?? []).filter(({ name }) => !searched || known.has(name));
   const ownKeys = cacheKeysOf(spec, host);
-  const cached = new Map(Object.entries(found).map(([name, path]) => [ownKeys[name]!, { name, path }]));
-  const start = cpuSeconds();
-  const models: { readonly name: string; readonly path: string; readonly bytes: number }[] = [];
-  for (const { name, spec } of jobs) {
+  const cached = new Map(Object.entries(searched?.found ?? {}).map(([name, path]) => [ownKeys[name]!, { name, path }]));
+  for (const { name, spec } of [...catalogue, ...found]) {
+    if (models.some((it) => it.name === name)) continue;
+    const start = cpuSeconds();
     try {
       const folder = await files.makeDirectory(join(scratch, "all", name));
       const keys = cacheKeysOf(spec, host);
@@ -250,12 +269,14 @@ async function make(request: TaskJobRequest<AutoSpec>, { auto, found }: Searched
           },
         },
       );
-      models.push({ name, path: written[0]!.path, bytes: files.sizeOf(written) });
+      const [{ path }] = written as [(typeof written)[number]];
+      models.push({ name, path, bytes: files.sizeOf(written), cpuSeconds: cpuSeconds() - start });
+      keep({ models });
     } catch (error) {
       console.log(`  ${name}: ${(error as Error).message}`);
     }
   }
-  return { cpuSeconds: cpuSeconds() - start, models };
+  console.log(models.map(({ name, cpuSeconds }) => `${name} ${cpuSeconds.toFixed(1)}`).join(", "));
 }
 
 /** Measures all of them and the recommended one against the original. */
@@ -281,9 +302,10 @@ async function measure(
     limits: LIMITS,
     onFailure: () => undefined,
   });
-  const took = made.cpuSeconds + cpuSeconds() - start;
+  const making = made.models.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0);
   const { objective, constraints } = spec.params;
   const speeds = await speedsOf(request, made, contest.challengers);
+  const took = making + cpuSeconds() - start;
   const standings = made.models.flatMap(({ name }, i) => {
     const measured = contest.challengers[i];
     return measured ? [{ name, measured: { ...measured, latency: { ...measured.latency, ...speeds.get(name) } } }] : [];
