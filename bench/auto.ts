@@ -191,18 +191,25 @@ async function requestOf(scratch: string): Promise<TaskJobRequest<AutoSpec>> {
 
 async function search(name: string, request: TaskJobRequest<AutoSpec>): Promise<Searched> {
   const found: Record<string, string> = {};
+  const seconds = new Map<string, number>();
+  let last = performance.now();
   const [start, computed] = [performance.now(), cpuSeconds()];
   const { metrics } = await AUTO_RUN.run(request, ENVIRONMENT, {
     ...CONTEXT,
     news: (it) => {
-      if (it.kind !== "cache") return;
-      found[it.name] = it.path;
+      if (it.kind === "cache") found[it.name] = it.path;
+      if (it.kind !== "metric" || typeof it.data.candidate !== "string") return;
+      seconds.set(it.data.candidate, (performance.now() - last) / 1000);
+      last = performance.now();
     },
   });
-  const seconds = (performance.now() - start) / 1000;
+  const took = (performance.now() - start) / 1000;
+  const ended = (performance.now() - last) / 1000;
   const { candidates, targets } = metrics.auto!;
   const tried = candidates.filter(({ spec }) => spec !== null).length;
-  console.log(`\n${name}: ${seconds.toFixed(1)} s of ${values.seconds} s, ${tried} candidates`);
+  console.log(
+    `\n${name}: ${took.toFixed(1)} s of ${values.seconds} s, ${tried} candidates; ${ended.toFixed(1)} s behind the last trial`,
+  );
   for (const { target, recommendation } of targets) {
     console.log(`${target}: ${recommendation.why}`);
     if (recommendation.next_better) console.log(recommendation.next_better.message);
@@ -214,10 +221,10 @@ async function search(name: string, request: TaskJobRequest<AutoSpec>): Promise<
     const speed = measured ? `${measured.latency.speedup.toFixed(2)}x` : "";
     const noise = measured ? sqnrOf(measured) : (predicted?.sqnr_db ?? undefined);
     console.log(
-      `${mark} ${name.padEnd(28)} ${size === undefined ? "" : `${(100 * size).toFixed(1)} %`.padStart(8)} tried ${tried.padStart(6)} measured ${speed.padStart(6)} ${(noise?.toFixed(1) ?? "").padStart(6)} dB ${dropped ? `${dropped.code}: ${dropped.message.slice(0, 90)}` : ""}`,
+      `${mark} ${name.padEnd(28)} ${size === undefined ? "" : `${(100 * size).toFixed(1)} %`.padStart(8)} tried ${tried.padStart(6)} measured ${speed.padStart(6)} ${(seconds.get(name)?.toFixed(1) ?? "").padStart(5)} s ${(noise?.toFixed(1) ?? "").padStart(6)} dB ${dropped ? `${dropped.code}: ${dropped.message.slice(0, 90)}` : ""}`,
     );
   }
-  return { seconds, cpuSeconds: cpuSeconds() - computed, auto: metrics.auto!, found };
+  return { seconds: took, cpuSeconds: cpuSeconds() - computed, auto: metrics.auto!, found };
 }
 
 /**

@@ -208,6 +208,11 @@ export const DROPPED = {
     meaning: "On few samples it is so far from a limit that more would not help.",
     cause: "A method of few bits that the model does not bear.",
   },
+  unpromising: {
+    meaning:
+      "It was not tried: by what was measured of others it cannot be better in the objective than one that holds the limits.",
+    cause: "A search that has found what was asked for.",
+  },
   outranked: {
     meaning: "On few samples others are better in everything that counts.",
     cause: "Settings between which there is little to choose.",

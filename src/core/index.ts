@@ -21,6 +21,7 @@ export { type Derivation, deriveStudent, parameterCount } from "./distill/studen
 export type { KeptOutputs } from "./distill/teacher.ts";
 export { checkAcceptance } from "./evaluate/acceptance.ts";
 export { BrokenModel, runOriginal } from "./evaluate/comparison.ts";
+export type { Contender } from "./evaluate/contest.ts";
 export { evaluateContest, type Load, type Standing } from "./evaluate/contest.ts";
 export { auditedCoverage, completeNotes, coverageWarnings } from "./evaluate/coverage.ts";
 export { type Deployed, describeDeployment, type ElsewhereAnswer } from "./evaluate/deployment.ts";

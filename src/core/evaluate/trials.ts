@@ -25,15 +25,15 @@ export interface TrialOptions {
   readonly signal: AbortSignal;
 }
 
-/** What a trial has shown: an indication, not a measurement. */
-export interface TrialResult {
-  readonly fidelity: JobMetrics["fidelity"];
-  readonly accuracy: JobMetrics["accuracy"];
+/** What the answers of a model are like on few samples: an indication, not a measurement. */
+export type TrialJudgement = Pick<JobMetrics, "fidelity" | "accuracy">;
+
+/** What it takes to load and run a model: an indication, too. */
+export interface TrialCost {
   readonly p50Ms: number;
   readonly speedup: number;
   readonly speedupInterval: readonly [number, number] | null;
   readonly peak: PeakMemory;
-  /** How long it took to be loaded. */
   readonly loadMs: number;
 }
 
@@ -42,8 +42,10 @@ export interface Trials {
   readonly referenceMs: number;
   /** What models are timed on: as the original takes it, and as it comes. */
   readonly feeds: { readonly before: Feeds; readonly after: Feeds };
-  /** Throws `BrokenModel` for a model that does not load or run. */
-  run(contender: Contender): Promise<TrialResult>;
+  /** Runs a model in a process of its own first: what crashes there does not crash here. Throws `BrokenModel` for one that does not load or run. */
+  cost(contender: Contender): Promise<TrialCost>;
+  /** Throws as `cost` does. */
+  judge(contender: Contender): Promise<TrialJudgement>;
   close(): Promise<void>;
 }
 
@@ -72,17 +74,10 @@ export async function openTrials(options: TrialOptions): Promise<Trials> {
         return referenceMs;
       },
       feeds: { before: feedsFor(session.inputs, feeds), after: feeds },
-      async run({ path, roundedPath, pairs }) {
-        // In a process of its own: what crashes there does not crash here.
+      async cost({ path }) {
         const peak = await measurePeak({ modelPath: path, feeds, runs: PEAK_RUNS, threads }, signal).catch((error) => {
           throw brokenModel(error, feeds);
         });
-        const judged = await opened(openSession, roundedPath ?? path, threads, roundedPath !== undefined);
-        const compared = await using(judged, () =>
-          compareAll(reference, [{ session: judged, pairs, onFailure: brokenModel }], kept, {
-            ...{ metric: spec.metric, ignoreLabel: spec.ignore_label ?? null, signal, onSamples: () => {} },
-          }),
-        );
         const start = performance.now();
         const timed = await opened(openSession, path, threads, false);
         const loadMs = performance.now() - start;
@@ -97,16 +92,18 @@ export async function openTrials(options: TrialOptions): Promise<Trials> {
         );
         const [before, after] = [timingOf(own!), timingOf(theirs!)];
         referenceMs = before.p50_ms;
+        const speedup = before.p50_ms / after.p50_ms;
+        return { p50Ms: after.p50_ms, speedup, speedupInterval: speedupInterval(own!, theirs!), peak, loadMs };
+      },
+      async judge({ path, roundedPath, pairs }) {
+        const judged = await opened(openSession, roundedPath ?? path, threads, roundedPath !== undefined);
+        const compared = await using(judged, () =>
+          compareAll(reference, [{ session: judged, pairs, onFailure: brokenModel }], kept, {
+            ...{ metric: spec.metric, ignoreLabel: spec.ignore_label ?? null, signal, onSamples: () => {} },
+          }),
+        );
         const { outputs, accuracy, samples } = compared.comparisons[0]!;
-        return {
-          fidelity: { samples, data: inputs.kind, outputs },
-          accuracy,
-          p50Ms: after.p50_ms,
-          speedup: before.p50_ms / after.p50_ms,
-          speedupInterval: speedupInterval(own!, theirs!),
-          peak,
-          loadMs,
-        };
+        return { fidelity: { samples, data: inputs.kind, outputs }, accuracy };
       },
       close: () => session.close(),
     };

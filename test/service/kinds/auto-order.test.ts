@@ -37,7 +37,7 @@ test("weights are rounded with more care where what is lost without them is with
 });
 
 test("more care is taken only where there is time for it, and where it cannot be told by noise", () => {
-  assert.equal(careMayDo(tried(18.92, 5000), tried(21.48), asking(20), 14_000), false);
+  assert.equal(careMayDo(tried(18.92, 5000), tried(21.48), asking(20), 9_000), false);
   assert.equal(careMayDo(tried(18.92, 5000), undefined, asking(20), 60_000), true);
   assert.equal(careMayDo({ ...tried(10), trial: null }, tried(21), asking(20), 60_000), false);
 });

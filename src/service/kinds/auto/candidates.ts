@@ -17,11 +17,11 @@ export interface Candidate {
 }
 
 /**
- * When a candidate is tried: `plain` is the plain static quantization, which layers of mixed precision are measured for; `weights` has 8-bit weights and computes in
- * float; `held` is plain but for keeping to a limit; `careful` is plain but for how weights are rounded; `variation` varies another, and is tried behind those of
- * mixed precision; `main` is all else.
+ * When a candidate is tried: `plain` is the plain static quantization, which layers of mixed precision are measured for; `quick` takes a second or two, and is the first of its
+ * kind; `weights` is quick, has 8-bit weights and computes in float; `held` is plain but for keeping to a limit; `careful` is plain but for how weights are rounded; `variation` varies another, and is tried behind those of
+ * mixed precision; `mixed` is one of these, which no catalogue has; `main` is all else.
  */
-type Role = "plain" | "weights" | "held" | "careful" | "variation" | "main";
+type Role = "plain" | "quick" | "weights" | "held" | "careful" | "variation" | "mixed" | "main";
 
 const HELD = "static-held-";
 
@@ -46,7 +46,6 @@ function catalogue({ params }: AutoSpec): readonly (readonly [name: string, sent
     ["weights-8-bit", { ...weights, bits: 8 }],
     ["weights-4-bit", { ...weights, bits: 4 }],
     ["simplify", { method: "simplify" }],
-    // Those before it take a second or two.
     ...held,
     ["float16", { method: "float16", ...anywhere }],
     ["static-everywhere", { ...int8, float_where_slower: false }],
@@ -80,13 +79,21 @@ const VARIATIONS: ReadonlySet<string> = new Set([
 
 const ROLES: Readonly<Record<string, Role>> = {
   static: "plain",
+  dynamic: "quick",
   "weights-8-bit": "weights",
+  "weights-4-bit": "quick",
+  simplify: "quick",
   "static-gptq": "careful",
 };
 
 function roleOf(name: string): Role {
   if (name.startsWith(HELD)) return "held";
   return VARIATIONS.has(name) ? "variation" : (ROLES[name] ?? "main");
+}
+
+/** Whether a candidate is tried in any case: what it is like is not known from others, and is soon known. */
+export function isFirst({ role }: Candidate): boolean {
+  return role === "plain" || role === "quick" || role === "weights";
 }
 
 /** Whether a candidate only varies another. */

@@ -1,4 +1,4 @@
-import { type Dataset, datasetView, evaluateContest, Random } from "../../../../core/index.ts";
+import { type Dataset, type DroppedCode, datasetView, evaluateContest, Random } from "../../../../core/index.ts";
 import type { AutoPlan, JobInputs, JobOutcome, JobRequest } from "../../../../tasks/protocol.ts";
 import { metricOf } from "../../evaluation.ts";
 import { dataWarnings, labelUse, withLabelUse } from "../../label-use.ts";
@@ -8,7 +8,7 @@ import { requestOf } from "../../requests.ts";
 import type { JobEnvironment } from "../../run/job-environment.ts";
 import type { JobRun } from "../../run/job-run.ts";
 import { createJobSteps, type JobContext } from "../../run/job-steps.ts";
-import { type Candidate, candidatesOf, isVariation } from "../candidates.ts";
+import { type Candidate, candidatesOf, isFirst, isVariation } from "../candidates.ts";
 import { plainStatic } from "../plain-static.ts";
 import { type AutoSpec, labelTaskOf, searchesOf } from "../spec.ts";
 import { finalMs, finalsMs, measuringLimits, startClock, trialShare } from "./clock.ts";
@@ -16,6 +16,7 @@ import { conclude, type Found, type SearchResult } from "./conclude.ts";
 import { finalistsOf, MAX_FINALISTS } from "./finalists.ts";
 import { Findings } from "./findings.ts";
 import { axesFor, frontOf } from "./front.ts";
+import { whyUnpromising } from "./hopes.ts";
 import { isTimedThere, measuredInTarget } from "./in-target.ts";
 import type { Made } from "./make.ts";
 import { tryMixed } from "./mixed.ts";
@@ -163,17 +164,22 @@ async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
   const tried: Tried[] = [...clock.state.tried];
   for (const earlier of tried) search.recall(earlier);
   const left = () => clock.left(trialShare(params.budget.seconds, measuringMs(run, tried)));
-  const leftToTry = () => (tried.length < params.budget.candidates ? left() : 0);
+  // What was not worth a trial has cost none.
+  const trials = () => tried.filter(({ dropped }) => dropped?.code !== "unpromising").length;
+  const leftToTry = () => (trials() < params.budget.candidates ? left() : 0);
   const tryOne = async (candidate: Candidate): Promise<Tried> => {
     const known = tried.find(({ name }) => name === candidate.name);
     if (known) return known;
     steps.progress("try", Math.min(1, tried.length / candidates.length), `${candidate.name} (${tried.length + 1})`);
     const ms = left();
     const end = AbortSignal.timeout(Math.ceil(Math.max(ms, 1000)));
+    const unpromising = isFirst(candidate) ? undefined : whyUnpromising(candidate, tried, params);
     const result =
-      ms > 0 || tried.length === 0
-        ? await search.try(candidate, AbortSignal.any([context.signal, end]))
-        : untried(candidate);
+      unpromising !== undefined
+        ? untried(candidate, "unpromising", unpromising)
+        : ms > 0 || tried.length === 0
+          ? await search.try(candidate, AbortSignal.any([context.signal, end]))
+          : untried(candidate, "budget", "The time for trials was over before its turn.");
     tried.push(result);
     tell(result, tried, params, context);
     await keep(run, { seconds: clock.seconds(), tried, measured: null });
@@ -182,7 +188,7 @@ async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
   const isKnown = ({ name }: Candidate) => tried.some((it) => it.name === name);
   const tryThose = async (which: (candidate: Candidate) => boolean) => {
     for (const candidate of candidates) {
-      if (which(candidate) && !isKnown(candidate) && tried.length < params.budget.candidates) await tryOne(candidate);
+      if (which(candidate) && !isKnown(candidate) && trials() < params.budget.candidates) await tryOne(candidate);
     }
   };
   const triedAs = (role: Candidate["role"]) => {
@@ -196,16 +202,17 @@ async function tryAll(run: SearchRun): Promise<readonly Tried[]> {
   const isMain = (it: Candidate) => !isVariation(it) && it.role !== "held";
   // Where plain int8 misses a limit of quality, what leaves out those layers that it loses most by is more likely to be good than what comes later: first what measures
   // as many groups of layers as there is time for, then accuracy control, which takes as long as it takes.
-  const lastHeld = candidates.findLastIndex(({ role }) => role === "held");
-  const early = new Set(candidates.slice(0, 1 + lastHeld).filter(isMain));
-  await tryThose((it) => (needsLayers ? early.has(it) : isMain(it)));
+  await tryThose((it) => (needsLayers ? isFirst(it) : isMain(it)));
   if (needsLayers && careMayDo(plainTried, triedAs("weights"), params, leftToTry())) {
     await tryThose(({ role }) => role === "careful");
   }
   // Where others were tried behind them by an earlier attempt, mixed ones had their turn.
-  const isBehind = (it: Candidate) => (needsLayers ? !early.has(it) && it.role !== "careful" : isVariation(it));
+  const isBehind = (it: Candidate) => (needsLayers ? !isFirst(it) && it.role !== "careful" : isVariation(it));
   const isPast = candidates.some((it) => isBehind(it) && isKnown(it));
-  if (plain && plainTried && !isPast) await tryMixed(run, { candidate: plain, tried: plainTried }, leftToTry, tryOne);
+  if (plain && plainTried && !isPast) {
+    const isPromising = (it: Pick<Candidate, "role" | "spec">) => whyUnpromising(it, tried, params) === undefined;
+    await tryMixed(run, { candidate: plain, tried: plainTried }, { leftMs: leftToTry, isPromising, tryOne });
+  }
   if (needsLayers) await tryThose(({ role }) => role === "held");
   await tryThose(isMain);
   await tryThose(isVariation);
@@ -224,8 +231,7 @@ function measuringMs({ data, request }: SearchRun, tried: readonly Tried[]): num
   return (finalists + 1) * (runs * known.trial!.latency.before.p50_ms + finalMs(known.loadMs ?? 0, 0));
 }
 
-function untried({ name, spec }: Candidate): Tried {
-  const message = "The time for trials was over before its turn.";
+function untried({ name, spec }: Candidate, code: DroppedCode, message: string): Tried {
   return {
     name,
     spec,
@@ -236,7 +242,7 @@ function untried({ name, spec }: Candidate): Tried {
     trial: null,
     ms: 0,
     loadMs: null,
-    dropped: { stage: "planned", code: "budget", message },
+    dropped: { stage: "planned", code, message },
   };
 }
 

@@ -22,9 +22,7 @@ export function finalistsOf(
   const { objective, constraints } = params;
   const axes = axesFor(params);
   const outranked = new Map<string, string>();
-  const running = withCommonSpeeds(
-    tried.filter((it): it is Tried & { trial: Measured } => it.dropped === null && it.trial !== null),
-  );
+  const running = tried.filter((it): it is Tried & { trial: Measured } => it.dropped === null && it.trial !== null);
   // On few samples most have the same metric: what has less noise may still be better.
   const isCleaner = (a: Measured, b: Measured) => sqnrOf(a) > sqnrOf(b) - LEAST_DB;
   const left = running.filter((it) => {
@@ -55,20 +53,4 @@ export function finalistsOf(
   }
   const names = new Set([...chosen].map(({ name }) => name));
   return { chosen: tried.filter(({ name }) => names.has(name)), outranked };
-}
-
-/** The same with one speed for all that differ in numbers alone: the median of what was measured of them, which says more than each alone. */
-function withCommonSpeeds<T extends Pick<Tried, "structure"> & { readonly trial: Measured }>(all: readonly T[]): T[] {
-  const groups = Map.groupBy(all, ({ structure }) => structure);
-  const speeds = new Map(
-    [...groups].map(([structure, same]) => {
-      const inOrder = same.map(({ trial }) => trial.latency.speedup).toSorted((a, b) => a - b);
-      return [structure, inOrder[Math.floor(inOrder.length / 2)]!];
-    }),
-  );
-  return all.map((it) => {
-    if (it.structure === null) return it;
-    const { trial } = it;
-    return { ...it, trial: { ...trial, latency: { ...trial.latency, speedup: speeds.get(it.structure)! } } };
-  });
 }

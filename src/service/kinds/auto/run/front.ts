@@ -148,7 +148,7 @@ export interface Choice<T> {
 
 /** Costs that differ by less are equal; and speeds, where their intervals tell no more than that. */
 const CLOSE = 0.01;
-const TOLD_APART = 0.03;
+export const TOLD_APART = 0.03;
 
 function mayBeAsFast({ latency }: Measured, than: Measured): boolean {
   const [own, other] = [latency.speedup_interval, than.latency.speedup_interval];

@@ -80,20 +80,25 @@ export function mixedLayers(choices: readonly LayerChoice[], { cost, leastDb }: 
   return chosen && layersOf(choices, chosen);
 }
 
-/**
- * Tries mixed candidates and hands each to `done`. `plain` is the candidate of plain static quantization, and what has become of it. `leftMs` says how long
- * trials may still take; 0: no more may be tried.
- */
+interface Trying {
+  /** How long trials may still take; 0: no more may be tried. */
+  readonly leftMs: () => number;
+  /** Whether what its job makes may be better in the objective than what was tried. */
+  readonly isPromising: (candidate: Pick<Candidate, "role" | "spec">) => boolean;
+  readonly tryOne: (candidate: Candidate) => Promise<Tried>;
+}
+
+/** Tries mixed candidates, if any is promising. `plain` is the candidate of plain static quantization, and what has become of it. */
 export async function tryMixed(
   run: SearchRun,
   plain: { readonly candidate: Candidate; readonly tried: Tried },
-  leftMs: () => number,
-  tryOne: (candidate: Candidate) => Promise<Tried>,
+  { leftMs, isPromising, tryOne }: Trying,
 ): Promise<void> {
   const { request, context, target } = run;
   const { spec } = plain.candidate;
   const found = predictionOf(plain.tried.trial);
   if (!found || spec.type !== "quantize" || !isStatic(spec) || leftMs() === 0) return;
+  if (!isPromising({ role: "mixed", spec })) return;
   const measuringMs = measuringWithin(leftMs(), plain.tried.ms);
   const end = AbortSignal.timeout(Math.ceil(Math.max(1, measuringMs)));
   let choices: readonly LayerChoice[];
@@ -117,7 +122,7 @@ export async function tryMixed(
       if (!layers || known.has(key)) break;
       known.add(key);
       const name = target.named(repair === 0 ? aim.name : `${aim.name}-${repair + 1}`);
-      const tried = await tryOne({ name, spec: mixedSpec(spec, layers), role: "main" });
+      const tried = await tryOne({ name, spec: mixedSpec(spec, layers), role: "mixed" });
       const missing = aim.leastDb - (measuredDb(predictionOf(tried.trial)) ?? aim.leastDb);
       if (missing <= 0 && missing > -SURPLUS_DB) break;
       spentDb += missing + MARGIN_DB;

@@ -6,8 +6,12 @@ import type { Tried } from "./search.ts";
 
 /** What trials may say too much of the signal to noise ratio, on few samples. */
 export const TRIAL_DB = 0.5;
-/** Rounding with more care takes as long as plain static quantization, and so many times as long once more. */
-const CAREFUL_SLOWER = 2;
+/**
+ * Rounding with more care takes up to so many times as long as plain static quantization, which has calibrated and measured kernels for it, and a candidate of mixed
+ * precision, should that be needed, half as long.
+ */
+const CAREFUL_SLOWER = 1.5;
+const MIXED_SLOWER = 0.5;
 
 /** Whether a candidate has kept to the limits of quality in its trial, and not so narrowly that other samples are likely to say otherwise. */
 export function keepsToLimits({ trial, dropped }: Tried, { constraints }: AutoSpec["params"]): boolean {
@@ -28,7 +32,7 @@ export function careMayDo(
   { constraints: { min_sqnr_db: least } }: AutoSpec["params"],
   leftMs: number,
 ): boolean {
-  if (!plain.trial || leftMs < (1 + CAREFUL_SLOWER) * plain.ms) return false;
+  if (!plain.trial || leftMs < (CAREFUL_SLOWER + MIXED_SLOWER) * plain.ms) return false;
   if (least === null || !weights?.trial) return true;
   const noise = ({ trial }: Tried) => 10 ** (-sqnrOf(trial!) / 10);
   return noise(plain) - noise(weights) <= 10 ** (-least / 10);

@@ -1,5 +1,6 @@
 import {
   type CandidatePrediction,
+  type Contender,
   CoreError,
   checkCancelled,
   type DroppedCode,
@@ -42,6 +43,13 @@ export interface Tried {
   } | null;
 }
 
+/** What it takes to load and run a model. */
+interface Costs extends Pick<Measured, "latency" | "memory"> {
+  readonly loadMs: number;
+  /** Why the runtime of the target does not run it. */
+  readonly failure: string | null;
+}
+
 /** Samples and timed rounds of a trial. */
 const TRIAL_SAMPLES = 24;
 const TRIAL_ROUNDS = 7;
@@ -60,6 +68,7 @@ export class Search {
   readonly #maker: Maker;
   readonly #made = new Map<string, Made>();
   readonly #byContent = new Map<string, string>();
+  readonly #costs = new Map<string, Costs>();
   #trials: Trials | undefined;
 
   constructor(call: SearchCall) {
@@ -72,8 +81,18 @@ export class Search {
   }
 
   /** What an earlier attempt has tried. */
-  recall({ content, name }: Tried): void {
+  recall(tried: Tried): void {
+    const { content, name } = tried;
     if (content !== null) this.#byContent.set(content, name);
+    this.#remember(tried);
+  }
+
+  /** What it costs to run a candidate, for those that cost the same. */
+  #remember({ structure, trial, loadMs, dropped }: Tried): void {
+    if (structure === null || trial === null || loadMs === null) return;
+    if (dropped?.code === "target_does_not_run" || this.#costs.has(structure)) return;
+    const { latency, memory } = trial;
+    this.#costs.set(structure, { latency, memory, loadMs, failure: null });
   }
 
   /** Makes a candidate and tries it; `signal` ends it when the time for trials is over. Throws `cancelled` when the job was stopped. */
@@ -108,7 +127,7 @@ export class Search {
       this.#byContent.set(content, name);
       const unfit = checkedFor(this.#call.target, model)?.warnings[0];
       if (unfit) return dropped("target_rules_broken", unfit.message);
-      const measured = await this.#measure(made, signal);
+      const measured = await this.#measure(made, this.#costs.get(structure), signal);
       ({ trial, loadMs } = measured);
       stage = "tried";
       if (measured.failure !== null) return dropped("target_does_not_run", measured.failure);
@@ -118,9 +137,11 @@ export class Search {
       return dropped(error.code, error.message);
     }
     const hopeless = whyHopeless(trial);
-    return hopeless
+    const tried: Tried = hopeless
       ? dropped(hopeless.code, hopeless.message)
       : { name, spec, sha256, content, structure, stage, trial, ms: took(), loadMs, dropped: null };
+    this.#remember(tried);
+    return tried;
   }
 
   /** The files of a candidate: made anew when an earlier attempt has made them. */
@@ -157,43 +178,47 @@ export class Search {
   }
   #original: string | undefined;
 
+  /** `known`: what it costs to run a model that differs from it in numbers alone. */
   async #measure(
-    { files: written, roundedPath }: Made,
+    made: Made,
+    known: Costs | undefined,
     signal: AbortSignal,
-  ): Promise<{
-    readonly trial: Measured;
-    readonly loadMs: number;
-    /** Why the runtime of the target does not run it. */
-    readonly failure: string | null;
-  }> {
-    const { request, environment, target } = this.#call;
-    const { spec } = request;
-    const { files, host } = environment;
-    const { reference, source } = this.#reference();
+  ): Promise<Pick<Costs, "loadMs" | "failure"> & { readonly trial: Measured }> {
+    const { files: written, roundedPath } = made;
+    const { reference } = this.#reference();
     const trials = await this.#opened();
     checkCancelled(signal);
-    const bytes = files.sizeOf(written);
-    const { fidelity, accuracy, p50Ms, speedup, speedupInterval, peak, loadMs } = await trials.run({
-      ...{ path: written[0]!.path, bytes, roundedPath },
-    });
+    const bytes = this.#call.environment.files.sizeOf(written);
+    const contender = { path: written[0]!.path, bytes, roundedPath };
+    // First, because that is in a process of its own.
+    const { latency, memory, loadMs, failure } = known ?? (await this.#costsOf(written, contender, signal));
+    const size = { before_bytes: reference.bytes, after_bytes: bytes, ratio: bytes / reference.bytes };
+    return { trial: { size, latency, memory, ...(await trials.judge(contender)) }, loadMs, failure };
+  }
+
+  async #costsOf(written: Made["files"], contender: Contender, signal: AbortSignal): Promise<Costs> {
+    const { request, environment, target } = this.#call;
+    const trials = await this.#opened();
+    const { p50Ms, speedup, speedupInterval, peak, loadMs } = await trials.cost(contender);
     const there = await triedIn(
-      { target, before: source, after: written, feeds: trials.feeds, runs: TRIAL_ROUNDS, maxMs: TRIAL_MS },
+      {
+        ...{ target, before: this.#reference().source, after: written, feeds: trials.feeds },
+        ...{ runs: TRIAL_ROUNDS, maxMs: TRIAL_MS },
+      },
       environment,
       signal,
     );
     const timing = (ms: number) => ({ p50_ms: ms, p90_ms: ms, mean_ms: ms });
-    const { batch_size, threads } = spec.evaluation.latency;
+    const { batch_size, threads } = request.spec.evaluation.latency;
     const latency = {
       ...{ before: timing(trials.referenceMs), after: timing(p50Ms), speedup, speedup_interval: speedupInterval },
-      ...{ batch_size, threads, runs: TRIAL_ROUNDS, cpu: host.cpu },
+      ...{ batch_size, threads, runs: TRIAL_ROUNDS, cpu: environment.host.cpu },
     };
-    const trial: Measured = {
-      size: { before_bytes: reference.bytes, after_bytes: bytes, ratio: bytes / reference.bytes },
-      ...{ fidelity, accuracy },
+    return {
       latency: (there && latencyThere(there, latency)) ?? latency,
       memory: { before_peak_bytes: 0, after_peak_bytes: peak.peakBytes, baseline_bytes: peak.baselineBytes },
+      ...{ loadMs, failure: there?.facts.failure ?? null },
     };
-    return { trial, loadMs, failure: there?.facts.failure ?? null };
   }
 
   #reference() {
