@@ -255,7 +255,7 @@ describe("searches", () => {
     );
   });
 
-  test("killed in the middle it goes on: what was tried is not tried again, and the models are the same", async () => {
+  test("killed in the middle it goes on: what was tried is not tried again, and the candidates, their order, jobs and bytes, and what is recommended, are the same", async () => {
     const request = body({
       methods: ["weight_only", "dynamic"],
       objective: "size",
@@ -277,8 +277,14 @@ describe("searches", () => {
     const told = triedIn(await eventsOf(id)).map(({ candidate }) => candidate);
     for (const { name } of stored.tried) assert.equal(told.filter((it) => it === name).length, 1, told.join());
     const again = await jobs.ended((await jobs.client.createJob(request)).id, 300_000);
-    const shas = (it: Job) => Object.fromEntries(autoOf(it).candidates.map(({ name, sha256 }) => [name, sha256]));
-    assert.deepEqual(shas(job), shas(again));
+    const found = (it: Job) => autoOf(it).candidates.map(({ name, sha256, spec }) => ({ name, sha256, spec }));
+    assert.deepEqual(found(job), found(again));
+    const best = (it: Job) => autoOf(it).candidates.filter(({ recommended }) => recommended);
+    assert.deepEqual(
+      best(job).map(({ name, sha256, spec, on_front }) => ({ name, sha256, spec, on_front })),
+      best(again).map(({ name, sha256, spec, on_front }) => ({ name, sha256, spec, on_front })),
+    );
+    assert.equal(resultOf(job).model_id, resultOf(again).model_id);
   });
 
   test("for several targets there is a front and a recommendation each, measured where the runtime can be, and what breaks its rules is dropped", async () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -105,6 +105,48 @@ test("an attempt that begins after two trials tries the others, and makes the sa
   assert.deepEqual(hashesOf(resumed.auto), hashesOf(whole.auto));
   const trials = ({ candidates }: AutoMetrics) => candidates.slice(1, 3).map(({ predicted }) => predicted);
   assert.deepEqual(trials(resumed.auto), trials(whole.auto));
+});
+
+/** A machine on which a run takes a millisecond for a kilobyte of the model's file, and a process as many bytes. */
+function machine(): Partial<JobEnvironment> {
+  let ms = 0;
+  return {
+    threadClock: () => ms,
+    measurePeak: async ({ modelPath }) => ({ peakBytes: 1e6 + statSync(modelPath).size, baselineBytes: 1e6 }),
+    openSession: async (source, how) => {
+      const session = await ENVIRONMENT.openSession(source, how);
+      const cost = "path" in source ? statSync(source.path).size / 1000 : 0;
+      return {
+        ...{ inputs: session.inputs, outputs: session.outputs, close: () => session.close() },
+        run: (...args) => {
+          ms += cost;
+          return session.run(...args);
+        },
+      };
+    },
+  };
+}
+
+test("wherever it was killed, it comes to the same: the front and its order, what is recommended, numbers, reasons, jobs and bytes", async () => {
+  // Kernels of another processor are not measured here.
+  const asked = { targets: ["portable"], budget: { seconds: 300, candidates: 7 }, constraints: { min_sqnr_db: 25 } };
+  const whole = await search(await request(asked), machine());
+  const { recommendation, candidates } = whole.auto;
+  const best = candidates.find(({ recommended }) => recommended)!;
+  assert.equal(best.name, recommendation.candidate);
+  assert.ok(candidates.filter(({ on_front }) => on_front).length >= 3 && best.spec !== null);
+  // It is the clock that it says it is.
+  const { size, latency } = best.measured!;
+  assert.ok(Math.abs(latency.speedup * size.ratio - 1) < 1e-9);
+  const bytesOf = ({ outcome }: Ran) =>
+    outcome.front!.map(({ name, files }) => [name, readFileSync(files[0]!.path).toString("base64")]);
+  assert.ok(whole.states.length > 4);
+  for (const { name, text } of whole.states) {
+    const resumed = await search(await request(asked, { [name]: text }), machine());
+    assert.deepEqual(resumed.auto.candidates, candidates);
+    assert.deepEqual(resumed.auto.targets, whole.auto.targets);
+    assert.deepEqual(bytesOf(resumed), bytesOf(whole));
+  }
 });
 
 /** A runtime in which what is in 8 bits takes a quarter of the time, and everything else as long as the original. */

@@ -99,12 +99,19 @@ export async function tryMixed(
   const found = predictionOf(plain.tried.trial);
   if (!found || spec.type !== "quantize" || !isStatic(spec) || leftMs() === 0) return;
   if (!isPromising({ role: "mixed", spec })) return;
+  const { objective } = request.spec.params;
   const measuringMs = measuringWithin(leftMs(), plain.tried.ms);
   const end = AbortSignal.timeout(Math.ceil(Math.max(1, measuringMs)));
   let choices: readonly LayerChoice[];
   try {
     const signal = AbortSignal.any([context.signal, end]);
-    choices = await measuredLayers(run, plain.candidate, spec, precisionWithin(measuringMs, plain.tried), signal);
+    choices = await measuredLayers(
+      run,
+      plain.candidate,
+      spec,
+      precisionWithin(measuringMs, plain.tried, objective),
+      signal,
+    );
   } catch (error) {
     if (!(error instanceof CoreError) || context.signal.aborted) throw error;
     const message = `There are no candidates of mixed precision: ${error.code === "cancelled" ? "there was no time to measure layers" : error.message}.`;
@@ -136,13 +143,17 @@ export function measuringWithin(leftMs: number, plainMs: number): number {
   return Math.max(least * leftMs, Math.min(most * leftMs, leftMs - plainMs));
 }
 
-/** How many groups of layers can be measured in that time, and in which precisions, by what it took to load the model and to run it once. */
-function precisionWithin(ms: number, { loadMs, trial }: Tried) {
+/**
+ * How many groups of layers can be measured in that time, and in which precisions, by what it took to load the model and to run it once. How few bits weights are
+ * stored in is of use to what is to be small; it makes nothing faster.
+ */
+function precisionWithin(ms: number, { loadMs, trial }: Tried, objective: AutoSpec["params"]["objective"]) {
   const modelMs = MADE_SLOWER * ((loadMs ?? 0) + SAMPLES * trial!.latency.before.p50_ms);
   const groupsOf = (precisions?: readonly LayerPrecision[]) =>
     Math.max(LEAST_GROUPS, Math.min(MAX_GROUPS, Math.floor(ms / (runsForGroup(precisions) * modelMs))));
   const groups = groupsOf();
-  return groups >= ENOUGH_GROUPS ? { groups } : { groups: groupsOf(QUICK), precisions: QUICK };
+  const isSmall = objective === "size" || objective === "memory";
+  return isSmall && groups >= ENOUGH_GROUPS ? { groups } : { groups: groupsOf(QUICK), precisions: QUICK };
 }
 
 function measuredDb(prediction: CandidatePrediction | null): number | null {
