@@ -3,9 +3,11 @@
  * became of the other candidates. Nothing is said about a machine that is busy: times are those of the clock.
  *
  *     node bench/auto.ts FOLDER --phase=inputs [SUBJECT…]
+ *     node bench/auto.ts FOLDER --phase=make [--each-seconds=600] [SUBJECT…]
+ *     node bench/auto.ts FOLDER --phase=measure [SUBJECT…]
  *     node bench/auto.ts FOLDER [--phase=search] [--seconds=120] [--objective=latency] [--min-sqnr-db=20] [--methods=static,dynamic] [--targets=auto,web] [SUBJECT…]
  *
- * `--phase=inputs` comes first, and writes models and samples to FOLDER. With `--phase=make` every candidate of the catalogue, and every other one that the search has tried, is made as a job by itself, without a budget, and
+ * `--phase=inputs` comes first, and writes models and samples to FOLDER. With `--phase=make` every candidate of the catalogue, and every other one that the search has tried, is made as a job by itself, without a budget (one that takes longer than is said is left out), and
  * kept in FOLDER; with `--phase=measure` they are all measured in one contest with what the search has recommended: what the best of them and each
  * method at its defaults is, in the objective, against that (for the first target; speeds are those of onnxruntime here). Seconds of both sides are those of processors, so that it does not matter what else the
  * machine does while candidates are made.
@@ -63,6 +65,7 @@ const { values, positionals } = parseArgs({
     methods: { type: "string" },
     targets: { type: "string", default: "auto" },
     phase: { type: "string", default: "search" },
+    "each-seconds": { type: "string", default: "86400" },
   },
 });
 const [folder, ...wanted] = positionals;
@@ -117,6 +120,8 @@ interface Searched {
 /** Candidates that were made as jobs of their own, and what each took. */
 interface Made {
   readonly models: readonly MadeModel[];
+  /** Those that took too long, or cannot be made. */
+  readonly leftOut?: readonly Pick<MadeModel, "name" | "cpuSeconds">[];
 }
 
 interface MadeModel {
@@ -126,9 +131,12 @@ interface MadeModel {
   readonly cpuSeconds: number;
 }
 
+/** What this process has computed, with the processes that it has started and that have ended: by the clock ticks of Linux, of which there are 100 in a second. */
 function cpuSeconds(): number {
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1e6;
+  const stat = readFileSync("/proc/self/stat", "latin1");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  // utime, stime, cutime and cstime, the 14th to the 17th field of all.
+  return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks) / 100, 0);
 }
 
 async function run(name: string, folder: string): Promise<void> {
@@ -254,10 +262,11 @@ async function make(
   });
   // What a search has chosen may be another model next time.
   const models = (before?.models ?? []).filter(({ name }) => !searched || known.has(name));
+  const leftOut = [...(before?.leftOut ?? [])];
   const ownKeys = cacheKeysOf(spec, host);
   const cached = new Map(Object.entries(searched?.found ?? {}).map(([name, path]) => [ownKeys[name]!, { name, path }]));
   for (const { name, spec } of [...catalogue, ...found]) {
-    if (models.some((it) => it.name === name)) continue;
+    if ([...models, ...leftOut].some((it) => it.name === name)) continue;
     const start = cpuSeconds();
     try {
       const folder = await files.makeDirectory(join(scratch, "all", name));
@@ -270,7 +279,7 @@ async function make(
         { ...request, spec, scratch: folder, cached: Object.fromEntries(own) },
         ENVIRONMENT,
         {
-          ...CONTEXT,
+          signal: AbortSignal.timeout(1000 * Number(values["each-seconds"])),
           news: (it) => {
             if (it.kind === "cache" && keys[it.name] !== undefined) cached.set(keys[it.name]!, it);
           },
@@ -278,8 +287,10 @@ async function make(
       );
       const [{ path }] = written as [(typeof written)[number]];
       models.push({ name, path, bytes: files.sizeOf(written), cpuSeconds: cpuSeconds() - start });
-      keep({ models });
+      keep({ models, leftOut });
     } catch (error) {
+      leftOut.push({ name, cpuSeconds: cpuSeconds() - start });
+      keep({ models, leftOut });
       console.log(`  ${name}: ${(error as Error).message}`);
     }
   }
@@ -309,7 +320,7 @@ async function measure(
     limits: LIMITS,
     onFailure: () => undefined,
   });
-  const making = made.models.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0);
+  const making = [...made.models, ...(made.leftOut ?? [])].reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0);
   const { objective, constraints } = spec.params;
   const speeds = await speedsOf(request, made, contest.challengers);
   const took = making + cpuSeconds() - start;

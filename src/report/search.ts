@@ -25,10 +25,11 @@ export function searchSections({ metrics }: Report, draw: DrawChart): Content {
   if (!auto) return null;
   const { targets, seconds } = auto;
   const several = targets.length > 1;
-  const tried = auto.candidates.filter(({ spec }) => spec !== null).length;
+  const made = auto.candidates.filter(({ spec }) => spec !== null);
+  const tried = made.filter((it) => whyUntried(it) === undefined).length;
   return [
     targets.map((target) => targetSections(target, auto.candidates, several, draw)),
-    html`<p class="muted">${tried} candidates in ${duration(1000 * seconds)}.</p>`,
+    html`<p class="muted">${tried} of ${made.length} candidates were tried, in ${duration(1000 * seconds)}.</p>`,
     section(
       "Jobs that make these models",
       html`<p class="muted">Posted as a job, each makes the same bytes.</p>`,
@@ -48,9 +49,7 @@ function targetSections(
   const candidates = all.filter((it) => it.target === target);
   const titled = (title: string) => (several ? `${title} for ${target}` : title);
   const front = candidates.filter(({ on_front }) => on_front);
-  const isUntried = ({ dropped, predicted }: AutoCandidate) => dropped?.code === "budget" && predicted === null;
-  const untried = candidates.filter(isUntried);
-  const rest = candidates.filter((it) => !it.on_front && !isUntried(it));
+  const rest = candidates.filter((it) => !it.on_front && whyUntried(it) === undefined);
   const measured = candidates.filter(({ measured }) => measured !== null);
   const there = candidates.find(({ deployment }) => deployment?.measured)?.deployment?.measured;
   return [
@@ -69,13 +68,28 @@ number: its confidence interval at 95 %.</p>`,
     ),
     deployment(candidates.find(({ recommended }) => recommended)?.deployment ?? null, "This is the recommended model."),
     rest.length === 0 ? null : section(titled("Candidates that were dropped"), droppedTable(rest)),
-    untried.length === 0
-      ? null
-      : section(
-          titled("Candidates that were not tried"),
-          html`<p>The time for trials was over before: ${untried.map(({ name }) => name).join(", ")}.</p>`,
-        ),
+    untriedSection(titled("Candidates that were not tried"), candidates),
   ];
+}
+
+/** Why a candidate was not tried, if it was not. */
+function whyUntried({ dropped, predicted }: AutoCandidate): "budget" | "unpromising" | undefined {
+  const code = predicted === null ? dropped?.code : undefined;
+  return code === "budget" || code === "unpromising" ? code : undefined;
+}
+
+function untriedSection(title: string, candidates: readonly AutoCandidate[]): Content {
+  const late = candidates.filter((it) => whyUntried(it) === "budget");
+  const worse = candidates.filter((it) => whyUntried(it) === "unpromising");
+  if (late.length + worse.length === 0) return null;
+  const because = [...Map.groupBy(worse, ({ dropped }) => dropped!.message)];
+  return section(
+    title,
+    late.length === 0
+      ? null
+      : html`<p>The time for trials was over before: ${late.map(({ name }) => name).join(", ")}.</p>`,
+    because.map(([reason, same]) => html`<p>${same.map(({ name }) => name).join(", ")}: ${reason}</p>`),
+  );
 }
 
 function tradeOf({ name, measured, recommended }: AutoCandidate): Trade {

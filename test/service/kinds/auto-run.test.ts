@@ -149,6 +149,43 @@ test("wherever it was killed, it comes to the same: the front and its order, wha
   }
 });
 
+test("what differs in numbers alone is as fast as the first of its kind, which alone is timed; where that holds the limits others are not tried", async () => {
+  const measured: string[] = [];
+  const { measurePeak, ...others } = machine();
+  const counting: Partial<JobEnvironment> = {
+    ...others,
+    measurePeak: (asked, signal) => {
+      measured.push(asked.modelPath);
+      return measurePeak!(asked, signal);
+    },
+  };
+  const params = { targets: ["portable"], methods: ["static"], budget: { seconds: 300, candidates: 8 } };
+  // Nothing is foretold of quality: all are tried.
+  const { auto, states } = await search(await request({ ...params, objective: "metric" }), counting);
+  const { tried } = JSON.parse(states.at(-1)!.text) as {
+    tried: { name: string; structure: string; trial: { latency: object; memory: object } | null }[];
+  };
+  const ran = tried.filter(({ trial }) => trial !== null);
+  const structures = Map.groupBy(ran, ({ structure }) => structure);
+  assert.ok(structures.size < ran.length, "several differ in numbers alone");
+  for (const [first, ...same] of structures.values()) {
+    for (const { trial } of same) assert.deepEqual(trial!.latency, first!.trial!.latency);
+  }
+  // One of the original, and one of each kind: that of the finalists is known.
+  assert.equal(measured.length, 1 + structures.size);
+  assert.ok(auto.candidates.every(({ dropped }) => dropped?.code !== "unpromising"));
+  const fast = await search(await request({ ...params, objective: "latency" }), machine());
+  assert.deepEqual(
+    fast.auto.candidates.filter(({ predicted }) => predicted).map(({ name }) => name),
+    ["static"],
+  );
+  const [, , ...untried] = fast.auto.candidates;
+  for (const { name, dropped } of untried) {
+    assert.deepEqual([dropped?.stage, dropped?.code], ["planned", "unpromising"], name);
+    assert.match(dropped!.message, /^What computes like it is up to .* and static, which holds the limits, is /);
+  }
+});
+
 /** A runtime in which what is in 8 bits takes a quarter of the time, and everything else as long as the original. */
 const elsewhere: JobEnvironment["elsewhere"] = {
   "onnxruntime-web": async ({ before, after }) => {
