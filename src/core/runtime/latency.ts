@@ -28,6 +28,8 @@ interface Timed {
 
 /** Runs that are timed as one by a clock of one's own take so long together. */
 const TOGETHER_MS = 5;
+/** No more than these, however short they are. */
+const MOST_TOGETHER = 1000;
 
 export interface LatencyOptions extends Timed {
   readonly before: Contestant;
@@ -74,13 +76,14 @@ export async function timeInTurns(
 ): Promise<readonly (readonly number[])[]> {
   const start = performance.now();
   const elapsed = () => performance.now() - start;
-  const repeats = contestants.map(() => 1);
+  const leastMs = contestants.map(() => Number.POSITIVE_INFINITY);
   for (let run = 0; run < WARM_UP_RUNS && (run === 0 || elapsed() < maxMs * WARM_UP_SHARE); run++) {
     for (const [i, contestant] of contestants.entries()) {
-      const ms = await timeOf(contestant, 1, signal);
-      if (clock) repeats[i] = Math.max(1, Math.ceil(TOGETHER_MS / ms));
+      leastMs[i] = Math.min(leastMs[i]!, await timeOf(contestant, 1, signal, clock));
     }
   }
+  // A model that is run once where others are run several times finds what it needs pushed out of the caches: a run that something held up must not decide that.
+  const repeats = leastMs.map((ms) => (clock ? Math.min(MOST_TOGETHER, Math.max(1, Math.ceil(TOGETHER_MS / ms))) : 1));
   const samplesMs = contestants.map((): number[] => []);
   for (let run = 0; run < runs && (run === 0 || elapsed() < maxMs); run++) {
     for (const [i, contestant] of contestants.entries())

@@ -46,6 +46,25 @@ describe("measureLatency", () => {
     assert.equal(late.runs, 1);
   });
 
+  it("takes as many short runs together as the least of those that warm up says, by a clock of one's own", async () => {
+    let now = 0;
+    const runs = { short: 0, long: 0 };
+    const session = (name: keyof typeof runs, msOf: (run: number) => number): Session => ({
+      ...{ inputs: [], outputs: [], close: async () => {} },
+      run: async () => {
+        now += msOf(runs[name]++);
+        return {};
+      },
+    });
+    // The second one was held up.
+    const short = { session: session("short", (run) => (run === 1 ? 50 : 0.5)), feeds: {} };
+    const long = { session: session("long", () => 7), feeds: {} };
+    const latency = await measureLatency({ before: long, after: short, runs: 4, clock: () => now });
+    assert.deepEqual(runs, { short: 3 + 4 * 10, long: 3 + 4 });
+    assert.equal(latency.speedup, 14);
+    assert.deepEqual(latency.speedupInterval, [14, 14]);
+  });
+
   it("stops when cancelled", async () => {
     const controller = new AbortController();
     const contestant = { session: fakeSession("a", 1, []), feeds: {} };
