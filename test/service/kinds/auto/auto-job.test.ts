@@ -201,7 +201,9 @@ describe("a search", () => {
   });
 
   test("what is the same model, or the original, is not tried, and what loses everything is not measured", async () => {
-    const ran = await search({ methods: ["static"], ...budget(40) });
+    // Of quality nothing is foretold: all are tried.
+    const all = { objective: "metric", ...budget(40) };
+    const ran = await search({ methods: ["static"], ...all });
     const everywhere = named(ran, "static-everywhere");
     if (everywhere.dropped?.code === "same_as") {
       assert.deepEqual(
@@ -209,7 +211,7 @@ describe("a search", () => {
         ["made", "It is the same model as static.", null],
       );
     }
-    const hopeless = await search({ methods: ["weight_only"], constraints: { min_sqnr_db: 10 }, ...budget(40) });
+    const hopeless = await search({ methods: ["weight_only"], constraints: { min_sqnr_db: 10 }, ...all });
     const two = named(hopeless, "weights-2-bit-gptq");
     assert.ok(two.predicted!.sqnr_db! < 15, "2 bits lose nearly everything");
   });
@@ -217,7 +219,7 @@ describe("a search", () => {
 
 describe("what one candidate finds others have use for", () => {
   test("ranges are found once, told of once, and not looked for where they are known", async () => {
-    const params = { methods: ["static"], ...budget(3) };
+    const params = { methods: ["static"], objective: "metric", ...budget(3) };
     const whole = await search(params);
     const ranges = whole.caches.filter(({ name }) => name === "calibration");
     assert.equal(ranges.length, 1);
