@@ -325,6 +325,7 @@ describe("renderReport", () => {
       number[],
       number[],
     ];
+    // Pixels, which are written with two digits behind the point.
     assert.ok(Math.abs(x1! - x0! - (x2! - x1!)) < 0.02 && x0! < x1!);
     assert.ok(Math.abs(y1! - y0! - (y2! - y1!)) < 0.02 && y0! < y1!);
     assert.match(html, /All 3 epochs in numbers/);

@@ -16,6 +16,7 @@ test("what the thread has waited for a processor does not count", async () => {
     await waited(1010);
     const passed = clock() - before;
     const real = performance.now() - start;
+    // Two clocks that are read one after the other.
     assert.ok(Math.abs(passed - (real - 1000)) < 1, `${passed} of ${real} ms`);
   } finally {
     await rm(directory, { recursive: true });

@@ -244,6 +244,7 @@ describe("a network that is its own teacher", () => {
     const { exits } = await addExits(encoder, { exits: 3, feeds: images, seed: 1, openSession });
     assert.equal(exits.length, 3);
     for (const [i, { macsShare }] of exits.entries()) {
+      // Four layers alike; to each quarter comes the head of the exit, and the embedding of the bands is before all of them.
       assert.ok(Math.abs(macsShare - (i + 1) / 4) < 0.1, String(exits.map((exit) => exit.macsShare)));
     }
   });

@@ -131,7 +131,11 @@ describe("findSyntheticInputs", () => {
     assert.deepEqual(values.flag, [1]);
     const mean = values.half!.reduce((sum, x) => sum + x, 0) / 1000;
     const variance = values.half!.reduce((sum, x) => sum + x * x, 0) / 1000;
-    assert.ok(Math.abs(mean) < 0.2 && Math.abs(variance - 1) < 0.3, `${mean} ${variance}`);
+    // Four standard deviations of each.
+    assert.ok(
+      Math.abs(mean) < 4 / Math.sqrt(1000) && Math.abs(variance - 1) < 4 * Math.sqrt(2 / 1000),
+      `${mean} ${variance}`,
+    );
   });
 
   it("changes one guess at a time, then several, and gives up in the end", async () => {
