@@ -1,41 +1,25 @@
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
 import { describe, test } from "node:test";
-import type { AutoCandidate } from "../../../../src/core/index.ts";
-import { bundleSha256 } from "../../../../src/service/identity.ts";
 import { AUTO_RUN } from "../../../../src/service/kinds/auto/run/auto-job.ts";
-import { DISTILL_RUN } from "../../../../src/service/kinds/distill/run/distill-job.ts";
 import { QUANTIZE_RUN } from "../../../../src/service/kinds/quantize/run/quantize-job.ts";
 import { writeNpz } from "../../../support/dataset-writers.ts";
-import { type JobOptions, NO_PEAK, planJob, type Ran, runJob } from "../../../support/job-run.ts";
-import { DATASETS, deeper, points } from "../../../support/points.ts";
+import { planJob, type Ran, runJob } from "../../../support/job-run.ts";
+import { points } from "../../../support/points.ts";
+import {
+  budget,
+  candidatesOf,
+  GIVEN,
+  named,
+  optionsOf,
+  progressOf,
+  STEADY,
+  search,
+  sha256Of,
+  TRAINING,
+  triedOf,
+} from "../../../support/searches.ts";
 
-/** Whole searches in this process, on a perceptron: what is tried, on what, and what is told of it. */
-
-const TRAINING = 400;
-const MODELS = { own: deeper([32, 32], 1) };
-const GIVEN = { ...DATASETS, train: writeNpz({ ...points(TRAINING, 1) }) };
-
-const optionsOf = (params: object, evaluation: object = {}, more: Partial<JobOptions> = {}): JobOptions => ({
-  body: {
-    ...{ type: "auto", model_id: "own", params: { dataset_id: "train", ...params } },
-    evaluation: { latency: { runs: 3 }, ...evaluation },
-  },
-  ...{ models: MODELS, datasets: GIVEN, environment: NO_PEAK, ...more },
-});
-
-const search = (...given: Parameters<typeof optionsOf>) => runJob(AUTO_RUN, optionsOf(...given));
-const candidatesOf = ({ metrics }: Ran) => metrics.auto!.candidates;
-const named = (ran: Ran, name: string): AutoCandidate => candidatesOf(ran).find((it) => it.name === name)!;
-const progressOf = ({ news }: Ran) => news.flatMap((it) => (it.kind === "progress" ? [it.progress] : []));
-const triedOf = ({ news }: Ran) =>
-  news.flatMap((it) => (it.kind === "metric" && it.data.candidate !== undefined ? [it.data] : []));
-const sha256Of = (bytes: Uint8Array) =>
-  bundleSha256([{ name: "model.onnx", sha256: createHash("sha256").update(bytes).digest("hex") }]);
-
-const budget = (candidates: number) => ({ budget: { seconds: 200, candidates } });
-/** Methods that measure nothing while they make a model. */
-const STEADY = { methods: ["dynamic", "weight_only", "float16", "simplify"] };
+/** Whole searches in this process: what is tried, on what, and what is told of it. */
 
 describe("a search", () => {
   test("has models whose jobs make the same bytes, with the numbers of their files", async () => {
@@ -198,62 +182,6 @@ describe("a search", () => {
       },
     );
     await assert.rejects(stopped, { code: "cancelled" });
-  });
-
-  test("what is the same model, or the original, is not tried, and what loses everything is not measured", async () => {
-    // Of quality nothing is foretold: all are tried.
-    const all = { objective: "metric", ...budget(40) };
-    const ran = await search({ methods: ["static"], ...all });
-    const everywhere = named(ran, "static-everywhere");
-    if (everywhere.dropped?.code === "same_as") {
-      assert.deepEqual(
-        [everywhere.stage, everywhere.dropped.message, everywhere.predicted],
-        ["made", "It is the same model as static.", null],
-      );
-    }
-    const hopeless = await search({ methods: ["weight_only"], constraints: { min_sqnr_db: 10 }, ...all });
-    const two = named(hopeless, "weights-2-bit-gptq");
-    assert.ok(two.predicted!.sqnr_db! < 15, "2 bits lose nearly everything");
-  });
-});
-
-describe("what one candidate finds others have use for", () => {
-  test("ranges are found once, told of once, and not looked for where they are known", async () => {
-    const params = { methods: ["static"], objective: "metric", ...budget(3) };
-    const whole = await search(params);
-    const ranges = whole.caches.filter(({ name }) => name === "calibration");
-    assert.equal(ranges.length, 1);
-    const again = await search(params, {}, { cached: { calibration: ranges[0]!.bytes } });
-    assert.deepEqual(
-      again.caches.filter(({ name }) => name === "calibration"),
-      [],
-    );
-    const shaOf = (ran: Ran) => named(ran, "static-everywhere").sha256;
-    assert.equal(shaOf(again), shaOf(whole));
-  });
-
-  test("a student is trained once for all candidates that begin with it, and their jobs make the same bytes", async () => {
-    const params = { training: true, methods: ["distill"], ...budget(2) };
-    const evaluation = { dataset_id: "judge" };
-    const ran = await search(params, evaluation);
-    const logs = ran.news.flatMap((it) => (it.kind === "log" && it.message.startsWith("The student has") ? [it] : []));
-    assert.equal(logs.length, 1);
-    const [student, int8] = ["student-half", "student-half-int8"].map((name) => named(ran, name));
-    const again = await runJob(DISTILL_RUN, {
-      ...optionsOf({}),
-      body: { ...student!.spec, evaluation: { dataset_id: "judge", latency: { runs: 1 }, layer_errors: false } },
-    });
-    assert.equal(sha256Of(again.files.get("model.onnx")!), student!.sha256);
-    const { steps } = int8!.spec!.params as { steps: readonly { params: Record<string, unknown> }[] };
-    const quantized = await runJob(QUANTIZE_RUN, {
-      ...optionsOf({}),
-      models: { previous: again.model() },
-      body: {
-        ...{ type: "quantize", model_id: "previous", params: steps[1]!.params },
-        evaluation: { dataset_id: "judge", latency: { runs: 1 }, layer_errors: false },
-      },
-    });
-    assert.equal(int8!.predicted!.size_bytes, quantized.metrics.size.after_bytes);
   });
 });
 
