@@ -55,11 +55,13 @@ describe("the order of trials", () => {
     const expected = [...early, "static-gptq", "mixed", "static-held-sqnr", ...late, ...VARIATIONS];
     assert.deepEqual(order, expected.slice(0, order.length));
     assert.ok(order.length > 9, "up to what comes behind");
-    // What is mixed aims at the limit and half a dB, and is chosen again as often as that is missed.
-    const tried = triedOf(ran).map(({ candidate }) => named(ran, candidate as string));
-    const mixed = tried.filter(({ name }) => /^mixed-smallest/.test(name));
-    const last = mixed.at(-1)!;
-    if (last.predicted !== null) assert.ok(last.predicted.sqnr_db! >= 33 || mixed.length === 3, JSON.stringify(mixed));
+    // What is mixed has far less noise than it may have, and no other choice of layers that has more: it is not chosen again.
+    const mixed = candidatesOf(ran).filter(({ name }) => name.startsWith("mixed"));
+    assert.deepEqual(
+      mixed.map(({ name }) => name),
+      ["mixed-smallest"],
+    );
+    assert.ok(mixed[0]!.predicted!.sqnr_db! >= 33);
     const { recommendation } = ran.metrics.auto!;
     assert.ok(
       named(ran, recommendation.candidate).measured!.fidelity.outputs.every(({ sqnr_db }) => (sqnr_db ?? 200) >= 32.5),
@@ -74,6 +76,19 @@ describe("the order of trials", () => {
     );
     assert.deepEqual(orderOf(ran).slice(0, 3), ["static", "mixed", "static-held-sqnr"]);
     assert.equal(triedOf(ran).length, 6);
+    // The job of the one that keeps to the limit names the layers that were found to stay in float, and asks for nothing more.
+    const held = named(ran, "static-held-sqnr");
+    const { min_sqnr_db, layers } = held.spec!.params as {
+      readonly min_sqnr_db: unknown;
+      readonly layers: Readonly<Record<string, string>>;
+    };
+    assert.equal(min_sqnr_db, null);
+    assert.ok(Object.keys(layers).length > 0);
+    const again = await runJob(QUANTIZE_RUN, {
+      ...optionsOf({}, {}, { environment }),
+      body: { ...held.spec, evaluation: { latency: { runs: 1 }, samples: 2 } },
+    });
+    assert.equal(sha256Of(again.files.get("model.onnx")!), held.sha256);
   });
 });
 
