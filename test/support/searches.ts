@@ -30,5 +30,7 @@ export const sha256Of = (bytes: Uint8Array) =>
   bundleSha256([{ name: "model.onnx", sha256: createHash("sha256").update(bytes).digest("hex") }]);
 
 export const budget = (candidates: number) => ({ budget: { seconds: 200, candidates } });
+/** Of quality nothing is foretold: everything is tried. */
+export const ALL = { objective: "metric" };
 /** Methods that measure nothing while they make a model. */
-export const STEADY = { methods: ["dynamic", "weight_only", "float16", "simplify"] };
+export const STEADY = { ...ALL, methods: ["dynamic", "weight_only", "float16", "simplify"] };

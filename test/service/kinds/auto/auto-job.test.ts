@@ -6,6 +6,7 @@ import { writeNpz } from "../../../support/dataset-writers.ts";
 import { planJob, type Ran, runJob } from "../../../support/job-run.ts";
 import { points } from "../../../support/points.ts";
 import {
+  ALL,
   budget,
   candidatesOf,
   GIVEN,
@@ -100,7 +101,7 @@ describe("a search", () => {
   });
 
   test("is judged on samples that no trial has seen, where there are enough", async () => {
-    const one = { methods: ["dynamic"], ...budget(1) };
+    const one = { ...ALL, methods: ["dynamic"], ...budget(1) };
     const judged = ({ metrics, ...ran }: Ran) => {
       const { predicted, measured } = candidatesOf({ metrics, ...ran } as Ran)[1]!;
       return [predicted!.samples, measured!.fidelity.samples, measured!.fidelity.data];
@@ -149,7 +150,7 @@ describe("a search", () => {
   });
 
   test("goes through two targets one after the other, each with its half of the progress", async () => {
-    const ran = await search({ methods: ["dynamic"], targets: ["x64-avx2", "arm64"], ...budget(1) });
+    const ran = await search({ ...ALL, methods: ["dynamic"], targets: ["x64-avx2", "arm64"], ...budget(1) });
     assert.deepEqual(
       candidatesOf(ran).map(({ name, target }) => [name, target]),
       ["x64-avx2", "arm64"].flatMap((target) => ["original", "dynamic"].map((name) => [`${target}-${name}`, target])),

@@ -4,7 +4,7 @@ import { DISTILL_RUN } from "../../../../src/service/kinds/distill/run/distill-j
 import { QUANTIZE_RUN } from "../../../../src/service/kinds/quantize/run/quantize-job.ts";
 import { ENVIRONMENT } from "../../../../workers/tasks.ts";
 import { NO_PEAK, type Ran, runJob } from "../../../support/job-run.ts";
-import { budget, candidatesOf, named, optionsOf, search, sha256Of, triedOf } from "../../../support/searches.ts";
+import { ALL, budget, candidatesOf, named, optionsOf, search, sha256Of, triedOf } from "../../../support/searches.ts";
 
 /** The order in which a search tries its candidates, and what one of them finds that others have use for. */
 
@@ -32,7 +32,7 @@ describe("the order of trials", () => {
       .filter((name, i, all) => name !== "mixed" || all[i - 1] !== "mixed");
 
   test("without a limit of quality: what is likely to be good, then mixed precision, then what only varies the rest", async () => {
-    const ran = await search({ ...ELSEWHERE, ...budget(40) }, FEW, { environment });
+    const ran = await search({ ...ALL, ...ELSEWHERE, ...budget(40) }, FEW, { environment });
     assert.deepEqual(orderOf(ran), [...MAINS, "mixed", ...VARIATIONS]);
     const everywhere = named(ran, "static-everywhere");
     assert.deepEqual(
@@ -49,19 +49,14 @@ describe("the order of trials", () => {
 
   test("where plain static misses a limit: rounding with more care, if that may do, mixed precision, then what keeps to the limit", async () => {
     // Static has 32.6 dB on this model, and with exact weights it would have the limit.
-    const ran = await search({ ...ELSEWHERE, ...budget(15), constraints: { min_sqnr_db: 32.5 } }, FEW, { environment });
+    const ran = await search({ ...ALL, ...ELSEWHERE, ...budget(15), constraints: { min_sqnr_db: 32.5 } }, FEW, {
+      environment,
+    });
     const [early, late] = [MAINS.slice(0, 5), MAINS.slice(5)];
     const order = orderOf(ran);
     const expected = [...early, "static-gptq", "mixed", "static-held-sqnr", ...late, ...VARIATIONS];
     assert.deepEqual(order, expected.slice(0, order.length));
     assert.ok(order.length > 9, "up to what comes behind");
-    // What is mixed has far less noise than it may have, and no other choice of layers that has more: it is not chosen again.
-    const mixed = candidatesOf(ran).filter(({ name }) => name.startsWith("mixed"));
-    assert.deepEqual(
-      mixed.map(({ name }) => name),
-      ["mixed-smallest"],
-    );
-    assert.ok(mixed[0]!.predicted!.sqnr_db! >= 33);
     const { recommendation } = ran.metrics.auto!;
     assert.ok(
       named(ran, recommendation.candidate).measured!.fidelity.outputs.every(({ sqnr_db }) => (sqnr_db ?? 200) >= 32.5),
@@ -70,7 +65,7 @@ describe("the order of trials", () => {
 
   test("where no care can do, mixed precision is next, and a search of one method has no others", async () => {
     const ran = await search(
-      { ...ELSEWHERE, methods: ["static"], ...budget(6), constraints: { min_sqnr_db: 60 } },
+      { ...ALL, ...ELSEWHERE, methods: ["static"], ...budget(6), constraints: { min_sqnr_db: 60 } },
       FEW,
       { environment },
     );
@@ -94,7 +89,7 @@ describe("the order of trials", () => {
 
 describe("what one candidate finds others have use for", () => {
   test("ranges are found once, told of once, and not looked for where they are known", async () => {
-    const params = { methods: ["static"], ...budget(3) };
+    const params = { ...ALL, methods: ["static"], ...budget(3) };
     const whole = await search(params);
     const ranges = whole.caches.filter(({ name }) => name === "calibration");
     assert.equal(ranges.length, 1);
