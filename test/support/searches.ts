@@ -9,7 +9,7 @@ import { DATASETS, deeper, points } from "./points.ts";
 /** Searches in the process of a test, on a perceptron and points around four centres. */
 
 export const TRAINING = 400;
-export const MODELS = { own: deeper([32, 32], 1) };
+const MODELS = { own: deeper([32, 32], 1) };
 export const GIVEN = { ...DATASETS, train: writeNpz({ ...points(TRAINING, 1) }) };
 
 export const optionsOf = (params: object, evaluation: object = {}, more: Partial<JobOptions> = {}): JobOptions => ({
