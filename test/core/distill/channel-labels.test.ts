@@ -68,6 +68,7 @@ describe("which axes are cut together", () => {
     ["MatMul", { inputs: { a: [7, 2, 3], b: [3, 5] }, y: [7, 2, 5] }, "a0=y0 a1=y1 a2=b0 b1=y2"],
     ["MatMul", { inputs: { a: [1, 2, 3], b: [7, 3, 5] }, y: [7, 2, 5] }, "a1=y1 a2=b1 b0=y0 b2=y2"],
     ["MatMul", { inputs: { a: [3], b: [3, 5] }, y: [5] }, "a0=b0=b1=y0!"],
+    ["MatMul", { inputs: { a: [2, 3], b: [3] }, y: [2] }, "a0=a1=b0=y0!"],
     ["Conv", { inputs: { x: [2, 3, 8, 8], w: [5, 3, 3, 3], b: [5] }, y: [2, 5, 8, 8] }, "x1=w1 w0=b0=y1 w2=w3!"],
     ["Conv", { inputs: { x: [2, 3, 8], w: [3, 1, 3], b: [3] }, y: [2, 3, 8], attrs: { group: 3 } }, "x1=w0=b0=y1 w2!"],
     [

@@ -13,7 +13,7 @@ import { train } from "../../../src/core/train/loop.ts";
 import { crossEntropy } from "../../../src/core/train/losses.ts";
 import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
 import type { PhaseHooks } from "../../../src/core/train/phases.ts";
-import { splitSamples } from "../../../src/core/train/samples.ts";
+import { samplesOf, splitSamples } from "../../../src/core/train/samples.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../../../src/core/train/trainable.ts";
 import type { TrainingSettings } from "../../../src/core/train/training-task.ts";
@@ -199,4 +199,16 @@ describe("online distillation", () => {
         `${error.path}` === "networks,peer_2",
     );
   });
+});
+
+test("networks that learn together are at least two, and need labels", async () => {
+  const refused = (spec: Partial<OnlineDistillation>, message: RegExp) =>
+    assert.rejects(distill(spec), (error) => {
+      assert.ok(error instanceof CoreError && error.code === "invalid_params");
+      assert.match(error.message, message);
+      return true;
+    });
+  await refused({ networks: peers(1) }, /Two networks at least/);
+  const { feeds } = samples.gather([...Array(40).keys()]);
+  await refused({ samples: samplesOf(feeds) }, /The dataset has no labels/);
 });

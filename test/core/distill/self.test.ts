@@ -107,6 +107,15 @@ describe("born-again networks", () => {
     assertRecorded(metrics!.studentAfter, 0.9925, 0.02);
   });
 
+  test("where none is held out, nobody can tell which is better: all generations are trained", async () => {
+    const all = await run({ validationSplit: 0, training: { ...SETTINGS, epochs: 1 } });
+    assert.deepEqual(
+      all.networks.map(({ name, run: own }) => [name, own.bestMetric]),
+      [1, 2, 3].map((i) => [`generation_${i}`, null]),
+    );
+    assert.equal(all.chosen, "generation_1");
+  });
+
   test("the result says how sure the choice is: by which held-out samples one of the two best generations alone is right", async () => {
     const { choice, networks } = await run({ generations: 3 });
     const held = splitSamples(samples, data.validationSplit, SETTINGS.seed).validation!;

@@ -387,6 +387,18 @@ describe("cutting channels", () => {
   });
 });
 
+test("a model with a value that has no shape is refused, with its name", async () => {
+  const net = new NetworkBuilder(8);
+  const x = net.linear(net.g.op("Flatten", [net.input(["n", 1, 8, 8])]), 64, 8);
+  const parts = net.g.op("SequenceConstruct", [x, x]);
+  const first = net.g.op("SequenceAt", [parts, net.g.constant("int64", [], [0])]);
+  const model = net.output(net.linear(first, 8, 3), ["n", 3]);
+  await assert.rejects(
+    slimWidth(model, { fraction: 0.5, feeds: halves(2, 2).gather([0, 1]).feeds, openSession }),
+    (error) => error instanceof CoreError && error.code === "unsupported" && error.subject === parts.name,
+  );
+});
+
 test("shapes are cut into the shortest runs of equal size", () => {
   const text = (from: number[], to: number[]) =>
     runsOfAxes(from, to)
