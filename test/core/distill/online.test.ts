@@ -7,7 +7,7 @@ import { CoreError } from "../../../src/core/errors.ts";
 import { METRICS } from "../../../src/core/evaluate/metrics.ts";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
-import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { arrayOf, floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { train } from "../../../src/core/train/loop.ts";
 import { crossEntropy } from "../../../src/core/train/losses.ts";
@@ -199,6 +199,14 @@ describe("online distillation", () => {
         `${error.path}` === "networks,peer_2",
     );
   });
+});
+
+test("labels are classes in whatever integers they come", async () => {
+  const few = { training: { ...SETTINGS, epochs: 1 }, evaluation: undefined };
+  const { feeds, targets } = samples.gather([...Array(samples.count).keys()]);
+  const classes = Uint8Array.from(arrayOf(targets.labels!, "int64"), Number);
+  const narrow = samplesOf(feeds, { labels: tensorOf("uint8", [classes.length], classes) });
+  assert.deepEqual(bytesOf(await distill({ ...few, samples: narrow })), bytesOf(await distill(few)));
 });
 
 test("networks that learn together are at least two, and need labels", async () => {

@@ -18,6 +18,7 @@ import type { PhaseHooks } from "../../../src/core/train/phases.ts";
 import { splitSamples } from "../../../src/core/train/samples.ts";
 import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import type { TrainingSettings } from "../../../src/core/train/training-task.ts";
+import type { ValidationMetric } from "../../../src/core/train/validate.ts";
 import { halves, imageTransformer, NetworkBuilder } from "../../support/networks.ts";
 import { assertRecorded } from "../../support/recorded.ts";
 import { top1, top1Of } from "../../support/top1.ts";
@@ -114,6 +115,16 @@ describe("born-again networks", () => {
       [1, 2, 3].map((i) => [`generation_${i}`, null]),
     );
     assert.equal(all.chosen, "generation_1");
+  });
+
+  test("a metric that cannot be drawn again says nothing of how sure the choice is", async () => {
+    const first: ValidationMetric = {
+      name: "plain",
+      better: "higher",
+      start: () => ({ add() {}, value: 0.5, positions: 1 }),
+    };
+    const result = await run({ generations: 2, training: { ...SETTINGS, epochs: 1 }, metricOf: () => first });
+    assert.deepEqual([result.networks.length, result.choice], [2, null]);
   });
 
   test("the result says how sure the choice is: by which held-out samples one of the two best generations alone is right", async () => {

@@ -387,6 +387,53 @@ describe("cutting channels", () => {
   });
 });
 
+describe("blocks repeat where they compute the same with other weights", () => {
+  /** Four layers of one width, each followed by what `behind` adds; the value behind the second may be an output as well. */
+  function layers(behind: (net: NetworkBuilder, x: Value, layer: number) => Value, hasMiddle = false): Model {
+    const net = new NetworkBuilder(3);
+    let x = net.relu(net.linear(net.input(["n", 6]), 6, 8));
+    for (let layer = 0; layer < 4; layer++) {
+      x = behind(net, net.relu(net.linear(x, 8, 8)), layer);
+      if (hasMiddle && layer === 1) {
+        x.name = "middle";
+        x.retype("float32", ["n", 8]);
+        net.model.graph.addOutput(x);
+      }
+    }
+    return net.output(net.linear(x, 8, 3), ["n", 3]);
+  }
+  const same = (_: NetworkBuilder, x: Value) => x;
+  const blocksOf = (model: Model) => dropLayers(model, 0.5).runs.map(({ blocks }) => blocks);
+  const feeds = {
+    x: tensorOf(
+      "float32",
+      [2, 6],
+      Float32Array.from({ length: 12 }, (_, i) => Math.sin(i)),
+    ),
+  };
+
+  test("numbers in attributes count, whatever form they have", () => {
+    assert.deepEqual(blocksOf(layers(same)), [4]);
+    const filled = (value: (layer: number) => number) =>
+      layers((net, x, layer) => {
+        const fill = { type: "tensor", value: tensorOf("float32", [1], [value(layer)]) } as const;
+        return net.g.add(x, net.g.op("ConstantOfShape", [net.g.op("Shape", [x])], { value: fill }));
+      });
+    assert.deepEqual(blocksOf(filled(() => 2)), [4]);
+    assert.throws(() => blocksOf(filled((layer) => layer)), { code: "unsupported" });
+    assert.deepEqual(blocksOf(filled((layer) => Math.floor(layer / 2))), [2, 2]);
+  });
+
+  test("what is an output in the middle is computed as before by what is left in front of it", async () => {
+    const model = layers(same, true);
+    const { model: student, runs } = dropLayers(model, 0.5);
+    for (const { boundaries } of runs) assert.ok(!boundaries.slice(1, -1).includes("middle"), String(boundaries));
+    const names = student.graph.outputs.map(({ name }) => name);
+    assert.deepEqual(names, ["middle", "logits"]);
+    assert.ok((await outputs(student, feeds)).every(Number.isFinite));
+  });
+});
+
 test("a model with a value that has no shape is refused, with its name", async () => {
   const net = new NetworkBuilder(8);
   const x = net.linear(net.g.op("Flatten", [net.input(["n", 1, 8, 8])]), 64, 8);
