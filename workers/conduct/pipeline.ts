@@ -22,7 +22,7 @@ export const conductPipeline: Conduct<PipelineSpec> = async (spec, attempt) => {
     news.record({ kind: "metric", data: { step: name, model_id, size: metrics.size } });
   }
   const last = steps.at(-1)!;
-  const models = [PIPELINE.sourceModelId(spec), last.model_id];
+  const models = [PIPELINE.comparedModelId(spec), last.model_id];
   const span = [count / (count + 1), 1] as const;
   return perform({ spec, prefix: "", span, models, steps }, async ({ accepted, metrics, reports }, scratch) => {
     const artifacts = [

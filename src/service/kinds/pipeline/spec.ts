@@ -26,10 +26,7 @@ export function trains({ params }: PipelineSpec): boolean {
   return params.steps.some((step) => stepKindOf(step).learned !== undefined);
 }
 
-function sourceOf(spec: PipelineSpec): string {
-  const first = stepSpec(spec, 0, spec.model_id);
-  return stepKindOf(first).sourceModelId(first);
-}
+const firstOf = (spec: PipelineSpec): SingleSpec => stepSpec(spec, 0, spec.model_id);
 
 /** Where a field of a step's own spec is in its pipeline. The model of a later step is that of the step before it, and has no field. */
 export function stepPointer(index: number, pointer: string): string {
@@ -50,8 +47,8 @@ export const PIPELINE = {
       .map((_, i) => stepSpec(spec, i, null))
       .map((step) => stepKindOf(step).title(step).split(":")[0])
       .join(", then "),
-  sourceModelId: sourceOf,
-  comparedModelId: sourceOf,
+  sourceModelId: (spec) => stepKindOf(firstOf(spec)).sourceModelId(firstOf(spec)),
+  comparedModelId: (spec) => stepKindOf(firstOf(spec)).comparedModelId(firstOf(spec)),
   /** One step that trains is enough: the last model comes near the first, and cannot equal it. */
   heldAgainst: (spec) => (trains(spec) ? "teacher" : "original"),
   seedOf: ({ params }) => params.steps[0]!.params.seed,

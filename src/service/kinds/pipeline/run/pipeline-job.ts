@@ -82,8 +82,8 @@ export const PIPELINE_RUN: JobRun<PipelineSpec> = { plan: planPipelineJob, run: 
 const STEP_STARTS = { evaluate: 0, report: 0.98 } as const;
 
 /**
- * Compares the model that the last step has made with the one that the pipeline began with, and reports on all steps. Throws `CoreError`
- * as every evaluation does.
+ * Compares the model that the last step has made with the first: the one that the pipeline began with, or the teacher of its first step. Reports
+ * on all steps. Throws `CoreError` as every evaluation does.
  */
 async function runPipelineJob(
   request: JobRequest<PipelineSpec>,
@@ -92,7 +92,7 @@ async function runPipelineJob(
 ): Promise<JobOutcome> {
   const { spec, models, datasets, steps } = request;
   const { files } = environment;
-  const original = models[PIPELINE.sourceModelId(spec)]!;
+  const original = models[PIPELINE.comparedModelId(spec)]!;
   const last = models[steps.at(-1)!.model_id]!;
   const lastStep = stepSpec(spec, spec.params.steps.length - 1, steps.at(-2)?.model_id ?? spec.model_id);
   const { dataset_id } = spec.evaluation;
@@ -148,8 +148,13 @@ function learnedIn({ params }: Pick<PipelineSpec, "params">): Learned | undefine
 
 type Outputs = { readonly outputs: readonly { readonly name: string }[] };
 
-/** The outputs of the first model and those of the last that mean the same: as the first step that trains pairs them. */
+/**
+ * The outputs of the first model and those of the last that mean the same: as the first step that trains pairs them, where the first model is its
+ * teacher; else by their names.
+ */
 function outputPairs({ params }: PipelineSpec, first: Outputs, last: Outputs) {
-  const pairs = pairOutputs(first.outputs, last.outputs, learnedIn({ params })?.outputs ?? undefined);
+  const learned = learnedIn({ params })?.outputs ?? undefined;
+  const isTeacher = learned?.every(({ teacher }) => first.outputs.some(({ name }) => name === teacher));
+  const pairs = pairOutputs(first.outputs, last.outputs, isTeacher ? learned : undefined);
   return pairs.map(({ teacher, student }) => ({ before: teacher, after: student }));
 }
