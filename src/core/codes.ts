@@ -51,6 +51,12 @@ export const WARNINGS = {
       "Layers that few bits do not suit, too few or unlike samples for calibration, 4 bits rounded to the nearest.",
     remedy: "The message says what to try, and which layers lose most where that was measured.",
   },
+  blank_output: {
+    meaning:
+      "An output is next to 0 in both models on all samples (below 0.00001), so that its SQNR says nothing. Value: the largest value of the original.",
+    cause: "Detectors and segmenters on noise, or on pictures without anything that they look for.",
+    remedy: "Judge it on samples that the model finds something in, and calibrate with such.",
+  },
   few_samples: {
     meaning:
       "A dataset is too small for what it is used for: fewer than 16 samples to calibrate with, or fewer than 30 to be judged on. Value: the samples.",

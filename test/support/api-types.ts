@@ -2734,6 +2734,11 @@ export interface components {
             sqnr_db: number | null;
             /** Format: double */
             cosine: number;
+            /**
+             * Format: double
+             * @description The largest value of the original, whatever its sign.
+             */
+            max_abs_value: number;
             /** Format: double */
             max_abs_error: number;
             /** Format: double */
@@ -3175,7 +3180,7 @@ export interface components {
         };
         /** @description What was not asked about and should be known. The guide to codes says what causes each, and what its `value` is. */
         ResultWarning: {
-            /** @description Now one of `slower_than_original`, `larger_than_original`, `shapes_differ`, `nothing_quantized`, `already_quantized`, `low_fidelity`, `few_samples`, `drop_within_noise`, `more_bits_stored`, `choice_within_noise`, `training_gained_nothing`, `differs_from_simulation`, `outputs_not_compared`, `unused_fields`, `unused_dims`, `labels_not_used`, `labels_converted`, `labels_ignored`, `float16_range`, `non_finite_data`, `target_not_reached`, `target_rules_broken`, `target_does_not_run`, `target_not_measured`, `constant_data`, `non_finite_weights`, `layer_errors_incomplete`, `list_shortened`; more may be added. */
+            /** @description Now one of `slower_than_original`, `larger_than_original`, `shapes_differ`, `nothing_quantized`, `already_quantized`, `low_fidelity`, `blank_output`, `few_samples`, `drop_within_noise`, `more_bits_stored`, `choice_within_noise`, `training_gained_nothing`, `differs_from_simulation`, `outputs_not_compared`, `unused_fields`, `unused_dims`, `labels_not_used`, `labels_converted`, `labels_ignored`, `float16_range`, `non_finite_data`, `target_not_reached`, `target_rules_broken`, `target_does_not_run`, `target_not_measured`, `constant_data`, `non_finite_weights`, `layer_errors_incomplete`, `list_shortened`; more may be added. */
             code: string;
             message: string;
             /** Format: double */
@@ -6324,6 +6329,7 @@ export interface operations {
                      *                 "name": "softmax_11.tmp_0",
                      *                 "sqnr_db": 24.1,
                      *                 "cosine": 0.998,
+                     *                 "max_abs_value": 1,
                      *                 "max_abs_error": 0.21,
                      *                 "mean_abs_error": 0.0004,
                      *                 "top1_agreement": 0.994,
@@ -6543,6 +6549,7 @@ export interface operations {
                      *                 "name": "softmax_11.tmp_0",
                      *                 "sqnr_db": 24.1,
                      *                 "cosine": 0.998,
+                     *                 "max_abs_value": 1,
                      *                 "max_abs_error": 0.21,
                      *                 "mean_abs_error": 0.0004,
                      *                 "top1_agreement": 0.994,
@@ -6792,6 +6799,7 @@ export interface operations {
                      *                 "name": "softmax_11.tmp_0",
                      *                 "sqnr_db": 24.1,
                      *                 "cosine": 0.998,
+                     *                 "max_abs_value": 1,
                      *                 "max_abs_error": 0.21,
                      *                 "mean_abs_error": 0.0004,
                      *                 "top1_agreement": 0.994,

@@ -7,6 +7,7 @@ export function outputFixture(part: Partial<OutputFidelity> = {}): OutputFidelit
     name: "y",
     sqnr_db: 31.4,
     cosine: 0.99964,
+    max_abs_value: 1,
     max_abs_error: 0.02,
     mean_abs_error: 0.003,
     top1_agreement: 0.99,

@@ -32,6 +32,14 @@ export function isComparable({ dtype }: ValueFacts): boolean {
 /** How positions of an output agree: by the largest along an axis, or by being the same; or there is no such thing. */
 type Agreement = { readonly classAxis: number } | "equality" | "none";
 
+/** Below this the values of an output are what float32 leaves of nothing: a Sigmoid answers in steps of 1.2e-7. */
+const BLANK = 1e-5;
+
+/** Whether both models have found nothing in all samples, so that a ratio of what they answer says nothing of either. */
+export function isBlank({ sqnr_db, max_abs_value, max_abs_error }: OutputFidelity): boolean {
+  return sqnr_db !== null && max_abs_value + max_abs_error < BLANK;
+}
+
 /** Compares one output of two models, run by run. Nothing is kept but sums. */
 export class FidelityMeter {
   readonly #output: ValueFacts;
@@ -42,6 +50,7 @@ export class FidelityMeter {
   #noise = 0;
   #absError = 0;
   #maxAbsError = 0;
+  #maxAbsValue = 0;
   #elements = 0;
   #compared = 0;
   #nonFinite = 0;
@@ -88,6 +97,7 @@ export class FidelityMeter {
     let noise = 0;
     let absError = 0;
     let maxAbsError = this.#maxAbsError;
+    let maxAbsValue = this.#maxAbsValue;
     for (let i = 0; i < x.length; i++) {
       let a = x[i]!;
       let b = y[i]!;
@@ -100,6 +110,8 @@ export class FidelityMeter {
         b = 0;
       }
       const error = Math.abs(a - b);
+      const size = Math.abs(a);
+      if (size > maxAbsValue) maxAbsValue = size;
       signal += a * a;
       candidateSignal += b * b;
       product += a * b;
@@ -113,6 +125,7 @@ export class FidelityMeter {
     this.#noise += noise;
     this.#absError += absError;
     this.#maxAbsError = maxAbsError;
+    this.#maxAbsValue = maxAbsValue;
     this.#elements += x.length;
     return { signal, noise };
   }
@@ -165,6 +178,7 @@ export class FidelityMeter {
       sqnr_db: isSame ? null : Number.isNaN(sqnr) ? MIN_SQNR_DB : Math.max(MIN_SQNR_DB, sqnr),
       // Two zero vectors are the same; a zero vector and another have no direction in common.
       cosine: isSame ? 1 : norms > 0 ? Math.min(1, this.#product / norms) : 0,
+      max_abs_value: this.#maxAbsValue,
       max_abs_error: this.#maxAbsError,
       mean_abs_error: this.#elements > 0 ? this.#absError / this.#elements : 0,
       top1_agreement: this.#positions > 0 ? this.#agreeing / this.#positions : null,

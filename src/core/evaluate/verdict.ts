@@ -1,5 +1,6 @@
 import { LOW_SQNR_DB } from "../codes.ts";
 import type { JobMetrics } from "../facts.ts";
+import { isBlank } from "./fidelity.ts";
 import { METRICS } from "./metrics.ts";
 import { LOW_AGREEMENT } from "./warnings.ts";
 
@@ -48,7 +49,11 @@ export function verdictOf({ fidelity, accuracy }: Pick<JobMetrics, "fidelity" | 
       reason: `The output ${broken.name} has NaN or infinity where the original gives numbers.`,
     };
   if (outputs.length === 0) return { grade: "not_judged", reason: "No output could be compared." };
-  const worst = Math.min(...outputs.map(({ sqnr_db }) => sqnr_db ?? Infinity));
+  const telling = outputs.filter((output) => !isBlank(output));
+  if (telling.length === 0 && !accuracy) {
+    return { grade: "not_judged", reason: `The original answers next to 0 on all of ${counted(samples)}.` };
+  }
+  const worst = Math.min(...telling.map(({ sqnr_db }) => sqnr_db ?? Infinity));
   if (data === "synthetic") {
     if (worst < LIMITS.sqnrDb.check_accuracy) {
       return {
@@ -59,7 +64,7 @@ export function verdictOf({ fidelity, accuracy }: Pick<JobMetrics, "fidelity" | 
     return { grade: "not_judged", reason: "It was compared on random inputs only, which say nothing about accuracy." };
   }
   if (accuracy) return byMetric(accuracy);
-  const agreements = outputs.flatMap(({ top1_agreement }) => top1_agreement ?? []);
+  const agreements = telling.flatMap(({ top1_agreement }) => top1_agreement ?? []);
   if (agreements.length > 0) {
     const least = Math.min(...agreements);
     const grade = SCALE.find((it) => least >= LIMITS.agreement[it]) ?? "broken";

@@ -10,7 +10,7 @@ import type {
 } from "../facts.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import type { Latency } from "../runtime/latency.ts";
-import { isComparable } from "./fidelity.ts";
+import { isBlank, isComparable } from "./fidelity.ts";
 import { METRICS } from "./metrics.ts";
 
 /** Of rounds A B, how many the second must lose to be called slower: by chance, 2 of 3 of 50 are lost once in a hundred times. */
@@ -128,7 +128,12 @@ export function fidelityWarnings(
     .map(({ node, sqnr_db }) => `"${node}" (${sqnr_db.toFixed(1)} dB)`);
   const named = worst.length === 0 ? "" : ` The layers that lose most: ${worst.join(", ")}.`;
   const advice = `${named}${remedies.length === 0 ? "" : ` Try: ${remedies.join("; ")}.`}`;
-  return compared.flatMap(({ name, sqnr_db, top1_agreement }): Warning[] => {
+  return compared.flatMap((output): Warning[] => {
+    const { name, sqnr_db, top1_agreement, max_abs_value } = output;
+    if (isBlank(output)) {
+      const message = `The output "${name}" of the original is nowhere above ${max_abs_value.toPrecision(2)} on these samples: it finds nothing in them, and by how much two models differ there says nothing. Judge it on samples that it finds something in.`;
+      return [{ code: "blank_output", message, value: max_abs_value }];
+    }
     // Of ids and labels the size of a difference says nothing.
     if (kinds.get(name) === "float" && sqnr_db !== null && sqnr_db < LOW_SQNR_DB) {
       const message = `The output "${name}" has an SQNR of ${sqnr_db.toFixed(1)} dB, below ${LOW_SQNR_DB} dB.${advice}`;

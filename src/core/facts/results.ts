@@ -10,6 +10,8 @@ export interface OutputFidelity {
   /** 10·log10(Σx² / Σ(x−y)²), never below -200; null when identical. */
   readonly sqnr_db: number | null;
   readonly cosine: number;
+  /** The largest value of the original, whatever its sign. */
+  readonly max_abs_value: number;
   readonly max_abs_error: number;
   readonly mean_abs_error: number;
   /**

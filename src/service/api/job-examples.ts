@@ -225,6 +225,7 @@ export const finishedJob = {
             name: "softmax_11.tmp_0",
             sqnr_db: 24.1,
             cosine: 0.998,
+            max_abs_value: 1,
             max_abs_error: 0.21,
             mean_abs_error: 0.0004,
             top1_agreement: 0.994,
