@@ -7,6 +7,7 @@ import type { Graph, Model, Node, Value } from "../../onnx/ir.ts";
 import { type Tensor, tensorOf } from "../../onnx/tensor.ts";
 import { parameterOf } from "../../operators/operators.ts";
 import { type AffineParams, codeRange } from "../params.ts";
+import { giveBodiesCodes } from "./body-readers.ts";
 import { type BiasUse, quantizeWeight, type WeightContext, type WeightOptions } from "./channel-weights.ts";
 import type { ChannelMaxima, Emission, EmittedWeight, MarkedWeight, QdqScheme, ResultNames } from "./emission.ts";
 import { scalarOf, type WeightOperand } from "./operators.ts";
@@ -32,7 +33,7 @@ export function emitQdq(
   if (model.opset < MIN_OPSET) {
     throw new CoreError("internal", `Q/DQ needs operator set ${MIN_OPSET}; the model has ${model.opset}.`);
   }
-  return new Emitter(placement, params, channelMaxima, scheme).emit();
+  return new Emitter(model, placement, params, channelMaxima, scheme).emit();
 }
 
 interface SharedWeight {
@@ -54,6 +55,7 @@ const NAMES = { codes: "q", dequantized: "d", scale: "s", zeroPoint: "z" } as co
 type ActivationUses = Map<Node, ReadonlySet<number>>;
 
 class Emitter {
+  readonly #model: Model;
   readonly #placement: Placement;
   readonly #params: ReadonlyMap<Value, AffineParams>;
   readonly #channelMaxima: ChannelMaxima;
@@ -68,11 +70,13 @@ class Emitter {
   readonly #marked: MarkedWeight[] = [];
 
   constructor(
+    model: Model,
     placement: Placement,
     params: ReadonlyMap<Value, AffineParams>,
     channelMaxima: ChannelMaxima,
     scheme: QdqScheme,
   ) {
+    this.#model = model;
     this.#placement = placement;
     this.#params = params;
     this.#channelMaxima = channelMaxima;
@@ -96,6 +100,7 @@ class Emitter {
     }
     for (const node of this.#activations.keys()) this.#quantizeConstantOperands(node);
     this.#removeUnread(units);
+    giveBodiesCodes(this.#model);
     return { results: this.#results(originalNames), weights: this.#emitted, marked: this.#marked };
   }
 

@@ -224,6 +224,42 @@ test("bodies of If and Loop are quantized, weights of the graph around them incl
   }
 });
 
+/** Without codes for what bodies read, loading such a model aborts this process. */
+test("what moves the output of a layer for bodies alone leaves a model that onnxruntime loads", async () => {
+  const axes = (make: GraphMaker, ...of: number[]) => make.ints("axes", of);
+  const MOVES: Readonly<Record<string, (make: GraphMaker, x: Value) => Value>> = {
+    Transpose: (make, x) => make.op("Transpose", [x], { perm: [0, 2, 3, 1] }),
+    Reshape: (make, x) => make.op("Reshape", [x, make.ints("shape", [0, -1])]),
+    Unsqueeze: (make, x) => make.op("Unsqueeze", [x, axes(make, 1)]),
+    Squeeze: (make, x) => make.op("Squeeze", [make.op("Unsqueeze", [x, axes(make, 1)]), axes(make, 1)]),
+    MaxPool: (make, x) => make.op("MaxPool", [x], { kernel_shape: [2, 2], strides: [2, 2] }),
+    Slice: (make, x) => make.op("Slice", [x, make.ints("from", [1]), make.ints("to", [5]), axes(make, 2)]),
+    chain: (make, x) =>
+      make.op("Reshape", [make.op("Transpose", [x], { perm: [0, 2, 3, 1] }), make.ints("shape", [0, -1])]),
+  };
+  for (const [name, move] of Object.entries(MOVES)) {
+    const make = new GraphMaker();
+    const condition = make.input("condition", [], "bool");
+    const moved = move(make, make.op("Relu", [make.conv(make.input("x", ["n", 8, 6, 6]), [8, 8], 3)]));
+    const branch = (activation: string) => {
+      const body = make.body();
+      body.output(body.op(activation, [moved]), "branch_y");
+      return body.graph;
+    };
+    make.output(make.op("If", [condition], { then_branch: branch("Relu"), else_branch: branch("Tanh") }), "y");
+    const feeds = [1, 0].map((value, i) => ({
+      ...randomFeeds(make.model, { seed: i + 1, dims: { n: 4 } }),
+      condition: tensorOf("bool", [], [value]),
+    }));
+    const quantized = await quantize(make.model, feeds);
+    assert.ok((await fusedOperators(quantized)).QLinearConv, name);
+    for (const fed of feeds) {
+      const reached = sqnrDb(await runModel(make.model, fed), await runModel(quantized, fed));
+      assert.ok(reached >= 34, `${name}: ${reached} dB`);
+    }
+  }
+});
+
 /** x [n, 8, 6, 6] → Conv → what `middle` makes → Conv → y. */
 function between(middle: (make: GraphMaker, x: ReturnType<GraphMaker["op"]>) => ReturnType<GraphMaker["op"]>): Model {
   const make = new GraphMaker();
