@@ -320,6 +320,7 @@ const NAME_OPERATORS: Readonly<Record<string, readonly string[]>> = {
     "quantize/weights/",
     "train/blocked-convolutions.ts",
     "train/distillation-losses.ts",
+    "train/fewer-products.ts",
     "train/losses.ts",
     "train/step-graph.ts",
   ],
