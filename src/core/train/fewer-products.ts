@@ -60,13 +60,16 @@ interface Sizes {
   readonly tiles: Pair;
 }
 
-/** Rewrites the convolutions of a graph for which that is faster. Shapes must be known; those of new values are. Answers how many there were. */
-export function useFewerProducts(graph: Graph): number {
+/**
+ * Rewrites the convolutions of a graph for which that is faster, or all that can be where `isWorthIt` says so. Shapes must be known; those of new values
+ * are. Answers how many there were.
+ */
+export function useFewerProducts(graph: Graph, isWorthIt: (sizes: Sizes) => boolean = isFaster): number {
   const g = new GraphBuilder(graph);
   let count = 0;
   for (const node of [...graph.nodes]) {
     const sizes = sizesOf(node);
-    if (!sizes || !isFaster(sizes)) continue;
+    if (!sizes || !isWorthIt(sizes)) continue;
     const [y] = node.outputs as [Value];
     const { name } = y;
     const result = g.before(node, () => g.within(node.label, () => convolution(new Emitter(g), node, sizes)));
