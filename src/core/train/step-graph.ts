@@ -8,6 +8,7 @@ import { Random } from "../random.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import { allocateParameters, type ParameterArrays } from "./adam-kernel.ts";
 import { blockConvolutions, blockOnThisMachine } from "./blocked-convolutions.ts";
+import { useFewerProducts } from "./fewer-products.ts";
 import { liveTensor, type Parameter } from "./parameters.ts";
 import { batchStatistics, dropout, type Rewrite, type StepPart } from "./rewrites.ts";
 import { resolveStatics } from "./statics.ts";
@@ -146,6 +147,9 @@ export async function buildStepGraph(networks: readonly StepNetwork[], options: 
   await resolveStatics(model, feeds, openSession);
 
   const computed = graph.nodes.map(({ outputs }) => (outputs[0] ? sizeOf(outputs[0]) : 0));
+  // Not before: finding the shapes of tiles would take the memory of all of them at one time.
+  useFewerProducts(graph);
+  for (const value of detachedIn(graph.nodes, networks)) detached.add(value);
 
   const trained = networks.filter((network) => network.trained);
   const parameters = [

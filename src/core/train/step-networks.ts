@@ -10,7 +10,6 @@ import { GraphBuilder } from "../onnx/graph-builder.ts";
 import { Model, type Value } from "../onnx/ir.ts";
 import type { Tensor } from "../onnx/tensor.ts";
 import type { OpenSession } from "../runtime/session.ts";
-import { useFewerProducts } from "./fewer-products.ts";
 import type { Rewrite, StepPart } from "./rewrites.ts";
 import { resolveStatics } from "./statics.ts";
 import type { TrainableModel } from "./trainable.ts";
@@ -60,7 +59,6 @@ export async function prepareNetwork(
   await resolveStatics(model, feeds, openSession);
   fuseOperators(graph);
   if (expandOperators(graph)) await resolveStatics(model, feeds, openSession);
-  if (network.trained) useFewerProducts(graph);
   const parts = rewrites.flatMap(({ apply }) => apply({ g: new GraphBuilder(graph), network, seed }) ?? []);
   const shared = new Set<Value>(network.ownInputs ? [] : data);
   if (prefix !== "") addPrefix(model, prefix, shared);
