@@ -8,6 +8,10 @@ import { elementCount, floatsOf, type Tensor, tensorOf } from "../../../src/core
 import { Random } from "../../../src/core/random.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { useFewerProducts } from "../../../src/core/train/fewer-products.ts";
+import { crossEntropy } from "../../../src/core/train/losses.ts";
+import { buildStepGraph, type StepGraph, soloNetwork } from "../../../src/core/train/step-graph.ts";
+import { createTrainable } from "../../../src/core/train/trainable.ts";
+import { NetworkBuilder } from "../../support/networks.ts";
 
 interface Convolution {
   readonly x: readonly [number, number, number, number];
@@ -185,3 +189,31 @@ for (const [name, convolution] of Object.entries({ ...SLOWER, ...OTHERS })) {
     );
   });
 }
+
+test("a step computes with fewer products, and what is detached stays so under its name", async () => {
+  const net = new NetworkBuilder(1);
+  const first = net.conv(net.input(["n", 64, 8, 8]), 64, 64);
+  const second = net.conv(net.relu(first), 64, 64);
+  const model = net.output(net.linear(net.g.op("Flatten", [net.globalAverage(second)]), 64, 4), ["n", 4]);
+  const trainable = createTrainable(model);
+  const labels = tensorOf(
+    "int64",
+    [8],
+    BigInt64Array.from({ length: 8 }, (_, i) => BigInt(i % 4)),
+  );
+  const batch = { feeds: { [model.graph.inputs[0]!.name]: drawn([8, 64, 8, 8], "x") }, targets: { labels } };
+  const build = (detached: readonly string[]) =>
+    buildStepGraph([soloNetwork({ ...trainable, detached })], {
+      batch,
+      objective: ({ g, value, target }) => [
+        { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
+      ],
+      seed: 1,
+      openSession,
+    });
+  const ofFirst = ({ parameters }: StepGraph) => parameters.find(({ name }) => name.startsWith("conv0"));
+  const all = await build([]);
+  assert.ok(!Buffer.from(all.model).includes("nchwc"), "a convolution is left");
+  assert.ok(ofFirst(all)?.gradient);
+  assert.equal(ofFirst(await build([first.name]))?.gradient, undefined);
+});
