@@ -366,6 +366,24 @@ describe("offline distillation", () => {
 });
 
 /** The same model for one sample at a time. */
+test("of several outputs each is learned by its share of the weight", async () => {
+  const two = (seed: number): Model => {
+    const net = new NetworkBuilder(seed);
+    const features = net.g.op("Flatten", [net.maxPool(net.input(["n", 1, 8, 8]), 4)]);
+    net.output(net.linear(features, 4, 3), ["n", 3], "first");
+    return net.output(net.linear(features, 4, 5), ["n", 5], "second");
+  };
+  const { run } = await distill({
+    ...{ teacher: two(1), student: two(2), metric: undefined, samples: withoutLabels(samples), evaluation: undefined },
+    loss: { ...DISTILLATION_LOSS, outputLoss: "mse", klWeight: 3, labelWeight: 0 },
+    training: { ...SETTINGS, epochs: 1 },
+  });
+  const [{ loss, losses }] = run.history as [(typeof run.history)[number]];
+  const [first, second] = Object.values(losses);
+  assert.equal(Object.keys(losses).length, 2);
+  assert.ok(first !== second && Math.abs(loss / (1.5 * (first! + second!)) - 1) < 1e-5, `${loss} ${first} ${second}`);
+});
+
 function fixedBatch(model: Model): Model {
   const copy = model.clone();
   for (const value of [...copy.graph.inputs, ...copy.graph.outputs])

@@ -303,6 +303,12 @@ describe("a network that is its own teacher", () => {
       withExits.exits.map(({ name }) => name),
       ["exit_1", "exit_2", "logits"],
     );
+    const relus = spec.model.graph.nodes
+      .filter(({ opType }) => opType === "Relu")
+      .map(({ outputs }) => outputs[0]!.name);
+    for (const { name, value } of withExits.exits.slice(0, -1))
+      assert.ok(relus.includes(value), `${name} reads ${value}`);
+    assert.equal(withExits.exits.at(-1)!.value, "logits");
     for (const { name, metric, model, macsShare } of withExits.exits) {
       const answer = await answers(withExits.student, name);
       assert.ok(Math.abs(top1(answer.tensor, answer.labels) - metric!) < 1e-9);

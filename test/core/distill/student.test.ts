@@ -123,6 +123,8 @@ describe("factorizing layers", () => {
       );
       for (const { energy } of changed) assert.ok(energy! > 1 - 1e-5, String(energy));
       assert.equal(parameterCount(model), 10_228);
+      // Nothing is left of what was replaced.
+      for (const value of model.graph.initializers) assert.ok(value.uses.length > 0, value.name);
       const { feeds } = halves(8, 9).gather([0, 1, 2, 3, 4, 5, 6, 7]);
       const [before, after] = [await outputs(teacher, feeds), await outputs(model, feeds)];
       const scale = Math.max(...before.map(Math.abs));
