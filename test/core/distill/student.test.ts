@@ -377,6 +377,24 @@ describe("cutting channels", () => {
     assert.equal((await outputs(student, feeds)).length, 6);
   });
 
+  test("features of the input and of the answer stay, however many layers read them", async () => {
+    const net = new NetworkBuilder(4);
+    const x = net.g.op("Flatten", [net.input(["n", 1, 8, 8])], { axis: int(1) });
+    const plain = net.input(["n", 12], "plain");
+    const sum = net.g.add(net.linear(plain, 12, 16), net.g.add(net.linear(plain, 12, 16), net.linear(x, 64, 16)));
+    const model = net.output(net.g.add(net.linear(net.relu(sum), 16, 5), net.linear(plain, 12, 5)), ["n", 5]);
+    const feeds = {
+      ...halves(2, 2).gather([0, 1]).feeds,
+      plain: tensorOf("float32", [2, 12], new Float32Array(24).fill(0.5)),
+    };
+    const { families, model: student } = await slimWidth(model, { fraction: 0.5, feeds, openSession });
+    assert.deepEqual(
+      families.map(({ units, kept }) => [units, kept]),
+      [[16, 8]],
+    );
+    assert.equal((await outputs(student, feeds)).length, 10);
+  });
+
   test("what an operator that is not known touches stays", async () => {
     const net = new NetworkBuilder(8);
     const x = net.conv(net.input(["n", 1, 8, 8]), 1, 8);
