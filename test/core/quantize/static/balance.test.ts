@@ -132,3 +132,16 @@ for (const perChannel of [true, false]) {
     }
   });
 }
+
+test("a site whose values were not seen stays as it is", () => {
+  const { make, made } = network(1);
+  const before = Float32Array.from(arrayOf(made.constant!, "float32"));
+  const changed = balanceChannels(
+    make.model,
+    () => undefined,
+    BALANCE,
+    () => assert.fail("something was scaled"),
+  );
+  assert.equal(changed.size, 0);
+  assert.deepEqual(Float32Array.from(arrayOf(made.constant!, "float32")), before);
+});

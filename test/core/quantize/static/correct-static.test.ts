@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { floatsOf } from "../../../../src/core/onnx/tensor.ts";
+import { floatsOf, tensorOf } from "../../../../src/core/onnx/tensor.ts";
 import { ActivationObserver } from "../../../../src/core/quantize/calibration/observers.ts";
+import { gptq } from "../../../../src/core/quantize/rounding/gptq.ts";
 import { calibrationToBytes } from "../../../../src/core/quantize/static/calibration-file.ts";
 import { compressStatic, correctStatic, type PipelineOptions } from "../../../../src/core/quantize/static/pipeline.ts";
 import { quantizeStatic } from "../../../../src/core/quantize/static/quantize-static.ts";
@@ -82,4 +83,46 @@ test("bins without a value take no room in a file", () => {
     ...{ activations: new Map([["x", far]]), derived: new Map(), channels: new Map(), batches: 1 },
   });
   assert.ok(bytes.length < 150, `${bytes.length} bytes for ${counts.length} bins`);
+});
+
+/** Images of so many channels and so many pixels a side. */
+function imagesOf(channels: number, side: number) {
+  const make = new GraphMaker({ seed: 6 });
+  const samples = Array.from({ length: 12 }, () => ({ x: make.random([1, channels, side, side], 1) }));
+  return {
+    async *batches(wanted: number) {
+      yield* samples.slice(0, wanted);
+    },
+  };
+}
+
+test("layers that a rounding by samples does not take are rounded to nearest, and say so; the others do not", async () => {
+  const make = new GraphMaker();
+  const x = make.conv(make.input("x", ["n", 8, 6, 6]), [8, 8], 3, { group: 2 });
+  make.output(make.conv(make.op("Relu", [x]), [8, 4], 1), "y");
+  const model = make.model;
+  const { prepared } = await compressStatic(model, imagesOf(8, 6), { ...OPTIONS, rounding: gptq() }, { openModel });
+  const [grouped, plain] = model.graph.nodes.filter(({ opType }) => opType === "Conv");
+  const codesOf = (label: string) =>
+    prepared.filter(({ name, code }) => name === label && code.startsWith("gptq")).map(({ code }) => code);
+  assert.deepEqual([codesOf(grouped!.label), codesOf(plain!.label)], [["gptq_unsupported"], ["gptq"]]);
+});
+
+test("channels that are scaled against each other are told of, with what that was worth", async () => {
+  const make = new GraphMaker({ seed: 2 });
+  const uneven = make.random([8, 3, 1, 1], 1);
+  const spread = Float32Array.from(floatsOf(uneven), (w, i) => w * 4 ** (Math.floor(i / 3) - 4));
+  const x = make.input("x", ["n", 3, 6, 6]);
+  const hidden = make.op("Relu", [make.op("Conv", [x, make.constant("w", tensorOf("float32", [8, 3, 1, 1], spread))])]);
+  make.output(make.conv(hidden, [8, 4], 1), "y");
+  const options = { ...OPTIONS, equalize: "auto" as const };
+  const { prepared, corrections } = await compressStatic(make.model, imagesOf(3, 6), options, { openModel });
+  const told = prepared.filter(({ code }) => code === "channels_scaled");
+  assert.ok(told.length > 0, JSON.stringify(prepared));
+  assert.ok(corrections.some(({ applied }) => applied));
+  const without = await compressStatic(make.model, imagesOf(3, 6), OPTIONS, { openModel });
+  assert.deepEqual(
+    without.prepared.filter(({ code }) => code === "channels_scaled"),
+    [],
+  );
 });

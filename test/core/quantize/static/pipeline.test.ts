@@ -440,15 +440,3 @@ test("every sample that is asked for is looked at, once, however many trials hav
     assert.deepEqual([max, zeros], [seen, seen], "each has one zero");
   }
 });
-
-test("layers that a rounding by samples does not take are rounded to nearest, and say so; the others do not", async () => {
-  const make = new GraphMaker();
-  const x = make.conv(make.input("x", ["n", 8, 6, 6]), [8, 8], 3, { group: 2 });
-  make.output(make.conv(make.op("Relu", [x]), [8, 4], 1), "y");
-  const model = make.model;
-  const { prepared } = await compressStatic(model, dataFor(model), { ...OPTIONS, rounding: gptq() }, { openModel });
-  const [grouped, plain] = model.graph.nodes.filter(({ opType }) => opType === "Conv");
-  const codesOf = (label: string) =>
-    prepared.filter(({ name, code }) => name === label && code.startsWith("gptq")).map(({ code }) => code);
-  assert.deepEqual([codesOf(grouped!.label), codesOf(plain!.label)], [["gptq_unsupported"], ["gptq"]]);
-});
