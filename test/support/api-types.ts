@@ -2745,7 +2745,7 @@ export interface components {
             mean_abs_error: number;
             /**
              * Format: double
-             * @description Share of positions with the same argmax over the last axis; of integer outputs, share of equal elements. Null for outputs that are not class scores.
+             * @description Share of positions with the same class, the largest of its scores; of integer outputs, share of equal elements. Null for outputs that are not class scores.
              */
             top1_agreement: number | null;
             /** @description Of `sqnr_db`, over runs; null when identical. */

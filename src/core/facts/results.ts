@@ -15,7 +15,7 @@ export interface OutputFidelity {
   readonly max_abs_error: number;
   readonly mean_abs_error: number;
   /**
-   * Share of positions whose argmax over the last axis is the same; for integer outputs the share of equal elements; null for outputs that
+   * Share of positions whose class, the largest of its scores, is the same; for integer outputs the share of equal elements; null for outputs that
    * are not class scores.
    */
   readonly top1_agreement: number | null;

@@ -30,7 +30,7 @@ const OutputFidelity = z
       .nullable()
       .meta({
         description:
-          "Share of positions with the same argmax over the last axis; of integer outputs, share of equal elements. " +
+          "Share of positions with the same class, the largest of its scores; of integer outputs, share of equal elements. " +
           "Null for outputs that are not class scores.",
       }),
     sqnr_interval_db: Interval.nullable().meta({ description: "Of `sqnr_db`, over runs; null when identical." }),
