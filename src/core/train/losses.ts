@@ -152,12 +152,6 @@ export function huberOf(g: GraphBuilder, difference: Value, delta: number): Valu
   return g.mul(clipped, g.sub(size, g.mul(clipped, 0.5)));
 }
 
-/** mean of −t log σ(z) − (1 − t) log(1 − σ(z)) = softplus(z) − t z; logits z and targets t in [0, 1] of one shape. */
-export function binaryCrossEntropy(g: GraphBuilder, logits: Value, targets: Value): Value {
-  const aligned = alignedTo(g, logits, targets, "Binary cross-entropy");
-  return g.meanAll(g.sub(g.op("Softplus", [logits]), g.mul(aligned, logits)));
-}
-
 /** mean of 1 − cos(x, y) over the last axis that is not of one. */
 export function cosineDistance(g: GraphBuilder, x: Value, y: Value): Value {
   const what = "The cosine";
