@@ -116,39 +116,3 @@ function clampTo(codes: CodeRange, code: number): number {
 export function quantizeValue(x: number, { scale, zeroPoint }: AffineParams, codes: CodeRange): number {
   return clampTo(codes, roundHalfEven(Math.fround(Math.fround(x) / scale)) + zeroPoint);
 }
-
-/** The value of one code, rounded to float32 as DequantizeLinear does. */
-export function dequantizeValue(q: number, { scale, zeroPoint }: AffineParams): number {
-  return Math.fround((q - zeroPoint) * scale);
-}
-
-export type CodeArray = Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Array;
-
-/** Codes of `values[start … end)` into the same places of `out`; one element each, however few bits it has. */
-export function quantizeInto(
-  values: Float32Array,
-  out: CodeArray,
-  params: AffineParams,
-  codes: CodeRange,
-  start = 0,
-  end = values.length,
-): void {
-  const { scale, zeroPoint } = params;
-  const { min, max } = codes;
-  for (let i = start; i < end; i++) {
-    const q = Math.fround(values[i]! / scale) + ROUNDING - ROUNDING + zeroPoint;
-    out[i] = Math.min(Math.max(q, min), max);
-  }
-}
-
-/** Values of `codes[start … end)` into the same places of `out`. */
-export function dequantizeInto(
-  codes: CodeArray,
-  out: Float32Array,
-  params: AffineParams,
-  start = 0,
-  end = codes.length,
-): void {
-  const { scale, zeroPoint } = params;
-  for (let i = start; i < end; i++) out[i] = (codes[i]! - zeroPoint) * scale;
-}
