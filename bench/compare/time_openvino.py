@@ -1,5 +1,7 @@
 """Times models in turns in OpenVINO on one thread: time_openvino.py PREFIX TAG..., the first of which is what others are held against.
 
+Times are those of the processor: what else a machine does counts for none of them.
+
 Reads PREFIX.TAG.onnx and the inputs of PREFIX.npz; prints a row of a Markdown table for each, with the kinds of nodes that OpenVINO executes
 in 8 bits and those that only round.
 """
@@ -49,9 +51,9 @@ def main():
     times = {tag: [] for tag in tags}
     for _ in range(RUNS):
         for tag, request in requests.items():
-            start = time.perf_counter()
+            start = time.process_time()
             request.infer(feeds)
-            times[tag].append(time.perf_counter() - start)
+            times[tag].append(time.process_time() - start)
     base = np.median(times[tags[0]])
     for tag in tags:
         signal = sum((a.astype(np.float64) ** 2).sum() for a in outputs[tags[0]])

@@ -27,8 +27,9 @@ const SPEEDS = [
   { colour: "four", meaning: "more than 2.5 times as fast", fits: () => true },
 ] as const;
 
-/** What a model without noise has, on an axis of decibels. */
+/** What a model without noise has, on an axis of decibels: no less than this, and more than any other. */
 const EXACT_DB = 100;
+const ABOVE_DB = 10;
 
 /** Quality over size, coloured by speed: the one plot that says what can be had for what. */
 export function tradeChart(trades: readonly Trade[], draw: DrawChart): Markup {
@@ -36,8 +37,10 @@ export function tradeChart(trades: readonly Trade[], draw: DrawChart): Markup {
   const isDecibels = quality === "SQNR";
   const format = isDecibels ? decibels : metricFormat(quality);
   const { unit, factor } = byteUnit(Math.max(...trades.map(({ bytes }) => bytes)));
+  const highest = Math.max(...trades.map(({ quality: { value, interval } }) => interval?.[1] ?? value ?? 0));
+  const exact = isDecibels ? Math.max(EXACT_DB, highest + ABOVE_DB) : Number.NaN;
   const points = trades.map((trade) => {
-    const y = trade.quality.value ?? (isDecibels ? EXACT_DB : Number.NaN);
+    const y = trade.quality.value ?? exact;
     const [low, high] = trade.quality.interval ?? [y, y];
     const { colour } = SPEEDS.find(({ fits }) => fits(trade.speedup))!;
     return { ...trade, x: trade.bytes / factor, y, low, high, colour: `var(--${colour})` };

@@ -14,7 +14,7 @@ export interface TrialOptions {
   readonly reference: Contender;
   readonly data?: { readonly dataset: Dataset; readonly kind: "evaluation" | "calibration" } | undefined;
   readonly spec: EvaluationSpec;
-  /** Samples of each trial, and timed rounds. */
+  /** Samples of each trial, and the fewest rounds that are timed. */
   readonly samples: number;
   readonly rounds: number;
   readonly seed: number;
@@ -33,6 +33,8 @@ export interface TrialCost {
   readonly p50Ms: number;
   readonly speedup: number;
   readonly speedupInterval: readonly [number, number] | null;
+  /** That were timed. */
+  readonly rounds: number;
   readonly peak: PeakMemory;
   readonly loadMs: number;
 }
@@ -53,6 +55,20 @@ export interface Trials {
 const PEAK_RUNS = 2;
 /** A trial's latency is measured for no longer than this. */
 const MAX_LATENCY_MS = 1500;
+
+/** Where a few rounds do not tell how fast a model is, so many times as many are made at most. */
+const MORE_ROUNDS = 5;
+/** What they tell: an interval no wider than this share of the speed. */
+const TOLD_WITHIN = 0.06;
+
+/** Whether after so many rounds, or as many again and again, the interval of the second's speed against the first is narrow. */
+function isTold(rounds: number) {
+  return ([own, theirs]: readonly (readonly number[])[]): boolean => {
+    if (own!.length % rounds !== 0) return false;
+    const [low, high] = speedupInterval(own!, theirs!) ?? [0, Number.POSITIVE_INFINITY];
+    return high - low <= TOLD_WITHIN * low;
+  };
+}
 
 /** Throws as `evaluateModels` does where the data do not fit. */
 export async function openTrials(options: TrialOptions): Promise<Trials> {
@@ -87,13 +103,20 @@ export async function openTrials(options: TrialOptions): Promise<Trials> {
               { session, feeds: feedsFor(session.inputs, feeds) },
               { session: timed, feeds: feedsFor(timed.inputs, feeds) },
             ],
-            { runs: options.rounds, maxMs: MAX_LATENCY_MS, signal, clock },
+            {
+              runs: MORE_ROUNDS * options.rounds,
+              maxMs: MAX_LATENCY_MS,
+              signal,
+              clock,
+              isEnough: isTold(options.rounds),
+            },
           ),
         );
         const [before, after] = [timingOf(own!), timingOf(theirs!)];
         referenceMs = before.p50_ms;
         const speedup = before.p50_ms / after.p50_ms;
-        return { p50Ms: after.p50_ms, speedup, speedupInterval: speedupInterval(own!, theirs!), peak, loadMs };
+        const interval = speedupInterval(own!, theirs!);
+        return { p50Ms: after.p50_ms, speedup, speedupInterval: interval, rounds: own!.length, peak, loadMs };
       },
       async judge({ path, roundedPath, pairs }) {
         const judged = await opened(openSession, roundedPath ?? path, threads, roundedPath !== undefined);

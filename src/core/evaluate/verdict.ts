@@ -40,8 +40,14 @@ const LIMITS = {
 const SCALE = ["very_close", "close", "check_accuracy"] as const;
 
 /** Judges a result by what was measured on data. On synthetic inputs only breakage can be told. */
-export function verdictOf({ fidelity, accuracy }: Pick<JobMetrics, "fidelity" | "accuracy">): Verdict {
+export function verdictOf({
+  fidelity,
+  accuracy,
+  auto,
+}: Pick<JobMetrics, "fidelity" | "accuracy"> & Partial<Pick<JobMetrics, "auto">>): Verdict {
   const { outputs, data, samples } = fidelity;
+  const found = auto?.candidates.find(({ name }) => name === auto.recommendation.candidate);
+  if (found?.spec === null) return { grade: "very_close", reason: "It is the original." };
   const broken = outputs.find(({ non_finite }) => non_finite > 0);
   if (broken)
     return {

@@ -76,3 +76,19 @@ test("synthetic inputs tell nothing but breakage", () => {
   assert.equal(grade(on("synthetic", { non_finite: 2 })), "broken");
   assert.equal(grade({ samples: 1, data: "evaluation", outputs: [] }), "not_judged");
 });
+
+test("a search that recommends the original has changed nothing", () => {
+  const named = (name: string, spec: object | null) => ({ name, spec });
+  const auto = (candidate: string) =>
+    ({
+      candidates: [named("original", null), named("static", {})],
+      recommendation: { candidate },
+    }) as unknown as JobMetrics["auto"];
+  const fidelity = { samples: 64, data: "evaluation" as const, outputs: [] };
+  assert.deepEqual(verdictOf({ fidelity, accuracy: null, auto: auto("original") }), {
+    grade: "very_close",
+    reason: "It is the original.",
+  });
+  const noisy = on("evaluation", { sqnr_db: 6, top1_agreement: 0.97 });
+  assert.equal(verdictOf({ fidelity: noisy, accuracy: null, auto: auto("static") }).grade, "close");
+});

@@ -134,6 +134,19 @@ describe("the recommendation", () => {
     }
   });
 
+  it("is of those that are as fast the smallest, where it was said what quality will do", () => {
+    const [small, large] = [model("small", 0.2, 2, 0.94, 25), model("large", 0.4, 2, 0.95, 40)];
+    const same = model("same", 0.201, 2, 0.945, 30);
+    const of = (change: object) => choose([large, small, same], "latency", constraints(change)).recommended.name;
+    assert.equal(of({}), "large");
+    assert.equal(of({ max_metric_drop: 0.02 }), "same", "within 1 % of the smallest the better one");
+    assert.equal(of({ min_sqnr_db: 20 }), "same");
+    assert.equal(of({ min_sqnr_db: 35 }), "large");
+    // Nothing holds that: of the nearest the better one.
+    assert.equal(of({ min_speedup: 3, min_sqnr_db: 20 }), "large");
+    assert.equal(choose([large, small], "metric", constraints({ max_metric_drop: 0.02 })).recommended.name, "large");
+  });
+
   it("takes the better quality of two that may be as fast, and never gives up more than 3 % for it", () => {
     const timed = (name: string, speedup: number, top1: number, interval: readonly [number, number]) => {
       const { measured } = model(name, 0.3, speedup, top1);

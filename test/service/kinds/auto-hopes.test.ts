@@ -27,7 +27,7 @@ function tried(name: string, of: SearchedSpec, speedup: number, bytes: number, s
     ...{
       name,
       spec: of,
-      structure: null,
+      structure: name,
       sha256: name,
       content: name,
       stage: "tried",
@@ -36,7 +36,7 @@ function tried(name: string, of: SearchedSpec, speedup: number, bytes: number, s
       dropped: null,
     },
     trial: {
-      ...{ ...rest, accuracy: null, latency: { ...latency, speedup } },
+      ...{ ...rest, accuracy: null, latency: { ...latency, speedup, speedup_interval: [speedup, speedup] as const } },
       size: { before_bytes: 1000, after_bytes: bytes, ratio: bytes / 1000 },
       fidelity: { samples: 24, data: "evaluation", outputs: [outputFixture({ sqnr_db })] },
     },
@@ -111,4 +111,17 @@ test("the reason says what is hoped for, and what is there", () => {
     whyUnpromising({ spec: FLOAT16, role: "main" }, all, asking("size")),
     "It would have no less than 50.0 % of the size, and static, which holds the limits, has 27.0 %.",
   );
+});
+
+test("what was timed roughly may be as fast as its interval says, unless it is what the best is", () => {
+  const rough = (it: Tried, structure: string, interval: readonly [number, number]): Tried => {
+    const trial = { ...it.trial!, latency: { ...it.trial!.latency, speedup_interval: interval } };
+    return { ...it, structure, trial };
+  };
+  const missed = rough(tried("static", STATIC, 1.5, 250, 18), "a", [1.3, 1.8]);
+  const mixed = rough(tried("mixed-fastest", STATIC, 1.6, 260, 21), "b", [1.4, 1.9]);
+  assert.equal(isPromising(MINMAX, [missed, mixed], asking("latency")), true);
+  // The same but for its numbers, and within the limit: others of it are no faster.
+  const careful = rough(tried("static-gptq", STATIC, 1.5, 250, 22), "a", [1.3, 1.8]);
+  assert.equal(isPromising(MINMAX, [missed, careful], asking("latency")), false);
 });

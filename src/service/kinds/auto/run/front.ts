@@ -157,7 +157,7 @@ function mayBeAsFast({ latency }: Measured, than: Measured): boolean {
 
 /**
  * The best of the front in the objective among those that hold the constraints; of equals (within what counts as a difference) the one of
- * better quality. When nothing holds them, the nearest.
+ * better quality, and where it was said what quality will do, the smallest. When nothing holds them, the nearest.
  */
 export function choose<T extends Contestant>(
   front: readonly T[],
@@ -174,7 +174,10 @@ export function choose<T extends Contestant>(
     cost(measured) <= best + CLOSE * Math.abs(best) ||
     (objective === "latency" && cost(measured) <= best + TOLD_APART * best && mayBeAsFast(measured, first.measured));
   const quality = ({ measured }: T) => qualityOf(measured);
-  const recommended = pool.filter(isClose).reduce((a, b) => (quality(b) > quality(a) ? b : a));
+  const close = pool.filter(isClose);
+  const saysQuality = constraints.max_metric_drop !== null || constraints.min_sqnr_db !== null;
+  const equals = objective !== "metric" && saysQuality && accepted ? smallestOf(close) : close;
+  const recommended = equals.reduce((a, b) => (quality(b) > quality(a) ? b : a));
   const better = front
     .filter((other) => other !== recommended && cost(other.measured) < cost(recommended.measured))
     .sort((a, b) => cost(b.measured) - cost(a.measured))[0];
@@ -185,6 +188,11 @@ export function choose<T extends Contestant>(
     why: whyOf(recommended, pool.length, objective, constraints, accepted),
     nextBetter: trade ? tradeOf(recommended, trade, better !== undefined ? objective : "quality") : null,
   };
+}
+
+function smallestOf<T extends Contestant>(all: readonly T[]): readonly T[] {
+  const least = Math.min(...all.map(({ measured }) => measured.size.after_bytes));
+  return all.filter(({ measured }) => measured.size.after_bytes <= least * (1 + CLOSE));
 }
 
 function nearest<T extends Contestant>(front: readonly T[], constraints: Constraints): readonly T[] {

@@ -54,7 +54,7 @@ export function whyUnpromising(
   const best = bestOf(tried, params);
   if (!best) return undefined;
   if (params.objective === "latency") {
-    const hoped = hopedSpeedup(spec, tried);
+    const hoped = hopedSpeedup(spec, tried, best);
     if (hoped === undefined || hoped > best.trial.latency.speedup * (1 + TOLD_APART)) return undefined;
     return `What computes like it is up to ${hoped.toFixed(2)} times as fast, and ${best.name}, which holds the limits, is ${best.trial.latency.speedup.toFixed(2)} times as fast.`;
   }
@@ -66,13 +66,20 @@ export function whyUnpromising(
   return `It would have no less than ${ratio(hoped)} of the size, and ${best.name}, which holds the limits, has ${ratio(best.trial.size.after_bytes)}.`;
 }
 
-/** How many times as fast as the original a candidate may be; undefined where nothing that computes like it was timed. */
-function hopedSpeedup(spec: SearchedSpec, tried: readonly Tried[]): number | undefined {
+/**
+ * How many times as fast as the original a candidate may be; undefined where nothing that computes like it was timed. What was timed may be as fast as its interval
+ * says, but not faster than `best` where it is as fast as that.
+ */
+function hopedSpeedup(spec: SearchedSpec, tried: readonly Tried[], best: Ran): number | undefined {
   const way = wayOf(spec);
   if (way === undefined) return undefined;
   const alike = tried.filter(hasRun).filter((it) => wayOf(it.spec) === way);
   // The original computes in float.
-  const known = [...alike.map(({ trial }) => trial.latency.speedup), ...(way === "float" ? [1] : [])];
+  const fastest = ({ structure, trial: { latency } }: Ran) =>
+    structure !== null && structure === best.structure
+      ? latency.speedup
+      : (latency.speedup_interval?.[1] ?? latency.speedup);
+  const known = [...alike.map(fastest), ...(way === "float" ? [1] : [])];
   return known.length === 0 ? undefined : FASTER[way] * Math.max(...known);
 }
 

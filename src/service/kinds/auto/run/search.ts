@@ -199,7 +199,7 @@ export class Search {
   async #costsOf(written: Made["files"], contender: Contender, signal: AbortSignal): Promise<Costs> {
     const { request, environment, target } = this.#call;
     const trials = await this.#opened();
-    const { p50Ms, speedup, speedupInterval, peak, loadMs } = await trials.cost(contender);
+    const { p50Ms, speedup, speedupInterval, rounds, peak, loadMs } = await trials.cost(contender);
     const there = await triedIn(
       {
         ...{ target, before: this.#reference().source, after: written, feeds: trials.feeds },
@@ -212,7 +212,7 @@ export class Search {
     const { batch_size, threads } = request.spec.evaluation.latency;
     const latency = {
       ...{ before: timing(trials.referenceMs), after: timing(p50Ms), speedup, speedup_interval: speedupInterval },
-      ...{ batch_size, threads, runs: TRIAL_ROUNDS, cpu: environment.host.cpu },
+      ...{ batch_size, threads, runs: rounds, cpu: environment.host.cpu },
     };
     return {
       latency: (there && latencyThere(there, latency)) ?? latency,
