@@ -46,8 +46,8 @@ export interface Trials {
   readonly feeds: { readonly before: Feeds; readonly after: Feeds };
   /** Runs a model in a process of its own first: what crashes there does not crash here. Throws `BrokenModel` for one that does not load or run. */
   cost(contender: Contender): Promise<TrialCost>;
-  /** Throws as `cost` does. */
-  judge(contender: Contender): Promise<TrialJudgement>;
+  /** Where few samples leave it open, four times as many are taken, if there are more. Throws as `cost` does. */
+  judge(contender: Contender, isOpen?: (judgement: TrialJudgement) => boolean): Promise<TrialJudgement>;
   close(): Promise<void>;
 }
 
@@ -58,6 +58,8 @@ const MAX_LATENCY_MS = 1500;
 
 /** Where a few rounds do not tell how fast a model is, so many times as many are made at most. */
 const MORE_ROUNDS = 5;
+/** Where few samples leave it open whether a limit is held, so many times as many are taken. */
+const MORE_SAMPLES = 4;
 /** What they tell: an interval no wider than this share of the speed. */
 const TOLD_WITHIN = 0.06;
 
@@ -77,13 +79,16 @@ export async function openTrials(options: TrialOptions): Promise<Trials> {
   const clock = threads === 1 ? options.threadClock : undefined;
   const session = await openSession({ path: options.reference.path }, { threads });
   try {
-    const limited = { ...spec, samples: options.samples };
-    const inputs = await evaluationInputs({ ...options, spec: limited }, session);
-    const batches: Batch[] = [];
-    for await (const batch of inputs.batches()) batches.push(batch);
-    const kept: Inputs = { ...inputs, batches: () => each(batches) };
+    const inputsOf = async (samples: number) => {
+      const inputs = await evaluationInputs({ ...options, spec: { ...spec, samples } }, session);
+      const batches: Batch[] = [];
+      for await (const batch of inputs.batches()) batches.push(batch);
+      return { batches, inputs: { ...inputs, batches: () => each(batches) } satisfies Inputs };
+    };
+    const few = await inputsOf(options.samples);
+    let many: Promise<typeof few> | undefined;
     const reference = remembering(session);
-    const { feeds } = batches[0]!;
+    const { feeds } = few.batches[0]!;
     let referenceMs = Number.NaN;
     return {
       get referenceMs() {
@@ -118,15 +123,22 @@ export async function openTrials(options: TrialOptions): Promise<Trials> {
         const interval = speedupInterval(own!, theirs!);
         return { p50Ms: after.p50_ms, speedup, speedupInterval: interval, rounds: own!.length, peak, loadMs };
       },
-      async judge({ path, roundedPath, pairs }) {
+      async judge({ path, roundedPath, pairs }, isOpen = () => false) {
         const judged = await opened(openSession, roundedPath ?? path, threads, roundedPath !== undefined);
-        const compared = await using(judged, () =>
-          compareAll(reference, [{ session: judged, pairs, onFailure: brokenModel }], kept, {
+        const judgement = async ({ inputs }: typeof few): Promise<TrialJudgement> => {
+          const compared = await compareAll(reference, [{ session: judged, pairs, onFailure: brokenModel }], inputs, {
             ...{ metric: spec.metric, ignoreLabel: spec.ignore_label ?? null, signal, onSamples: () => {} },
-          }),
-        );
-        const { outputs, accuracy, samples } = compared.comparisons[0]!;
-        return { fidelity: { samples, data: inputs.kind, outputs }, accuracy };
+          });
+          const { outputs, accuracy, samples } = compared.comparisons[0]!;
+          return { fidelity: { samples, data: inputs.kind, outputs }, accuracy };
+        };
+        return using(judged, async () => {
+          const first = await judgement(few);
+          if (few.inputs.kind === "synthetic" || !isOpen(first)) return first;
+          many ??= inputsOf(MORE_SAMPLES * options.samples);
+          const more = await many;
+          return more.inputs.samples > few.inputs.samples ? judgement(more) : first;
+        });
       },
       close: () => session.close(),
     };

@@ -90,6 +90,29 @@ describe("trials", () => {
     await trials.close();
   });
 
+  it("take four times as many samples, or all there are, where few leave it open", async () => {
+    const trials = await openTrials(await options({ samples: 4 }));
+    const other = write("other", 2);
+    const seen: number[] = [];
+    const judge = async (isOpen: boolean) => {
+      const { fidelity } = await trials.judge(other, (it) => {
+        seen.push(it.fidelity.samples);
+        return isOpen;
+      });
+      return fidelity.samples;
+    };
+    assert.deepEqual([await judge(false), await judge(true), await judge(true)], [4, 16, 16]);
+    assert.deepEqual(seen, [4, 4, 4]);
+    await trials.close();
+    const all = await openTrials(await options());
+    assert.equal((await all.judge(other, () => true)).fidelity.samples, 40);
+    await all.close();
+    // Other draws of the same noise say no more.
+    const noise = await openTrials(await options({ data: undefined, samples: 4 }));
+    assert.equal((await noise.judge(other, () => true)).fidelity.samples, 4);
+    await noise.close();
+  });
+
   it("say of a model that does not run that it is broken", async () => {
     const trials = await openTrials(await options());
     const nowhere = { path: join(directory, "nowhere.onnx"), bytes: 1 };

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AutoParams } from "../../../src/service/kinds/auto/params.ts";
-import { careMayDo, keepsToLimits } from "../../../src/service/kinds/auto/run/order.ts";
+import { careMayDo, isOpen, keepsToLimits } from "../../../src/service/kinds/auto/run/order.ts";
 import type { Tried } from "../../../src/service/kinds/auto/run/search.ts";
-import { metricsFixture, outputFixture } from "../../support/metrics.ts";
+import { accuracyFixture, metricsFixture, outputFixture } from "../../support/metrics.ts";
 
 /** A candidate with so much signal over noise in its trial, which took `ms`. */
 function tried(sqnr_db: number, ms = 5000): Tried {
@@ -40,4 +40,17 @@ test("more care is taken only where there is time for it, and where it cannot be
   assert.equal(careMayDo(tried(18.92, 5000), tried(21.48), asking(20), 9_000), false);
   assert.equal(careMayDo(tried(18.92, 5000), undefined, asking(20), 60_000), true);
   assert.equal(careMayDo({ ...tried(10), trial: null }, tried(21), asking(20), 60_000), false);
+});
+
+test("few samples leave it open whether a limit is held that is near, or within the interval of what the metric loses", () => {
+  const { constraints } = asking(20);
+  const of = (db: number) => isOpen({ ...tried(db).trial! }, constraints);
+  assert.deepEqual([16.9, 17.1, 20, 22.9, 23.1].map(of), [false, true, true, true, false]);
+  assert.equal(isOpen(tried(20).trial!, asking(null).constraints), false);
+  const dropping = (interval: readonly [number, number]) => {
+    const accuracy = { ...accuracyFixture({ before: 0.9, after: 0.88, drop: 0.02 }), interval };
+    const { constraints } = AutoParams.parse({ dataset_id: "d", constraints: { max_metric_drop: 0.01 } });
+    return isOpen({ ...tried(5).trial!, accuracy }, constraints);
+  };
+  assert.deepEqual([dropping([0, 0.05]), dropping([0.015, 0.05]), dropping([-0.1, 0])], [true, false, false]);
 });

@@ -123,6 +123,7 @@ export async function tryMixed(
   const known = new Set<string>();
   for (const aim of aimsOf(sqnrOf(plain.tried.trial!), request.spec.params, isTimed)) {
     let spentDb = MARGIN_DB;
+    let least = Number.POSITIVE_INFINITY;
     for (let repair = 0; repair <= MAX_REPAIRS && leftMs() > 0; repair++) {
       const layers = mixedLayers(choices, aim, spentDb);
       const key = JSON.stringify(layers);
@@ -132,6 +133,9 @@ export async function tryMixed(
       const tried = await tryOne({ name, spec: mixedSpec(spec, layers), role: "mixed" });
       const missing = aim.leastDb - (measuredDb(predictionOf(tried.trial)) ?? aim.leastDb);
       if (missing <= 0 && missing > -SURPLUS_DB) break;
+      // What was to have less noise has not: layers do not add up, and more of the same would not help.
+      if (missing > 0 && missing >= least) break;
+      least = Math.min(least, Math.max(0, missing));
       spentDb += missing + MARGIN_DB;
     }
   }

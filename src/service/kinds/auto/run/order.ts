@@ -1,5 +1,5 @@
 import type { AutoSpec } from "../spec.ts";
-import { distanceTo, sqnrOf } from "./front.ts";
+import { distanceTo, type Measured, sqnrOf } from "./front.ts";
 import type { Tried } from "./search.ts";
 
 /** What is worth trying early where plain static quantization misses a limit of quality. Pure: the same trials give the same answer. */
@@ -12,6 +12,19 @@ export const TRIAL_DB = 0.5;
  */
 const CAREFUL_SLOWER = 1.5;
 const MIXED_SLOWER = 0.5;
+
+/** So near to a limit few samples say little of whether it is held, in dB: a few of them may have most of the noise. */
+const NEAR_DB = 3;
+
+/** Whether few samples leave it open whether the limits of quality are held. */
+export function isOpen(
+  { fidelity, accuracy }: Pick<Measured, "fidelity" | "accuracy">,
+  { max_metric_drop: most, min_sqnr_db: least }: AutoSpec["params"]["constraints"],
+): boolean {
+  const [low, high] = accuracy?.interval ?? [0, 0];
+  const isDropOpen = most !== null && accuracy !== null && low <= most && most <= high;
+  return isDropOpen || (least !== null && Math.abs(sqnrOf({ fidelity }) - least) <= NEAR_DB);
+}
 
 /** Whether a candidate has kept to the limits of quality in its trial, and not so narrowly that other samples are likely to say otherwise. */
 export function keepsToLimits({ trial, dropped }: Tried, { constraints }: AutoSpec["params"]): boolean {

@@ -19,6 +19,7 @@ import { finalMs } from "./clock.ts";
 import { type Measured, sqnrOf } from "./front.ts";
 import { checkedFor, latencyThere, triedIn } from "./in-target.ts";
 import { type Made, Maker, type MakerCall, type StaticBase } from "./make.ts";
+import { isOpen } from "./order.ts";
 
 /** Makes candidates and tries each on few samples. */
 
@@ -193,7 +194,9 @@ export class Search {
     // First, because that is in a process of its own.
     const { latency, memory, loadMs, failure } = known ?? (await this.#costsOf(written, contender, signal));
     const size = { before_bytes: reference.bytes, after_bytes: bytes, ratio: bytes / reference.bytes };
-    return { trial: { size, latency, memory, ...(await trials.judge(contender)) }, loadMs, failure };
+    const { constraints } = this.#call.request.spec.params;
+    const judgement = await trials.judge(contender, (it) => isOpen(it, constraints));
+    return { trial: { size, latency, memory, ...judgement }, loadMs, failure };
   }
 
   async #costsOf(written: Made["files"], contender: Contender, signal: AbortSignal): Promise<Costs> {
