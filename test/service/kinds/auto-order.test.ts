@@ -48,7 +48,7 @@ test("few samples leave it open whether a limit is held that is near, or within 
   assert.deepEqual([16.9, 17.1, 20, 22.9, 23.1].map(of), [false, true, true, true, false]);
   assert.equal(isOpen(tried(20).trial!, asking(null).constraints), false);
   const dropping = (interval: readonly [number, number]) => {
-    const accuracy = { ...accuracyFixture({ before: 0.9, after: 0.88, drop: 0.02 }), interval };
+    const accuracy = { ...accuracyFixture({ before: 0.9, after: 0.88, drop: 0.02 })!, interval };
     const { constraints } = AutoParams.parse({ dataset_id: "d", constraints: { max_metric_drop: 0.01 } });
     return isOpen({ ...tried(5).trial!, accuracy }, constraints);
   };
