@@ -45,7 +45,10 @@ const OPTIONS: PipelineOptions = {
   ...{ reduceRange: false, equalize: false, smoothQuantAlpha: null, biasCorrection: false },
 };
 const PATTERN = patternFor(DEPLOYMENTS.openvino.rules)!;
-const FILES = { int8: PATTERN, "depthwise in float": { ...PATTERN, floatDepthwise: "It is to be." } };
+const FILES = {
+  int8: PATTERN,
+  "depthwise in float": { ...PATTERN, floatDepthwise: { below: Number.POSITIVE_INFINITY, reason: "It is to be." } },
+};
 
 function network(channels: number, height: number, width: number, kernel: number): Model {
   const net = new NetworkBuilder(1);

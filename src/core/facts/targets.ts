@@ -12,6 +12,14 @@ export interface Ruled<T> extends Claim {
   readonly is: T;
 }
 
+/** Depthwise convolutions that a runtime computes no faster in 8 bits. */
+export interface SlowDepthwise {
+  /** They read fewer elements in a run, of all channels together, or it is not known how many. */
+  readonly below: number;
+  /** Why they stay in float, as a sentence. */
+  readonly reason: string;
+}
+
 /** How pairs of Q/DQ are put into a model. */
 export interface QdqPattern {
   /** Whether zero points of activations are 0. Their quantizers then cut nothing off, so limits behind layers stay. */
@@ -25,8 +33,8 @@ export interface QdqPattern {
   readonly operators: readonly string[] | null;
   /** What the bias of a quantized layer is stored as: as the kernel of onnxruntime wants it, or always so. */
   readonly biases: "kernels" | "float32" | "int32";
-  /** Why depthwise convolutions stay in float, as a sentence; undefined: they are layers like others. */
-  readonly floatDepthwise?: string | undefined;
+  /** Which depthwise convolutions stay in float; undefined: they are layers like others. */
+  readonly floatDepthwise?: SlowDepthwise | undefined;
 }
 
 /** What an artifact must be for a runtime. A rule that is absent is none there. */

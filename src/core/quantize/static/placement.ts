@@ -29,6 +29,8 @@ export interface PlacementOptions {
   readonly computedSums?: ReadonlySet<string>;
   /** Where pairs stand; as onnxruntime's kernels on the CPU want them unless given. */
   readonly pattern?: QdqPattern | undefined;
+  /** How many elements a value has in one run; undefined where that is not known. */
+  readonly elementsOf?: ((value: Value) => number | undefined) | undefined;
 }
 
 export interface Unit {
@@ -174,10 +176,13 @@ class Placer {
 
   #refusal(node: Node, rule: OperatorRule): Refusal | undefined {
     if (this.#isExcluded(node)) return EXCLUDED;
-    const { excludeNodes, pattern } = this.#options;
+    const { excludeNodes, elementsOf, pattern } = this.#options;
     const excluded = excludeNodes?.get(node.name);
     if (excluded) return excluded;
-    if (pattern?.floatDepthwise && isDepthwise(node)) return { code: "slower", message: pattern.floatDepthwise };
+    const { below, reason } = pattern?.floatDepthwise ?? { below: 0, reason: "" };
+    if (below > 0 && isDepthwise(node) && (elementsOf?.(node.inputs[0]!) ?? 0) < below) {
+      return { code: "slower", message: reason };
+    }
     const other = rule
       .activations(node)
       .map((index) => node.inputs[index]?.dtype)

@@ -160,10 +160,11 @@ export function placeStatic(
   const stretched = calibration ? nodesInFloat(stretchedIn(model, calibration), options.stretched) : [];
   const kernels = slowerKernels(calibration, options);
   const excludeNodes = new Map([...kernels.nodes, ...stretched, ...(options.excludeNodes ?? [])]);
+  const elementsOf = calibration && elementsIn(calibration);
   const computedSums = new Set<string>();
   for (;;) {
     const copy = model.clone();
-    const placement = placeQuantizers(copy, { ...placementOptions(options), excludeNodes, computedSums });
+    const placement = placeQuantizers(copy, { ...placementOptions(options), excludeNodes, elementsOf, computedSums });
     if (calibration && excludeUnseen(placement, calibration, excludeNodes)) continue;
     if (kernels.costs && excludeSlower(placement, kernels.costs, excludeNodes)) continue;
     const found = new Map<string, Range>();
@@ -328,8 +329,9 @@ export function slowerNodes(placement: Placement, costs: KernelCosts): Map<strin
 export function placeEverywhere(model: Model, calibration: Calibration, options: StaticOptions): Placement {
   const stretched = nodesInFloat(stretchedIn(model, calibration), options.stretched);
   const excludeNodes = new Map([...stretched, ...(options.excludeNodes ?? [])]);
+  const elementsOf = elementsIn(calibration);
   for (;;) {
-    const placement = placeQuantizers(model.clone(), { ...placementOptions(options), excludeNodes });
+    const placement = placeQuantizers(model.clone(), { ...placementOptions(options), excludeNodes, elementsOf });
     if (!excludeUnseen(placement, calibration, excludeNodes)) return placement;
   }
 }

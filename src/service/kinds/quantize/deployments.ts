@@ -2,7 +2,7 @@
  * Runtimes other than onnxruntime on a CPU that models are made for: what each wants of a model, and where that stands written. Builders, the check of
  * results, refusals and docs/targets.md read these records.
  */
-import type { ArtifactRules, Claim } from "../../../core/contract.ts";
+import type { ArtifactRules, Claim, SlowDepthwise } from "../../../core/contract.ts";
 import type { QuantizeParams } from "./params.ts";
 
 export type DeploymentName = "web" | "openvino" | "tensorrt" | "qnn";
@@ -26,7 +26,7 @@ export interface Deployment {
   readonly rules: ArtifactRules;
   readonly refuses: readonly MethodRefusal[];
   /** What it computes no faster in 8 bits than in float, as was measured there: where that is wanted it stays in float. */
-  readonly slower?: { readonly depthwise: string };
+  readonly slower?: { readonly depthwise: SlowDepthwise };
   /** The runtime that results are measured in here, if it can be on this machine. */
   readonly measuredIn?: "onnxruntime-web";
   /** Whether models are loaded over a network. */
@@ -138,7 +138,13 @@ export const DEPLOYMENTS: Readonly<Record<DeploymentName, Deployment>> = {
       },
     },
     refuses: [refuseTrained(OPENVINO_LPT)],
-    slower: { depthwise: "OpenVINO computes depthwise convolutions no faster in 8 bits." },
+    // Measured there, AVX-512 with VNNI: docs/guides/benchmarks.md, "OpenVINO".
+    slower: {
+      depthwise: {
+        below: 2 ** 18,
+        reason: "OpenVINO computes depthwise convolutions of fewer than 262,144 elements no faster in 8 bits.",
+      },
+    },
     isDownloaded: false,
   },
   tensorrt: {

@@ -54,13 +54,16 @@ test("a product of two values is computed in 8 bits where both come from integer
   assert.deepEqual(product("Tanh"), ["Conv", "Conv", "MatMul float_operands"]);
 });
 
-test("depthwise convolutions stay in float where a runtime is slower with them, and others do not", () => {
+test("depthwise convolutions that read less than a runtime is faster with stay in float, and others do not", () => {
   const make = new GraphMaker();
   const x = make.conv(make.input("x", ["n", 4, 6, 6]), [4, 4], 3);
   make.output(make.conv(make.conv(x, [4, 4], 3, { group: 4 }), [4, 4], 3), "y");
   assert.deepEqual(unitsOf(make.model), ["Conv", "Conv", "Conv"]);
-  const pattern = { floatDepthwise: "Slow there." };
-  assert.deepEqual(unitsOf(make.model, { pattern } as unknown as PlacementOptions), ["Conv", "Conv slower", "Conv"]);
+  const pattern = { floatDepthwise: { below: 144, reason: "Slow there." } };
+  const of = (elements?: number) =>
+    unitsOf(make.model, { pattern, elementsOf: () => elements } as unknown as PlacementOptions);
+  for (const unknown of [undefined, 143]) assert.deepEqual(of(unknown), ["Conv", "Conv slower", "Conv"]);
+  assert.deepEqual(of(144), ["Conv", "Conv", "Conv"]);
 });
 
 /** The value that the codes of a constant operand of an Add stand for. */
