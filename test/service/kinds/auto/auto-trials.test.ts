@@ -48,8 +48,8 @@ describe("the order of trials", () => {
   });
 
   test("where plain static misses a limit: rounding with more care, if that may do, mixed precision, then what keeps to the limit", async () => {
-    // Static has 32.6 dB on this model, and with exact weights it would have the limit.
-    const ran = await search({ ...ALL, ...ELSEWHERE, ...budget(15), constraints: { min_sqnr_db: 32.5 } }, FEW, {
+    // Static has 34.5 dB on this model, and with exact weights it would have the limit.
+    const ran = await search({ ...ALL, ...ELSEWHERE, ...budget(15), constraints: { min_sqnr_db: 34.5 } }, FEW, {
       environment,
     });
     const [early, late] = [MAINS.slice(0, 5), MAINS.slice(5)];
@@ -59,7 +59,7 @@ describe("the order of trials", () => {
     assert.ok(order.length > 9, "up to what comes behind");
     const { recommendation } = ran.metrics.auto!;
     assert.ok(
-      named(ran, recommendation.candidate).measured!.fidelity.outputs.every(({ sqnr_db }) => (sqnr_db ?? 200) >= 32.5),
+      named(ran, recommendation.candidate).measured!.fidelity.outputs.every(({ sqnr_db }) => (sqnr_db ?? 200) >= 34.5),
     );
   });
 
