@@ -12,7 +12,7 @@ import { type DTypes, inferDTypes } from "../../passes/value-dtypes.ts";
 import type { Session, SessionOptions } from "../../runtime/session.ts";
 import { inferredDims } from "./inferred-dims.ts";
 import type { Observer } from "./observers.ts";
-import { type ChannelAxis, isLarge, type SummaryOutputs, summarize } from "./summaries.ts";
+import { type ChannelAxis, isLarge, SummaryOutputs } from "./summaries.ts";
 
 /** Loads a model that may have no file yet. */
 export type OpenModel = (model: Model, options?: SessionOptions) => Promise<Session>;
@@ -59,7 +59,8 @@ interface Tapped {
   /** Outputs that are values as they are. */
   readonly taps: ReadonlyMap<string, string>;
   /** Outputs that tell of values that are too large to be given out. */
-  readonly summaries: ReadonlyMap<string, SummaryOutputs>;
+  readonly summaries: SummaryOutputs;
+  readonly told: ReadonlySet<string>;
   /** The model's own outputs. */
   readonly own: readonly OwnOutput[];
 }
@@ -73,23 +74,19 @@ export class TappedModel {
   readonly #inputs: ReadonlySet<string>;
   readonly #options: CalibrateOptions;
   /** The largest size that each value has had, in bytes. */
-  readonly #sizes: Map<string, number>;
+  readonly #sizes = new Map<string, number>();
   #tapped: Tapped | undefined;
   #session: Session | undefined;
   /** Gives out whole what has summaries, for what they do not tell. */
   #whole: TappedModel | undefined;
 
-  /** `summarized`: names that may be observed by summaries. `like`: a model that has run, whose values have the same sizes. */
+  /** `summarized`: names that may be observed by summaries. */
   constructor(
     model: Model,
     names: Iterable<string>,
     options: CalibrateOptions,
-    {
-      summarized = new Map(),
-      like,
-    }: { readonly summarized?: ReadonlyMap<string, ChannelAxis>; readonly like?: TappedModel | undefined } = {},
+    { summarized = new Map() }: { readonly summarized?: ReadonlyMap<string, ChannelAxis> } = {},
   ) {
-    this.#sizes = new Map(like ? like.#sizes : []);
     this.#model = model;
     this.#names = [...names];
     this.#summarized = summarized;
@@ -107,9 +104,9 @@ export class TappedModel {
     let count = 0;
     for await (const feeds of batches) {
       for (const [name, observer] of observers) if (this.#inputs.has(name)) show(observer, feeds[name]);
-      const { taps, summaries } = await this.#open(feeds);
+      const { taps, summaries, told: large } = await this.#open(feeds);
       const names = [...observers.keys()];
-      const told = names.flatMap((name) => summaries.get(name)?.names ?? []);
+      const told = names.some((name) => large.has(name)) ? summaries.names : [];
       let own: readonly OwnOutput[] | undefined = onOutputs && (await this.#ownOutputs(feeds));
       const groups = runsFor(
         names.filter((name) => taps.has(name)),
@@ -143,16 +140,15 @@ export class TappedModel {
     observers: ReadonlyMap<string, Observer>,
   ): Promise<void> {
     const untold = new Map<string, Observer>();
-    for (const [name, outputs] of this.#tapped!.summaries) {
+    for (const [name, summary] of this.#tapped!.summaries.read(results)) {
       const observer = observers.get(name);
       if (!observer) continue;
-      const summary = outputs.read(results);
       if (summary) observer.observeSummary!(summary);
       else untold.set(name, observer);
     }
     if (untold.size === 0) return;
     const { onBatch: _, ...options } = this.#options;
-    this.#whole ??= new TappedModel(this.#model, this.#tapped!.summaries.keys(), options);
+    this.#whole ??= new TappedModel(this.#model, this.#tapped!.told, options);
     await this.#whole.observe(untold, only(feeds));
   }
 
@@ -204,17 +200,18 @@ export class TappedModel {
     }
     const { graph } = model;
     const own = original.graph.outputs.map(({ name }, i): OwnOutput => [name, graph.outputs[i]!.name]);
-    const g = new GraphBuilder(graph);
-    const summaries = new Map<string, SummaryOutputs>();
-    for (const value of graph.nodes.flatMap(({ outputs }) => outputs)) {
-      if (!wanted.has(value.name) || !isTold(value.name)) continue;
+    const large = graph.nodes.flatMap(({ outputs }) => outputs).filter(({ name }) => wanted.has(name) && isTold(name));
+    for (const value of large) {
       // As onnxruntime has inferred it with the dims. What the file declares may be wrong, and be refused by operators that read it.
       value.dtype = "float32";
       value.shape = undefined;
       value.source = undefined;
-      summaries.set(value.name, summarize(g, value, dims.get(value.name)!, this.#summarized.get(value.name)));
     }
-    return { model, taps, summaries, own };
+    const summaries = new SummaryOutputs(
+      new GraphBuilder(graph),
+      large.map((value) => ({ value, dims: dims.get(value.name)!, axis: this.#summarized.get(value.name) })),
+    );
+    return { model, taps, summaries, told: new Set(large.map(({ name }) => name)), own };
   }
 
   /** Frees the memory of the loaded model; another run loads it again. */

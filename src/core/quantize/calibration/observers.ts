@@ -1,4 +1,6 @@
 /** What calibration keeps of an activation: statistics of fixed size, never the values. */
+
+import { elementCount } from "../../onnx/tensor.ts";
 import { addMomentsOf, addMomentsOfRows, hasWholeVectors, type Moments } from "./activation-simd.ts";
 import type { CalibrationMethod } from "./calibration-methods.ts";
 import { Histogram, type HistogramState } from "./histogram.ts";
@@ -59,12 +61,23 @@ export class ActivationObserver implements Observer {
     this.#follow(this.histogram.add(values));
   }
 
-  observeSummary({ elements, min, max, sample }: Summary): void {
+  observeSummary({ dims, min, max, sample }: Summary): void {
+    const unsampled = elementCount(dims) - sample.length;
     // A sample may miss what lies far out; that something does is known.
-    this.histogram.add(Float32Array.of(min, max));
+    if (unsampled > 0) this.histogram.add(Float32Array.of(min, max));
     this.histogram.add(sample);
-    this.#unsampled += Math.max(0, elements - sample.length - 2);
+    this.#unsampled += Math.max(0, unsampled - 2);
     this.#follow({ min, max });
+  }
+
+  /** Goes on from what `other` has seen, as if it had been seen here after all else. */
+  merge(other: ActivationObserver): void {
+    this.histogram.merge(other.histogram);
+    this.#unsampled += other.#unsampled;
+    const weight = (1 - AVERAGING) ** other.#batches;
+    this.#batches += other.#batches;
+    this.#averageMin = weight * this.#averageMin + other.#averageMin;
+    this.#averageMax = weight * this.#averageMax + other.#averageMax;
   }
 
   /** Elements seen, those that are not finite left out. */
@@ -161,14 +174,28 @@ export class ChannelObserver implements Observer {
     this.#count += values.length / channels;
   }
 
-  observeSummary({ elements, channels }: Summary): void {
-    if (!channels || !this.#fits(channels.min.length)) return;
+  observeSummary({ dims, channels }: Summary): void {
+    if (channels) this.#add({ ...channels, count: elementCount(dims) / channels.min.length });
+  }
+
+  /** Goes on from what `other` has seen. */
+  merge(other: ChannelObserver): void {
+    this.#add(other.state);
+  }
+
+  #add({
+    min,
+    max,
+    squares,
+    count,
+  }: Readonly<Record<"min" | "max" | "squares", ArrayLike<number>>> & { count: number }) {
+    if (count === 0 || !this.#fits(min.length)) return;
     for (let c = 0; c < this.min.length; c++) {
-      this.min[c] = Math.min(this.min[c]!, channels.min[c]!);
-      this.max[c] = Math.max(this.max[c]!, channels.max[c]!);
-      this.#squares[c]! += channels.squares[c]!;
+      this.min[c] = Math.min(this.min[c]!, min[c]!);
+      this.max[c] = Math.max(this.max[c]!, max[c]!);
+      this.#squares[c]! += squares[c]!;
     }
-    this.#count += elements / this.min.length;
+    this.#count += count;
   }
 
   /** Whether there are so many channels; the first tensor says how many there are. */

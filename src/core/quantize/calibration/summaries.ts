@@ -5,27 +5,35 @@
 import { type GraphBuilder, int, ints } from "../../onnx/graph-builder.ts";
 import type { Value } from "../../onnx/ir.ts";
 import { elementCount, floatsOf, integersOf, type Tensor } from "../../onnx/tensor.ts";
+import { ChannelObserver } from "./observers.ts";
 
 /** Of one tensor, all of whose elements are finite. */
 export interface Summary {
-  readonly elements: number;
+  readonly dims: readonly number[];
   readonly min: number;
   readonly max: number;
-  /** Elements at equal distances, in row-major order. */
+  /** Elements `distance` apart, in row-major order. */
   readonly sample: Float32Array;
-  /** Extremes and Σx² of each channel, where an axis was named. */
-  readonly channels:
-    | { readonly min: Float32Array; readonly max: Float32Array; readonly squares: Float32Array }
-    | undefined;
+  readonly distance: number;
+  /** Extremes and, as far as the sample tells it, Σx² of each channel along an axis, where one was named. */
+  readonly channels: ChannelSummary | undefined;
+}
+
+export interface ChannelSummary {
+  /** Counted from the front. */
+  readonly axis: number;
+  readonly min: ArrayLike<number>;
+  readonly max: ArrayLike<number>;
+  readonly squares: ArrayLike<number>;
 }
 
 /** The axis of the channels that a summary is to tell apart, which may count from the end; undefined for none. */
 export type ChannelAxis = number | undefined;
 
 /** Smaller values are sooner taken out of the runtime than told about. */
-const MIN_ELEMENTS = 2 ** 16;
+const MIN_ELEMENTS = 2 ** 15;
 /** Elements in the sample of a very large value; of others it has fewer, because of the least distance. */
-const SAMPLE = 2 ** 15;
+const SAMPLE = 2 ** 13;
 /** Distances between elements of a sample share no small factor with the length of a row, or they would all be from a few columns. */
 const LEAST_DISTANCE = 11;
 
@@ -34,51 +42,195 @@ export function isLarge(dims: readonly number[]): boolean {
   return elementCount(dims) > MIN_ELEMENTS;
 }
 
-/** Outputs that tell of a value. */
-export interface SummaryOutputs {
-  readonly names: readonly string[];
-  /** Undefined where elements are not finite, or so large that their squares are not. */
-  read(results: Readonly<Record<string, Tensor>>): Summary | undefined;
+/** A value that outputs are to tell of: its dims, which later ones may differ from in size, and the axis of its channels. */
+export interface Summarized {
+  readonly value: Value;
+  readonly dims: readonly number[];
+  readonly axis: ChannelAxis;
 }
 
-/** Adds outputs that tell of a float32 value of the main graph, which has about these dims. */
-export function summarize(g: GraphBuilder, value: Value, dims: readonly number[], axis: ChannelAxis): SummaryOutputs {
-  const { graph } = g;
-  const channelAxis = axis !== undefined && axis < 0 ? axis + dims.length : axis;
-  const axes = [...dims.keys()].filter((i) => i !== channelAxis);
-  const byChannel = axes.length < dims.length;
-  const reduced = (opType: string) =>
-    graph.model.opset < AXES_AS_INPUT
-      ? g.op(opType, [value], { axes: ints(axes), keepdims: int(0) })
-      : g.op(opType, [value, g.shape(axes)], { keepdims: int(0) });
-  const outputs = {
-    elements: g.op("Size", [value]),
-    min: reduced("ReduceMin"),
-    max: reduced("ReduceMax"),
-    squares: reduced("ReduceSumSquare"),
-    sample: g.slice(g.reshape(value, [-1]), [0], [0], [LAST], [distanceIn(elementCount(dims))]),
-  };
-  for (const output of Object.values(outputs)) graph.addOutput(output);
-  return {
-    names: Object.values(outputs).map(({ name }) => name),
-    read(results) {
-      const floats = (output: Value) => floatsOf(results[output.name]!);
-      const [min, max, squares] = [floats(outputs.min), floats(outputs.max), floats(outputs.squares)];
-      if (!squares.every(Number.isFinite)) return undefined;
-      return {
-        elements: integersOf(results[outputs.elements.name]!)[0]!,
-        min: min.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY),
-        max: max.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY),
-        sample: floats(outputs.sample),
-        channels: byChannel ? { min, max, squares } : undefined,
+interface Told {
+  readonly name: string;
+  readonly rank: number;
+  readonly axis: number | undefined;
+  readonly distance: number;
+}
+
+/** Outputs that tell of values: one for each kind of number, with those of all values behind each other. */
+export class SummaryOutputs {
+  readonly #told: readonly Told[];
+  readonly #outputs: Readonly<Record<"shapes" | "min" | "max" | "sums" | "samples", Value>> | undefined;
+
+  /** Adds outputs that tell of float32 values of the main graph. */
+  constructor(g: GraphBuilder, values: readonly Summarized[]) {
+    this.#told = values.map(({ value, dims, axis }) => ({
+      ...{ name: value.name, rank: dims.length, distance: distanceIn(elementCount(dims)) },
+      axis: axis !== undefined && axis < 0 ? axis + dims.length : axis,
+    }));
+    if (values.length === 0) return;
+    const reduced = (opType: string) => values.map((it, i) => reduce(g, opType, it, this.#told[i]!.axis));
+    const samples = values.map(({ value }, i) =>
+      g.slice(g.reshape(value, [-1]), [0], [0], [LAST], [this.#told[i]!.distance]),
+    );
+    this.#outputs = {
+      shapes: g.concat(
+        values.map(({ value }) => g.op("Shape", [value])),
+        0,
+      ),
+      min: g.concat(reduced("ReduceMin"), 0),
+      max: g.concat(reduced("ReduceMax"), 0),
+      sums: g.concat(reduced("ReduceSum"), 0),
+      samples: g.concat(samples, 0),
+    };
+    for (const output of Object.values(this.#outputs)) g.graph.addOutput(output);
+  }
+
+  get names(): string[] {
+    return Object.values(this.#outputs ?? {}).map(({ name }) => name);
+  }
+
+  /**
+   * What the results of a run tell of each value, by name; undefined where elements are not finite, or so large that their sum is not.
+   */
+  read(results: Readonly<Record<string, Tensor>>): ReadonlyMap<string, Summary | undefined> {
+    const summaries = new Map<string, Summary | undefined>();
+    if (!this.#outputs) return summaries;
+    const floats = (output: Value) => floatsOf(results[output.name]!);
+    const shapes = integersOf(results[this.#outputs.shapes.name]!);
+    const [lows, highs] = [floats(this.#outputs.min), floats(this.#outputs.max)];
+    const [sums, samples] = [floats(this.#outputs.sums), floats(this.#outputs.samples)];
+    let at = { shape: 0, channel: 0, sample: 0 };
+    for (const { name, rank, axis, distance } of this.#told) {
+      const dims = shapes.slice(at.shape, at.shape + rank);
+      const channels = axis === undefined ? 1 : dims[axis]!;
+      const next = {
+        shape: at.shape + rank,
+        channel: at.channel + channels,
+        sample: at.sample + Math.ceil(elementCount(dims) / distance),
       };
-    },
+      const ofChannels = (values: Float32Array) => values.subarray(at.channel, next.channel);
+      const sampled = { dims, distance, sample: samples.subarray(at.sample, next.sample) };
+      const summary = ofChannels(sums).every(Number.isFinite)
+        ? summaryOf(sampled, axis, ofChannels(lows), ofChannels(highs))
+        : undefined;
+      summaries.set(name, summary);
+      at = next;
+    }
+    return summaries;
+  }
+}
+
+/** By channel, or of the whole: [channels], or [1]. */
+function reduce(g: GraphBuilder, opType: string, { value, dims }: Summarized, axis: number | undefined): Value {
+  const axes = [...dims.keys()].filter((i) => i !== axis);
+  const isInput = g.graph.model.opset >= (opType === "ReduceSum" ? SUM_AXES_AS_INPUT : AXES_AS_INPUT);
+  const reduced = isInput
+    ? g.op(opType, [value, g.shape(axes)], { keepdims: int(0) })
+    : g.op(opType, [value], { axes: ints(axes), keepdims: int(0) });
+  return axis === undefined ? g.reshape(reduced, [1]) : reduced;
+}
+
+function summaryOf(
+  sampled: Pick<Summary, "dims" | "distance" | "sample">,
+  axis: number | undefined,
+  min: Float32Array,
+  max: Float32Array,
+): Summary {
+  return {
+    ...sampled,
+    min: least(min),
+    max: largest(max),
+    channels: axis === undefined ? undefined : { axis, min, max, squares: squaresOf(sampled, axis) },
   };
+}
+
+/** Σx² of each channel: the mean over its elements in the sample, or over the whole sample where it has none, times its elements. */
+function squaresOf({ dims, distance, sample }: Pick<Summary, "dims" | "distance" | "sample">, axis: number) {
+  const channels = dims[axis]!;
+  const squares = new Float64Array(channels);
+  const counts = new Uint32Array(channels);
+  forEachSampled({ dims, distance, sample }, axis, (x, c) => {
+    squares[c]! += x * x;
+    counts[c]!++;
+  });
+  const each = elementCount(dims) / channels;
+  const mean = squares.reduce((a, b) => a + b, 0) / Math.max(sample.length, 1);
+  return squares.map((sum, c) => each * (counts[c]! > 0 ? sum / counts[c]! : mean));
+}
+
+/** Calls `visit` with every element of a sample, its channel and its place in the sample. */
+export function forEachSampled(
+  { dims, distance, sample }: Pick<Summary, "dims" | "distance" | "sample">,
+  axis: number,
+  visit: (x: number, channel: number, place: number) => void,
+): void {
+  const channels = dims[axis]!;
+  const inner = elementCount(dims.slice(axis + 1));
+  // The position within a channel's run of `inner` elements, and the channel.
+  let within = 0;
+  let channel = 0;
+  const [step, rest] = [Math.floor(distance / inner) % channels, distance % inner];
+  for (let i = 0; i < sample.length; i++) {
+    visit(sample[i]!, channel, i);
+    within += rest;
+    channel += step;
+    if (within >= inner) {
+      within -= inner;
+      channel++;
+    }
+    if (channel >= channels) channel -= channels;
+  }
+}
+
+/** The summary of a value that is seen whole. Of a small one, and of one with elements that are not finite, every element is in the sample. */
+export function summaryOfWhole(values: Float32Array, dims: readonly number[], channelAxis: number): Summary {
+  const axis = channelAxis < 0 ? channelAxis + dims.length : channelAxis;
+  const observer = new ChannelObserver(axis);
+  observer.observe(values, dims);
+  const { min, max, squares } = observer.state;
+  const isWhole = values.length <= SAMPLE || !squares.every(Number.isFinite);
+  const distance = isWhole ? 1 : distanceIn(values.length);
+  const sample = new Float32Array(Math.ceil(values.length / distance));
+  for (let i = 0; i < sample.length; i++) sample[i] = values[i * distance]!;
+  return { dims, distance, sample, channels: { axis, min, max, squares }, min: least(min), max: largest(max) };
+}
+
+function least(values: ArrayLike<number>): number {
+  let min = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < values.length; i++) min = Math.min(min, values[i]!);
+  return min;
+}
+
+function largest(values: ArrayLike<number>): number {
+  let max = Number.NEGATIVE_INFINITY;
+  for (let i = 0; i < values.length; i++) max = Math.max(max, values[i]!);
+  return max;
+}
+
+/** What becomes of a value when its channels are multiplied, and, for those of a Clip, limited. */
+export interface ChannelFactors {
+  readonly factors: ArrayLike<number>;
+  readonly limit: number;
+}
+
+/** The summary of the value that the channels of another make, multiplied each by its factor. It must tell of channels along that axis. */
+export function scaledSummary(summary: Summary, { factors, limit }: ChannelFactors): Summary {
+  const { axis, ...of } = summary.channels!;
+  const scaled = (values: ArrayLike<number>, power = 1) =>
+    Float64Array.from(values, (x, c) => Math.min(x * factors[c]! ** power, power === 1 ? limit : Infinity));
+  const [min, max] = [scaled(of.min), scaled(of.max)];
+  const sample = new Float32Array(summary.sample.length);
+  forEachSampled(summary, axis, (x, channel, i) => {
+    sample[i] = Math.min(x * factors[channel]!, limit);
+  });
+  const channels = { axis, min, max, squares: scaled(of.squares, 2) };
+  return { ...summary, sample, channels, min: least(min), max: largest(max) };
 }
 
 /** As an end: behind all elements. */
 const LAST = 2 ** 31 - 1;
-/** The version of ai.onnx since which all reductions take axes as an input. */
+/** The versions of ai.onnx since which sums, and all other reductions, take axes as an input. */
+const SUM_AXES_AS_INPUT = 13;
 const AXES_AS_INPUT = 18;
 
 /** A prime number: every how many-th element is in the sample. */

@@ -4,6 +4,8 @@ import type { Tensor } from "../../onnx/tensor.ts";
 import type { Affine } from "../../operators/operator-record.ts";
 import { type CalibrateOptions, type Feeds, type OnOutputs, TappedModel } from "../calibration/calibrate.ts";
 import { ActivationObserver, ChannelObserver, type Observer } from "../calibration/observers.ts";
+import { type ChannelFactors, type Summary, scaledSummary, summaryOfWhole } from "../calibration/summaries.ts";
+import { type ScaledValue, scalingSites } from "./channel-scaling.ts";
 import { placeQuantizers, RECONSIDERED } from "./placement.ts";
 import { stretchesIn } from "./stretched.ts";
 
@@ -27,102 +29,179 @@ export async function calibrate(
   return await calibrator.observe(batches);
 }
 
-/** Calibrates a model in several passes, loaded once. */
+/** What a value of a calibrated model is: one of the model that runs, with its channels scaled. */
+interface View {
+  readonly base: string;
+  readonly by: readonly ChannelFactors[];
+}
+
+/** The model that runs, and the axes of the channels that may come to be scaled, by the names of its values. */
+interface Source {
+  readonly tapped: TappedModel;
+  readonly axes: ReadonlyMap<string, number>;
+}
+
+/**
+ * Calibrates a model in several passes, loaded once. For a model that differs from it in the channels of some values nothing else has to run: they are
+ * scaled when they have been seen.
+ */
 export class Calibrator {
   readonly model: Model;
-  readonly #options: CalibrateOptions;
-  readonly #activations: ReadonlyMap<string, ActivationObserver>;
-  readonly #derived: Calibration["derived"];
-  readonly #channels: ReadonlyMap<string, ChannelObserver>;
-  readonly #tapped: TappedModel;
+  readonly #source: Source;
+  readonly #seen: Calibration;
+  /** Of values that are not those of the same name in the model that runs. */
+  readonly #views: ReadonlyMap<string, View>;
+  /** What was seen of values that may come to be scaled, by their names in the model that runs. */
+  readonly #kept = new Map<string, Summary[]>();
   #batches: number;
 
-  private constructor(model: Model, seen: Calibration, options: CalibrateOptions, like?: TappedModel) {
+  private constructor(model: Model, source: Source, seen: Calibration, views: ReadonlyMap<string, View> = new Map()) {
     this.model = model;
-    this.#options = options;
-    this.#activations = seen.activations;
-    this.#derived = seen.derived;
-    this.#channels = seen.channels;
+    this.#source = source;
+    this.#seen = seen;
+    this.#views = views;
     this.#batches = seen.batches;
-    const summarized = new Map([...seen.activations.keys()].map((name) => [name, seen.channels.get(name)?.axis]));
-    this.#tapped = new TappedModel(model, seen.activations.keys(), options, { summarized, like });
   }
 
   /** Of a model in the form that `prepareStatic` gives it, of which nothing was seen. */
   static of(model: Model, options: CalibrateOptions): Calibrator {
-    return new Calibrator(model, nothingSeen(model), options);
+    const seen = nothingSeen(model);
+    const axes = new Map<string, number>();
+    for (const { value, axis } of scalingSites(model, { inserting: true }).flatMap(({ values }) => values)) {
+      if ((seen.channels.get(value.name)?.axis ?? axis) === axis) axes.set(value.name, axis);
+    }
+    const axisOf = (name: string) => seen.channels.get(name)?.axis ?? axes.get(name);
+    const summarized = new Map([...seen.activations.keys()].map((name) => [name, axisOf(name)]));
+    const tapped = new TappedModel(model, seen.activations.keys(), options, { summarized });
+    return new Calibrator(model, { tapped, axes }, seen);
+  }
+
+  /** Of the same model, loaded once for both, of which it has seen nothing. */
+  beside(): Calibrator {
+    return new Calibrator(this.model, this.#source, nothingSeen(this.model), this.#views);
   }
 
   /**
-   * Of a model that differs from this one's in the values of the given names, or has more of them, and was shown the same samples: of all other
-   * values it knows what was seen here. Either one may go on from there, but not both. The new one has `unseen` to observe.
+   * Of a model that differs from this one's in the `scaled` values, by name, or has more of them: it knows what that model would have shown for the same
+   * samples. Either one may go on from there, but not both. Undefined where what was kept does not tell.
    */
-  forked(
-    model: Model,
-    changed: ReadonlySet<string>,
-  ): { readonly calibrator: Calibrator; readonly unseen: Set<string> } {
+  forked(model: Model, scaled: ReadonlyMap<string, ScaledValue>): Calibrator | undefined {
     const nothing = nothingSeen(model);
-    const knownOr = <T>(known: ReadonlyMap<string, T>, all: ReadonlyMap<string, T>) =>
-      new Map([...all].map(([name, fresh]) => [name, changed.has(name) ? fresh : (known.get(name) ?? fresh)]));
-    const activations = knownOr(this.#activations, nothing.activations);
-    const channels = knownOr(this.#channels, nothing.channels);
+    const activations = new Map<string, ActivationObserver>();
+    const channels = new Map<string, ChannelObserver>();
+    const views = new Map<string, View>();
+    for (const [name, fresh] of nothing.activations) {
+      const { base, by } = scaled.get(name) ?? { base: name };
+      const [known, knownChannels] = [this.#seen.activations.get(base), this.#seen.channels.get(base)];
+      const freshChannels = nothing.channels.get(name);
+      if (!known || (freshChannels && freshChannels.axis !== knownChannels?.axis)) return undefined;
+      const view = this.#viewOf(base);
+      const now = { ...view, by: by ? [...view.by, by] : view.by };
+      views.set(name, now);
+      activations.set(name, by ? fresh : known);
+      if (freshChannels) channels.set(name, by ? freshChannels : knownChannels!);
+      if (!by) continue;
+      const kept = this.#kept.get(now.base) ?? [];
+      if (kept.length < this.#batches) return undefined;
+      for (const summary of kept) showScaled(summary, now, fresh, freshChannels);
+    }
     const seen = { activations, channels, derived: nothing.derived, batches: this.#batches };
-    const unseen = new Set(
-      [...activations].flatMap(([name, it]) => (this.#activations.get(name) === it ? [] : [name])),
-    );
-    return { calibrator: new Calibrator(model, seen, this.#options, this.#tapped), unseen };
+    const fork = new Calibrator(model, this.#source, seen, views);
+    for (const [name, summaries] of this.#kept) fork.#kept.set(name, [...summaries]);
+    return fork;
+  }
+
+  /** Goes on from what a calibrator of the same model has seen beside it. */
+  merge(other: Calibrator): void {
+    for (const [name, activation] of this.#seen.activations) activation.merge(other.#seen.activations.get(name)!);
+    for (const [name, observer] of this.#seen.channels) observer.merge(other.#seen.channels.get(name)!);
+    this.#batches += other.#batches;
   }
 
   /** What has been seen. It is no longer valid when more is. */
   get calibration(): Calibration {
-    return {
-      activations: this.#activations,
-      derived: this.#derived,
-      channels: this.#channels,
-      batches: this.#batches,
-    };
+    return { ...this.#seen, batches: this.#batches };
   }
 
   /**
-   * Shows `batches` to all observers, or to those of the given names, which have not seen them yet; and the outputs of the model to `onOutputs`.
+   * Shows `batches` to all observers, and the outputs of the model that runs to `onOutputs`. What forks need is kept where it is asked for.
    */
   async observe(
     batches: AsyncIterable<Feeds>,
-    { only, onOutputs }: { readonly only?: ReadonlySet<string>; readonly onOutputs?: OnOutputs } = {},
+    { onOutputs, keep = false }: { readonly onOutputs?: OnOutputs; readonly keep?: boolean } = {},
   ): Promise<Calibration> {
-    const observers = new Map<string, Observer>();
-    for (const [name, activation] of this.#activations) {
-      if (only && !only.has(name)) continue;
-      const channels = this.#channels.get(name);
-      observers.set(name, {
-        observe: (values, dims) => {
-          activation.observe(values);
-          channels?.observe(values, dims);
-        },
-        observeSummary: (summary) => {
-          activation.observeSummary(summary);
-          channels?.observeSummary(summary);
-        },
-      });
-    }
-    const count = await this.#tapped.observe(observers, batches, onOutputs);
-    if (!only) this.#batches += count;
+    const readers = Map.groupBy(this.#seen.activations.keys(), (name) => this.#viewOf(name).base);
+    const observers = new Map([...readers].map(([base, names]) => [base, this.#observerOf(base, names, keep)]));
+    this.#batches += await this.#source.tapped.observe(observers, batches, onOutputs);
     return this.calibration;
   }
 
-  /** The outputs of the model. */
+  /** Shows a value of the model that runs to all that are told by it. */
+  #observerOf(base: string, names: readonly string[], keep: boolean): Observer {
+    const axis = this.#source.axes.get(base);
+    const of = names.map((name) => ({
+      view: this.#viewOf(name),
+      activation: this.#seen.activations.get(name)!,
+      channels: this.#seen.channels.get(name),
+    }));
+    const [scaled, same] = [of.filter(({ view }) => view.by.length > 0), of.filter(({ view }) => view.by.length === 0)];
+    const tell = (summary: Summary) => {
+      for (const { view, activation, channels } of scaled) showScaled(summary, view, activation, channels);
+      if (!keep || !summary.channels || axis === undefined) return;
+      const kept = this.#kept.get(base) ?? [];
+      kept.push(summary);
+      this.#kept.set(base, kept);
+    };
+    return {
+      observe: (values, dims) => {
+        for (const { activation } of same) activation.observe(values);
+        if (axis === undefined || (scaled.length === 0 && !keep)) {
+          for (const { channels } of same) channels?.observe(values, dims);
+          return;
+        }
+        const summary = summaryOfWhole(values, dims, axis);
+        for (const { channels } of same) channels?.observeSummary(summary);
+        tell(summary);
+      },
+      observeSummary: (summary) => {
+        for (const { activation, channels } of same) {
+          activation.observeSummary(summary);
+          channels?.observeSummary(summary);
+        }
+        tell(summary);
+      },
+    };
+  }
+
+  #viewOf(name: string): View {
+    return this.#views.get(name) ?? { base: name, by: [] };
+  }
+
+  /** The outputs of the model that runs. */
   run(feeds: Feeds): Promise<Record<string, Tensor>> {
-    return this.#tapped.run(feeds);
+    return this.#source.tapped.run(feeds);
   }
 
   /** Frees the memory of the loaded model; it is loaded again when it has to run. */
   close(): Promise<void> {
-    return this.#tapped.close();
+    return this.#source.tapped.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+/** Shows what becomes of a value by a view of it. */
+function showScaled(
+  summary: Summary,
+  { by }: View,
+  activation: ActivationObserver,
+  channels: ChannelObserver | undefined,
+): void {
+  const scaled = by.reduce(scaledSummary, summary);
+  activation.observeSummary(scaled);
+  channels?.observeSummary(scaled);
 }
 
 function nothingSeen(model: Model): Calibration {

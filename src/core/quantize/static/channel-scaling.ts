@@ -19,6 +19,7 @@ import type { Model, Node, Use, Value } from "../../onnx/ir.ts";
 import { arrayOf, elementCount, lazyTensor, tensorOf } from "../../onnx/tensor.ts";
 import { type OpType, operatorOf } from "../../operators/operators.ts";
 import { addBehind, isBiasFor } from "../bias-add.ts";
+import type { ChannelFactors } from "../calibration/summaries.ts";
 import { clipBounds, isFloatConstant, ruleFor, type WeightOperand } from "./operators.ts";
 
 /** A layer that reads the channels. */
@@ -36,14 +37,28 @@ export interface ScalingSite {
   readonly producerOperand: WeightOperand | undefined;
   readonly channels: number;
   readonly consumers: readonly ChannelConsumer[];
-  /** Everything whose channels are divided by the scales, from the producer's output to what the consumers read. Once applied, if it inserts. */
-  readonly values: readonly Value[];
+  /** Everything whose channels are divided by the scales, from the producer's output to what the consumers read; that output alone, if it inserts. */
+  readonly values: readonly ChannelValue[];
   /** A product is inserted in front of the consumers: it takes time in every run. */
   readonly inserts: boolean;
   /** There is a Clip(0, m) on the way: the scales must be the largest value of each channel, or more. */
   readonly isClipped: boolean;
-  /** Divides the channels by `scales` and multiplies the weights that meet them. */
-  apply(scales: ArrayLike<number>): void;
+  /** Divides the channels by `scales` and multiplies the weights that meet them. Answers the values that are others than before. */
+  apply(scales: ArrayLike<number>): ReadonlyMap<string, ScaledValue>;
+}
+
+/** A value that has the channels along `axis`. */
+export interface ChannelValue {
+  readonly value: Value;
+  readonly axis: number;
+  /** It is behind a Clip. */
+  readonly isClipped: boolean;
+}
+
+/** What a value of a scaled model is, by a value of the model before: that one with its channels multiplied, or as it was, under another name. */
+export interface ScaledValue {
+  readonly base: string;
+  readonly by: ChannelFactors | undefined;
 }
 
 /** A parameter of a node whose elements belong to channels: those along `axis`, or, for the weight of a grouped layer, the input channels it meets. */
@@ -84,14 +99,22 @@ function insertingSite({ node, output, channels, channelAxis, operand }: Produce
   });
   const layers = new Set(consumers.map((consumer) => consumer.node));
   if (layers.size === 0 || layers.size !== consumers.length) return undefined;
-  const values: Value[] = [];
+  const values = [{ value: output, axis: channelAxis, isClipped: false }];
   return {
     ...{ producer: node, producerOperand: undefined, channels, consumers, values, isClipped: false, inserts: true },
     apply(scales) {
-      values.push(insertProduct(output, layers, scales));
+      const base = output.name;
+      const product = insertProduct(output, layers, scales);
       for (const consumer of consumers) scaleConsumer(consumer, scales);
+      const by = { factors: inverseOf(scales), limit: Number.POSITIVE_INFINITY };
+      const renamed: [string, ScaledValue][] = output.name === base ? [] : [[output.name, { base, by: undefined }]];
+      return new Map([[product.name, { base, by }], ...renamed]);
     },
   };
+}
+
+function inverseOf(scales: ArrayLike<number>): Float64Array {
+  return Float64Array.from(scales, (scale) => 1 / scale);
 }
 
 /** Lets the layers read `value` divided by the scales. That has the name of the value from then on, unless the model gives it out. */
@@ -126,25 +149,37 @@ function siteOf(producer: Producer): ScalingSite | undefined {
   // A layer may read the channels along two paths, but its weights can be scaled once only.
   const layers = new Set(consumers.map(({ node }) => node));
   if (layers.size !== consumers.length || producer.parameters.some(({ node }) => layers.has(node))) return undefined;
-  const { node, channels, operand: producerOperand, parameters } = producer;
+  const { node, channels, channelAxis, operand: producerOperand, parameters } = producer;
+  // Before the bias.
+  const product = { value: node.outputs[0]!, axis: channelAxis, isClipped: false };
+  const all = [...(node.outputs[0] === producer.output ? [] : [product]), ...values];
   return {
     producer: node,
     producerOperand,
     channels,
     consumers,
-    values: [...new Set([node.outputs[0]!, ...values])],
+    values: all,
     isClipped: clips.length > 0,
     inserts: false,
     apply(scales) {
-      const inverse = Float64Array.from(scales, (scale) => 1 / scale);
+      const inverse = inverseOf(scales);
       for (const parameter of parameters) scaleParameter(parameter, inverse);
       for (const consumer of consumers) scaleConsumer(consumer, scales);
       for (const clip of clips) {
-        clip.setInput(2, clip.graph.addInitializer(`${clip.label}_limit`, tensorOf("float32", [], [1])));
+        clip.setInput(2, clip.graph.addInitializer(`${clip.label}_limit`, tensorOf("float32", [], [CLIPPED_LIMIT])));
       }
+      return new Map(
+        all.map(({ value: { name }, isClipped }) => {
+          const limit = isClipped ? CLIPPED_LIMIT : Number.POSITIVE_INFINITY;
+          return [name, { base: name, by: { factors: inverse, limit } }];
+        }),
+      );
     },
   };
 }
+
+/** Of channels that were divided by the largest value they take. */
+const CLIPPED_LIMIT = 1;
 
 // ---- producers -----------------------------------------------------------------------------------------------------
 
@@ -213,12 +248,12 @@ function readersOf({
   output,
   channels,
   channelAxis,
-}: Producer): { consumers: ChannelConsumer[]; clips: Node[]; values: Iterable<Value> } | undefined {
-  const reached = new Map<Value, number>([[output, channelAxis]]);
+}: Producer): { consumers: ChannelConsumer[]; clips: Node[]; values: readonly ChannelValue[] } | undefined {
+  const reached = new Map<Value, Omit<ChannelValue, "value">>([[output, { axis: channelAxis, isClipped: false }]]);
   const gated: Node[] = [];
   const consumers: ChannelConsumer[] = [];
   const clips: Node[] = [];
-  for (const [value, axis] of reached) {
+  for (const [value, { axis, isClipped }] of reached) {
     if (value.isGraphOutput || value.uses.length === 0) return undefined;
     for (const { node, index } of value.uses) {
       if (node.graph !== output.graph || node.domain !== "") return undefined;
@@ -227,21 +262,22 @@ function readersOf({
         if (!layer) return undefined;
         consumers.push({ ...layer, input: value });
       } else if (operatorOf(node)?.homogeneous && index === 0 && node.outputs.length === 1) {
-        reached.set(node.outputs[0]!, axis);
+        reached.set(node.outputs[0]!, { axis, isClipped });
       } else if (node.opType === "Flatten" && value.producer?.opType === "GlobalAveragePool") {
-        reached.set(node.outputs[0]!, -1);
+        reached.set(node.outputs[0]!, { axis: -1, isClipped });
       } else if (node.opType === "Mul" && node.inputs.every((input) => input && !input.constant)) {
         gated.push(node);
-        reached.set(node.outputs[0]!, axis);
+        reached.set(node.outputs[0]!, { axis, isClipped: false });
       } else if (index === 0 && clipBounds(node)?.min === 0) {
         clips.push(node);
-        reached.set(node.outputs[0]!, axis);
+        reached.set(node.outputs[0]!, { axis, isClipped: true });
       } else return undefined;
     }
   }
   // A product of two scaled tensors would be scaled twice.
   const isGate = ({ inputs }: Node) => inputs.filter((input) => reached.has(input!)).length === 1;
-  return gated.every(isGate) ? { consumers, clips, values: reached.keys() } : undefined;
+  if (!gated.every(isGate)) return undefined;
+  return { consumers, clips, values: [...reached].map(([value, of]) => ({ value, ...of })) };
 }
 
 /** The layer that reads channels along `axis`, if it is one whose weight can be scaled. */

@@ -4,7 +4,7 @@ import type { Model } from "../../onnx/ir.ts";
 import type { Note, NoteSink } from "../../passes/pass.ts";
 import type { Feeds, OnOutputs } from "../calibration/calibrate.ts";
 import { DEFAULT_METHOD } from "../calibration/calibration-methods.ts";
-import type { Calibrator } from "./calibration.ts";
+import { Calibrator } from "./calibration.ts";
 import { scalingSites } from "./channel-scaling.ts";
 import { type BalanceOptions, balanceChannels, equalizeWeights } from "./equalize.ts";
 import type { OutputReference } from "./output-error.ts";
@@ -15,6 +15,8 @@ import type { FloatNode } from "./storage.ts";
 /** What a correction is tried with. */
 export interface Trial {
   readonly few: readonly Feeds[];
+  /** What follows those in calibration, and is judged by. */
+  readonly following: readonly Feeds[];
   /** Those that nothing is judged by, as far as there are enough. */
   readonly unjudged: readonly Feeds[];
   /** Takes what the original gives out for samples that it is shown. */
@@ -30,10 +32,10 @@ export interface Trial {
 
 /**
  * Scales channels between layers, and then between normalizations and layers. Where it was left to us, each is kept only if a model that is
- * calibrated on few samples becomes better by it. The calibrator of what came out of it has seen those samples, unless there was nothing to try.
+ * calibrated on few samples becomes better by it. The calibrator of what came out of it has seen those samples, and those that follow them as far as they were judged by.
  */
 export async function scaleChannels(original: Calibrator, trial: Trial) {
-  const { few, options, loaded, onOutputs } = trial;
+  const { few, following, options, onOutputs } = trial;
   const { equalize, smoothQuantAlpha, perChannel } = options;
   const notes: Note[] = [];
   const facts: CorrectionFacts[] = [];
@@ -43,7 +45,7 @@ export async function scaleChannels(original: Calibrator, trial: Trial) {
   if (!isWanted || scalingSites(original.model, { inserting: true }).length === 0) {
     return { calibrator, notes, facts, inserted };
   }
-  const { channels } = await original.observe(each(few), { onOutputs });
+  const { channels } = await original.observe(each(few), { onOutputs, keep: true });
   const balance = (of: Omit<BalanceOptions, "perChannel">) => (model: Model, note: NoteSink) =>
     balanceChannels(model, (name) => channels.get(name), { ...of, perChannel }, note);
   const corrections = [
@@ -59,32 +61,45 @@ export async function scaleChannels(original: Calibrator, trial: Trial) {
     },
   ];
   let sqnrDb: number | undefined;
+  // What is judged by is seen beside, for trials not to know it, and added to the rest when they are over.
+  let beside: Calibrator | undefined;
   for (const { name, wanted, apply } of corrections) {
     if (wanted === false) continue;
     const candidate = calibrator.model.clone();
     const said: Note[] = [];
     const changed = apply(candidate, (note) => said.push(note));
     if (changed.size === 0) continue;
+    if (!beside) {
+      beside = calibrator.beside();
+      await beside.observe(each(following), { onOutputs, keep: true });
+    }
     sqnrDb ??= await trialSqnrDb(calibrator, trial);
-    // One float model is loaded at a time.
-    await calibrator.close();
     const forked = calibrator.forked(candidate, changed);
-    const other = loaded.use(forked.calibrator);
-    await other.observe(each(few), { only: forked.unseen });
+    const other = forked ?? (await anew(candidate, calibrator, trial));
     const reached = await trialSqnrDb(other, trial);
     const applied = wanted !== "auto" || reached > sqnrDb;
     facts.push({ name, sqnr_before_db: sqnrDb, sqnr_after_db: reached, applied });
     if (!applied) {
-      await other.close();
+      if (!forked) await other.close();
       continue;
     }
+    beside = forked && beside.forked(candidate, changed);
     calibrator = other;
     sqnrDb = reached;
     notes.push(...said);
   }
+  if (beside) calibrator.merge(beside);
   const known = new Set([...original.model.nodes()].map((node) => node.name));
   for (const node of calibrator.model.nodes()) if (!known.has(node.name)) inserted.set(node.name, BALANCING);
   return { calibrator, notes, facts, inserted };
+}
+
+/** Of a model that what was seen of another does not tell about. One float model is loaded at a time. */
+async function anew(model: Model, before: Calibrator, { few, loaded, runtime }: Trial): Promise<Calibrator> {
+  await before.close();
+  const calibrator = loaded.use(Calibrator.of(model, runtime));
+  await calibrator.observe(each(few), { keep: true });
+  return calibrator;
 }
 
 /**

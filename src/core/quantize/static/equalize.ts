@@ -20,7 +20,7 @@ import type { Model, Node } from "../../onnx/ir.ts";
 import { arrayOf, elementCount } from "../../onnx/tensor.ts";
 import { type NoteSink, noteOn } from "../../passes/pass.ts";
 import type { ChannelObserver } from "../calibration/observers.ts";
-import { type ScalingSite, scalingSites, visitPairs } from "./channel-scaling.ts";
+import { type ScaledValue, type ScalingSite, scalingSites, visitPairs } from "./channel-scaling.ts";
 import { ruleFor, type WeightOperand } from "./operators.ts";
 
 /** Channels are not scaled against each other by more than this. */
@@ -31,8 +31,8 @@ const MAX_SCALE = 1e4;
 const MAX_SWEEPS = 30;
 const CONVERGED = 1e-3;
 
-/** Equalises the weights of all layers that can be, in place and without data. Answers the names of values whose channels were scaled. */
-export function equalizeWeights(model: Model): Set<string> {
+/** Equalises the weights of all layers that can be, in place and without data. Answers the values that are others than before. */
+export function equalizeWeights(model: Model): Map<string, ScaledValue> {
   const sites = scalingSites(model).filter(({ producerOperand, isClipped }) => producerOperand && !isClipped);
   const magnitudes = new Map<Node, MagnitudeMatrix>();
   const matrixOf = (node: Node, operand: WeightOperand): MagnitudeMatrix => {
@@ -58,10 +58,7 @@ export function equalizeWeights(model: Model): Set<string> {
     });
     if (furthest < CONVERGED) break;
   }
-  sites.forEach((site, i) => {
-    site.apply(total[i]!);
-  });
-  return new Set(sites.flatMap(({ values }) => values.map(({ name }) => name)));
+  return new Map(sites.flatMap((site, i) => [...site.apply(total[i]!)]));
 }
 
 /** The largest |weight| between each output channel and each input channel, and the scales they have been given. */
@@ -158,14 +155,14 @@ interface ChosenScales {
 
 /**
  * Scales channels wherever that is expected to help, in place. `statistics` are those of the values that layers read, by name; sites of which
- * nothing is known stay as they are. Answers the names of values whose channels were scaled.
+ * nothing is known stay as they are. Answers the values that are others than before.
  */
 export function balanceChannels(
   model: Model,
   statistics: (name: string) => ChannelObserver | undefined,
   options: BalanceOptions,
   note: NoteSink,
-): Set<string> {
+): Map<string, ScaledValue> {
   const chosen: ChosenScales[] = [];
   for (const site of scalingSites(model, { inserting: true })) {
     const wanted = site.producerOperand ? options.layers && "auto" : options.normalizations;
@@ -180,11 +177,10 @@ export function balanceChannels(
   const layers = [...model.nodes()].filter((node) => ruleFor(node)?.weight?.(node)).length;
   const isWorthwhile =
     totalGainDb(chosen, layers) >= MIN_TOTAL_DB || chosen.some(({ gainDb }) => gainDb >= LARGE_GAIN_DB);
-  const changed = new Set<string>();
+  const changed = new Map<string, ScaledValue>();
   for (const { site, scales, gainDb, isAuto } of chosen) {
     if (isAuto && !isWorthwhile) continue;
-    site.apply(scales);
-    for (const { name } of site.values) changed.add(name);
+    for (const [name, scaled] of site.apply(scales)) changed.set(name, scaled);
     note(
       noteOn(
         site.producer,
@@ -306,7 +302,7 @@ function chooseScales(
   let best = candidates[0]!;
   let least = expectedError(of, best);
   for (const scales of candidates.slice(1)) {
-    const error = expectedError(of, scales);
+    const error = expectedError(of, scales, least);
     if (error < least) {
       best = scales;
       least = error;
@@ -327,8 +323,8 @@ function columnMagnitudes({ largest: matrix, outputs, inputs, groups }: WeightSt
 const ACTIVATION_STEPS = 255;
 const WEIGHT_STEPS = 127;
 
-/** E of the formula at the top, without the common factor 1/12. */
-function expectedError(of: Expectation, scales: Float64Array): number {
+/** E of the formula at the top, without the common factor 1/12; or, once it is known to be no less than `enough`, a part of it that is not either. */
+function expectedError(of: Expectation, scales: Float64Array, enough = Number.POSITIVE_INFINITY): number {
   const high = of.max.reduce((most, max, c) => Math.max(most, max / scales[c]!), 0);
   const low = of.min.reduce((least, min, c) => Math.min(least, min / scales[c]!), 0);
   const made = of.producer.largest.reduce((most, w, c) => Math.max(most, w / scales[c]!), 0) / WEIGHT_STEPS;
@@ -338,6 +334,7 @@ function expectedError(of: Expectation, scales: Float64Array): number {
     energy.forEach((square, c) => {
       error += activation * scales[c]! ** 2 * square;
     });
+    if (error >= enough) return error;
     const power = new Float64Array(groups);
     of.meanSquare.forEach((square, c) => {
       power[Math.floor(c / inputs)]! += (window * square) / scales[c]! ** 2;

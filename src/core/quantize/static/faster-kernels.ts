@@ -68,13 +68,9 @@ const ROUNDS = 61;
 const LEAST_ROUNDS = 5;
 const ROUNDS_BETWEEN = 10;
 const ROUNDS_MS = 1200;
-/** Runs of a profile: one that warms up, and the others as far as the time goes. */
+/** Runs of a profile, one that warms up before them: the least time of a kernel counts, and in more runs it is hardly less. */
 const WARM_UP = 1;
-const PROFILE_RUNS = 12;
-const LEAST_RUNS = 5;
-const PROFILE_MS = 400;
-/** In all runs of one: each leaves half a kilobyte of text. */
-const PROFILED_NODES = 60_000;
+const PROFILE_RUNS = 5;
 
 /**
  * Measures `float`, all of it in 8 bits, and what lies between, on one input, and answers which nodes should compute in float. Nothing is left in 8
@@ -259,10 +255,8 @@ export async function profileOf(
   feeds: Feeds,
   { profile, latencyThreads, signal }: Pick<KernelRuntime, "profile" | "latencyThreads" | "signal">,
 ): Promise<ProfiledModel> {
-  const affordable = Math.min(PROFILE_MS / wallMs, PROFILED_NODES / model.graph.nodes.length);
-  const runs = Math.max(LEAST_RUNS, Math.min(PROFILE_RUNS, Math.floor(affordable)));
   const use = async (session: Session) => {
-    for (let run = 0; run < WARM_UP + runs; run++) {
+    for (let run = 0; run < WARM_UP + PROFILE_RUNS; run++) {
       checkCancelled(signal);
       await session.run(feeds, undefined, signal);
     }

@@ -148,6 +148,7 @@ export async function correctStatic(
   const reference = new OutputReference(judged, outputsOf, runtime);
   const trial: Trial = {
     few: few.slice(0, Math.min(TRIAL_BATCHES, options.samples)),
+    following: few.slice(TRIAL_BATCHES, options.samples),
     unjudged: few.slice(0, Math.min(CORRECTING_BATCHES, options.samples)),
     onOutputs,
     reference,

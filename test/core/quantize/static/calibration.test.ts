@@ -34,7 +34,7 @@ function counting(): CalibrateOptions & { readonly loads: () => number } {
   };
 }
 
-test("a fork that looks at the scaled channels alone knows what a new look at everything shows", async () => {
+test("a fork knows of scaled channels what a look at the scaled model shows, and runs nothing for it", async () => {
   for (const network of [mobilenet({ blocks: 2 }), transformer()]) {
     const model = await prepare(network);
     const uniform = uniformSource(5);
@@ -44,7 +44,9 @@ test("a fork that looks at the scaled channels alone knows what a new look at ev
     const feeds = feedsFor(model, 6);
     const options = counting();
     await using original = Calibrator.of(model, options);
-    const { channels } = await original.observe(streamOf(feeds.slice(0, 4)));
+    const { channels } = await original.observe(streamOf(feeds.slice(0, 3)), { keep: true });
+    const beside = original.beside();
+    await beside.observe(streamOf(feeds.slice(3, 5)), { keep: true });
     const scaled = model.clone();
     const balance = { perChannel: true, layers: true, normalizations: "auto" } as const;
     const changed = balanceChannels(
@@ -54,30 +56,45 @@ test("a fork that looks at the scaled channels alone knows what a new look at ev
       () => {},
     );
     assert.ok(changed.size > 0);
-    const { calibrator, unseen } = original.forked(scaled, changed);
-    await using fork = calibrator;
-    assert.deepEqual(unseen, new Set([...changed].filter((name) => fork.calibration.activations.has(name))));
-    await fork.observe(streamOf(feeds.slice(0, 4)), { only: changed });
-    const calibration = await fork.observe(streamOf(feeds.slice(4)));
-    assert.equal(options.loads(), 2);
+    const fork = original.forked(scaled, changed)!;
+    fork.merge(beside.forked(scaled, changed)!);
+    const calibration = await fork.observe(streamOf(feeds.slice(5)));
+    assert.equal(options.loads(), 1);
 
     const anew = await calibrate(scaled, streamOf(feeds), { openModel });
     assert.equal(calibration.batches, 6);
     assert.deepEqual([...calibration.activations.keys()], [...anew.activations.keys()]);
-    for (const [name, { histogram }] of anew.activations) {
-      const seen = calibration.activations.get(name)!.histogram;
-      assert.equal(seen.count, histogram.count, name);
+    for (const [name, { histogram, elements, averageRange }] of anew.activations) {
+      const { histogram: seen, averageRange: average } = calibration.activations.get(name)!;
+      assert.equal(calibration.activations.get(name)!.elements, elements, name);
       const width = histogram.max - histogram.min;
       assert.ok(Math.abs(seen.min - histogram.min) <= 1e-4 * width, `${name}: ${seen.min}, not ${histogram.min}`);
       assert.ok(Math.abs(seen.max - histogram.max) <= 1e-4 * width, `${name}: ${seen.max}, not ${histogram.max}`);
+      for (const end of ["min", "max"] as const) {
+        assert.ok(Math.abs(average[end] - averageRange[end]) <= 1e-4 * width, `${name}: ${end} on average`);
+      }
     }
-    for (const [name, { max, count }] of anew.channels) {
+    for (const [name, observer] of anew.channels) {
+      const { max, count } = observer;
       const seen = calibration.channels.get(name)!;
       assert.equal(seen.count, count);
       const largest = max.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
       for (const [c, value] of max.entries()) assert.ok(Math.abs(seen.max[c]! - value) <= 1e-4 * largest, name);
+      for (const [c, square] of observer.meanSquares().entries()) {
+        assert.ok(Math.abs(seen.meanSquares()[c]! - square) <= 1e-3 * square, name);
+      }
     }
   }
+});
+
+test("without what it has kept of every sample a calibrator cannot be forked", async () => {
+  const model = await prepare(transformer());
+  await using original = Calibrator.of(model, { openModel });
+  await original.observe(streamOf(feedsFor(model, 1)));
+  const scaled = model.clone();
+  const [site] = scalingSites(scaled, { inserting: true });
+  const changed = site!.apply(new Float64Array(site!.channels).fill(2));
+  assert.equal(original.forked(scaled, changed), undefined);
 });
 
 test("a calibrator runs the model itself too, loads it once, and once more after it was closed", async () => {

@@ -166,13 +166,17 @@ test("a normalization that a residual sum reads too is divided by a product of i
     const [site, ...others] = scalingSites(scaled, { inserting: true });
     assert.deepEqual([others.length, site!.inserts, site!.consumers.length], [0, true, 2]);
     const { name } = site!.consumers[0]!.input;
-    site!.apply(Float64Array.from({ length: 8 }, (_, c) => 2 ** (c - 4)));
+    const changed = site!.apply(Float64Array.from({ length: 8 }, (_, c) => 2 ** (c - 4)));
     await assertSameFunction(model, scaled);
     const layers = scaled.graph.nodes.filter(({ opType }) => opType === "MatMul");
     const [sum] = scaled.graph.nodes.filter(
       ({ opType, inputs }) => opType === "Add" && !inputs.some((it) => it?.constant),
     );
-    const [product] = site!.values;
+    const product = layers[0]!.inputs[0];
+    const factors = Float64Array.from({ length: 8 }, (_, c) => 2 ** (4 - c));
+    assert.deepEqual(changed.get(product!.name), { base: name, by: { factors, limit: Number.POSITIVE_INFINITY } });
+    // What the sum reads has another name where the product has taken its own.
+    assert.deepEqual([...changed.values()].slice(1), isGivenOut ? [] : [{ base: name, by: undefined }]);
     assert.ok(layers.length === 2 && layers.every(({ inputs }) => inputs[0] === product));
     assert.ok(!sum!.inputs.includes(product));
     // What calibration and plans know is what the layers read.
