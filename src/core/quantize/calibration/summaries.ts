@@ -32,11 +32,8 @@ export type ChannelAxis = number | undefined;
 
 /** Smaller values are sooner taken out of the runtime than told about. */
 const MIN_ELEMENTS = 2 ** 15;
-/** Elements in the sample of a very large value; of others it has fewer, because of the least distance. */
-const SAMPLE = 2 ** 13;
-/** Distances between elements of a sample share no small factor with the length of a row, or they would all be from a few columns. */
-const LEAST_DISTANCE = 11;
-
+/** Elements in a sample; somewhat fewer, because of distances. */
+const SAMPLE = 2 ** 14;
 /** Whether a value of these dims is worth a summary. */
 export function isLarge(dims: readonly number[]): boolean {
   return elementCount(dims) > MIN_ELEMENTS;
@@ -64,7 +61,7 @@ export class SummaryOutputs {
   /** Adds outputs that tell of float32 values of the main graph. */
   constructor(g: GraphBuilder, values: readonly Summarized[]) {
     this.#told = values.map(({ value, dims, axis }) => ({
-      ...{ name: value.name, rank: dims.length, distance: distanceIn(elementCount(dims)) },
+      ...{ name: value.name, rank: dims.length, distance: distanceIn(dims) },
       axis: axis !== undefined && axis < 0 ? axis + dims.length : axis,
     }));
     if (values.length === 0) return;
@@ -188,8 +185,7 @@ export function summaryOfWhole(values: Float32Array, dims: readonly number[], ch
   const observer = new ChannelObserver(axis);
   observer.observe(values, dims);
   const { min, max, squares } = observer.state;
-  const isWhole = values.length <= SAMPLE || !squares.every(Number.isFinite);
-  const distance = isWhole ? 1 : distanceIn(values.length);
+  const distance = squares.every(Number.isFinite) ? distanceIn(dims) : 1;
   const sample = new Float32Array(Math.ceil(values.length / distance));
   for (let i = 0; i < sample.length; i++) sample[i] = values[i * distance]!;
   return { dims, distance, sample, channels: { axis, min, max, squares }, min: least(min), max: largest(max) };
@@ -233,13 +229,15 @@ const LAST = 2 ** 31 - 1;
 const SUM_AXES_AS_INPUT = 13;
 const AXES_AS_INPUT = 18;
 
-/** A prime number: every how many-th element is in the sample. */
-function distanceIn(elements: number): number {
+/**
+ * Every how many-th element is in the sample: a prime number that divides no dim, or elements would all be from a few channels or columns.
+ */
+function distanceIn(dims: readonly number[]): number {
   const isPrime = (n: number) => {
     for (let factor = 2; factor * factor <= n; factor++) if (n % factor === 0) return false;
     return true;
   };
-  let distance = Math.max(LEAST_DISTANCE, Math.floor(elements / SAMPLE));
-  while (!isPrime(distance)) distance++;
+  let distance = Math.max(1, Math.floor(elementCount(dims) / SAMPLE));
+  while (distance > 1 && !(isPrime(distance) && dims.every((dim) => dim % distance !== 0))) distance++;
   return distance;
 }

@@ -66,6 +66,9 @@ export interface FasterKernels {
 /** Rounds in which models are timed against each other, and for how long at most; fewer where they tell. Every so many it is asked whether they do. */
 const ROUNDS = 61;
 const LEAST_ROUNDS = 5;
+/** As many do where every run of one is so much faster than every run of the other. */
+const FEW_ROUNDS = 3;
+const FAR_APART = 1.3;
 const ROUNDS_BETWEEN = 10;
 const ROUNDS_MS = 1200;
 /** Runs of a profile, one that warms up before them: the least time of a kernel counts, and in more runs it is hardly less. */
@@ -229,12 +232,14 @@ function timed(contestants: readonly Contestant[], { latencyThreads, time, threa
  * one was faster than every run of the other, by more than anyone would notice.
  */
 function isDecided(samplesMs: readonly (readonly number[])[]): boolean {
-  if (samplesMs[0]!.length < LEAST_ROUNDS) return false;
-  const isApart = (a: readonly number[], b: readonly number[]) => Math.min(...b) > NOTICEABLE * Math.max(...a);
-  return samplesMs.slice(1).every((ms, i) => {
-    const before = samplesMs[i]!;
-    return median(ms) <= median(before) || isApart(ms, before) || isApart(before, ms);
-  });
+  const rounds = samplesMs[0]!.length;
+  const isApart = (a: readonly number[], b: readonly number[], by: number) => Math.min(...b) > by * Math.max(...a);
+  const areApart = (by: number) => (ms: readonly number[], i: number) =>
+    isApart(ms, samplesMs[i]!, by) || isApart(samplesMs[i]!, ms, by);
+  const later = samplesMs.slice(1);
+  if (rounds >= FEW_ROUNDS && later.every(areApart(FAR_APART))) return true;
+  const isTold = areApart(NOTICEABLE);
+  return rounds >= LEAST_ROUNDS && later.every((ms, i) => median(ms) <= median(samplesMs[i]!) || isTold(ms, i));
 }
 
 /** Whether of any two models it is known which is the faster one, or that nobody would notice. */
