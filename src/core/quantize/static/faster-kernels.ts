@@ -238,8 +238,8 @@ function isDecided(samplesMs: readonly (readonly number[])[]): boolean {
     isApart(ms, samplesMs[i]!, by) || isApart(samplesMs[i]!, ms, by);
   const later = samplesMs.slice(1);
   if (rounds >= FEW_ROUNDS && later.every(areApart(FAR_APART))) return true;
-  const isTold = areApart(NOTICEABLE);
-  return rounds >= LEAST_ROUNDS && later.every((ms, i) => median(ms) <= median(samplesMs[i]!) || isTold(ms, i));
+  const isApartAtAll = areApart(NOTICEABLE);
+  return rounds >= LEAST_ROUNDS && later.every((ms, i) => median(ms) <= median(samplesMs[i]!) || isApartAtAll(ms, i));
 }
 
 /** Whether of any two models it is known which is the faster one, or that nobody would notice. */
