@@ -50,6 +50,8 @@ interface Told {
   readonly name: string;
   readonly rank: number;
   readonly axis: number | undefined;
+  /** Numbers are told of each slice along this axis, whether or not channels are: of a whole value they take longer. */
+  readonly sliced: number;
   readonly distance: number;
 }
 
@@ -60,12 +62,13 @@ export class SummaryOutputs {
 
   /** Adds outputs that tell of float32 values of the main graph. */
   constructor(g: GraphBuilder, values: readonly Summarized[]) {
-    this.#told = values.map(({ value, dims, axis }) => ({
-      ...{ name: value.name, rank: dims.length, distance: distanceIn(dims) },
-      axis: axis !== undefined && axis < 0 ? axis + dims.length : axis,
-    }));
+    this.#told = values.map(({ value, dims, axis: given }) => {
+      const axis = given !== undefined && given < 0 ? given + dims.length : given;
+      const sliced = axis ?? Math.min(1, dims.length - 1);
+      return { name: value.name, rank: dims.length, distance: distanceIn(dims), axis, sliced };
+    });
     if (values.length === 0) return;
-    const reduced = (opType: string) => values.map((it, i) => reduce(g, opType, it, this.#told[i]!.axis));
+    const reduced = (opType: string) => values.map((it, i) => reduce(g, opType, it, this.#told[i]!.sliced));
     const samples = values.map(({ value }, i) =>
       g.slice(g.reshape(value, [-1]), [0], [0], [LAST], [this.#told[i]!.distance]),
     );
@@ -97,12 +100,11 @@ export class SummaryOutputs {
     const [lows, highs] = [floats(this.#outputs.min), floats(this.#outputs.max)];
     const [sums, samples] = [floats(this.#outputs.sums), floats(this.#outputs.samples)];
     let at = { shape: 0, channel: 0, sample: 0 };
-    for (const { name, rank, axis, distance } of this.#told) {
+    for (const { name, rank, axis, sliced, distance } of this.#told) {
       const dims = shapes.slice(at.shape, at.shape + rank);
-      const channels = axis === undefined ? 1 : dims[axis]!;
       const next = {
         shape: at.shape + rank,
-        channel: at.channel + channels,
+        channel: at.channel + dims[sliced]!,
         sample: at.sample + Math.ceil(elementCount(dims) / distance),
       };
       const ofChannels = (values: Float32Array) => values.subarray(at.channel, next.channel);
@@ -117,22 +119,18 @@ export class SummaryOutputs {
   }
 }
 
-/** By channel, or of the whole: [channels], or [1]. */
-function reduce(g: GraphBuilder, opType: string, { value, dims }: Summarized, axis: number | undefined): Value {
+/** [slices along the axis] */
+function reduce(g: GraphBuilder, opType: string, { value, dims }: Summarized, axis: number): Value {
   const axes = [...dims.keys()].filter((i) => i !== axis);
   const isInput = g.graph.model.opset >= (opType === "ReduceSum" ? SUM_AXES_AS_INPUT : AXES_AS_INPUT);
-  const reduced = isInput
+  // Without any axis, all of them would be meant.
+  if (axes.length === 0) return value;
+  return isInput
     ? g.op(opType, [value, g.shape(axes)], { keepdims: int(0) })
     : g.op(opType, [value], { axes: ints(axes), keepdims: int(0) });
-  return axis === undefined ? g.reshape(reduced, [1]) : reduced;
 }
 
-function summaryOf(
-  sampled: Pick<Summary, "dims" | "distance" | "sample">,
-  axis: number | undefined,
-  min: Float32Array,
-  max: Float32Array,
-): Summary {
+function summaryOf(sampled: Sampled, axis: number | undefined, min: Float32Array, max: Float32Array): Summary {
   return {
     ...sampled,
     min: least(min),
@@ -141,34 +139,36 @@ function summaryOf(
   };
 }
 
+type Sampled = Pick<Summary, "dims" | "distance" | "sample">;
+
 /** Σx² of each channel: the mean over its elements in the sample, or over the whole sample where it has none, times its elements. */
-function squaresOf({ dims, distance, sample }: Pick<Summary, "dims" | "distance" | "sample">, axis: number) {
+function squaresOf(sampled: Sampled, axis: number): Float64Array {
+  const { dims, sample } = sampled;
   const channels = dims[axis]!;
   const squares = new Float64Array(channels);
   const counts = new Uint32Array(channels);
-  forEachSampled({ dims, distance, sample }, axis, (x, c) => {
-    squares[c]! += x * x;
-    counts[c]!++;
-  });
+  const channelAt = channelsOf(sampled, axis);
+  for (let i = 0; i < sample.length; i++) {
+    const channel = channelAt[i]!;
+    squares[channel]! += sample[i]! * sample[i]!;
+    counts[channel]!++;
+  }
   const each = elementCount(dims) / channels;
   const mean = squares.reduce((a, b) => a + b, 0) / Math.max(sample.length, 1);
   return squares.map((sum, c) => each * (counts[c]! > 0 ? sum / counts[c]! : mean));
 }
 
-/** Calls `visit` with every element of a sample, its channel and its place in the sample. */
-export function forEachSampled(
-  { dims, distance, sample }: Pick<Summary, "dims" | "distance" | "sample">,
-  axis: number,
-  visit: (x: number, channel: number, place: number) => void,
-): void {
+/** The channel of each element of a sample. */
+function channelsOf({ dims, distance, sample }: Sampled, axis: number): Uint32Array {
   const channels = dims[axis]!;
   const inner = elementCount(dims.slice(axis + 1));
-  // The position within a channel's run of `inner` elements, and the channel.
-  let within = 0;
-  let channel = 0;
+  const result = new Uint32Array(sample.length);
   const [step, rest] = [Math.floor(distance / inner) % channels, distance % inner];
-  for (let i = 0; i < sample.length; i++) {
-    visit(sample[i]!, channel, i);
+  // The channel, and the position within its run of `inner` elements.
+  let channel = 0;
+  let within = 0;
+  for (let i = 0; i < result.length; i++) {
+    result[i] = channel;
     within += rest;
     channel += step;
     if (within >= inner) {
@@ -177,6 +177,7 @@ export function forEachSampled(
     }
     if (channel >= channels) channel -= channels;
   }
+  return result;
 }
 
 /** The summary of a value that is seen whole. Of a small one, and of one with elements that are not finite, every element is in the sample. */
@@ -215,10 +216,8 @@ export function scaledSummary(summary: Summary, { factors, limit }: ChannelFacto
   const scaled = (values: ArrayLike<number>, power = 1) =>
     Float64Array.from(values, (x, c) => Math.min(x * factors[c]! ** power, power === 1 ? limit : Infinity));
   const [min, max] = [scaled(of.min), scaled(of.max)];
-  const sample = new Float32Array(summary.sample.length);
-  forEachSampled(summary, axis, (x, channel, i) => {
-    sample[i] = Math.min(x * factors[channel]!, limit);
-  });
+  const channelAt = channelsOf(summary, axis);
+  const sample = summary.sample.map((x, i) => Math.min(x * factors[channelAt[i]!]!, limit));
   const channels = { axis, min, max, squares: scaled(of.squares, 2) };
   return { ...summary, sample, channels, min: least(min), max: largest(max) };
 }

@@ -149,7 +149,8 @@ export class Calibrator {
       for (const { view, activation, channels } of scaled) showScaled(summary, view, activation, channels);
       if (!keep || !summary.channels || axis === undefined) return;
       const kept = this.#kept.get(base) ?? [];
-      kept.push(summary);
+      // Of its own: it is cut out of a sample of all values.
+      kept.push({ ...summary, sample: summary.sample.slice() });
       this.#kept.set(base, kept);
     };
     return {
