@@ -122,6 +122,8 @@ export function activationRange(seen: ActivationObserver, method: CalibrationMet
   return options.seenAs && method !== "mse" ? trimmedRange(range, options.seenAs, options.steps) : range;
 }
 
+/** Summaries that squares are taken from: they are summed from samples, which takes longer than all else of a summary. */
+const SQUARED_SUMMARIES = 8;
 /** Shorter runs of values are sooner summed than copied. */
 const MIN_VECTORIZED = 64;
 
@@ -141,6 +143,7 @@ export class ChannelObserver implements Observer {
   max = new Float64Array(0);
   #squares = new Float64Array(0);
   #count = 0;
+  #summaries = 0;
 
   /** Goes on from `state`. */
   constructor(axis: number, state?: ChannelState) {
@@ -175,7 +178,12 @@ export class ChannelObserver implements Observer {
   }
 
   observeSummary({ dims, channels }: Summary): void {
-    if (channels) this.#add({ ...channels, count: elementCount(dims) / channels.min.length });
+    if (!channels) return;
+    const count = elementCount(dims) / channels.min.length;
+    // What a few samples tell of them is good enough: mean squares stay as they are.
+    const isTold = this.#summaries++ >= SQUARED_SUMMARIES && this.min.length === channels.min.length;
+    const squares = isTold ? this.#squares.map((sum) => (sum / this.#count) * count) : channels.squares();
+    this.#add({ ...channels, squares, count });
   }
 
   /** Goes on from what `other` has seen. */

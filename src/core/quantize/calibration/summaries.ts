@@ -24,7 +24,7 @@ export interface ChannelSummary {
   readonly axis: number;
   readonly min: ArrayLike<number>;
   readonly max: ArrayLike<number>;
-  readonly squares: ArrayLike<number>;
+  squares(): ArrayLike<number>;
 }
 
 /** The axis of the channels that a summary is to tell apart, which may count from the end; undefined for none. */
@@ -53,6 +53,8 @@ interface Told {
   /** Numbers are told of each slice along this axis, whether or not channels are: of a whole value they take longer. */
   readonly sliced: number;
   readonly distance: number;
+  /** The channel of each element of the sample, for values of the size that came last. */
+  last?: { readonly size: string; readonly channelAt: Uint32Array };
 }
 
 /** Outputs that tell of values: one for each kind of number, with those of all values behind each other. */
@@ -100,7 +102,8 @@ export class SummaryOutputs {
     const [lows, highs] = [floats(this.#outputs.min), floats(this.#outputs.max)];
     const [sums, samples] = [floats(this.#outputs.sums), floats(this.#outputs.samples)];
     let at = { shape: 0, channel: 0, sample: 0 };
-    for (const { name, rank, axis, sliced, distance } of this.#told) {
+    for (const told of this.#told) {
+      const { name, rank, axis, sliced, distance } = told;
       const dims = shapes.slice(at.shape, at.shape + rank);
       const next = {
         shape: at.shape + rank,
@@ -109,10 +112,13 @@ export class SummaryOutputs {
       };
       const ofChannels = (values: Float32Array) => values.subarray(at.channel, next.channel);
       const sampled = { dims, distance, sample: samples.subarray(at.sample, next.sample) };
-      const summary = ofChannels(sums).every(Number.isFinite)
-        ? summaryOf(sampled, axis, ofChannels(lows), ofChannels(highs))
-        : undefined;
-      summaries.set(name, summary);
+      const [min, max] = [ofChannels(lows), ofChannels(highs)];
+      const channels =
+        axis === undefined
+          ? undefined
+          : { axis, min, max, squares: () => squaresOf(sampled, axis, placesOf(told, sampled)) };
+      const isTold = ofChannels(sums).every(Number.isFinite);
+      summaries.set(name, isTold ? { ...sampled, min: least(min), max: largest(max), channels } : undefined);
       at = next;
     }
     return summaries;
@@ -130,32 +136,31 @@ function reduce(g: GraphBuilder, opType: string, { value, dims }: Summarized, ax
     : g.op(opType, [value], { axes: ints(axes), keepdims: int(0) });
 }
 
-function summaryOf(sampled: Sampled, axis: number | undefined, min: Float32Array, max: Float32Array): Summary {
-  return {
-    ...sampled,
-    min: least(min),
-    max: largest(max),
-    channels: axis === undefined ? undefined : { axis, min, max, squares: squaresOf(sampled, axis) },
-  };
-}
-
 type Sampled = Pick<Summary, "dims" | "distance" | "sample">;
 
 /** Σx² of each channel: the mean over its elements in the sample, or over the whole sample where it has none, times its elements. */
-function squaresOf(sampled: Sampled, axis: number): Float64Array {
-  const { dims, sample } = sampled;
+function squaresOf({ dims, sample }: Sampled, axis: number, channelAt: Uint32Array): Float64Array {
   const channels = dims[axis]!;
   const squares = new Float64Array(channels);
   const counts = new Uint32Array(channels);
-  const channelAt = channelsOf(sampled, axis);
-  for (let i = 0; i < sample.length; i++) {
+  // Neighbours are mostly of one channel: its sum is kept in a register meanwhile.
+  for (let i = 0; i < sample.length; ) {
     const channel = channelAt[i]!;
-    squares[channel]! += sample[i]! * sample[i]!;
-    counts[channel]!++;
+    const start = i;
+    let sum = 0;
+    for (; i < sample.length && channelAt[i] === channel; i++) sum += sample[i]! * sample[i]!;
+    squares[channel]! += sum;
+    counts[channel]! += i - start;
   }
   const each = elementCount(dims) / channels;
   const mean = squares.reduce((a, b) => a + b, 0) / Math.max(sample.length, 1);
   return squares.map((sum, c) => each * (counts[c]! > 0 ? sum / counts[c]! : mean));
+}
+
+function placesOf(told: Told, sampled: Sampled): Uint32Array {
+  const size = sampled.dims.join();
+  if (told.last?.size !== size) told.last = { size, channelAt: channelsOf(sampled, told.axis!) };
+  return told.last.channelAt;
 }
 
 /** The channel of each element of a sample. */
@@ -189,7 +194,14 @@ export function summaryOfWhole(values: Float32Array, dims: readonly number[], ch
   const distance = squares.every(Number.isFinite) ? distanceIn(dims) : 1;
   const sample = new Float32Array(Math.ceil(values.length / distance));
   for (let i = 0; i < sample.length; i++) sample[i] = values[i * distance]!;
-  return { dims, distance, sample, channels: { axis, min, max, squares }, min: least(min), max: largest(max) };
+  return {
+    dims,
+    distance,
+    sample,
+    channels: { axis, min, max, squares: () => squares },
+    min: least(min),
+    max: largest(max),
+  };
 }
 
 function least(values: ArrayLike<number>): number {
@@ -218,7 +230,7 @@ export function scaledSummary(summary: Summary, { factors, limit }: ChannelFacto
   const [min, max] = [scaled(of.min), scaled(of.max)];
   const channelAt = channelsOf(summary, axis);
   const sample = summary.sample.map((x, i) => Math.min(x * factors[channelAt[i]!]!, limit));
-  const channels = { axis, min, max, squares: scaled(of.squares, 2) };
+  const channels = { axis, min, max, squares: () => scaled(of.squares(), 2) };
   return { ...summary, sample, channels, min: least(min), max: largest(max) };
 }
 
