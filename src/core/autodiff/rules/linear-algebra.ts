@@ -76,7 +76,8 @@ const gemm: GradientRule = {
     const forA = () =>
       transA ? g.gemm(b, d, { alpha, transA: transB, transB: true }) : g.gemm(d, b, { alpha, transB: !transB });
     const forB = () => {
-      if (alpha === 1 && !transA) {
+      // A constant is small; the other operand would be transposed after the product otherwise (`bench/train-convolutions.ts`).
+      if (alpha === 1 && !transA && !a.constant) {
         const [rows, k] = dimsOf(a) as readonly [number, number];
         const n = dimsOf(node.outputs[0]!).at(-1)!;
         return transB ? transposedProduct(g, d, a, { rows, k: n, n: k }) : transposedProduct(g, a, d, { rows, k, n });
