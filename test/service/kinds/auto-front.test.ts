@@ -124,6 +124,12 @@ describe("the recommendation", () => {
     assert.equal(chosen("metric").nextBetter, null);
   });
 
+  it("says of what is as large that it is", () => {
+    const [fast, clean] = [model("fast", 0.26, 2, 0.93), model("clean", 0.2601, 1.5, 0.94)];
+    const { nextBetter } = choose([fast, clean], "latency", constraints());
+    assert.match(nextBetter!.message, /^The next better in quality is clean: the same size, 1\.50 instead of 2\.00/);
+  });
+
   it("is of two of the same cost the one of better quality, whichever comes first", () => {
     const [good, better] = [model("good", 0.26, 2, 0.93), model("better", 0.2605, 2, 0.94)];
     for (const pair of [

@@ -259,7 +259,9 @@ function tradeOf<T extends Contestant>(
 ): NonNullable<Choice<T>["nextBetter"]> {
   const [a, b] = [from.measured, to.measured];
   const said = [
-    `${signed(b.size.ratio - a.size.ratio, percent)} of the original's size`,
+    percent(Math.abs(b.size.ratio - a.size.ratio)) === percent(0)
+      ? "the same size"
+      : `${signed(b.size.ratio - a.size.ratio, percent)} of the original's size`,
     `${b.latency.speedup.toFixed(2)} instead of ${a.latency.speedup.toFixed(2)} times as fast`,
     a.accuracy && b.accuracy
       ? `${a.accuracy.metric} ${formatted(a.accuracy.metric, b.accuracy.after)} instead of ${formatted(a.accuracy.metric, a.accuracy.after)}`
