@@ -113,6 +113,34 @@ test("the reason says what is hoped for, and what is there", () => {
   );
 });
 
+test("where weights alone lose too much other ranges are not tried, and other roundings are", () => {
+  // MobileNetV2 on 96 pixels: 17.4 dB, and 20 with exact activations; with a quarter of the rest, 19.2.
+  const seen = (plain: number, exact: number) => [
+    tried("static", STATIC, 2, 250, plain),
+    tried("weights-8-bit", weights(8), 1.1, 250, exact),
+  ];
+  const mixed = tried(
+    "mixed-fastest",
+    spec({ method: "static", dataset_id: "d", layers: { a: "float32" } }),
+    1.6,
+    260,
+    21,
+  );
+  const rounded = spec({ method: "static", dataset_id: "d", rounding: "gptq" });
+  const all = [...seen(17.4, 20), mixed];
+  assert.equal(
+    whyUnpromising({ spec: MINMAX, role: "variation" }, all, asking("latency")),
+    "By what its weights alone lose it has no more than 19.2 dB, and mixed-fastest holds the limits.",
+  );
+  assert.equal(isPromising(rounded, all, asking("latency")), true);
+  for (const role of ["held", "mixed"] as const) {
+    assert.equal(whyUnpromising({ spec: MINMAX, role }, all, asking("latency")), undefined);
+  }
+  // On 224 pixels: 19.5 and 21.6, which leaves 21.
+  assert.equal(isPromising(MINMAX, [...seen(19.5, 21.6), mixed], asking("latency")), true);
+  assert.equal(isPromising(MINMAX, seen(17.4, 20), asking("latency")), true, "nothing holds the limit yet");
+});
+
 test("what was timed roughly may be as fast as its interval says, unless it is what the best is", () => {
   const rough = (it: Tried, structure: string, interval: readonly [number, number]): Tried => {
     const trial = { ...it.trial!, latency: { ...it.trial!.latency, speedup_interval: interval } };

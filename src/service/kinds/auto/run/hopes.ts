@@ -1,7 +1,8 @@
+import type { QuantizeSpec } from "../../quantize/spec.ts";
 import type { Candidate } from "../candidates.ts";
 import type { AutoSpec } from "../spec.ts";
 import type { SearchedSpec } from "../trained.ts";
-import { distanceTo, type Measured, OBJECTIVES, TOLD_APART } from "./front.ts";
+import { distanceTo, type Measured, OBJECTIVES, sqnrOf, TOLD_APART } from "./front.ts";
 import { TRIAL_DB } from "./order.ts";
 import type { Tried } from "./search.ts";
 
@@ -17,6 +18,8 @@ type Way = "int8" | "dynamic" | "float";
  * in 8 bits, and others differ from it by their numbers, or have more in float.
  */
 const FASTER: Readonly<Record<Way, number>> = { int8: 1, dynamic: 1.1, float: 1.1 };
+/** What other ranges leave, at the least, of the noise that plain static quantization has besides that of its weights. */
+const LEFT_BY_RANGES = 0.25;
 /** A scale and what goes with it, in bits. */
 const SCALE_BITS = 32;
 
@@ -53,6 +56,11 @@ export function whyUnpromising(
 ): string | undefined {
   const best = bestOf(tried, params);
   if (!best) return undefined;
+  const cleanest = role === "held" || role === "mixed" ? undefined : hopedDb(spec, tried);
+  const { min_sqnr_db: leastDb } = params.constraints;
+  if (leastDb !== null && cleanest !== undefined && cleanest < leastDb) {
+    return `By what its weights alone lose it has no more than ${cleanest.toFixed(1)} dB, and ${best.name} holds the limits.`;
+  }
   if (params.objective === "latency") {
     const hoped = hopedSpeedup(spec, tried, best);
     if (hoped === undefined || hoped > best.trial.latency.speedup * (1 + TOLD_APART)) return undefined;
@@ -81,6 +89,32 @@ function hopedSpeedup(spec: SearchedSpec, tried: readonly Tried[], best: Ran): n
       : (latency.speedup_interval?.[1] ?? latency.speedup);
   const known = [...alike.map(fastest), ...(way === "float" ? [1] : [])];
   return known.length === 0 ? undefined : FASTER[way] * Math.max(...known);
+}
+
+/**
+ * The signal to noise ratio that static int8 may have with other ranges and weights rounded to the nearest: what the weights alone lose, by what it has with 8-bit
+ * weights that computes in float, and a part of what the first one loses besides. Undefined for others, and where nothing is known.
+ */
+function hopedDb(spec: SearchedSpec, tried: readonly Tried[]): number | undefined {
+  if (!isNearest(spec)) return undefined;
+  const ran = tried.filter(hasRun);
+  const first = ran.find((it) => isNearest(it.spec));
+  const weights = ran.find(({ spec }) => spec.type === "quantize" && isPlainWeights(spec.params));
+  if (!first || !weights) return undefined;
+  const noise = ({ trial }: Ran) => 10 ** (-sqnrOf(trial) / 10);
+  const least = noise(weights) + LEFT_BY_RANGES * Math.max(0, noise(first) - noise(weights));
+  return -10 * Math.log10(least);
+}
+
+/** Static int8 of all layers, with weights rounded to the nearest. */
+function isNearest(spec: SearchedSpec): boolean {
+  if (spec.type !== "quantize" || spec.params.method !== "static") return false;
+  const { rounding, layers } = spec.params;
+  return rounding === "nearest" && Object.values(layers).every((precision) => precision === "int8_weights");
+}
+
+function isPlainWeights(params: QuantizeSpec["params"]): boolean {
+  return params.method === "weight_only" && params.bits === 8 && params.rounding === "nearest";
 }
 
 /** How small a candidate may be, in bytes; undefined where nothing that is stored like it was made. */
