@@ -155,7 +155,7 @@ class Emitter {
 /** The output of the convolution `node`. */
 function convolution(e: Emitter, node: Node, sizes: Sizes): Value {
   const [x, w, bias] = node.inputs as [Value, Value, Value | undefined];
-  const { n, c, m, x: from, window, y: to, forms, places, tiles } = sizes;
+  const { n, c, m, x: from, y: to, forms, places, tiles } = sizes;
   const isWhole = Math.max(elementCount(from), elementCount(to)) <= MAX_WHOLE_POSITIONS;
   // By axes the tiles of the first come between the places: [place, tile, place, tile].
   const [stack, stackOfFilters] = isWhole
@@ -165,12 +165,11 @@ function convolution(e: Emitter, node: Node, sizes: Sizes): Value {
         [places[0], 1, places[1]],
       ];
   const rows = (isWhole ? tiles[0] : 1) * tiles[1] * n;
-  // Channels change places before taps become places: there are fewer numbers then.
-  const taps = elementCount(window);
-  const turned = e.shaped(e.g.transpose(e.reshape(w, [m, c, taps]), [1, 0, 2]), [c, m, taps]);
-  const filters = e.reshape(e.fromRows(kronecker(forms[0].g, forms[1].g), turned, c * m), [...stackOfFilters, c, m]);
+  const filters = e.reshape(e.fromRows(kronecker(forms[0].g, forms[1].g), w, m * c), [...stackOfFilters, m, c]);
+  const rank = stack.length;
+  const turned = e.shaped(e.g.transpose(filters, [...range(rank), rank + 1, rank]), [...stackOfFilters, c, m]);
   const input = e.reshape((isWhole ? wholeIntoTiles : intoTiles)(e, x, sizes), [...stack, rows, c]);
-  const products = e.shaped(e.g.matMul(input, filters), [...stack, rows, m]);
+  const products = e.shaped(e.g.matMul(input, turned), [...stack, rows, m]);
   const output = e.reshape((isWhole ? wholeOutOfTiles : outOfTiles)(e, products, sizes), [n, m, ...to]);
   return bias ? e.shaped(e.g.add(output, e.reshape(bias, [m, 1, 1])), [n, m, ...to]) : output;
 }

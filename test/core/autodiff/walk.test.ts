@@ -36,6 +36,44 @@ test("gradients of a value that is used in several places are summed", async () 
   await session.close();
 });
 
+for (const stacked of [true, false]) {
+  test(`matrices that are transposed before a product with ${stacked ? "as many" : "one for all"} have the gradients of what they were`, async () => {
+    const [stack, m, n, k] = [2, 3, 4, 5];
+    const model = empty();
+    const g = new GraphBuilder(model.graph);
+    const numbers = (dims: readonly number[], factor: number) =>
+      tensorOf(
+        "float32",
+        dims,
+        Array.from({ length: elementCount(dims) }, (_, i) => ((i * factor) % 7) - 3),
+      );
+    const feeds = {
+      a: numbers(stacked ? [stack, m, k] : [m, k], 5),
+      b: numbers([stack, n, k], 3),
+      w: numbers([stack, m, n], 2),
+    };
+    const [a, b, w] = Object.entries(feeds).map(([name, { dims }]) => model.graph.addInput(name, "float32", dims));
+    // L = Σ w ⊙ (a · bᵀ), dL/db = wᵀ · a
+    const loss = g.sumAll(g.mul(g.matMul(a!, g.transpose(b!, [0, 2, 1])), w!));
+    model.graph.addOutput(loss);
+    await resolveStatics(model, feeds, openSession);
+    const gradient = buildGradients(g, loss, [b!]).get(b!)!;
+    model.graph.addOutput(gradient);
+    const session = await openSession({ bytes: modelToBytes(model) });
+    const actual = floatsOf((await session.run(feeds))[gradient.name]!);
+    await session.close();
+    const [left, weights] = [floatsOf(feeds.a), floatsOf(feeds.w)];
+    const expected = Array.from({ length: stack * n * k }, (_, i) => {
+      const [column, row, at] = [i % k, Math.floor(i / k) % n, Math.floor(i / (n * k))];
+      return Array.from({ length: m }, (__, j) => {
+        const other = left[((stacked ? at * m : 0) + j) * k + column]!;
+        return weights[(at * m + j) * n + row]! * other;
+      }).reduce((sum, product) => sum + product, 0);
+    });
+    assert.deepEqual([...actual], expected);
+  });
+}
+
 for (const opType of ["Gather", "GatherND"]) {
   test(`rows that ${opType} reads many times get all of their gradients, with several threads too`, async () => {
     const [rows, size, width] = [4096, 50, 256];

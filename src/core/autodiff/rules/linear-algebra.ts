@@ -36,9 +36,18 @@ const matMul: GradientRule = {
       const matrix = to.length === 1 ? [1, ...to] : to;
       return as(sumTo(g, g.matMul(left, right), from, matrix), matrix, to);
     };
+    const matrices = as(a, aDims, aMatrix);
+    // Of matrices that were transposed before: the product is that of what they were, and of the two Transposes nothing is left.
+    const forTurned = () =>
+      transposed(
+        g,
+        gradient(transposed(g, d, yDims.length), matrices, n, k, [...bDims.slice(0, -2), n, k]),
+        bDims.length,
+      );
+    const forB = () => gradient(transposed(g, matrices, aMatrix.length), d, k, n, bDims);
     return [
       wanted[0] ? gradient(d, transposed(g, b, bDims.length), m, k, aDims) : undefined,
-      wanted[1] ? gradient(transposed(g, as(a, aDims, aMatrix), aMatrix.length), d, k, n, bDims) : undefined,
+      wanted[1] ? (aDims.length > 1 && isTurned(b) ? forTurned() : forB()) : undefined,
     ];
   },
 };
@@ -57,6 +66,14 @@ function transposedProduct(
   const turned = (value: Value, width: number) =>
     g.reshape(g.transpose(g.reshape(value, [rows, width, 1]), [1, 0, 2]), [width, rows]);
   return k <= n ? g.matMul(turned(a, k), b) : g.transpose(g.matMul(turned(b, n), a), [1, 0]);
+}
+
+/** Whether a stack of matrices is another one with each matrix transposed. */
+function isTurned({ producer }: Value): boolean {
+  if (producer?.opType !== "Transpose" || producer.domain !== "") return false;
+  const perm = producer.ints("perm", []);
+  const rank = perm.length;
+  return rank > 2 && perm.every((axis, i) => axis === (i < rank - 2 ? i : 2 * rank - 3 - i));
 }
 
 /** The matrices of a stack, each transposed. */
