@@ -12,7 +12,7 @@ export function float16(options: Partial<Float16Options> = {}) {
 
 export type Feeds = Readonly<Record<string, Tensor>>;
 
-export function toHalf(tensor: Tensor): Tensor {
+function toHalf(tensor: Tensor): Tensor {
   return tensor.dtype === "float32"
     ? tensorOf("float16", tensor.dims, Float16Array.from(arrayOf(tensor, "float32")))
     : tensor;
