@@ -126,3 +126,30 @@ test("channels that are scaled against each other are told of, with what that wa
     [],
   );
 });
+
+test("every sample that is asked for is looked at, once, however many trials have seen it before", async () => {
+  const make = new GraphMaker();
+  make.output(make.linear(make.op("Relu", [make.linear(make.input("x", ["n", 4]), 4, 4)]), 4, 2), "y", ["n", 2]);
+  const { model } = make;
+  // Sample i reaches i + 1.
+  const data = {
+    async *batches(count: number) {
+      for (let i = 0; i < Math.min(count, 40); i++) {
+        yield {
+          x: tensorOf(
+            "float32",
+            [1, 4],
+            Float32Array.from([0, 0.25, 0.5, 1], (x) => x * (i + 1)),
+          ),
+        };
+      }
+    },
+  };
+  for (const samples of [3, 16, 24, 25, 30, 40, 50]) {
+    const { calibration } = await compressStatic(model, data, { ...OPTIONS, samples }, { openModel });
+    const seen = Math.min(samples, 40);
+    assert.equal(calibration.batches, seen, `of ${samples}`);
+    const { max, zeros } = calibration.activations.get("x")!.histogram.state;
+    assert.deepEqual([max, zeros], [seen, seen], "each has one zero");
+  }
+});
