@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { DISTILL_RUN } from "../../../../src/service/kinds/distill/run/distill-job.ts";
 import { QUANTIZE_RUN } from "../../../../src/service/kinds/quantize/run/quantize-job.ts";
+import type { JobEnvironment } from "../../../../src/service/kinds/run/job-environment.ts";
 import { ENVIRONMENT } from "../../../../workers/tasks.ts";
 import { NO_PEAK, type Ran, runJob } from "../../../support/job-run.ts";
 import { ALL, budget, candidatesOf, named, optionsOf, search, sha256Of, triedOf } from "../../../support/searches.ts";
@@ -85,6 +86,34 @@ describe("the order of trials", () => {
     });
     assert.equal(sha256Of(again.files.get("model.onnx")!), held.sha256);
   });
+});
+
+test("what runs in its trial and fails when it is measured in full is dropped then, with the reason", async () => {
+  const measuredRuns = 3;
+  const elsewhere: JobEnvironment["elsewhere"] = {
+    "onnxruntime-web": async ({ runs }) =>
+      runs === measuredRuns
+        ? { failure: "no memory" }
+        : {
+            ...{ runtime: "onnxruntime-web", threads: 1, loadMs: 1, outputs: {} },
+            ...{ beforeMs: [8, 8, 8], afterMs: [2, 2, 2] },
+          },
+  };
+  const params = { ...ALL, methods: ["weight_only"], targets: ["web"], ...budget(2) };
+  const ran = await search(params, { latency: { runs: measuredRuns } }, { environment: { ...NO_PEAK, elsewhere } });
+  const [original, ...others] = candidatesOf(ran);
+  assert.ok(others.length === 2);
+  for (const { name, dropped, predicted, measured, on_front } of others) {
+    assert.equal(predicted!.speedup, 4, name);
+    assert.ok(measured !== null && !on_front, name);
+    assert.deepEqual(
+      [dropped!.stage, dropped!.code, dropped!.message],
+      ["measured", "target_does_not_run", "onnxruntime-web does not run the result: no memory"],
+      name,
+    );
+  }
+  assert.deepEqual([original!.name, original!.on_front, original!.dropped], ["original", true, null]);
+  assert.equal(ran.metrics.auto!.recommendation.candidate, "original");
 });
 
 describe("what one candidate finds others have use for", () => {
