@@ -203,27 +203,30 @@ describe("self", () => {
   });
 
   test("exits that are kept: outputs and artifacts, with what each is worth and costs", async () => {
-    const params = own("be_your_own_teacher", { exits: 1, keep_exits: true });
+    const params = own("be_your_own_teacher", { exits: 2, keep_exits: true });
     const ran = await run(params, { own: deeper(FOUR, 1) });
     const { exits } = ran.metrics;
     const outputs = ran.model().graph.outputs.map(({ name }) => name);
-    assert.deepEqual(outputs, ["logits", "exit_1"]);
+    assert.deepEqual(outputs, ["logits", "exit_1", "exit_2"]);
     assert.deepEqual(
       exits!.map(({ name, artifact }) => [name, artifact]),
       [
         ["exit_1", "exit_1.onnx"],
+        ["exit_2", "exit_2.onnx"],
         ["logits", "model.onnx"],
       ],
     );
-    const [early, whole] = exits!;
-    assert.deepEqual(artifactsOf(ran), ["exit_1.onnx", "model.onnx"]);
+    const [early, later, whole] = exits!;
+    assert.deepEqual(artifactsOf(ran), ["exit_1.onnx", "exit_2.onnx", "model.onnx"]);
+    assert.equal(later!.metric, await scoreOf(ran.model("exit_2.onnx"), JUDGING, "exit_2"));
     assert.equal(early!.metric, await scoreOf(ran.model(), JUDGING, "exit_1"));
     assert.equal(early!.metric, await scoreOf(ran.model("exit_1.onnx"), JUDGING, "exit_1"));
     assert.equal(whole!.metric, await scoreOf(ran.model()));
     assert.deepEqual([whole!.macs_share, whole!.latency_share, whole!.metric], [1, 1, trainingOf(ran).student_metric]);
-    // It reads the second hidden layer, and has a hidden layer of its own, as wide as the network's last one.
-    const upTo2 = WIDTH * 6 + 6 * 5;
-    assert.equal(early!.macs_share, (upTo2 + 5 * 5 + 5 * CLASSES) / (upTo2 + 5 * 7 + 7 * 5 + 5 * CLASSES));
+    // They read the first and the third hidden layer, and each has a hidden layer of its own, as wide as that.
+    const all = WIDTH * 6 + 6 * 5 + 5 * 7 + 7 * 5 + 5 * CLASSES;
+    assert.equal(early!.macs_share, (WIDTH * 6 + 6 * 6 + 6 * CLASSES) / all);
+    assert.equal(later!.macs_share, (WIDTH * 6 + 6 * 5 + 5 * 7 + 7 * 7 + 7 * CLASSES) / all);
     assert.ok(early!.latency_share > 0.1 && early!.latency_share < 10, "a ratio of two medians that were measured");
     assert.deepEqual(
       ran.metrics.fidelity.outputs.map(({ name }) => name),
@@ -231,7 +234,10 @@ describe("self", () => {
       "exits are compared with nothing",
     );
     const planned = await plan(params, { own: deeper(FOUR, 1) });
-    assert.deepEqual(planned.exits, [{ name: "exit_1", value: early!.value, macs_share: early!.macs_share }]);
+    assert.deepEqual(
+      planned.exits,
+      [early!, later!].map(({ name, value, macs_share }) => ({ name, value, macs_share })),
+    );
   });
 
   test("exits that are dropped are told of, and no artifacts", async () => {

@@ -234,6 +234,37 @@ describe("offline", () => {
     assert.equal(trainingOf(ran).student_metric, await scoreOf(ran.model(), JUDGING, "scores"));
   });
 
+  test("of several outputs those are paired that the job names", async () => {
+    const two = (hidden: number, seed: number, first: string, second: string) => {
+      const model = network(hidden, seed);
+      const [answer] = model.graph.outputs;
+      answer!.name = first;
+      const copy = model.graph.append({ opType: "Neg", inputs: [answer!], outputs: [second] }).outputs[0]!;
+      copy.retype("float32", ["n", CLASSES]);
+      model.graph.addOutput(copy);
+      return model;
+    };
+    const own = { teacher: two(12, 1, "logits", "against"), student: two(5, 2, "scores", "other") };
+    const pairs = [{ teacher: "logits", student: "scores" }];
+    const paired = { ...params, loss: { ...params.loss, outputs: pairs }, baseline: false };
+    assert.deepEqual((await plan(paired, own)).outputs, pairs);
+    const ran = await run(paired, own);
+    assert.deepEqual(
+      ran.metrics.fidelity.outputs.map(({ name }) => name),
+      ["logits"],
+    );
+    await assert.rejects(run({ ...params, baseline: false }, own), { code: "invalid_params" });
+  });
+
+  test("labels of the data to judge by alone judge no epoch, and the result", async () => {
+    const datasets = { ...DATASETS, train: writeNpz({ x: TRAINING.x }) };
+    const ran = await run({ ...params, loss: { kl_weight: 1, label_weight: 0 }, baseline: false }, models, {
+      datasets,
+    });
+    assert.equal(trainingOf(ran).metric, "teacher_agreement");
+    assert.equal(ran.metrics.accuracy!.after, await scoreOf(ran.model()));
+  });
+
   test("data without any labels are learned from the teacher alone", async () => {
     const datasets = { train: writeNpz({ x: TRAINING.x }), judge: writeNpz({ x: JUDGING.x }) };
     const loss = { kl_weight: 1, label_weight: 0 };

@@ -78,9 +78,8 @@ async function runDistillJob(
   const { reference, teacher } = inputs;
   const taught = [...others].find(([{ name }]) => name === "teacher")?.[1];
   const names = reference.facts.outputs;
-  const ofExits = new Set(keptExits(params, trained).map(({ name }) => name));
-  const kept = trained.student.graph.outputs.filter(({ name }) => !ofExits.has(name));
-  const pairs = params.mode === "offline" || teacher ? inputs.pairs : pairOutputs(names, kept, undefined);
+  const { outputs } = trained.student.graph;
+  const pairs = params.mode === "offline" || teacher ? inputs.pairs : pairOutputs(names, outputs, undefined);
   return judgeResult(
     request,
     {
