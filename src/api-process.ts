@@ -32,6 +32,8 @@ try {
   const { context, queues } = deps;
   const app = await buildApp({ context, queues, log, trustProxy: config.trustProxy });
   await app.listen({ host: config.host, port: config.port });
+  // Not before it listens, and before somebody waits for it.
+  for (const open of queues) open().catch((error) => log.error({ err: error }, "the queue does not open"));
 
   closeWithGrace({ delay: SHUTDOWN_TIMEOUT_MS, logger: log }, async ({ signal, err }) => {
     if (err) log.fatal({ err }, "unexpected error");

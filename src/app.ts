@@ -2,7 +2,6 @@ import type { Socket } from "node:net";
 import helmet from "@fastify/helmet";
 import multipart from "@fastify/multipart";
 import rateLimit from "@fastify/rate-limit";
-import type { Queue } from "bullmq";
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyRequest, LogController } from "fastify";
 import type { Logger } from "pino";
 import { uuidv7 } from "uuidv7";
@@ -28,6 +27,7 @@ import { registerResumableUploads } from "./service/api/resumable-uploads.ts";
 import { registerSystem } from "./service/api/system.ts";
 import { webPageRefusal } from "./service/api/web-pages.ts";
 import { ServiceError } from "./service/errors.ts";
+import type { BullJobQueue } from "./service/jobs/queue.ts";
 import { isLink } from "./service/signed-links.ts";
 import { VERSIONS } from "./service/versions.ts";
 
@@ -36,7 +36,7 @@ export interface AppDeps {
   readonly log: Logger;
   readonly trustProxy: Config["trustProxy"];
   /** For the admin's page. */
-  readonly queues: readonly Queue[];
+  readonly queues: readonly BullJobQueue["bull"][];
 }
 
 /** JSON bodies; uploads have a limit of their own. */

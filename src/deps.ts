@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import type { Queue } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "./config.ts";
 import { type ApiKeys, OPEN_TO_ALL, parseApiKeys } from "./service/api/api-keys.ts";
@@ -13,7 +12,7 @@ import { openBlobStore } from "./service/blobs/open-blob-store.ts";
 import { openObjects } from "./service/blobs/open-objects.ts";
 import { createCatalog } from "./service/catalog.ts";
 import { createIdempotency } from "./service/idempotency.ts";
-import { createJobQueue } from "./service/jobs/queue.ts";
+import { type BullJobQueue, createJobQueue } from "./service/jobs/queue.ts";
 import { createRedisJobStore } from "./service/jobs/redis-job-store.ts";
 import { createWebhookSecrets } from "./service/jobs/webhook-secrets.ts";
 import { createMlflowClient } from "./service/mlflow/client.ts";
@@ -26,7 +25,7 @@ import { createSupervisor } from "./tasks/supervisor.ts";
 
 export interface Deps {
   readonly context: ApiContext;
-  readonly queues: readonly Queue[];
+  readonly queues: readonly BullJobQueue["bull"][];
   /** Ends open event streams and says "not ready"; requests are answered as before. */
   stop(): void;
   /** Ends everything, in phases that are logged with their times. Call it when no request runs any more. */

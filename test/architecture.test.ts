@@ -258,6 +258,7 @@ const LATE = [
   "@scalar/fastify-api-reference",
   "@tus/file-store",
   "@tus/server",
+  "bullmq",
   "undici",
   "yaml",
 ];
@@ -291,6 +292,7 @@ const PROCESSES: readonly (readonly [place: string | RegExp, programs: readonly 
     /^workers\/(child|tasks|image-decoder|byte-source|model-files|measure-peak|peak-child|measure-web|web-child|thread-clock)\.ts$/,
     ["child"],
   ],
+  ["src/service/jobs/job-consumer.ts", ["worker"]],
   ["workers/host.ts", ["worker", "child"]],
   ["workers/", ["worker"]],
 ];

@@ -1,7 +1,7 @@
 import type { Logger } from "pino";
 import { isTerminal, jobError } from "../src/service/jobs/job.ts";
+import type { RunEnd } from "../src/service/jobs/job-consumer.ts";
 import type { JobRecord, JobStore } from "../src/service/jobs/job-store.ts";
-import type { RunEnd } from "../src/service/jobs/queue.ts";
 import { untilAnswered } from "../src/service/redis.ts";
 import { failureOfError, isMachineFailure } from "../src/tasks/failures.ts";
 import { TaskError, type TaskFailure, type TaskLimits, type TaskRunner } from "../src/tasks/protocol.ts";

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 import { pino } from "pino";
+import { type ConsumerOptions, consumeJobs } from "../../src/service/jobs/job-consumer.ts";
 import type { JobRecord } from "../../src/service/jobs/job-store.ts";
-import { type BullJobQueue, type ConsumerOptions, consumeJobs, createJobQueue } from "../../src/service/jobs/queue.ts";
+import { type BullJobQueue, createJobQueue } from "../../src/service/jobs/queue.ts";
 import { queuedJob } from "../support/jobs.ts";
 import { startTestRedis, type TestRedis } from "../support/redis.ts";
 import { until } from "../support/until.ts";
@@ -164,7 +165,7 @@ test("workers count as alive from their start until they close", async () => {
 test("while Redis is away every question is answered with unavailable", async () => {
   const away = await startTestRedis();
   const cut = createJobQueue(away.redis, log);
-  await cut.bull.waitUntilReady();
+  await (await cut.bull()).waitUntilReady();
   await away.server.close();
   const questions = [
     () => cut.enqueue(queuedJob()),

@@ -1,5 +1,5 @@
-import type { Queue } from "bullmq";
 import Fastify, { type FastifyInstance } from "fastify";
+import type { BullJobQueue } from "../jobs/queue.ts";
 import type { Access } from "./operation.ts";
 
 /**
@@ -36,7 +36,7 @@ export function registerReference(app: FastifyInstance): void {
 /**
  * To look only: jobs are kept elsewhere, and a job that is retried or removed here would come apart from its record.
  */
-export function registerQueuePage(app: FastifyInstance, queues: readonly Queue[]): void {
+export function registerQueuePage(app: FastifyInstance, queues: readonly BullJobQueue["bull"][]): void {
   registerPages(app, { access: "admin", prefix: "/admin/queues" }, async (pages) => {
     const [{ createBullBoard }, { BullMQAdapter }, { FastifyAdapter }] = await Promise.all([
       import("@bull-board/api"),
@@ -45,7 +45,8 @@ export function registerQueuePage(app: FastifyInstance, queues: readonly Queue[]
     ]);
     const serverAdapter = new FastifyAdapter();
     serverAdapter.setBasePath("/admin/queues");
-    createBullBoard({ queues: queues.map((queue) => new BullMQAdapter(queue, { readOnlyMode: true })), serverAdapter });
+    const opened = await Promise.all(queues.map((open) => open()));
+    createBullBoard({ queues: opened.map((queue) => new BullMQAdapter(queue, { readOnlyMode: true })), serverAdapter });
     await pages.register(serverAdapter.registerPlugin(), { prefix: "/admin/queues" });
   });
 }

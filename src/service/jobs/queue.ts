@@ -1,47 +1,23 @@
-import { DelayedError, type Job, Queue, WaitingError, Worker } from "bullmq";
+import type { Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import type { Logger } from "pino";
-import { closeRedis, duplicateRedis, fromRedis, KEY_PREFIX, LUA_NOW } from "../redis.ts";
+import { fromRedis, KEY_PREFIX, LUA_NOW } from "../redis.ts";
 import type { JobQueue, LiveWorker } from "./job-store.ts";
 
 /**
- * The queue, on BullMQ. It carries ids only and forgets a job when its worker is done with it; what became of the job is in the job store.
+ * The queue, on BullMQ, as seen by those who fill it. It carries ids only and forgets a job when its worker is done with it; what became of the job is
+ * in the job store. BullMQ is loaded when it is first needed: that takes a tenth of the API's start.
  */
 
-const QUEUE_NAME = "jobs";
-const bullPrefix = (prefix: string) => `${prefix}:queue`;
-const cancelChannel = (prefix: string) => `${prefix}:cancel`;
-const workersKey = (prefix: string) => `${prefix}:workers`;
-const refusalsKey = (prefix: string) => `${prefix}:workers:refusals`;
+export const QUEUE_NAME = "jobs";
+export const bullPrefix = (prefix: string) => `${prefix}:queue`;
+export const cancelChannel = (prefix: string) => `${prefix}:cancel`;
+export const workersKey = (prefix: string) => `${prefix}:workers`;
+export const refusalsKey = (prefix: string) => `${prefix}:workers:refusals`;
 
-/**
- * A worker that dies holds its job for the rest of its lock; then the next look for stalled jobs gives it to another one. Looks are shared
- * by all workers and may just miss each other, so that takes at most LOCK_MS + 2 · STALLED_INTERVAL_MS = 16 s. Shorter locks would be lost
- * when Redis is restarted; workers compute nothing themselves, so they can always renew in time.
- */
-const LOCK_MS = 10_000;
-const STALLED_INTERVAL_MS = 3_000;
-/** BullMQ would fail a job that stalled too often, behind the job store's back. The worker counts attempts. */
-const MAX_STALLED_COUNT = 1_000_000;
-/** After a failed command BullMQ would wait for 15 s. */
-const RETRY_DELAY_MS = 1_000;
-
-/** A job that came to a worker which takes none waits this long for another one. */
-const REFUSED_DELAY_MS = 2_000;
-
-const HEARTBEAT_MS = 3_000;
 /** A worker that was silent for this long is not alive. */
-const ALIVE_MS = 10_000;
-/** Jobs wait, this worker has a free slot, and nothing happens: its connection is stuck. */
-const STUCK_MS = 60_000;
-
-/** KEYS: workers, refusals. ARGV: alive in ms, worker, its refusals as JSON. */
-const BEAT = `${LUA_NOW}
-  redis.call('ZADD', KEYS[1], now, ARGV[2])
-  redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
-  for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])) do redis.call('HDEL', KEYS[2], dead) end
-  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])`;
-/** The same KEYS. ARGV: alive in ms. Answers names and refusals in turn. */
+export const ALIVE_MS = 10_000;
+/** KEYS: workers, refusals. ARGV: alive in ms. Answers names and refusals in turn. */
 const ALIVE = `${LUA_NOW}
   local answer = {}
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now - ARGV[1], '+inf')) do
@@ -51,8 +27,8 @@ const ALIVE = `${LUA_NOW}
   return answer`;
 
 export interface BullJobQueue extends JobQueue {
-  /** For queue browsers. */
-  readonly bull: Queue;
+  /** BullMQ's own queue. */
+  bull(): Promise<Queue>;
   /** Where the queue has a job: `active` is in a worker's hands, `absent` is nowhere. */
   stateOf(id: string): Promise<"waiting" | "active" | "absent">;
   /** Every job that the queue has. */
@@ -60,28 +36,39 @@ export interface BullJobQueue extends JobQueue {
   close(): Promise<void>;
 }
 
-/** The queue as seen by those who fill it. The connection stays the caller's. */
+/** The connection stays the caller's. */
 export function createJobQueue(redis: Redis, log: Logger, prefix: string = KEY_PREFIX): BullJobQueue {
-  const bull = new Queue(QUEUE_NAME, {
-    connection: redis,
-    prefix: bullPrefix(prefix),
-    streams: { events: { maxLen: 1_000 } },
-    defaultJobOptions: { removeOnComplete: true, removeOnFail: true },
-  });
-  bull.on("error", (error) => log.debug({ err: error }, "queue connection"));
+  let opening: Promise<Queue> | undefined;
+  async function open(): Promise<Queue> {
+    const { Queue } = await import("bullmq");
+    const opened = new Queue(QUEUE_NAME, {
+      connection: redis,
+      prefix: bullPrefix(prefix),
+      streams: { events: { maxLen: 1_000 } },
+      defaultJobOptions: { removeOnComplete: true, removeOnFail: true },
+    });
+    opened.on("error", (error) => log.debug({ err: error }, "queue connection"));
+    return opened;
+  }
+  const bull = () => {
+    opening ??= open();
+    return opening;
+  };
 
   const queue: BullJobQueue = {
     bull,
 
     async enqueue(job) {
       // A priority always: BullMQ runs jobs without one before all others.
-      await fromRedis(bull.add("run", {}, { jobId: job.id, priority: job.priority }));
+      const opened = await bull();
+      await fromRedis(opened.add("run", {}, { jobId: job.id, priority: job.priority }));
     },
 
     async remove(id) {
       if ((await queue.stateOf(id)) !== "waiting") return false;
       // 0: a worker locked it since.
-      return (await fromRedis(bull.remove(id))) === 1;
+      const opened = await bull();
+      return (await fromRedis(opened.remove(id))) === 1;
     },
 
     async signalCancel(id) {
@@ -90,7 +77,8 @@ export function createJobQueue(redis: Redis, log: Logger, prefix: string = KEY_P
 
     async position(id) {
       // First the list of jobs whose worker died, taken from its right end, then the others by priority.
-      const [stalled, prioritized] = [bull.toKey("wait"), bull.toKey("prioritized")];
+      const opened = await bull();
+      const [stalled, prioritized] = [opened.toKey("wait"), opened.toKey("prioritized")];
       const replies = await fromRedis(redis.multi().llen(stalled).lpos(stalled, id).zrank(prioritized, id).exec());
       const [length, place, rank] = (replies ?? []).map(([, value]) => value as number | null);
       if (length == null) return null;
@@ -99,12 +87,13 @@ export function createJobQueue(redis: Redis, log: Logger, prefix: string = KEY_P
     },
 
     async counts() {
+      const opened = await bull();
       const {
         wait = 0,
         prioritized = 0,
         delayed = 0,
         active = 0,
-      } = await fromRedis(bull.getJobCounts("wait", "prioritized", "delayed", "active"));
+      } = await fromRedis(opened.getJobCounts("wait", "prioritized", "delayed", "active"));
       return { waiting: wait + prioritized, delayed, active };
     },
 
@@ -118,120 +107,20 @@ export function createJobQueue(redis: Redis, log: Logger, prefix: string = KEY_P
     },
 
     async stateOf(id) {
-      const state = await fromRedis(bull.getJobState(id));
+      const opened = await bull();
+      const state = await fromRedis(opened.getJobState(id));
       if (state === "active") return "active";
       return state === "unknown" || state === "completed" || state === "failed" ? "absent" : "waiting";
     },
 
     async ids() {
-      return new Set(await fromRedis(bull.getRanges(["wait", "prioritized", "active", "delayed"], 0, -1)));
+      const opened = await bull();
+      return new Set(await fromRedis(opened.getRanges(["wait", "prioritized", "active", "delayed"], 0, -1)));
     },
 
-    close: () => bull.close(),
+    async close() {
+      await (await opening)?.close();
+    },
   };
   return queue;
-}
-
-/** Takes a job out of the queue, or puts it in again: not before so many ms, or at once, to be run next by whoever is free. */
-export type RunEnd = "done" | { readonly againInMs: number };
-
-export interface ConsumerOptions {
-  /** Unique among the workers alive. */
-  readonly name: string;
-  readonly concurrency: number;
-  readonly run: (id: string) => Promise<RunEnd>;
-  /** Why this worker takes no jobs now; empty when it does. Asked at every heartbeat, and before a job is run. */
-  readonly refusals: () => readonly string[];
-  /** Somebody asks to cancel a job, maybe one of ours; undefined: one may have asked while we could not hear it. */
-  readonly onCancel: (id: string | undefined) => void;
-  /** The job's lock is lost: another worker may have taken it over. */
-  readonly onLost: (id: string) => void;
-  /** The consumer takes no jobs although there are some: only a new process helps. */
-  readonly onStuck: () => void;
-  readonly log: Logger;
-}
-
-export interface JobConsumer {
-  /** Takes no more jobs, and resolves when those that run have ended. */
-  close(): Promise<void>;
-}
-
-/** Takes jobs out of the queue, through a connection with role `worker`, and says that this worker is alive. */
-export function consumeJobs(redis: Redis, options: ConsumerOptions, prefix: string = KEY_PREFIX): JobConsumer {
-  const { name, concurrency, log } = options;
-  let running = 0;
-
-  async function take(job: Job, token?: string): Promise<void> {
-    running++;
-    let end: RunEnd;
-    try {
-      // It may have been on its way already when this worker stopped to take jobs.
-      end = options.refusals().length > 0 ? { againInMs: REFUSED_DELAY_MS } : await options.run(job.id!);
-    } finally {
-      running--;
-    }
-    if (end === "done") return;
-    if (end.againInMs > 0) {
-      await job.moveToDelayed(Date.now() + end.againInMs, token);
-      throw new DelayedError();
-    }
-    await job.moveToWait(token);
-    throw new WaitingError(); // BullMQ's way to hear that the job is not its any more.
-  }
-
-  const worker = new Worker(QUEUE_NAME, take, {
-    connection: redis,
-    prefix: bullPrefix(prefix),
-    concurrency,
-    lockDuration: LOCK_MS,
-    stalledInterval: STALLED_INTERVAL_MS,
-    maxStalledCount: MAX_STALLED_COUNT,
-    runRetryDelay: RETRY_DELAY_MS,
-  });
-  worker.on("error", (error) => log.debug({ err: error }, "queue worker"));
-  worker.on("stalled", (id) => log.warn({ job: id }, "a worker died in the middle of this job; it is queued again"));
-  worker.on("lockRenewalFailed", (ids) => ids.forEach(options.onLost));
-
-  const subscriber = duplicateRedis(redis, "subscriber");
-  subscriber.on("message", (_channel: string, id: string) => options.onCancel(id));
-  subscriber.on("ready", async () => {
-    await subscriber.subscribe(cancelChannel(prefix)).catch(() => {}); // Lost again: "ready" comes again, too.
-    options.onCancel(undefined);
-  });
-
-  const queue = createJobQueue(redis, log, prefix);
-  let idleSince: number | undefined;
-
-  async function beat(): Promise<void> {
-    const refusals = options.refusals();
-    if (refusals.length === 0) worker.resume();
-    else await worker.pause(true);
-    const { waiting } = await queue.counts();
-    const idle = waiting > 0 && running < concurrency && refusals.length === 0;
-    idleSince = idle ? (idleSince ?? performance.now()) : undefined;
-    if (idleSince !== undefined && performance.now() - idleSince > STUCK_MS) return options.onStuck();
-    const keys = [workersKey(prefix), refusalsKey(prefix)];
-    await fromRedis(redis.eval(BEAT, keys.length, ...keys, ALIVE_MS, name, JSON.stringify(refusals)));
-  }
-
-  // One after the other: while Redis is away they would pile up.
-  let beating: NodeJS.Timeout | undefined;
-  let closed = false;
-  const keepBeating = async () => {
-    await beat().catch((error) => log.warn({ err: error }, "no heartbeat"));
-    if (!closed) beating = setTimeout(keepBeating, HEARTBEAT_MS);
-  };
-  keepBeating();
-
-  return {
-    async close() {
-      await worker.close();
-      closed = true;
-      clearTimeout(beating);
-      await closeRedis(subscriber);
-      await queue.close();
-      if (redis.status === "ready") await redis.zrem(workersKey(prefix), name).catch(() => {});
-      if (redis.status === "ready") await redis.hdel(refusalsKey(prefix), name).catch(() => {});
-    },
-  };
 }

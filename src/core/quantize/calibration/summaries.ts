@@ -70,7 +70,8 @@ export class SummaryOutputs {
       return { name: value.name, rank: dims.length, distance: distanceIn(dims), axis, sliced };
     });
     if (values.length === 0) return;
-    const reduced = (opType: string) => values.map((it, i) => reduce(g, opType, it, this.#told[i]!.sliced));
+    const reduced = (opType: string, axesSince = AXES_AS_INPUT) =>
+      values.map((it, i) => reduce(g, opType, axesSince, it, this.#told[i]!.sliced));
     const samples = values.map(({ value }, i) =>
       g.slice(g.reshape(value, [-1]), [0], [0], [LAST], [this.#told[i]!.distance]),
     );
@@ -81,7 +82,7 @@ export class SummaryOutputs {
       ),
       min: g.concat(reduced("ReduceMin"), 0),
       max: g.concat(reduced("ReduceMax"), 0),
-      sums: g.concat(reduced("ReduceSum"), 0),
+      sums: g.concat(reduced("ReduceSum", SUM_AXES_AS_INPUT), 0),
       samples: g.concat(samples, 0),
     };
     for (const output of Object.values(this.#outputs)) g.graph.addOutput(output);
@@ -125,10 +126,10 @@ export class SummaryOutputs {
   }
 }
 
-/** [slices along the axis] */
-function reduce(g: GraphBuilder, opType: string, { value, dims }: Summarized, axis: number): Value {
+/** [slices along the axis]; `axesSince`: the version since which the operator takes axes as an input. */
+function reduce(g: GraphBuilder, opType: string, axesSince: number, { value, dims }: Summarized, axis: number): Value {
   const axes = [...dims.keys()].filter((i) => i !== axis);
-  const isInput = g.graph.model.opset >= (opType === "ReduceSum" ? SUM_AXES_AS_INPUT : AXES_AS_INPUT);
+  const isInput = g.graph.model.opset >= axesSince;
   // Without any axis, all of them would be meant.
   if (axes.length === 0) return value;
   return isInput
