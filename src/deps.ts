@@ -40,12 +40,15 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
   const blobs = await openBlobStore(config);
   const scratchDir = join(config.dataDir, "scratch");
   await removeStale(scratchDir);
-  const redis = await openRedis(redisUrl, "request", log);
+  // Each waits for another process.
+  const [redis, sandbox] = await Promise.all([
+    openRedis(redisUrl, "request", log),
+    openSandbox({ wanted: config.sandbox, entry: INSPECT_ENTRY, directory: scratchDir, log }),
+  ]);
   const claims = createBlobClaims(redis, blobs);
   const texts = createLongTexts(blobs, claims);
   const jobs = createRedisJobStore(redis, texts, { maxRecords: config.maxRecords });
   const queue = createJobQueue(redis, log);
-  const sandbox = await openSandbox({ wanted: config.sandbox, entry: INSPECT_ENTRY, directory: scratchDir, log });
   compileForChildren().catch((error) => log.warn({ err: error }, "the code of child processes is not kept compiled"));
   const tasks = createSupervisor({ entry: INSPECT_ENTRY, sandbox, log, tmpDir: scratchDir });
   const mlflow = config.mlflow && createMlflowClient(config.mlflow);
