@@ -11,7 +11,7 @@ const DAMPING = 0.01;
 const MAX_DAMPING = 10;
 
 /** Columns that are finished element by element; what they mean for the others is a product. */
-const BLOCK = 8 * TILE;
+const BLOCK = 4 * TILE;
 
 /**
  * U [depth, depth] in row-major order for H = `gram`, damped; undefined when there is none, because H is not finite. Inputs that were always zero

@@ -127,7 +127,7 @@ export interface Workspace<M extends readonly Matrix[]> {
 export function workspace<const S extends readonly (readonly [rows: number, columns: number])[]>(
   shapes: S,
 ): Workspace<{ readonly [K in keyof S]: Matrix }> {
-  const sizes = shapes.map(([rows, columns]) => wholeTiles(rows) * wholeTiles(columns));
+  const sizes = shapes.map(([rows, columns]) => wholeTiles(rows) * strideFor(columns));
   const bytes = BYTES * sizes.reduce((sum, size) => sum + size, 0);
   if (bytes > 2 ** 32 - 2 ** 16) {
     throw new CoreError(
@@ -142,7 +142,7 @@ export function workspace<const S extends readonly (readonly [rows: number, colu
   const matrices = shapes.map(([, columns], i): Matrix => {
     const data = new Float64Array(memory.buffer, at, sizes[i]!);
     at += BYTES * sizes[i]!;
-    return { data, stride: wholeTiles(columns) };
+    return { data, stride: strideFor(columns) };
   });
   const addressOf = ({ of, row, column }: Block) => of.data.byteOffset + BYTES * (row * of.stride + column);
   return {
@@ -161,6 +161,18 @@ export function workspace<const S extends readonly (readonly [rows: number, colu
       }
     },
   };
+}
+
+/** Of a cache line, in elements. */
+const LINE = 8;
+
+/**
+ * An odd number of cache lines: the tiles of a column go down the rows, and with a stride of many times two all of them would be in the same few places of the
+ * cache.
+ */
+function strideFor(columns: number): number {
+  const lines = Math.ceil(columns / LINE);
+  return LINE * (lines % 2 === 0 ? lines + 1 : lines);
 }
 
 export function wholeTiles(length: number): number {
