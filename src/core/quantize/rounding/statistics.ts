@@ -250,13 +250,29 @@ function rowsOf(
   let x = make("Cast", [value], { to: { type: "int", value: onnxOfDtype("float32") } });
   if (isTransposed(node)) x = make("Transpose", [x], permutation([1, 0]));
   if (filters) {
-    // A filter for each place of a patch, which is 1 there and 0 elsewhere, gives the patch itself.
-    const places = Float32Array.from({ length: depth * depth }, (_, i) => (i % (depth + 1) === 0 ? 1 : 0));
-    const pick = graph.addInitializer("places", tensorOf("float32", [depth, ...filters.slice(1)], places));
-    const patches = make("Conv", [x, pick], Object.fromEntries(windowOf(node)));
+    const patches = looksAtPixels(node, filters) ? x : patchesOf(make, x, node, { depth, filters });
     x = make("Transpose", [patches], permutation([0, ...filters.slice(2).map((_, axis) => axis + 2), 1]));
   }
   return make("Reshape", [x, graph.addInitializer("rows", tensorOf("int64", [2], [-1, depth]))]);
+}
+
+/** Whether patches are the pixels themselves, each once. */
+function looksAtPixels(node: Node, filters: readonly number[]): boolean {
+  const all = (name: string, value: number) => node.ints(name, []).every((it) => it === value);
+  return filters.slice(2).every((size) => size === 1) && all("strides", 1) && all("pads", 0);
+}
+
+/** A filter for each place of a patch, which is 1 there and 0 elsewhere, gives the patch itself. */
+function patchesOf(
+  make: Maker & { readonly graph: Graph },
+  x: Value,
+  node: Node,
+  { depth, filters }: { readonly depth: number; readonly filters: readonly number[] },
+): Value {
+  const places = new Float32Array(depth * depth);
+  for (let i = 0; i < depth; i++) places[i * (depth + 1)] = 1;
+  const pick = make.graph.addInitializer("places", tensorOf("float32", [depth, ...filters.slice(1)], places));
+  return make("Conv", [x, pick], Object.fromEntries(windowOf(node)));
 }
 
 /** aᵀ·b */
