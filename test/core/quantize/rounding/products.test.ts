@@ -52,6 +52,11 @@ describe("products", () => {
     const [c, a, b] = matrices;
     for (const [i, matrix] of matrices.entries())
       fill(matrix, [24, 24, 140][i]!, [20, 140, 20][i]!, new Random(i, "part"));
+    // Rows are an odd number of cache lines apart.
+    assert.deepEqual(
+      matrices.map(({ stride }) => stride),
+      [24, 152, 24],
+    );
     const before = c.data.slice();
     subtractProduct(
       { of: c, row: 8, column: 4, rows: 12, columns: 8 },
@@ -60,11 +65,12 @@ describe("products", () => {
     );
     for (let i = 0; i < 24; i++) {
       for (let j = 0; j < 20; j++) {
-        let exact = before[i * 20 + j]!;
+        let exact = before[i * c.stride + j]!;
         if (i >= 8 && i < 20 && j >= 4 && j < 12) {
-          for (let k = 0; k < 132; k++) exact -= a.data[(i - 4) * 140 + 8 + k]! * b.data[(8 + k) * 20 + j + 8]!;
-          assert.ok(Math.abs(c.data[i * 20 + j]! - exact) < 1e-11, `${i}, ${j}`);
-        } else assert.equal(c.data[i * 20 + j], exact);
+          for (let k = 0; k < 132; k++)
+            exact -= a.data[(i - 4) * a.stride + 8 + k]! * b.data[(8 + k) * b.stride + j + 8]!;
+          assert.ok(Math.abs(c.data[i * c.stride + j]! - exact) < 1e-11, `${i}, ${j}`);
+        } else assert.equal(c.data[i * c.stride + j], exact);
       }
     }
   });
