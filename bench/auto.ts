@@ -4,7 +4,7 @@
  *
  *     node bench/auto.ts FOLDER --phase=inputs [SUBJECT…]
  *     node bench/auto.ts FOLDER --phase=make [--each-seconds=600] [SUBJECT…]
- *     node bench/auto.ts FOLDER --phase=measure [SUBJECT…]
+ *     node bench/auto.ts FOLDER --phase=measure [--samples=64] [SUBJECT…]
  *     node bench/auto.ts FOLDER [--phase=search] [--seconds=120] [--objective=latency] [--min-sqnr-db=20] [--methods=static,dynamic] [--targets=auto,web] [SUBJECT…]
  *
  * `--phase=inputs` comes first, and writes models and samples to FOLDER. With `--phase=make` every candidate of the catalogue, and every other one that the search has tried, is made as a job by itself, without a budget (one that takes longer than is said is left out), and
@@ -66,6 +66,7 @@ const { values, positionals } = parseArgs({
     targets: { type: "string", default: "auto" },
     phase: { type: "string", default: "search" },
     "each-seconds": { type: "string", default: "86400" },
+    samples: { type: "string" },
   },
 });
 const [folder, ...wanted] = positionals;
@@ -181,7 +182,7 @@ async function requestOf(scratch: string): Promise<TaskJobRequest<AutoSpec>> {
       constraints: { min_sqnr_db: Number(values["min-sqnr-db"]) },
       budget: { seconds: Number(values.seconds) },
     },
-    evaluation: { dataset_id: "heldOut" },
+    evaluation: { dataset_id: "heldOut", samples: values.samples === undefined ? null : Number(values.samples) },
   });
   return {
     spec,
