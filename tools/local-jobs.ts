@@ -21,6 +21,7 @@ import { NO_SANDBOX } from "../src/tasks/sandbox.ts";
 import { createSupervisor } from "../src/tasks/supervisor.ts";
 import { UsageError } from "./options.ts";
 import type { Outcome } from "./summary.ts";
+import { tellingNames } from "./telling-names.ts";
 
 /** Jobs on local files, each in a child process of this one. Files are what ids are for the service. */
 
@@ -63,10 +64,15 @@ export async function openLocalJobs(signal: AbortSignal, parent = tmpdir()): Pro
   async function gather<S extends JobSpec>(spec: S, reading: unknown): Promise<JobInputs<S>> {
     const models: Record<string, JobInputs["models"][string]> = {};
     const datasets: Record<string, JobInputs["datasets"][string]> = {};
-    for (const { kind, id: path } of referencesIn(spec)) {
+    const references = referencesIn(spec);
+    const names = tellingNames(references.flatMap(({ kind, id }) => (kind === "model" ? [id] : [])));
+    for (const { kind, id: path } of references) {
       if (kind === "model") {
         const files = modelFiles(path);
-        models[path] ??= { files, facts: await ask("inspect_model", { files, dims: {} }, { limits: LIMITS }) };
+        models[path] ??= {
+          ...{ files, name: names.get(path)! },
+          facts: await ask("inspect_model", { files, dims: {} }, { limits: LIMITS }),
+        };
       } else {
         const file = { name: basename(path), path: existing(path) };
         datasets[path] ??= {
