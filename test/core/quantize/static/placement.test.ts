@@ -42,6 +42,11 @@ test("a sum in front of a clip is computed, and a multiple is not; what the job 
   assert.deepEqual(unitsOf(between(twice), left), ["Conv", "Mul excluded", "Conv"]);
 });
 
+test("where pairs stand in front of nodes alone, a multiple is no value of the same codes", () => {
+  const pattern = { outputs: "never" } as PlacementOptions["pattern"];
+  assert.equal(placeQuantizers(between(twice), { pattern }).aliases.size, 0);
+});
+
 test("a product of two values is computed in 8 bits where both come from integers", () => {
   const product = (other: string | undefined) => {
     const make = new GraphMaker();
@@ -70,7 +75,7 @@ test("depthwise convolutions that read less than a runtime is faster with stay i
 function operandOf(
   number: number,
   activationDType: "uint8" | "int8",
-): { readonly value: number; readonly code: number } {
+): { readonly value: number; readonly code: number; readonly zero: number } {
   const make = new GraphMaker();
   const h = make.conv(make.input("x", ["n", 4, 6, 6]), [4, 4], 1);
   const sum = make.op("Relu", [make.op("Add", [h, make.floats("number", [], [number])])]);
@@ -87,18 +92,18 @@ function operandOf(
   const [codes, scale, zeroPoint] = add.inputs[1]!.producer!.inputs;
   const code = integersOf(codes!.constant!)[0]!;
   const zero = zeroPoint ? integersOf(zeroPoint.constant!)[0]! : 0;
-  return { value: (code - zero) * floatsOf(scale!.constant!)[0]!, code };
+  return { value: (code - zero) * floatsOf(scale!.constant!)[0]!, code, zero };
 }
 
 test("a number that is added in 8 bits is exact: the code furthest from zero, at a scale that makes it that number", () => {
-  for (const [number, dtype, code] of [
-    [3, "uint8", 255],
-    [-3, "uint8", 0],
-    [3, "int8", 127],
-    [-3, "int8", -128],
+  for (const [number, dtype, code, zero] of [
+    [3, "uint8", 255, 0],
+    [-3, "uint8", 0, 255],
+    [3, "int8", 127, 0],
+    [-3, "int8", -128, 0],
   ] as const) {
     const found = operandOf(number, dtype);
     assert.ok(Math.abs(found.value - number) < 1e-6, `${number} in ${dtype} is ${found.value}`);
-    assert.equal(found.code, code);
+    assert.deepEqual([found.code, found.zero], [code, zero]);
   }
 });

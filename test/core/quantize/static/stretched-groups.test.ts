@@ -72,3 +72,27 @@ test("where nothing was seen, or 8 bits hold what was, nothing stays in float", 
     [],
   );
 });
+
+test("in front of the last layer what is linear, a magnitude or a power carries on to the layers before it; what is not ends there", () => {
+  const layers = (between: Build): number => {
+    const make = new GraphMaker();
+    const first = make.linear(make.input("x", ["n", 8]), 8, 8);
+    make.output(make.op("Log", [make.linear(between(make, first), 8, 8)]), "y", ["n", 8]);
+    const groups = stretchedGroups(make.model, () => decades());
+    const found = make.graph.nodes.filter(({ name }) => groups.some(({ nodes }) => nodes.has(name)));
+    return found.filter(({ opType }) => opType === "MatMul" || opType === "Gemm").length;
+  };
+  const cases: Readonly<Record<string, readonly [Build, number]>> = {
+    nothing: [(_, x) => x, 2],
+    magnitude: [(make, x) => make.op("Abs", [x]), 2],
+    square: [(make, x) => make.op("Mul", [x, x]), 2],
+    "square by Pow": [power(2), 2],
+    "first power": [power(1), 2],
+    multiple: [(make, x) => make.op("Mul", [x, number(make, 3)]), 2],
+    "a power that is computed": [(make, x) => make.op("Pow", [x, make.op("Sigmoid", [x])]), 1],
+    "product of two values": [(make, x) => make.op("Mul", [x, make.op("Sigmoid", [x])]), 1],
+    "sine, whose operand has no constant": [(make, x) => make.op("Sin", [x]), 1],
+    Relu: [(make, x) => make.op("Relu", [x]), 1],
+  };
+  for (const [name, [between, expected]] of Object.entries(cases)) assert.equal(layers(between), expected, name);
+});
