@@ -2,6 +2,9 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import type { Model } from "../../../../src/core/onnx/ir.ts";
 import { floatsOf, tensorOf } from "../../../../src/core/onnx/tensor.ts";
+import type { JobEnvironment } from "../../../../src/service/kinds/run/job-environment.ts";
+import { ENVIRONMENT } from "../../../../workers/tasks.ts";
+import { NO_PEAK } from "../../../support/job-run.ts";
 import { runModel } from "../../../support/open-model.ts";
 import {
   bytesOf,
@@ -204,7 +207,13 @@ describe("self", () => {
 
   test("exits that are kept: outputs and artifacts, with what each is worth and costs", async () => {
     const params = own("be_your_own_teacher", { exits: 2, keep_exits: true });
-    const ran = await run(params, { own: deeper(FOUR, 1) });
+    const opened: string[][] = [];
+    const openTemporary: JobEnvironment["openTemporary"] = (model, options) => {
+      opened.push(model.graph.outputs.map(({ name }) => name));
+      return ENVIRONMENT.openTemporary(model, options);
+    };
+    const ran = await run(params, { own: deeper(FOUR, 1) }, { environment: { ...NO_PEAK, openTemporary } });
+    assert.deepEqual(opened, [["logits"], ["exit_1"], ["exit_2"]], "each is timed against the whole network");
     const { exits } = ran.metrics;
     const outputs = ran.model().graph.outputs.map(({ name }) => name);
     assert.deepEqual(outputs, ["logits", "exit_1", "exit_2"]);
