@@ -315,6 +315,7 @@ const NAME_OPERATORS: Readonly<Record<string, readonly string[]>> = {
     "quantize/rounding/adaround.ts",
     "quantize/rounding/statistics.ts",
     "quantize/static/batched-correction.ts",
+    "quantize/static/body-readers.ts",
     "quantize/static/forms.ts",
     "quantize/static/qdq.ts",
     "quantize/static/stored-weights.ts",
