@@ -33,6 +33,7 @@ test("every job ends well, once, whatever is killed, full, read-only or late", a
     t.diagnostic(JSON.stringify(report));
     assert.equal(report.succeeded, report.submitted);
     for (const name of ["lost", "doubled", "failed", "wrongAnswers"] as const) assert.deepEqual(report[name], [], name);
+    await fleet.whole();
     await fleet.stop();
     assert.deepEqual(await fleet.orphans(), []);
   } finally {

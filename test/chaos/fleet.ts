@@ -1,9 +1,9 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { mkdir, mkdtemp, readdir, rm, statfs, writeFile } from "node:fs/promises";
+import { access, mkdir, mkdtemp, readdir, rm, statfs, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Redis } from "ioredis";
@@ -28,6 +28,8 @@ export interface Fleet {
   stop(): Promise<void>;
   /** What is left that should not be. To be called between `stop` and `close`. */
   orphans(): Promise<readonly string[]>;
+  /** Resolves when every process that was killed has been replaced: what one leaves is removed by the next. */
+  whole(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -112,6 +114,21 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
       // What others free meanwhile stays free: it is as full as disks are.
       await writeFile(path, Buffer.alloc(Math.max(0, bavail * bsize - 4096))).catch(() => {});
       return () => rm(path, { force: true });
+    },
+
+    async whole() {
+      for (const url of urls) await untilReady(url);
+      // A worker makes its directory when it has removed those of dead ones.
+      const isThere = (pid: number) =>
+        access(join(dataDir, "work", `${hostname()}.${pid}`)).then(
+          () => true,
+          () => false,
+        );
+      for (;;) {
+        const pids = [...running.worker.keys()];
+        if (pids.length === options.workers && (await Promise.all(pids.map(isThere))).every(Boolean)) return;
+        await sleep(100);
+      }
     },
 
     async stop() {

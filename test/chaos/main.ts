@@ -33,6 +33,7 @@ try {
     },
     ...{ pauseMs: Number(values["pause-ms"]), settleMs: Number(values.minutes) * 60_000, say: console.log },
   });
+  await fleet.whole();
   await fleet.stop();
   const orphans = await fleet.orphans();
   console.log({ ...report, orphans });
