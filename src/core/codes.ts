@@ -53,7 +53,7 @@ export const WARNINGS = {
   },
   blank_output: {
     meaning:
-      "An output is next to 0 in both models on all samples (below 0.00001), so that its SQNR says nothing. Value: the largest value of the original.",
+      "An output is next to 0 and never negative in both models on all samples (below 0.00001), so that its SQNR says nothing. Value: the largest value of the original.",
     cause: "Detectors and segmenters on noise, or on pictures without anything that they look for.",
     remedy: "Judge it on samples that the model finds something in, and calibrate with such.",
   },

@@ -2736,9 +2736,14 @@ export interface components {
             cosine: number;
             /**
              * Format: double
-             * @description The largest value of the original, whatever its sign.
+             * @description Of the original.
              */
-            max_abs_value: number;
+            min_value: number;
+            /**
+             * Format: double
+             * @description Of the original.
+             */
+            max_value: number;
             /** Format: double */
             max_abs_error: number;
             /** Format: double */
@@ -6329,7 +6334,8 @@ export interface operations {
                      *                 "name": "softmax_11.tmp_0",
                      *                 "sqnr_db": 24.1,
                      *                 "cosine": 0.998,
-                     *                 "max_abs_value": 1,
+                     *                 "min_value": 0,
+                     *                 "max_value": 1,
                      *                 "max_abs_error": 0.21,
                      *                 "mean_abs_error": 0.0004,
                      *                 "top1_agreement": 0.994,
@@ -6549,7 +6555,8 @@ export interface operations {
                      *                 "name": "softmax_11.tmp_0",
                      *                 "sqnr_db": 24.1,
                      *                 "cosine": 0.998,
-                     *                 "max_abs_value": 1,
+                     *                 "min_value": 0,
+                     *                 "max_value": 1,
                      *                 "max_abs_error": 0.21,
                      *                 "mean_abs_error": 0.0004,
                      *                 "top1_agreement": 0.994,
@@ -6799,7 +6806,8 @@ export interface operations {
                      *                 "name": "softmax_11.tmp_0",
                      *                 "sqnr_db": 24.1,
                      *                 "cosine": 0.998,
-                     *                 "max_abs_value": 1,
+                     *                 "min_value": 0,
+                     *                 "max_value": 1,
                      *                 "max_abs_error": 0.21,
                      *                 "mean_abs_error": 0.0004,
                      *                 "top1_agreement": 0.994,

@@ -35,9 +35,12 @@ type Agreement = { readonly classAxis: number } | "equality" | "none";
 /** Below this the values of an output are what float32 leaves of nothing: a Sigmoid answers in steps of 1.2e-7. */
 const BLANK = 1e-5;
 
-/** Whether both models have found nothing in all samples, so that a ratio of what they answer says nothing of either. */
-export function isBlank({ sqnr_db, max_abs_value, max_abs_error }: OutputFidelity): boolean {
-  return sqnr_db !== null && max_abs_value + max_abs_error < BLANK;
+/**
+ * Whether both models have found nothing in all samples, so that a ratio of what they answer says nothing of either. Shares are never negative: small
+ * numbers of both signs are what they are.
+ */
+export function isBlank({ sqnr_db, min_value, max_value, max_abs_error }: OutputFidelity): boolean {
+  return sqnr_db !== null && min_value >= 0 && max_value + max_abs_error < BLANK;
 }
 
 /** Compares one output of two models, run by run. Nothing is kept but sums. */
@@ -50,7 +53,8 @@ export class FidelityMeter {
   #noise = 0;
   #absError = 0;
   #maxAbsError = 0;
-  #maxAbsValue = 0;
+  #minValue = Number.POSITIVE_INFINITY;
+  #maxValue = Number.NEGATIVE_INFINITY;
   #elements = 0;
   #compared = 0;
   #nonFinite = 0;
@@ -97,7 +101,7 @@ export class FidelityMeter {
     let noise = 0;
     let absError = 0;
     let maxAbsError = this.#maxAbsError;
-    let maxAbsValue = this.#maxAbsValue;
+    let [minValue, maxValue] = [this.#minValue, this.#maxValue];
     for (let i = 0; i < x.length; i++) {
       let a = x[i]!;
       let b = y[i]!;
@@ -110,8 +114,8 @@ export class FidelityMeter {
         b = 0;
       }
       const error = Math.abs(a - b);
-      const size = Math.abs(a);
-      if (size > maxAbsValue) maxAbsValue = size;
+      if (a < minValue) minValue = a;
+      if (a > maxValue) maxValue = a;
       signal += a * a;
       candidateSignal += b * b;
       product += a * b;
@@ -125,7 +129,8 @@ export class FidelityMeter {
     this.#noise += noise;
     this.#absError += absError;
     this.#maxAbsError = maxAbsError;
-    this.#maxAbsValue = maxAbsValue;
+    this.#minValue = minValue;
+    this.#maxValue = maxValue;
     this.#elements += x.length;
     return { signal, noise };
   }
@@ -178,7 +183,9 @@ export class FidelityMeter {
       sqnr_db: isSame ? null : Number.isNaN(sqnr) ? MIN_SQNR_DB : Math.max(MIN_SQNR_DB, sqnr),
       // Two zero vectors are the same; a zero vector and another have no direction in common.
       cosine: isSame ? 1 : norms > 0 ? Math.min(1, this.#product / norms) : 0,
-      max_abs_value: this.#maxAbsValue,
+      // Of no elements there are none.
+      min_value: this.#elements === 0 ? 0 : this.#minValue,
+      max_value: this.#elements === 0 ? 0 : this.#maxValue,
       max_abs_error: this.#maxAbsError,
       mean_abs_error: this.#elements > 0 ? this.#absError / this.#elements : 0,
       top1_agreement: this.#positions > 0 ? this.#agreeing / this.#positions : null,

@@ -129,10 +129,10 @@ export function fidelityWarnings(
   const named = worst.length === 0 ? "" : ` The layers that lose most: ${worst.join(", ")}.`;
   const advice = `${named}${remedies.length === 0 ? "" : ` Try: ${remedies.join("; ")}.`}`;
   return compared.flatMap((output): Warning[] => {
-    const { name, sqnr_db, top1_agreement, max_abs_value } = output;
+    const { name, sqnr_db, top1_agreement, max_value } = output;
     if (isBlank(output)) {
-      const message = `The output "${name}" of the original is nowhere above ${max_abs_value.toPrecision(2)} on these samples: it finds nothing in them, and by how much two models differ there says nothing. Judge it on samples that it finds something in.`;
-      return [{ code: "blank_output", message, value: max_abs_value }];
+      const message = `The output "${name}" of the original is nowhere above ${max_value.toPrecision(2)} on these samples: it finds nothing in them, and by how much two models differ there says nothing. Judge it on samples that it finds something in.`;
+      return [{ code: "blank_output", message, value: max_value }];
     }
     // Of ids and labels the size of a difference says nothing.
     if (kinds.get(name) === "float" && sqnr_db !== null && sqnr_db < LOW_SQNR_DB) {

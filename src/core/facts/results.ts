@@ -10,8 +10,9 @@ export interface OutputFidelity {
   /** 10·log10(Σx² / Σ(x−y)²), never below -200; null when identical. */
   readonly sqnr_db: number | null;
   readonly cosine: number;
-  /** The largest value of the original, whatever its sign. */
-  readonly max_abs_value: number;
+  /** Of the original. */
+  readonly min_value: number;
+  readonly max_value: number;
   readonly max_abs_error: number;
   readonly mean_abs_error: number;
   /**

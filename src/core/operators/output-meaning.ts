@@ -16,7 +16,7 @@ type Dims = readonly (number | string | null)[];
 
 /**
  * What an output is; `shape` is what is known of its sizes where that is more than the graph declares. Evident: what a Softmax or a Sigmoid makes, also through operators that only store or move numbers. Taken
- * for scores of classes: what is named like them, a matrix that is all the model gives, and what a linear layer makes for each position of a
+ * for scores of classes: what is named like them, a matrix (or what has no declared rank) that is all the model gives, and what a linear layer makes for each position of a
  * sequence.
  */
 export function meaningOf(
@@ -40,7 +40,7 @@ export function meaningOf(
   const isLikeScores =
     sizes?.length !== 1 &&
     (isNamedLikeScores(output.name) ||
-      (sizes?.length === 2 && isOnlyOutput) ||
+      (isOnlyOutput && (sizes === undefined ? !isMap : sizes.length === 2)) ||
       (isRowWise && (sizes === undefined || sizes.length === 3)));
   return {
     kind: isLikeScores ? "class_scores" : "numbers",

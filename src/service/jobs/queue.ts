@@ -51,7 +51,11 @@ export function createJobQueue(redis: Redis, log: Logger, prefix: string = KEY_P
     return opened;
   }
   const bull = () => {
-    opening ??= open();
+    // What has failed is tried again.
+    opening ??= open().catch((error) => {
+      opening = undefined;
+      throw error;
+    });
     return opening;
   };
 

@@ -22,7 +22,8 @@ const OutputFidelity = z
     name: z.string(),
     sqnr_db: z.number().nullable().meta({ description: "10·log10(Σx² / Σ(x−y)²); null when identical." }),
     cosine: z.number(),
-    max_abs_value: z.number().meta({ description: "The largest value of the original, whatever its sign." }),
+    min_value: z.number().meta({ description: "Of the original." }),
+    max_value: z.number().meta({ description: "Of the original." }),
     max_abs_error: z.number(),
     mean_abs_error: z.number(),
     top1_agreement: z

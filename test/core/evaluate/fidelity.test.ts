@@ -47,7 +47,8 @@ describe("FidelityMeter", () => {
         assertClose(result.sqnr_db!, 10 * Math.log10(signal / noise), 1e-12);
         assertClose(result.cosine, sum((x, y) => x * y) / Math.sqrt(signal * sum((_, y) => y * y)), 1e-12);
         assertClose(result.mean_abs_error, sum((x, y) => Math.abs(x - y)) / all.length, 1e-12);
-        assert.equal(result.max_abs_value, Math.max(...all.map(([x]) => Math.abs(x))));
+        assert.equal(result.min_value + 0, Math.min(...all.map(([x]) => x)) + 0);
+        assert.equal(result.max_value + 0, Math.max(...all.map(([x]) => x)) + 0);
         assert.equal(result.max_abs_error, Math.max(...all.map(([x, y]) => Math.abs(x - y))));
       }),
     );
@@ -69,7 +70,8 @@ describe("FidelityMeter", () => {
       name: "y",
       sqnr_db: null,
       cosine: 1,
-      max_abs_value: 3,
+      min_value: -2,
+      max_value: 3,
       max_abs_error: 0,
       mean_abs_error: 0,
       top1_agreement: null,

@@ -37,13 +37,14 @@ test("labels decide first, then equal answers, then the error of outputs", () =>
 });
 
 test("outputs that are next to 0 in both models tell nothing", () => {
-  const blank = { sqnr_db: 0.5, top1_agreement: null, max_abs_value: 1e-7, max_abs_error: 1e-7 };
+  const blank = { sqnr_db: 0.5, top1_agreement: null, max_value: 1e-7, max_abs_error: 1e-7 };
   const { grade: alone, reason } = verdictOf({ fidelity: on("evaluation", blank), accuracy: null });
   assert.deepEqual([alone, reason], ["not_judged", "The original answers next to 0 on all of 100 samples."]);
   assert.equal(grade(on("synthetic", blank)), "not_judged");
   assert.equal(grade(on("evaluation", blank), top1(0.05)), "check_accuracy");
   assert.equal(grade(on("evaluation", blank, { sqnr_db: 25, top1_agreement: null })), "close");
   assert.equal(grade(on("evaluation", { ...blank, max_abs_error: 0.9 })), "broken", "one of them finds something");
+  assert.equal(grade(on("evaluation", { ...blank, min_value: -1e-7 })), "broken", "its numbers are small");
 });
 
 test("the worst output decides", () => {

@@ -54,7 +54,7 @@ test("a faster, smaller one gets no warning, nor does one that only chance has m
 
 const float: ValueFacts = { name: "y", dtype: "float32", shape: [1] };
 const compared = (change: Partial<OutputFidelity> = {}): OutputFidelity => ({
-  ...{ name: "y", sqnr_db: 40, cosine: 1, max_abs_value: 1, max_abs_error: 0 },
+  ...{ name: "y", sqnr_db: 40, cosine: 1, min_value: 0, max_value: 1, max_abs_error: 0 },
   ...{ mean_abs_error: 0, top1_agreement: 1 },
   ...{ sqnr_interval_db: null, top1_agreement_interval: null, non_finite: 0, shape_mismatches: 0 },
   ...change,
@@ -131,13 +131,14 @@ test("outputs that differ much are told of with the three worst layers and what 
   assert.match(fewer!.message, /the same answer as the original in 94\.9 % of cases, fewer than 95 %/);
   assert.deepEqual([told({ top1_agreement: 0.95 }), told({ top1_agreement: 0.5 }, "synthetic")], [[], []]);
   assert.doesNotMatch(told({ sqnr_db: 1 }, "evaluation", { remedies: [] })[0]!.message, /Try/);
-  const blank = { sqnr_db: 0.5, max_abs_value: 1.8e-7, max_abs_error: 1.7e-7 };
+  const blank = { sqnr_db: 0.5, max_value: 1.8e-7, max_abs_error: 1.7e-7 };
   const [nothing] = told(blank);
   assert.deepEqual([nothing!.code, nothing!.value], ["blank_output", 1.8e-7]);
   assert.match(nothing!.message, /nowhere above 1\.8e-7 .* finds something in\.$/);
   const codes = (change: Partial<OutputFidelity>) => told({ ...blank, ...change }).map(({ code }) => code);
   assert.deepEqual(codes({ max_abs_error: 0.9 }), ["low_fidelity"], "the other model finds something");
-  assert.deepEqual(codes({ max_abs_value: 1e-5 }), ["low_fidelity"]);
+  assert.deepEqual(codes({ max_value: 1e-5 }), ["low_fidelity"]);
+  assert.deepEqual(codes({ min_value: -1e-9 }), ["low_fidelity"], "shares are never negative: its numbers are small");
   assert.deepEqual(codes({ sqnr_db: null, max_abs_error: 0 }), [], "the same");
 });
 

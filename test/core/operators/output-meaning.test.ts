@@ -14,7 +14,11 @@ interface Made {
 }
 
 /** What `make` makes of x means, as `kind axis evident`. */
-function read(make: (made: Made) => Value, shape: Dims, { name = "y", only = true, opset = 21 } = {}): string {
+function read(
+  make: (made: Made) => Value,
+  shape: Dims | undefined,
+  { name = "y", only = true, opset = 21 } = {},
+): string {
   const model = new Model({ irVersion: 10, opsets: [["", opset]], graphName: "test" });
   const g = new GraphBuilder(model.graph);
   const x = model.graph.addInput("x", "float32", ["n", 3, 8, 8]);
@@ -104,6 +108,9 @@ test("without either, shape and name tell, and layers where classes would lie", 
   assert.equal(read(conv, ["n", 5, 8, 8], { name: "logits" }), "class_scores 1");
   assert.equal(read(conv, ["n", 5, 1, 1]), "class_scores last");
   assert.equal(read(concat, ["n", 84, 8400]), "numbers last");
+  assert.equal(read(concat, undefined), "class_scores last", "no rank is declared: as a matrix");
+  assert.equal(read(concat, undefined, { only: false }), "numbers last");
+  assert.equal(read(conv, undefined), "numbers 1");
   assert.equal(
     read(({ x }) => x, ["n", 3, 8, 8]),
     "numbers last",

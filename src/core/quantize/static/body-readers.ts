@@ -26,7 +26,9 @@ function movedFrom(value: Value): ReadonlySet<Value> {
 
   function follow(from: Value): void {
     for (const { node } of from.uses) {
-      if (node.graph !== from.graph || ruleFor(node)?.kind !== "movement") continue;
+      const rule = ruleFor(node);
+      // What is refused makes other values of them: a Resize that interpolates.
+      if (node.graph !== from.graph || rule?.kind !== "movement" || rule.refuse?.(node)) continue;
       for (const output of node.outputs) found.add(output);
     }
   }

@@ -234,6 +234,8 @@ test("what moves the output of a layer for bodies alone leaves a model that onnx
     Squeeze: (make, x) => make.op("Squeeze", [make.op("Unsqueeze", [x, axes(make, 1)]), axes(make, 1)]),
     MaxPool: (make, x) => make.op("MaxPool", [x], { kernel_shape: [2, 2], strides: [2, 2] }),
     Slice: (make, x) => make.op("Slice", [x, make.ints("from", [1]), make.ints("to", [5]), axes(make, 2)]),
+    "Resize that interpolates": (make, x) =>
+      make.op("Resize", [x, undefined, make.floats("scales", [4], [1, 1, 2, 2])], { mode: "linear" }),
     chain: (make, x) =>
       make.op("Reshape", [make.op("Transpose", [x], { perm: [0, 2, 3, 1] }), make.ints("shape", [0, -1])]),
   };
