@@ -17,7 +17,7 @@ export {
 } from "./data/label-reading.ts";
 export { ROW_FORMATS, ROW_KINDS, type RowKind } from "./data/row-formats.ts";
 export { type DatasetSpec, TABLE_DTYPES } from "./data/spec.ts";
-export { isShares, outputMisfit, PEERS, pairOutputs, sharesText } from "./distill/output-pairs.ts";
+export { outputMisfit, PEERS, pairOutputs, sharesText } from "./distill/output-pairs.ts";
 export { CoreError, checkCancelled } from "./errors.ts";
 export { defaultMetric, METRIC_NAMES, METRICS, type MetricName } from "./evaluate/metrics.ts";
 export { modelWarnings, nonFiniteText } from "./evaluate/model-warnings.ts";
@@ -25,6 +25,7 @@ export type * from "./facts.ts";
 export { fedBy } from "./meter.ts";
 export { didYouMean, nearestNames } from "./nearest-names.ts";
 export { NOTE_CODES } from "./note-codes.ts";
+export { areShares } from "./onnx/class-axis.ts";
 export { byteLengthOf, DTYPES } from "./onnx/dtype.ts";
 export { floatsOf, hasArray, isFloat, type Tensor, tensorOf } from "./onnx/tensor.ts";
 export type { Exclusions } from "./passes/pass.ts";

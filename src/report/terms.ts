@@ -42,6 +42,14 @@ const TERMS = {
     name: "f1_macro",
     text: "Mean of the F1 scores of all classes, each with the same weight. Higher is better.",
   },
+  binary_accuracy: {
+    name: "binary_accuracy",
+    text: "Share of the answers, yes above a half and no otherwise, that are those of the labels. Higher is better.",
+  },
+  binary_f1: {
+    name: "binary_f1",
+    text: "F1 of the yes answers: of those given and those that should be, how many are both. Higher is better.",
+  },
   mse: { name: "mse", text: "Mean squared error against the labels. Lower is better." },
   rmse: { name: "rmse", text: "Root of the mean squared error, in the unit of the labels. Lower is better." },
   mae: { name: "mae", text: "Mean absolute error, in the unit of the labels. Lower is better." },

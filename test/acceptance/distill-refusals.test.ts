@@ -138,13 +138,18 @@ describe("outputs of teacher and student", () => {
     assert.ok(student_metric > 0.75, String(student_metric));
   });
 
-  test("shares are learned as numbers, and not as scores of classes", async () => {
-    const [only, ...others] = await refusals(distillation("bare", "shares", onTeacher("kl"), "shares"));
-    assert.match(only!, /^\/params\/loss\/output_loss shape_mismatch: .*"y" is a share by itself.*take mse or huber/);
-    assert.deepEqual(others, []);
-    const params = { ...onLabels, loss: { kl_weight: 1, label_weight: 0 } };
-    const { training } = metricsOf(await done(distillation("bare", "shares", params, "shares")));
-    assert.deepEqual([training.metric, Object.keys(training.history[0]!.losses)], ["teacher_mse", ["mse"]]);
+  test("shares are learned from shares one by one, and not as scores of classes", async () => {
+    for (const [loss, teacher, reason] of [
+      ["dkd", "shares", /"y" is a share by itself.*take kl, mse or huber/],
+      ["kl", "four", /compares like with like: .*"y" is a share by itself.* and those of "y" are not/],
+    ] as const) {
+      const [only, ...others] = await refusals(
+        distillation(loss === "dkd" ? "classes" : "bare", "shares", onTeacher(loss), teacher),
+      );
+      assert.match(only!, /^\/params\/loss\/output_loss shape_mismatch: /);
+      assert.match(only!, reason);
+      assert.deepEqual(others, []);
+    }
   });
 
   test("other numbers of classes, single numbers as classes, and other layouts are refused, with both shapes", async () => {

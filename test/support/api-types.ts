@@ -751,7 +751,7 @@ export interface components {
             min_speedup?: number;
         };
         AccuracyMetrics: {
-            /** @description Now one of `top1`, `top5`, `f1_macro`, `mse`, `mae`, `rmse`; more may be added. */
+            /** @description Now one of `top1`, `top5`, `f1_macro`, `binary_accuracy`, `binary_f1`, `mse`, `mae`, `rmse`; more may be added. */
             metric: string;
             /** Format: double */
             before: number;
@@ -987,7 +987,7 @@ export interface components {
              * @default 1
              */
             label_weight?: number;
-            /** @description How outputs are compared: `kl` is for class scores, the others for any numbers. Null: `kl` where an output is class scores, `mse` where it is not (`meaning` of the model's outputs). Unless given: `null`. */
+            /** @description How outputs are compared: `kl` is for class scores and for shares, of which each is compared by itself; the others are for any numbers. Null: `kl` where it can be, else `mse` (`meaning` of the models' outputs). Unless given: `null`. */
             output_loss?: components["schemas"]["OutputLossKind"] | null;
             /**
              * Format: double
@@ -1388,7 +1388,7 @@ export interface components {
              * @default 0.1
              */
             label_weight?: number;
-            /** @description How outputs are compared: `kl` and `dkd` are for class scores, the others for any numbers. Null: `kl` where an output is class scores, `mse` where it is not (`meaning` of the model's outputs). Unless given: `null`. */
+            /** @description How outputs are compared: `kl` is for class scores and for shares, of which each is compared by itself; `dkd` is for class scores; the others are for any numbers. Null: `kl` where it can be, else `mse` (`meaning` of the models' outputs). Unless given: `null`. */
             output_loss?: components["schemas"]["TeacherLossKind"] | null;
             /**
              * Format: double
@@ -1490,7 +1490,7 @@ export interface components {
              * @description Null takes all there are, up to 10,000 and to a minute of the slower model.
              */
             samples: number | null;
-            /** @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at. */
+            /** @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `binary_accuracy` when they are 0 or 1 for each of its shares, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at. */
             metric: string | null;
             /**
              * Format: int64
@@ -1620,7 +1620,7 @@ export interface components {
              * @description Null takes all there are, up to 10,000 and to a minute of the slower model. Unless given: `null`.
              */
             samples?: number | null;
-            /** @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at. Unless given: `null`. */
+            /** @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `binary_accuracy` when they are 0 or 1 for each of its shares, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at. Unless given: `null`. */
             metric?: components["schemas"]["MetricName"] | null;
             /**
              * Format: int64
@@ -2330,7 +2330,7 @@ export interface components {
              * @default 1
              */
             label_weight?: number;
-            /** @description How outputs are compared: `kl` is for class scores, the others for any numbers. Null: `kl` where an output is class scores, `mse` where it is not (`meaning` of the model's outputs). Unless given: `null`. */
+            /** @description How outputs are compared: `kl` is for class scores and for shares, of which each is compared by itself; the others are for any numbers. Null: `kl` where it can be, else `mse` (`meaning` of the models' outputs). Unless given: `null`. */
             output_loss?: components["schemas"]["OutputLossKind"] | null;
             /**
              * Format: double
@@ -2457,7 +2457,7 @@ export interface components {
             params_schema: string;
         };
         /** @enum {string} */
-        MetricName: "top1" | "top5" | "f1_macro" | "mse" | "mae" | "rmse" | "none";
+        MetricName: "top1" | "top5" | "f1_macro" | "binary_accuracy" | "binary_f1" | "mse" | "mae" | "rmse" | "none";
         Model: {
             id: string;
             /** @description Always `model`. */
@@ -2710,7 +2710,7 @@ export interface components {
              * @default 0
              */
             teacher_kl_weight?: number;
-            /** @description How outputs are compared: `kl` is for class scores, the others for any numbers. Null: `kl` where an output is class scores, `mse` where it is not (`meaning` of the model's outputs). Unless given: `null`. */
+            /** @description How outputs are compared: `kl` is for class scores and for shares, of which each is compared by itself; the others are for any numbers. Null: `kl` where it can be, else `mse` (`meaning` of the models' outputs). Unless given: `null`. */
             output_loss?: components["schemas"]["OutputLossKind"] | null;
             /**
              * Format: double

@@ -48,6 +48,8 @@ export const ODD_MODELS = {
   normal: network({ seed: 6, values: 4, dims: ["n", 4], normal: true }),
   pixels: network({ seed: 10, values: 16, dims: ["n", 4, 2, 2], last: "Softmax" }),
   shares: network({ seed: 12, values: 4, dims: ["n", 4], last: "Sigmoid" }),
+  "small shares": network({ seed: 13, values: 4, dims: ["n", 4], last: "Sigmoid" }),
+  "one share": network({ seed: 14, values: 1, dims: ["n", 1], last: "Sigmoid" }),
   "three tokens": network({ seed: 7, values: 4, dims: ["n", TOKENS, 4], tokens: true }),
   "open tokens": network({ seed: 8, values: 4, dims: ["n", "t", 4], tokens: true }),
   "open tokens of five": network({ seed: 9, values: 5, dims: ["n", "u", 5], tokens: true }),
@@ -71,6 +73,10 @@ function classesOf(rows: Float32Array): number[] {
 const x = noise(COUNT);
 const classes = classesOf(x);
 const tokens = noise(TOKENS * COUNT);
+/** Which of a row's first four numbers are above zero: labels that are binary. */
+const signs = Array.from(classes).flatMap((_, i) =>
+  Array.from(x.subarray(i * WIDTH, i * WIDTH + 4), (value) => (value > 0 ? 1 : 0)),
+);
 const changed = (change: (own: number, i: number) => number) => classes.map(change);
 
 function dataset(labels?: Tensor, values = tensorOf("float32", [COUNT, WIDTH], x)): Uint8Array<ArrayBuffer> {
@@ -88,6 +94,23 @@ export const ODD_DATASETS = {
       "float32",
       [COUNT, 4],
       classes.flatMap((own) => [0, 1, 2, 3].map((k) => (k === own ? 1 : 0))),
+    ),
+  ),
+  signs: dataset(tensorOf("int64", [COUNT, 4], signs)),
+  "signs as floats": dataset(tensorOf("float32", [COUNT, 4], signs)),
+  /** Every third one is 255. */
+  "signs with gaps": dataset(
+    tensorOf(
+      "uint8",
+      [COUNT, 4],
+      signs.map((sign, i) => (i % 3 === 0 ? 255 : sign)),
+    ),
+  ),
+  "first signs": dataset(
+    tensorOf(
+      "bool",
+      [COUNT],
+      changed((_, i) => signs[4 * i]!),
     ),
   ),
   /** The same class for each of 2 x 2 pixels. */

@@ -1,17 +1,19 @@
 /** What labels mean for the outputs of a model, told from recorded facts, and datasets that give them in that meaning. */
+
 import { CoreError } from "../errors.ts";
-import type { LabelFacts, ValueFacts } from "../facts.ts";
+import type { LabelFacts, OutputFacts } from "../facts.ts";
+import { areShares } from "../onnx/class-axis.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import { arrayOf, elementCount, floatsOf, hasArray, isFloat, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import type { Batch, Dataset } from "./dataset.ts";
 
-/** What labels are held against an output as: the number of the right score, or the output's own numbers. */
-export type LabelMeaning = "classes" | "numbers";
+/** What labels are held against an output as: the number of the right score, 0 or 1 for each share, or the output's own numbers. */
+export type LabelMeaning = "classes" | "binary" | "numbers";
 
 export interface LabelReading {
   readonly meaning: LabelMeaning;
-  /** How they are stored: `as_is`; classes as floats without a fraction, or as rows with a single 1; numbers as integers. */
-  readonly stored: "as_is" | "float_classes" | "one_hot" | "integer_numbers";
+  /** How they are stored: `as_is`; classes as rows with a single 1; classes, or 0 and 1, as floats without a fraction or as bool; numbers as integers. */
+  readonly stored: "as_is" | "one_hot" | "not_integers" | "integer_numbers";
 }
 
 /**
@@ -25,7 +27,7 @@ export type LabelVerdict =
 export interface LabelQuestion {
   readonly labels: LabelFacts;
   /** In order; the first that fits is meant, or the first that fits without further axes of one. */
-  readonly outputs: readonly ValueFacts[];
+  readonly outputs: readonly OutputFacts[];
   /** What they are to be; null when either will do. */
   readonly meaning: LabelMeaning | null;
   readonly ignoreLabel: number | null;
@@ -59,7 +61,7 @@ function isOnePerRow({ meaning, stored }: LabelReading): boolean {
   return meaning === "classes" && stored !== "one_hot";
 }
 
-function readFor(output: ValueFacts, { labels, meaning, ignoreLabel }: LabelQuestion): LabelVerdict {
+function readFor(output: OutputFacts, { labels, meaning, ignoreLabel }: LabelQuestion): LabelVerdict {
   const { name, shape } = output;
   const fits = (reading: LabelReading): LabelVerdict => ({ kind: "fits", output: name, reading });
   const misfit = (why: string): LabelVerdict => ({ kind: "misfit", message: why });
@@ -85,7 +87,7 @@ function readFor(output: ValueFacts, { labels, meaning, ignoreLabel }: LabelQues
   // Scores of maps have their classes along the channels, [n, K, h, w].
   const isMap = own.length > 1 && shape[1] !== 1;
   const classes = matches(given, rows) ? own.at(-1)! : isMap && matches(given, own.slice(1)) ? own[0]! : undefined;
-  if (meaning !== "numbers" && own.length > 0 && classes !== undefined) {
+  if (isOneOf(meaning, "classes") && own.length > 0 && classes !== undefined) {
     if (!labels.integers) {
       return misfit(
         `${what} are one for each position with scores of ${shown}, as classes are, but not all are whole numbers.`,
@@ -94,10 +96,29 @@ function readFor(output: ValueFacts, { labels, meaning, ignoreLabel }: LabelQues
     const bad = badClass(labels, classes, ignoreLabel);
     if (bad !== undefined)
       return { kind: "bad_values", message: `${bad} of the output ${shown}${whatToDo(labels, ignoreLabel)}` };
-    return fits({ meaning: "classes", stored: isInteger ? "as_is" : "float_classes" });
+    return fits({ meaning: "classes", stored: isInteger ? "as_is" : "not_integers" });
   }
-  if (meaning !== "numbers" && own.length > 0 && labels.one_hot && labels.shape.at(-1) !== 1 && matches(given, own)) {
+  if (
+    isOneOf(meaning, "classes") &&
+    own.length > 0 &&
+    labels.one_hot &&
+    labels.shape.at(-1) !== 1 &&
+    matches(given, own)
+  ) {
     return fits({ meaning: "classes", stored: "one_hot" });
+  }
+  // Of an output that an earlier version recorded, what it is is not known: it is taken for what the job asks for.
+  const hasShares = output.meaning ? areShares(output) : meaning === "binary";
+  const areBinary = labels.integers && matches(given, own) && areZeroOrOne(labels, ignoreLabel);
+  if (isOneOf(meaning, "binary") && hasShares && areBinary) {
+    return fits({ meaning: "binary", stored: isInteger ? "as_is" : "not_integers" });
+  }
+  if (meaning === "binary") {
+    return misfit(
+      hasShares
+        ? `${what} are not binary labels of the output ${shown}: those are 0 or 1 for each of its numbers.`
+        : `${what} cannot be binary labels of the output ${shown}: its numbers are not shares, as a Sigmoid makes them. If they are logits, put a Sigmoid behind them.`,
+    );
   }
   if (meaning === "classes") {
     return misfit(
@@ -118,12 +139,26 @@ function readFor(output: ValueFacts, { labels, meaning, ignoreLabel }: LabelQues
       `${what} fit the output ${shown} neither as classes, one integer for each position with scores along the last axis or the channels, nor as numbers in its shape.`,
     );
   }
-  if (meaning === null && isInteger) {
+  if (meaning === null && (isInteger || labels.dtype === "bool")) {
     return misfit(
-      `${what} are integers, which are classes, and the output ${shown} has no scores of classes to choose from. If they are numbers, save them as float32 or ask for the metric mse.`,
+      `${what} are ${isInteger ? "integers, which are classes" : "bool"}, and the output ${shown} has no scores of classes to choose from. If they are numbers, save them as float32 or ask for the metric mse. ${
+        hasShares
+          ? "If they are binary labels, all must be 0 or 1."
+          : "If they are 0 or 1 for each of its numbers, these must be shares: put a Sigmoid behind them."
+      }`,
     );
   }
   return fits({ meaning: "numbers", stored: isFloat(labels.dtype) ? "as_is" : "integer_numbers" });
+}
+
+/** Whether labels may be `what`, as far as the job says. */
+function isOneOf(asked: LabelMeaning | null, what: LabelMeaning): boolean {
+  return asked === null || asked === what;
+}
+
+/** Whether all whole numbers that are not ignored are 0 or 1. */
+function areZeroOrOne({ outermost }: LabelFacts, ignoreLabel: number | null): boolean {
+  return outermost.every(({ value }) => value === ignoreLabel || value === 0 || value === 1);
 }
 
 /** Whether sizes are the same, as far as they are known. Unknown ones may also be of 1, and then do not count. */
@@ -154,7 +189,7 @@ function whatToDo(labels: LabelFacts, ignoreLabel: number | null): string {
 }
 
 /**
- * The same samples with labels as `reading` says: classes as integers, one for each row of scores; numbers as floats. `ignored` are renamed: a label of the first
+ * The same samples with labels as `reading` says: classes as integers, one for each row of scores; binary labels as integers; numbers as floats. `ignored` are renamed: a label of the first
  * value is given out as the second.
  */
 export function withLabelReading(
@@ -192,7 +227,7 @@ function converted(labels: Tensor, stored: LabelReading["stored"]): Tensor {
   if (stored === "as_is") return labels;
   const values = numbersOf(labels);
   if (stored === "integer_numbers") return tensorOf("float64", labels.dims, values);
-  if (stored === "float_classes") return tensorOf("int64", labels.dims, BigInt64Array.from(values, BigInt));
+  if (stored === "not_integers") return tensorOf("int64", labels.dims, BigInt64Array.from(values, BigInt));
   const dims = labels.dims.slice(0, -1);
   const width = labels.dims.at(-1)!;
   const classes = BigInt64Array.from({ length: elementCount(dims) }, (_, row) =>

@@ -13,7 +13,7 @@ import { mergeNetworks, withPrefix } from "../train/step-networks.ts";
 import { createTrainable, exportTrained, type TrainableModel } from "../train/trainable.ts";
 import type { NetworksResult, TrainingSettings } from "../train/training-task.ts";
 import { choiceOf } from "./choice.ts";
-import { type ComparedOutputs, comparedOutputs, comparesScores } from "./compared-outputs.ts";
+import { type ComparedOutputs, comparedOutputs } from "./compared-outputs.ts";
 import {
   bestOf,
   type Distillation,
@@ -66,7 +66,7 @@ export async function distillBornAgain(spec: BornAgainDistillation, hooks: Phase
       if (previous && (!taughtBy || !hasHelped(done, i, metric.better))) return null;
       befores[i] = await judgeNetwork(judge, trainable);
       if (!previous || !taughtBy) {
-        const updates = [{ trains: [""], objective: onLabels(loss, output) }];
+        const updates = [{ trains: [""], objective: onLabels(loss, model, output) }];
         return { networks, updates, ...splitSamples(spec.samples, spec.validationSplit, settings.seed) };
       }
       await teacher?.close();
@@ -121,10 +121,9 @@ async function resultOf(
   const [first] = networks;
   const best = bestOf(networks, judge.metric.better);
   const pairs = comparedOutputs(spec.model, spec.model, { outputLoss: spec.loss.outputLoss });
-  const scores = comparesScores(pairs[0]!.loss) ? { classAxis: pairs[0]!.classAxis } : undefined;
   const models = networks.map(({ model }) => model);
   const members = models.map((model) => ({ model, output }));
-  const ensemble = await judgeEnsemble(judge, members, { output, scores });
+  const ensemble = await judgeEnsemble(judge, members, { output, reading: pairs[0]!.reading });
   const run = { ...best.run, samplesPerSecond: done.get(best.name)!.samplesPerSecond };
   const metric = spec.average ? ensemble : best.metric;
   return {
@@ -162,9 +161,10 @@ export function averageModels(models: readonly Model[], pairs: readonly Compared
   for (const value of outputs) graph.removeOutput(value);
   for (const [k, { name, dtype, shape }] of names.entries()) {
     const answers = models.map((_, i) => outputs[i * names.length + k]!);
-    const pair = pairs.find(({ student }) => student === name)!;
-    const areLogits = comparesScores(pair.loss) && answers.every((value) => logitsOf(value, pair.classAxis) === value);
-    const axis = int(pair.classAxis ?? -1);
+    const { reading } = pairs.find(({ student }) => student === name)!;
+    const classAxis = reading.kind === "scores" ? reading.classAxis : null;
+    const areLogits = reading.kind === "scores" && answers.every((value) => logitsOf(value, classAxis) === value);
+    const axis = int(classAxis ?? -1);
     const summed = answers.map((value) => (areLogits ? g.op("Softmax", [value], { axis }) : value));
     const mean = g.mul(
       summed.reduce((sum, value) => g.add(sum, value)),

@@ -1,6 +1,6 @@
 /** The final numbers of a distillation: one metric, of every network, over the same samples. */
 import { CoreError, checkCancelled } from "../errors.ts";
-import { meanMeter } from "../meter.ts";
+import { meanMeter, type Share } from "../meter.ts";
 import { classRows } from "../onnx/class-axis.ts";
 import type { Model } from "../onnx/ir.ts";
 import { floatsOf, type Tensor, tensorOf, withoutUnitAxes } from "../onnx/tensor.ts";
@@ -8,10 +8,10 @@ import type { OpenSession } from "../runtime/session.ts";
 import type { Samples } from "../train/samples.ts";
 import type { TrainableModel, TrainedValues } from "../train/trainable.ts";
 import { createValidator, type ValidationMeter, type ValidationMetric } from "../train/validate.ts";
-import { type ComparedOutputs, comparesScores } from "./compared-outputs.ts";
+import type { ComparedOutputs, OutputReading } from "./compared-outputs.ts";
 import { outputTarget } from "./objective.ts";
 import type { OutputPair } from "./output-pairs.ts";
-import { openTeacher, type Teacher, type TeacherValue } from "./teacher.ts";
+import { openTeacher, type Teacher } from "./teacher.ts";
 
 type Named = Readonly<Record<string, Tensor>>;
 
@@ -80,14 +80,16 @@ export async function judgeTeacher(judge: Judge, model: Model, pairs: readonly O
 export async function judgeEnsemble(
   { samples, metric, threads, openSession, signal, batchSize }: Judge,
   members: readonly { readonly model: Model; readonly output: string }[],
-  { output, scores }: { readonly output: string; readonly scores: TeacherValue["scores"] },
+  { output, reading }: { readonly output: string; readonly reading: OutputReading },
 ): Promise<number | null> {
   if (!samples) return null;
   const opened: Teacher[] = [];
+  // The mean of shares is that of the shares themselves.
+  const isScores = reading.kind === "scores";
   try {
     for (const { model, output: value } of members) {
       opened.push(
-        await openTeacher(model, [{ value, target: output, ...(scores && { scores }) }], { openSession, threads }),
+        await openTeacher(model, [{ value, target: output, ...(isScores && { reading }) }], { openSession, threads }),
       );
     }
     const meter = metric.start();
@@ -97,7 +99,7 @@ export async function judgeEnsemble(
       const { feeds, targets } = samples.gather(Uint32Array.from({ length: rows }, (_, i) => start + i));
       const answers: Tensor[] = [];
       for (const member of opened) answers.push((await member.run(feeds))[output]!);
-      meter.add({ [output]: meanOf(answers, scores !== undefined) }, targets);
+      meter.add({ [output]: meanOf(answers, isScores) }, targets);
     }
     return meter.value;
   } finally {
@@ -130,15 +132,15 @@ function softmaxOf(logits: Float32Array, width: number): Float32Array {
 }
 
 /**
- * How well a student follows its teacher where nothing else is known: the share of rows with the same largest score, or the mean squared
- * error for outputs that are not scores.
+ * How well a student follows its teacher where nothing else is known: the part of rows with the same largest score, the part of shares on the
+ * same side of a half, or the mean squared error of other outputs.
  */
 export function agreementWith(pair: ComparedOutputs): ValidationMetric {
-  const isScores = comparesScores(pair.loss);
+  const { reading } = pair;
   const values = (outputs: Named, targets: Named) => {
     const student = outputs[pair.student]!;
     const teacher = targets[outputTarget(pair.teacher)]!;
-    const axis = isScores ? pair.classAxis : null;
+    const axis = reading.kind === "scores" ? reading.classAxis : null;
     const dims = axis === null ? student.dims : [...student.dims.toSpliced(axis, 1), student.dims.at(axis)!];
     const [ours, theirs] = [withoutUnitAxes(dims), withoutUnitAxes(teacher.dims)];
     if (`${ours}` !== `${theirs}`) {
@@ -150,7 +152,8 @@ export function agreementWith(pair: ComparedOutputs): ValidationMetric {
     }
     return { s: classRows(floatsOf(student), student.dims, axis), t: floatsOf(teacher), width: ours.at(-1)! };
   };
-  if (isScores) {
+  if (reading.kind !== "values") {
+    const agreements = reading.kind === "scores" ? sameLargest : sameSide;
     return {
       name: "teacher_agreement",
       better: "higher",
@@ -158,10 +161,7 @@ export function agreementWith(pair: ComparedOutputs): ValidationMetric {
       start: () =>
         meanMeter((outputs, targets) => {
           const { s, t, width } = values(outputs, targets);
-          let sum = 0;
-          for (let start = 0; start < s.length; start += width)
-            if (largest(s, start, width) === largest(t, start, width)) sum++;
-          return { sum, positions: s.length / width };
+          return agreements(s, t, width);
         }),
     };
   }
@@ -175,6 +175,21 @@ export function agreementWith(pair: ComparedOutputs): ValidationMetric {
         return { sum: s.reduce((sum, x, i) => sum + (x - t[i]!) ** 2, 0), positions: s.length };
       }),
   };
+}
+
+/** Rows of scores with the same largest. */
+function sameLargest(student: Float32Array, teacher: Float32Array, width: number): Share {
+  let sum = 0;
+  for (let start = 0; start < student.length; start += width)
+    if (largest(student, start, width) === largest(teacher, start, width)) sum++;
+  return { sum, positions: student.length / width };
+}
+
+/** Shares of the student above a half where the teacher's log-odds are above 0, and the other way round. */
+function sameSide(shares: Float32Array, logOdds: Float32Array): Share {
+  let sum = 0;
+  for (let i = 0; i < shares.length; i++) if (shares[i]! > 0.5 === logOdds[i]! > 0) sum++;
+  return { sum, positions: shares.length };
 }
 
 function largest(values: Float32Array, start: number, width: number): number {

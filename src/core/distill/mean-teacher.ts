@@ -52,7 +52,7 @@ export async function distillMeanTeacher(spec: MeanTeacherDistillation, hooks: P
   const plain = spec.baseline ? start() : undefined;
   if (plain) {
     const networks = [{ prefix: "", trainable: plain, metric }];
-    const alone = { networks, updates: [{ trains: [""], objective: onLabels(loss, output) }], ...split };
+    const alone = { networks, updates: [{ trains: [""], objective: onLabels(loss, model, output) }], ...split };
     phases.push({
       name: "baseline",
       share: 1,
@@ -86,7 +86,7 @@ function objectiveOf({ loss, model }: MeanTeacherDistillation): Objective {
   const pairs = comparedOutputs(model, model, { outputLoss: loss.outputLoss });
   return (context) => {
     const { g, value, target } = context;
-    const own = labelLoss(context, value(STUDENT + pairs[0]!.student), target(LABELS), loss);
+    const own = labelLoss(context, pairs[0]!, value(STUDENT + pairs[0]!.student), target(LABELS), loss);
     const distances = pairs.map((pair) => {
       const taught = taughtOutput(context, pair, value(TEACHER + pair.teacher));
       return outputLoss(context, pair, value(STUDENT + pair.student), taught, loss);

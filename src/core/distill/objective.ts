@@ -14,10 +14,21 @@ import {
   relationalDistance,
   relationKl,
 } from "../train/distillation-losses.ts";
-import { cosineDistance, crossEntropy, distillationKl, huber, meanSquaredError, scoresOf } from "../train/losses.ts";
+import {
+  binaryCrossEntropy,
+  cosineDistance,
+  crossEntropy,
+  distillationBinaryKl,
+  distillationKl,
+  huber,
+  logOddsOf,
+  meanSquaredError,
+  oneVersusRest,
+  scoresOf,
+} from "../train/losses.ts";
 import type { LossTerm, Objective, ObjectiveContext } from "../train/step-graph.ts";
-import { type ComparedOutputs, comparesScores } from "./compared-outputs.ts";
-import type { OutputLoss, OutputPair } from "./output-pairs.ts";
+import { type ComparedOutputs, readOutput } from "./compared-outputs.ts";
+import { type OutputLoss, type OutputPair, unlikeShares } from "./output-pairs.ts";
 import type { TeacherValue } from "./teacher.ts";
 
 export type HintKind = "mse" | "cosine" | "attention" | "rkd_distance" | "rkd_angle" | "relation" | "attention_map";
@@ -80,7 +91,7 @@ export function teacherValues(loss: DistillationLoss, pairs: readonly ComparedOu
       : pairs.map((pair) => ({
           value: pair.teacher,
           target: outputTarget(pair.teacher),
-          ...(comparesScores(pair.loss) && { scores: { classAxis: pair.classAxis } }),
+          reading: pair.reading,
         }));
   const inner = [...new Set(loss.hints.map(({ teacher }) => teacher))];
   return [...outputs, ...inner.map((value) => ({ value, target: hintTarget(value) }))];
@@ -93,9 +104,8 @@ const hintTarget = (name: string) => `teacher/inner/${name}`;
 export const LABELS = "labels";
 
 /**
- * label_weight · L(labels) + kl_weight · L(teacher's outputs) + Σ hints. Labels belong to the first pair of outputs: integers are classes
- * (cross-entropy), floats of the output's shape are values (mean squared error). Refusals are located in the loss: at `label_weight`,
- * `output_loss` or the hint.
+ * label_weight · L(labels) + kl_weight · L(teacher's outputs) + Σ hints. Labels belong to the first pair of outputs; see `labelLoss`.
+ * Refusals are located in the loss: at `label_weight`, `output_loss` or the hint.
  */
 export function distillationObjective(loss: DistillationLoss, pairs: readonly ComparedOutputs[]): Objective {
   return (context) => {
@@ -107,7 +117,7 @@ export function distillationObjective(loss: DistillationLoss, pairs: readonly Co
       terms.push({
         name: "label",
         weight: loss.labelWeight,
-        value: located(["label_weight"], () => labelLoss(context, value(pairs[0]!.student), labels, loss)),
+        value: located(["label_weight"], () => labelLoss(context, pairs[0]!, value(pairs[0]!.student), labels, loss)),
         overSamples,
       });
     }
@@ -144,41 +154,46 @@ const OUTPUT_LOSSES: Readonly<
 };
 
 /**
- * How far a student's output is from what it is to be like. Class scores of the latter are logits or log-probabilities, with their classes
- * along the last axis (`taughtOutput`, or what a `Teacher` says).
+ * How far a student's output is from what it is to be like, which is given as the pair's reading says (`taughtOutput`, or what a `Teacher` says).
  */
 export function outputLoss(
   context: ObjectiveContext,
-  { loss: kind, classAxis }: ComparedOutputs,
+  { loss: kind, reading }: ComparedOutputs,
   student: Value,
   taught: Value,
   loss: DistillationLoss,
 ): Value {
-  const own = comparesScores(kind) ? scoresOf(context.g, student, classAxis) : student;
-  return OUTPUT_LOSSES[kind](context, own, taught, loss);
+  const own = readOutput(context.g, student, reading);
+  if (reading.kind !== "log_odds") return OUTPUT_LOSSES[kind](context, own, taught, loss);
+  if (kind !== "kl") throw new CoreError("invalid_params", unlikeShares(kind, student.name), student.name);
+  return distillationBinaryKl(context.g, own, taught, loss.temperature);
 }
 
 /** The output of a network that teaches in the same step, as `outputLoss` reads it; no gradient flows into it. */
-export function taughtOutput(
-  { g, detach }: ObjectiveContext,
-  { loss: kind, classAxis }: ComparedOutputs,
-  output: Value,
-): Value {
-  return detach(comparesScores(kind) ? scoresOf(g, output, classAxis) : output);
+export function taughtOutput({ g, detach }: ObjectiveContext, { reading }: ComparedOutputs, output: Value): Value {
+  return detach(readOutput(g, output, reading));
 }
 
-/** Of an output against the labels; see `distillationObjective`. */
+/**
+ * Of an output against the labels. Floats are values in the output's shape (mean squared error). Integers are classes (cross-entropy); against
+ * shares each is a yes for its own class and a no for all others, or, in the output's shape, the yes or no of its position (binary
+ * cross-entropy).
+ */
 export function labelLoss(
   { g }: ObjectiveContext,
+  { studentHasShares }: Pick<ComparedOutputs, "studentHasShares">,
   output: Value,
   labels: Value,
-  loss: Pick<DistillationLoss, "labelSmoothing" | "ignoreLabel">,
+  { labelSmoothing, ignoreLabel }: Pick<DistillationLoss, "labelSmoothing" | "ignoreLabel">,
 ): Value {
-  if (isInteger(labels)) {
-    const axis = labelledAxis(dimsOf(output), dimsOf(labels)) ?? null;
-    return crossEntropy(g, scoresOf(g, output, axis), asClasses(g, labels), loss.labelSmoothing, loss.ignoreLabel);
+  if (!isInteger(labels)) return meanSquaredError(g, output, labels, ignoreLabel);
+  const axis = labelledAxis(dimsOf(output), dimsOf(labels));
+  if (!studentHasShares) {
+    return crossEntropy(g, scoresOf(g, output, axis ?? null), asClasses(g, labels), labelSmoothing, ignoreLabel);
   }
-  return meanSquaredError(g, output, labels, loss.ignoreLabel);
+  const odds = logOddsOf(g, output);
+  if (axis === undefined) return binaryCrossEntropy(g, odds, labels, labelSmoothing, ignoreLabel);
+  return oneVersusRest(g, odds, asClasses(g, labels), { axis, smoothing: labelSmoothing, ignoreLabel });
 }
 
 function isInteger({ dtype }: Value): boolean {

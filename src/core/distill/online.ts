@@ -15,7 +15,7 @@ import { splitSamples } from "../train/samples.ts";
 import { buildStepGraph, type LossTerm, type Objective, type ObjectiveContext } from "../train/step-graph.ts";
 import { createTrainable, exportTrained } from "../train/trainable.ts";
 import type { NetworksTask, TaskNetwork, TrainingResult, TrainingSettings } from "../train/training-task.ts";
-import { comparedOutputs, comparesScores } from "./compared-outputs.ts";
+import { comparedOutputs, outputMeaning } from "./compared-outputs.ts";
 import {
   bestOf,
   type Distillation,
@@ -57,6 +57,7 @@ interface Party extends TaskNetwork {
   readonly metric: NonNullable<TaskNetwork["metric"]>;
   /** The output that the labels belong to. */
   readonly output: string;
+  readonly studentHasShares: boolean;
 }
 
 /**
@@ -74,7 +75,7 @@ export async function distillOnline(spec: OnlineDistillation, hooks: PhaseHooks)
   const online: NetworksTask = { networks: parties, updates: updatesOf(spec, parties), ...split };
   const phases: Phase[] = [{ name: "online", share: parties.length, prepare: async () => online }];
   if (baseline) {
-    const updates = [{ trains: [""], objective: onLabels(spec.loss, baseline.output) }];
+    const updates = [{ trains: [""], objective: onLabels(spec.loss, baseline.model, baseline.output) }];
     const task = { networks: [{ ...baseline, prefix: "" }], updates, ...split };
     phases.push({ name: "baseline", share: 1, prepare: async () => task });
   }
@@ -120,10 +121,8 @@ export async function distillOnline(spec: OnlineDistillation, hooks: PhaseHooks)
 
 /** What networks answer with together: by how one of them compares its first output with itself. */
 function ensembleOutput({ loss }: OnlineDistillation, { model, output }: Party) {
-  const pair = comparedOutputs(model, model, { outputLoss: loss.outputLoss }).find(
-    ({ student }) => student === output,
-  )!;
-  return { output, scores: comparesScores(pair.loss) ? { classAxis: pair.classAxis } : undefined };
+  const pairs = comparedOutputs(model, model, { outputLoss: loss.outputLoss });
+  return { output, reading: pairs.find(({ student }) => student === output)!.reading };
 }
 
 /** Throws as the job would where the networks cannot learn together: the steps of a small batch are built, and not run. */
@@ -154,6 +153,7 @@ function partiesOf({ networks, metricOf, samples }: OnlineDistillation): readonl
       prefix: `${name}/`,
       trainable: createTrainable(model, reinitializeSeed === undefined ? {} : { reinitializeSeed }),
       output: pair!.student,
+      studentHasShares: outputMeaning(model, pair!.student).kind === "shares",
       metric: metricOf(pair!.student),
     };
   });
@@ -180,7 +180,7 @@ function lossOf(
     {
       name: "label",
       weight: loss.labelWeight,
-      value: labelLoss(context, value(network + own.output), target(LABELS), loss),
+      value: labelLoss(context, own, value(network + own.output), target(LABELS), loss),
       network,
     },
   ];
@@ -222,10 +222,11 @@ function checkSameShape(own: Party, output: Value, other: Party, taught: Value):
   );
 }
 
-/** What a network learns from alone. */
-export function onLabels(loss: DistillationLoss, output: string): Objective {
+/** What a network learns from alone, with its output of this name. */
+export function onLabels(loss: DistillationLoss, model: Model, output: string): Objective {
+  const studentHasShares = outputMeaning(model, output).kind === "shares";
   return (context) => {
-    const value = labelLoss(context, context.value(output), context.target(LABELS), loss);
+    const value = labelLoss(context, { studentHasShares }, context.value(output), context.target(LABELS), loss);
     return [{ name: "label", weight: 1, value, overSamples: loss.ignoreLabel === null }];
   };
 }

@@ -2,8 +2,9 @@
 import { CoreError } from "../errors.ts";
 import type { OutputFacts } from "../facts.ts";
 import { didYouMean, nearestNames } from "../nearest-names.ts";
+import { areShares } from "../onnx/class-axis.ts";
 
-/** How an output is compared with the teacher's. `kl` and `dkd` are for class scores, the others for any numbers. */
+/** How an output is compared with the teacher's. `kl` is for class scores and shares, `dkd` for class scores, the others for any numbers. */
 export type OutputLoss = "kl" | "dkd" | "mse" | "huber" | "cosine";
 
 /** Outputs of two models that mean the same. */
@@ -63,9 +64,9 @@ export function outputMisfit(
   student: OutputFacts,
   roles = TEACHING,
 ): { readonly about: "shapes" | "loss"; readonly message: string } | "unknown" | undefined {
-  const shares = [student, teacher].find(isShares);
-  if ((kind === "kl" || kind === "dkd") && shares) {
-    const message = `The loss ${kind} compares scores of classes to choose from, and ${sharesText(shares)}: take mse or huber.`;
+  const shares = [student, teacher].filter(areShares);
+  if (shares.length > 0 && (kind === "dkd" || (kind === "kl" && shares.length === 1))) {
+    const message = kind === "kl" ? unequalShares(shares[0]!, teacher, student) : unlikeShares(kind, shares[0]!.name);
     return { about: "loss", message };
   }
   const [theirs, ours] = [teacher, student].map(({ shape }) => shape?.slice(1).filter((dim) => dim !== 1));
@@ -77,21 +78,27 @@ export function outputMisfit(
     const message = `The ${roles.teacher}'s output ${text(teacher)} and the ${roles.student}'s ${text(student)} cannot be compared: behind the first axis, which counts the samples, only axes of 1 may differ.`;
     return { about: "shapes", message };
   }
-  if (ours.length === 0 && theirs.length === 0 && kind !== null && kind !== "mse" && kind !== "huber") {
+  const readsNumbers = kind === null || kind === "mse" || kind === "huber" || (kind === "kl" && shares.length === 2);
+  if (ours.length === 0 && theirs.length === 0 && !readsNumbers) {
     const message = `The loss ${kind} compares scores of classes or directions, and the output ${text(student)} has one number for each sample: take mse or huber.`;
     return { about: "loss", message };
   }
   return fits && theirs.every((dim, i) => dim !== null && dim === ours[i]) ? undefined : "unknown";
 }
 
-/** Whether each number of an output is a share by itself, so that there are no classes to choose from. */
-export function isShares({ meaning }: OutputFacts): boolean {
-  return meaning?.evident === true && meaning.kind === "shares";
+/** That a loss of class scores cannot compare shares. */
+export function unlikeShares(loss: OutputLoss, output: string): string {
+  return `The loss ${loss} compares scores of classes to choose from, and ${sharesText(output)}: take kl, mse or huber.`;
+}
+
+function unequalShares(shares: OutputFacts, ...[teacher, student]: readonly OutputFacts[]): string {
+  const other = shares === teacher ? student! : teacher!;
+  return `The loss kl compares like with like: ${sharesText(shares.name)}, and those of ${JSON.stringify(other.name)} are not. Put a Sigmoid behind that, or take mse or huber.`;
 }
 
 /** Of such an output, for messages. */
-export function sharesText({ name }: OutputFacts): string {
-  return `each number of the output ${JSON.stringify(name)} is a share by itself, as a Sigmoid makes them`;
+export function sharesText(output: string): string {
+  return `each number of the output ${JSON.stringify(output)} is a share by itself, as a Sigmoid makes them`;
 }
 
 function isSymbolic(...dims: readonly (number | string | null | undefined)[]): boolean {

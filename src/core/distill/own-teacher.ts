@@ -70,7 +70,7 @@ export async function distillOwnTeacher(
     : undefined;
   if (plain) {
     const networks = [{ prefix: "", trainable: plain, metric }];
-    const alone = { networks, updates: [{ trains: [""], objective: onLabels(loss, output) }], ...split };
+    const alone = { networks, updates: [{ trains: [""], objective: onLabels(loss, spec.model, output) }], ...split };
     phases.push({ name: "baseline", share: 1, prepare: async () => alone });
   }
   const done = await runPhases(phases, settings, hooks);
@@ -105,7 +105,7 @@ export async function distillOwnTeacher(
     ensemble: await judgeEnsemble(
       judge,
       answers.map((name) => ({ model: trained.model, output: name })),
-      { output, scores: { classAxis: null } },
+      { output, reading: { kind: "scores", classAxis: null } },
     ),
     baseline: plain && baselineRun ? { model: exportTrained(plain, baselineRun.values), run: baselineRun } : null,
     exits: made,
@@ -143,12 +143,16 @@ function trainableOf({ reinitialize, training }: OwnTeacherDistillation, { model
   return createTrainable(model, { watch, ...(reinitialize && { reinitializeSeed: training.seed }) });
 }
 
+/** What exits learn. */
+const CLASS_SCORES = { studentHasShares: false };
+
 function objectiveOf({ loss, model }: OwnTeacherDistillation, { exits, deepest }: ModelWithExits): Objective {
   const output = model.graph.outputs[0]!.name;
   return (context) => {
     const { g, value, target, detach, parameter } = context;
     const labels = target(LABELS);
-    const terms: LossTerm[] = [{ name: "label", weight: 1, value: labelLoss(context, value(output), labels, loss) }];
+    const labelled = (scores: LossTerm["value"]) => labelLoss(context, CLASS_SCORES, scores, labels, loss);
+    const terms: LossTerm[] = [{ name: "label", weight: 1, value: labelled(value(output)) }];
     const teacher = detach(logitsOf(value(output)));
     const features = value(deepest.value);
     const positions = range(dimsOf(features).length).filter((axis) => axis !== 0 && axis !== deepest.channelAxis);
@@ -158,7 +162,7 @@ function objectiveOf({ loss, model }: OwnTeacherDistillation, { exits, deepest }
       const add = (name: string, weight: number, build: () => LossTerm["value"]) => {
         if (weight > 0) terms.push({ name: `${name} ${exit.name}`, weight, value: build() });
       };
-      add("label", loss.labelWeight, () => labelLoss(context, value(exit.name), labels, loss));
+      add("label", loss.labelWeight, () => labelled(value(exit.name)));
       add("kl", loss.klWeight, () => distillationKl(g, value(exit.name), teacher, loss.temperature));
       if (i > 0) add("features", loss.featureWeight, () => hint(g, value(exit.features), pooled, parameter));
     }

@@ -9,8 +9,9 @@ import { modelToBytes } from "../onnx/save.ts";
 import { elementCount, floatsOf, type Tensor, tensor, tensorOf } from "../onnx/tensor.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from "../train/checkpoint.ts";
-import { logitsOf } from "../train/losses.ts";
+import { logitsOf, SHARE_MARGIN, sigmoidInput } from "../train/losses.ts";
 import { gatherRows, type Samples } from "../train/samples.ts";
+import type { OutputReading } from "./compared-outputs.ts";
 
 type Named = Readonly<Record<string, Tensor>>;
 
@@ -19,8 +20,11 @@ export interface TeacherValue {
   /** An output or an inner value of the teacher. */
   readonly value: string;
   readonly target: string;
-  /** Class scores: read before a final Softmax, or as log-probabilities where they come as probabilities all the same, with their classes along the last axis. */
-  readonly scores?: { readonly classAxis: number | null };
+  /**
+   * What is read of it; the value as it is unless said. Class scores are read before a final Softmax, or as log-probabilities where they come as
+   * probabilities all the same, with their classes along the last axis; log-odds before a final Sigmoid, or computed from the shares.
+   */
+  readonly reading?: OutputReading;
 }
 
 export interface Teacher {
@@ -39,10 +43,11 @@ export async function openTeacher(
   const byName = new Map<string, Value>();
   for (const value of model.graph.outputs) byName.set(value.name, value);
   for (const node of model.graph.nodes) for (const value of node.outputs) byName.set(value.name, value);
-  const read = values.map(({ value: name, scores }) => {
+  const read = values.map(({ value: name, reading }) => {
     const value = byName.get(name);
     if (!value) throw new CoreError("invalid_params", `The teacher has no value "${name}".`, name);
-    return scores ? logitsOf(value, scores.classAxis) : value;
+    if (reading?.kind === "scores") return logitsOf(value, reading.classAxis);
+    return (reading?.kind === "log_odds" && sigmoidInput(value)) || value;
   });
   for (const value of [...model.graph.outputs]) if (!read.includes(value)) model.graph.removeOutput(value);
   for (const value of read) {
@@ -56,12 +61,13 @@ export async function openTeacher(
     async run(feeds) {
       const results = await runInParts(feeds, fixed, (part) => session.run(part));
       return Object.fromEntries(
-        values.map(({ target, scores }, i) => {
-          const result = results[read[i]!.name]!;
-          return [
-            target,
-            scores ? logScores(result, scores.classAxis) : tensorOf("float32", result.dims, float32Of(result)),
-          ];
+        values.map(({ value, target, reading }, i) => {
+          const { name } = read[i]!;
+          const result = results[name]!;
+          if (reading?.kind === "scores") return [target, logScores(result, reading.classAxis)];
+          const numbers = float32Of(result);
+          const areShares = reading?.kind === "log_odds" && name === value;
+          return [target, tensorOf("float32", result.dims, areShares ? numbers.map(logOdds) : numbers)];
         }),
       );
     },
@@ -132,6 +138,12 @@ function logScores(value: Tensor, axis: number | null): Tensor {
     dims,
     scores.map((p) => Math.log(Math.max(p, 1e-7))),
   );
+}
+
+/** Of a share, held off 0 and 1. */
+function logOdds(share: number): number {
+  const held = Math.min(Math.max(share, SHARE_MARGIN), 1 - SHARE_MARGIN);
+  return Math.log(held / (1 - held));
 }
 
 export interface CacheOptions {

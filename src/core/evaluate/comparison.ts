@@ -294,7 +294,7 @@ function accuracyMeter(
   labels: Tensor,
   ignoreLabel: number | null,
 ): AccuracyMeter | undefined {
-  const metric = asked ?? defaultMetric(labels);
+  const metric = asked ?? defaultMetric(labels, Object.values(outputs));
   const output = outputFor(metric, outputs, labels);
   if (output === undefined) {
     if (asked === null) return undefined;

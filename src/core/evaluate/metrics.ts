@@ -1,3 +1,4 @@
+import type { LabelMeaning } from "../data/label-reading.ts";
 import { CoreError } from "../errors.ts";
 import type { Meter, Resampled, Share } from "../meter.ts";
 import { classCount, classRows, labelledAxis } from "../onnx/class-axis.ts";
@@ -14,7 +15,7 @@ interface Metric {
   /** Begins to count, for one model; positions labelled `ignoreLabel` are left out. */
   start(ignoreLabel: number | null): SampledMeter;
   /** What labels are to it. */
-  readonly labels: "classes" | "numbers";
+  readonly labels: LabelMeaning;
   readonly better: "higher" | "lower";
   /** Whether it is a part of a whole, 0 to 1, that people read in per cent. */
   readonly isShare: boolean;
@@ -30,6 +31,10 @@ export const METRICS = {
   top1: ofClasses((ignoreLabel) => shareMeter((scores, labels) => topHits(1, scores, labels, ignoreLabel))),
   top5: ofClasses((ignoreLabel) => shareMeter((scores, labels) => topHits(5, scores, labels, ignoreLabel))),
   f1_macro: ofClasses(macroF1),
+  binary_accuracy: ofBinaries((ignoreLabel) =>
+    sampledMean((shares, labels) => binaryHits(shares, labels, ignoreLabel)),
+  ),
+  binary_f1: ofBinaries(binaryF1),
   mse: ofNumbers((ignoreLabel) => errorMeter(ignoreLabel, (error) => error * error)),
   mae: ofNumbers((ignoreLabel) => errorMeter(ignoreLabel, Math.abs)),
   rmse: ofNumbers((ignoreLabel) => errorMeter(ignoreLabel, (error) => error * error, Math.sqrt)),
@@ -54,11 +59,28 @@ function ofClasses(start: Metric["start"]): Metric {
   };
 }
 
+/** A metric of shares and labels of 0 or 1, one for each of them; more of it is better. */
+function ofBinaries(start: Metric["start"]): Metric {
+  return {
+    fits: (output, labels) =>
+      isIntegers(labels) && DTYPES[output.dtype].kind === "float" && areOfOneShape(output, labels),
+    start,
+    labels: "binary",
+    better: "higher",
+    isShare: true,
+    wants: "labels of 0 or 1 in the shape of an output that a Sigmoid makes",
+  };
+}
+
+/** Axes of one do not count: a regressor's [n, 1] fits labels of [n]. */
+function areOfOneShape(output: Tensor, labels: Tensor): boolean {
+  return `${withoutUnitAxes(output.dims)}` === `${withoutUnitAxes(labels.dims)}`;
+}
+
 /** A metric of numbers, an error: less of it is better. */
 function ofNumbers(start: Metric["start"]): Metric {
   return {
-    // Axes of one do not count: a regressor's [n, 1] fits labels of [n].
-    fits: (output, labels) => `${withoutUnitAxes(output.dims)}` === `${withoutUnitAxes(labels.dims)}`,
+    fits: areOfOneShape,
     start,
     labels: "numbers",
     better: "lower",
@@ -207,6 +229,82 @@ function macroF1(ignoreLabel: number | null): SampledMeter {
   };
 }
 
+/** How many shares are above a half where the label is 1, and are not where it is 0. A NaN is a miss. */
+function binaryHits(output: Tensor, labels: Tensor, ignoreLabel: number | null): Share {
+  let [hits, positions] = [0, 0];
+  for (const { share, label } of labelledShares(output, labels, ignoreLabel)) {
+    positions++;
+    if (!Number.isNaN(share) && share > 0.5 === (label === 1)) hits++;
+  }
+  return { sum: hits, positions };
+}
+
+/**
+ * F1 of the ones: 2·TP / (2·TP + FP + FN) over all positions of all samples, where a share above a half says 1. It is 1 where there is nothing to
+ * find and nothing was found. A NaN finds nothing.
+ */
+function binaryF1(ignoreLabel: number | null): SampledMeter {
+  /** Of each sample: how often both label and prediction are 1, and how often either is, counted twice. */
+  const samples: { readonly hits: number; readonly either: number }[] = [];
+  let positions = 0;
+  const score = (weightOf: (sample: number) => number) => {
+    let [hits, either] = [0, 0];
+    for (const [i, sample] of samples.entries()) {
+      hits += weightOf(i) * sample.hits;
+      either += weightOf(i) * sample.either;
+    }
+    return either === 0 ? 1 : (2 * hits) / either;
+  };
+  return {
+    add(output, labels) {
+      for (const sample of samplesOf(output, labels)) {
+        let [hits, either] = [0, 0];
+        for (const { share, label } of labelledShares(...sample, ignoreLabel)) {
+          positions++;
+          const found = share > 0.5;
+          if (found && label === 1) hits++;
+          either += Number(found) + label;
+        }
+        samples.push({ hits, either });
+      }
+    },
+    get positions() {
+      return positions;
+    },
+    get value() {
+      return score(() => 1);
+    },
+    get samples() {
+      return samples.length;
+    },
+    resampled: (weights) => score((sample) => weights[sample]!),
+    shares: undefined,
+  };
+}
+
+/** How far rounding to 8 bits can carry a share over 0 or 1. */
+const ROUNDED = 0.01;
+
+/**
+ * The positions that count: the share, and its label. Throws `invalid_dataset` for a label that is neither 0 nor 1, and for an output that is
+ * no share: a logit would be held against the wrong limit.
+ */
+function* labelledShares(output: Tensor, labels: Tensor, ignoreLabel: number | null) {
+  const shares = valuesOf(output);
+  for (const [i, label] of valuesOf(labels).entries()) {
+    if (label === ignoreLabel) continue;
+    const share = shares[i]!;
+    if (label !== 0 && label !== 1) {
+      throw new CoreError("invalid_dataset", `The label ${label} is neither 0 nor 1.`, "labels");
+    }
+    if (share < -ROUNDED || share > 1 + ROUNDED) {
+      const message = `Labels of 0 or 1 are held against shares from 0 to 1, and the model answers ${share}: put a Sigmoid behind the output.`;
+      throw new CoreError("invalid_dataset", message, "labels");
+    }
+    yield { share, label };
+  }
+}
+
 /** Index of the first largest value; undefined when all are NaN. */
 function firstLargest(values: ArrayLike<number>): number | undefined {
   let best: number | undefined;
@@ -274,9 +372,13 @@ export function outputFor(
   return fitting.find((output) => outputs[output]!.dims.length === rank) ?? fitting[0];
 }
 
-/** The metric that is meant when none is asked for: `top1` for integer labels, `mse` for numbers. */
-export function defaultMetric(labels: Tensor): MetricName {
-  return isIntegers(labels) ? "top1" : "mse";
+/** The metric that is meant when none is asked for: `mse` for numbers; for integers `top1`, or `binary_accuracy` where only that fits an output. */
+export function defaultMetric(labels: Tensor, outputs: readonly Tensor[]): MetricName {
+  if (!isIntegers(labels)) return "mse";
+  const isBinary = !outputs.some((output) => METRICS.top1.fits(output, labels));
+  return isBinary && outputs.some((output) => METRICS.binary_accuracy.fits(output, labels))
+    ? "binary_accuracy"
+    : "top1";
 }
 
 function isIntegers({ dtype }: Tensor): boolean {

@@ -27,7 +27,7 @@ export async function scoreModel(
     checkCancelled(signal);
     if (!labels) throw new CoreError("invalid_dataset", "The dataset has no labels.", "labels");
     const outputs = await session.run(feedsFor(session.inputs, feeds), undefined, signal);
-    metric ??= asked ?? defaultMetric(labels);
+    metric ??= asked ?? defaultMetric(labels, Object.values(outputs));
     output ??= outputFor(metric, outputs, labels);
     if (output === undefined) {
       const wants = `the metric ${metric} wants ${METRICS[metric].wants}`;

@@ -1,4 +1,7 @@
-/** Where the classes of scores lie, and scores with their classes side by side. An axis of null is the last that is not of one. */
+/**
+ * What outputs are, as far as names and records tell; where the classes of scores lie, and scores with their classes side by side. An axis of
+ * null is the last that is not of one.
+ */
 import { elementCount, withoutUnitAxes } from "./tensor.ts";
 
 /**
@@ -9,12 +12,23 @@ export function labelledAxis(scores: readonly number[], labels: readonly number[
   const [own, given] = [withoutUnitAxes(scores), withoutUnitAxes(labels)];
   if (own.length < 2) return undefined;
   if (`${own.slice(0, -1)}` === `${given}`) return null;
-  return scores.length > 2 && `${withoutUnitAxes(scores.toSpliced(1, 1))}` === `${given}` ? 1 : undefined;
+  return scores.length > 2 && scores[1] !== 1 && `${withoutUnitAxes(scores.toSpliced(1, 1))}` === `${given}`
+    ? 1
+    : undefined;
 }
 
 /** Whether an output is called what scores of classes are called. */
 export function isNamedLikeScores(name: string): boolean {
   return /logit|score|prob|class/i.test(name);
+}
+
+/** Whether each number of an output, as it is recorded, is a share by itself, so that there are no classes to choose from. */
+export function areShares({
+  meaning,
+}: {
+  readonly meaning?: { readonly kind: string; readonly evident: boolean };
+}): boolean {
+  return meaning?.evident === true && meaning.kind === "shares";
 }
 
 /** The number of classes. */

@@ -10,7 +10,16 @@ import { CoreError } from "../errors.ts";
 import { dimsOf, type GraphBuilder, int, ints } from "../onnx/graph-builder.ts";
 import type { Value } from "../onnx/ir.ts";
 import { elementCount } from "../onnx/tensor.ts";
-import { alignedTo, classLabels, classScorePair, countedLabels, huberOf, klOf, meanOver } from "./losses.ts";
+import {
+  alignedTo,
+  classLabels,
+  classScorePair,
+  countedLabels,
+  huberOf,
+  klOf,
+  meanOver,
+  oneHotLabels,
+} from "./losses.ts";
 
 /** Makes a parameter of the loss itself: trained with the student, dropped with the loss. */
 export type AdaptorFactory = (name: string, dims: readonly number[], fanIn: number) => Value;
@@ -45,13 +54,7 @@ export function decoupledKl(
     const each = g.reshape(rows, dimsOf(given));
     return counted ? meanOver(g, each, counted) : g.meanAll(each);
   };
-  // OneHot makes a row of zeros of a label that is no class; such rows do not count.
-  const labels = ignoreLabel === null ? given : g.where(g.equal(given, ignoreLabel), 0, given);
-  const classes = dimsOf(student).at(-1)!;
-  const target = g.op("OneHot", [labels, g.constant("int64", [1], [classes]), g.constant("float32", [2], [0, 1])], {
-    axis: int(-1),
-  });
-  target.dtype = "float32";
+  const target = oneHotLabels(g, student, given, ignoreLabel);
   const soften = (logits: Value) => g.mul(logits, 1 / temperature);
   const targetShare = (logits: Value) =>
     g.sum(g.mul(g.op("Softmax", [soften(logits)], { axis: int(-1) }), target), [-1]);

@@ -29,16 +29,40 @@ export function logitsOf(output: Value, axis: number | null = null): Value {
 
 /** The logits of an output with its classes along the last axis. */
 export function scoresOf(g: GraphBuilder, output: Value, axis: number | null): Value {
-  const logits = logitsOf(output, axis);
-  if (axis === null) return logits;
-  const dims = dimsOf(output);
+  return withClassesLast(g, logitsOf(output, axis), dimsOf(output), axis);
+}
+
+/** A value of these dims with its classes along the last axis. */
+function withClassesLast(g: GraphBuilder, value: Value, dims: readonly number[], axis: number | null): Value {
+  if (axis === null) return value;
   const at = axis < 0 ? axis + dims.length : axis;
   const order = dims.map((_, i) => i).filter((i) => i !== at);
-  if (order.slice(at).every((i) => dims[i] === 1)) return logits;
-  const moved = g.op("Transpose", [logits], { perm: ints([...order, at]) });
+  if (order.slice(at).every((i) => dims[i] === 1)) return value;
+  const moved = g.op("Transpose", [value], { perm: ints([...order, at]) });
   moved.shape = [...order, at].map((i) => dims[i]!);
   return moved;
 }
+
+/**
+ * The log-odds of an output of shares, log p − log(1 − p): what the Sigmoid reads that makes it, or computed from the shares, which are
+ * held at 1e-7 from 0 and 1, where something lies in between.
+ */
+export function logOddsOf(g: GraphBuilder, output: Value): Value {
+  const logits = sigmoidInput(output);
+  if (logits) return logits;
+  const held = g.op("Clip", [output, g.scalar(SHARE_MARGIN, output), g.scalar(1 - SHARE_MARGIN, output)]);
+  const odds = g.sub(g.log(held), g.log(g.sub(1, held)));
+  odds.shape = output.shape;
+  return odds;
+}
+
+/** What the Sigmoid reads that makes this output; undefined where none does. */
+export function sigmoidInput({ producer }: Value): Value | undefined {
+  return producer?.domain === "" && producer.opType === "Sigmoid" ? producer.inputs[0] : undefined;
+}
+
+/** How far shares are held from 0 and 1 before their log-odds are taken. */
+export const SHARE_MARGIN = 1e-7;
 
 /** A value in another shape of the same numbers, which is then known. */
 function inShape(g: GraphBuilder, value: Value, dims: readonly number[]): Value {
@@ -133,6 +157,60 @@ export function crossEntropy(
   return g.sub(g.mul(picked, 1 - smoothing), g.mul(all, smoothing));
 }
 
+/**
+ * −[y log p + (1 − y) log(1 − p)] of log-odds z with p = 1/(1 + e^−z), as softplus(z) − y·z, which is exact for large z too; the mean over all
+ * positions. For smoothing s the label is y·(1 − s) + s/2. Labels are 0 or 1, in any dtype; where one is `ignoreLabel` it does not count.
+ */
+export function binaryCrossEntropy(
+  g: GraphBuilder,
+  logOdds: Value,
+  labels: Value,
+  smoothing = 0,
+  ignoreLabel: number | null = null,
+): Value {
+  const given = alignedTo(g, logOdds, labels, "Binary cross-entropy");
+  const numbers = g.cast(given, "float32");
+  numbers.shape = dimsOf(given);
+  const losses = binaryLosses(g, logOdds, numbers, smoothing);
+  return ignoreLabel === null ? g.meanAll(losses) : meanOver(g, losses, countedLabels(g, given, ignoreLabel));
+}
+
+/**
+ * `binaryCrossEntropy` of log-odds [n, ..., K], the classes along `axis`, where the label of a position, int [n, ...], is a yes for its own class
+ * and a no for all others; the mean over positions and classes. Positions labelled `ignoreLabel` do not count.
+ */
+export function oneVersusRest(
+  g: GraphBuilder,
+  logOdds: Value,
+  labels: Value,
+  options: { readonly axis: number | null; readonly smoothing: number; readonly ignoreLabel: number | null },
+): Value {
+  const { axis, smoothing, ignoreLabel } = options;
+  const odds = classScores(g, withClassesLast(g, logOdds, dimsOf(logOdds), axis), "Binary cross-entropy");
+  const classes = classLabels(g, odds, labels);
+  const losses = binaryLosses(g, odds, oneHotLabels(g, odds, classes, ignoreLabel), smoothing);
+  if (ignoreLabel === null) return g.meanAll(losses);
+  const rows = g.reshape(g.mean(losses, [-1]), dimsOf(classes));
+  return meanOver(g, rows, countedLabels(g, classes, ignoreLabel));
+}
+
+/** softplus(z) − y·z of each position. */
+function binaryLosses(g: GraphBuilder, logOdds: Value, labels: Value, smoothing: number): Value {
+  const y = smoothing === 0 ? labels : g.add(g.mul(labels, 1 - smoothing), smoothing / 2);
+  return g.sub(g.op("Softplus", [logOdds]), g.mul(y, logOdds));
+}
+
+/** Labels [n, ...] as rows of scores [n, ..., K]: 1 for the class, 0 for the others. Those that are ignored get any class. */
+export function oneHotLabels(g: GraphBuilder, scores: Value, labels: Value, ignoreLabel: number | null): Value {
+  const known = ignoreLabel === null ? labels : g.where(g.equal(labels, ignoreLabel), 0, labels);
+  const classes = dimsOf(scores).at(-1)!;
+  const values = [g.constant("int64", [1], [classes]), g.constant("float32", [2], [0, 1])];
+  const rows = g.op("OneHot", [known, ...values], { axis: int(-1) });
+  rows.dtype = "float32";
+  rows.shape = dimsOf(scores);
+  return rows;
+}
+
 /** mean (a − b)²; where `b` is `ignored` the difference does not count. */
 export function meanSquaredError(g: GraphBuilder, a: Value, b: Value, ignored: number | null = null): Value {
   const target = alignedTo(g, a, b, "The squared error");
@@ -180,6 +258,18 @@ export function distillationKl(g: GraphBuilder, s: Value, t: Value, temperature 
   const logS = g.op("LogSoftmax", [soften(student)], { axis: int(-1) });
   const logT = g.op("LogSoftmax", [soften(teacher)], { axis: int(-1) });
   return g.mul(klOf(g, logT, logS), temperature * temperature);
+}
+
+/**
+ * T²·KL(Bernoulli(σ(t/T)) ‖ Bernoulli(σ(s/T))) of log-odds, the mean over all positions: `distillationKl` of each share by itself. With
+ * σ(z) = 1/(1 + e^−z) it is softplus(s) − softplus(t) − σ(t)·(s − t). Zero when student and teacher agree.
+ */
+export function distillationBinaryKl(g: GraphBuilder, s: Value, t: Value, temperature = 1): Value {
+  const soften = (odds: Value) => (temperature === 1 ? odds : g.mul(odds, 1 / temperature));
+  const [student, teacher] = [soften(s), soften(alignedTo(g, s, t, "The Kullback-Leibler divergence"))];
+  const normalizers = g.sub(g.op("Softplus", [student]), g.op("Softplus", [teacher]));
+  const divergence = g.sub(normalizers, g.mul(g.op("Sigmoid", [teacher]), g.sub(student, teacher)));
+  return g.mul(g.meanAll(divergence), temperature * temperature);
 }
 
 /** Σ p (log p − log q) over the last axis, the mean over the others. Both must have been made from values of one shape. */

@@ -45,8 +45,8 @@ export const Evaluation = z
       .default(null)
       .meta({
         description:
-          "Needs labels in the dataset. Null: `top1` when they are classes of an output, `mse` when they are numbers in its shape, else none, " +
-          "with a warning. `none`: labels are not looked at.",
+          "Needs labels in the dataset. Null: `top1` when they are classes of an output, `binary_accuracy` when they are 0 or 1 for each of its " +
+          "shares, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at.",
       }),
     ignore_label: IgnoreLabel,
     dims: z.record(z.string(), z.int().min(1).max(1_000_000)).default({}).meta({

@@ -4,6 +4,7 @@ import {
   type JobMetrics,
   type LabelReading,
   METRICS,
+  type OutputFacts,
   readLabels,
   type ValueFacts,
   withLabelReading,
@@ -33,7 +34,7 @@ export type LabelUse =
 const AS_IS: LabelReading = { meaning: "classes", stored: "as_is" };
 
 /** Decides it for a dataset and the outputs of a model that its labels may be held against. */
-export function labelUse(facts: DatasetFacts, outputs: readonly ValueFacts[], task: LabelTask): LabelUse {
+export function labelUse(facts: DatasetFacts, outputs: readonly OutputFacts[], task: LabelTask): LabelUse {
   const { metric, ignoreLabel, needed } = task;
   if (!facts.has_labels || metric === "none") return { kind: "none" };
   // Datasets of earlier versions were not looked into: what is wrong with them shows when they are read.
@@ -98,7 +99,7 @@ function labelWarnings({ labels }: DatasetFacts, use: LabelUse, ignoreLabel: num
   const { stored, meaning } = use.reading;
   const forms = {
     one_hot: "The labels are one-hot rows",
-    float_classes: `The labels are ${labels.dtype} without fractions`,
+    not_integers: `The labels are ${labels.dtype}${labels.dtype === "bool" ? "" : " without fractions"}`,
     integer_numbers: `The labels are ${labels.dtype}`,
     as_is: "",
   } as const;
@@ -109,7 +110,7 @@ function labelWarnings({ labels }: DatasetFacts, use: LabelUse, ignoreLabel: num
       : [
           {
             code: "labels_converted" as const,
-            message: `${forms[stored]} and were read as ${meaning}.`,
+            message: `${forms[stored]} and were read as ${meaning === "binary" ? "binary labels, 0 or 1" : meaning}.`,
             value: labels.count,
           },
         ]),

@@ -8,7 +8,7 @@ import {
   withLabelReading,
   withoutLabels,
 } from "../../../src/core/data/label-reading.ts";
-import type { LabelFacts, Shape, ValueFacts } from "../../../src/core/facts.ts";
+import type { LabelFacts, OutputFacts, Shape } from "../../../src/core/facts.ts";
 import { type ArrayDType, arrayOf, elementCount, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { writeNpz } from "../../support/dataset-writers.ts";
 
@@ -20,15 +20,21 @@ const factsOf = async (dtype: ArrayDType, shape: readonly number[], values: read
   const dims = [values.length / elementCount(shape), ...shape];
   return (await inspectDataset(fileOf(tensorOf(dtype, dims, values)))).labels!;
 };
-const output = (shape: Shape, name = "y"): ValueFacts => ({ name, dtype: "float32", shape });
+const output = (shape: Shape, name = "y"): OutputFacts => ({ name, dtype: "float32", shape });
+const SHARES = { kind: "shares", class_axis: null, evident: true } as const;
 
 const read = (
   labels: LabelFacts,
   shape: Shape,
-  options: { meaning?: LabelMeaning; ignoreLabel?: number } = {},
+  options: { meaning?: LabelMeaning; ignoreLabel?: number; of?: OutputFacts["meaning"] } = {},
 ): string => {
-  const { meaning = null, ignoreLabel = null } = options;
-  const verdict = readLabels({ labels, outputs: [output(shape)], meaning, ignoreLabel });
+  const { meaning = null, ignoreLabel = null, of } = options;
+  const verdict = readLabels({
+    labels,
+    outputs: [{ ...output(shape), ...(of && { meaning: of }) }],
+    meaning,
+    ignoreLabel,
+  });
   return verdict.kind === "fits"
     ? `${verdict.reading.meaning} ${verdict.reading.stored}`
     : `${verdict.kind}: ${verdict.message}`;
@@ -82,8 +88,8 @@ describe("what labels mean for an output", () => {
     assert.equal(read(await factsOf("int64", [], classes), ["n", 3]), "classes as_is");
     assert.equal(read(await factsOf("uint8", [1], classes), ["n", 3]), "classes as_is");
     assert.equal(read(await factsOf("int32", [], classes), ["n", 3, 1, 1]), "classes as_is");
-    assert.equal(read(await factsOf("float32", [], classes), ["n", 3]), "classes float_classes");
-    assert.equal(read(await factsOf("float64", [1], classes), ["n", 1, 3]), "classes float_classes");
+    assert.equal(read(await factsOf("float32", [], classes), ["n", 3]), "classes not_integers");
+    assert.equal(read(await factsOf("float64", [1], classes), ["n", 1, 3]), "classes not_integers");
     assert.equal(read(await factsOf("float32", [3], [0, 1, 0, 0, 0, 1]), ["n", 3]), "classes one_hot");
     assert.equal(read(await factsOf("int64", [2], [0, 2, 1, 1]), ["n", 2, 3]), "classes as_is");
     assert.equal(read(await factsOf("int64", [2], [0, 2, 1, 1]), ["n", "t", 3]), "classes as_is");
@@ -108,6 +114,42 @@ describe("what labels mean for an output", () => {
       "numbers integer_numbers",
     );
     assert.equal(read(await factsOf("float32", [3], [0, 1, 0]), ["n", 3], { meaning: "numbers" }), "numbers as_is");
+  });
+
+  test("0 or 1 for each share of the output is a binary label, in any dtype", async () => {
+    const each = [0, 1, 1, 1, 0, 0];
+    const of = SHARES;
+    assert.equal(read(await factsOf("int64", [], each), ["n", 1], { of }), "binary as_is");
+    assert.equal(read(await factsOf("bool", [1], each), ["n"], { of }), "binary not_integers");
+    assert.equal(read(await factsOf("float32", [3], each), ["n", 3], { of }), "binary not_integers");
+    assert.equal(read(await factsOf("uint8", [1, 3], each), ["n", 1, 1, 3], { of }), "binary as_is");
+    const unknown = await factsOf("uint8", [3], [0, 1, 1, 255, 0, 0]);
+    assert.equal(read(unknown, ["n", 3], { of, ignoreLabel: 255 }), "binary as_is");
+    assert.match(read(unknown, ["n", 3], { of }), /^misfit: .*If they are binary labels, all must be 0 or 1/);
+    assert.match(read(unknown, ["n", 3], { of, meaning: "binary" }), /^misfit: .*not binary labels/);
+    // What else they can be against shares: a class each, one-hot rows, numbers between 0 and 1, and numbers where an error is asked for.
+    assert.equal(read(await factsOf("int64", [], [0, 1, 2]), ["n", 3], { of }), "classes as_is");
+    assert.equal(read(await factsOf("int64", [3], [0, 1, 0, 1, 0, 0]), ["n", 3], { of }), "classes one_hot");
+    assert.equal(
+      read(await factsOf("int64", [3], [0, 1, 0, 1, 0, 0]), ["n", 3], { of, meaning: "binary" }),
+      "binary as_is",
+    );
+    assert.equal(read(await factsOf("float32", [3], [0, 0.5, 1]), ["n", 3], { of }), "numbers as_is");
+    assert.equal(read(await factsOf("float32", [3], each), ["n", 3], { of, meaning: "numbers" }), "numbers as_is");
+  });
+
+  test("0 or 1 for each number that is no share is refused, and what to do is said", async () => {
+    const each = [0, 1, 1, 1, 0, 0];
+    for (const dtype of ["int64", "bool"] as const) {
+      const labels = await factsOf(dtype, [3], each);
+      assert.match(read(labels, ["n", 3]), /^misfit: .*these must be shares: put a Sigmoid behind them/);
+      assert.match(
+        read(labels, ["n", 3], { meaning: "binary", of: { kind: "class_scores", class_axis: null, evident: false } }),
+        /^misfit: .*its numbers are not shares.* put a Sigmoid behind them/,
+      );
+    }
+    // Of models that were recorded without what their outputs are.
+    assert.equal(read(await factsOf("int64", [3], each), ["n", 3], { meaning: "binary" }), "binary as_is");
   });
 
   test("a class that there is not is refused, with the first sample that has it, unless it is ignored", async () => {
@@ -179,8 +221,8 @@ test("a dataset gives its labels out as they are read", async () => {
   const rows = tensorOf("float32", [2, 3], [0, 0, 1, 1, 0, 0]);
   assert.deepEqual(await labelsOf(rows, { meaning: "classes", stored: "one_hot" }), ["int64", [2], [0, 2]]);
   const floats = tensorOf("float64", [2], [3, -100]);
-  assert.deepEqual(await labelsOf(floats, { meaning: "classes", stored: "float_classes" }), ["int64", [2], [-100, 3]]);
-  assert.deepEqual(await labelsOf(floats, { meaning: "classes", stored: "float_classes" }, { from: -100, to: -1 }), [
+  assert.deepEqual(await labelsOf(floats, { meaning: "classes", stored: "not_integers" }), ["int64", [2], [-100, 3]]);
+  assert.deepEqual(await labelsOf(floats, { meaning: "classes", stored: "not_integers" }, { from: -100, to: -1 }), [
     "int64",
     [2],
     [-1, 3],

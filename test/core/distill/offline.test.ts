@@ -4,7 +4,7 @@ import { DISTILLATION_LOSS, type DistillationLoss, type HintSpec } from "../../.
 import { checkObjective, distillOffline, type OfflineDistillation } from "../../../src/core/distill/offline.ts";
 import { openTeacher, teacherOutputs } from "../../../src/core/distill/teacher.ts";
 import { CoreError } from "../../../src/core/errors.ts";
-import { int } from "../../../src/core/onnx/graph-builder.ts";
+import { GraphBuilder, int } from "../../../src/core/onnx/graph-builder.ts";
 import type { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
@@ -143,16 +143,48 @@ describe("outputs that are maps", () => {
     }
   });
 
-  test("shares are compared as numbers", async () => {
+  test("shares are compared one by one, and with what is none as numbers", async () => {
     const teacher = end(8, 1, "Sigmoid");
-    const { run, metrics } = await distill({
-      ...{ ...onMaps, samples: withoutLabels(onMaps.samples), evaluation: withoutLabels(onMaps.evaluation) },
-      ...{ teacher, student: end(8, 2, "Sigmoid"), metric: undefined },
-      loss: { klWeight: 1, labelWeight: 0 },
-    });
-    assert.deepEqual(Object.keys(run.history[0]!.losses), ["mse"]);
-    assert.equal(metrics!.name, "teacher_mse");
-    assert.ok(metrics!.studentAfter < 0.1 * metrics!.studentBefore, JSON.stringify(metrics));
+    const unlabelled = { samples: withoutLabels(onMaps.samples), evaluation: withoutLabels(onMaps.evaluation) };
+    const taughtBy = (last: "Sigmoid" | undefined) =>
+      distill({
+        ...{ ...onMaps, ...unlabelled, teacher, student: end(8, 2, last), metric: undefined },
+        loss: { klWeight: 1, labelWeight: 0 },
+      });
+    const shares = await taughtBy("Sigmoid");
+    assert.deepEqual(Object.keys(shares.run.history[0]!.losses), ["kl"]);
+    assert.equal(shares.metrics!.name, "teacher_agreement");
+    assert.equal(shares.metrics!.teacher, 1);
+    assertRecorded(shares.metrics!.studentBefore, 0.3822, 0.02);
+    assertRecorded(shares.metrics!.studentAfter, 0.8967, 0.02);
+    const numbers = await taughtBy(undefined);
+    assert.deepEqual(Object.keys(numbers.run.history[0]!.losses), ["mse"]);
+    assert.equal(numbers.metrics!.name, "teacher_mse");
+    assert.ok(numbers.metrics!.studentAfter < 0.1 * numbers.metrics!.studentBefore, JSON.stringify(numbers.metrics));
+  });
+
+  test("a teacher's shares are read as log-odds, before its Sigmoid or from what it answers", async () => {
+    const teacher = end(8, 1, "Sigmoid");
+    const answering = teacher.clone();
+    const [output] = answering.graph.outputs;
+    answering.graph.removeOutput(output!);
+    const rounded = new GraphBuilder(answering.graph).op("Identity", [output!]);
+    rounded.name = "answer";
+    rounded.retype("float32", output!.shape);
+    answering.graph.addOutput(rounded);
+    const feeds = onMaps.samples.gather([0, 1, 2]).feeds;
+    const read = async (model: Model, value: string) => {
+      const opened = await openTeacher(model, [{ value, target: "t", reading: { kind: "log_odds" } }], {
+        openSession,
+        threads: 1,
+      });
+      const { t } = await opened.run(feeds);
+      await opened.close();
+      return floatsOf(t!);
+    };
+    const [inner, outer] = [await read(teacher, "y"), await read(answering, "answer")];
+    assert.ok(Math.max(...inner) > 0.5, "log-odds, and not shares");
+    for (const [i, odds] of inner.entries()) assert.ok(Math.abs(odds - outer[i]!) < 1e-3, `${odds} and ${outer[i]}`);
   });
 });
 
@@ -212,10 +244,14 @@ describe("offline distillation", () => {
     assert.deepEqual(await bytes({ maxCacheBytes: 0 }), kept);
     const one = fixedBatch(teacher);
     const logits = async (model: Model) => {
-      const opened = await openTeacher(model, [{ value: "logits", target: "t", scores: { classAxis: null } }], {
-        openSession,
-        threads: 1,
-      });
+      const opened = await openTeacher(
+        model,
+        [{ value: "logits", target: "t", reading: { kind: "scores", classAxis: null } }],
+        {
+          openSession,
+          threads: 1,
+        },
+      );
       const { t } = await teacherOutputs(opened, samples, { batchSize: 33 });
       await opened.close();
       return floatsOf(t!);
@@ -263,16 +299,20 @@ describe("offline distillation", () => {
   test("a teacher with a Softmax at its end teaches the same as its logits", async () => {
     const opened = await openTeacher(
       softmaxed(teacher),
-      [{ value: "probabilities", target: "t", scores: { classAxis: null } }],
+      [{ value: "probabilities", target: "t", reading: { kind: "scores", classAxis: null } }],
       {
         openSession,
         threads: 1,
       },
     );
-    const plain = await openTeacher(teacher, [{ value: "logits", target: "t", scores: { classAxis: null } }], {
-      openSession,
-      threads: 1,
-    });
+    const plain = await openTeacher(
+      teacher,
+      [{ value: "logits", target: "t", reading: { kind: "scores", classAxis: null } }],
+      {
+        openSession,
+        threads: 1,
+      },
+    );
     const { feeds } = samples.gather([0, 1, 2]);
     assert.deepEqual((await opened.run(feeds)).t, (await plain.run(feeds)).t);
     await opened.close();

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
+import { CoreError } from "../../../src/core/errors.ts";
 import {
   countedValue,
   defaultMetric,
@@ -12,7 +13,16 @@ import {
 import { type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 
 function measure(name: MetricName, ...batches: (readonly [Tensor, Tensor])[]): number {
-  const meter = METRICS[name].start(null);
+  return measureUnless(null, name, ...batches);
+}
+
+/** The same without positions labelled `ignoreLabel`. */
+function measureUnless(
+  ignoreLabel: number | null,
+  name: MetricName,
+  ...batches: (readonly [Tensor, Tensor])[]
+): number {
+  const meter = METRICS[name].start(ignoreLabel);
   for (const [output, labels] of batches) meter.add(output, labels);
   return countedValue(meter);
 }
@@ -286,7 +296,34 @@ describe("a metric", () => {
   });
 
   it("is top1 for integer labels and mse for numbers unless another is asked for", () => {
-    assert.equal(defaultMetric(labels([1], [0])), "top1");
-    assert.equal(defaultMetric(floats([1], [0])), "mse");
+    assert.equal(defaultMetric(labels([1], [0]), [floats([1, 2], [0, 1])]), "top1");
+    assert.equal(defaultMetric(labels([1], [0]), []), "top1");
+    assert.equal(defaultMetric(floats([1], [0]), [floats([1, 1], [0])]), "mse");
+  });
+
+  it("holds labels of 0 or 1 against shares: accuracy, and F1 of the ones", () => {
+    const shares = floats([2, 4], [0.9, 0.4, 0.6, 0.1, Number.NaN, 0.5, 0.51, 0.2]);
+    const truth = labels([2, 4], [1, 1, 0, 0, 0, 0, 1, 255]);
+    // Right: 0.9, 0.1, 0.5 (not above a half) and 0.51. Wrong: 0.4, 0.6 and the NaN. The last does not count.
+    assert.equal(measureUnless(255, "binary_accuracy", [shares, truth]), 4 / 7);
+    // Found and right: 0.9, 0.51. Found and wrong: 0.6. Not found: 0.4.
+    assert.equal(measureUnless(255, "binary_f1", [shares, truth]), (2 * 2) / (2 * 2 + 1 + 1));
+    const none = [floats([2, 1], [0.1, 0.2]), labels([2], [0, 0])] as const;
+    assert.equal(measure("binary_f1", [...none]), 1);
+  });
+
+  it("refuses labels that are not binary, and outputs that are no shares", () => {
+    const refused = (message: RegExp) => (error: unknown) =>
+      error instanceof CoreError && error.code === "invalid_dataset" && message.test(error.message);
+    for (const name of ["binary_accuracy", "binary_f1"] as const) {
+      assert.throws(() => measure(name, [floats([2], [0.1, 0.9]), labels([2], [0, 2])]), refused(/label 2 is neither/));
+      assert.throws(() => measure(name, [floats([2], [0.1, 3]), labels([2], [0, 1])]), refused(/answers 3.*Sigmoid/));
+    }
+  });
+
+  it("is binary_accuracy for integers in the shape of an output, unless they are classes of another", () => {
+    const [shares, scores] = [floats([2, 1], [0.2, 0.9]), floats([2, 3], [1, 2, 3, 4, 5, 6])];
+    assert.equal(defaultMetric(labels([2], [0, 1]), [shares]), "binary_accuracy");
+    assert.equal(defaultMetric(labels([2], [0, 1]), [shares, scores]), "top1");
   });
 });

@@ -1,4 +1,4 @@
-import { type ModelFacts, pairOutputs, type ValueFacts } from "../../../core/contract.ts";
+import { type ModelFacts, type OutputFacts, pairOutputs } from "../../../core/contract.ts";
 import type { LabelTask } from "../label-use.ts";
 import type { OfflineSpec } from "./spec.ts";
 
@@ -9,7 +9,7 @@ export function labelledOutputs(
   { params }: OfflineSpec,
   teacher: ModelFacts,
   student: ModelFacts,
-): readonly ValueFacts[] {
+): readonly OutputFacts[] {
   try {
     const [pair] = pairOutputs(teacher.outputs, student.outputs, params.loss.outputs ?? undefined);
     return student.outputs.filter(({ name }) => name === pair!.student);

@@ -1,4 +1,4 @@
-import { CoreError, isShares, outputMisfit, PEERS, pairOutputs, sharesText } from "../../../core/contract.ts";
+import { areShares, CoreError, outputMisfit, PEERS, pairOutputs, sharesText } from "../../../core/contract.ts";
 import type { ModelRecord } from "../../catalog.ts";
 import { type FieldError, pointerOf } from "../../errors.ts";
 import { problem } from "../model-checks.ts";
@@ -68,15 +68,13 @@ function ofMode({ pointer, ...problem }: FieldError): FieldError {
   return { ...problem, pointer: pointer === "/params/loss/outputs" ? "/params/teacher_model_id" : pointer };
 }
 
-/** Networks that learn from each other's scores, or from their own. */
+/** Exits, which have no loss of their own to choose. */
 function checkScores(params: Exclude<DistillSpec["params"], { mode: "offline" }>, { models }: StoredResources) {
-  const comparesScores = "output_loss" in params.loss ? params.loss.output_loss === "kl" : true;
   const outputs = "model_id" in params.student ? models.get(params.student.model_id)!.facts.outputs : [];
-  const shares = outputs.find(isShares);
-  if (!comparesScores || !shares) return [];
-  return "output_loss" in params.loss
-    ? [at("/loss/output_loss", "shape_mismatch", `The loss kl compares scores of classes, and ${sharesText(shares)}.`)]
-    : [at("/student/model_id", "shape_mismatch", `Exits learn scores of classes, and ${sharesText(shares)}.`)];
+  const shares = outputs.find(areShares);
+  if ("output_loss" in params.loss || !shares) return [];
+  const message = `Exits learn scores of classes, and ${sharesText(shares.name)}.`;
+  return [at("/student/model_id", "shape_mismatch", message)];
 }
 
 function checkOnline(params: OnlineParams, { models }: StoredResources): FieldError[] {

@@ -57,7 +57,7 @@ const Temperature = z.number().gt(0).max(1000);
 const Smoothing = z.number().min(0).lt(1).default(0);
 
 const OUTPUT_LOSS =
-  "How outputs are compared: `kl` is for class scores, the others for any numbers. Null: `kl` where an output is class scores, `mse` where it is not (`meaning` of the model's outputs).";
+  "How outputs are compared: `kl` is for class scores and for shares, of which each is compared by itself; the others are for any numbers. Null: `kl` where it can be, else `mse` (`meaning` of the models' outputs).";
 
 export const DistillLoss = z
   .strictObject({
@@ -69,7 +69,7 @@ export const DistillLoss = z
       .meta({ id: "TeacherLossKind" })
       .nullable()
       .default(null)
-      .meta({ description: OUTPUT_LOSS.replace("`kl` is", "`kl` and `dkd` are") }),
+      .meta({ description: OUTPUT_LOSS.replace("; the others", "; `dkd` is for class scores; the others") }),
     label_smoothing: Smoothing,
     ignore_label: IgnoreLabel,
     alpha: Weight.default(1).meta({ description: "Of `dkd`: the weight of the target class." }),

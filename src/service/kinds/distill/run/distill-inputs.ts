@@ -101,9 +101,10 @@ export async function openDistillInputs(
     const { file, spec, facts } = request.datasets[id]!;
     const use = labelUse(facts, labelled, task);
     const dataset = withLabelUse(await files.openDataset(file, spec), use, task.ignoreLabel, ignoreLabel.training);
-    return { dataset, warnings: dataWarnings(facts, use, task.ignoreLabel, request.models) };
+    const areBinary = use.kind === "used" && use.reading.meaning === "binary";
+    return { dataset, areBinary, warnings: dataWarnings(facts, use, task.ignoreLabel, request.models) };
   };
-  const { dataset: training, warnings } = await openData(params.dataset_id, trainingLabels(request.spec));
+  const { dataset: training, areBinary, warnings } = await openData(params.dataset_id, trainingLabels(request.spec));
   const first = (dataset: Dataset, count: number) =>
     datasetView(dataset, firstIndices(Math.min(dataset.facts.samples, count, maxSamples)));
   const samples = await trainingSamples(first(training, training.facts.samples), feeds, { signal });
@@ -133,7 +134,12 @@ export async function openDistillInputs(
   const metricFor = (output: string): ValidationMetric | undefined =>
     judging.metric === "none" || judged?.dataset.facts.has_labels === false
       ? undefined
-      : labelMetric(metricOf(judging), samples.gather([0]).targets.labels, output, ignoreLabel.training);
+      : labelMetric(
+          metricOf(judging) ?? (areBinary ? "binary_accuracy" : null),
+          samples.gather([0]).targets.labels,
+          output,
+          ignoreLabel.training,
+        );
   return {
     teacher,
     reference,
@@ -167,7 +173,7 @@ function validationView(dataset: Dataset, { training, seed }: OfflineSpec["param
   return datasetView(dataset, validation);
 }
 
-/** The metric asked for, or `top1` for classes and `mse` for numbers. */
+/** The metric given, or `top1` for integers and `mse` for other numbers. */
 function labelMetric(
   asked: MetricName | null,
   labels: Tensor | undefined,
@@ -175,7 +181,7 @@ function labelMetric(
   ignoreLabel: number | null,
 ): ValidationMetric | undefined {
   if (!labels) return undefined;
-  const name = asked ?? defaultMetric(labels);
+  const name = asked ?? defaultMetric(labels, []);
   const metric = METRICS[name];
   return {
     name,
