@@ -173,60 +173,85 @@ function topHits(k: number, output: Tensor, labels: Tensor, ignoreLabel: number 
   return { sum: hits, positions };
 }
 
-/**
- * Macro F1: the mean of 2·TP / (2·TP + FP + FN) over the classes that are the label or the prediction of some position, each class with the
- * same weight. The prediction is the class of the first largest score; a position whose scores are all NaN has none.
- */
-function macroF1(ignoreLabel: number | null): SampledMeter {
-  /** Of each sample the classes that occur in it: class, how often both label and prediction, and how often either, counted twice. */
-  const samples: Uint32Array[] = [];
+/** What a sample adds to a score, and how many of its positions count. */
+interface Counted<Counts> {
+  readonly counts: Counts;
+  readonly positions: number;
+}
+
+/** A score of what samples add up to, each as often as `weightOf` says, which is no mean over positions. */
+function sampledScore<Counts>(
+  count: (output: Tensor, labels: Tensor) => Counted<Counts>,
+  score: (samples: readonly Counts[], weightOf: (sample: number) => number) => number,
+): SampledMeter {
+  const samples: Counts[] = [];
   let positions = 0;
-  const score = (weightOf: (sample: number) => number) => {
-    const counts = new Map<number, { hits: number; either: number }>();
-    for (const [sample, classes] of samples.entries()) {
-      const weight = weightOf(sample);
-      if (weight === 0) continue;
-      for (let i = 0; i < classes.length; i += 3) {
-        const known = counts.get(classes[i]!) ?? { hits: 0, either: 0 };
-        known.hits += weight * classes[i + 1]!;
-        known.either += weight * classes[i + 2]!;
-        counts.set(classes[i]!, known);
-      }
-    }
-    // 2·TP + FP + FN is how often a class was a label and how often a prediction, together.
-    let sum = 0;
-    for (const { hits, either } of counts.values()) sum += (2 * hits) / either;
-    return sum / counts.size;
-  };
   return {
     add(output, labels) {
-      for (const [own, truth] of samplesOf(output, labels)) {
-        const counts = new Map<number, [hits: number, either: number]>();
-        const count = (label: number, hits: number, either: number) => {
-          const [a, b] = counts.get(label) ?? [0, 0];
-          counts.set(label, [a + hits, b + either]);
-        };
-        for (const { label, scores } of labelledScores(own, truth, ignoreLabel)) {
-          positions++;
-          const prediction = firstLargest(scores);
-          count(label, prediction === label ? 1 : 0, 1);
-          if (prediction !== undefined) count(prediction, 0, 1);
-        }
-        samples.push(Uint32Array.from([...counts].flatMap(([label, [hits, either]]) => [label, hits, either])));
+      for (const sample of samplesOf(output, labels)) {
+        const own = count(...sample);
+        samples.push(own.counts);
+        positions += own.positions;
       }
     },
     get positions() {
       return positions;
     },
     get value() {
-      return score(() => 1);
+      return score(samples, () => 1);
     },
     get samples() {
       return samples.length;
     },
-    resampled: (weights) => score((sample) => weights[sample]!),
+    resampled: (weights) => score(samples, (sample) => weights[sample]!),
     shares: undefined,
   };
+}
+
+/**
+ * Macro F1: the mean of 2·TP / (2·TP + FP + FN) over the classes that are the label or the prediction of some position, each class with the
+ * same weight. The prediction is the class of the first largest score; a position whose scores are all NaN has none.
+ */
+function macroF1(ignoreLabel: number | null): SampledMeter {
+  return sampledScore((output, labels) => classCounts(output, labels, ignoreLabel), meanF1);
+}
+
+/** The classes that occur in a sample, in threes: class, how often both label and prediction, and how often either, counted twice. */
+function classCounts(output: Tensor, labels: Tensor, ignoreLabel: number | null): Counted<Uint32Array> {
+  const counts = new Map<number, [hits: number, either: number]>();
+  const count = (label: number, hits: number, either: number) => {
+    const [a, b] = counts.get(label) ?? [0, 0];
+    counts.set(label, [a + hits, b + either]);
+  };
+  let positions = 0;
+  for (const { label, scores } of labelledScores(output, labels, ignoreLabel)) {
+    positions++;
+    const prediction = firstLargest(scores);
+    count(label, prediction === label ? 1 : 0, 1);
+    if (prediction !== undefined) count(prediction, 0, 1);
+  }
+  return {
+    counts: Uint32Array.from([...counts].flatMap(([label, [hits, either]]) => [label, hits, either])),
+    positions,
+  };
+}
+
+/** Of samples' `classCounts`. 2·TP + FP + FN is how often a class was a label and how often a prediction, together. */
+function meanF1(samples: readonly Uint32Array[], weightOf: (sample: number) => number): number {
+  const counts = new Map<number, { hits: number; either: number }>();
+  for (const [sample, classes] of samples.entries()) {
+    const weight = weightOf(sample);
+    if (weight === 0) continue;
+    for (let i = 0; i < classes.length; i += 3) {
+      const known = counts.get(classes[i]!) ?? { hits: 0, either: 0 };
+      known.hits += weight * classes[i + 1]!;
+      known.either += weight * classes[i + 2]!;
+      counts.set(classes[i]!, known);
+    }
+  }
+  let sum = 0;
+  for (const { hits, either } of counts.values()) sum += (2 * hits) / either;
+  return sum / counts.size;
 }
 
 /** How many shares are above a half where the label is 1, and are not where it is 0. A NaN is a miss. */
@@ -244,42 +269,29 @@ function binaryHits(output: Tensor, labels: Tensor, ignoreLabel: number | null):
  * find and nothing was found. A NaN finds nothing.
  */
 function binaryF1(ignoreLabel: number | null): SampledMeter {
-  /** Of each sample: how often both label and prediction are 1, and how often either is, counted twice. */
-  const samples: { readonly hits: number; readonly either: number }[] = [];
-  let positions = 0;
-  const score = (weightOf: (sample: number) => number) => {
-    let [hits, either] = [0, 0];
-    for (const [i, sample] of samples.entries()) {
-      hits += weightOf(i) * sample.hits;
-      either += weightOf(i) * sample.either;
-    }
-    return either === 0 ? 1 : (2 * hits) / either;
-  };
-  return {
-    add(output, labels) {
-      for (const sample of samplesOf(output, labels)) {
-        let [hits, either] = [0, 0];
-        for (const { share, label } of labelledShares(...sample, ignoreLabel)) {
-          positions++;
-          const found = share > 0.5;
-          if (found && label === 1) hits++;
-          either += Number(found) + label;
-        }
-        samples.push({ hits, either });
+  return sampledScore(
+    (output, labels) => onesCounted(output, labels, ignoreLabel),
+    (samples, weightOf) => {
+      let [hits, either] = [0, 0];
+      for (const [i, sample] of samples.entries()) {
+        hits += weightOf(i) * sample.hits;
+        either += weightOf(i) * sample.either;
       }
+      return either === 0 ? 1 : (2 * hits) / either;
     },
-    get positions() {
-      return positions;
-    },
-    get value() {
-      return score(() => 1);
-    },
-    get samples() {
-      return samples.length;
-    },
-    resampled: (weights) => score((sample) => weights[sample]!),
-    shares: undefined,
-  };
+  );
+}
+
+/** How often both label and prediction are 1, and how often either is, counted twice. */
+function onesCounted(output: Tensor, labels: Tensor, ignoreLabel: number | null) {
+  let [hits, either, positions] = [0, 0, 0];
+  for (const { share, label } of labelledShares(output, labels, ignoreLabel)) {
+    positions++;
+    const found = share > 0.5;
+    if (found && label === 1) hits++;
+    either += Number(found) + label;
+  }
+  return { counts: { hits, either }, positions };
 }
 
 /** How far rounding to 8 bits can carry a share over 0 or 1. */

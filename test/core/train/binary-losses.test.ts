@@ -1,16 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { buildGradients, TRAINING_OPSET } from "../../../src/core/autodiff/gradient.ts";
 import { CoreError } from "../../../src/core/errors.ts";
-import { GraphBuilder } from "../../../src/core/onnx/graph-builder.ts";
-import { Model, type Value } from "../../../src/core/onnx/ir.ts";
-import { modelToBytes } from "../../../src/core/onnx/save.ts";
-import { elementCount, floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
-import { openSession } from "../../../src/core/runtime/session.ts";
+import { elementCount, floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { binaryCrossEntropy, distillationBinaryKl, logOddsOf, oneVersusRest } from "../../../src/core/train/losses.ts";
-import { resolveStatics } from "../../../src/core/train/statics.ts";
-
-type Inputs = Readonly<Record<string, Tensor>>;
+import { lossValue } from "../../support/loss-value.ts";
 
 const floats = (dims: readonly number[], data: readonly number[]) => tensorOf("float32", dims, data);
 const integers = (dims: readonly number[], data: readonly number[]) => tensorOf("int64", dims, data);
@@ -20,25 +13,6 @@ const odds = (dims: readonly number[], phase: number) =>
     dims,
     Array.from({ length: elementCount(dims) }, (_, i) => Math.sin(1.7 * i + phase) * (i % 5 === 0 ? 40 : 3)),
   );
-
-/** The value of a loss of `s`, and its gradient. */
-async function evaluate(inputs: Inputs, build: (g: GraphBuilder, v: Record<string, Value>) => Value) {
-  const model = new Model({ irVersion: 10, opsets: [["", TRAINING_OPSET]], graphName: "loss" });
-  const values = Object.fromEntries(
-    Object.entries(inputs).map(([name, { dtype, dims }]) => [name, model.graph.addInput(name, dtype, dims)]),
-  );
-  const g = new GraphBuilder(model.graph);
-  const loss = build(g, values);
-  model.graph.addOutput(loss);
-  await resolveStatics(model, inputs, openSession);
-  assert.deepEqual(loss.shape, [], "a loss is a scalar");
-  const gradient = buildGradients(g, loss, [values.s!]).get(values.s!)!;
-  model.graph.addOutput(gradient);
-  const session = await openSession({ bytes: modelToBytes(model) });
-  const results = await session.run(inputs);
-  await session.close();
-  return { loss: floatsOf(results[loss.name]!)[0]!, gradient: [...floatsOf(results[gradient.name]!)] };
-}
 
 /** Within 1e-5 of the larger of 1 and what is expected: float32 against float64. */
 function near(actual: number, expected: number): void {
@@ -62,7 +36,7 @@ describe("losses of shares against the formula in double precision", () => {
   for (const smoothing of [0, 0.2]) {
     test(`binary cross-entropy, value and gradient, with smoothing ${smoothing}`, async () => {
       const q = y.map((label) => label * (1 - smoothing) + smoothing / 2);
-      const { loss, gradient } = await evaluate({ s, y: integers([4, 5], y) }, (g, v) =>
+      const { loss, gradient } = await lossValue({ s, y: integers([4, 5], y) }, (g, v) =>
         binaryCrossEntropy(g, v.s!, v.y!, smoothing),
       );
       near(loss, mean(z.map((x, i) => entropy(x, q[i]!))));
@@ -72,7 +46,7 @@ describe("losses of shares against the formula in double precision", () => {
 
   test("labels that are ignored count in neither", async () => {
     const labels = y.map((label, i) => (i % 4 === 1 ? -1 : label));
-    const { loss, gradient } = await evaluate({ s, y: integers([4, 5], labels) }, (g, v) =>
+    const { loss, gradient } = await lossValue({ s, y: integers([4, 5], labels) }, (g, v) =>
       binaryCrossEntropy(g, v.s!, v.y!, 0, -1),
     );
     const counted = labels.flatMap((label, i) => (label === -1 ? [] : [i]));
@@ -84,12 +58,12 @@ describe("losses of shares against the formula in double precision", () => {
 
   test("labels of [n] are held against shares of [n, 1], and others of another shape are refused", async () => {
     const one = odds([3, 1], 1.1);
-    const { loss } = await evaluate({ s: one, y: integers([3], [1, 0, 1]) }, (g, v) =>
+    const { loss } = await lossValue({ s: one, y: integers([3], [1, 0, 1]) }, (g, v) =>
       binaryCrossEntropy(g, v.s!, v.y!),
     );
     near(loss, mean([...floatsOf(one)].map((x, i) => entropy(x, [1, 0, 1][i]!))));
     await assert.rejects(
-      evaluate({ s, y: integers([4], [1, 0, 1, 1]) }, (g, v) => binaryCrossEntropy(g, v.s!, v.y!)),
+      lossValue({ s, y: integers([4], [1, 0, 1, 1]) }, (g, v) => binaryCrossEntropy(g, v.s!, v.y!)),
       (error) => error instanceof CoreError && error.code === "invalid_params" && /\[4, 5\]/.test(error.message),
     );
   });
@@ -100,7 +74,7 @@ describe("losses of shares against the formula in double precision", () => {
     const counted = z.flatMap((_, i) => (labels[Math.floor(i / 5)] === -1 ? [] : [i]));
     const expected = mean(counted.map((i) => entropy(z[i]!, rows[i]!)));
     const options = { smoothing: 0, ignoreLabel: -1 };
-    const last = await evaluate({ s, y: integers([4], labels) }, (g, v) =>
+    const last = await lossValue({ s, y: integers([4], labels) }, (g, v) =>
       oneVersusRest(g, v.s!, v.y!, { ...options, axis: null }),
     );
     near(last.loss, expected);
@@ -112,7 +86,7 @@ describe("losses of shares against the formula in double precision", () => {
       [1, 5, 2, 2],
       Array.from({ length: 20 }, (_, i) => z[(i % 4) * 5 + Math.floor(i / 4)]!),
     );
-    const along = await evaluate({ s: map, y: integers([1, 2, 2], labels) }, (g, v) =>
+    const along = await lossValue({ s: map, y: integers([1, 2, 2], labels) }, (g, v) =>
       oneVersusRest(g, v.s!, v.y!, { ...options, axis: 1 }),
     );
     near(along.loss, expected);
@@ -122,7 +96,7 @@ describe("losses of shares against the formula in double precision", () => {
     test(`the divergence from a teacher's shares at temperature ${T}, value and gradient`, async () => {
       const t = odds([4, 5], 2.1);
       const taught = [...floatsOf(t)];
-      const { loss, gradient } = await evaluate({ s, t }, (g, v) => distillationBinaryKl(g, v.s!, v.t!, T));
+      const { loss, gradient } = await lossValue({ s, t }, (g, v) => distillationBinaryKl(g, v.s!, v.t!, T));
       const divergence = z.map((x, i) => {
         const p = sigmoid(taught[i]! / T);
         return T * T * (entropy(x / T, p) - entropy(taught[i]! / T, p));
@@ -131,13 +105,13 @@ describe("losses of shares against the formula in double precision", () => {
       for (const [i, slope] of gradient.entries()) {
         near(slope * z.length, T * (sigmoid(z[i]! / T) - sigmoid(taught[i]! / T)));
       }
-      near((await evaluate({ s, t: s }, (g, v) => distillationBinaryKl(g, v.s!, v.t!, T))).loss, 0);
+      near((await lossValue({ s, t: s }, (g, v) => distillationBinaryKl(g, v.s!, v.t!, T))).loss, 0);
     });
   }
 
   test("log-odds are what the Sigmoid reads, or come from the shares", async () => {
     const inner = floats([2, 3], [-6, -1, 0, 0.5, 2, 7]);
-    const { loss } = await evaluate({ s: inner }, (g, v) => {
+    const { loss } = await lossValue({ s: inner }, (g, v) => {
       const share = g.op("Sigmoid", [v.s!]);
       share.shape = [2, 3];
       assert.equal(logOddsOf(g, share), v.s);

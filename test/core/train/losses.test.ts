@@ -1,12 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { buildGradients, TRAINING_OPSET } from "../../../src/core/autodiff/gradient.ts";
+import { TRAINING_OPSET } from "../../../src/core/autodiff/gradient.ts";
 import { CoreError } from "../../../src/core/errors.ts";
 import { GraphBuilder } from "../../../src/core/onnx/graph-builder.ts";
 import { Model, type Value } from "../../../src/core/onnx/ir.ts";
-import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
-import { openSession } from "../../../src/core/runtime/session.ts";
 import {
   attentionKl,
   attentionTransfer,
@@ -25,60 +23,20 @@ import {
   meanSquaredError,
   scoresOf,
 } from "../../../src/core/train/losses.ts";
-import { resolveStatics } from "../../../src/core/train/statics.ts";
-
-type Inputs = Readonly<Record<string, Tensor>>;
-
-const floats = (dims: readonly number[], data: readonly number[]) => tensorOf("float32", dims, data);
-const classes = (...data: number[]) => tensorOf("int64", [data.length], data);
-/** Numbers without a pattern. */
-const wave = (dims: readonly number[], phase: number) =>
-  floats(
-    dims,
-    Array.from({ length: elementCount(dims) }, (_, i) => Math.sin(1.7 * i + phase) * 1.5),
-  );
-
-/** The value of a loss, and its gradient with respect to `s`. */
-async function evaluate(inputs: Inputs, build: (g: GraphBuilder, v: Record<string, Value>) => Value) {
-  const model = new Model({ irVersion: 10, opsets: [["", TRAINING_OPSET]], graphName: "loss" });
-  const values = Object.fromEntries(
-    Object.entries(inputs).map(([name, { dtype, dims }]) => [name, model.graph.addInput(name, dtype, dims)]),
-  );
-  const g = new GraphBuilder(model.graph);
-  const loss = build(g, values);
-  model.graph.addOutput(loss);
-  await resolveStatics(model, inputs, openSession);
-  assert.deepEqual(loss.shape, [], "a loss is a scalar");
-  const gradient = buildGradients(g, loss, [values.s!]).get(values.s!)!;
-  model.graph.addOutput(gradient);
-  const session = await openSession({ bytes: modelToBytes(model) });
-  const results = await session.run(inputs);
-  await session.close();
-  return { loss: floatsOf(results[loss.name]!)[0]!, gradient: [...floatsOf(results[gradient.name]!)] };
-}
-
-function near(actual: number, expected: number, tolerance = 1e-5): void {
-  assert.ok(
-    Math.abs(actual - expected) <= tolerance * Math.max(1, Math.abs(expected)),
-    `${actual}, expected ${expected}`,
-  );
-}
-
-// ---- float64 references ------------------------------------------------------------------------------------------
-
-const rowsOf = (value: Tensor, width = value.dims.at(-1)!): number[][] => {
-  const data = [...floatsOf(value)];
-  return Array.from({ length: data.length / width }, (_, i) => data.slice(i * width, (i + 1) * width));
-};
-const mean = (values: readonly number[]) => values.reduce((sum, x) => sum + x, 0) / values.length;
-const sum = (values: readonly number[]) => values.reduce((total, x) => total + x, 0);
-const softmax = (z: readonly number[], t = 1) => {
-  const e = z.map((x) => Math.exp(x / t));
-  return e.map((x) => x / sum(e));
-};
-const kl = (p: readonly number[], q: readonly number[]) => sum(p.map((x, i) => (x > 0 ? x * Math.log(x / q[i]!) : 0)));
-const smoothL1 = (d: number) => (Math.abs(d) <= 1 ? (d * d) / 2 : Math.abs(d) - 0.5);
-const dot = (a: readonly number[], b: readonly number[]) => sum(a.map((x, i) => x * b[i]!));
+import {
+  classes,
+  dot,
+  floats,
+  kl,
+  lossValue,
+  mean,
+  near,
+  rowsOf,
+  smoothL1,
+  softmax,
+  sum,
+  wave,
+} from "../../support/loss-value.ts";
 
 const s = wave([3, 4], 0.3);
 const t = wave([3, 4], 2.1);
@@ -86,7 +44,7 @@ const labels = classes(2, 0, 3);
 
 describe("losses against the formula in double precision", () => {
   test("cross-entropy, by hand: two equal logits cost ln 2", async () => {
-    const { loss, gradient } = await evaluate({ s: floats([1, 2], [5, 5]), y: classes(1) }, (g, v) =>
+    const { loss, gradient } = await lossValue({ s: floats([1, 2], [5, 5]), y: classes(1) }, (g, v) =>
       crossEntropy(g, v.s!, v.y!),
     );
     near(loss, Math.LN2);
@@ -98,7 +56,7 @@ describe("losses against the formula in double precision", () => {
 
   for (const smoothing of [0, 0.1]) {
     test(`cross-entropy with smoothing ${smoothing}`, async () => {
-      const { loss, gradient } = await evaluate({ s, y: labels }, (g, v) => crossEntropy(g, v.s!, v.y!, smoothing));
+      const { loss, gradient } = await lossValue({ s, y: labels }, (g, v) => crossEntropy(g, v.s!, v.y!, smoothing));
       const q = [2, 0, 3].map((y) => [0, 1, 2, 3].map((k) => (k === y ? 1 - smoothing : 0) + smoothing / 4));
       const p = rowsOf(s).map((z) => softmax(z));
       near(loss, mean(p.map((row, i) => -sum(row.map((x, k) => q[i]![k]! * Math.log(x))))));
@@ -110,29 +68,29 @@ describe("losses against the formula in double precision", () => {
   test("cross-entropy over positions of sequences", async () => {
     const logits = wave([2, 3, 4], 0.9);
     const y = tensorOf("int64", [2, 3], [0, 1, 2, 3, 3, 1]);
-    const { loss } = await evaluate({ s: logits, y }, (g, v) => crossEntropy(g, v.s!, v.y!));
+    const { loss } = await lossValue({ s: logits, y }, (g, v) => crossEntropy(g, v.s!, v.y!));
     near(loss, mean(rowsOf(logits).map((z, i) => -Math.log(softmax(z)[[0, 1, 2, 3, 3, 1][i]!]!))));
   });
 
   test("mean squared error and Huber", async () => {
     const difference = [...floatsOf(s)].map((x, i) => x - floatsOf(t)[i]!);
     near(
-      (await evaluate({ s, t }, (g, v) => meanSquaredError(g, v.s!, v.t!))).loss,
+      (await lossValue({ s, t }, (g, v) => meanSquaredError(g, v.s!, v.t!))).loss,
       mean(difference.map((d) => d * d)),
     );
-    near((await evaluate({ s, t }, (g, v) => huber(g, v.s!, v.t!))).loss, mean(difference.map(smoothL1)));
+    near((await lossValue({ s, t }, (g, v) => huber(g, v.s!, v.t!))).loss, mean(difference.map(smoothL1)));
     const delta = 0.4;
     const expected = difference.map((d) => (Math.abs(d) <= delta ? (d * d) / 2 : delta * (Math.abs(d) - delta / 2)));
-    near((await evaluate({ s, t }, (g, v) => huber(g, v.s!, v.t!, delta))).loss, mean(expected));
+    near((await lossValue({ s, t }, (g, v) => huber(g, v.s!, v.t!, delta))).loss, mean(expected));
   });
 
   test("numbers of another shape are compared one by one, and not broadcast", async () => {
     const inputs = { s: floats([3, 1], [1, 2, 4]), t: floats([3], [0, 2, 1]) };
-    const { loss, gradient } = await evaluate(inputs, (g, v) => meanSquaredError(g, v.s!, v.t!));
+    const { loss, gradient } = await lossValue(inputs, (g, v) => meanSquaredError(g, v.s!, v.t!));
     near(loss, 10 / 3);
     assert.deepEqual(gradient, [2 / 3, 0, 2].map(Math.fround));
     const swapped = { s: inputs.t, t: inputs.s };
-    near((await evaluate(swapped, (g, v) => meanSquaredError(g, v.s!, v.t!))).loss, 10 / 3);
+    near((await lossValue(swapped, (g, v) => meanSquaredError(g, v.s!, v.t!))).loss, 10 / 3);
   });
 
   const elementwise = [meanSquaredError, huber, cosineDistance, distillationKl] as const;
@@ -140,7 +98,7 @@ describe("losses against the formula in double precision", () => {
     for (const loss of elementwise) {
       const compare = async (a: readonly number[], b: readonly number[]) => {
         const inputs = { s: wave(a, 0.3), t: wave(b, 2.1) };
-        return (await evaluate(inputs, (g, v) => loss(g, v.s!, v.t!))).loss;
+        return (await lossValue(inputs, (g, v) => loss(g, v.s!, v.t!))).loss;
       };
       const expected = await compare([3, 4], [3, 4]);
       for (const [a, b] of [
@@ -208,19 +166,19 @@ describe("losses against the formula in double precision", () => {
       for (const dims of [[3], [3, 1], [3, 1, 1]]) {
         const inputs = { s: wave(dims, 0.3), t: wave(dims, 2.1) };
         await assert.rejects(
-          evaluate(inputs, (g, v) => loss(g, v.s!, v.t!)),
+          lossValue(inputs, (g, v) => loss(g, v.s!, v.t!)),
           /one number for each sample: use mse or huber/,
         );
       }
     }
     await assert.rejects(
-      evaluate({ s: wave([3, 1], 0), y: classes(0, 0, 0) }, (g, v) => crossEntropy(g, v.s!, v.y!)),
+      lossValue({ s: wave([3, 1], 0), y: classes(0, 0, 0) }, (g, v) => crossEntropy(g, v.s!, v.y!)),
       { code: "invalid_params" },
     );
   });
 
   test("labels and scores pair over axes of one, and in no other way", async () => {
-    const expected = (await evaluate({ s, y: labels }, (g, v) => crossEntropy(g, v.s!, v.y!))).loss;
+    const expected = (await lossValue({ s, y: labels }, (g, v) => crossEntropy(g, v.s!, v.y!))).loss;
     for (const [scores, given] of [
       [
         [3, 4],
@@ -233,12 +191,12 @@ describe("losses against the formula in double precision", () => {
       ],
     ] as const) {
       const inputs = { s: floats(scores, [...floatsOf(s)]), y: tensorOf("int64", given, [2, 0, 3]) };
-      near((await evaluate(inputs, (g, v) => crossEntropy(g, v.s!, v.y!))).loss, expected);
+      near((await lossValue(inputs, (g, v) => crossEntropy(g, v.s!, v.y!))).loss, expected);
     }
     for (const dims of [[4], [3, 4], [1, 3]] as const) {
       const y = tensorOf("int64", dims, new BigInt64Array(elementCount(dims)));
       await assert.rejects(
-        evaluate({ s, y }, (g, v) => crossEntropy(g, v.s!, v.y!)),
+        lossValue({ s, y }, (g, v) => crossEntropy(g, v.s!, v.y!)),
         /one integer for each row of scores/,
       );
     }
@@ -248,20 +206,20 @@ describe("losses against the formula in double precision", () => {
     test(`ignored labels count for nothing in cross-entropy with smoothing ${smoothing}`, async () => {
       const y = tensorOf("int64", [2, 3], [1, -100, 3, -100, -100, 0]);
       const scores = wave([2, 3, 4], 0.9);
-      const masked = await evaluate({ s: scores, y }, (g, v) => crossEntropy(g, v.s!, v.y!, smoothing, -100));
+      const masked = await lossValue({ s: scores, y }, (g, v) => crossEntropy(g, v.s!, v.y!, smoothing, -100));
       const kept = [0, 2, 5];
       const rows = floats(
         [3, 4],
         kept.flatMap((row) => rowsOf(scores)[row]!),
       );
-      const plain = await evaluate({ s: rows, y: classes(1, 3, 0) }, (g, v) => crossEntropy(g, v.s!, v.y!, smoothing));
+      const plain = await lossValue({ s: rows, y: classes(1, 3, 0) }, (g, v) => crossEntropy(g, v.s!, v.y!, smoothing));
       near(masked.loss, plain.loss);
       for (let row = 0; row < 6; row++) {
         const at = kept.indexOf(row);
         for (let k = 0; k < 4; k++) near(masked.gradient[4 * row + k]!, at < 0 ? 0 : plain.gradient[4 * at + k]!, 1e-6);
       }
       const none = tensorOf("int64", [2, 3], new Array(6).fill(-100));
-      const empty = await evaluate({ s: scores, y: none }, (g, v) => crossEntropy(g, v.s!, v.y!, smoothing, -100));
+      const empty = await lossValue({ s: scores, y: none }, (g, v) => crossEntropy(g, v.s!, v.y!, smoothing, -100));
       near(empty.loss, 0);
       assert.ok(empty.gradient.every((x) => Math.abs(x) === 0));
     });
@@ -270,13 +228,13 @@ describe("losses against the formula in double precision", () => {
   test("ignored labels count for nothing in the squared error and in decoupled distillation", async () => {
     const target = floats([3, 2], [0.5, -1, 2, -1, -1, 1]);
     const value = wave([3, 2], 0.4);
-    const { loss } = await evaluate({ s: value, t: target }, (g, v) => meanSquaredError(g, v.s!, v.t!, -1));
+    const { loss } = await lossValue({ s: value, t: target }, (g, v) => meanSquaredError(g, v.s!, v.t!, -1));
     const [x, y] = [floatsOf(value), floatsOf(target)];
     near(loss, mean([0, 2, 5].map((i) => (x[i]! - y[i]!) ** 2)));
 
     const options = { temperature: 4, alpha: 1, beta: 8 };
     const dkd = (a: Tensor, b: Tensor, l: Tensor, ignoreLabel: number | null) =>
-      evaluate({ s: a, t: b, y: l }, (g, v) => decoupledKl(g, v.s!, v.t!, v.y!, { ...options, ignoreLabel }));
+      lossValue({ s: a, t: b, y: l }, (g, v) => decoupledKl(g, v.s!, v.t!, v.y!, { ...options, ignoreLabel }));
     const two = (tensor: Tensor) => floats([2, 4], [...rowsOf(tensor)[0]!, ...rowsOf(tensor)[2]!]);
     near((await dkd(s, t, classes(2, -1, 3), -1)).loss, (await dkd(two(s), two(t), classes(2, 3), null)).loss, 1e-4);
     near((await dkd(s, t, classes(-1, -1, -1), -1)).loss, 0);
@@ -290,7 +248,7 @@ describe("losses against the formula in double precision", () => {
       const b = rowsOf(t)[i]!;
       return 1 - dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
     });
-    near((await evaluate({ s, t }, (g, v) => cosineDistance(g, v.s!, v.t!))).loss, mean(expected));
+    near((await lossValue({ s, t }, (g, v) => cosineDistance(g, v.s!, v.t!))).loss, mean(expected));
     // The last axis is that of the directions, however many are before it.
     const stacked = (tensor: Tensor) => floats([3, 2, 2], [...floatsOf(tensor)]);
     const pairs = rowsOf(floats([6, 2], [...floatsOf(s)])).map((a, i) => {
@@ -298,23 +256,23 @@ describe("losses against the formula in double precision", () => {
       return 1 - dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
     });
     const inputs = { s: stacked(s), t: stacked(t) };
-    near((await evaluate(inputs, (g, v) => cosineDistance(g, v.s!, v.t!))).loss, mean(pairs));
+    near((await lossValue(inputs, (g, v) => cosineDistance(g, v.s!, v.t!))).loss, mean(pairs));
   });
 
   for (const temperature of [1, 4]) {
     test(`distillation at temperature ${temperature}`, async () => {
-      const { loss, gradient } = await evaluate({ s, t }, (g, v) => distillationKl(g, v.s!, v.t!, temperature));
+      const { loss, gradient } = await lossValue({ s, t }, (g, v) => distillationKl(g, v.s!, v.t!, temperature));
       const [p, q] = [t, s].map((value) => rowsOf(value).map((z) => softmax(z, temperature)));
       near(loss, temperature ** 2 * mean(p!.map((row, i) => kl(row, q![i]!))));
       // dL/dz = T (q − p) / N
       for (const [i, x] of gradient.entries()) near(x, (temperature * (q!.flat()[i]! - p!.flat()[i]!)) / 3, 1e-6);
-      near((await evaluate({ s, t: s }, (g, v) => distillationKl(g, v.s!, v.t!, temperature))).loss, 0);
+      near((await lossValue({ s, t: s }, (g, v) => distillationKl(g, v.s!, v.t!, temperature))).loss, 0);
     });
   }
 
   test("decoupled distillation", async () => {
     const options = { temperature: 4, alpha: 1, beta: 8 };
-    const { loss } = await evaluate({ s, t, y: labels }, (g, v) => decoupledKl(g, v.s!, v.t!, v.y!, options));
+    const { loss } = await lossValue({ s, t, y: labels }, (g, v) => decoupledKl(g, v.s!, v.t!, v.y!, options));
     const expected = [2, 0, 3].map((y, i) => {
       const [q, p] = [s, t].map((value) => softmax(rowsOf(value)[i]!, 4));
       const others = (row: readonly number[]) => row.filter((_, k) => k !== y).map((x) => x / (1 - row[y]!));
@@ -322,135 +280,12 @@ describe("losses against the formula in double precision", () => {
     });
     near(loss, 16 * mean(expected), 1e-4);
   });
-
-  test("a hint between equal widths, of vectors and of maps of other sizes, in one axis or in both", async () => {
-    const none = () => assert.fail("no adaptor is needed");
-    const plain = await evaluate({ s, t }, (g, v) => hint(g, v.s!, v.t!, none));
-    near(plain.loss, mean([...floatsOf(s)].map((x, i) => (x - floatsOf(t)[i]!) ** 2)));
-    const map = wave([1, 2, 4, 2], 0.1);
-    const small = wave([1, 2, 2, 1], 0.7);
-    const pooled = await evaluate({ s: map, t: small }, (g, v) => hint(g, v.s!, v.t!, none));
-    const cells = rowsOf(map, 4).map(mean);
-    near(pooled.loss, mean(cells.map((x, i) => (x - floatsOf(small)[i]!) ** 2)));
-    const tall = wave([1, 2, 2, 2], 0.7);
-    const columns = await evaluate({ s: map, t: tall }, (g, v) => hint(g, v.s!, v.t!, none));
-    const halved = rowsOf(map, 4).flatMap(([a, b, c, d]) => [(a! + c!) / 2, (b! + d!) / 2]);
-    near(columns.loss, mean(halved.map((x, i) => (x - floatsOf(tall)[i]!) ** 2)));
-  });
-
-  test("a hint learns a map where the widths differ", async () => {
-    const teacher = wave([3, 2], 0.4);
-    const weights = wave([4, 2], 1.1);
-    const { loss } = await evaluate({ s, t: teacher, w: weights }, (g, v) =>
-      hint(g, v.s!, v.t!, (_name, dims, fanIn) => {
-        assert.deepEqual([dims, fanIn], [[4, 2], 4]);
-        return v.w!;
-      }),
-    );
-    const w = rowsOf(weights);
-    const mapped = rowsOf(s).map((row) => [0, 1].map((k) => sum(row.map((x, i) => x * w[i]![k]!))));
-    near(loss, mean(mapped.flat().map((x, i) => (x - floatsOf(teacher)[i]!) ** 2)));
-    const maps = await evaluate(
-      { s: wave([1, 3, 2, 2], 0), t: wave([1, 2, 2, 2], 1), w: wave([2, 3, 1, 1], 2) },
-      (g, v) =>
-        hint(g, v.s!, v.t!, (_name, dims) => {
-          assert.deepEqual(dims, [2, 3, 1, 1]);
-          return v.w!;
-        }),
-    );
-    const [fs, ft, fw] = [rowsOf(wave([3, 4], 0)), rowsOf(wave([2, 4], 1)), rowsOf(wave([2, 3], 2))];
-    const expected = ft.flatMap((row, m) =>
-      row.map((x, i) => (sum(fs.map((channel, c) => channel[i]! * fw[m]![c]!)) - x) ** 2),
-    );
-    near(maps.loss, mean(expected));
-  });
-
-  test("attention transfer", async () => {
-    const [fs, ft] = [wave([2, 3, 2, 2], 0.2), wave([2, 2, 2, 2], 1.4)];
-    const { loss } = await evaluate({ s: fs, t: ft }, (g, v) => attentionTransfer(g, v.s!, v.t!));
-    const maps = (features: Tensor, channels: number) =>
-      rowsOf(features, channels * 4).map((sample) => {
-        const a = [0, 1, 2, 3].map((i) => mean(Array.from({ length: channels }, (_, c) => sample[c * 4 + i]! ** 2)));
-        return a.map((x) => x / Math.sqrt(dot(a, a)));
-      });
-    const [a, b] = [maps(fs, 3).flat(), maps(ft, 2).flat()];
-    near(loss, mean(a.map((x, i) => (x - b[i]!) ** 2)));
-  });
-
-  test("relational distillation: distances and angles, for widths that differ", async () => {
-    const [es, et] = [wave([4, 3], 0.5), wave([4, 5], 1.9)];
-    const distances = (value: Tensor) => {
-      const rows = rowsOf(value);
-      const all = rows.map((a) => rows.map((b) => Math.sqrt(sum(a.map((x, i) => (x - b[i]!) ** 2)))));
-      const average = sum(all.flat()) / 12;
-      return all.flat().map((d) => d / average);
-    };
-    const angles = (value: Tensor) => {
-      const rows = rowsOf(value);
-      const unit = (i: number, j: number) => {
-        const d = rows[j]!.map((x, k) => x - rows[i]![k]!);
-        const norm = Math.sqrt(dot(d, d));
-        return d.map((x) => (norm === 0 ? 0 : x / norm));
-      };
-      return [0, 1, 2, 3].flatMap((i) =>
-        [0, 1, 2, 3].flatMap((j) => [0, 1, 2, 3].map((k) => dot(unit(i, j), unit(i, k)))),
-      );
-    };
-    for (const [build, reference] of [
-      [relationalDistance, distances],
-      [relationalAngle, angles],
-    ] as const) {
-      const { loss, gradient } = await evaluate({ s: es, t: et }, (g, v) => build(g, v.s!, v.t!));
-      const [a, b] = [reference(es), reference(et)];
-      near(loss, mean(a.map((x, i) => smoothL1(x - b[i]!))), 1e-4);
-      assert.ok(gradient.every(Number.isFinite));
-      const same = await evaluate({ s: es, t: es }, (g, v) => build(g, v.s!, v.t!));
-      assert.ok(same.gradient.every((x) => Math.abs(x) < 1e-6));
-    }
-  });
-
-  test("relational distillation compares the first 64 samples of a batch, and no others", async () => {
-    const [es, et] = [wave([70, 2], 0.5), wave([70, 3], 1.9)];
-    const first = (value: Tensor) => floats([64, value.dims[1]!], [...floatsOf(value)].slice(0, 64 * value.dims[1]!));
-    for (const build of [relationalDistance, relationalAngle]) {
-      const whole = await evaluate({ s: es, t: et }, (g, v) => build(g, v.s!, v.t!));
-      const part = await evaluate({ s: first(es), t: first(et) }, (g, v) => build(g, v.s!, v.t!));
-      near(whole.loss, part.loss, 1e-6);
-      assert.ok(whole.gradient.slice(0, 128).some((x) => x !== 0));
-      assert.ok(whole.gradient.slice(128).every((x) => x === 0));
-    }
-  });
-
-  test("MiniLM relations between states of other widths", async () => {
-    const [hs, ht] = [wave([1, 3, 4], 0.8), wave([1, 3, 6], 1.3)];
-    const { loss } = await evaluate({ s: hs, t: ht }, (g, v) => relationKl(g, v.s!, v.t!, 2));
-    const relations = (value: Tensor) => {
-      const rows = rowsOf(value);
-      const size = rows[0]!.length / 2;
-      return [0, 1].flatMap((head) => {
-        const part = rows.map((row) => row.slice(head * size, (head + 1) * size));
-        return part.map((a) => softmax(part.map((b) => dot(a, b) / Math.sqrt(size))));
-      });
-    };
-    const [p, q] = [relations(ht), relations(hs)];
-    near(loss, mean(p.map((row, i) => kl(row, q[i]!))));
-  });
-
-  test("attention distributions", async () => {
-    const distribution = (phase: number) => {
-      const rows = rowsOf(wave([6, 3], phase)).map((z) => softmax(z));
-      return floats([1, 2, 3, 3], rows.flat());
-    };
-    const [a, b] = [distribution(0.2), distribution(1)];
-    const { loss } = await evaluate({ s: a, t: b }, (g, v) => attentionKl(g, v.s!, v.t!));
-    near(loss, mean(rowsOf(b).map((row, i) => kl(row, rowsOf(a)[i]!))));
-  });
 });
 
 test("what cannot be paired is refused, naming both sides", async () => {
-  const refused = async (build: Parameters<typeof evaluate>[1], inputs: Inputs) => {
+  const refused = async (build: Parameters<typeof lossValue>[1], inputs: Readonly<Record<string, Tensor>>) => {
     await assert.rejects(
-      evaluate(inputs, build),
+      lossValue(inputs, build),
       (error) => error instanceof CoreError && error.code === "invalid_params" && error.subject === "s",
     );
   };
@@ -494,8 +329,8 @@ test("classes along another axis than the last are compared as they would be alo
       (g: GraphBuilder, v: Record<string, Value>) => crossEntropy(g, v.s!, v.l!, 0.1),
     ],
   ] as const) {
-    const found = await evaluate({ s: student, t: teacher, l: labels }, along);
-    const expected = await evaluate({ s: moved(student), t: moved(teacher), l: labels }, last);
+    const found = await lossValue({ s: student, t: teacher, l: labels }, along);
+    const expected = await lossValue({ s: moved(student), t: moved(teacher), l: labels }, last);
     near(found.loss, expected.loss, 1e-6);
     const gradient = floatsOf(moved(floats([n, k, h, w], found.gradient)));
     for (const [i, own] of expected.gradient.entries()) near(gradient[i]!, own, 1e-7);
