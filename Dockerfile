@@ -15,7 +15,7 @@ RUN cd node_modules/onnxruntime-node/bin/napi-v6 \
 RUN node -e 'require("onnxruntime-node"); require("sharp")'
 
 FROM node:24-slim
-ENV NODE_ENV=production HOST=0.0.0.0 PORT=8080 DATA_DIR=/data
+ENV NODE_ENV=production HOST=0.0.0.0 PORT=8080 DATA_DIR=/data NODE_COMPILE_CACHE=/data/compiled
 WORKDIR /app
 RUN mkdir /data && chown node:node /data
 COPY --from=packages /app/node_modules node_modules

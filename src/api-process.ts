@@ -1,8 +1,8 @@
 import closeWithGrace from "close-with-grace";
 import { pino } from "pino";
-import { buildApp } from "./app.ts";
-import { ConfigError, loadConfig } from "./config.ts";
-import { buildDeps } from "./deps.ts";
+import { loadConfig } from "./config.ts";
+import { ConfigError } from "./config-error.ts";
+import { openNeighbours } from "./neighbours.ts";
 import { takeSecrets } from "./secrets.ts";
 
 /** The API process, until SIGTERM. */
@@ -28,12 +28,16 @@ try {
     ]);
   }
   const log = pino({ level: config.logLevel, base: { program: "api" }, redact: SECRETS });
-  const deps = await buildDeps(config, config.redisUrl, log);
+  const [neighbours, { buildDeps }, { buildApp }] = await Promise.all([
+    openNeighbours(config, config.redisUrl, log),
+    import("./deps.ts"),
+    import("./app.ts"),
+  ]);
+  const deps = await buildDeps(config, neighbours, log);
   const { context, queues } = deps;
   const app = await buildApp({ context, queues, log, trustProxy: config.trustProxy });
   await app.listen({ host: config.host, port: config.port });
-  // Not before it listens, and before somebody waits for it.
-  for (const open of queues) open().catch((error) => log.error({ err: error }, "the queue does not open"));
+  deps.prepare();
 
   closeWithGrace({ delay: SHUTDOWN_TIMEOUT_MS, logger: log }, async ({ signal, err }) => {
     if (err) log.fatal({ err }, "unexpected error");

@@ -2,6 +2,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { resolve } from "node:path";
 import ipaddr from "ipaddr.js";
 import { z } from "zod";
+import { ConfigError } from "./config-error.ts";
 
 /**
  * Everything that can be set from outside, read once. No other module looks at `process.env`.
@@ -108,17 +109,6 @@ const MINUTE_MS = 60_000;
  */
 const JOBS_SHARE = 3 / 8;
 const INSPECTIONS_SHARE = 3 / 8;
-
-/** Every problem of the environment, in one message: the start is refused once, not once per variable. */
-export class ConfigError extends Error {
-  override readonly name = "ConfigError";
-  readonly problems: readonly string[];
-
-  constructor(problems: readonly string[]) {
-    super(`The configuration is wrong:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);
-    this.problems = problems;
-  }
-}
 
 const integer = (min: number, max: number) =>
   z

@@ -1,12 +1,14 @@
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { Config } from "./config.ts";
+import { INSPECT_ENTRY, type Neighbours } from "./neighbours.ts";
 import { type ApiKeys, OPEN_TO_ALL, parseApiKeys } from "./service/api/api-keys.ts";
 import type { ApiContext } from "./service/api/context.ts";
 import { createJobQuota } from "./service/api/job-quota.ts";
 import { countDamagedBlobs } from "./service/blobs/blob-checks.ts";
 import { createBlobClaims } from "./service/blobs/claims.ts";
-import { readTextFile, removeStale } from "./service/blobs/fs.ts";
+import { readTextFile } from "./service/blobs/fs.ts";
 import { createLongTexts } from "./service/blobs/long-texts.ts";
 import { openBlobStore } from "./service/blobs/open-blob-store.ts";
 import { openObjects } from "./service/blobs/open-objects.ts";
@@ -16,40 +18,37 @@ import { type BullJobQueue, createJobQueue } from "./service/jobs/queue.ts";
 import { createRedisJobStore } from "./service/jobs/redis-job-store.ts";
 import { createWebhookSecrets } from "./service/jobs/webhook-secrets.ts";
 import { createMlflowClient } from "./service/mlflow/client.ts";
-import { checkClock, checkWrites, closeRedis, openRedis } from "./service/redis.ts";
+import { checkClock, checkWrites, closeRedis } from "./service/redis.ts";
 import { createSignedLinks } from "./service/signed-links.ts";
 import { createUploadRegistry } from "./service/upload-registry.ts";
 import { compileForChildren } from "./tasks/compile-cache.ts";
-import { openSandbox } from "./tasks/sandbox.ts";
 import { createSupervisor } from "./tasks/supervisor.ts";
 
 export interface Deps {
   readonly context: ApiContext;
   readonly queues: readonly BullJobQueue["bull"][];
+  /** Makes ready what the first requests for it would wait for. To be called when the API listens. */
+  prepare(): Promise<void>;
   /** Ends open event streams and says "not ready"; requests are answered as before. */
   stop(): void;
   /** Ends everything, in phases that are logged with their times. Call it when no request runs any more. */
   close(): Promise<void>;
 }
 
-const INSPECT_ENTRY = new URL("../workers/child.ts", import.meta.url);
+const PREPARE_AFTER_MS = 100;
 
-/** Connects to what the API works with. Rejects, with the reason, when something of it cannot be used. */
-export async function buildDeps(config: Config, redisUrl: string, log: Logger): Promise<Deps> {
+/** What the API works with. Rejects, with the reason, when something of it cannot be used. */
+export async function buildDeps(
+  config: Config,
+  { redis, sandbox, scratchDir }: Neighbours,
+  log: Logger,
+): Promise<Deps> {
   const keys = await loadApiKeys(config);
   const blobs = await openBlobStore(config);
-  const scratchDir = join(config.dataDir, "scratch");
-  await removeStale(scratchDir);
-  // Each waits for another process.
-  const [redis, sandbox] = await Promise.all([
-    openRedis(redisUrl, "request", log),
-    openSandbox({ wanted: config.sandbox, entry: INSPECT_ENTRY, directory: scratchDir, log }),
-  ]);
   const claims = createBlobClaims(redis, blobs);
   const texts = createLongTexts(blobs, claims);
   const jobs = createRedisJobStore(redis, texts, { maxRecords: config.maxRecords });
   const queue = createJobQueue(redis, log);
-  compileForChildren().catch((error) => log.warn({ err: error }, "the code of child processes is not kept compiled"));
   const tasks = createSupervisor({ entry: INSPECT_ENTRY, sandbox, log, tmpDir: scratchDir });
   const mlflow = config.mlflow && createMlflowClient(config.mlflow);
   const stopping = new AbortController();
@@ -64,6 +63,16 @@ export async function buildDeps(config: Config, redisUrl: string, log: Logger): 
 
   return {
     queues: [queue.bull],
+    async prepare() {
+      // Who has waited for the start is answered before: each of these keeps the process busy for a while.
+      await sleep(PREPARE_AFTER_MS);
+      if (stopping.signal.aborted) return;
+      tasks.prepare();
+      queue.bull().catch((error) => log.error({ err: error }, "the queue does not open"));
+      compileForChildren().catch((error) =>
+        log.warn({ err: error }, "the code of child processes is not kept compiled"),
+      );
+    },
     stop: () => stopping.abort(),
     async close() {
       for (const [phase, end] of phases) {

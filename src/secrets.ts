@@ -1,5 +1,5 @@
 import { closeSync, readFileSync } from "node:fs";
-import { ConfigError } from "./config.ts";
+import { ConfigError } from "./config-error.ts";
 
 /**
  * Secrets do not stay in the environment that a process was started with: every process of the same user can read that, as
@@ -42,8 +42,24 @@ exec "$@"
 `;
 
 /**
- * To be called first by every program. Afterwards `process.env` has the secrets, and what others see of this process has not. Throws a
- * `ConfigError` for a file that cannot be read.
+ * To be called first by every program, before it loads what it works with. A program that was given secrets in variables starts anew, in its
+ * own place; this does not return then.
+ */
+export function leaveSecretsBehind(): void {
+  const { env } = process;
+  const given = env[DESCRIPTOR] === undefined && SECRETS.some((name) => env[name]);
+  if (!given || process.execve === undefined) return;
+  const args = ["sh", "-c", HAND_OVER, "sh", process.execPath, ...process.execArgv, ...process.argv.slice(1)];
+  process.execve("/bin/sh", args, {
+    ...environmentWithoutSecrets(),
+    MODELPRESS_SECRETS: secretsAsJson(),
+    [DESCRIPTOR]: String(SECRETS_FD),
+  });
+}
+
+/**
+ * Puts the secrets into `process.env`. Waits for the program that started this one to hand them over, if it does. Throws a `ConfigError` for
+ * a file that cannot be read.
  */
 export function takeSecrets(): void {
   const { env } = process;
@@ -52,13 +68,6 @@ export function takeSecrets(): void {
     Object.assign(env, JSON.parse(readFileSync(descriptor, "utf8")));
     closeSync(descriptor);
     delete env[DESCRIPTOR];
-  } else if (SECRETS.some((name) => env[name]) && process.execve !== undefined) {
-    const args = ["sh", "-c", HAND_OVER, "sh", process.execPath, ...process.execArgv, ...process.argv.slice(1)];
-    process.execve("/bin/sh", args, {
-      ...environmentWithoutSecrets(),
-      MODELPRESS_SECRETS: secretsAsJson(),
-      [DESCRIPTOR]: String(SECRETS_FD),
-    });
   }
   const problems = IN_FILES.flatMap((name) => readSecretFile(name, env));
   if (problems.length > 0) throw new ConfigError(problems);

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { totalmem } from "node:os";
 import { test } from "node:test";
-import { ConfigError, isLoopback, loadConfig } from "../src/config.ts";
+import { isLoopback, loadConfig } from "../src/config.ts";
+import { ConfigError } from "../src/config-error.ts";
 
 function problemsOf(env: Record<string, string>): readonly string[] {
   try {

@@ -57,6 +57,7 @@ export async function openLocalJobs(signal: AbortSignal, parent = tmpdir()): Pro
     log: pino({ level: "silent" }),
     tmpDir: scratch,
   });
+  tasks.prepare();
   const ask: Room["run"] = (kind, request, options) =>
     tasks.withRoom(({ run }) => run(kind, request, { signal, ...options }), signal);
 

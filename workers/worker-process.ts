@@ -1,6 +1,7 @@
 import closeWithGrace from "close-with-grace";
 import { pino } from "pino";
-import { ConfigError, loadConfig } from "../src/config.ts";
+import { loadConfig } from "../src/config.ts";
+import { ConfigError } from "../src/config-error.ts";
 import { takeSecrets } from "../src/secrets.ts";
 import { startWorker } from "./worker.ts";
 

@@ -1,10 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Redis } from "ioredis";
 import type { Logger } from "pino";
 import { environmentWithoutSecrets } from "../secrets.ts";
 import { ServiceError } from "./errors.ts";
@@ -25,6 +24,8 @@ interface Lease {
 /** Loading a large append-only file takes its time. */
 const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 10_000;
+const POLL_MS = 5;
+const ASK_TIMEOUT_MS = 1_000;
 /** Before a server that died is started again; doubled each time it dies before it has answered. */
 const RESTART_DELAY_MS = 200;
 const MAX_RESTART_DELAY_MS = 5_000;
@@ -174,21 +175,29 @@ async function answers(url: string, { process: server, printed }: Server): Promi
       server.kill("SIGKILL");
       throw new ServiceError("unavailable", `The private redis-server does not start. It printed:\n${printed()}`);
     }
-    await sleep(20);
+    await sleep(POLL_MS);
   }
 }
 
-async function ping(url: string): Promise<boolean> {
-  const redis = new Redis(url, { lazyConnect: true, retryStrategy: null, connectTimeout: 1_000 });
-  redis.on("error", () => {});
-  try {
-    await redis.connect();
-    return (await redis.ping()) === "PONG";
-  } catch {
-    return false;
-  } finally {
-    redis.disconnect();
-  }
+const ping = async (url: string) => (await ask(url, "PING")).includes("+PONG");
+
+/**
+ * What a server of ours says to a command, in the form of its protocol; what has come until then when it takes too long or closes the connection.
+ * By hand: a client takes longer to load than the server takes to start.
+ */
+async function ask(url: string, command: "PING" | "SHUTDOWN"): Promise<string> {
+  const { hostname, port, password } = new URL(url);
+  const socket = connect({ host: hostname, port: Number(port), timeout: ASK_TIMEOUT_MS });
+  let said = "";
+  socket.once("timeout", () => socket.destroy());
+  socket.setEncoding("latin1").on("data", (text: string) => {
+    said += text;
+  });
+  socket.end(`AUTH ${password}\r\n${command}\r\nQUIT\r\n`);
+  return new Promise((resolve) => {
+    socket.on("error", () => {}); // "close" follows.
+    socket.once("close", () => resolve(said));
+  });
 }
 
 /**
@@ -201,10 +210,7 @@ async function endLease(leasePath: string, dataDir: string): Promise<void> {
   if (isAlive(lease.ownerPid)) {
     throw new ServiceError("unavailable", `Another modelpress (process ${lease.ownerPid}) is using ${dataDir}.`);
   }
-  const redis = new Redis(lease.url, { retryStrategy: null });
-  redis.on("error", () => {});
-  await redis.shutdown().catch(() => {}); // The connection closes instead of an answer.
-  redis.disconnect();
+  await ask(lease.url, "SHUTDOWN");
   const deadline = performance.now() + STOP_TIMEOUT_MS;
   while (await ping(lease.url)) {
     if (performance.now() > deadline) {

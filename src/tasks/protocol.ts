@@ -150,6 +150,8 @@ export interface TaskRunner {
    * and what it has made is taken out after it; then the room is gone. Rejects as `use` does, or when no child can be had.
    */
   withRoom<T>(use: (room: Room) => Promise<T>, signal?: AbortSignal): Promise<T>;
+  /** Starts the child that waits for the first task, and may be called early or never: the first task starts its own then. */
+  prepare(): void;
   /** Resolves when a child process is ready for a task; rejects with `unavailable` when none can be started. */
   check(): Promise<void>;
   close(): Promise<void>;

@@ -48,7 +48,6 @@ export function createSupervisor(options: SupervisorOptions): TaskRunner {
   /** Tasks that have, or wait for, a child. */
   let working = 0;
   let spare: Child | undefined;
-  startSpare();
 
   function start(): Child {
     let room: string | undefined;
@@ -127,6 +126,8 @@ export function createSupervisor(options: SupervisorOptions): TaskRunner {
         startSpare();
       }
     },
+
+    prepare: startSpare,
 
     async check() {
       // A child at work shows that they can be started; and its measurements are not to be disturbed.

@@ -81,6 +81,7 @@ export function createMemoryTasks(overrides: Results = {}): TaskRunner & { reado
   };
   return {
     ran,
+    prepare() {},
     async withRoom(use, signal) {
       const directory = await mkdtemp(join(tmpdir(), "memory-room-"));
       try {

@@ -1,4 +1,3 @@
-import { STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest, preHandlerHookHandler } from "fastify";
 import { uuidv7 } from "uuidv7";
@@ -6,6 +5,9 @@ import { CoreError } from "../../core/contract.ts";
 import { TaskError } from "../../tasks/protocol.ts";
 import { type FieldError, PROBLEMS, type ProblemCode, problemType, ServiceError } from "../errors.ts";
 import { PROBLEM_MEDIA_TYPE } from "../problem-schema.ts";
+
+// Not imported: a module that imports `node:http` loads all that it could export, WebSockets among it, which costs as much as starting node.
+const { STATUS_CODES } = process.getBuiltinModule("node:http");
 
 interface Refusal {
   readonly code: ProblemCode;
