@@ -61,94 +61,121 @@ function isOnePerRow({ meaning, stored }: LabelReading): boolean {
   return meaning === "classes" && stored !== "one_hot";
 }
 
+/** Labels and an output that they may belong to; sizes are of a sample, without axes of one. */
+interface Candidate {
+  readonly labels: LabelFacts;
+  readonly output: OutputFacts;
+  readonly meaning: LabelMeaning | null;
+  readonly ignoreLabel: number | null;
+  readonly given: readonly number[];
+  readonly own: readonly (number | string | null)[];
+  readonly isInteger: boolean;
+  /** Labels and output, for messages: "The labels, int64 [3] a sample," and "y", [4] a sample. */
+  readonly what: string;
+  readonly shown: string;
+}
+
 function readFor(output: OutputFacts, { labels, meaning, ignoreLabel }: LabelQuestion): LabelVerdict {
-  const { name, shape } = output;
-  const fits = (reading: LabelReading): LabelVerdict => ({ kind: "fits", output: name, reading });
-  const misfit = (why: string): LabelVerdict => ({ kind: "misfit", message: why });
+  const { name, dtype, shape } = output;
   const what = `The labels, ${labels.dtype} [${labels.shape.join(", ")}] a sample,`;
-  if (output.dtype === null || !isFloat(output.dtype)) {
+  if (dtype === null || !isFloat(dtype)) {
     return misfit(
-      `${what} cannot be held against the output ${JSON.stringify(name)}, which is ${output.dtype ?? "no tensor"}.`,
+      `${what} cannot be held against the output ${JSON.stringify(name)}, which is ${dtype ?? "no tensor"}.`,
     );
   }
   const isInteger = DTYPES[labels.dtype].kind !== "float" && labels.dtype !== "bool";
   if (shape === null) {
     const isClasses = meaning === "classes" || (meaning === null && isInteger);
-    return fits({ meaning: isClasses ? "classes" : "numbers", stored: "as_is" });
+    return fits(output, { meaning: isClasses ? "classes" : "numbers", stored: "as_is" });
   }
-  const own = shape.slice(1).filter((dim) => dim !== 1);
-  const given = labels.shape.filter((dim) => dim !== 1);
-  const shown = `${JSON.stringify(name)}, [${shape
-    .slice(1)
-    .map((dim) => dim ?? "?")
-    .join(", ")}] a sample`;
+  const candidate: Candidate = {
+    ...{ labels, output, meaning, ignoreLabel, isInteger, what },
+    given: labels.shape.filter((dim) => dim !== 1),
+    own: shape.slice(1).filter((dim) => dim !== 1),
+    shown: `${JSON.stringify(name)}, ${sizesText(shape.slice(1))} a sample`,
+  };
+  return (
+    (isOneOf(meaning, "classes") ? asClasses(candidate) : undefined) ??
+    (isOneOf(meaning, "binary") ? asBinary(candidate) : undefined) ??
+    asNumbers(candidate)
+  );
+}
 
+const fits = ({ name }: OutputFacts, reading: LabelReading): LabelVerdict => ({ kind: "fits", output: name, reading });
+const misfit = (message: string): LabelVerdict => ({ kind: "misfit", message });
+
+/** `[3, ?]` */
+function sizesText(sizes: readonly (number | string | null)[]): string {
+  return `[${sizes.map((dim) => dim ?? "?").join(", ")}]`;
+}
+
+/** One class for each position that has scores, or one-hot rows; undefined where labels are neither, and may be something else. */
+function asClasses(candidate: Candidate): LabelVerdict | undefined {
+  const { labels, output, meaning, ignoreLabel, given, own, isInteger, what, shown } = candidate;
   const rows = own.slice(0, -1);
   // Scores of maps have their classes along the channels, [n, K, h, w].
-  const isMap = own.length > 1 && shape[1] !== 1;
-  const classes = matches(given, rows) ? own.at(-1)! : isMap && matches(given, own.slice(1)) ? own[0]! : undefined;
-  if (isOneOf(meaning, "classes") && own.length > 0 && classes !== undefined) {
+  const isMap = own.length > 1 && output.shape![1] !== 1;
+  const classes = matches(given, rows) ? own.at(-1) : isMap && matches(given, own.slice(1)) ? own[0] : undefined;
+  if (classes !== undefined) {
     if (!labels.integers) {
       return misfit(
         `${what} are one for each position with scores of ${shown}, as classes are, but not all are whole numbers.`,
       );
     }
     const bad = badClass(labels, classes, ignoreLabel);
-    if (bad !== undefined)
+    if (bad !== undefined) {
       return { kind: "bad_values", message: `${bad} of the output ${shown}${whatToDo(labels, ignoreLabel)}` };
-    return fits({ meaning: "classes", stored: isInteger ? "as_is" : "not_integers" });
+    }
+    return fits(output, { meaning: "classes", stored: isInteger ? "as_is" : "not_integers" });
   }
-  if (
-    isOneOf(meaning, "classes") &&
-    own.length > 0 &&
-    labels.one_hot &&
-    labels.shape.at(-1) !== 1 &&
-    matches(given, own)
-  ) {
-    return fits({ meaning: "classes", stored: "one_hot" });
+  if (own.length > 0 && labels.one_hot && labels.shape.at(-1) !== 1 && matches(given, own)) {
+    return fits(output, { meaning: "classes", stored: "one_hot" });
   }
-  // Of an output that an earlier version recorded, what it is is not known: it is taken for what the job asks for.
-  const hasShares = output.meaning ? areShares(output) : meaning === "binary";
-  const areBinary = labels.integers && matches(given, own) && areZeroOrOne(labels, ignoreLabel);
-  if (isOneOf(meaning, "binary") && hasShares && areBinary) {
-    return fits({ meaning: "binary", stored: isInteger ? "as_is" : "not_integers" });
+  if (meaning === null) return undefined;
+  const wanted = `${sizesText(rows)}${isMap ? ` or ${sizesText(own.slice(1))}` : ""}`;
+  return misfit(
+    own.length === 0
+      ? `${what} cannot be classes of the output ${shown}: it has one number for each sample, and classes need a score each.`
+      : `${what} do not fit the output ${shown}: classes are one integer for each position, ${wanted} a sample, or one-hot rows.`,
+  );
+}
+
+/** 0 or 1 for each share of the output; undefined where labels are not, and may be something else. */
+function asBinary({ labels, output, meaning, ignoreLabel, given, own, isInteger, what, shown }: Candidate) {
+  const hasShares = mayHaveShares(output, meaning);
+  if (hasShares && labels.integers && matches(given, own) && areZeroOrOne(labels, ignoreLabel)) {
+    return fits(output, { meaning: "binary", stored: isInteger ? "as_is" : "not_integers" });
   }
-  if (meaning === "binary") {
-    return misfit(
-      hasShares
-        ? `${what} are not binary labels of the output ${shown}: those are 0 or 1 for each of its numbers.`
-        : `${what} cannot be binary labels of the output ${shown}: its numbers are not shares, as a Sigmoid makes them. If they are logits, put a Sigmoid behind them.`,
-    );
-  }
-  if (meaning === "classes") {
-    return misfit(
-      own.length === 0
-        ? `${what} cannot be classes of the output ${shown}: it has one number for each sample, and classes need a score each.`
-        : `${what} do not fit the output ${shown}: classes are one integer for each position, [${rows.map((dim) => dim ?? "?").join(", ")}]${
-            isMap
-              ? ` or [${own
-                  .slice(1)
-                  .map((dim) => dim ?? "?")
-                  .join(", ")}]`
-              : ""
-          } a sample, or one-hot rows.`,
-    );
-  }
+  if (meaning === null) return undefined;
+  return misfit(
+    hasShares
+      ? `${what} are not binary labels of the output ${shown}: those are 0 or 1 for each of its numbers.`
+      : `${what} cannot be binary labels of the output ${shown}: its numbers are not shares, as a Sigmoid makes them. If they are logits, put a Sigmoid behind them.`,
+  );
+}
+
+/** Of an output that an earlier version recorded, what it is is not known: it is taken for what the job asks for. */
+function mayHaveShares(output: OutputFacts, meaning: LabelMeaning | null): boolean {
+  return output.meaning ? areShares(output) : meaning === "binary";
+}
+
+/** Numbers in the shape of the output. */
+function asNumbers({ labels, output, meaning, given, own, isInteger, what, shown }: Candidate): LabelVerdict {
   if (!matches(given, own)) {
     return misfit(
       `${what} fit the output ${shown} neither as classes, one integer for each position with scores along the last axis or the channels, nor as numbers in its shape.`,
     );
   }
   if (meaning === null && (isInteger || labels.dtype === "bool")) {
+    const kind = isInteger ? "integers, which are classes" : "bool";
+    const binary = mayHaveShares(output, meaning)
+      ? "If they are binary labels, all must be 0 or 1."
+      : "If they are 0 or 1 for each of its numbers, these must be shares: put a Sigmoid behind them.";
     return misfit(
-      `${what} are ${isInteger ? "integers, which are classes" : "bool"}, and the output ${shown} has no scores of classes to choose from. If they are numbers, save them as float32 or ask for the metric mse. ${
-        hasShares
-          ? "If they are binary labels, all must be 0 or 1."
-          : "If they are 0 or 1 for each of its numbers, these must be shares: put a Sigmoid behind them."
-      }`,
+      `${what} are ${kind}, and the output ${shown} has no scores of classes to choose from. If they are numbers, save them as float32 or ask for the metric mse. ${binary}`,
     );
   }
-  return fits({ meaning: "numbers", stored: isFloat(labels.dtype) ? "as_is" : "integer_numbers" });
+  return fits(output, { meaning: "numbers", stored: isFloat(labels.dtype) ? "as_is" : "integer_numbers" });
 }
 
 /** Whether labels may be `what`, as far as the job says. */

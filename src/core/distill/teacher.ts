@@ -2,6 +2,7 @@
  * The frozen side of a distillation: any model that onnxruntime runs. It need not be differentiable and may be quantized; only its outputs,
  * and the inner values that hints name, are read.
  */
+import { isDeepStrictEqual } from "node:util";
 import { CoreError, checkCancelled } from "../errors.ts";
 import { classCount, classRows } from "../onnx/class-axis.ts";
 import type { Model, Value } from "../onnx/ir.ts";
@@ -27,9 +28,13 @@ export interface TeacherValue {
   readonly reading?: OutputReading;
 }
 
+type Readings = Readonly<Record<string, OutputReading>>;
+
 export interface Teacher {
   /** The values for one batch, as float32, by target. */
   run(feeds: Named): Promise<Named>;
+  /** What is read of each value, by target. */
+  readonly readings: Readings;
   close(): Promise<void>;
 }
 
@@ -58,6 +63,7 @@ export async function openTeacher(
   const session = await options.openSession({ bytes: modelToBytes(model) }, { threads: options.threads });
   const fixed = session.inputs.map(({ shape }) => shape?.[0]).find((dim) => typeof dim === "number");
   return {
+    readings: Object.fromEntries(values.map(({ target, reading = { kind: "values" } }) => [target, reading])),
     async run(feeds) {
       const results = await runInParts(feeds, fixed, (part) => session.run(part));
       return Object.fromEntries(
@@ -177,16 +183,24 @@ export interface KeptOutputs {
   readonly keep: (bytes: Uint8Array) => Promise<void>;
 }
 
-/** Outputs as `decodeCheckpoint` reads them: the state has the dimensions of each. */
-function outputsToBytes(outputs: Named): Uint8Array {
+/** What a file says of each of its arrays. */
+type KeptState = Readonly<Record<string, { readonly dims: readonly number[]; readonly reading: OutputReading }>>;
+
+/** Outputs as `decodeCheckpoint` reads them, with a `KeptState`. */
+function outputsToBytes(outputs: Named, readings: Readings): Uint8Array {
   return encodeCheckpoint({
-    state: Object.fromEntries(Object.entries(outputs).map(([name, { dims }]) => [name, dims])),
+    state: Object.fromEntries(
+      Object.entries(outputs).map(([name, { dims }]) => [name, { dims, reading: readings[name]! }]),
+    ),
     arrays: Object.fromEntries(Object.entries(outputs).map(([name, value]) => [name, float32Of(value)])),
   });
 }
 
-/** What was kept, where it has the values and samples that are wanted: `one` is what the teacher says of one sample. Undefined where it does not serve. */
-function readKept(bytes: Uint8Array, one: Named, count: number): Named | undefined {
+/**
+ * What was kept, where it has the values and samples that are wanted, read as they are wanted: `one` is what the teacher says of one sample.
+ * Undefined where it does not serve.
+ */
+function readKept(bytes: Uint8Array, one: Named, readings: Readings, count: number): Named | undefined {
   let kept: Checkpoint;
   try {
     kept = decodeCheckpoint(bytes);
@@ -195,12 +209,14 @@ function readKept(bytes: Uint8Array, one: Named, count: number): Named | undefin
     if (error instanceof CoreError) return undefined;
     throw error;
   }
-  const dims = kept.state as Readonly<Record<string, readonly number[]>>;
+  const state = kept.state as KeptState;
   const fits = Object.entries(one).every(([name, value]) => {
-    const shape = [count, ...value.dims.slice(1)];
-    return `${dims[name]}` === `${shape}` && kept.arrays[name]?.length === elementCount(shape);
+    const dims = [count, ...value.dims.slice(1)];
+    // Of one teacher a student's outputs may want the logits and another's the shares.
+    const isWanted = isDeepStrictEqual(state[name], { dims, reading: readings[name] });
+    return isWanted && kept.arrays[name]?.length === elementCount(dims);
   });
-  return fits ? mapTensors(one, (_, name) => tensorOf("float32", dims[name]!, kept.arrays[name]!)) : undefined;
+  return fits ? mapTensors(one, (_, name) => tensorOf("float32", state[name]!.dims, kept.arrays[name]!)) : undefined;
 }
 
 /** Samples with the teacher's values among their targets, or with a way to compute these for each batch. */
@@ -241,10 +257,10 @@ export function teachSamples(
         fraction,
         `the teacher's outputs, ${Math.round(fraction * samples.count)} of ${samples.count} samples`,
       );
-    const known = kept?.known && readKept(kept.known, one, samples.count);
+    const known = kept?.known && readKept(kept.known, one, teacher.readings, samples.count);
     const outputs =
       known ?? (await teacherOutputs(teacher, samples, { batchSize: settings.batchSize, signal, onProgress }));
-    if (!known && bytes <= MAX_KEPT_BYTES) await kept?.keep(outputsToBytes(outputs));
+    if (!known && bytes <= MAX_KEPT_BYTES) await kept?.keep(outputsToBytes(outputs, teacher.readings));
     return { samples: withTargets(samples, outputs) };
   };
   let taught: Promise<TaughtSamples> | undefined;

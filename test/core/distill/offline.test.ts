@@ -288,12 +288,14 @@ describe("offline distillation", () => {
     for (const [known, more] of [
       [kept[0]!.slice(0, 1000), {}],
       [kept[0]!, { samples: fewer }],
+      // The same output, read as it is and not as scores.
+      [kept[0]!, { loss: { outputLoss: "mse" } }],
     ] as const) {
       const plain = await run(undefined, more);
       const taught = await run(known, more);
       assert.deepEqual(taught, plain);
     }
-    assert.equal(kept.length, 5);
+    assert.equal(kept.length, 7);
   });
 
   test("a teacher with a Softmax at its end teaches the same as its logits", async () => {

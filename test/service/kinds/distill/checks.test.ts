@@ -156,8 +156,9 @@ test("the data must feed both models, in batches", () => {
   assert.deepEqual(found({ student: { model_id: "mdl_half" } }), ["/params/student/model_id input_mismatch"]);
 });
 
-test("shares are not compared as scores of classes, unless nobody asks for that", () => {
+test("shares are compared with shares, and neither as scores of classes nor with what is none", () => {
   const own = { student: { model_id: "mdl_shares" } };
+  const both = { ...own, teacher_model_id: "mdl_shares" };
   const refusal = ["/params/loss/output_loss shape_mismatch"];
   const ofModes = (params: object) => {
     const { data } = JobRequest.safeParse({
@@ -169,16 +170,18 @@ test("shares are not compared as scores of classes, unless nobody asks for that"
   for (const loss of ["kl", "dkd"]) {
     assert.deepEqual(found({ ...own, loss: { output_loss: loss } }), refusal);
     assert.deepEqual(found({ teacher_model_id: "mdl_shares", loss: { output_loss: loss } }), refusal);
+    assert.deepEqual(found({ ...both, loss: { output_loss: loss } }), loss === "kl" ? [] : refusal);
   }
   for (const loss of [{}, { output_loss: null }, { output_loss: "mse" }]) {
     assert.deepEqual(found({ ...own, loss }), []);
+    assert.deepEqual(found({ ...both, loss }), []);
   }
   for (const mode of [
     { mode: "online" },
     { mode: "self", self_kind: "mean_teacher" },
     { mode: "self", self_kind: "born_again" },
   ]) {
-    assert.deepEqual(ofModes({ ...mode, loss: { output_loss: "kl" } }), refusal, JSON.stringify(mode));
+    assert.deepEqual(ofModes({ ...mode, loss: { output_loss: "kl" } }), [], JSON.stringify(mode));
     assert.deepEqual(ofModes(mode), [], JSON.stringify(mode));
   }
   const exits = { mode: "self", self_kind: "be_your_own_teacher" };

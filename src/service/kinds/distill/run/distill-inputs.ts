@@ -9,7 +9,6 @@ import {
   type JobMetrics,
   MAX_EVALUATED_SAMPLES,
   METRICS,
-  type MetricName,
   type Model,
   type ModelFacts,
   pairOutputs,
@@ -61,109 +60,144 @@ export interface DistillInputs {
   readonly others: ReadonlyMap<string, Model>;
 }
 
-/**
- * Reads models and data, and makes the student where it is to be derived from the teacher. For a plan no more than so many samples of each
- * dataset are read (reading can mean decoding images), and of a derived student only the structure is made.
- */
+/** How much is read for a plan: so many samples of each dataset (reading can mean decoding images), and of a derived student the structure only. */
+interface Extent {
+  readonly plan?: { readonly samples: number };
+  /** Further networks, by id. */
+  readonly others?: readonly string[];
+}
+
+/** Reads models and data, and makes the student where it is to be derived from the teacher. */
 export async function openDistillInputs(
   request: JobInputs<OfflineSpec>,
   threads: number,
-  { files, openSession }: JobEnvironment,
+  environment: JobEnvironment,
   { signal, news }: JobContext,
-  { plan, others = [] }: { readonly plan?: { readonly samples: number }; readonly others?: readonly string[] } = {},
+  { plan, others = [] }: Extent = {},
 ): Promise<DistillInputs> {
+  const { params } = request.spec;
+  const models = openModels(request, others, environment);
+  const { teacher, uploaded, reference } = models;
+  const training = await openData(request, models, params.dataset_id, trainingLabels(request.spec), environment);
   const maxSamples = plan?.samples ?? Number.POSITIVE_INFINITY;
-  const { params, evaluation: judging } = request.spec;
-  const open = (id: string): StoredModel => {
-    const stored = request.models[id]!;
-    return { ...stored, model: files.openModel(stored.files) };
-  };
-
-  const teacher = params.teacher_model_id === null ? undefined : open(params.teacher_model_id);
-  const uploaded = "model_id" in params.student ? open(params.student.model_id) : undefined;
-  const reference = teacher ?? uploaded;
-  if (!reference) throw new CoreError("invalid_params", "There is no teacher to derive a student from.", "student");
-  const further = new Map(others.map((id) => [id, open(id)]));
-  const inputs = Map.groupBy(
-    [teacher, uploaded, ...further.values()].flatMap((it) => it?.facts.inputs ?? []),
-    ({ name }) => name,
-  );
-  const feeds = [...inputs.values()].map(([input]) => input!);
-
-  const pairs = pairOutputs(
-    reference.facts.outputs,
-    (uploaded ?? reference).facts.outputs,
-    params.loss.outputs ?? undefined,
-  );
-  const labelled = labelledOutputs(request.spec, reference.facts, (uploaded ?? reference).facts);
-  const ignoreLabel = ignoredLabels(request.spec);
-  const openData = async (id: string, task: LabelTask) => {
-    const { file, spec, facts } = request.datasets[id]!;
-    const use = labelUse(facts, labelled, task);
-    const dataset = withLabelUse(await files.openDataset(file, spec), use, task.ignoreLabel, ignoreLabel.training);
-    const areBinary = use.kind === "used" && use.reading.meaning === "binary";
-    return { dataset, areBinary, warnings: dataWarnings(facts, use, task.ignoreLabel, request.models) };
-  };
-  const { dataset: training, areBinary, warnings } = await openData(params.dataset_id, trainingLabels(request.spec));
-  const first = (dataset: Dataset, count: number) =>
-    datasetView(dataset, firstIndices(Math.min(dataset.facts.samples, count, maxSamples)));
-  const samples = await trainingSamples(first(training, training.facts.samples), feeds, { signal });
+  const samples = await trainingSamples(firstOf(training.dataset, maxSamples), models.feeds, { signal });
   const student =
     "model_id" in params.student
       ? uploaded!.model
-      : (
-          await deriveStudent(teacher!.model, derivationOf(params.student.derive), {
-            samples,
-            openSession,
-            threads,
-            signal,
-            structureOnly: plan !== undefined,
-          })
-        ).model;
+      : await derived(params.student.derive, teacher!.model, {
+          ...{ samples, threads, signal, openSession: environment.openSession },
+          structureOnly: plan !== undefined,
+        });
   const sizes = [teacher?.model, student].map((model) => model && parameterCount(model).toLocaleString("en-US"));
   const ofTeacher = teacher ? `, the teacher ${sizes[0]}` : "";
   news({ kind: "log", level: "info", message: `The student has ${sizes[1]} parameters${ofTeacher}.` });
 
-  const judged =
-    judging.dataset_id === null ? undefined : await openData(judging.dataset_id, evaluationLabels(request.spec));
-  const own = judged?.dataset;
-  const heldOut = validationView(training, params);
-  const validation = heldOut?.facts.samples ?? 0;
-  const limited = own && first(own, judging.samples ?? MAX_EVALUATED_SAMPLES);
-  // Without labels to judge by, a student is judged by its teacher.
+  const judgement = await openJudgement(request, models, training.dataset, environment);
+  const limited = judgement.own && firstOf(judgement.own, Math.min(judgement.count, maxSamples));
   const metricFor = (output: string): ValidationMetric | undefined =>
-    judging.metric === "none" || judged?.dataset.facts.has_labels === false
-      ? undefined
-      : labelMetric(
-          metricOf(judging) ?? (areBinary ? "binary_accuracy" : null),
-          samples.gather([0]).targets.labels,
-          output,
-          ignoreLabel.training,
-        );
+    judgement.isByLabels
+      ? labelMetric(request.spec, training.areBinary, samples.gather([0]).targets.labels, output)
+      : undefined;
+  const validation = judgement.heldOut?.facts.samples ?? 0;
   return {
-    teacher,
-    reference,
-    student,
-    samples,
-    counts: { training: training.facts.samples - validation, validation },
-    evaluation: limited && (await trainingSamples(limited, feeds, { signal })),
-    judgedBy: limited
-      ? { dataset: limited, kind: "evaluation" }
-      : heldOut && { dataset: judging.metric === "none" ? withoutLabels(heldOut) : heldOut, kind: "validation" },
-    metric: metricFor(pairs[0]!.student),
+    ...{ teacher, reference, student, samples, pairs: models.pairs },
+    counts: { training: training.dataset.facts.samples - validation, validation },
+    evaluation: limited && (await trainingSamples(limited, models.feeds, { signal })),
+    judgedBy: limited ? { dataset: limited, kind: "evaluation" } : judgement.byHeldOut,
+    metric: metricFor(models.pairs[0]!.student),
     metricOf(output) {
       const metric = metricFor(output);
       if (!metric) throw new CoreError("invalid_dataset", "The dataset has no labels to judge by.", "labels");
       return metric;
     },
-    others: new Map([...further].map(([id, { model }]) => [id, model])),
-    warnings: [...warnings, ...(judged?.warnings ?? [])],
-    pairs,
+    others: new Map([...models.further].map(([id, { model }]) => [id, model])),
+    warnings: [...training.warnings, ...judgement.warnings],
   };
 }
 
-function derivationOf(derive: Extract<OfflineSpec["params"]["student"], { derive: unknown }>["derive"]): Derivation {
-  return "keep_layers" in derive ? { keepLayers: derive.keep_layers } : derive;
+/** The models of a job, which of their outputs mean the same, and what they are fed. */
+function openModels(
+  request: JobInputs<OfflineSpec>,
+  others: readonly string[],
+  { files }: Pick<JobEnvironment, "files">,
+) {
+  const { params } = request.spec;
+  const open = (id: string): StoredModel => {
+    const stored = request.models[id]!;
+    return { ...stored, model: files.openModel(stored.files) };
+  };
+  const teacher = params.teacher_model_id === null ? undefined : open(params.teacher_model_id);
+  const uploaded = "model_id" in params.student ? open(params.student.model_id) : undefined;
+  const reference = teacher ?? uploaded;
+  if (!reference) throw new CoreError("invalid_params", "There is no teacher to derive a student from.", "student");
+  const further = new Map(others.map((id) => [id, open(id)]));
+  const inputs = [teacher, uploaded, ...further.values()].flatMap((it) => it?.facts.inputs ?? []);
+  const student = uploaded ?? reference;
+  return {
+    ...{ teacher, uploaded, reference, further },
+    feeds: [...Map.groupBy(inputs, ({ name }) => name).values()].map(([input]) => input!),
+    pairs: pairOutputs(reference.facts.outputs, student.facts.outputs, params.loss.outputs ?? undefined),
+    labelled: labelledOutputs(request.spec, reference.facts, student.facts),
+  };
+}
+
+type OpenModels = ReturnType<typeof openModels>;
+
+/** A dataset whose labels are as they are used, and what is to be said of it. */
+async function openData(
+  request: JobInputs<OfflineSpec>,
+  { labelled }: OpenModels,
+  id: string,
+  task: LabelTask,
+  { files }: Pick<JobEnvironment, "files">,
+) {
+  const { file, spec, facts } = request.datasets[id]!;
+  const use = labelUse(facts, labelled, task);
+  const ignoredAs = ignoredLabels(request.spec).training;
+  return {
+    dataset: withLabelUse(await files.openDataset(file, spec), use, task.ignoreLabel, ignoredAs),
+    areBinary: use.kind === "used" && use.reading.meaning === "binary",
+    warnings: dataWarnings(facts, use, task.ignoreLabel, request.models),
+  };
+}
+
+/** What a student is judged by: a dataset of its own, or what is held out of the training data; and by labels or, without, by its teacher. */
+async function openJudgement(
+  request: JobInputs<OfflineSpec>,
+  models: OpenModels,
+  training: Dataset,
+  environment: Pick<JobEnvironment, "files">,
+) {
+  const { evaluation, params } = request.spec;
+  const opened =
+    evaluation.dataset_id === null
+      ? undefined
+      : await openData(request, models, evaluation.dataset_id, evaluationLabels(request.spec), environment);
+  const heldOut = validationView(training, params);
+  const isUnlabelled = evaluation.metric === "none";
+  return {
+    own: opened?.dataset,
+    count: evaluation.samples ?? MAX_EVALUATED_SAMPLES,
+    heldOut,
+    byHeldOut: heldOut && {
+      dataset: isUnlabelled ? withoutLabels(heldOut) : heldOut,
+      kind: "validation" as const,
+    },
+    isByLabels: !isUnlabelled && opened?.dataset.facts.has_labels !== false,
+    warnings: opened?.warnings ?? [],
+  };
+}
+
+/** The first samples of a dataset. */
+function firstOf(dataset: Dataset, count: number): Dataset {
+  return datasetView(dataset, firstIndices(Math.min(dataset.facts.samples, count)));
+}
+
+type Derive = Extract<OfflineSpec["params"]["student"], { derive: unknown }>["derive"];
+
+async function derived(derive: Derive, teacher: Model, options: Parameters<typeof deriveStudent>[2]): Promise<Model> {
+  const derivation: Derivation = "keep_layers" in derive ? { keepLayers: derive.keep_layers } : derive;
+  return (await deriveStudent(teacher, derivation, options)).model;
 }
 
 /** The samples that training does not see. */
@@ -173,15 +207,16 @@ function validationView(dataset: Dataset, { training, seed }: OfflineSpec["param
   return datasetView(dataset, validation);
 }
 
-/** The metric given, or `top1` for integers and `mse` for other numbers. */
+/** The metric asked for, or the one that these labels, of one sample, are for; undefined without any. */
 function labelMetric(
-  asked: MetricName | null,
+  spec: OfflineSpec,
+  areBinary: boolean,
   labels: Tensor | undefined,
   output: string,
-  ignoreLabel: number | null,
 ): ValidationMetric | undefined {
   if (!labels) return undefined;
-  const name = asked ?? defaultMetric(labels, []);
+  const name = metricOf(spec.evaluation) ?? (areBinary ? "binary_accuracy" : defaultMetric(labels, []));
+  const ignoreLabel = ignoredLabels(spec).training;
   const metric = METRICS[name];
   return {
     name,
