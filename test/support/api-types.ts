@@ -2750,7 +2750,7 @@ export interface components {
             mean_abs_error: number;
             /**
              * Format: double
-             * @description Share of positions with the same class, the largest of its scores; of integer outputs, share of equal elements. Null for outputs that are not class scores.
+             * @description Share of positions with the same class, the largest of its scores; of integer outputs, share of equal elements; of labels that are told one by one (shares of a Sigmoid), of those that either model says yes to (above a half), the share that both do. Null for other outputs, and where there is no yes.
              */
             top1_agreement: number | null;
             /** @description Of `sqnr_db`, over runs; null when identical. */

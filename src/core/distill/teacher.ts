@@ -2,7 +2,6 @@
  * The frozen side of a distillation: any model that onnxruntime runs. It need not be differentiable and may be quantized; only its outputs,
  * and the inner values that hints name, are read.
  */
-import { isDeepStrictEqual } from "node:util";
 import { CoreError, checkCancelled } from "../errors.ts";
 import { classCount, classRows } from "../onnx/class-axis.ts";
 import type { Model, Value } from "../onnx/ir.ts";
@@ -213,7 +212,7 @@ function readKept(bytes: Uint8Array, one: Named, readings: Readings, count: numb
   const fits = Object.entries(one).every(([name, value]) => {
     const dims = [count, ...value.dims.slice(1)];
     // Of one teacher a student's outputs may want the logits and another's the shares.
-    const isWanted = isDeepStrictEqual(state[name], { dims, reading: readings[name] });
+    const isWanted = JSON.stringify(state[name]) === JSON.stringify({ dims, reading: readings[name] });
     return isWanted && kept.arrays[name]?.length === elementCount(dims);
   });
   return fits ? mapTensors(one, (_, name) => tensorOf("float32", state[name]!.dims, kept.arrays[name]!)) : undefined;

@@ -118,6 +118,8 @@ export interface CompareOptions {
   readonly ignoreLabel: number | null;
   /** All outputs, by their names, unless given. */
   readonly pairs?: readonly OutputPair[] | undefined;
+  /** Outputs of the original each number of which is a share by itself; see `FidelityMeter`. */
+  readonly shares?: readonly string[] | undefined;
   /** No batch begins when one of the models has run for so long; the first one always does. */
   readonly maxMs?: number | undefined;
   /** The same for all models together, and what is between their runs. */
@@ -213,7 +215,9 @@ class Trial {
     this.#nameAfter = pairs && new Map(pairs.map(({ before, after }) => [before, after]));
     const isNamed = (output: ValueFacts) => this.#nameAfter?.has(output.name) ?? true;
     this.#outputs = original.outputs.filter((output) => isComparable(output) && isNamed(output));
-    this.#meters = this.#outputs.map((output) => new FidelityMeter(output, this.#outputs.length === 1));
+    this.#meters = this.#outputs.map(
+      (output) => new FidelityMeter(output, this.#outputs.length === 1, options.shares?.includes(output.name)),
+    );
   }
 
   async add(batch: Batch, fedBefore: Feeds, before: Feeds, signal: AbortSignal | undefined): Promise<void> {

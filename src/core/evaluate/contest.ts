@@ -37,7 +37,8 @@ export interface Load {
 }
 
 export interface ContestOptions {
-  readonly reference: Contender;
+  /** `shares`: its outputs each number of which is a share by itself, as a Sigmoid makes them. */
+  readonly reference: Contender & { readonly shares?: readonly string[] };
   readonly challengers: readonly Contender[];
   readonly data?:
     | { readonly dataset: Dataset; readonly kind: Exclude<JobMetrics["fidelity"]["data"], "synthetic"> }
@@ -175,6 +176,7 @@ async function evaluateGroup(
     }
     await field.open(threads, true);
     compared = await compareAll(reference, field.challengers(), inputs, {
+      shares: options.reference.shares,
       metric: spec.metric,
       ignoreLabel: spec.ignore_label ?? null,
       maxMs: spec.samples === null ? MAX_COMPARED_MS : undefined,

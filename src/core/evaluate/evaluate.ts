@@ -63,7 +63,12 @@ export interface EvaluationSpec {
 
 export interface EvaluateOptions {
   /** Paths of the two models; external data lies beside them. */
-  readonly before: { readonly path: string; readonly bytes: number };
+  readonly before: {
+    readonly path: string;
+    readonly bytes: number;
+    /** Outputs each number of which is a share by itself, as a Sigmoid makes them. */
+    readonly shares?: readonly string[];
+  };
   readonly after: {
     readonly path: string;
     readonly bytes: number;
@@ -194,6 +199,7 @@ export async function evaluateModels(options: EvaluateOptions): Promise<FedEvalu
         metric: spec.metric,
         ignoreLabel: spec.ignore_label ?? null,
         pairs: options.pairs,
+        shares: options.before.shares,
         maxMs: spec.samples === null ? MAX_COMPARED_MS : undefined,
         signal,
         onSamples: (samples) =>

@@ -2,7 +2,7 @@ import type { OutputFidelity, ValueFacts } from "../facts.ts";
 import { bootstrap, type Interval, wilson } from "../intervals.ts";
 import { classRows, isNamedLikeScores } from "../onnx/class-axis.ts";
 import { DTYPES } from "../onnx/dtype.ts";
-import { type ArrayDType, arrayOf, floatsOf, hasArray, type Tensor } from "../onnx/tensor.ts";
+import { type ArrayDType, arrayOf, floatsOf, hasArray, type Tensor, withoutUnitAxes } from "../onnx/tensor.ts";
 
 /** Sums are kept in float64, whatever the outputs' dtype. */
 type Values = Float32Array | Float64Array;
@@ -29,8 +29,11 @@ export function isComparable({ dtype }: ValueFacts): boolean {
   return dtype !== null && hasArray(dtype);
 }
 
-/** How positions of an output agree: by the largest along an axis, or by being the same; or there is no such thing. */
-type Agreement = { readonly classAxis: number } | "equality" | "none";
+/**
+ * How positions of an output agree: by the largest along an axis, by being the same, or, where one of the two says yes (a share above a half),
+ * by both doing so; or there is no such thing.
+ */
+type Agreement = { readonly classAxis: number } | "equality" | "yes" | "none";
 
 /** Below this the values of an output are what float32 leaves of nothing: a Sigmoid answers in steps of 1.2e-7. */
 const BLANK = 1e-5;
@@ -47,6 +50,7 @@ export function isBlank({ sqnr_db, min_value, max_value, max_abs_error }: Output
 export class FidelityMeter {
   readonly #output: ValueFacts;
   readonly #isOnlyOutput: boolean;
+  readonly #hasShares: boolean;
   #signal = 0;
   #candidateSignal = 0;
   #product = 0;
@@ -68,9 +72,11 @@ export class FidelityMeter {
   /** Of each run, for intervals. */
   readonly #runs: RunSums[] = [];
 
-  constructor(output: ValueFacts, isOnlyOutput: boolean) {
+  /** `hasShares`: whether each number of the output is known to be a share by itself, as a Sigmoid makes them. */
+  constructor(output: ValueFacts, isOnlyOutput: boolean, hasShares = false) {
     this.#output = output;
     this.#isOnlyOutput = isOnlyOutput;
+    this.#hasShares = hasShares;
   }
 
   add(reference: Tensor, candidate: Tensor): void {
@@ -82,7 +88,9 @@ export class FidelityMeter {
     this.#compared++;
     const x = valuesOf(reference);
     const y = valuesOf(candidate);
-    this.#agreement ??= agreementOf(this.#output, reference, x, this.#isOnlyOutput);
+    this.#agreement ??= this.#hasShares
+      ? agreementOfShares(reference)
+      : agreementOf(this.#output, reference, x, this.#isOnlyOutput);
     const { agreeing, positions } = countAgreement(this.#agreement, reference.dims, x, y);
     this.#agreeing += agreeing;
     this.#positions += positions;
@@ -159,7 +167,7 @@ export class FidelityMeter {
         agreeing += weights[i]! * runs[i]!.agreeing;
         positions += weights[i]! * runs[i]!.positions;
       }
-      return agreeing / positions;
+      return positions === 0 ? 1 : agreeing / positions;
     });
     return interval ?? null;
   }
@@ -207,13 +215,21 @@ interface RunSums {
   readonly isOneEach: boolean;
 }
 
-/** In how many rows of `width` both have their largest value at the same place; with a width of 1, how many elements are equal. */
 function countAgreement(agreement: Agreement, dims: Tensor["dims"], x: Values, y: Values) {
   if (agreement === "none") return { agreeing: 0, positions: 0 };
   let agreeing = 0;
   if (agreement === "equality") {
     for (let i = 0; i < x.length; i++) if (x[i] === y[i]) agreeing++;
     return { agreeing, positions: x.length };
+  }
+  if (agreement === "yes") {
+    let positions = 0;
+    for (let i = 0; i < x.length; i++) {
+      const [ours, theirs] = [x[i]! > 0.5, y[i]! > 0.5];
+      if (ours || theirs) positions++;
+      if (ours && theirs) agreeing++;
+    }
+    return { agreeing, positions };
   }
   const { classAxis } = agreement;
   const [ours, theirs] = [classRows(x, dims, classAxis), classRows(y, dims, classAxis)];
@@ -256,6 +272,11 @@ function agreementOf(output: ValueFacts, { dtype, dims }: Tensor, x: Values, isO
   if (rank > 2 && isOver(1)) return { classAxis: 1 };
   const isTaken = isNamedLikeScores(output.name) || (rank === 2 && isOnlyOutput);
   return isTaken && dims.at(-1)! > 1 ? { classAxis: -1 } : "none";
+}
+
+/** Labels that are told one by one, for each sample, are answers, the noes not counted: of many labels most are no. Maps of shares have no answer. */
+function agreementOfShares({ dims }: Tensor): Agreement {
+  return withoutUnitAxes(dims).length <= 2 ? "yes" : "none";
 }
 
 /** Whether every row of `width` values sums to 1, as probabilities or as log-probabilities. */

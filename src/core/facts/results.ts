@@ -16,8 +16,8 @@ export interface OutputFidelity {
   readonly max_abs_error: number;
   readonly mean_abs_error: number;
   /**
-   * Share of positions whose class, the largest of its scores, is the same; for integer outputs the share of equal elements; null for outputs that
-   * are not class scores.
+   * Share of positions whose class, the largest of its scores, is the same; for integer outputs the share of equal elements; for labels that are told
+   * one by one (shares of a Sigmoid), of those that either model says yes to, the part that both do. Null for other outputs, and where there is no yes.
    */
   readonly top1_agreement: number | null;
   /** At 95 %, over runs; null when identical, and for a single run. */

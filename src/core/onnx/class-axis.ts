@@ -22,13 +22,23 @@ export function isNamedLikeScores(name: string): boolean {
   return /logit|score|prob|class/i.test(name);
 }
 
-/** Whether each number of an output, as it is recorded, is a share by itself, so that there are no classes to choose from. */
-export function areShares({
-  meaning,
-}: {
+/** What is recorded of what an output is; see `OutputMeaning`. */
+interface Recorded {
   readonly meaning?: { readonly kind: string; readonly evident: boolean };
-}): boolean {
+}
+
+/** Whether each number of an output, as it is recorded, is a share by itself, so that there are no classes to choose from. */
+export function areShares({ meaning }: Recorded): boolean {
   return meaning?.evident === true && meaning.kind === "shares";
+}
+
+/** The outputs of a model, as they are recorded, each number of which is a share by itself. */
+export function sharesOf({
+  outputs,
+}: {
+  readonly outputs: readonly (Recorded & { readonly name: string })[];
+}): readonly string[] {
+  return outputs.filter(areShares).map(({ name }) => name);
 }
 
 /** The number of classes. */

@@ -31,8 +31,9 @@ const OutputFidelity = z
       .nullable()
       .meta({
         description:
-          "Share of positions with the same class, the largest of its scores; of integer outputs, share of equal elements. " +
-          "Null for outputs that are not class scores.",
+          "Share of positions with the same class, the largest of its scores; of integer outputs, share of equal elements; " +
+          "of labels that are told one by one (shares of a Sigmoid), of those that either model says yes to (above a half), the share that both do. " +
+          "Null for other outputs, and where there is no yes.",
       }),
     sqnr_interval_db: Interval.nullable().meta({ description: "Of `sqnr_db`, over runs; null when identical." }),
     top1_agreement_interval: Interval.nullable(),

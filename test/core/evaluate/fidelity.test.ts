@@ -10,9 +10,9 @@ const floats = (dims: number[], values: readonly number[]) => tensorOf("float32"
 
 function compare(
   pairs: readonly (readonly [Tensor, Tensor])[],
-  { name = "y", isOnlyOutput = false } = {},
+  { name = "y", isOnlyOutput = false, hasShares = false } = {},
 ): OutputFidelity {
-  const meter = new FidelityMeter({ name, dtype: "float32", shape: null }, isOnlyOutput);
+  const meter = new FidelityMeter({ name, dtype: "float32", shape: null }, isOnlyOutput, hasShares);
   for (const [reference, candidate] of pairs) meter.add(reference, candidate);
   return meter.result();
 }
@@ -124,6 +124,37 @@ describe("FidelityMeter", () => {
     const never = compare([[floats([2], [1, 2]), floats([3], [1, 2, 3])]]);
     assert.equal(never.sqnr_db, -200);
     assert.equal(never.cosine, 0);
+  });
+});
+
+describe("top1_agreement of shares", () => {
+  const agreement = (dims: number[], x: number[], y: number[]) =>
+    compare([[floats(dims, x), floats(dims, y)]], { isOnlyOutput: true, hasShares: true }).top1_agreement;
+
+  it("is of labels that either model says yes to, whatever the largest is", () => {
+    // Yes in both, in one, in the other, in none; 0.5 is no.
+    assert.equal(
+      agreement([2, 4], [0.9, 0.8, 0.4, 0.1, 0.5, 0.2, 0.7, 0], [0.6, 0.3, 0.6, 0.2, 0.5, 0, 0.99, 0.1]),
+      0.5,
+    );
+    assert.equal(agreement([3, 1], [0.9, 0.1, 0.8], [0.9, 0.2, 0.4]), 0.5);
+    assert.equal(agreement([2], [0.9, 0.8], [0.6, 0.7]), 1);
+  });
+
+  it("is not told where nothing is yes, nor of maps", () => {
+    assert.equal(agreement([2, 2], [0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]), null);
+    assert.equal(agreement([1, 1, 2, 2], [0.9, 0.2, 0.3, 0.4], [0.9, 0.3, 0.2, 0.1]), null);
+  });
+
+  it("has an interval over runs, some of which have no yes", () => {
+    const runs = Array.from({ length: 12 }, (_, i) => {
+      const share = i % 3 === 0 ? 0.1 : 0.9;
+      return [floats([1, 1], [share]), floats([1, 1], [i === 1 ? 0.2 : share])] as const;
+    });
+    const { top1_agreement, top1_agreement_interval } = compare(runs, { hasShares: true });
+    assert.equal(top1_agreement, 7 / 8);
+    const [low, high] = top1_agreement_interval!;
+    assert.ok(low >= 0.4 && low < 7 / 8 && high === 1, `${low} to ${high}`);
   });
 });
 

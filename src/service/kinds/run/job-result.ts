@@ -11,6 +11,7 @@ import {
   type QuantizationPlan,
   roundedForm,
   type StaticEvidence,
+  sharesOf,
   simulationWarnings,
   type TrainingMetrics,
   valueFacts,
@@ -74,7 +75,7 @@ export async function judgeResult(
   const roundedPath = await writeRounded(made, scratch, environment, signal);
   const measured = await steps.run("evaluate", message, () =>
     evaluateModels({
-      before: { path: original.files[0]!.path, bytes: files.sizeOf(original.files) },
+      before: { path: original.files[0]!.path, bytes: files.sizeOf(original.files), shares: sharesOf(original.facts) },
       after: { path: written[0]!.path, bytes: files.sizeOf(written), roundedPath },
       data: made.data,
       pairs: made.pairs,

@@ -1,4 +1,11 @@
-import { type Dataset, type DroppedCode, datasetView, evaluateContest, Random } from "../../../../core/index.ts";
+import {
+  type Dataset,
+  type DroppedCode,
+  datasetView,
+  evaluateContest,
+  Random,
+  sharesOf,
+} from "../../../../core/index.ts";
 import type { AutoPlan, JobInputs, JobOutcome, JobRequest } from "../../../../tasks/protocol.ts";
 import { metricOf } from "../../evaluation.ts";
 import { dataWarnings, labelUse, withLabelUse } from "../../label-use.ts";
@@ -278,13 +285,13 @@ async function measureAll(
   if (clock.state.measured) return clock.state.measured;
   const { spec, models, threads } = request;
   const { files, host, openSession, measurePeak } = environment;
-  const source = models[spec.model_id]!.files;
+  const { files: source, facts } = models[spec.model_id]!;
   const made: Made[] = [];
   for (const finalist of finalists) made.push(await search.filesOf(finalist));
   const loadMs = finalists.reduce((sum, { loadMs }) => sum + (loadMs ?? 0), 0);
   const { latency } = spec.evaluation;
   const contest = await evaluateContest({
-    reference: { path: source[0]!.path, bytes: files.sizeOf(source) },
+    reference: { path: source[0]!.path, bytes: files.sizeOf(source), shares: sharesOf(facts) },
     challengers: made.map(({ files: written, roundedPath }, i) => ({
       peak: peakOf(finalists[i]!),
       ...{ path: written[0]!.path, bytes: files.sizeOf(written), roundedPath },

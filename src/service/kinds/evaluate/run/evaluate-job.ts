@@ -12,6 +12,7 @@ import {
   modelWarnings,
   pairOutputs,
   type Standing,
+  sharesOf,
 } from "../../../../core/index.ts";
 import { renderReport } from "../../../../report/html.ts";
 import { buildReport } from "../../../../report/report.ts";
@@ -80,7 +81,7 @@ async function runEvaluateJob(
   const [reference, ...challengers] = contenders;
   const contest = await steps.run("evaluate", "Measuring the models", () =>
     evaluateContest({
-      reference: reference!,
+      reference: { ...reference!, shares: sharesOf(models[0]!.facts) },
       challengers,
       data: judged.data,
       spec: { ...spec.evaluation, metric: metricOf(spec.evaluation) },
