@@ -11,34 +11,14 @@ import { floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { train } from "../../../src/core/train/loop.ts";
 import { crossEntropy } from "../../../src/core/train/losses.ts";
-import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
 import type { PhaseHooks } from "../../../src/core/train/phases.ts";
 import type { Samples } from "../../../src/core/train/samples.ts";
-import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../../../src/core/train/trainable.ts";
-import type { TrainingSettings } from "../../../src/core/train/training-task.ts";
 import { halves, NetworkBuilder } from "../../support/networks.ts";
 import { assertRecorded } from "../../support/recorded.ts";
+import { fresh, SHORT, samples } from "../../support/short-training.ts";
 import { top1Of } from "../../support/top1.ts";
 
-const SETTINGS: TrainingSettings = {
-  epochs: 4,
-  batchSize: 32,
-  optimizer: OPTIMIZERS.adamw,
-  learningRate: 0.02,
-  schedule: SCHEDULES.onecycle,
-  warmupSteps: 0,
-  weightDecay: 0,
-  gradientClip: null,
-  averageDecay: null,
-  augmentation: null,
-  patience: null,
-  seed: 3,
-  threads: 1,
-};
-
-const samples = halves(480, 5);
-const fresh = halves(400, 77);
 const withoutLabels = (of: Samples): Samples => ({
   count: of.count,
   gather: (indices) => ({ feeds: of.gather(indices).feeds, targets: {} }),
@@ -66,7 +46,7 @@ before(async () => {
         { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
       ],
     },
-    { ...SETTINGS, epochs: 8 },
+    { ...SHORT, epochs: 8 },
     { openSession },
   );
   teacher = exportTrained(trainable, result.values);
@@ -81,7 +61,7 @@ const distill = (
       teacher,
       student: network(2, 9),
       reinitialize: false,
-      training: SETTINGS,
+      training: SHORT,
       samples,
       validationSplit: 0.2,
       evaluation: fresh,
@@ -118,7 +98,7 @@ describe("outputs that are maps", () => {
     const y = last ? net.g.op(last, [scores], last === "Softmax" ? { axis: int(1) } : {}) : scores;
     return net.output(y, ["n", values, SIDE, SIDE], "y");
   };
-  const onMaps = { training: { ...SETTINGS, epochs: 30 }, samples: maps(320, 4), evaluation: maps(100, 9) };
+  const onMaps = { training: { ...SHORT, epochs: 30 }, samples: maps(320, 4), evaluation: maps(100, 9) };
 
   test("a segmenter learns the classes of pixels along its channels, from labels and from a teacher", async () => {
     const labelled = await distill({
@@ -194,7 +174,7 @@ describe("offline distillation", () => {
       samples: withoutLabels(samples),
       evaluation: withoutLabels(fresh),
       metric: undefined,
-      training: { ...SETTINGS, epochs: 10 },
+      training: { ...SHORT, epochs: 10 },
       loss: { labelWeight: 0, klWeight: 1 },
     });
     assert.equal(metrics!.name, "teacher_agreement");
@@ -227,7 +207,7 @@ describe("offline distillation", () => {
 
   test("without a teacher the labels alone train", async () => {
     const spec = { teacher: null, loss: { klWeight: 0, labelWeight: 1 } } as const;
-    const { metrics, run, baseline } = await distill({ ...spec, training: { ...SETTINGS, epochs: 8 } });
+    const { metrics, run, baseline } = await distill({ ...spec, training: { ...SHORT, epochs: 8 } });
     assert.equal(metrics!.teacher, null);
     assert.equal(baseline, null);
     assertRecorded(metrics!.studentAfter, 0.97, 0.02);
@@ -282,7 +262,7 @@ describe("offline distillation", () => {
     assert.equal(kept.length, 1);
     const again = await run(kept[0]);
     assert.deepEqual(again.bytes, first.bytes);
-    assert.equal(first.runs - again.runs, Math.ceil(samples.count / SETTINGS.batchSize));
+    assert.equal(first.runs - again.runs, Math.ceil(samples.count / SHORT.batchSize));
     assert.equal(kept.length, 1);
     const fewer = { count: 320, gather: samples.gather };
     for (const [known, more] of [
@@ -418,7 +398,7 @@ test("of several outputs each is learned by its share of the weight", async () =
   const { run } = await distill({
     ...{ teacher: two(1), student: two(2), metric: undefined, samples: withoutLabels(samples), evaluation: undefined },
     loss: { ...DISTILLATION_LOSS, outputLoss: "mse", klWeight: 3, labelWeight: 0 },
-    training: { ...SETTINGS, epochs: 1 },
+    training: { ...SHORT, epochs: 1 },
   });
   const [{ loss, losses }] = run.history as [(typeof run.history)[number]];
   const [first, second] = Object.values(losses);

@@ -11,34 +11,15 @@ import { arrayOf, floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { train } from "../../../src/core/train/loop.ts";
 import { crossEntropy } from "../../../src/core/train/losses.ts";
-import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
 import type { PhaseHooks } from "../../../src/core/train/phases.ts";
 import { samplesOf, splitSamples } from "../../../src/core/train/samples.ts";
-import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { createTrainable, exportTrained } from "../../../src/core/train/trainable.ts";
-import type { TrainingSettings } from "../../../src/core/train/training-task.ts";
-import { halves, NetworkBuilder } from "../../support/networks.ts";
+import { NetworkBuilder } from "../../support/networks.ts";
 import { assertRecorded } from "../../support/recorded.ts";
+import { fresh, SHORT, samples } from "../../support/short-training.ts";
 import { top1Of } from "../../support/top1.ts";
 
-const SETTINGS: TrainingSettings = {
-  epochs: 4,
-  batchSize: 32,
-  optimizer: OPTIMIZERS.adamw,
-  learningRate: 0.02,
-  schedule: SCHEDULES.onecycle,
-  warmupSteps: 0,
-  weightDecay: 0,
-  gradientClip: 1,
-  averageDecay: null,
-  augmentation: null,
-  patience: null,
-  seed: 3,
-  threads: 1,
-};
-
-const samples = halves(480, 5);
-const fresh = halves(400, 77);
+const SETTINGS = { ...SHORT, gradientClip: 1 };
 
 /** One convolution, pooled, and a dense layer; the output of another name than other networks'. */
 function network(channels: number, seed: number, output = "logits"): Model {

@@ -13,34 +13,16 @@ import type { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { arrayOf, floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
-import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
 import type { PhaseHooks } from "../../../src/core/train/phases.ts";
 import { splitSamples } from "../../../src/core/train/samples.ts";
-import { SCHEDULES } from "../../../src/core/train/schedule.ts";
-import type { TrainingSettings } from "../../../src/core/train/training-task.ts";
 import type { ValidationMetric } from "../../../src/core/train/validate.ts";
-import { halves, imageTransformer, NetworkBuilder } from "../../support/networks.ts";
+import { imageTransformer, NetworkBuilder } from "../../support/networks.ts";
 import { assertRecorded } from "../../support/recorded.ts";
+import { fresh, SHORT, samples } from "../../support/short-training.ts";
 import { top1, top1Of } from "../../support/top1.ts";
 
-const SETTINGS = {
-  epochs: 4,
-  batchSize: 32,
-  optimizer: OPTIMIZERS.adamw,
-  learningRate: 0.02,
-  schedule: SCHEDULES.onecycle,
-  warmupSteps: 0,
-  weightDecay: 0,
-  gradientClip: 1,
-  averageDecay: null,
-  augmentation: null,
-  patience: null,
-  seed: 3,
-  threads: 1,
-} as const satisfies TrainingSettings;
+const SETTINGS = { ...SHORT, gradientClip: 1 };
 
-const samples = halves(480, 5);
-const fresh = halves(400, 77);
 const data = {
   samples,
   validationSplit: 0.2,

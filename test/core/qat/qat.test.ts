@@ -2,8 +2,7 @@ import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
 import { DISTILLATION_LOSS } from "../../../src/core/distill/objective.ts";
 import { CoreError } from "../../../src/core/errors.ts";
-import { meanMeter } from "../../../src/core/meter.ts";
-import { dimsOf, int } from "../../../src/core/onnx/graph-builder.ts";
+import { dimsOf } from "../../../src/core/onnx/graph-builder.ts";
 import { Model } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
 import { arrayOf, floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
@@ -15,349 +14,29 @@ import { adaround } from "../../../src/core/quantize/rounding/adaround.ts";
 import type { Rounding } from "../../../src/core/quantize/rounding/rounding.ts";
 import { scalingSites } from "../../../src/core/quantize/static/channel-scaling.ts";
 import { compressStatic } from "../../../src/core/quantize/static/pipeline.ts";
-import { Random } from "../../../src/core/random.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
-import { train } from "../../../src/core/train/loop.ts";
-import { crossEntropy } from "../../../src/core/train/losses.ts";
-import { OPTIMIZERS } from "../../../src/core/train/optimizer.ts";
-import { type Samples, samplesOf } from "../../../src/core/train/samples.ts";
-import { SCHEDULES } from "../../../src/core/train/schedule.ts";
 import { buildStepGraph, soloNetwork } from "../../../src/core/train/step-graph.ts";
-import { createTrainable, exportTrained, type TrainedValues } from "../../../src/core/train/trainable.ts";
-import type { TrainingSettings } from "../../../src/core/train/training-task.ts";
-import { createValidator, type ValidationMetric } from "../../../src/core/train/validate.ts";
-import { halves, NetworkBuilder } from "../../support/networks.ts";
+import { NetworkBuilder } from "../../support/networks.ts";
+import {
+  batches,
+  logitsOf,
+  openModel,
+  optionsOf,
+  prepare as prepareSubject,
+  sqnrDb,
+  trainedFloat,
+} from "../../support/qat-subject.ts";
 import { assertRecorded } from "../../support/recorded.ts";
+import { fresh, SHORT, samples } from "../../support/short-training.ts";
 import { top1Of } from "../../support/top1.ts";
 
-const SETTINGS: TrainingSettings = {
-  epochs: 4,
-  batchSize: 32,
-  optimizer: OPTIMIZERS.adamw,
-  learningRate: 0.02,
-  schedule: SCHEDULES.onecycle,
-  warmupSteps: 0,
-  weightDecay: 0,
-  gradientClip: null,
-  averageDecay: null,
-  augmentation: null,
-  patience: null,
-  seed: 3,
-  threads: 1,
-};
-
-const samples = halves(480, 5);
-const fresh = halves(400, 77);
-
-/** Two convolutions, the second with enough weights to be packed, and a dense layer. */
-function network(seed: number): Model {
-  const net = new NetworkBuilder(seed);
-  const first = net.relu(net.batchNorm(net.conv(net.input(["n", 1, 8, 8]), 1, 16), 16));
-  const second = net.relu(net.batchNorm(net.conv(first, 16, 16), 16));
-  return net.output(net.linear(net.g.op("Flatten", [net.maxPool(second, 4)]), 64, 4), ["n", 4]);
-}
-
-async function* batches() {
-  for (let start = 0; start < 128; start += 32) {
-    yield samples.gather(Uint32Array.from({ length: 32 }, (_, i) => start + i)).feeds;
-  }
-}
-
-const openModel = (model: Model, options?: object) => openSession({ bytes: modelToBytes(model) }, options);
-const optionsOf = (bits: QatOptions["bits"]): QatOptions => ({
-  ...{ bits, method: "mse", percentile: 99.999, activationDType: "uint8", reduceRange: false, algorithm: "lsq" },
-  ...{ samples: 4, corrections: false },
-});
-
 let float: Model;
-const prepare = (bits: QatOptions["bits"], more: Partial<QatOptions> = {}) =>
-  prepareQat(float, { batches }, { ...optionsOf(bits), ...more }, { openModel });
+const prepare = (bits: QatOptions["bits"], more: Partial<QatOptions> = {}) => prepareSubject(float, bits, more);
 
 before(async () => {
-  const trainable = createTrainable(network(1));
-  const result = await train(
-    {
-      trainable,
-      training: samples,
-      objective: ({ g, value, target }) => [
-        { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
-      ],
-    },
-    { ...SETTINGS, epochs: 8 },
-    { openSession },
-  );
-  float = exportTrained(trainable, result.values);
+  float = await trainedFloat();
 });
 
-/** All logits of a model, as onnxruntime runs it. */
-async function logitsOf(model: Model, options?: object): Promise<Float32Array> {
-  const session = await openModel(model, options);
-  try {
-    const all = Uint32Array.from({ length: fresh.count }, (_, i) => i);
-    return floatsOf((await session.run(fresh.gather(all).feeds)).logits!);
-  } finally {
-    await session.close();
-  }
-}
-
-/** All logits of the simulation. */
-async function simulated(qat: QatModel, values?: TrainedValues, on: Samples = fresh): Promise<Float32Array> {
-  const { trainable } = qat.fakeQuantize([]);
-  const logits: number[] = [];
-  const record: ValidationMetric = {
-    name: "record",
-    better: "higher",
-    start: () =>
-      meanMeter((outputs) => {
-        logits.push(...floatsOf(outputs.logits!));
-        return { sum: 0, positions: 1 };
-      }),
-  };
-  const validator = await createValidator(trainable, { metric: record, batchSize: 100, threads: 1, openSession });
-  await validator.evaluate(values ?? trainable, on);
-  await validator.close();
-  return Float32Array.from(logits);
-}
-
-function sqnrDb(exact: Float32Array, other: Float32Array): number {
-  let [signal, noise] = [0, 0];
-  for (const [i, x] of exact.entries()) {
-    signal += x * x;
-    noise += (x - other[i]!) ** 2;
-  }
-  return 10 * Math.log10(signal / noise);
-}
-
-const CASES: readonly Pick<QatOptions, "bits" | "activationDType">[] = [
-  ...([8, 4, 2] as const).flatMap((weights) =>
-    ([8, 4, null] as const).map((activations) => ({
-      ...{ bits: { weights, activations }, activationDType: "uint8" as const },
-    })),
-  ),
-  ...([8, 4] as const).map((activations) => ({
-    ...{ bits: { weights: 4 as const, activations }, activationDType: "int8" as const },
-  })),
-];
-
-describe("what is trained is what goes out", () => {
-  for (const { bits, activationDType } of CASES) {
-    test(`W${bits.weights} A${bits.activations ?? "float"}, ${activationDType}`, async () => {
-      const qat = await prepare(bits, { activationDType });
-      const { model, notes } = qat.finish(qat.fakeQuantize([]).finish());
-      assert.equal(notes.filter(({ outcome }) => outcome === "changed").length >= 3, true, JSON.stringify(notes));
-      const [simulation, plain] = [await simulated(qat), await logitsOf(model, { optimization: "disabled" })];
-      // The same operators on the same numbers, in float32 on both sides: a value that lies between two steps may go either way.
-      const largest = simulation.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-      const equal = simulation.filter((x, i) => Math.abs(x - plain[i]!) < 1e-5 * largest).length / simulation.length;
-      assert.ok(equal > 0.995, `${equal} of the logits are the same`);
-      const run = await logitsOf(model);
-      const answers = (logits: Float32Array) =>
-        Array.from({ length: fresh.count }, (_, i) => {
-          const row = logits.subarray(4 * i, 4 * i + 4);
-          return row.indexOf(Math.max(...row));
-        });
-      const [a, b] = [answers(simulation), answers(run)];
-      const same = a.filter((answer, i) => answer === b[i]).length / a.length;
-      assert.ok(same >= 0.99, `${same} of the answers are the same`);
-    });
-  }
-
-  test("signed activations have the codes of unsigned ones, less half of what there are", async () => {
-    for (const activations of [8, 4] as const) {
-      const logits = async (activationDType: "int8" | "uint8") => {
-        const qat = await prepare({ weights: 4, activations }, { activationDType });
-        return await logitsOf(qat.finish(qat.fakeQuantize([]).finish()).model, { optimization: "disabled" });
-      };
-      const apart = sqnrDb(await logits("uint8"), await logits("int8"));
-      assert.ok(apart > 60, `${activations} bits: ${apart} dB`);
-    }
-  });
-
-  test("a channel of zeros is exact, whatever is learnt of the others", async () => {
-    const net = new NetworkBuilder(1);
-    const made = net.conv(net.input(["n", 1, 8, 8]), 1, 4);
-    const { constant } = made.producer!.inputs[1]!;
-    const values = Float32Array.from(floatsOf(constant!)).fill(0, 9, 18);
-    made.producer!.setInput(1, net.model.graph.addInitializer("zeros", tensorOf("float32", [4, 1, 3, 3], values)));
-    const model = net.output(net.linear(net.g.op("Flatten", [net.maxPool(made, 8)]), 4, 4), ["n", 4]);
-    const qat = await prepareQat(model, { batches }, optionsOf({ weights: 4, activations: null }), { openModel });
-    assert.ok(sqnrDb(await logitsOf(model), await logitsOf(qat.finish(qat.fakeQuantize([]).finish()).model)) > 15);
-    // Its gradients divide by its scale.
-    const loss = { ...DISTILLATION_LOSS, outputLoss: "mse" as const, klWeight: 1, labelWeight: 0 };
-    const trained = await trainQat(
-      qat,
-      { teacher: model, loss, samples, validationSplit: 0, training: { ...SETTINGS, epochs: 1 } },
-      { openSession },
-    );
-    assert.ok((await logitsOf(trained.model)).every(Number.isFinite));
-  });
-
-  test("what is excluded keeps its weights", async () => {
-    for (const activations of [8, null] as const) {
-      const isExcluded = ({ opType }: { readonly opType: string }) => opType === "Gemm";
-      const qat = await prepare({ weights: 4, activations }, { isExcluded });
-      const { graph } = qat.finish(qat.fakeQuantize([]).finish()).model;
-      const readsFloats = (opType: string) =>
-        graph.nodes.filter((node) => node.opType === opType).map(({ inputs }) => inputs[1]!.constant !== undefined);
-      assert.deepEqual([readsFloats("Conv"), readsFloats("Gemm")], [[false, false], [true]]);
-    }
-  });
-
-  test("without samples there are no ranges", async () => {
-    const none = async function* () {};
-    const options = optionsOf({ weights: 8, activations: 8 });
-    await assert.rejects(prepareQat(float, { batches: none }, options, { openModel }), { code: "invalid_dataset" });
-  });
-
-  test("codes of integer kernels are those of the graph without them: biases are rounded in it as kernels take them", async () => {
-    const qat = await prepare({ weights: 4, activations: 8 });
-    const { model } = qat.finish(qat.fakeQuantize([]).finish());
-    const codes: string[] = [];
-    for (const node of model.graph.nodes) {
-      const [value] = node.outputs;
-      if (node.opType !== "QuantizeLinear" || node.inputs[0]!.producer?.opType === undefined || value!.isGraphOutput)
-        continue;
-      value!.dtype = "uint8";
-      model.graph.addOutput(value!);
-      codes.push(value!.name);
-    }
-    assert.ok(codes.length >= 3);
-    const { feeds } = fresh.gather([...Array(fresh.count).keys()]);
-    const run = async (options?: object) => {
-      const session = await openModel(model, options);
-      const results = await session.run(feeds);
-      await session.close();
-      return codes.map((name) => arrayOf(results[name]!, "uint8"));
-    };
-    const [plain, fused] = [await run({ optimization: "disabled" }), await run()];
-    for (const [i, name] of codes.entries()) {
-      const other = fused[i]!.filter((code, k) => code !== plain[i]![k]).length / fused[i]!.length;
-      assert.ok(other < 2e-4, `${(100 * other).toFixed(3)} % of ${name}`);
-    }
-  });
-
-  test("matrix products whose biases are added in float, between normalizations as in transformers", async () => {
-    const net = new NetworkBuilder(6);
-    const { g } = net;
-    const states = g.reshape(net.input(["n", 1, 8, 8]), [0, 8, 8]);
-    const inner = g.op("Sigmoid", [net.linear(net.layerNorm(net.linear(states, 8, 16, true), 16), 16, 16, true)]);
-    const pooled = g.op("ReduceMean", [net.layerNorm(inner, 16), g.shape([1])], { keepdims: int(0) });
-    const model = net.output(net.linear(pooled, 16, 4), ["n", 4]);
-    for (const node of model.graph.nodes.filter(({ opType }) => opType === "Add")) {
-      const bias = node.inputs.find((value) => value?.constant)!;
-      model.graph.replaceUses(
-        bias,
-        model.graph.addInitializer(`${bias.name}_1`, tensorOf("float32", [16], Array(16).fill(1))),
-      );
-    }
-    const qat = await prepareQat(model, { batches }, optionsOf({ weights: 8, activations: 8 }), { openModel });
-    const biases = qat.graph.graph.nodes.filter(({ opType }) => opType === "Sub");
-    assert.equal(biases.length, 2, "they stay beside kernels that give out float");
-    const spec = {
-      teacher: model,
-      loss: { ...DISTILLATION_LOSS, outputLoss: "mse", klWeight: 1, labelWeight: 0 },
-    } as const;
-    const training = { ...SETTINGS, epochs: 1, schedule: SCHEDULES.constant };
-    const made = await trainQat(qat, { ...spec, training, samples, validationSplit: 0 }, { openSession });
-    const simulation = await simulated(qat, made.training.run.values);
-    const plain = await logitsOf(made.model, { optimization: "disabled" });
-    const largest = simulation.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-    const equal = simulation.filter((x, i) => Math.abs(x - plain[i]!) < 1e-5 * largest).length / simulation.length;
-    assert.ok(equal > 0.97, `${equal} of the logits are the same`);
-    const trained = made.model.graph.nodes.filter(({ opType }) => opType === "Sub").map((node) => node.inputs[1]!);
-    for (const { constant } of trained) {
-      assert.ok(
-        floatsOf(constant!).every((x) => x !== -1 && Math.abs(x + 1) < 0.5),
-        "they are learned as well",
-      );
-    }
-  });
-
-  test("tables of embeddings, which are stored in 8 bits", async () => {
-    const net = new NetworkBuilder(7);
-    const states = net.linear(net.embedding(net.input(["n", 6], "tokens", "int64"), 60, 32), 32, 16, true);
-    const pooled = net.g.op("ReduceMean", [net.relu(states), net.g.shape([1])], { keepdims: int(0) });
-    const model = net.output(net.linear(pooled, 16, 4), ["n", 4]);
-    const count = 200;
-    const random = new Random(3, "tokens");
-    const tokens = Array.from({ length: count * 6 }, () => BigInt(random.integer(60)));
-    const rows = samplesOf(
-      { tokens: tensorOf("int64", [count, 6], BigInt64Array.from(tokens)) },
-      {
-        labels: tensorOf(
-          "int64",
-          [count],
-          BigInt64Array.from({ length: count }, (_, i) => tokens[6 * i]! % 4n),
-        ),
-      },
-    );
-    const all = rows.gather(Uint32Array.from({ length: count }, (_, i) => i)).feeds;
-    async function* calibration() {
-      yield all;
-    }
-    const qat = await prepareQat(model, { batches: calibration }, optionsOf({ weights: 8, activations: 8 }), {
-      openModel,
-    });
-    const plainOf = async (quantized: Model) => {
-      const session = await openModel(quantized, { optimization: "disabled" });
-      const { logits } = await session.run(all);
-      await session.close();
-      return floatsOf(logits!);
-    };
-    const start = qat.finish(qat.fakeQuantize([]).finish()).model;
-    const stored = [...start.graph.initializers].map(({ constant }) => `${constant!.dtype} ${constant!.dims}`);
-    assert.ok(stored.includes("int8 60,32"), String(stored));
-    assert.ok(sqnrDb(await simulated(qat, undefined, rows), await plainOf(start)) > 100);
-    const spec = {
-      teacher: null,
-      loss: { ...DISTILLATION_LOSS, klWeight: 0, labelWeight: 1 },
-      metric: top1Of("logits"),
-    };
-    const made = await trainQat(
-      qat,
-      { ...spec, training: { ...SETTINGS, epochs: 30 }, samples: rows, validationSplit: 0 },
-      { openSession },
-    );
-    const losses = made.training.run.history.map(({ loss }) => loss);
-    assert.ok(losses.at(-1)! < 0.7 * losses[0]!, `the table learns: ${losses}`);
-    assert.ok(sqnrDb(await simulated(qat, made.training.run.values, rows), await plainOf(made.model)) > 100);
-  });
-
-  test("integer kernels compute it, with weights of 4 and 2 bits too", async () => {
-    for (const bits of [
-      { weights: 8, activations: 8 },
-      { weights: 4, activations: 8 },
-      { weights: 2, activations: 4 },
-    ] as const) {
-      const qat = await prepare(bits);
-      const { model } = qat.finish(qat.fakeQuantize([]).finish());
-      const stored = [...model.graph.initializers].filter(({ name }) => name.includes(`_q${bits.weights}`));
-      assert.equal(stored.length, bits.weights === 8 ? 0 : 1, "the large weight is packed");
-      const ops = await optimizedOperators(model);
-      assert.equal(ops.get("Conv") ?? 0, 0, JSON.stringify([...ops]));
-      assert.equal(ops.get("QLinearConv"), 2, JSON.stringify([...ops]));
-    }
-  });
-});
-
-async function optimizedOperators(model: Model): Promise<ReadonlyMap<string, number>> {
-  const { mkdtemp, readFile, rm } = await import("node:fs/promises");
-  const { loadModel } = await import("../../../src/core/onnx/load.ts");
-  const folder = await mkdtemp("/tmp/qat-test-");
-  try {
-    const optimizedModelPath = `${folder}/optimized.onnx`;
-    await (await openModel(model, { optimizedModelPath })).close();
-    const counts = new Map<string, number>();
-    for (const { opType } of loadModel(await readFile(optimizedModelPath)).nodes()) {
-      counts.set(opType, (counts.get(opType) ?? 0) + 1);
-    }
-    return counts;
-  } finally {
-    await rm(folder, { recursive: true });
-  }
-}
-
-/** y = x̂·W with x̂ behind one pair of Q/DQ and W of ones behind a marker. */
 function quantizedInput(scale: number, dtype: "int8" | "uint8", zero: number) {
   const model = new Model({ irVersion: 8, opsets: [["", 13]], graphName: "main" });
   const { graph } = model;
@@ -446,7 +125,7 @@ describe("training starts from what static quantization does", () => {
       if (!reduceRange) return;
       // Trained hard, no pair of the products of 255 and the weights leaves 16 bits.
       const spec = { teacher: uneven, loss: { ...DISTILLATION_LOSS, outputLoss: "mse", labelWeight: 0 } } as const;
-      const training = { ...SETTINGS, learningRate: 0.01, epochs: 2 };
+      const training = { ...SHORT, learningRate: 0.01, epochs: 2 };
       const { model } = await trainQat(corrected, { ...spec, samples, validationSplit: 0, training }, { openSession });
       const moved = [startOf(corrected), model].map((of) =>
         [...of.graph.initializers].filter(({ name }) => name.endsWith("_q")).map(({ constant }) => constant!),
@@ -509,7 +188,7 @@ describe("training starts from what static quantization does", () => {
     );
     const start = qat.finish(qat.fakeQuantize([]).finish()).model;
     // At this rate nothing is learned, and much is lost.
-    const training = { ...SETTINGS, learningRate: 1, epochs: 2 };
+    const training = { ...SHORT, learningRate: 1, epochs: 2 };
     const made = await trainQat(
       qat,
       {
@@ -632,7 +311,7 @@ describe("learned step sizes", () => {
         teacher: float,
         loss: { ...DISTILLATION_LOSS, outputLoss: "mse", klWeight: 1, labelWeight: 0 },
         ...{ samples, validationSplit: 0.1, evaluation: fresh },
-        training: { ...SETTINGS, learningRate: 0.003, epochs: 10 },
+        training: { ...SHORT, learningRate: 0.003, epochs: 10 },
       },
       { openSession },
     );
@@ -656,7 +335,7 @@ describe("learned step sizes", () => {
         teacher: float,
         loss: { ...DISTILLATION_LOSS, outputLoss: "mse", klWeight: 1, labelWeight: 0 },
         ...{ samples, validationSplit: 0.1, evaluation: fresh },
-        training: { ...SETTINGS, learningRate: 0.003, epochs: 10 },
+        training: { ...SHORT, learningRate: 0.003, epochs: 10 },
       },
       { openSession },
     );
@@ -686,7 +365,7 @@ describe("learned step sizes", () => {
         {
           teacher,
           ...(teacher ? { loss: fromTeacher } : { loss: fromLabels, metric: top1Of("logits") }),
-          ...{ samples, validationSplit, training: { ...SETTINGS, learningRate: 10, epochs: 1 } },
+          ...{ samples, validationSplit, training: { ...SHORT, learningRate: 10, epochs: 1 } },
         },
         { openSession },
       );
