@@ -363,7 +363,7 @@ function scaleParameter({ node, input, axis }: ChannelParameter, factors: ArrayL
   const { name, graph } = value;
   const replacement = graph.addInitializer(`${name}_scaled`, scaled);
   node.setInput(input, replacement);
+  graph.removeInitializer(value);
   // Plans and reports speak of weights by their names.
-  value.name = graph.model.freshName(`${name}_unscaled`);
   replacement.name = name;
 }
