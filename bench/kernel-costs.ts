@@ -114,9 +114,14 @@ async function compare(name: string): Promise<void> {
     return times.map((ms) => timingOf(ms).p50_ms) as [number, ...number[]];
   };
   const [floatMs, int8Ms] = (await p50([int8])) as [number, number];
+  const profiledModel = async (model: typeof float, ms: number) => {
+    const { session, kernels } = await profileOf(model, feeds, RUNTIME);
+    await session.close();
+    return { kernels, wallUs: 1000 * ms };
+  };
   const times = {
-    float: await profileOf(float, floatMs, feeds, RUNTIME),
-    int8: await profileOf(everywhere, int8Ms, feeds, RUNTIME),
+    float: await profiledModel(float, floatMs),
+    int8: await profiledModel(everywhere, int8Ms),
   };
   const profiled = readProfiles(placement, times, elementsOf, TABLE);
   if (!profiled) return console.log(`${name}: kernels are not found in the profiles`);

@@ -53,24 +53,26 @@ export function openTemporary(model: Model, options?: SessionOptions): Promise<S
   return withTemporaryFiles(model, ([main]) => openSession({ path: main!.path }, options));
 }
 
-/** Loads a model that has no file with onnxruntime's profiler on, and answers what that has written when `use` has ended. */
+/** Loads a model that has no file with onnxruntime's profiler on. Answers the session, and what the profiler had written when `use` ended. */
 export function profileTemporary(
   model: Model,
   use: (session: Session) => Promise<void>,
   options?: SessionOptions,
-): Promise<string> {
+): Promise<{ readonly text: string; readonly session: Session }> {
   return withTemporaryFiles(model, async ([main]) => {
     const directory = dirname(main!.path);
     const session = await openSession({ path: main!.path }, { ...options, profilePrefix: join(directory, PROFILE) });
     try {
       await use(session);
-    } finally {
+      session.stopProfiling!();
+      // onnxruntime adds the time to its name.
+      const written = (await readdir(directory)).find((name) => name.startsWith(PROFILE));
+      if (written === undefined) throw new CoreError("internal", "onnxruntime has written no profile.");
+      return { text: await readFile(join(directory, written), "utf8"), session };
+    } catch (error) {
       await session.close();
+      throw error;
     }
-    // onnxruntime adds the time to its name.
-    const written = (await readdir(directory)).find((name) => name.startsWith(PROFILE));
-    if (written === undefined) throw new CoreError("internal", "onnxruntime has written no profile.");
-    return readFile(join(directory, written), "utf8");
   });
 }
 

@@ -15,12 +15,15 @@ export interface KernelTime {
   readonly us: number;
 }
 
-/** Loads a model with the profiler on, lets `use` run it, and answers the profile: JSON, as onnxruntime writes it. */
+/**
+ * Loads a model with the profiler on, lets `use` run it, and answers the profile, JSON as onnxruntime writes it, and the session: the profiler is off then,
+ * and it is the caller's to close.
+ */
 export type ProfileModel = (
   model: Model,
   use: (session: Session) => Promise<void>,
   options?: Pick<SessionOptions, "threads">,
-) => Promise<string>;
+) => Promise<{ readonly text: string; readonly session: Session }>;
 
 interface ProfileEvent {
   readonly cat: string;

@@ -15,6 +15,8 @@ interface Timed {
   readonly runs: number;
   /** No round begins after this; at least one always runs. */
   readonly maxMs?: number;
+  /** No round that warms up begins after this, but for the first; a fifth of `maxMs` unless given. */
+  readonly maxWarmUpMs?: number;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: (fraction: number) => void;
   /** Whether what was measured, in order, is enough: asked after every round. All runs are made unless given. */
@@ -72,12 +74,12 @@ export async function measureLatency({ before, after, ...timed }: LatencyOptions
  */
 export async function timeInTurns(
   contestants: readonly Contestant[],
-  { runs, maxMs = MAX_MS, signal, onProgress, isEnough, clock }: Timed,
+  { runs, maxMs = MAX_MS, maxWarmUpMs = maxMs * WARM_UP_SHARE, signal, onProgress, isEnough, clock }: Timed,
 ): Promise<readonly (readonly number[])[]> {
   const start = performance.now();
   const elapsed = () => performance.now() - start;
   const leastMs = contestants.map(() => Number.POSITIVE_INFINITY);
-  for (let run = 0; run < WARM_UP_RUNS && (run === 0 || elapsed() < maxMs * WARM_UP_SHARE); run++) {
+  for (let run = 0; run < WARM_UP_RUNS && (run === 0 || elapsed() < maxWarmUpMs); run++) {
     for (const [i, contestant] of contestants.entries()) {
       leastMs[i] = Math.min(leastMs[i]!, await timeOf(contestant, 1, signal, clock));
     }

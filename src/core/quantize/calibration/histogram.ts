@@ -13,7 +13,7 @@ import { countBins, type Extent, extentOf } from "./activation-simd.ts";
 const MIN_BINS = 2048;
 const MAX_BINS = 2 * MIN_BINS;
 /** Fewer values are sooner counted than a table of counters is set up. */
-const MIN_VECTORIZED = 2 ** 13;
+const MIN_VECTORIZED = 2 ** 12;
 
 /** All that a histogram knows. The width of its bins follows from `min` and `max`. */
 export interface HistogramState {
@@ -74,16 +74,22 @@ export class Histogram {
   }
 
   get state(): HistogramState {
-    const first = this.#counts.findIndex((count) => count > 0);
-    const last = this.#counts.findLastIndex((count) => count > 0);
+    const { first: firstBin, counts } = this.bins();
     return {
-      zeros: this.#zeros,
-      nonFinite: this.#nonFinite,
-      min: this.#min,
-      max: this.#max,
-      firstBin: first < 0 ? 0 : first - this.#origin,
-      counts: first < 0 ? new Float64Array(0) : this.#counts.slice(first, last + 1),
+      ...{ zeros: this.#zeros, nonFinite: this.#nonFinite, min: this.#min, max: this.#max },
+      ...{ firstBin, counts: counts.slice() },
     };
+  }
+
+  /** The bins from the first to the last that holds a value that is not zero; bin k holds those in [k·width, (k+1)·width). */
+  bins(): { readonly width: number; readonly first: number; readonly counts: Float64Array<ArrayBuffer> } {
+    let [first, end] = [0, this.#counts.length];
+    while (first < end && this.#counts[first] === 0) first++;
+    while (end > first && this.#counts[end - 1] === 0) end--;
+    const counts = this.#counts.subarray(first, end);
+    return counts.length > 0
+      ? { width: 2 ** this.#exponent, first: first - this.#origin, counts }
+      : { width: 0, first: 0, counts };
   }
 
   /** The histogram that has this state. Throws `RangeError` when there is no histogram that has. */
@@ -129,13 +135,11 @@ export class Histogram {
 
   /** The non-zero values as weighted points in ascending order: the centres of the bins that hold any, and how many they hold. */
   points(): { readonly width: number; readonly centres: Float64Array; readonly counts: Float64Array } {
-    const counts = this.#counts.filter((count) => count > 0);
-    const width = counts.length > 0 ? 2 ** this.#exponent : 0;
+    const { width, first, counts: all } = this.bins();
+    const counts = all.filter((count) => count > 0);
     const centres = new Float64Array(counts.length);
     let filled = 0;
-    for (let i = 0; i < this.#counts.length; i++) {
-      if (this.#counts[i]! > 0) centres[filled++] = (i - this.#origin + 0.5) * width;
-    }
+    for (let i = 0; i < all.length; i++) if (all[i]! > 0) centres[filled++] = (first + i + 0.5) * width;
     return { width, centres, counts };
   }
 

@@ -33,7 +33,7 @@ export type ChannelAxis = number | undefined;
 /** Smaller values are sooner taken out of the runtime than told about. */
 const MIN_ELEMENTS = 2 ** 15;
 /** Elements in a sample; somewhat fewer, because of distances. */
-const SAMPLE = 2 ** 14;
+const SAMPLE = 2 ** 13;
 /** Whether a value of these dims is worth a summary. */
 export function isLarge(dims: readonly number[]): boolean {
   return elementCount(dims) > MIN_ELEMENTS;

@@ -74,20 +74,17 @@ export class ErrorSums {
   readonly #seenAs: ((x: number) => number) | undefined;
 
   constructor(histogram: Histogram, seenAs?: (x: number) => number) {
-    const { width, centres, counts } = histogram.points();
-    const binOf = (centre: number) => Math.round(centre / width - 0.5);
+    const { width, first, counts } = histogram.bins();
     this.#width = width;
-    this.#first = counts.length > 0 ? binOf(centres[0]!) : 0;
+    this.#first = first;
     this.#seenAs = seenAs;
-    const bins = counts.length > 0 ? binOf(centres.at(-1)!) + 1 - this.#first : 0;
-    this.#counts = new Float64Array(bins + 1);
-    this.#targets = new Float64Array(bins + 1);
-    this.#squares = new Float64Array(bins + 1);
-    for (let bin = 0, i = 0; bin < bins; bin++) {
-      const isFilled = binOf(centres[i]!) === bin + this.#first;
-      const count = isFilled ? counts[i]! : 0;
-      const target = isFilled ? (seenAs?.(centres[i]!) ?? centres[i]!) : 0;
-      if (isFilled) i++;
+    this.#counts = new Float64Array(counts.length + 1);
+    this.#targets = new Float64Array(counts.length + 1);
+    this.#squares = new Float64Array(counts.length + 1);
+    for (let bin = 0; bin < counts.length; bin++) {
+      const count = counts[bin]!;
+      const centre = (first + bin + 0.5) * width;
+      const target = count > 0 && seenAs ? seenAs(centre) : centre;
       this.#counts[bin + 1] = this.#counts[bin]! + count;
       this.#targets[bin + 1] = this.#targets[bin]! + count * target;
       this.#squares[bin + 1] = this.#squares[bin]! + count * target * target;
@@ -237,7 +234,8 @@ function search(observed: Range, cost: Cost): Range {
     const before = { min, max };
     if (observed.max > 0) max = searchLine(observed.max, max, (t, enough) => cost(min, t, enough));
     if (observed.min < 0) min = searchLine(observed.min, min, (t, enough) => cost(t, max, enough));
-    if (min === before.min && max === before.max) break;
+    // With the other side where it was, this one would be found again.
+    if (min === before.min) break;
   }
   return { min, max };
 }

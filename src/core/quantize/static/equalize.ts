@@ -164,10 +164,16 @@ export function balanceChannels(
   note: NoteSink,
 ): Map<string, ScaledValue> {
   const chosen: ChosenScales[] = [];
+  const known = new Map<Node, WeightStatistics>();
+  const weightsOf = (node: Node, operand: WeightOperand) => {
+    const weights = known.get(node) ?? weightStatistics(node, operand);
+    known.set(node, weights);
+    return weights;
+  };
   for (const site of scalingSites(model, { inserting: true })) {
     const wanted = site.producerOperand ? options.layers && "auto" : options.normalizations;
     if (wanted === undefined || wanted === false) continue;
-    const expectation = expectationOf(site, statistics, options.perChannel);
+    const expectation = expectationOf(site, statistics, weightsOf, options.perChannel);
     if (!expectation) continue;
     const { scales, gainDb } = chooseScales(expectation, wanted, site.isClipped);
     const isAuto = wanted === "auto";
@@ -227,13 +233,14 @@ interface WeightStatistics {
 function expectationOf(
   site: ScalingSite,
   statistics: (name: string) => ChannelObserver | undefined,
+  weightsOf: typeof weightStatistics,
   perChannel: boolean,
 ): Expectation | undefined {
   const seen = site.consumers.map(({ input }) => statistics(input.name));
   const known = seen.flatMap((observer) => (observer?.channels === site.channels ? [observer] : []));
   if (known.length < site.consumers.length) return undefined;
   const { producer, producerOperand } = site;
-  const made = producerOperand && new MagnitudeMatrix(producer, producerOperand).rows();
+  const made = producerOperand && rowMagnitudes(weightsOf(producer, producerOperand));
   const fed = statistics(producer.inputs[0]!.name)?.meanSquares();
   return {
     min: extreme(
@@ -245,7 +252,7 @@ function expectationOf(
       Math.max,
     ),
     meanSquare: known[0]!.meanSquares(),
-    consumers: site.consumers.map(({ node, operand }) => weightStatistics(node, operand)),
+    consumers: site.consumers.map(({ node, operand }) => weightsOf(node, operand)),
     producer: {
       largest: made ?? new Float64Array(site.channels),
       inputPower: perChannel || !fed || !producerOperand ? 0 : inputPower(producer, producerOperand, fed),
@@ -309,6 +316,14 @@ function chooseScales(
     }
   }
   return { scales: best, gainDb: 10 * Math.log10(before / least) };
+}
+
+function rowMagnitudes({ largest: matrix, outputs, inputs }: WeightStatistics): Float64Array {
+  const rows = new Float64Array(outputs);
+  for (let output = 0, at = 0; output < outputs; output++) {
+    for (const end = at + inputs; at < end; at++) if (matrix[at]! > rows[output]!) rows[output] = matrix[at]!;
+  }
+  return rows;
 }
 
 function columnMagnitudes({ largest: matrix, outputs, inputs, groups }: WeightStatistics): Float64Array {

@@ -4,7 +4,7 @@
  */
 import { checkCancelled } from "../../errors.ts";
 import type { Model } from "../../onnx/ir.ts";
-import { type ProfileModel, readKernelProfile } from "../../runtime/kernel-profile.ts";
+import { type KernelTime, type ProfileModel, readKernelProfile } from "../../runtime/kernel-profile.ts";
 import { type Contestant, speedupInterval, timeInTurns, timingOf } from "../../runtime/latency.ts";
 import type { Session } from "../../runtime/session.ts";
 import type { CostTable } from "../../targets/cost-tables.ts";
@@ -20,13 +20,7 @@ import {
   modelKey,
 } from "./kernel-book.ts";
 import { type ElementsOf, type KernelCosts, placementCost, type UnitCost } from "./kernel-cost.ts";
-import {
-  type KernelTimes,
-  type MeasuredCosts,
-  measuredCosts,
-  type ProfiledModel,
-  readProfiles,
-} from "./measured-costs.ts";
+import { type MeasuredCosts, measuredCosts, type ProfiledModel, readProfiles } from "./measured-costs.ts";
 import type { Placement, Unit } from "./placement.ts";
 import {
   elementsIn,
@@ -71,9 +65,13 @@ const FEW_ROUNDS = 3;
 const FAR_APART = 1.3;
 const ROUNDS_BETWEEN = 10;
 const ROUNDS_MS = 1200;
-/** Runs of a profile, one that warms up before them: the least time of a kernel counts, and in more runs it is hardly less. */
+/** One run of each warms up models that take long: most have been profiled before. */
+const WARM_UP_MS = 25;
+/** Runs of a profile, one that warms up before them: the least time of a kernel counts, and in more runs it is hardly less. Long ones are steadier. */
 const WARM_UP = 1;
 const PROFILE_RUNS = 5;
+const LEAST_PROFILE_RUNS = 2;
+const PROFILE_MS = 60;
 
 /**
  * Measures `float`, all of it in 8 bits, and what lies between, on one input, and answers which nodes should compute in float. Nothing is left in 8
@@ -153,23 +151,28 @@ async function measure(subject: Subject, runtime: KernelRuntime, book: KernelBoo
   const everywhere: StaticOptions = { ...options, floatWhereSlower: undefined };
   const elementsOf = elementsIn(calibration);
   const int8 = quantizeStatic(float, calibration, everywhere).model;
+  const costsInBook = costsOfUnits(units, elementsOf, settingOf(options, runtime), runtime.table, book);
+  const known = costsInBook.known();
   await using loaded = new AsyncDisposableStack();
   const open = async (model: Model): Promise<Contestant> => {
     const session = await runtime.openModel(model, { threads: runtime.latencyThreads });
     loaded.defer(() => session.close());
     return { session, feeds };
   };
-  const contestants = { float: await open(float), int8: await open(int8) };
-  const [floatMs, int8Ms] = (await timed([contestants.float, contestants.int8], runtime)) as [number[], number[]];
-  const profiled = async () => {
-    const times: KernelTimes = {
-      float: await profileOf(float, median(floatMs), feeds, runtime),
-      int8: await profileOf(int8, median(int8Ms), feeds, runtime),
-    };
-    return readProfiles(placement, times, elementsOf, runtime.table);
+  const profile = async (model: Model): Promise<ProfiledContestant> => {
+    const { session, kernels } = await profileOf(model, feeds, runtime);
+    loaded.defer(() => session.close());
+    return { session, feeds, kernels };
   };
-  const costsInBook = costsOfUnits(units, elementsOf, settingOf(options, runtime), runtime.table, book);
-  const costs = costsInBook.known() ?? costsInBook.with(await profiled());
+  const load: (model: Model) => Promise<Contestant & Partial<ProfiledContestant>> = known ? open : profile;
+  const contestants = { float: await load(float), int8: await load(int8) };
+  const [floatMs, int8Ms] = (await timed([contestants.float, contestants.int8], runtime)) as [number[], number[]];
+  const profiled = ({ kernels = [] }: Partial<ProfiledContestant>, ms: readonly number[]): ProfiledModel => ({
+    kernels,
+    wallUs: 1000 * median(ms),
+  });
+  const times = { float: profiled(contestants.float, floatMs), int8: profiled(contestants.int8, int8Ms) };
+  const costs = known ?? costsInBook.with(readProfiles(placement, times, elementsOf, runtime.table));
   const measured = costs && namedCosts(costs, units);
   const kernels = measured && measuredCosts(measured, elementsOf);
   const slower = kernels ? slowerNodes(placement, kernels) : new Map<string, FloatNode>();
@@ -221,6 +224,7 @@ function timed(contestants: readonly Contestant[], { latencyThreads, time, threa
   return timeInTurns(contestants, {
     runs: ROUNDS,
     maxMs: ROUNDS_MS,
+    maxWarmUpMs: WARM_UP_MS,
     signal,
     clock,
     isEnough: (ms) => isDecided(ms) || isTold(ms),
@@ -253,21 +257,27 @@ function isTold(samplesMs: readonly (readonly number[])[]): boolean {
   );
 }
 
-/** The kernels of a model that takes `wallMs` for a run without the profiler. */
+/** A model that was profiled when it was loaded, and is not any more. */
+interface ProfiledContestant extends Contestant {
+  readonly kernels: readonly KernelTime[];
+}
+
+/** A model and its kernels. The session is the caller's to close. */
 export async function profileOf(
   model: Model,
-  wallMs: number,
   feeds: Feeds,
   { profile, latencyThreads, signal }: Pick<KernelRuntime, "profile" | "latencyThreads" | "signal">,
-): Promise<ProfiledModel> {
+): Promise<Omit<ProfiledContestant, "feeds">> {
   const use = async (session: Session) => {
-    for (let run = 0; run < WARM_UP + PROFILE_RUNS; run++) {
+    const start = performance.now();
+    const isEnough = (runs: number) => runs >= LEAST_PROFILE_RUNS && performance.now() - start >= PROFILE_MS;
+    for (let run = 0; run < WARM_UP + PROFILE_RUNS && !isEnough(run - WARM_UP); run++) {
       checkCancelled(signal);
       await session.run(feeds, undefined, signal);
     }
   };
-  const text = await profile(model, use, { threads: latencyThreads });
-  return { kernels: readKernelProfile(text, WARM_UP), wallUs: 1000 * wallMs };
+  const { text, session } = await profile(model, use, { threads: latencyThreads });
+  return { session, kernels: readKernelProfile(text, WARM_UP) };
 }
 
 function median(ms: readonly number[]): number {

@@ -99,8 +99,8 @@ export interface PipelineResult {
 
 /** Batches that models are calibrated with to try corrections. */
 const TRIAL_BATCHES = 16;
-/** Of those, batches that biases are corrected by. */
-const CORRECTING_BATCHES = 8;
+/** Of those, batches that biases are corrected by: each has many positions, and with 3 to 8 results differed by chance only. */
+const CORRECTING_BATCHES = 4;
 /**
  * Batches, other ones where there are enough, that corrections are judged by: with and without one on the same samples, so that few tell. Judged by
  * samples that it was calibrated with, scaling channels looks better than it is: 50 dB became 43 dB for a classifier.

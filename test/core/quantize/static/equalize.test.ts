@@ -52,6 +52,15 @@ function spreadChannels(model: Model, octaves: number): void {
   }
 }
 
+test("weights whose channels are scaled take the place and the name of those that were", async () => {
+  const model = await prepare(mobilenet());
+  const names = (of: Model) => [...of.graph.initializers].map(({ name }) => name).toSorted();
+  const before = names(model);
+  spreadChannels(model, 3);
+  assert.deepEqual(names(model), before);
+  assert.ok([...model.graph.initializers].every(({ useCount, isGraphOutput }) => useCount > 0 || isGraphOutput));
+});
+
 async function channelStatistics(model: Model, feeds: readonly Feeds[]): Promise<ReadonlyMap<string, ChannelObserver>> {
   const observers = new Map<string, ChannelObserver>();
   for (const { producer, producerOperand, consumers } of scalingSites(model)) {

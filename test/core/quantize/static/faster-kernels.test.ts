@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import type { Model } from "../../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../../src/core/onnx/save.ts";
 import type { Tensor } from "../../../../src/core/onnx/tensor.ts";
@@ -72,7 +73,10 @@ async function found(us: { float: number[]; int8: number[] }, ms: Speeds, timed?
     time: async (contestants) =>
       timed?.(contestants) ??
       [ms.float, ms.int8, ms.mixed].slice(0, contestants.length).map((it) => [it, it * 1.01, it * 0.99, it, it]),
-    profile: async (profiled) => profileOf(profiled, (i) => (isQuantized(profiled) ? us.int8 : us.float)[i]),
+    profile: async (profiled) => ({
+      text: profileOf(profiled, (i) => (isQuantized(profiled) ? us.int8 : us.float)[i]),
+      session: await openModel(profiled),
+    }),
   });
   const { slower: floatWhereSlower } = result;
   const { slower, notes } = quantizeStatic(model, calibration, { ...OPTIONS, floatWhereSlower });
@@ -148,7 +152,8 @@ test("what was measured of one model serves others of the same shape, and of the
       },
       profile: async (profiled) => {
         counts.profiled++;
-        return profileOf(profiled, (i) => (isQuantized(profiled) ? us.int8 : us.float)[i]);
+        const text = profileOf(profiled, (i) => (isQuantized(profiled) ? us.int8 : us.float)[i]);
+        return { text, session: await openModel(profiled) };
       },
     });
     const { slower } = quantizeStatic(model, calibration, { ...OPTIONS, floatWhereSlower: result.slower });
@@ -198,6 +203,42 @@ test("onnxruntime's own profile names the layers of a model, in float and in 8 b
     time: async (contestants) => contestants.map(() => [1]),
   });
   assert.equal(facts.basis, "measured");
+});
+
+test("a session that was profiled goes on without the profiler, and a profile has the runs before", async () => {
+  const model = twoParts();
+  const { feeds } = await seenOf(model);
+  const { text, session } = await profileTemporary(model, async (profiled) => void (await profiled.run(feeds)));
+  const [first, second] = [await session.run(feeds), await session.run(feeds)];
+  assert.deepEqual(first, second);
+  await session.close();
+  const runs = (JSON.parse(text) as { name: string }[]).filter(({ name }) => name === "model_run");
+  assert.equal(runs.length, 1);
+});
+
+test("profiles of models that take long have fewer runs", async () => {
+  const model = twoParts();
+  const { feeds, calibration } = await seenOf(model);
+  const counted: number[] = [];
+  await findFasterKernels(model, calibration, OPTIONS, feeds, {
+    ...{ latencyThreads: 1, table: USUAL_COSTS, openModel },
+    time: async (contestants) => contestants.map(() => [1]),
+    profile: async (profiled, use) => {
+      const session = await openModel(profiled);
+      let runs = 0;
+      const slow = async (...of: Parameters<typeof session.run>) => {
+        runs++;
+        await setTimeout(counted.length === 0 ? 70 : 0);
+        return session.run(...of);
+      };
+      await use({ ...session, run: slow });
+      counted.push(runs);
+      return { text: profileOf(profiled, () => 500), session };
+    },
+  });
+  // The first is to warm up.
+  assert.equal(counted[0], 3);
+  assert.ok(counted[1]! >= 3 && counted[1]! <= 6);
 });
 
 test("layers that a job asks for are made as measured ones are, to the same bytes", async () => {
