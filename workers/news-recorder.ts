@@ -7,7 +7,7 @@ const PROGRESS_INTERVAL_MS = 250;
 /** Of one attempt: a child could say more than anybody wants to keep. */
 const MAX_ENTRIES = 2_000;
 
-/** Records what a child says, in its order: every log line and metric up to a limit, progress at most once in 250 ms. */
+/** Records what a child says, in its order: every log line and metric up to a limit, progress at most once in 250 ms, that of a new step at once. */
 export interface NewsRecorder {
   record(news: Exclude<TaskNews, { kind: "checkpoint" | "cache" }>): void;
   /** Resolves when all that was said is recorded; nothing is recorded after that. */
@@ -18,6 +18,8 @@ export function createNewsRecorder(jobs: JobStore, id: string, log: Logger): New
   let writes = Promise.resolve();
   let entries = 0;
   let pending: Progress | undefined;
+  /** Of the newest progress. */
+  let step: string | undefined;
   let timer: NodeJS.Timeout | undefined;
   let finished = false;
 
@@ -25,23 +27,29 @@ export function createNewsRecorder(jobs: JobStore, id: string, log: Logger): New
     writes = writes.then(write).catch((error) => log.warn({ job: id, err: error }, "news of a job were lost"));
   }
 
-  function writeProgress(): void {
-    timer = undefined;
+  /** Records what is pending; says whether anything was. */
+  function flush(): boolean {
     const progress = pending;
     pending = undefined;
-    if (progress === undefined) return;
+    if (progress === undefined) return false;
     enqueue(() => jobs.setProgress(id, progress));
-    timer = setTimeout(writeProgress, PROGRESS_INTERVAL_MS);
+    return true;
+  }
+
+  function writeProgress(): void {
+    timer = flush() ? setTimeout(writeProgress, PROGRESS_INTERVAL_MS) : undefined;
   }
 
   return {
     record(news) {
       if (finished) return;
       if (news.kind === "progress") {
-        // The progress of a new step must not replace the last one of the step before.
-        if (pending !== undefined && pending.step !== news.progress.step) {
-          const last = pending;
-          enqueue(() => jobs.setProgress(id, last));
+        // When a step begins is told at once, and its progress does not replace the last one of the step before.
+        if (news.progress.step !== step) {
+          flush();
+          clearTimeout(timer);
+          timer = undefined;
+          step = news.progress.step;
         }
         pending = news.progress;
         if (timer === undefined) writeProgress();
@@ -54,9 +62,7 @@ export function createNewsRecorder(jobs: JobStore, id: string, log: Logger): New
     finish() {
       finished = true;
       clearTimeout(timer);
-      const last = pending;
-      pending = undefined;
-      if (last !== undefined) enqueue(() => jobs.setProgress(id, last));
+      flush();
       return writes;
     },
   };

@@ -147,10 +147,10 @@ export interface TaskLimits {
 export interface TaskRunner {
   /**
    * Gives `use` a room: a child that is ready for one task, and the only directory that it sees. The inputs of the task are put there before,
-   * and what it has made is taken out after it; then the room is gone. Rejects as `use` does, or when no child can be had.
+   * and what it has made is taken out after it; then the room goes. Rejects as `use` does, or when no child can be had.
    */
   withRoom<T>(use: (room: Room) => Promise<T>, signal?: AbortSignal): Promise<T>;
-  /** Starts the child that waits for the first task, and may be called early or never: the first task starts its own then. */
+  /** Starts children that wait for the first tasks. It may be called late or never: the first task starts its own then. */
   prepare(): void;
   /** Resolves when a child process is ready for a task; rejects with `unavailable` when none can be started. */
   check(): Promise<void>;

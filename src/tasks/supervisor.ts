@@ -34,20 +34,26 @@ interface Child {
   readonly room: string;
 }
 
+/** One for the next task, and one for a task that comes before that one's successor is ready. */
+const SPARES = 2;
+
 /**
  * Runs every task in a process of its own, which may crash, hang in native code or take all memory without harm to this one.
- * One spare process has loaded everything already and waits, so that a task does not pay for the start. It is replaced when the
- * task is over, not while the task runs and may be measuring latencies. How many tasks run at the same time is the caller's business.
+ * Spare processes have loaded everything already and wait, so that no task pays for the start, not even one that comes right behind another. Each is
+ * replaced when its task is over, not while that runs and may be measuring latencies; of two tasks without a pause between them the second begins
+ * beside the start of a spare. How many tasks run at the same time is the caller's business.
  */
 export function createSupervisor(options: SupervisorOptions): TaskRunner {
   const { log, sandbox, tmpDir = tmpdir(), killGraceMs = KILL_GRACE_MS, maxFileBytes = MAX_FILE_BYTES } = options;
   const entry = fileURLToPath(options.entry);
   const reaper = createReaper(log);
   const children = new Set<Child>();
+  /** Ends of tasks that are not over. */
+  const ending = new Set<Promise<void>>();
   let closed = false;
   /** Tasks that have, or wait for, a child. */
   let working = 0;
-  let spare: Child | undefined;
+  let spares: Child[] = [];
 
   function start(): Child {
     let room: string | undefined;
@@ -68,13 +74,18 @@ export function createSupervisor(options: SupervisorOptions): TaskRunner {
     }
   }
 
-  function startSpare(): void {
-    if (spare?.process.alive || closed) return;
+  /** Starts a spare, and when that is ready another one, while nobody works. */
+  function startSpares(): void {
+    for (const dead of spares.filter(({ process }) => !process.alive)) leave(dead);
+    spares = spares.filter(({ process }) => process.alive);
+    if (spares.length >= SPARES || closed) return;
     try {
-      if (spare !== undefined) leave(spare);
-      spare = start();
+      const child = start();
+      spares.push(child);
+      // One that dies is not replaced before the next task or check: the one after it would die as well.
+      child.process.ready.then(() => working === 0 && startSpares()).catch(() => {});
     } catch {
-      spare = undefined; // It is logged, and whoever needs one hears of it.
+      // It is logged, and whoever needs one hears of it.
     }
   }
 
@@ -85,12 +96,29 @@ export function createSupervisor(options: SupervisorOptions): TaskRunner {
     await rm(room, { recursive: true, force: true }).catch((error) => log.warn({ err: error }, "a room stays"));
   }
 
+  /** Ends the child of a task. Nobody waits for that: a process with much memory takes its time. */
+  function finish(child: Child | undefined): void {
+    const end = (child === undefined ? Promise.resolve() : leave(child)).then(() => {
+      ending.delete(end);
+      working--;
+      startSpares();
+    });
+    ending.add(end);
+  }
+
+  /** The spare that was started first. */
+  function takeSpare(): Child | undefined {
+    for (let child = spares.shift(); child !== undefined; child = spares.shift()) {
+      if (child.process.alive) return child;
+      leave(child);
+    }
+    return undefined;
+  }
+
   /** A child that is ready. Nothing is lost when one dies before it is: then there is another one. */
   async function readyChild(signal: AbortSignal | undefined): Promise<Child> {
     for (let starts = 1; ; starts++) {
-      const child = spare?.process.alive ? spare : start();
-      if (spare !== undefined && spare !== child) leave(spare);
-      spare = undefined;
+      const child = takeSpare() ?? start();
       try {
         await unlessAborted(child.process.ready, signal);
         return child;
@@ -121,25 +149,24 @@ export function createSupervisor(options: SupervisorOptions): TaskRunner {
           },
         });
       } finally {
-        if (child !== undefined) await leave(child);
-        working--;
-        startSpare();
+        finish(child);
       }
     },
 
-    prepare: startSpare,
+    prepare: startSpares,
 
     async check() {
       // A child at work shows that they can be started; and its measurements are not to be disturbed.
       if (working > 0 || closed) return;
       const child = await readyChild(undefined);
-      if (closed || spare?.process.alive || working > 0) await leave(child);
-      else spare = child;
+      if (closed || working > 0 || spares.length >= SPARES) return leave(child);
+      spares.unshift(child);
+      startSpares();
     },
 
     async close() {
       closed = true;
-      await Promise.all([...children].map(leave));
+      await Promise.all([...[...children].map(leave), ...ending]);
       reaper.close();
     },
   };

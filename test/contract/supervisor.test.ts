@@ -2,6 +2,9 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { pino } from "pino";
 import type { ModelFacts } from "../../src/core/index.ts";
@@ -10,6 +13,7 @@ import { NO_SANDBOX } from "../../src/tasks/sandbox.ts";
 import { createSupervisor } from "../../src/tasks/supervisor.ts";
 import { hasEnded, isRunning } from "../support/processes.ts";
 import { sandboxesHere } from "../support/sandboxes.ts";
+import { until } from "../support/until.ts";
 
 const ENTRY = new URL("../support/acting-child.ts", import.meta.url);
 const log = pino({ level: "silent" });
@@ -209,6 +213,28 @@ for (const sandbox of sandboxes)
       assert.match(logged.join(), /Cannot find module/);
     });
   });
+
+test("of two tasks in a row each finds a child that was started before, and both are replaced", async () => {
+  const tmpDir = await mkdtemp(join(tmpdir(), "spares-"));
+  const runner = createSupervisor({ entry: ENTRY, sandbox: NO_SANDBOX, log, tmpDir });
+  const rooms = async () => (await readdir(tmpDir)).map((name) => join(tmpDir, name));
+  try {
+    runner.prepare();
+    await until("there are two spares", async () => (await rooms()).length === 2);
+    const spares = await rooms();
+    const used = [await runner.withRoom(async ({ directory }) => directory)];
+    used.push(await runner.withRoom(async ({ directory }) => directory));
+    assert.deepEqual(used.map((path) => basename(path)).sort(), spares.map((path) => basename(path)).sort());
+    await until("both have successors", async () => {
+      const now = await rooms();
+      return now.length === 2 && !now.some((path) => spares.includes(path));
+    });
+  } finally {
+    await runner.close();
+    assert.deepEqual(await rooms(), []);
+    await rm(tmpDir, { recursive: true });
+  }
+});
 
 test("children of a process killed with SIGKILL die soon, even inside a native call", async () => {
   const script = `

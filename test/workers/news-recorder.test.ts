@@ -41,7 +41,9 @@ test("what a child says is recorded in its order, progress at most once in 250 m
   assert.deepEqual(written, ["load 0.1", "log hello", "metric 1", "log not yet", "load 0.3", "load 0.4"]);
 });
 
-test("a new step does not swallow the last progress of the one before", async () => {
+test("a new step is told at once, and does not swallow the last progress of the one before", async (t) => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  t.after(() => mock.timers.reset());
   const { store, written } = slowStore();
   const recorder = createNewsRecorder(store, "job_x", log);
   for (const [step, fraction] of [
@@ -51,8 +53,10 @@ test("a new step does not swallow the last progress of the one before", async ()
     ["b", 0.4],
   ] as const)
     recorder.record(progress(step, fraction));
+  while (written.length < 3) await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(written, ["a 0.1", "a 0.2", "b 0.3"]);
   await recorder.finish();
-  assert.deepEqual(written, ["a 0.1", "a 0.2", "b 0.4"]);
+  assert.deepEqual(written, ["a 0.1", "a 0.2", "b 0.3", "b 0.4"]);
 });
 
 test("nothing is recorded after the end, and no more than a limit before", async () => {
