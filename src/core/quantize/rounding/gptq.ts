@@ -96,24 +96,38 @@ function roundRows(
   const blocks = blockCount(depth, blockSize);
   const chunk = chunkOf(scheme, depth);
   const paramsOf = blockRule(scheme);
+  const { data } = work;
+  // The part of U that a chunk meets within itself, close together.
+  const own = new Float64Array(chunk * chunk);
   for (let start = 0; start < depth; start += chunk) {
     const end = Math.min(start + chunk, depth);
+    const width = end - start;
+    for (let i = 0; i < width; i++) {
+      const at = (start + i) * depth;
+      own.set(upper.subarray(at + start, at + end), i * chunk);
+    }
     for (let row = 0; row < count; row++) {
-      const weights = work.data.subarray(row * work.stride, row * work.stride + depth);
-      for (let i = start; i < end; i++) {
-        const at = (first + row) * blocks + Math.floor(i / blockSize);
-        if (i % blockSize === 0 && !isGiven) {
-          const { scale, zeroPoint } = paramsOf(...extremesOf(weights, i, Math.min(i + blockSize, depth)));
+      const from = row * work.stride + start;
+      const lossesAt = row * losses.stride;
+      const codesAt = (first + row) * depth + start;
+      for (let i = 0; i < width; ) {
+        const at = (first + row) * blocks + Math.floor((start + i) / blockSize);
+        if ((start + i) % blockSize === 0 && !isGiven) {
+          const size = Math.min(blockSize, depth - start - i);
+          const { scale, zeroPoint } = paramsOf(...extremesOf(data, from + i, from + i + size));
           rounded.scales[at] = scale;
           rounded.zeroPoints[at] = zeroPoint;
         }
         const params = paramsAt(rounded, at, scheme);
-        const q = quantizeValue(weights[i]!, params, range);
-        rounded.q[(first + row) * depth + i] = q;
-        const rowOfUpper = i * depth;
-        const loss = (weights[i]! - (q - params.zeroPoint) * params.scale) / upper[rowOfUpper + i]!;
-        losses.data[row * losses.stride + i - start] = loss;
-        for (let j = i + 1; j < end; j++) weights[j] = weights[j]! - loss * upper[rowOfUpper + j]!;
+        const { scale, zeroPoint } = params;
+        for (const stop = Math.min(i + blockSize - ((start + i) % blockSize), width); i < stop; i++) {
+          const x = data[from + i]!;
+          const q = quantizeValue(x, params, range);
+          rounded.q[codesAt + i] = q;
+          const loss = (x - (q - zeroPoint) * scale) / own[i * chunk + i]!;
+          losses.data[lossesAt + i] = loss;
+          for (let j = i + 1, k = i * chunk + j; j < width; j++, k++) data[from + j] = data[from + j]! - loss * own[k]!;
+        }
       }
     }
     const behind = depth - end;

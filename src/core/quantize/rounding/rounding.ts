@@ -74,10 +74,11 @@ export function dequantized(
   const blockSize = Math.min(blockSizeOf(scheme, depth), depth);
   const blocks = blockCount(depth, blockSize);
   const values = new Float32Array(rows * depth);
-  for (let row = 0; row < rows; row++) {
-    for (let i = 0; i < depth; i++) {
-      const { scale, zeroPoint } = paramsAt(rounded, row * blocks + Math.floor(i / blockSize), scheme);
-      values[row * depth + i] = (q[row * depth + i]! - zeroPoint) * scale;
+  for (let row = 0, at = 0; row < rows; row++) {
+    for (let block = 0; block < blocks; block++) {
+      const { scale, zeroPoint } = paramsAt(rounded, row * blocks + block, scheme);
+      const end = row * depth + Math.min((block + 1) * blockSize, depth);
+      for (; at < end; at++) values[at] = (q[at]! - zeroPoint) * scale;
     }
   }
   return values;
