@@ -220,8 +220,13 @@ const TASK_PROCESSES = ["compile-cache.ts", "process-memory.ts", "reaper.ts", "s
   (file) => `src/tasks/${file}`,
 );
 
-/** Either end of a thread that runs models. */
-const THREADS = ["src/core/runtime/session-thread.ts", "src/core/runtime/threaded-session.ts"];
+/** Either end of a thread that computes: runs of models, factors of matrices. */
+const THREADS = [
+  "src/core/quantize/rounding/factor-thread.ts",
+  "src/core/quantize/rounding/factors-ahead.ts",
+  "src/core/runtime/session-thread.ts",
+  "src/core/runtime/threaded-session.ts",
+];
 
 /** Node's modules that reach outside the process, and the only files of `src/` that may import them. */
 const OUTSIDE: Readonly<Record<string, readonly string[]>> = {

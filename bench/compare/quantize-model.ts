@@ -61,9 +61,10 @@ const METHODS: Readonly<Record<string, Compress>> = {
     const { data, samples } = await calibrationData(join(directory, "calibration.npz"));
     const options = weightOptions(4, 32);
     const simple = runPasses(model, simplifyPasses()).model;
-    const { weights } = await roundWeights(simple, options, gptq(), () => data.batches(samples), {
+    const threads = cpus().length;
+    const { weights } = await roundWeights(simple, options, gptq({ threads }), () => data.batches(samples), {
       openModel,
-      threads: cpus().length,
+      threads,
     });
     return runPasses(simple, [weightOnlyPass(options, new QuantizedWeights(weights)), removeDeadCode]).model;
   },

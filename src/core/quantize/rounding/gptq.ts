@@ -5,23 +5,29 @@
 import { quantizeValue } from "../params.ts";
 import { blockSizeOf, rangeOf, type WeightScheme } from "../scheme.ts";
 import { blockRule, type RoundedWeight } from "./blocks.ts";
-import { inverseFactor } from "./inverse-factor.ts";
+import { FactorsAhead } from "./factors-ahead.ts";
 import { type Matrix, type Workspace, workspace } from "./products.ts";
-import { type LayerStatistics, paramsAt, type Rounding, type RowMatrix } from "./rounding.ts";
+import { paramsAt, type Rounding, type RowMatrix } from "./rounding.ts";
 import { blockCount } from "./weight-tiles.ts";
 
-/** Layers are rounded for what the float model shows them. Layers that follow each other and read the same input share the factor of its H. */
-export function gptq(): Rounding {
-  let last: { readonly gram: Float32Array; readonly factor: Float64Array | undefined } | undefined;
-  const factorOf: typeof inverseFactor = (gram, depth) => {
-    if (last?.gram !== gram) last = { gram, factor: inverseFactor(gram, depth) };
-    return last.factor;
-  };
+/**
+ * Layers are rounded for what the float model shows them. Layers that follow each other and read the same input share the factor of its H. With two threads
+ * or more the factors of those to come are computed meanwhile.
+ */
+export function gptq({ threads = 1 }: { readonly threads?: number } = {}): Rounding {
+  let factors = new FactorsAhead([]);
   return {
     name: "gptq",
     title: "GPTQ",
     sees: "float",
-    round: async (weight, scheme, statistics) => statistics && gptqRound(weight, statistics, scheme, factorOf),
+    ahead: (statistics) => {
+      factors = new FactorsAhead(threads > 1 ? statistics.map(({ fit }) => fit.gram) : []);
+      return factors;
+    },
+    round: async (weight, scheme, statistics) => {
+      if (!statistics) return undefined;
+      return gptqRound(weight, scheme, await factors.factorOf(statistics.fit.gram, weight.depth));
+    },
   };
 }
 
@@ -31,17 +37,15 @@ const CHUNK = 32;
 const MAX_ROWS = 1024;
 
 /**
- * Rounds the rows of a weight, given H = `fit.gram` [depth, depth] (symmetric, any factor). Scale and zero point of a block are those of its
- * weights at the time it is reached, unless they are given. Undefined when H cannot be factorized, because it is not finite.
+ * Rounds the rows of a weight, given U [depth, depth], the inverse factor of H (symmetric, any factor). Scale and zero point of a block are those of its
+ * weights at the time it is reached, unless they are given. Undefined without U: H could not be factorized, because it is not finite.
  */
 export function gptqRound(
   weight: RowMatrix,
-  { fit: { gram } }: Pick<LayerStatistics, "fit">,
   scheme: WeightScheme,
-  factorOf: typeof inverseFactor = inverseFactor,
+  upper: Float64Array | undefined,
 ): RoundedWeight | undefined {
   const { values, rows, depth, grid, limit } = weight;
-  const upper = factorOf(gram, depth);
   if (!upper) return undefined;
   const blocks = blockCount(depth, Math.min(blockSizeOf(scheme, depth), depth));
   const rounded: RoundedWeight = {

@@ -17,7 +17,7 @@ const BLOCK = 4 * TILE;
  * U [depth, depth] in row-major order for H = `gram`, damped; undefined when there is none, because H is not finite. Inputs that were always zero
  * stand alone. Throws `limit_exceeded` above a depth of 16,000.
  */
-export function inverseFactor(gram: Float32Array, depth: number): Float64Array | undefined {
+export function inverseFactor(gram: Float32Array, depth: number): Float64Array<ArrayBuffer> | undefined {
   let mean = 0;
   for (let i = 0; i < depth; i++) mean += gram[i * depth + i]! / depth;
   if (!(mean >= 0 && mean < Number.POSITIVE_INFINITY)) return undefined;

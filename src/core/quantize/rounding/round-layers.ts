@@ -90,6 +90,7 @@ export async function roundLayers(
     const onBatch = () =>
       runtime.onProgress?.(results.size / layers.length, `Statistics of ${group.length} layers: batch ${++batch}`);
     const statistics = await floatStatistics(model, group, batches, { ...runtime, onBatch });
+    await using _ = rounding.ahead?.(group.flatMap((layer) => statistics.get(layer.index) ?? []));
     for (const layer of group) await finish(layer, statistics.get(layer.index));
   }
   return new Map(layers.map((layer) => [layer, results.get(layer)!]));

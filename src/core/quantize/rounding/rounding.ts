@@ -47,6 +47,8 @@ export interface Rounding {
   readonly title: string;
   /** The statistics it needs: none, of the float model's layers, or of what the layers before give once they are rounded. */
   readonly sees: "weights" | "float" | "quantized";
+  /** Told which statistics it will be given, in order: what follows from them can be computed ahead, until the answer is disposed of. */
+  ahead?(statistics: readonly LayerStatistics[]): AsyncDisposable;
   /**
    * Rounds a weight. Undefined when the statistics are not finite, or missing where they are needed. Throws `non_finite` when the weight holds NaN
    * or an infinity, and `cancelled`.

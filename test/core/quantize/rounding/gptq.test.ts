@@ -2,16 +2,11 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { quantizeValue } from "../../../../src/core/quantize/params.ts";
 import type { RoundedWeight } from "../../../../src/core/quantize/rounding/blocks.ts";
+import { FactorsAhead } from "../../../../src/core/quantize/rounding/factors-ahead.ts";
 import { gptqRound } from "../../../../src/core/quantize/rounding/gptq.ts";
 import { inverseFactor } from "../../../../src/core/quantize/rounding/inverse-factor.ts";
 import { nearestRound } from "../../../../src/core/quantize/rounding/nearest.ts";
-import {
-  dequantized,
-  type LayerStatistics,
-  OutputJudge,
-  paramsAt,
-  type RowMatrix,
-} from "../../../../src/core/quantize/rounding/rounding.ts";
+import { dequantized, OutputJudge, paramsAt, type RowMatrix } from "../../../../src/core/quantize/rounding/rounding.ts";
 import { blockSizeOf, dtypeOf, rangeOf, type WeightScheme } from "../../../../src/core/quantize/scheme.ts";
 import { Random } from "../../../../src/core/random.ts";
 
@@ -53,11 +48,6 @@ function weightsOf(rows: number, depth: number): RowMatrix {
 }
 
 const W4: WeightScheme = { bits: 4, signed: false, symmetric: false, granularity: { block: 32 } };
-
-/** Statistics of this H alone. */
-function seeing(gram: Float32Array): Pick<LayerStatistics, "fit"> {
-  return { fit: { gram } };
-}
 
 /** Algorithm 1 of the paper, without blocks: q of every column, with the scales and zero points of `rounded`. */
 function columnByColumn(
@@ -119,7 +109,7 @@ describe("GPTQ", () => {
     test(`it rounds one column after the other: ${rows} x ${depth}, ${JSON.stringify(scheme.granularity)}`, () => {
       const weights = weightsOf(rows, depth);
       const gram = gramOf(correlated(4 * depth, depth, 2, 5), depth);
-      const rounded = gptqRound(weights, seeing(gram), scheme)!;
+      const rounded = gptqRound(weights, scheme, inverseFactor(gram, weights.depth))!;
       assert.deepEqual(rounded.q, columnByColumn(weights, inverseFactor(gram, depth)!, rounded, scheme));
     });
   }
@@ -128,7 +118,11 @@ describe("GPTQ", () => {
     test(`${dtypeOf(scheme)}, ${scheme.symmetric ? "symmetric" : "with zero points"}: at least 3.5 dB better than the nearest codes, on other samples`, () => {
       const depth = 256;
       const weights = weightsOf(32, depth);
-      const rounded = gptqRound(weights, seeing(gramOf(correlated(1024, depth, 2), depth)), scheme)!;
+      const rounded = gptqRound(
+        weights,
+        scheme,
+        inverseFactor(gramOf(correlated(1024, depth, 2), depth), weights.depth),
+      )!;
       const judge = gramOf(correlated(512, depth, 5), depth);
       const rows = Array.from({ length: weights.rows }, (_, i) => i);
       const error = (candidate: typeof rounded) =>
@@ -142,7 +136,7 @@ describe("GPTQ", () => {
     const depth = 80;
     const weights = weightsOf(5, depth);
     const identity = Float32Array.from({ length: depth * depth }, (_, i) => (i % (depth + 1) === 0 ? 1 : 0));
-    assert.deepEqual(gptqRound(weights, seeing(identity), W4), nearestRound(weights, W4));
+    assert.deepEqual(gptqRound(weights, W4, inverseFactor(identity, weights.depth)), nearestRound(weights, W4));
   });
 
   test("inputs that are always zero change nothing for the others", () => {
@@ -150,9 +144,37 @@ describe("GPTQ", () => {
     const weights = weightsOf(4, depth);
     const inputs = correlated(256, depth, 2);
     for (let at = 0; at < inputs.length; at += depth) inputs[at + 7] = 0;
-    const rounded = gptqRound(weights, seeing(gramOf(inputs, depth)), W4)!;
+    const rounded = gptqRound(weights, W4, inverseFactor(gramOf(inputs, depth), weights.depth))!;
     const nearest = nearestRound(weights, W4);
     for (let row = 0; row < 4; row++) assert.equal(rounded.q[row * depth + 7], nearest.q[row * depth + 7]);
+  });
+
+  test("factors that are computed ahead on a thread are the same, and others are computed when they are asked for", async () => {
+    const depths = [24, 40, 8, 64, 16];
+    const grams = depths.map((depth, i) => gramOf(correlated(4 * depth, depth, i), depth));
+    const [broken, other] = [Float32Array.of(Number.NaN, 0, 0, 1), gramOf(correlated(128, 32, 9), 32)];
+    await using ahead = new FactorsAhead([...grams.slice(0, 3), grams[2]!, broken, ...grams.slice(3)]);
+    const check = async (gram: Float32Array, depth: number) =>
+      assert.deepEqual(await ahead.factorOf(gram, depth), inverseFactor(gram, depth));
+    for (const [i, gram] of grams.slice(0, 3).entries()) await check(gram, depths[i]!);
+    const again = await ahead.factorOf(grams[2]!, depths[2]!);
+    assert.equal(again, await ahead.factorOf(grams[2]!, depths[2]!));
+    await check(other, 32);
+    assert.equal(await ahead.factorOf(broken, 2), undefined);
+    // One is left out, and asked for when its turn is over.
+    await check(grams[4]!, depths[4]!);
+    await check(grams[3]!, depths[3]!);
+  });
+
+  test("a thread that is ended leaves nobody waiting", async () => {
+    const grams = [1, 2].map((seed) => gramOf(correlated(256, 64, seed), 64));
+    const ahead = new FactorsAhead(grams);
+    const waiting = ahead.factorOf(grams[1]!, 64);
+    await ahead[Symbol.asyncDispose]();
+    await waiting.then(
+      (factor) => assert.deepEqual(factor, inverseFactor(grams[1]!, 64)),
+      (error) => assert.equal(error.code, "internal"),
+    );
   });
 
   test("what is not finite has no factor", () => {

@@ -33,7 +33,7 @@ export function roundingOf(
 ): Rounding {
   switch (rounding) {
     case "gptq":
-      return gptq();
+      return gptq(runtime);
     case "adaround":
       return adaround(runtime);
     case "stochastic":
