@@ -48,21 +48,23 @@ export interface NetStep {
   readonly graph: StepGraph;
   /** Inputs and targets of the one batch. */
   readonly batch: SampleBatch;
-  /** The graph of the same step for a batch of other size. */
-  readonly rebuild: (batch: SampleBatch) => Promise<StepGraph>;
+  /** The graph of the same step for a batch of other size, and sessions of so many threads. */
+  readonly rebuild: (batch: SampleBatch, threads: number) => Promise<StepGraph>;
 }
 
-export async function netStep({ batchSize, classes, model, inputs }: Net): Promise<NetStep> {
+/** For a session of so many threads. */
+export async function netStep({ batchSize, classes, model, inputs }: Net, threads: number): Promise<NetStep> {
   const trainable = createTrainable(model());
   const batch = { feeds: inputs(batchSize), targets: integers("labels", "labels", classes, [batchSize]) };
-  const rebuild = (part: SampleBatch) =>
+  const rebuild = (part: SampleBatch, of: number) =>
     buildStepGraph([soloNetwork(trainable)], {
       batch: part,
       objective: ({ g, value, target }) => [
         { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")), overSamples: true },
       ],
       seed: 1,
+      threads: of,
       openSession,
     });
-  return { trainable, graph: await rebuild(batch), batch, rebuild };
+  return { trainable, graph: await rebuild(batch, threads), batch, rebuild };
 }

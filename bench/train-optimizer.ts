@@ -11,8 +11,8 @@ import { Model } from "../src/core/onnx/ir.ts";
 import { modelToBytes } from "../src/core/onnx/save.ts";
 import { type Tensor, tensorOf } from "../src/core/onnx/tensor.ts";
 import { openSession } from "../src/core/runtime/session.ts";
-import { allocateParameters, type ParameterArrays } from "../src/core/train/adam-kernel.ts";
 import { applyUpdate, OPTIMIZERS } from "../src/core/train/optimizer.ts";
+import { allocateParameters, type ParameterArrays } from "../src/core/train/parameter-kernels.ts";
 
 const [size = "10000000", threads = "2", rounds = "10"] = process.argv.slice(2);
 const n = Number(size);

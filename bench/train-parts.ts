@@ -18,7 +18,7 @@ const TURN_MS = 150;
 
 const [names = "student,mlp,transformer", threads = "2", seconds = "10"] = process.argv.slice(2);
 for (const name of names.split(",")) {
-  const { graph, batch, rebuild } = await netStep(NETS[name]!);
+  const { graph, batch, rebuild } = await netStep(NETS[name]!, Number(threads));
   const whole = await openSession({ bytes: graph.model }, { threads: Number(threads) });
   const runner = await openStep(graph, { threads: Number(threads), openSession, batch, rebuild });
   const ways: Record<string, StepRunner> = {

@@ -15,7 +15,7 @@ import { NETS, netStep } from "./train-nets.ts";
 const WARM_UP = 3;
 
 const [name = "cnn", steps = "10", threads = "2"] = process.argv.slice(2);
-const { graph, batch } = await netStep(NETS[name]!);
+const { graph, batch } = await netStep(NETS[name]!, Number(threads));
 const folder = mkdtempSync(join(tmpdir(), "train-profile-"));
 const session = await openSession(
   { bytes: graph.model },

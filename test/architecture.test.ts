@@ -220,12 +220,14 @@ const TASK_PROCESSES = ["compile-cache.ts", "process-memory.ts", "reaper.ts", "s
   (file) => `src/tasks/${file}`,
 );
 
-/** Either end of a thread that computes: runs of models, factors of matrices. */
+/** Either end of a thread that computes: runs of models, factors of matrices, updates of parameters. */
 const THREADS = [
   "src/core/quantize/rounding/factor-thread.ts",
   "src/core/quantize/rounding/factors-ahead.ts",
   "src/core/runtime/session-thread.ts",
   "src/core/runtime/threaded-session.ts",
+  "src/core/train/update-thread.ts",
+  "src/core/train/update-threads.ts",
 ];
 
 /** Node's modules that reach outside the process, and the only files of `src/` that may import them. */
@@ -335,6 +337,7 @@ const NAME_OPERATORS: Readonly<Record<string, readonly string[]>> = {
     "train/distillation-losses.ts",
     "train/fewer-products.ts",
     "train/losses.ts",
+    "train/scattered-rows.ts",
     "train/step-graph.ts",
   ],
   "rewrites of one pattern, and what reads such a pattern again": [

@@ -7,15 +7,21 @@
  */
 import { floatsOf } from "../../src/core/onnx/tensor.ts";
 import { openSession } from "../../src/core/runtime/session.ts";
-import { applyUpdate, OPTIMIZERS } from "../../src/core/train/optimizer.ts";
+import { OPTIMIZERS } from "../../src/core/train/optimizer.ts";
 import { batchFeeds } from "../../src/core/train/step-graph.ts";
 import { openStep } from "../../src/core/train/step-runner.ts";
+import { UpdateThreads } from "../../src/core/train/update-threads.ts";
 import { NETS, netStep } from "../train-nets.ts";
 
 const [name, seconds, threads] = process.argv.slice(2) as [string, string, string];
 const net = NETS[name]!;
-const { graph, batch, rebuild } = await netStep(net);
+const { graph, batch, rebuild } = await netStep(net, Number(threads));
 const runner = await openStep(graph, { threads: Number(threads), openSession, batch, rebuild });
+const optimizer = new UpdateThreads(
+  OPTIMIZERS.adamw,
+  Number(threads),
+  graph.parameters.map(({ parameter }) => parameter),
+);
 let updates = 0;
 
 /** Milliseconds of a step. */
@@ -23,14 +29,10 @@ async function step(): Promise<number> {
   const started = performance.now();
   const results = await runner.run({ ...graph.feeds, ...batchFeeds(batch) });
   updates++;
-  for (const { parameter, gradient } of graph.parameters) {
-    applyUpdate(OPTIMIZERS.adamw, parameter.data, floatsOf(results[gradient!]!), parameter.slots, {
-      learningRate: 1e-3,
-      weightDecay: 0.01,
-      gradientScale: 1,
-      step: updates,
-    });
-  }
+  const update = { learningRate: 1e-3, weightDecay: 0.01, gradientScale: 1, step: updates };
+  optimizer.apply(
+    graph.parameters.map(({ parameter, gradient }) => ({ parameter, gradient: floatsOf(results[gradient!]!), update })),
+  );
   return performance.now() - started;
 }
 
@@ -47,6 +49,7 @@ const before = process.cpuUsage();
 const times = (await steps(Number(seconds))).sort((a, b) => a - b);
 const { user, system } = process.cpuUsage(before);
 await runner.close();
+await optimizer.close();
 const perSecond = (ms: number) => (1000 * net.batchSize) / ms;
 console.log(
   JSON.stringify({

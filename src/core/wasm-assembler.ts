@@ -102,15 +102,17 @@ const section = (id: number, items: number[][]): number[] => [
 const nameOf = (text: string): number[] => sized([...new TextEncoder().encode(text)]);
 
 /** The binary module: types, one imported memory, functions, exports, code (sections 1, 2, 3, 7, 10). */
-function assemble(kernels: Readonly<Record<string, Kernel>>): Uint8Array {
+function assemble(kernels: Readonly<Record<string, Kernel>>, shared: boolean): Uint8Array {
   const all = Object.entries(kernels);
+  // A memory that threads share has a limit.
+  const memory = shared ? [0x02, 0x03, 1, ...unsigned(MAX_PAGES)] : [0x02, 0x00, 1];
   return Uint8Array.from([
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
     ...section(
       1,
       all.map(([, { params }]) => [0x60, params.length, ...params, 0]),
     ),
-    ...section(2, [[...nameOf("host"), ...nameOf("memory"), 0x02, 0x00, 1]]),
+    ...section(2, [[...nameOf("host"), ...nameOf("memory"), ...memory]]),
     ...section(
       3,
       all.map((_, i) => [i]),
@@ -134,27 +136,62 @@ export interface WasmMemory {
   grow(pages: number): void;
 }
 
+/** A memory that can be posted to other threads. */
+export interface SharedWasmMemory {
+  readonly buffer: SharedArrayBuffer;
+}
+
+interface SharedSize {
+  readonly initial: number;
+  readonly maximum: number;
+  readonly shared: true;
+}
+
 /** What is used of it: the types that come with Node leave it out. */
 declare const WebAssembly: {
-  readonly Memory: new (size: { readonly initial: number }) => WasmMemory;
+  readonly Memory: (new (size: {
+    readonly initial: number;
+  }) => WasmMemory) &
+    (new (
+      size: SharedSize,
+    ) => SharedWasmMemory);
   readonly Module: new (bytes: Uint8Array) => object;
   readonly Instance: new (
     module: object,
-    imports: { readonly host: { readonly memory: WasmMemory } },
+    imports: { readonly host: { readonly memory: WasmMemory | SharedWasmMemory } },
   ) => { readonly exports: object };
 };
 
 export const PAGE_BYTES = 65536;
+const MAX_PAGES = 65536;
 
 /** A memory of at least `bytes`, zeros. It takes up no more of the machine's than what is written to. Throws a RangeError above 4 GiB. */
 export function createMemory(bytes: number): WasmMemory {
-  return new WebAssembly.Memory({ initial: Math.max(1, Math.ceil(bytes / PAGE_BYTES)) });
+  return new WebAssembly.Memory({ initial: pagesOf(bytes) });
 }
 
+/** The same, for several threads. */
+export function createSharedMemory(bytes: number): SharedWasmMemory {
+  const pages = pagesOf(bytes);
+  return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+}
+
+const pagesOf = (bytes: number) => Math.max(1, Math.ceil(bytes / PAGE_BYTES));
+
+type Functions<F> = { readonly [K in keyof F]: (...args: number[]) => void };
+
 /** Answers functions `F`, by the names of the kernels, that work on a memory of at least one page. */
-export function assembleKernels<F extends { readonly [K in keyof F]: (...args: number[]) => void }>(
+export function assembleKernels<F extends Functions<F>>(
   kernels: Readonly<Record<keyof F & string, Kernel>>,
 ): (memory: WasmMemory) => F {
-  const module = new WebAssembly.Module(assemble(kernels));
+  const module = new WebAssembly.Module(assemble(kernels, false));
+  return (memory) => new WebAssembly.Instance(module, { host: { memory } }).exports as F;
+}
+
+/** The same for memories that threads share. */
+export function assembleSharedKernels<F extends Functions<F>>(
+  kernels: Readonly<Record<keyof F & string, Kernel>>,
+): (memory: SharedWasmMemory) => F {
+  const module = new WebAssembly.Module(assemble(kernels, true));
   return (memory) => new WebAssembly.Instance(module, { host: { memory } }).exports as F;
 }

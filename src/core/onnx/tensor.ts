@@ -45,6 +45,8 @@ const ARRAYS = {
 
 export type ArrayDType = keyof typeof ARRAYS;
 export type ArrayOf<D extends ArrayDType> = InstanceType<(typeof ARRAYS)[D]>;
+/** The same where threads may share the memory of floats. */
+export type ViewOf<D extends ArrayDType> = D extends "float32" ? Float32Array : ArrayOf<D>;
 
 /** Whether elements of this dtype have a typed array: what can be fed to a session, or read from a dataset. */
 export function hasArray(dtype: DType): dtype is ArrayDType {
@@ -119,7 +121,7 @@ export function deriveTensors<K extends string>(
 export function tensorOf<D extends ArrayDType>(
   dtype: D,
   dims: readonly number[],
-  data: ArrayOf<D> | readonly number[],
+  data: ViewOf<D> | readonly number[],
 ): Tensor {
   const Ctor = ARRAYS[dtype];
   let array: Numeric;

@@ -6,7 +6,7 @@ import { type CodeRange, roundHalfEven } from "../quantize/params.ts";
 import type { WeightStart } from "../quantize/static/channel-weights.ts";
 import type { MarkedWeight } from "../quantize/static/emission.ts";
 import { addStoredWeight, type WeightBits, weightRange } from "../quantize/static/stored-weights.ts";
-import type { Floats } from "../train/adam-kernel.ts";
+import type { Floats } from "../train/parameter-kernels.ts";
 import { exportTrained, type TrainableModel, type TrainedValues } from "../train/trainable.ts";
 import { limitToFourBits } from "./activation-ranges.ts";
 import { activationScales, markerNamed, replaceMarker, valueNamed } from "./markers.ts";

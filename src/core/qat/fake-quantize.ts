@@ -23,7 +23,7 @@ import type { WeightStart } from "../quantize/static/channel-weights.ts";
 import type { MarkedWeight } from "../quantize/static/emission.ts";
 import { leastErrorScale } from "../quantize/static/least-error-scale.ts";
 import { type WeightBits, weightRange } from "../quantize/static/stored-weights.ts";
-import { allocateParameters, type Floats } from "../train/adam-kernel.ts";
+import { allocateParameters, type Floats } from "../train/parameter-kernels.ts";
 import { liveTensor, type Parameter } from "../train/parameters.ts";
 import { createTrainable, type TrainableModel, type TrainedValues } from "../train/trainable.ts";
 import { clipToRange, STEPS_RATIO, simulateFourBits } from "./activation-ranges.ts";

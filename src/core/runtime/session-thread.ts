@@ -1,10 +1,15 @@
 /** The thread of a session of `threaded-session.ts`: opens the model that it was started with, and answers each request with one run. */
 import { parentPort, workerData } from "node:worker_threads";
 import { CoreError } from "../errors.ts";
+import type { Tensor } from "../onnx/tensor.ts";
 import { openSession, type Session } from "./session.ts";
-import { SharedMemory, type ThreadAnswer, type ThreadRun, type ThreadStart, tensorsOf } from "./threaded-session.ts";
+import { type SentTensor, type ThreadAnswer, type ThreadRun, type ThreadStart, tensorsOf } from "./threaded-session.ts";
 
-const results = new SharedMemory();
+/** What goes over to the other thread with an answer. */
+function memoryOf(answer: ThreadAnswer): ArrayBuffer[] {
+  if (answer.kind !== "results") return [];
+  return Object.values(answer.results).map(({ memory }) => memory as ArrayBuffer);
+}
 
 async function answered(work: () => Promise<ThreadAnswer>): Promise<void> {
   let answer: ThreadAnswer;
@@ -16,7 +21,7 @@ async function answered(work: () => Promise<ThreadAnswer>): Promise<void> {
     const { code, message, subject } = error;
     answer = { kind: "error", code, message, subject };
   }
-  parentPort!.postMessage(answer);
+  parentPort!.postMessage(answer, memoryOf(answer));
 }
 
 let session: Session | undefined;
@@ -25,6 +30,14 @@ await answered(async () => {
   session = await openSession(model, options);
   return { kind: "open", inputs: session.inputs, outputs: session.outputs };
 });
+/** Outputs have memory of their own. */
+function sent({ dtype, dims, bytes }: Tensor): SentTensor {
+  return { dtype, dims, memory: bytes.buffer as ArrayBuffer, offset: bytes.byteOffset };
+}
+
 parentPort!.on("message", ({ feeds, outputs }: ThreadRun) =>
-  answered(async () => ({ kind: "results", results: results.copy(await session!.run(tensorsOf(feeds), outputs)) })),
+  answered(async () => {
+    const results = Object.entries(await session!.run(tensorsOf(feeds), outputs));
+    return { kind: "results", results: Object.fromEntries(results.map(([name, value]) => [name, sent(value)])) };
+  }),
 );

@@ -2,7 +2,7 @@ import * as ort from "onnxruntime-node";
 import { CoreError, checkCancelled } from "../errors.ts";
 import type { ValueFacts } from "../facts.ts";
 import { type ArrayDType, type ArrayOf, arrayOf, hasArray, type Tensor, tensorOf } from "../onnx/tensor.ts";
-import { openOnThread } from "./threaded-session.ts";
+import { freeMemory, openOnThread } from "./threaded-session.ts";
 
 /**
  * The only module that touches onnxruntime. A run is a synchronous native call that blocks the thread, and a hostile model can take
@@ -27,10 +27,15 @@ export interface SessionOptions {
    */
   readonly optimizedModelData?: string;
   /**
-   * Runs on a JavaScript thread of its own, beside what the caller does meanwhile: `run` blocks nobody. Feeds are copied, and outputs are
-   * overwritten by the next run.
+   * Runs on a JavaScript thread of its own, beside what the caller does meanwhile: `run` blocks nobody. Feeds are copied, unless they are over
+   * shared memory.
    */
   readonly ownThread?: boolean;
+  /**
+   * Outputs are gone with the next run, which finds their memory at once: else it is fresh memory every time, which is slow to come by, until
+   * garbage is collected.
+   */
+  readonly transientOutputs?: boolean;
   /** Writes onnxruntime's own profile of every run to a file whose name starts with this path, when it is stopped or the session closed. */
   readonly profilePrefix?: string;
 }
@@ -110,7 +115,10 @@ export const openSession: OpenSession = async (model, options = {}) => {
   } catch (error) {
     throw runtimeError(error, "onnxruntime cannot load the model");
   }
-  return new OrtSession(session, profilePrefix !== undefined);
+  return new OrtSession(session, {
+    profiled: profilePrefix !== undefined,
+    transient: options.transientOutputs ?? false,
+  });
 };
 
 class OrtSession implements Session {
@@ -118,12 +126,15 @@ class OrtSession implements Session {
   readonly outputs: readonly ValueFacts[];
   readonly #session: ort.InferenceSession;
   #profiled: boolean;
+  /** What the last run has answered, where that is gone with the next one. */
+  #last: readonly ort.OnnxValue[] | undefined;
   /** Outputs that are fetched unless others are asked for. */
   readonly #fetched: readonly string[];
 
-  constructor(session: ort.InferenceSession, profiled: boolean) {
+  constructor(session: ort.InferenceSession, options: { readonly profiled: boolean; readonly transient: boolean }) {
     this.#session = session;
-    this.#profiled = profiled;
+    this.#profiled = options.profiled;
+    if (options.transient) this.#last = [];
     this.inputs = session.inputMetadata.map(factsOf);
     this.outputs = session.outputMetadata.map(factsOf);
     const numeric = this.outputs.filter(({ dtype }) => dtype !== null && hasArray(dtype));
@@ -145,7 +156,9 @@ class OrtSession implements Session {
       const names = this.outputs.map(({ name }) => `"${name}"`).join(", ");
       throw new CoreError("unsupported", `No output of the model is a tensor: ${names} cannot be fetched.`);
     }
+    for (const { data } of this.#last ?? []) if (ArrayBuffer.isView(data)) freeMemory(data.buffer);
     const results = Object.entries(await this.#run(ortFeeds, fetched));
+    if (this.#last) this.#last = results.map(([, value]) => value);
     const kept = outputs ? results : results.filter(([, value]) => value.type !== "string");
     return Object.fromEntries(kept.map(([name, value]) => [name, fromOrt(name, value)]));
   }

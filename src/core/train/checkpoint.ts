@@ -3,7 +3,7 @@
  * run draws at random depends on its seed and position alone, so that this is the whole state: a resumed run ends in the same bytes.
  */
 import { CoreError } from "../errors.ts";
-import type { Floats } from "./adam-kernel.ts";
+import type { Floats } from "./parameter-kernels.ts";
 
 export interface Checkpoint {
   /** JSON: position, history, what the best epoch was. */

@@ -3,7 +3,6 @@ import { floatsOf } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
 import type { OpenSession } from "../runtime/session.ts";
 import { augmentImages, checkAugmentable } from "./augment.ts";
-import { applyUpdate } from "./optimizer.ts";
 import { decays } from "./parameters.ts";
 import { movingAverage, roundedUpdates } from "./rewrites.ts";
 import { type EpochRecord, type RunNetwork, RunState } from "./run-state.ts";
@@ -24,6 +23,7 @@ import type {
   TrainingSettings,
   TrainingTask,
 } from "./training-task.ts";
+import { UpdateThreads } from "./update-threads.ts";
 import { createValidator, type Validator } from "./validate.ts";
 
 const PROGRESS_EVERY_MS = 250;
@@ -56,6 +56,7 @@ export async function trainNetworks(
   try {
     return await runEpochs(run);
   } finally {
+    await run.optimizer.close();
     for (const { runner } of run.updates) await runner.close();
     for (const validator of run.validators.values()) await validator.close();
   }
@@ -74,6 +75,7 @@ interface Run {
   readonly stepsPerEpoch: number;
   readonly networks: readonly RunNetwork[];
   readonly updates: readonly Update[];
+  readonly optimizer: UpdateThreads;
   /** By prefix. */
   readonly validators: ReadonlyMap<string, Validator>;
   readonly state: RunState;
@@ -105,8 +107,9 @@ async function openRun(task: NetworksTask, settings: TrainingSettings, hooks: Tr
   const updates: Update[] = [];
   for (const { trains, objective } of task.updates) {
     const own = stepNetworks.map((network) => ({ ...network, trained: trains.includes(network.prefix) }));
-    const rebuild = (part: SampleBatch) => buildStepGraph(own, { batch: part, objective, rewrites, seed, openSession });
-    const graph = await rebuild(batch);
+    const rebuild = (part: SampleBatch, of: number) =>
+      buildStepGraph(own, { batch: part, objective, rewrites, seed, threads: of, openSession });
+    const graph = await rebuild(batch, threads);
     updates.push({ graph, runner: await openStep(graph, { threads, openSession, batch, rebuild }) });
   }
   const state = new RunState(
@@ -123,6 +126,9 @@ async function openRun(task: NetworksTask, settings: TrainingSettings, hooks: Tr
     stepsPerEpoch: Math.floor(training.count / batchSize),
     networks: state.networks,
     updates,
+    optimizer: new UpdateThreads(settings.optimizer, threads, [
+      ...new Set(updates.flatMap(({ graph }) => graph.parameters.map(({ parameter }) => parameter))),
+    ]),
     validators: await openValidators(task, { batchSize, threads, openSession }),
     state,
   };
@@ -230,7 +236,7 @@ async function runStep(run: Run, indices: Uint32Array): Promise<number> {
 }
 
 function applyGradients(
-  { settings, state }: Run,
+  { settings, state, optimizer }: Run,
   { graph }: Update,
   results: Named,
   { losses, learningRate }: { readonly losses: readonly number[]; readonly learningRate: number },
@@ -238,16 +244,19 @@ function applyGradients(
   const squares = squaresOf(graph, results, losses, state.position.step);
   const norms = new Map<StepNetwork, number>();
   for (const [{ network }, square] of squares) norms.set(network, (norms.get(network) ?? 0) + square);
-  for (const { parameter, network, gradient } of graph.parameters) {
-    if (gradient === undefined) continue;
-    applyUpdate(settings.optimizer, parameter.data, floatsOf(results[gradient]!), state.slotsOf(parameter), {
+  const scaleOf = (network: StepNetwork) =>
+    settings.gradientClip === null ? 1 : Math.min(1, settings.gradientClip / Math.sqrt(norms.get(network)!));
+  const moves = squares.map(([{ parameter, network, gradient }]) => ({
+    parameter,
+    gradient: floatsOf(results[gradient!]!),
+    update: {
       learningRate,
       step: state.position.step + 1,
-      gradientScale:
-        settings.gradientClip === null ? 1 : Math.min(1, settings.gradientClip / Math.sqrt(norms.get(network)!)),
+      gradientScale: scaleOf(network),
       weightDecay: decays(parameter) ? settings.weightDecay : 0,
-    });
-  }
+    },
+  }));
+  optimizer.apply(moves);
 }
 
 /** Σ g² of each parameter that has a gradient. Throws `non_finite` with the step and the first tensor that is to blame. */

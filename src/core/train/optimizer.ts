@@ -6,8 +6,8 @@
  *   AdamW  as Adam, but p ← p(1 − ηλ) first instead of adding λp to g                                        (Loshchilov and Hutter 2019)
  */
 
-import type { Floats } from "./adam-kernel.ts";
-import { updateAdam } from "./adam-kernel.ts";
+import type { Floats } from "./parameter-kernels.ts";
+import { updateAdam } from "./parameter-kernels.ts";
 
 export type OptimizerSpec =
   | { readonly kind: "sgd"; readonly momentum: number; readonly nesterov: boolean }

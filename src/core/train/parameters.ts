@@ -4,7 +4,7 @@ import { elementCount, floatsOf, isFloat, type Tensor, tensorOf } from "../onnx/
 import type { ConstantRole, Fan } from "../operators/operator-record.ts";
 import { operatorOf } from "../operators/operators.ts";
 import { Random } from "../random.ts";
-import { allocateParameters, type Floats, type ParameterArrays } from "./adam-kernel.ts";
+import { allocateParameters, type Floats, type ParameterArrays } from "./parameter-kernels.ts";
 
 /** What a parameter does in its layer; settles how it starts and whether it decays. */
 export type ParameterRole = ConstantRole;
@@ -18,6 +18,8 @@ export interface Parameter {
   readonly data: Floats;
   /** Room for the optimizer's state. */
   readonly slots: ParameterArrays["slots"];
+  /** Room for a sum of gradients. */
+  readonly sum: Floats;
   /** How many inputs one output sums over, and how many outputs one input reaches; for weights. */
   readonly fan: Fan;
   /** Whether what the layer makes goes into a rectifier. */

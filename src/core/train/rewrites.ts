@@ -8,6 +8,7 @@ import type { Value } from "../onnx/ir.ts";
 import { elementCount, floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
 import { moveAverage } from "./optimizer.ts";
+import type { Floats } from "./parameter-kernels.ts";
 import { useBatchStatistics } from "./statistics.ts";
 import type { StepNetwork } from "./step-networks.ts";
 import type { UpdateRounding } from "./update-roundings.ts";
@@ -110,7 +111,7 @@ export const batchStatistics: Rewrite = {
  */
 export function movingAverage(
   decay: number,
-  averageOf: (network: StepNetwork) => readonly { readonly data: Float32Array<ArrayBuffer> }[] | undefined,
+  averageOf: (network: StepNetwork) => readonly { readonly data: Floats }[] | undefined,
 ): Rewrite {
   return {
     name: "moving average",

@@ -1,7 +1,7 @@
 import { CoreError } from "../errors.ts";
-import type { Floats } from "./adam-kernel.ts";
 import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from "./checkpoint.ts";
 import { type OptimizerSpec, slotCount } from "./optimizer.ts";
+import type { Floats } from "./parameter-kernels.ts";
 import type { Parameter } from "./parameters.ts";
 import type { TrainableModel, TrainedValues } from "./trainable.ts";
 

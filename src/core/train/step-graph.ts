@@ -6,11 +6,12 @@ import { modelToBytes } from "../onnx/save.ts";
 import { elementCount, type Tensor } from "../onnx/tensor.ts";
 import { Random } from "../random.ts";
 import type { OpenSession } from "../runtime/session.ts";
-import { allocateParameters, type ParameterArrays } from "./adam-kernel.ts";
 import { blockConvolutions, blockOnThisMachine } from "./blocked-convolutions.ts";
 import { useFewerProducts } from "./fewer-products.ts";
+import { allocateParameters, type ParameterArrays } from "./parameter-kernels.ts";
 import { liveTensor, type Parameter } from "./parameters.ts";
 import { batchStatistics, dropout, type Rewrite, type StepPart } from "./rewrites.ts";
+import { scatterWholeRows } from "./scattered-rows.ts";
 import { resolveStatics } from "./statics.ts";
 import { mergeNetworks, prepareNetwork, type StepNetwork } from "./step-networks.ts";
 import type { TrainableModel } from "./trainable.ts";
@@ -97,6 +98,8 @@ export interface StepGraphOptions {
   readonly objective: Objective;
   readonly rewrites?: readonly Rewrite[];
   readonly seed: number;
+  /** Of the session that will run it; it may be any number unless it is given. */
+  readonly threads?: number;
   readonly openSession: OpenSession;
 }
 
@@ -119,7 +122,7 @@ export function batchFeeds(batch: StepGraphOptions["batch"]): Record<string, Ten
  * `invalid_params` where the objective does not fit the networks.
  */
 export async function buildStepGraph(networks: readonly StepNetwork[], options: StepGraphOptions): Promise<StepGraph> {
-  const { openSession, seed, rewrites = STEP_REWRITES } = options;
+  const { openSession, seed, threads, rewrites = STEP_REWRITES } = options;
   const batch = options.batch.feeds;
   const prepared = [];
   for (const network of networks) prepared.push(await prepareNetwork(network, { batch, rewrites, seed, openSession }));
@@ -167,6 +170,7 @@ export async function buildStepGraph(networks: readonly StepNetwork[], options: 
   for (const name of read.flatMap(({ outputs }) => outputs)) graph.addOutput(byName.get(name)!);
   const block = await blockOnThisMachine(openSession);
   if (block !== undefined) blockConvolutions(graph, block);
+  if (threads === 1) scatterWholeRows(graph);
   return {
     model: modelToBytes(model),
     parameters: parameters.map((parameter, i) => ({ ...parameter, gradient: names[i] })),

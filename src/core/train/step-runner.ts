@@ -7,6 +7,7 @@ import { CoreError } from "../errors.ts";
 import { byteLengthOf } from "../onnx/dtype.ts";
 import { elementCount, floatsOf, type Tensor, tensor, tensorOf } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
+import { addGradients } from "./parameter-kernels.ts";
 import type { SampleBatch } from "./samples.ts";
 import { batchFeeds, type StepGraph } from "./step-graph.ts";
 
@@ -23,8 +24,8 @@ export interface StepRunnerOptions {
   readonly openSession: OpenSession;
   /** The batch that the graph was built for: what parts compute is held against what the whole does. */
   readonly batch: SampleBatch;
-  /** Builds the graph of the same step for a batch of other size. */
-  readonly rebuild: (batch: SampleBatch) => Promise<StepGraph>;
+  /** Builds the graph of the same step for a batch of other size, and sessions of so many threads. */
+  readonly rebuild: (batch: SampleBatch, threads: number) => Promise<StepGraph>;
 }
 
 /** A part has at least so many samples: smaller products are slow. */
@@ -39,7 +40,7 @@ const MIN_VALUES_PER_PARAMETER = 4;
 /** Throws as `openSession` does. Which way a step runs depends on the graph and the first batch, not on time. */
 export async function openStep(graph: StepGraph, options: StepRunnerOptions): Promise<StepRunner> {
   const { threads, openSession, batch } = options;
-  const whole = await openSession({ bytes: graph.model }, { threads });
+  const whole = await openSession({ bytes: graph.model }, { threads, transientOutputs: true });
   const count = isDivisible(graph, batch) ? countOfParts(graph, batch, threads) : 1;
   if (count === 1) return whole;
   const parts = await openParts(graph, count, options);
@@ -106,7 +107,7 @@ async function openParts(
 ): Promise<StepRunner | undefined> {
   let part: StepGraph;
   try {
-    part = await rebuild({ feeds: partOf(batch.feeds, 0, count), targets: partOf(batch.targets, 0, count) });
+    part = await rebuild({ feeds: partOf(batch.feeds, 0, count), targets: partOf(batch.targets, 0, count) }, 1);
   } catch (error) {
     // What is refused is the size, not the network: that was built.
     if (error instanceof CoreError && (error.code === "invalid_model" || error.code === "unsupported"))
@@ -114,11 +115,12 @@ async function openParts(
     throw error;
   }
   const model = { bytes: part.model };
+  const options = { threads: 1, transientOutputs: true };
   const sessions: Session[] = [];
   try {
-    for (let i = 1; i < threads; i++) sessions.push(await openSession(model, { threads: 1, ownThread: true }));
+    for (let i = 1; i < threads; i++) sessions.push(await openSession(model, { ...options, ownThread: true }));
     // The last computes here, when the others have begun.
-    sessions.push(await openSession(model, { threads: 1 }));
+    sessions.push(await openSession(model, options));
   } catch (error) {
     await Promise.all(sessions.map((session) => session.close()));
     throw error;
@@ -149,8 +151,6 @@ class MeanOfParts {
   readonly #count: number;
   #added = 0;
   readonly #losses: Record<string, number> = {};
-  /** Those of the first part to be seen that nothing overwrites, in its own memory; undefined where there is none. */
-  #sums: readonly (Tensor | undefined)[] | undefined;
   #squares: readonly number[] = [];
 
   constructor(graph: StepGraph, part: StepGraph, count: number) {
@@ -159,24 +159,21 @@ class MeanOfParts {
     this.#count = count;
   }
 
-  /** Adds what some parts made. The last of them keeps its memory, the others' is overwritten by their next runs. */
+  /** Adds what some parts made. */
   add(results: readonly Named[]): void {
     const own = lossesOf(this.#part);
     for (const [i, name] of lossesOf(this.#graph).entries()) {
       const sum = results.reduce((total, result) => total + floatsOf(result[own[i]!]!)[0]!, 0);
       this.#losses[name] = (this.#losses[name] ?? 0) + sum;
     }
-    const gradients = (result: Named) =>
-      this.#part.parameters.map(({ gradient }) => (gradient === undefined ? undefined : result[gradient]!));
-    const isFirst = this.#sums === undefined;
-    const sums = this.#sums ?? gradients(results.at(-1)!);
-    this.#sums = sums;
+    const fresh = this.#added === 0;
     this.#added += results.length;
-    const others = (isFirst ? results.slice(0, -1) : results).map(gradients);
     const share = this.#added === this.#count ? 1 / this.#count : 1;
-    this.#squares = sums.flatMap((sum, i) =>
-      sum === undefined ? [] : addTo(floatsOf(sum), share, ...others.map((other) => floatsOf(other[i]!))),
-    );
+    this.#squares = this.#part.parameters.flatMap(({ parameter, gradient }) => {
+      if (gradient === undefined) return [];
+      const gradients = results.map((result) => floatsOf(result[gradient]!));
+      return addGradients(parameter.sum, gradients, { fresh, share });
+    });
   }
 
   results(): Named {
@@ -184,8 +181,8 @@ class MeanOfParts {
       name,
       tensorOf("float32", [], [sum / this.#count]),
     ]);
-    const gradients = this.#graph.parameters.flatMap(({ gradient }, i) =>
-      gradient === undefined ? [] : [[gradient, this.#sums![i]!]],
+    const gradients = this.#graph.parameters.flatMap(({ parameter: { dims, sum }, gradient }) =>
+      gradient === undefined ? [] : [[gradient, tensorOf("float32", dims, sum)]],
     );
     const squares = tensorOf("float32", [this.#squares.length], this.#squares);
     return { ...Object.fromEntries(scalars), ...Object.fromEntries(gradients), [this.#graph.squares]: squares };
@@ -195,19 +192,6 @@ class MeanOfParts {
 /** The outputs with the losses of a step, each once: the sum is its only term where that has the weight 1. */
 function lossesOf({ loss, terms }: StepGraph): readonly string[] {
   return [...new Set([loss, ...terms.map(({ output }) => output)])];
-}
-
-/** sum ← share · (sum + Σ others); answers the sum of its squares. */
-function addTo(sum: Float32Array, share: number, ...others: readonly Float32Array[]): number {
-  const last = others.at(-1);
-  for (const other of others.slice(0, -1)) for (let i = 0; i < sum.length; i++) sum[i]! += other[i]!;
-  let squares = 0;
-  for (let i = 0; i < sum.length; i++) {
-    const value = share * (last === undefined ? sum[i]! : sum[i]! + last[i]!);
-    sum[i] = value;
-    squares += value * value;
-  }
-  return squares;
 }
 
 /** What rounding alone changes, of the largest element of a gradient: a network that mixes samples changes more. */

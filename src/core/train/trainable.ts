@@ -4,7 +4,7 @@ import type { Model, Node, Value } from "../onnx/ir.ts";
 import { upgradeOpset } from "../onnx/opset.ts";
 import { floatsOf, type Tensor, tensorOf } from "../onnx/tensor.ts";
 import { parameterOf } from "../operators/operators.ts";
-import type { Floats } from "./adam-kernel.ts";
+import type { Floats } from "./parameter-kernels.ts";
 import {
   checkTrainableDType,
   findOwnerOfParameters,

@@ -194,6 +194,19 @@ export const GRADIENT_CASES: readonly GradientCase[] = [
       [2, 3, 4],
       [2, 4, 2],
     ],
+    // Large on the left, where the gradient of the other one is a product of turned matrices.
+    [
+      [2, 5, 6],
+      [2, 6, 2],
+    ],
+    [
+      [5, 6],
+      [2, 6, 2],
+    ],
+    [
+      [2, 1, 5, 6],
+      [3, 6, 2],
+    ],
     [
       [2, 1, 3, 2],
       [3, 2, 2],

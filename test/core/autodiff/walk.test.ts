@@ -13,7 +13,7 @@ import { CoreError } from "../../../src/core/errors.ts";
 import { GraphBuilder, ints } from "../../../src/core/onnx/graph-builder.ts";
 import { type Attr, Model, type Value } from "../../../src/core/onnx/ir.ts";
 import { modelToBytes } from "../../../src/core/onnx/save.ts";
-import { elementCount, floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { arrayOf, elementCount, floatsOf, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { openSession } from "../../../src/core/runtime/session.ts";
 import { resolveStatics } from "../../../src/core/train/statics.ts";
 
@@ -35,6 +35,45 @@ test("gradients of a value that is used in several places are summed", async () 
   assert.deepEqual([...floatsOf(results[gradient.name]!)], [5, 14, 2.75]);
   await session.close();
 });
+
+for (const columns of [2, 9]) {
+  test(`the gradient of shares that go into a product of ${columns} columns agrees with central differences`, async () => {
+    const model = empty();
+    const g = new GraphBuilder(model.graph);
+    const numbers = (dims: readonly number[], factor: number) =>
+      tensorOf(
+        "float64",
+        dims,
+        Array.from({ length: elementCount(dims) }, (_, i) => Math.sin(factor * i + 1)),
+      );
+    const feeds = { s: numbers([2, 4, 5], 2), v: numbers([2, 5, columns], 3), w: numbers([2, 4, columns], 5) };
+    const [s, v, w] = Object.entries(feeds).map(([name, { dims }]) => model.graph.addInput(name, "float64", dims));
+    const loss = g.sumAll(g.mul(g.matMul(g.op("Softmax", [s!]), v!), w!));
+    model.graph.addOutput(loss);
+    await resolveStatics(model, feeds, openSession);
+    const gradient = buildGradients(g, loss, [s!]).get(s!)!;
+    model.graph.addOutput(gradient);
+    // The sum over the shares is one over the columns, where those are fewer.
+    const sum = model.graph.nodes.findLast(({ opType }) => opType === "ReduceSum")!;
+    assert.equal(sum.inputs[0]!.producer!.inputs[1]!.shape!.at(-1), Math.min(5, columns));
+    const session = await openSession({ bytes: modelToBytes(model) });
+    const at = arrayOf(feeds.s, "float64");
+    const actual = arrayOf((await session.run(feeds))[gradient.name]!, "float64");
+    for (const i of at.keys()) {
+      const lossAt = async (by: number) => {
+        const moved = tensorOf(
+          "float64",
+          feeds.s.dims,
+          at.map((x, j) => (i === j ? x + by : x)),
+        );
+        return arrayOf((await session.run({ ...feeds, s: moved }))[loss.name]!, "float64")[0]!;
+      };
+      const expected = ((await lossAt(1e-5)) - (await lossAt(-1e-5))) / 2e-5;
+      assert.ok(Math.abs(actual[i]! - expected) < 1e-9, `${actual[i]} and ${expected}`);
+    }
+    await session.close();
+  });
+}
 
 for (const stacked of [true, false]) {
   test(`matrices that are transposed before a product with ${stacked ? "as many" : "one for all"} have the gradients of what they were`, async () => {

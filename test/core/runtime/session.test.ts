@@ -197,6 +197,32 @@ describe("openSession", () => {
     );
   });
 
+  for (const ownThread of [false, true]) {
+    it(`gives back the memory of transient outputs with the next run (${ownThread ? "own thread" : "same thread"})`, async (t) => {
+      const bytes = oneNode("Neg", { x: ["float32", [2]] }, ["float32", [2]]);
+      const session = await openSession({ bytes }, { ownThread, transientOutputs: true });
+      t.after(() => session.close());
+      const first = (await session.run({ x: tensorOf("float32", [2], [1, 2]) })).y!;
+      assert.deepEqual([...arrayOf(first, "float32")], [-1, -2]);
+      const { buffer } = first.bytes;
+      const second = (await session.run({ x: tensorOf("float32", [2], [3, 4]) })).y!;
+      assert.equal(buffer.byteLength, 0);
+      assert.deepEqual([...arrayOf(second, "float32")], [-3, -4]);
+    });
+  }
+
+  it("reads feeds in shared memory on its own thread as they are", async (t) => {
+    const bytes = oneNode("Neg", { x: ["float32", [2]] }, ["float32", [2]]);
+    const session = await openSession({ bytes }, { ownThread: true });
+    t.after(() => session.close());
+    const shared = new Float32Array(new SharedArrayBuffer(32), 8, 2);
+    for (const x of [1, 5]) {
+      shared.set([x, x + 1]);
+      const { y } = await session.run({ x: tensorOf("float32", [2], shared) });
+      assert.deepEqual([...arrayOf(y!, "float32")], [-x, -x - 1]);
+    }
+  });
+
   it("tells the caller that a thread was closed", async () => {
     const bytes = oneNode("Neg", { x: ["float32", [1]] }, ["float32", [1]]);
     const session = await openSession({ bytes }, { ownThread: true });

@@ -1,8 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
-import type { Floats } from "../../../src/core/train/adam-kernel.ts";
-import { allocateParameters, type ParameterArrays } from "../../../src/core/train/adam-kernel.ts";
 import {
   applyUpdate,
   moveAverage,
@@ -11,6 +9,12 @@ import {
   slotCount,
   type Update,
 } from "../../../src/core/train/optimizer.ts";
+import {
+  addGradients,
+  allocateParameters,
+  type Floats,
+  type ParameterArrays,
+} from "../../../src/core/train/parameter-kernels.ts";
 
 function close(actual: readonly number[], expected: readonly number[], tolerance = 1e-6): void {
   actual.forEach((x, i) => {
@@ -133,6 +137,32 @@ test("Adam updates every element of a parameter, whatever the length, and none o
     assert.ok(
       [...p].every((x, i) => Math.abs(x - expected[i]!) < 1e-6),
       `length ${n}`,
+    );
+  }
+});
+
+test("gradients of parts are added to the mean, and its squares are summed", () => {
+  for (const n of [1, 3, 4, 4096, 4097, 9001]) {
+    const [before, { sum }, after] = allocateParameters([5, n, 5]) as [
+      ParameterArrays,
+      ParameterArrays,
+      ParameterArrays,
+    ];
+    for (const { data, sum: neighbour } of [before, after]) for (const array of [data, neighbour]) array.fill(1);
+    const parts = [1, 2, 3, 4].map((phase) => Float32Array.from({ length: n }, (_, i) => Math.sin(i + phase)));
+    addGradients(sum, parts.slice(0, 2), { fresh: true, share: 1 });
+    const squares = addGradients(sum, parts.slice(2), { fresh: false, share: 0.25 });
+    const expected = Array.from({ length: n }, (_, i) => parts.reduce((total, part) => total + part[i]!, 0) / 4);
+    assert.ok(
+      [...sum].every((x, i) => Math.abs(x - expected[i]!) < 2e-7),
+      `length ${n}`,
+    );
+    const exact = sum.reduce((total, x) => total + x * x, 0);
+    assert.ok(Math.abs(squares - exact) <= 1e-12 * exact, `squares, length ${n}`);
+    const neighbours = [before, after].flatMap(({ data, sum: neighbour }) => [data, neighbour]);
+    assert.ok(
+      neighbours.every((array) => array.every((x) => x === 1)),
+      `neighbours, length ${n}`,
     );
   }
 });

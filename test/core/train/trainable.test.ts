@@ -312,3 +312,36 @@ test("a model exported for one sample trains in batches where its shapes allow i
   const results = await runStep(graph, batchFeeds(batch));
   assert.ok(Number.isFinite(floatsOf(results[graph.loss]!)[0]!));
 });
+
+test("rows that a session of one thread adds as a whole make the same bytes as rows that any session adds", async () => {
+  const trainable = createTrainable(
+    transformer({ layers: 1, width: 8, heads: 2, length: 12, vocabulary: 5, classes: 3 }),
+  );
+  const tokens = BigInt64Array.from({ length: 48 }, (_, i) => BigInt((7 * i) % 5) - (i % 3 === 0 ? 5n : 0n));
+  const batch = {
+    feeds: { tokens: tensorOf("int64", [4, 12], tokens) },
+    targets: { labels: tensorOf("int64", [4], [0, 2, 1, 2]) },
+  };
+  const gradients = async (threads?: number) => {
+    const graph = await buildStepGraph([soloNetwork(trainable)], {
+      batch,
+      objective: ({ g, value, target }) => [
+        { name: "label", weight: 1, value: crossEntropy(g, value("logits"), target("labels")) },
+      ],
+      seed: 1,
+      openSession,
+      ...(threads !== undefined && { threads }),
+    });
+    const model = loadModel(graph.model);
+    const scatters = model.graph.nodes.filter(
+      ({ opType, name }) => opType.startsWith("Scatter") && name.includes("Gather/"),
+    );
+    const results = await runStep(graph, batchFeeds(batch));
+    const bytes = graph.parameters.map(({ gradient }) => Buffer.from(results[gradient!]!.bytes).toString("base64"));
+    return { operators: scatters.map(({ opType }) => opType), bytes };
+  };
+  const [one, any] = [await gradients(1), await gradients()];
+  assert.deepEqual(any.operators, ["ScatterElements"]);
+  assert.deepEqual(one.operators, ["ScatterND"]);
+  assert.deepEqual(one.bytes, any.bytes);
+});

@@ -38,6 +38,7 @@ const matMul: GradientRule = {
     };
     const matrices = as(a, aDims, aMatrix);
     // Of matrices that were transposed before: the product is that of what they were, and of the two Transposes nothing is left.
+    // And of a large A: it is read as it is, and the two smaller ones are transposed.
     const forTurned = () =>
       transposed(
         g,
@@ -47,7 +48,7 @@ const matMul: GradientRule = {
     const forB = () => gradient(transposed(g, matrices, aMatrix.length), d, k, n, bDims);
     return [
       wanted[0] ? gradient(d, transposed(g, b, bDims.length), m, k, aDims) : undefined,
-      wanted[1] ? (aDims.length > 1 && isTurned(b) ? forTurned() : forB()) : undefined,
+      wanted[1] ? (aDims.length > 1 && (isTurned(b) || m * k > n * (m + k)) ? forTurned() : forB()) : undefined,
     ];
   },
 };

@@ -56,6 +56,24 @@ function softmaxAxis(node: Node): number {
   return normalAxes([node.int("axis", -1)], dimsOf(node.inputs[0]!).length)[0]!;
 }
 
+/**
+ * Where shares go into a product with V and nowhere else, o = y·V and dy = do·Vᵀ, Σ dy ⊙ y is Σ do ⊙ o (Dao et al. 2022): of fewer elements where
+ * V has few columns, as in attention. Answers do and o.
+ */
+function productBehind(node: Node, dy: Value): readonly [Value, Value] | undefined {
+  const y = node.outputs[0]!;
+  const rank = dimsOf(y).length;
+  const [dOut, turned] = dy.producer?.opType === "MatMul" ? dy.producer.inputs : [];
+  const v = turned?.producer?.opType === "Transpose" ? turned.producer.inputs[0] : undefined;
+  if (!dOut || !v || softmaxAxis(node) !== rank - 1) return undefined;
+  const product = y.uses.find(
+    ({ node: { opType, inputs } }) => opType === "MatMul" && inputs[0] === y && inputs[1] === v,
+  );
+  const out = product?.node.outputs[0];
+  if (!out || dimsOf(out).length !== rank || dimsOf(out).at(-1)! >= dimsOf(y).at(-1)!) return undefined;
+  return [dOut, out];
+}
+
 export const REDUCTIONS = {
   ReduceSum: reduction((g, { d, dims }) => g.expand(d, dims)),
   ReduceMean: reduction((g, { d, dims, n }) => g.expand(g.mul(d, 1 / n), dims)),
@@ -70,7 +88,8 @@ export const REDUCTIONS = {
   Softmax: {
     backward: (g, node, [d]) => {
       const y = node.outputs[0]!;
-      return [g.mul(y, g.sub(d!, g.sum(g.mul(d!, y), [softmaxAxis(node)])))];
+      const [a, b] = productBehind(node, d!) ?? [d!, y];
+      return [g.mul(y, g.sub(d!, g.sum(g.mul(a, b), [softmaxAxis(node)])))];
     },
   },
   // dy − softmax(x) · Σ dy
