@@ -25,7 +25,7 @@ export type * from "./facts.ts";
 export { fedBy } from "./meter.ts";
 export { didYouMean, nearestNames } from "./nearest-names.ts";
 export { NOTE_CODES } from "./note-codes.ts";
-export { areShares, sharesOf } from "./onnx/class-axis.ts";
+export { areShares } from "./onnx/class-axis.ts";
 export { byteLengthOf, DTYPES } from "./onnx/dtype.ts";
 export { floatsOf, hasArray, isFloat, type Tensor, tensorOf } from "./onnx/tensor.ts";
 export type { Exclusions } from "./passes/pass.ts";

@@ -1,7 +1,7 @@
 import type { Batch } from "../data/dataset.ts";
 import { feedsFor } from "../data/fit.ts";
 import { CoreError } from "../errors.ts";
-import type { JobMetrics, OutputFidelity, ValueFacts } from "../facts.ts";
+import type { JobMetrics, OutputFacts, OutputFidelity, ValueFacts } from "../facts.ts";
 import { bootstrap, differenceOf, type Interval, independentTrials, wilson } from "../intervals.ts";
 import { type Tensor, tensor, withoutUnitAxes } from "../onnx/tensor.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
@@ -118,8 +118,8 @@ export interface CompareOptions {
   readonly ignoreLabel: number | null;
   /** All outputs, by their names, unless given. */
   readonly pairs?: readonly OutputPair[] | undefined;
-  /** Outputs of the original each number of which is a share by itself; see `FidelityMeter`. */
-  readonly shares?: readonly string[] | undefined;
+  /** What is recorded of the original's outputs: what their numbers are. */
+  readonly outputs?: readonly OutputFacts[] | undefined;
   /** No batch begins when one of the models has run for so long; the first one always does. */
   readonly maxMs?: number | undefined;
   /** The same for all models together, and what is between their runs. */
@@ -215,9 +215,11 @@ class Trial {
     this.#nameAfter = pairs && new Map(pairs.map(({ before, after }) => [before, after]));
     const isNamed = (output: ValueFacts) => this.#nameAfter?.has(output.name) ?? true;
     this.#outputs = original.outputs.filter((output) => isComparable(output) && isNamed(output));
-    this.#meters = this.#outputs.map(
-      (output) => new FidelityMeter(output, this.#outputs.length === 1, options.shares?.includes(output.name)),
-    );
+    const meaningOf = (name: string) => options.outputs?.find((output) => output.name === name)?.meaning;
+    this.#meters = this.#outputs.map((output) => {
+      const meaning = meaningOf(output.name);
+      return new FidelityMeter({ ...output, ...(meaning && { meaning }) }, this.#outputs.length === 1);
+    });
   }
 
   async add(batch: Batch, fedBefore: Feeds, before: Feeds, signal: AbortSignal | undefined): Promise<void> {

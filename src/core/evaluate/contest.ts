@@ -1,7 +1,7 @@
 import type { Dataset } from "../data/dataset.ts";
 import { feedsFor } from "../data/fit.ts";
 import { checkCancelled } from "../errors.ts";
-import type { JobMetrics } from "../facts.ts";
+import type { JobMetrics, OutputFacts } from "../facts.ts";
 import { type Contestant, speedupInterval, timeInTurns, timingOf } from "../runtime/latency.ts";
 import type { OpenSession, Session } from "../runtime/session.ts";
 import {
@@ -37,8 +37,8 @@ export interface Load {
 }
 
 export interface ContestOptions {
-  /** `shares`: its outputs each number of which is a share by itself, as a Sigmoid makes them. */
-  readonly reference: Contender & { readonly shares?: readonly string[] };
+  /** `outputs`: what is recorded of them, and so what their numbers are. */
+  readonly reference: Contender & { readonly outputs?: readonly OutputFacts[] };
   readonly challengers: readonly Contender[];
   readonly data?:
     | { readonly dataset: Dataset; readonly kind: Exclude<JobMetrics["fidelity"]["data"], "synthetic"> }
@@ -176,7 +176,7 @@ async function evaluateGroup(
     }
     await field.open(threads, true);
     compared = await compareAll(reference, field.challengers(), inputs, {
-      shares: options.reference.shares,
+      outputs: options.reference.outputs,
       metric: spec.metric,
       ignoreLabel: spec.ignore_label ?? null,
       maxMs: spec.samples === null ? MAX_COMPARED_MS : undefined,

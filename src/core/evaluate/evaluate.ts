@@ -1,7 +1,7 @@
 import type { Batch, Dataset } from "../data/dataset.ts";
 import { feedsFor } from "../data/fit.ts";
 import { CoreError, checkCancelled } from "../errors.ts";
-import type { JobMetrics, LayerError, ValueFacts, Warning } from "../facts.ts";
+import type { JobMetrics, LayerError, OutputFacts, ValueFacts, Warning } from "../facts.ts";
 import type { Model } from "../onnx/ir.ts";
 import { modelToBytes } from "../onnx/save.ts";
 import type { Note } from "../passes/pass.ts";
@@ -66,8 +66,8 @@ export interface EvaluateOptions {
   readonly before: {
     readonly path: string;
     readonly bytes: number;
-    /** Outputs each number of which is a share by itself, as a Sigmoid makes them. */
-    readonly shares?: readonly string[];
+    /** What is recorded of its outputs: what their numbers are. */
+    readonly outputs?: readonly OutputFacts[];
   };
   readonly after: {
     readonly path: string;
@@ -199,7 +199,7 @@ export async function evaluateModels(options: EvaluateOptions): Promise<FedEvalu
         metric: spec.metric,
         ignoreLabel: spec.ignore_label ?? null,
         pairs: options.pairs,
-        shares: options.before.shares,
+        outputs: options.before.outputs,
         maxMs: spec.samples === null ? MAX_COMPARED_MS : undefined,
         signal,
         onSamples: (samples) =>

@@ -1,6 +1,6 @@
-import type { OutputFidelity, ValueFacts } from "../facts.ts";
+import type { OutputFacts, OutputFidelity, ValueFacts } from "../facts.ts";
 import { bootstrap, type Interval, wilson } from "../intervals.ts";
-import { classRows, isNamedLikeScores } from "../onnx/class-axis.ts";
+import { areShares, classRows, isNamedLikeScores } from "../onnx/class-axis.ts";
 import { DTYPES } from "../onnx/dtype.ts";
 import { type ArrayDType, arrayOf, floatsOf, hasArray, type Tensor, withoutUnitAxes } from "../onnx/tensor.ts";
 
@@ -48,9 +48,8 @@ export function isBlank({ sqnr_db, min_value, max_value, max_abs_error }: Output
 
 /** Compares one output of two models, run by run. Nothing is kept but sums. */
 export class FidelityMeter {
-  readonly #output: ValueFacts;
+  readonly #output: OutputFacts;
   readonly #isOnlyOutput: boolean;
-  readonly #hasShares: boolean;
   #signal = 0;
   #candidateSignal = 0;
   #product = 0;
@@ -72,11 +71,9 @@ export class FidelityMeter {
   /** Of each run, for intervals. */
   readonly #runs: RunSums[] = [];
 
-  /** `hasShares`: whether each number of the output is known to be a share by itself, as a Sigmoid makes them. */
-  constructor(output: ValueFacts, isOnlyOutput: boolean, hasShares = false) {
+  constructor(output: OutputFacts, isOnlyOutput: boolean) {
     this.#output = output;
     this.#isOnlyOutput = isOnlyOutput;
-    this.#hasShares = hasShares;
   }
 
   add(reference: Tensor, candidate: Tensor): void {
@@ -88,9 +85,7 @@ export class FidelityMeter {
     this.#compared++;
     const x = valuesOf(reference);
     const y = valuesOf(candidate);
-    this.#agreement ??= this.#hasShares
-      ? agreementOfShares(reference)
-      : agreementOf(this.#output, reference, x, this.#isOnlyOutput);
+    this.#agreement ??= agreementOf(this.#output, reference, x, this.#isOnlyOutput);
     const { agreeing, positions } = countAgreement(this.#agreement, reference.dims, x, y);
     this.#agreeing += agreeing;
     this.#positions += positions;
@@ -256,13 +251,14 @@ export function argmax(values: Values, start: number, width: number): number {
 }
 
 /**
- * What "the same answer" means for an output. Integers (ids, labels) are answers themselves. Floats are class scores, whose answer is the
- * largest of an axis, when what the original gives along it are probabilities or their logarithms; and along the last axis when the output is
- * named like scores, or when it is a matrix and all that the model gives (a classifier's logits). Other floats (states, boxes, maps) have no
- * answer.
+ * What "the same answer" means for an output. Integers (ids, labels) are answers themselves. Of labels that are told one by one, each sample's
+ * shares of a Sigmoid, the yeses are: of many labels most are no. Other floats are class scores, whose answer is the largest of an axis, when what
+ * the original gives along it are probabilities or their logarithms, or when the graph says so (`meaning`; without it an output that is named like
+ * scores, and a matrix that is all the model gives, are taken for it). Other floats (states, boxes, maps) have no answer.
  */
-function agreementOf(output: ValueFacts, { dtype, dims }: Tensor, x: Values, isOnlyOutput: boolean): Agreement {
+function agreementOf(output: OutputFacts, { dtype, dims }: Tensor, x: Values, isOnlyOutput: boolean): Agreement {
   if (DTYPES[dtype].kind !== "float") return "equality";
+  if (areShares(output)) return withoutUnitAxes(dims).length <= 2 ? "yes" : "none";
   const rank = dims.length;
   if (rank < 2 || x.length === 0) return "none";
   const isOver = (classAxis: number) =>
@@ -270,13 +266,12 @@ function agreementOf(output: ValueFacts, { dtype, dims }: Tensor, x: Values, isO
   if (isOver(-1)) return { classAxis: -1 };
   // Probabilities of the classes of pixels, [n, K, h, w].
   if (rank > 2 && isOver(1)) return { classAxis: 1 };
-  const isTaken = isNamedLikeScores(output.name) || (rank === 2 && isOnlyOutput);
-  return isTaken && dims.at(-1)! > 1 ? { classAxis: -1 } : "none";
-}
-
-/** Labels that are told one by one, for each sample, are answers, the noes not counted: of many labels most are no. Maps of shares have no answer. */
-function agreementOfShares({ dims }: Tensor): Agreement {
-  return withoutUnitAxes(dims).length <= 2 ? "yes" : "none";
+  const { meaning } = output;
+  const isTaken = meaning
+    ? meaning.kind === "class_scores"
+    : isNamedLikeScores(output.name) || (rank === 2 && isOnlyOutput);
+  const classAxis = meaning?.class_axis ?? dims.findLastIndex((dim, axis) => axis > 0 && dim !== 1);
+  return isTaken && (dims.at(classAxis) ?? 1) > 1 ? { classAxis } : "none";
 }
 
 /** Whether every row of `width` values sums to 1, as probabilities or as log-probabilities. */

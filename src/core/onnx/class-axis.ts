@@ -32,15 +32,6 @@ export function areShares({ meaning }: Recorded): boolean {
   return meaning?.evident === true && meaning.kind === "shares";
 }
 
-/** The outputs of a model, as they are recorded, each number of which is a share by itself. */
-export function sharesOf({
-  outputs,
-}: {
-  readonly outputs: readonly (Recorded & { readonly name: string })[];
-}): readonly string[] {
-  return outputs.filter(areShares).map(({ name }) => name);
-}
-
 /** The number of classes. */
 export function classCount(scores: readonly number[], axis: number | null): number {
   return axis === null ? withoutUnitAxes(scores).at(-1)! : scores.at(axis)!;

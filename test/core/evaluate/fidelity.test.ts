@@ -2,17 +2,26 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { FidelityMeter } from "../../../src/core/evaluate/fidelity.ts";
-import type { OutputFidelity } from "../../../src/core/facts.ts";
+import type { OutputFacts, OutputFidelity } from "../../../src/core/facts.ts";
 import { bootstrap, wilson } from "../../../src/core/intervals.ts";
 import { type ArrayDType, floatsOf, type Tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 
 const floats = (dims: number[], values: readonly number[]) => tensorOf("float32", dims, values);
 
+interface Compared {
+  readonly name?: string;
+  readonly isOnlyOutput?: boolean;
+  readonly meaning?: OutputFacts["meaning"];
+}
+
+const SHARES = { kind: "shares", class_axis: null, evident: true } as const;
+
 function compare(
   pairs: readonly (readonly [Tensor, Tensor])[],
-  { name = "y", isOnlyOutput = false, hasShares = false } = {},
+  { name = "y", isOnlyOutput = false, meaning }: Compared = {},
 ): OutputFidelity {
-  const meter = new FidelityMeter({ name, dtype: "float32", shape: null }, isOnlyOutput, hasShares);
+  const facts = { name, dtype: "float32" as const, shape: null, ...(meaning && { meaning }) };
+  const meter = new FidelityMeter(facts, isOnlyOutput);
   for (const [reference, candidate] of pairs) meter.add(reference, candidate);
   return meter.result();
 }
@@ -129,7 +138,7 @@ describe("FidelityMeter", () => {
 
 describe("top1_agreement of shares", () => {
   const agreement = (dims: number[], x: number[], y: number[]) =>
-    compare([[floats(dims, x), floats(dims, y)]], { isOnlyOutput: true, hasShares: true }).top1_agreement;
+    compare([[floats(dims, x), floats(dims, y)]], { isOnlyOutput: true, meaning: SHARES }).top1_agreement;
 
   it("is of labels that either model says yes to, whatever the largest is", () => {
     // Yes in both, in one, in the other, in none; 0.5 is no.
@@ -151,10 +160,35 @@ describe("top1_agreement of shares", () => {
       const share = i % 3 === 0 ? 0.1 : 0.9;
       return [floats([1, 1], [share]), floats([1, 1], [i === 1 ? 0.2 : share])] as const;
     });
-    const { top1_agreement, top1_agreement_interval } = compare(runs, { hasShares: true });
+    const { top1_agreement, top1_agreement_interval } = compare(runs, { meaning: SHARES });
     assert.equal(top1_agreement, 7 / 8);
     const [low, high] = top1_agreement_interval!;
     assert.ok(low >= 0.4 && low < 7 / 8 && high === 1, `${low} to ${high}`);
+  });
+});
+
+describe("top1_agreement by what the graph says", () => {
+  const scores = (class_axis: number | null) => ({ kind: "class_scores", class_axis, evident: false }) as const;
+  const agreement = (dims: number[], x: number[], y: number[], meaning: OutputFacts["meaning"]) =>
+    compare([[floats(dims, x), floats(dims, y)]], { isOnlyOutput: true, meaning }).top1_agreement;
+
+  it("is along the channels of a segmenter's logits, and not along its columns", () => {
+    // Two classes of 1 x 2 pixels: the first pixel's class changes, and in no row along the columns the largest.
+    const [x, y] = [
+      [5, 1, 3, 0],
+      [2, 1, 3, 0],
+    ];
+    assert.equal(agreement([1, 2, 1, 2], x!, y!, scores(1)), 0.5);
+    assert.equal(agreement([1, 2, 1, 1], [5, 1], [1, 5], scores(null)), 0, "the last axis that is not of one");
+  });
+
+  it("is not told of embeddings, though they are a matrix and all that the model gives", () => {
+    const [x, y] = [
+      [1, 2, 3],
+      [3, 2, 1],
+    ];
+    assert.equal(agreement([1, 3], x!, y!, { kind: "numbers", class_axis: null, evident: false }), null);
+    assert.equal(agreement([1, 3], x!, y!, undefined), 0);
   });
 });
 

@@ -85,9 +85,29 @@ test("a Sigmoid makes shares, even of what is called scores", () => {
   );
   assert.equal(
     read(({ g, x }) => g.sub(g.op("Sigmoid", [x]), 0.5), ["n", 5]),
-    "shares last evident",
+    "numbers last evident",
     "a constant shifts it",
   );
+});
+
+test("a matrix that was normalized or squashed last, and then at most pooled, is an embedding and no scores", () => {
+  const norm = ({ g, x, w }: Made) => g.op("LayerNormalization", [x, w(8)]);
+  const unit = ({ g, x }: Made) => g.op("LpNormalization", [x]);
+  const quotient = ({ g, x }: Made) => g.div(x, g.sqrt(g.sum(g.square(x), [-1])));
+  const scaled = (made: Made) => made.g.add(made.g.mul(quotient(made), made.w(8)), made.w(8));
+  const pooled = (made: Made) => made.g.mean(norm(made), [1], false);
+  const first = (made: Made) => made.g.op("Gather", [norm(made), made.g.constant("int64", [], [0])], { axis: int(1) });
+  const pooler = ({ g, x, w }: Made) => g.op("Tanh", [g.op("Gemm", [x, w(8, 8)])]);
+  for (const make of [norm, unit, quotient, scaled, pooled, first, pooler]) {
+    assert.equal(read(make, ["n", 8]), "numbers last", make.name);
+    assert.equal(read(make, ["n", 8], { name: "class_logits" }), "class_scores last", "what it is called counts more");
+  }
+  const head = (made: Made) => made.g.op("Gemm", [pooled(made), made.w(8, 5)]);
+  assert.equal(read(head, ["n", 5]), "class_scores last");
+  const average = ({ g, x, w }: Made) => g.op("GlobalAveragePool", [g.op("Relu", [g.op("Conv", [x, w(5, 3, 1, 1)])])]);
+  assert.equal(read(average, ["n", 5, 1, 1]), "class_scores last", "SqueezeNet's");
+  const shifted = ({ g, x }: Made) => g.div(x, g.scalar(2, x));
+  assert.equal(read(shifted, ["n", 5]), "class_scores last", "a constant is no quotient");
 });
 
 test("without either, shape and name tell, and layers where classes would lie", () => {
@@ -103,7 +123,6 @@ test("without either, shape and name tell, and layers where classes would lie", 
   assert.equal(read(gemm, ["n", 1], { name: "score" }), "numbers last");
   assert.equal(read(tokens, ["n", "t", 5]), "class_scores last");
   assert.equal(read(norm, ["n", "t", 8]), "numbers last");
-  assert.equal(read(norm, ["n", 8]), "class_scores last");
   assert.equal(read(conv, ["n", 5, 8, 8]), "numbers 1");
   assert.equal(read(conv, ["n", 5, 8, 8], { name: "logits" }), "class_scores 1");
   assert.equal(read(conv, ["n", 5, 1, 1]), "class_scores last");

@@ -11,7 +11,6 @@ import {
   type QuantizationPlan,
   roundedForm,
   type StaticEvidence,
-  sharesOf,
   simulationWarnings,
   type TrainingMetrics,
   valueFacts,
@@ -75,7 +74,7 @@ export async function judgeResult(
   const roundedPath = await writeRounded(made, scratch, environment, signal);
   const measured = await steps.run("evaluate", message, () =>
     evaluateModels({
-      before: { path: original.files[0]!.path, bytes: files.sizeOf(original.files), shares: sharesOf(original.facts) },
+      before: { path: original.files[0]!.path, bytes: files.sizeOf(original.files), outputs: original.facts.outputs },
       after: { path: written[0]!.path, bytes: files.sizeOf(written), roundedPath },
       data: made.data,
       pairs: made.pairs,

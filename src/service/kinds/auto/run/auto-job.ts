@@ -1,11 +1,4 @@
-import {
-  type Dataset,
-  type DroppedCode,
-  datasetView,
-  evaluateContest,
-  Random,
-  sharesOf,
-} from "../../../../core/index.ts";
+import { type Dataset, type DroppedCode, datasetView, evaluateContest, Random } from "../../../../core/index.ts";
 import type { AutoPlan, JobInputs, JobOutcome, JobRequest } from "../../../../tasks/protocol.ts";
 import { metricOf } from "../../evaluation.ts";
 import { dataWarnings, labelUse, withLabelUse } from "../../label-use.ts";
@@ -291,7 +284,7 @@ async function measureAll(
   const loadMs = finalists.reduce((sum, { loadMs }) => sum + (loadMs ?? 0), 0);
   const { latency } = spec.evaluation;
   const contest = await evaluateContest({
-    reference: { path: source[0]!.path, bytes: files.sizeOf(source), shares: sharesOf(facts) },
+    reference: { path: source[0]!.path, bytes: files.sizeOf(source), outputs: facts.outputs },
     challengers: made.map(({ files: written, roundedPath }, i) => ({
       peak: peakOf(finalists[i]!),
       ...{ path: written[0]!.path, bytes: files.sizeOf(written), roundedPath },

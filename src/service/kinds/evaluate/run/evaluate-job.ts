@@ -12,7 +12,6 @@ import {
   modelWarnings,
   pairOutputs,
   type Standing,
-  sharesOf,
 } from "../../../../core/index.ts";
 import { renderReport } from "../../../../report/html.ts";
 import { buildReport } from "../../../../report/report.ts";
@@ -81,7 +80,7 @@ async function runEvaluateJob(
   const [reference, ...challengers] = contenders;
   const contest = await steps.run("evaluate", "Measuring the models", () =>
     evaluateContest({
-      reference: { ...reference!, shares: sharesOf(models[0]!.facts) },
+      reference: { ...reference!, outputs: models[0]!.facts.outputs },
       challengers,
       data: judged.data,
       spec: { ...spec.evaluation, metric: metricOf(spec.evaluation) },
