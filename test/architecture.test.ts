@@ -184,21 +184,22 @@ const LAYERS: readonly Layer[] = [
   },
   {
     of: "src/tasks/",
-    may: ["src/core/contract.ts", "src/service/errors.ts"],
+    may: ["src/core/contract.ts", "src/service/errors.ts", "src/leftovers.ts"],
     types: ["src/service/"],
     packages: ["pino", "zod"],
   },
   { of: "src/service/redis-server.ts", may: ["src/service/", "src/secrets.ts"] },
   {
     of: "src/service/",
-    may: ["src/core/contract.ts", "src/core/index.ts", "src/report/", "src/tasks/protocol.ts"],
+    may: ["src/core/contract.ts", "src/core/index.ts", "src/report/", "src/tasks/protocol.ts", "src/leftovers.ts"],
     types: ["src/core/index.ts"],
   },
   { of: "src/console/", may: [], packages: ["fastify"] },
   { of: "src/config-error.ts", may: [] },
   { of: "src/config.ts", may: ["src/config-error.ts"] },
   { of: "src/secrets.ts", may: ["src/config-error.ts"] },
-  { of: "src/neighbours.ts", may: ["src/config.ts", "src/service/", "src/tasks/"] },
+  { of: "src/leftovers.ts", may: [] },
+  { of: "src/neighbours.ts", may: ["src/config.ts", "src/leftovers.ts", "src/service/", "src/tasks/"] },
   { of: "src/deps.ts", may: ["src/config.ts", "src/neighbours.ts", "src/service/", "src/tasks/"] },
   { of: "src/app.ts", may: ["src/config.ts", "src/console/", "src/deps.ts", "src/service/", "src/tasks/protocol.ts"] },
   {
@@ -233,6 +234,7 @@ const THREADS = [
 /** Node's modules that reach outside the process, and the only files of `src/` that may import them. */
 const OUTSIDE: Readonly<Record<string, readonly string[]>> = {
   "node:fs": [
+    "src/leftovers.ts",
     "src/secrets.ts",
     "src/service/blobs/fs.ts",
     "src/service/redis-server.ts",
@@ -243,6 +245,7 @@ const OUTSIDE: Readonly<Record<string, readonly string[]>> = {
   ],
   "node:fs/promises": [
     "src/console/console.ts",
+    "src/leftovers.ts",
     "src/service/blobs/fs.ts",
     "src/service/redis-server.ts",
     "src/tasks/supervisor.ts",

@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { Config } from "../src/config.ts";
+import { processName } from "../src/leftovers.ts";
 import { startBlobChecks } from "../src/service/blobs/blob-checks.ts";
 import { createBlobClaims } from "../src/service/blobs/claims.ts";
 import { createLongTexts } from "../src/service/blobs/long-texts.ts";
@@ -24,7 +25,7 @@ import { createJobCache } from "./job-cache.ts";
 import { createJobCheckpoints } from "./job-checkpoints.ts";
 import { createJobFiles } from "./job-files.ts";
 import { createJobRunner } from "./job-runner.ts";
-import { createWorkerScratch, workerName } from "./scratch.ts";
+import { createWorkerScratch } from "./scratch.ts";
 import { diskProbe, freeBytes, startWorkerHealth } from "./worker-health.ts";
 
 export interface WorkerOptions {
@@ -53,14 +54,14 @@ const CHECK_INTERVAL_MS = 1_000;
 /** Starts to take jobs from the queue. */
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const { config, log, drainGraceMs = DRAIN_GRACE_MS } = options;
-  const name = workerName();
+  const name = processName();
   const redis = await openRedis(options.redisUrl, "worker", log);
   const blobs = await openBlobStore(config);
   const claims = createBlobClaims(redis, blobs);
   const texts = createLongTexts(blobs, claims);
   const jobs = createRedisJobStore(redis, texts);
   const queue = createJobQueue(redis, log);
-  const scratch = await createWorkerScratch(join(config.dataDir, "work"), name);
+  const scratch = await createWorkerScratch(join(config.dataDir, "work"));
   const sandbox = await openSandbox({
     ...{ wanted: config.sandbox, entry: options.childEntry, directory: scratch.path, log },
   });

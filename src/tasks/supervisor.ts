@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
+import { ownName } from "../leftovers.ts";
 import { TaskError, type TaskRunner, type Tasks } from "./protocol.ts";
 import { createReaper } from "./reaper.ts";
 import type { Sandbox } from "./sandbox.ts";
@@ -58,7 +59,7 @@ export function createSupervisor(options: SupervisorOptions): TaskRunner {
   function start(): Child {
     let room: string | undefined;
     try {
-      room = join(tmpDir, `room-${crypto.randomUUID()}`);
+      room = join(tmpDir, ownName());
       mkdirSync(room, { recursive: true, mode: 0o700 });
       room = realpathSync(room);
       const process = startTaskProcess({ entry, sandbox, room, maxFileBytes, killGraceMs, reaper, log });

@@ -3,11 +3,12 @@ import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { access, mkdir, mkdtemp, readdir, rm, statfs, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { hostname, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Redis } from "ioredis";
 import { pino } from "pino";
+import { processName } from "../../src/leftovers.ts";
 import { startPrivateRedis } from "../../src/service/redis-server.ts";
 import { descendants } from "../support/processes.ts";
 
@@ -120,7 +121,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
       for (const url of urls) await untilReady(url);
       // A worker makes its directory when it has removed those of dead ones.
       const isThere = (pid: number) =>
-        access(join(dataDir, "work", `${hostname()}.${pid}`)).then(
+        access(join(dataDir, "work", processName(pid))).then(
           () => true,
           () => false,
         );
@@ -139,8 +140,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
 
     async orphans() {
       const left = (await descendants(1, dataDir)).map((pid) => `process ${pid}`);
-      // Not `scratch`: the rooms of an API process that was killed are removed when they are an hour old.
-      for (const folder of ["work", "incoming", "blobs/incoming"]) {
+      for (const folder of ["work", "scratch", "incoming", "blobs/incoming"]) {
         const names = await readdir(join(dataDir, folder)).catch(() => []);
         left.push(...names.map((name) => `${folder}/${name}`));
       }

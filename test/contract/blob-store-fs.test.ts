@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, mkdir, mkdtemp, readdir, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -19,19 +19,6 @@ describeBlobStore("files", async () => {
     contents: () => filesBelow(directory),
     close: () => rm(directory, { recursive: true }),
   };
-});
-
-test("a start removes what a killed process left, and leaves a running upload alone", async (t) => {
-  const directory = await mkdtemp(join(tmpdir(), "blobs-"));
-  t.after(() => rm(directory, { recursive: true }));
-  const incoming = join(directory, "incoming");
-  await mkdir(incoming);
-  await writeFile(join(incoming, "left"), "half an upload");
-  await writeFile(join(incoming, "running"), "another process writes this");
-  const yesterday = new Date(Date.now() - 24 * 3600 * 1000);
-  await utimes(join(incoming, "left"), yesterday, yesterday);
-  await createFileBlobStore(directory);
-  assert.deepEqual(await readdir(incoming), ["running"]);
 });
 
 test("blobs cannot be written to by accident", async (t) => {

@@ -133,7 +133,7 @@ async function assertNothingLeft(): Promise<void> {
   const work = join(dataDir, "work");
   await until("nothing is left", async () => {
     const left = await readdir(work, { recursive: true }).catch(() => ["a room goes at this moment"]);
-    return left.every((entry) => !entry.includes("/") || /\/(room-[0-9a-f-]+|[^/]*\.first)$/.test(entry));
+    return left.every((entry) => !entry.includes("/") || /\/([^/]*\.[0-9a-f-]{36}|[^/]*\.first)$/.test(entry));
   });
 }
 

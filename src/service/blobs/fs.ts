@@ -4,23 +4,20 @@ import { chmod, copyFile, mkdir, open, readdir, readFile, rename, rm, stat, writ
 import { dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { uuidv7 } from "uuidv7";
+import { keepFreeOfLeftovers, ownName } from "../../leftovers.ts";
 import { ServiceError } from "../errors.ts";
 import type { BlobRef, BlobStore, PutOptions } from "./blob-store.ts";
 
-/** A temporary file that nobody wrote to for this long belongs to a process that is gone. */
-const STALE_MS = 60 * 60 * 1000;
 /** One write call per MiB instead of one per network packet. */
 const WRITE_BUFFER_BYTES = 1024 * 1024;
 
 /**
  * Blobs as read-only files `<directory>/<first two hex digits>/<sha256>`. Bytes arrive in `<directory>/incoming` and
- * are renamed into place, so a blob is either whole or not there. Removes what a killed process left in `incoming`.
+ * are renamed into place, so a blob is either whole or not there. Removes what killed processes leave in `incoming`.
  */
 export async function createFileBlobStore(directory: string): Promise<BlobStore> {
   const incoming = join(directory, "incoming");
-  await mkdir(incoming, { recursive: true });
-  await removeStale(incoming);
+  await keepFreeOfLeftovers(incoming);
   const shardOf = (ref: BlobRef) => join(directory, ref.sha256.slice(0, 2));
   const pathOf = (ref: BlobRef) => join(shardOf(ref), ref.sha256);
 
@@ -53,7 +50,7 @@ export async function createFileBlobStore(directory: string): Promise<BlobStore>
       await rm(pathOf(ref), { force: true });
     },
     async check() {
-      const probe = join(incoming, `check-${uuidv7()}`);
+      const probe = join(incoming, ownName());
       try {
         await writeFile(probe, "ok");
         await readFile(probe);
@@ -81,7 +78,7 @@ export async function stageFile(
   bytes: AsyncIterable<Uint8Array>,
   { maxBytes, signal }: Pick<PutOptions, "maxBytes" | "signal">,
 ): Promise<StagedFile> {
-  const path = join(directory, uuidv7());
+  const path = join(directory, ownName());
   const file = await open(path, "wx", 0o600).catch((cause) => {
     if (codeOf(cause) !== "ENOENT") throw asServiceError(cause);
     throw new ServiceError("unavailable", "The directory of the store is gone.", { cause, retryAfterSeconds: 10 });
@@ -143,14 +140,11 @@ export async function makeFolder(directory: string, name: string): Promise<strin
   return path;
 }
 
-/**
- * Removes the entries of `directory` that were not touched for a while (an hour unless given) and that nobody keeps: what killed processes
- * left. Creates it when missing.
- */
+/** Removes the entries of `directory` that were not touched for a while and that nobody keeps. Creates it when missing. */
 export async function removeStale(
   directory: string,
-  untouchedMs: number = STALE_MS,
-  isKept: (name: string) => Promise<boolean> = async () => false,
+  untouchedMs: number,
+  isKept: (name: string) => Promise<boolean>,
 ): Promise<void> {
   await mkdir(directory, { recursive: true });
   const oldest = Date.now() - untouchedMs;

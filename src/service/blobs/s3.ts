@@ -1,8 +1,9 @@
 import type { Readable } from "node:stream";
 import { DeleteObjectCommand, GetObjectCommand, HeadObjectCommand } from "@aws-sdk/client-s3";
+import { keepFreeOfLeftovers } from "../../leftovers.ts";
 import { ServiceError } from "../errors.ts";
 import type { BlobRef, BlobStore } from "./blob-store.ts";
-import { readLocalFile, removeFile, removeStale, saveBlob, stageFile } from "./fs.ts";
+import { readLocalFile, removeFile, saveBlob, stageFile } from "./fs.ts";
 import type { S3Endpoint } from "./objects.ts";
 import { answerOf, createS3Client, isMissing, unreachableReason, uploadObject } from "./s3-client.ts";
 
@@ -18,7 +19,7 @@ export interface S3Options extends S3Endpoint {
  * not sent again.
  */
 export async function createS3BlobStore(options: S3Options): Promise<BlobStore> {
-  await removeStale(options.incoming);
+  await keepFreeOfLeftovers(options.incoming);
   const client = createS3Client(options);
   const at = (key: string) => ({ Bucket: options.bucket, Key: key });
   const keyOf = (ref: BlobRef) => `blobs/${ref.sha256}`;
