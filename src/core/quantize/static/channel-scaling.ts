@@ -363,7 +363,8 @@ function scaleParameter({ node, input, axis }: ChannelParameter, factors: ArrayL
   const { name, graph } = value;
   const replacement = graph.addInitializer(`${name}_scaled`, scaled);
   node.setInput(input, replacement);
-  graph.removeInitializer(value);
+  if (value.producer) graph.remove(value.producer);
+  else graph.removeInitializer(value);
   // Plans and reports speak of weights by their names.
   replacement.name = name;
 }

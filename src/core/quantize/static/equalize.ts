@@ -18,7 +18,7 @@
  */
 import type { Model, Node } from "../../onnx/ir.ts";
 import { arrayOf, elementCount } from "../../onnx/tensor.ts";
-import { type NoteSink, noteOn } from "../../passes/pass.ts";
+import { checkInvariants, type NoteSink, noteOn } from "../../passes/pass.ts";
 import type { ChannelObserver } from "../calibration/observers.ts";
 import { type ScaledValue, type ScalingSite, scalingSites, visitPairs } from "./channel-scaling.ts";
 import { ruleFor, type WeightOperand } from "./operators.ts";
@@ -58,7 +58,9 @@ export function equalizeWeights(model: Model): Map<string, ScaledValue> {
     });
     if (furthest < CONVERGED) break;
   }
-  return new Map(sites.flatMap((site, i) => [...site.apply(total[i]!)]));
+  const changed = new Map(sites.flatMap((site, i) => [...site.apply(total[i]!)]));
+  checkInvariants(model, "equalisation");
+  return changed;
 }
 
 /** The largest |weight| between each output channel and each input channel, and the scales they have been given. */
@@ -197,6 +199,7 @@ export function balanceChannels(
       ),
     );
   }
+  checkInvariants(model, "scaling channels");
   return changed;
 }
 

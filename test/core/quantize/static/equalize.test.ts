@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Model } from "../../../../src/core/onnx/ir.ts";
 import { arrayOf, floatsOf, type Tensor, tensorOf } from "../../../../src/core/onnx/tensor.ts";
+import { checkInvariants } from "../../../../src/core/passes/pass.ts";
 import { observe } from "../../../../src/core/quantize/calibration/calibrate.ts";
 import { ChannelObserver } from "../../../../src/core/quantize/calibration/observers.ts";
 import { calibrate } from "../../../../src/core/quantize/static/calibration.ts";
@@ -61,6 +62,20 @@ test("weights whose channels are scaled take the place and the name of those tha
   assert.ok([...model.graph.initializers].every(({ useCount, isGraphOutput }) => useCount > 0 || isGraphOutput));
 });
 
+/** The same model with its weights in Constant nodes, as exports of Paddle and bodies of silero VAD have them. */
+function inConstantNodes(model: Model): Model {
+  const { graph } = model;
+  for (const value of [...graph.initializers]) {
+    const { name, constant } = value;
+    const attrs = { value: { type: "tensor", value: constant! } } as const;
+    const [held] = graph.prepend({ opType: "Constant", inputs: [], attrs, outputs: [`${name}_held`] }).outputs;
+    graph.replaceUses(value, held!);
+    graph.removeInitializer(value);
+    held!.name = name;
+  }
+  return model;
+}
+
 async function channelStatistics(model: Model, feeds: readonly Feeds[]): Promise<ReadonlyMap<string, ChannelObserver>> {
   const observers = new Map<string, ChannelObserver>();
   for (const { producer, producerOperand, consumers } of scalingSites(model)) {
@@ -117,10 +132,13 @@ test("any positive scales at any site leave the function as it is", async () => 
     transformer({ layers: 1 }),
   ]) {
     const model = await prepare(network);
-    const scaled = model.clone();
     assert.ok(scalingSites(model).length >= 2);
-    spreadChannels(scaled, 3);
-    await assertSameFunction(model, scaled);
+    for (const scaled of [model.clone(), inConstantNodes(model.clone())]) {
+      assert.equal(scalingSites(scaled).length, scalingSites(model).length);
+      spreadChannels(scaled, 3);
+      checkInvariants(scaled, "scaling");
+      await assertSameFunction(model, scaled);
+    }
   }
 });
 
