@@ -178,7 +178,12 @@ const LAYERS: readonly Layer[] = [
   { of: "src/core/", may: SHARED, types: ["src/core/onnx/"], packages: [] },
   {
     of: "src/report/",
-    may: [...SHARED, ...["onnx/dtype.ts", "evaluate/metrics.ts", "evaluate/verdict.ts"].map((it) => `src/core/${it}`)],
+    may: [
+      ...SHARED,
+      ...["onnx/dtype.ts", "evaluate/lossy-layers.ts", "evaluate/metrics.ts", "evaluate/verdict.ts"].map(
+        (it) => `src/core/${it}`,
+      ),
+    ],
     types: ["src/core/"],
     packages: ["@observablehq/plot", "linkedom"],
   },

@@ -28,6 +28,7 @@ export { type Deployed, describeDeployment, type ElsewhereAnswer } from "./evalu
 export { evaluateModels, type MeasurePeak } from "./evaluate/evaluate.ts";
 export { evaluationInputs, MAX_EVALUATED_SAMPLES } from "./evaluate/evaluation-inputs.ts";
 export { listLayers } from "./evaluate/layer-facts.ts";
+export { layersThatLoseMost } from "./evaluate/lossy-layers.ts";
 export { scoreOf } from "./evaluate/metrics.ts";
 export { inspectModel } from "./evaluate/model-facts.ts";
 export { measureSpeedup, scoreFidelity, scoreModel } from "./evaluate/score.ts";

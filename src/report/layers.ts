@@ -1,3 +1,4 @@
+import { layersThatLoseMost } from "../core/evaluate/lossy-layers.ts";
 import type { LayerError } from "../core/facts.ts";
 import { type Content, html } from "./markup.ts";
 import { decibels, details, plural, section, shortened, table } from "./parts.ts";
@@ -13,10 +14,10 @@ export function layerErrors({ layer_errors: errors, quantization }: Report, draw
   const points = errors.map((error, i) => ({ ...error, at: i + 1 }));
   const ratios = points.filter((point): point is Point => point.sqnr_db !== null);
   const same = points.filter(({ sqnr_db }) => sqnr_db === null);
-  const worst = ratios
-    .toSorted((a, b) => a.sqnr_db - b.sqnr_db)
-    .slice(0, WORST)
-    .map((point, i) => ({ ...point, rank: String(i + 1) }));
+  const places = new Map(errors.map(({ node }, i) => [node, i + 1]));
+  const worst = layersThatLoseMost(errors, WORST).map((layer, i) => ({
+    ...{ ...layer, at: places.get(layer.node)!, rank: String(i + 1) },
+  }));
   const [low, high] = [Math.min(...ratios.map(toDb)), Math.max(...ratios.map(toDb))];
   // Layers without an error have no place on the scale: they are drawn along its end.
   const margin = Math.max(3, (high - low) * 0.12);
@@ -30,11 +31,11 @@ export function layerErrors({ layer_errors: errors, quantization }: Report, draw
       ? html`<p>All ${errors.length} layers give what they gave before.</p>`
       : draw({
           title: "Signal to noise ratio of each layer's result",
-          alternative: `${plural(errors.length, "layer")} from ${decibels(low)} to ${decibels(high)}; the worst is ${shortened(worst[0]!.node, 60)}`,
+          alternative: `${plural(errors.length, "layer")} from ${decibels(low)} to ${decibels(high)}; ${worst[0] ? `${shortened(worst[0].node, 60)} loses most` : "the job has changed none of those with an error"}`,
           span: "whole",
           legend: [
             ["dot", "a layer"],
-            ["ring", "one of the worst"],
+            ["ring", "loses most"],
             ...(same.length > 0 ? [["hollow", "no error"] as const] : []),
           ],
           draw: ({ plot, width }) => ({
@@ -55,19 +56,25 @@ export function layerErrors({ layer_errors: errors, quantization }: Report, draw
               plot.text(worst, { x: "at", y: toDb, text: "rank", dy: 16, fill: "var(--bad)", fontWeight: 600 }),
             ],
           }),
-          note: html`The worst: ${worst.map(
-            ({ node, rank, sqnr_db }, i) =>
-              html`${i > 0 ? ", " : null}${rank} <code>${shortened(node, 60)}</code> ${decibels(sqnr_db)}`,
-          )}.`,
+          ...(worst.length > 0 && {
+            note: html`Those that lose most, compared with what they read: ${worst.map(
+              ({ node, rank, sqnr_db, input_sqnr_db }, i) =>
+                html`${i > 0 ? ", " : null}${rank} <code>${shortened(node, 60)}</code> ${
+                  input_sqnr_db === null ? null : `${decibels(input_sqnr_db)} → `
+                }${decibels(sqnr_db)}`,
+            )}.`,
+          }),
         }),
     details(
       `All ${plural(errors.length, "layer")} in numbers`,
       table(
-        ["Layer", "Node", "Operator", "SQNR"],
-        points.map(({ at, node, op, sqnr_db }) => [
+        ["Layer", "Node", "Operator", "Changed", "SQNR of what it reads", "SQNR"],
+        points.map(({ at, node, op, changed, input_sqnr_db, sqnr_db }) => [
           at,
           html`<code>${shortened(node, 120)}</code>`,
           html`<code>${shortened(op, 60)}</code>`,
+          changed ? "yes" : "no",
+          decibels(input_sqnr_db),
           decibels(sqnr_db),
         ]),
       ),

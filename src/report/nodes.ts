@@ -1,3 +1,4 @@
+import { layersThatLoseMost } from "../core/evaluate/lossy-layers.ts";
 import type { NodeNote } from "../core/facts.ts";
 import { type Content, html, type Markup } from "./markup.ts";
 import { count, decibels, details, plural, section, shortened, table } from "./parts.ts";
@@ -38,6 +39,7 @@ export function nodeSection({ nodes, metrics, layer_errors, quantization, optimi
   const costs: Costs = {
     gains: new Map(quantization?.sensitivity.flatMap(({ nodes, gain_db }) => nodes.map((node) => [node, gain_db]))),
     ratios: new Map(layer_errors?.map(({ node, sqnr_db }) => [node, sqnr_db])),
+    places: new Map(layersThatLoseMost(layer_errors, Number.POSITIVE_INFINITY).map(({ node }, i) => [node, i])),
   };
   const order = Object.keys(OUTCOMES);
   rows.sort(
@@ -62,20 +64,20 @@ export function nodeSection({ nodes, metrics, layer_errors, quantization, optimi
 interface Costs {
   /** Decibels that the outputs gain when the node stays in float. */
   readonly gains: ReadonlyMap<string, number>;
+  /** Of the results. */
   readonly ratios: ReadonlyMap<string, number | null>;
+  /** Among those that lose most: 0 loses most of all. */
+  readonly places: ReadonlyMap<string, number>;
 }
 
-/** Higher costs more: by what float would gain, else by the error of the node's result. Nodes of which nothing is known come last. */
-function costOf(name: string, { gains, ratios }: Costs): number {
-  const gain = gains.get(name);
-  if (gain !== undefined) return MEASURED_GAIN + gain;
-  const ratio = ratios.get(name);
-  return ratio === undefined || ratio === null ? UNKNOWN_COST : -ratio;
+/** Higher costs more: by what float would gain, else by how much of its error the node adds. Nodes that add none, or of which nothing is known, come last. */
+function costOf(name: string, { gains, places }: Costs): number {
+  return gains.get(name) ?? LESS_THAN_MEASURED - (places.get(name) ?? UNKNOWN_PLACE);
 }
 
-/** Above every error, and below. */
-const MEASURED_GAIN = 1000;
-const UNKNOWN_COST = -1000;
+/** Below every gain, in dB. */
+const LESS_THAN_MEASURED = -1000;
+const UNKNOWN_PLACE = 1e9;
 
 function keyOf({ name, op, code }: NodeNote): string {
   return `${code} ${op} ${name}`;

@@ -7,7 +7,7 @@ import { renderReport } from "../../src/report/html.ts";
 import { html } from "../../src/report/markup.ts";
 import { loadCharts } from "../../src/report/plots.ts";
 import { tradeChart } from "../../src/report/trade-chart.ts";
-import { accuracyFixture, outputFixture } from "../support/metrics.ts";
+import { accuracyFixture, layerErrorFixture, outputFixture } from "../support/metrics.ts";
 import { nodeName, type ReportFixture, reportFixture, staticReportFixture } from "../support/report-fixtures.ts";
 
 const skipped = (i: number): Note => ({
@@ -89,10 +89,7 @@ describe("renderReport", () => {
       metrics: {
         memory: { before_peak_bytes: 150_000_000, after_peak_bytes: 178_000_000, baseline_bytes: 80_000_000 },
       },
-      layerErrors: [
-        { node: "a", op: "Conv", sqnr_db: -1 },
-        { node: "b", op: "Conv", sqnr_db: 12 },
-      ],
+      layerErrors: [layerErrorFixture("a", -1), layerErrorFixture("b", 12)],
     });
     const [, top] = /<header>(.*?)<\/header>/s.exec(html)!;
     assert.match(top!, /40 % more memory than the original: 98 MB instead of 70 MB/);
@@ -132,14 +129,10 @@ describe("renderReport", () => {
     assert.ok(links.length > 5 && links.every(([, title]) => title!.length > 20));
   });
 
-  it("lists nodes by what they cost: the layers with the largest error first", async () => {
+  it("lists nodes by what they cost: the layers that add the largest error first", async () => {
     const html = await page({
       notes: [1, 2, 3].map((i) => ({ ...skipped(i), outcome: "changed" as const })),
-      layerErrors: [
-        { node: "node_1", op: "Conv", sqnr_db: 30 },
-        { node: "node_2", op: "Conv", sqnr_db: 5 },
-        { node: "node_3", op: "Conv", sqnr_db: null },
-      ],
+      layerErrors: [layerErrorFixture("node_1", 30), layerErrorFixture("node_2", 5), layerErrorFixture("node_3", null)],
     });
     const [, body] = /class="sortable">.*?<tbody>(.*?)<\/tbody>/s.exec(html)!;
     assert.deepEqual(
@@ -182,8 +175,8 @@ describe("renderReport", () => {
   });
 
   it("draws the same numbers to the same bytes, each chart twice: for a wide page and for a phone", async () => {
-    const html = await page({ layerErrors: [{ node: "a", op: "Conv", sqnr_db: 30 }] });
-    assert.equal(html, await page({ layerErrors: [{ node: "a", op: "Conv", sqnr_db: 30 }] }));
+    const html = await page({ layerErrors: [layerErrorFixture("a", 30)] });
+    assert.equal(html, await page({ layerErrors: [layerErrorFixture("a", 30)] }));
     for (const kind of ["wide", "narrow"]) {
       assert.equal(
         html.match(new RegExp(`<svg class="plot ${kind}" role="img" aria-label="[^"]+"`, "g"))?.length,
@@ -222,7 +215,7 @@ describe("renderReport", () => {
 
   it("shows a static job without accuracy control, without an error and without corrections", async () => {
     const html = await page({
-      layerErrors: [{ node: "a", op: "Conv", sqnr_db: null }],
+      layerErrors: [layerErrorFixture("a", null)],
       quantization: {
         calibration: { method: "minmax", tried: [], samples: 1, tensors: 1, cached: true },
         ...{ kernels: null, corrections: [], sensitivity: [], control: null },
@@ -270,10 +263,7 @@ describe("renderReport", () => {
       },
       notes: [{ ...skipped(1), op: evil }],
       job: { name: evil, id: evil, params: { [evil]: evil, list: [evil] } },
-      layerErrors: [
-        { node: evil, op: evil, sqnr_db: 3 },
-        { node: evil, op: evil, sqnr_db: null },
-      ],
+      layerErrors: [layerErrorFixture(evil, 3, { op: evil }), layerErrorFixture(evil, null, { op: evil })],
       quantization,
     });
     assert.doesNotMatch(html, /<img|alert\(1\)<\/script/);
@@ -438,7 +428,7 @@ describe("renderReport", () => {
     const html = await page({
       metrics: { coverage: { quantized_nodes: 0, skipped_nodes, fused_nodes: 0, float_islands: [] } },
       notes,
-      layerErrors: notes.slice(0, 512).map(({ name, op }, i) => ({ node: name, op, sqnr_db: 20 + (i % 7) })),
+      layerErrors: notes.slice(0, 512).map(({ name, op }, i) => layerErrorFixture(name, 20 + (i % 7), { op })),
       job: { params: { method: "static", exclude_nodes: notes.map(({ name }) => name) } },
     });
     assert.ok(performance.now() - started < 20_000);

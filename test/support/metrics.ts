@@ -1,6 +1,11 @@
-import type { JobMetrics, ModelFacts, OutputFidelity } from "../../src/core/facts.ts";
+import type { JobMetrics, LayerError, ModelFacts, OutputFidelity } from "../../src/core/facts.ts";
 
 /** Results as they might be, for tests that are about one part of them. */
+
+/** The error of a layer that the job has changed, which reads what has none. */
+export function layerErrorFixture(node: string, sqnr_db: number | null, part: Partial<LayerError> = {}): LayerError {
+  return { node, op: "Conv", sqnr_db, input_sqnr_db: null, changed: true, ...part };
+}
 
 export function outputFixture(part: Partial<OutputFidelity> = {}): OutputFidelity {
   return {

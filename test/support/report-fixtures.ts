@@ -71,10 +71,11 @@ export function nodeName(i: number): string {
 export function staticReportFixture(layers = 52): Report {
   const uniform = uniformSource(3);
   const names = Array.from({ length: layers }, (_, i) => nodeName(i));
+  const ratios = names.map((_, i) =>
+    i === 1 ? null : 42 - (22 * i) / layers + 6 * uniform() - (i % 17 === 9 ? 12 : 0),
+  );
   const layerErrors = names.map((node, i) => ({
-    node,
-    op: "Conv",
-    sqnr_db: i === 1 ? null : 42 - (22 * i) / layers + 6 * uniform() - (i % 17 === 9 ? 12 : 0),
+    ...{ node, op: "Conv", sqnr_db: ratios[i]!, input_sqnr_db: ratios[i - 1] ?? null, changed: i % 13 !== 12 },
   }));
   const trials = Array.from({ length: 14 }, (_, i) => ({
     float_nodes: names.slice(0, i),

@@ -297,6 +297,7 @@ async function layerErrorsOf(
   return measureLayerErrors({
     reference: layerReference.model,
     results: layerReference.results,
+    changed: new Set(options.notes.filter(({ outcome }) => outcome === "changed").map(({ name }) => name)),
     compressed: readModel(after.roundedPath ?? after.path),
     batches: firstSamples(inputs, LAYER_SAMPLES),
     openModel: (model, options) =>

@@ -5,7 +5,7 @@ import type { Batch } from "../data/dataset.ts";
 import { feedsFor } from "../data/fit.ts";
 import { CoreError, checkCancelled } from "../errors.ts";
 import type { LayerError } from "../facts.ts";
-import type { Model, Node, Value } from "../onnx/ir.ts";
+import type { Graph, Model, Node, Value } from "../onnx/ir.ts";
 import { isFloat, type Tensor } from "../onnx/tensor.ts";
 import { operatorOf } from "../operators/operators.ts";
 import { exposeValues, type OpenModel } from "../quantize/calibration/calibrate.ts";
@@ -25,6 +25,8 @@ export interface LayerErrorOptions {
    * in it has kept its name.
    */
   readonly results?: Readonly<Record<string, string>> | undefined;
+  /** Labels of the nodes that the method has changed. */
+  readonly changed: ReadonlySet<string>;
   readonly batches: AsyncIterable<Batch>;
   readonly openModel: OpenModel;
   readonly threads: number;
@@ -118,12 +120,45 @@ async function compareLayers(options: LayerErrorOptions): Promise<readonly Layer
   } finally {
     await before.close();
   }
-  const errors = points.flatMap((point): LayerError[] => {
-    if (!compared.has(point)) return [];
+  const ratios = new Map<Node, number | null>();
+  for (const point of compared) {
     const { sqnr_db, shape_mismatches } = meters.get(point)!.result();
-    return shape_mismatches > 0 ? [] : [{ node: point.node.label, op: point.node.opType, sqnr_db }];
+    if (shape_mismatches === 0) ratios.set(point.node, sqnr_db);
+  }
+  const inputRatios = ratiosBefore(reference.graph, ratios);
+  const errors = points.flatMap(({ node }): LayerError[] => {
+    const sqnr_db = ratios.get(node);
+    if (sqnr_db === undefined) return [];
+    const { label, opType } = node;
+    return [
+      { node: label, op: opType, sqnr_db, input_sqnr_db: inputRatios.get(node)!, changed: options.changed.has(label) },
+    ];
   });
   return errors.length > 0 ? errors : null;
+}
+
+/** Of each node with a ratio, the least ratio among the nodes with one that its inputs come from; null where there is no error. */
+function ratiosBefore(graph: Graph, ratios: ReadonlyMap<Node, number | null>): ReadonlyMap<Node, number | null> {
+  const before = new Map<Node, number | null>();
+  /** The least ratio on the ways to each value; none for what has no error. */
+  const least = new Map<Value, number>();
+  const lowest = (values: Iterable<Value | undefined>) => {
+    let found = Number.POSITIVE_INFINITY;
+    for (const value of values) if (value) found = Math.min(found, least.get(value) ?? Number.POSITIVE_INFINITY);
+    return found;
+  };
+  const visit = (body: Graph): void => {
+    for (const node of body.nodes) {
+      for (const inner of node.bodies()) visit(inner);
+      const read = lowest([...node.inputs, ...[...node.bodies()].flatMap(({ outputs }) => outputs)]);
+      const ratio = ratios.get(node);
+      if (ratio !== undefined) before.set(node, Number.isFinite(read) ? read : null);
+      const here = ratio === undefined ? read : (ratio ?? Number.POSITIVE_INFINITY);
+      if (Number.isFinite(here)) for (const output of node.outputs) least.set(output, here);
+    }
+  };
+  visit(graph);
+  return before;
 }
 
 async function readTaps(

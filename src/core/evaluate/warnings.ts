@@ -11,6 +11,7 @@ import type {
 import { DTYPES } from "../onnx/dtype.ts";
 import type { Latency } from "../runtime/latency.ts";
 import { isBlank, isComparable } from "./fidelity.ts";
+import { layersThatLoseMost } from "./lossy-layers.ts";
 import { METRICS } from "./metrics.ts";
 
 /** Of rounds A B, how many the second must lose to be called slower: by chance, 2 of 3 of 50 are lost once in a hundred times. */
@@ -121,11 +122,10 @@ export function fidelityWarnings(
   remedies: readonly string[],
 ): Warning[] {
   const kinds = new Map(outputs.map(({ name, dtype }) => [name, dtype === null ? undefined : DTYPES[dtype].kind]));
-  const worst = (layerErrors ?? [])
-    .filter((layer): layer is LayerError & { sqnr_db: number } => layer.sqnr_db !== null)
-    .sort((a, b) => a.sqnr_db - b.sqnr_db)
-    .slice(0, NAMED_LAYERS)
-    .map(({ node, sqnr_db }) => `"${node}" (${sqnr_db.toFixed(1)} dB)`);
+  const worst = layersThatLoseMost(layerErrors, NAMED_LAYERS).map(({ node, sqnr_db, input_sqnr_db }) => {
+    const from = input_sqnr_db === null ? "" : `${input_sqnr_db.toFixed(1)} dB in, `;
+    return `"${node}" (${from}${sqnr_db.toFixed(1)} dB out)`;
+  });
   const named = worst.length === 0 ? "" : ` The layers that lose most: ${worst.join(", ")}.`;
   const advice = `${named}${remedies.length === 0 ? "" : ` Try: ${remedies.join("; ")}.`}`;
   return compared.flatMap((output): Warning[] => {

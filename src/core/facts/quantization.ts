@@ -86,4 +86,8 @@ export interface LayerError {
   readonly op: string;
   /** 10·log10(Σx² / Σ(x−y)²) of its output; null when identical. */
   readonly sqnr_db: number | null;
+  /** The least of those of the layers whose results it reads, directly or through other operators; null where all of them are identical. */
+  readonly input_sqnr_db: number | null;
+  /** Whether the job has changed it. The error of another comes from before it, also where it is much larger there. */
+  readonly changed: boolean;
 }

@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 import type { Batch } from "../../../src/core/data/dataset.ts";
 import { CoreError } from "../../../src/core/errors.ts";
 import { measureLayerErrors } from "../../../src/core/evaluate/layer-errors.ts";
+import { layersThatLoseMost } from "../../../src/core/evaluate/lossy-layers.ts";
 import type { LayerError } from "../../../src/core/facts.ts";
 import type { Model, Node, Value } from "../../../src/core/onnx/ir.ts";
 import { loadModel } from "../../../src/core/onnx/load.ts";
@@ -20,6 +21,7 @@ import { dynamicPass } from "../../../src/core/quantize/weights/dynamic.ts";
 import { weightOnlyPass } from "../../../src/core/quantize/weights/weight-only.ts";
 import { compress, computedValue } from "../../support/compressed.ts";
 import { branches, cnn, GraphMaker, mobilenet, randomFeeds, resnet, transformer } from "../../support/graphs.ts";
+import { layerErrorFixture } from "../../support/metrics.ts";
 import { openModel } from "../../support/open-model.ts";
 import { readRealModel } from "../../support/real-models.ts";
 
@@ -39,8 +41,10 @@ function measure(
   compressed: Model,
   results: Readonly<Record<string, string>> = {},
 ): Promise<readonly LayerError[] | null> {
-  return measureLayerErrors({ reference, compressed, results, batches: batchesFor(reference), openModel, threads: 1 });
+  return measureLayerErrors({ ...ON_ONE_THREAD, reference, compressed, results, batches: batchesFor(reference) });
 }
+
+const ON_ONE_THREAD = { openModel, threads: 1, changed: new Set<string>() };
 
 /** The readers of a value in the order of its uses, and the only one of an operator among them. */
 function reader(value: Value, opType: string): Node {
@@ -84,7 +88,7 @@ it("where there is no layer nothing is loaded, and nothing is said", async () =>
   make.output(make.op("Relu", [make.input("x", ["n", 2])]), "y", ["n", 2]);
   const { model } = make;
   const found = await measureLayerErrors({
-    ...{ reference: model, compressed: model, batches: batchesFor(model), threads: 1 },
+    ...{ ...ON_ONE_THREAD, reference: model, compressed: model, batches: batchesFor(model) },
     openModel: () => assert.fail("no model is needed"),
   });
   assert.equal(found, null);
@@ -147,7 +151,10 @@ describe("measureLayerErrors", () => {
       });
     }
     const [first, second, ...others] = (await measure(reference, compressed))!;
-    assert.deepEqual(first, { node: "matmul_node", op: "MatMul", sqnr_db: null });
+    assert.deepEqual(first, {
+      ...{ node: "matmul_node", op: "MatMul" },
+      ...{ sqnr_db: null, input_sqnr_db: null, changed: false },
+    });
     assert.equal(second!.node, "matmul_node_1");
     assert.ok(Math.abs(second!.sqnr_db! - 10 * Math.log10(signal / noise)) < 1e-9);
     assert.deepEqual(others, []);
@@ -243,7 +250,7 @@ describe("measureLayerErrors", () => {
     const batches = async function* () {
       yield { feeds, count: 1 };
     };
-    const errors = await measureLayerErrors({ reference, compressed, batches: batches(), openModel, threads: 1 });
+    const errors = await measureLayerErrors({ ...ON_ONE_THREAD, reference, compressed, batches: batches() });
     const convolutions = errors!.filter(({ op }) => op === "Conv");
     assert.equal(convolutions.length, 6);
     for (const { sqnr_db } of convolutions) assert.ok(sqnr_db! > 30, `${sqnr_db} dB`);
@@ -265,16 +272,78 @@ describe("measureLayerErrors", () => {
   });
 
   it("does not fail a job, and can be stopped", async () => {
-    const options = { reference: twoLayers(1), compressed: twoLayers(1), threads: 1 };
+    const options = { ...ON_ONE_THREAD, reference: twoLayers(1), compressed: twoLayers(1) };
     const refused = async () => {
       throw new CoreError("invalid_model", "onnxruntime does not like it.");
     };
     const batches = () => batchesFor(options.reference);
     assert.equal(await measureLayerErrors({ ...options, batches: batches(), openModel: refused }), null);
     const signal = AbortSignal.abort();
-    await assert.rejects(measureLayerErrors({ ...options, batches: batches(), openModel, signal }), {
+    await assert.rejects(measureLayerErrors({ ...options, batches: batches(), signal }), {
       code: "cancelled",
     });
+  });
+});
+
+/** Layers by the names of their weights: a and, behind a Relu, b; c beside them; d of the sum of both. */
+function joined(factors: Readonly<Record<string, number>>): Model {
+  const make = new GraphMaker();
+  const x = make.input("x", ["n", 2]);
+  const layer = (name: string, value: Value) => {
+    const factor = factors[name] ?? 1;
+    return make.op("MatMul", [value, make.floats(name, [2, 2], [factor, 0.5, -0.5, factor])]);
+  };
+  const b = layer("b", make.op("Relu", [layer("a", x)]));
+  make.output(layer("d", make.op("Add", [b, layer("c", x)])), "y", ["n", 2]);
+  return make.model;
+}
+
+it("tells the error of what a layer reads, through operators between, from its own, and which layers were changed", async () => {
+  const labels = new Map([...joined({}).nodes()].map((node) => [node.inputs[1]?.name, node.label]));
+  const errors = (await measureLayerErrors({
+    ...{ ...ON_ONE_THREAD, reference: joined({}), compressed: joined({ a: 1.1, c: 1.5 }) },
+    ...{ batches: batchesFor(joined({})), changed: new Set([labels.get("a")!, labels.get("c")!, labels.get("d")!]) },
+  }))!;
+  const [a, b, c, d] = ["a", "b", "c", "d"].map((name) => errors.find(({ node }) => node === labels.get(name))!);
+  assert.deepEqual([a!.input_sqnr_db, c!.input_sqnr_db], [null, null]);
+  assert.equal(b!.input_sqnr_db, a!.sqnr_db);
+  assert.ok(c!.sqnr_db! < b!.sqnr_db!);
+  assert.equal(d!.input_sqnr_db, c!.sqnr_db);
+  assert.deepEqual(
+    [a, b, c, d].map((it) => it!.changed),
+    [true, false, true, true],
+  );
+});
+
+describe("the layers that lose most", () => {
+  it("are those that add most noise to what they read", () => {
+    const layers = [
+      layerErrorFixture("first", 20),
+      layerErrorFixture("passes on", 19.9, { input_sqnr_db: 20 }),
+      layerErrorFixture("adds", 15, { input_sqnr_db: 19.9 }),
+      layerErrorFixture("averages", 25, { input_sqnr_db: 15 }),
+      layerErrorFixture("exact", null),
+    ];
+    assert.deepEqual(
+      layersThatLoseMost(layers, 9).map(({ node }) => node),
+      ["adds", "first", "passes on"],
+    );
+    assert.deepEqual(
+      layersThatLoseMost(layers, 1).map(({ node }) => node),
+      ["adds"],
+    );
+    assert.deepEqual(layersThatLoseMost(null, 3), []);
+  });
+
+  it("are none that the job has left alone, however large the error is that comes to them", () => {
+    const layers = [
+      layerErrorFixture("rounded", 12),
+      layerErrorFixture("left alone", 2, { input_sqnr_db: 12, changed: false }),
+    ];
+    assert.deepEqual(
+      layersThatLoseMost(layers, 3).map(({ node }) => node),
+      ["rounded"],
+    );
   });
 });
 
@@ -284,7 +353,7 @@ it("stops when its time is up, and says how many layers it has compared", async 
   const all = (await measure(reference, compressed))!;
   const told: [number, number][] = [];
   const errors = await measureLayerErrors({
-    ...{ reference, compressed, results: {}, batches: batchesFor(reference), openModel, threads: 1 },
+    ...{ ...ON_ONE_THREAD, reference, compressed, batches: batchesFor(reference) },
     budgetMs: 0,
     onIncomplete: (compared, of) => told.push([compared, of]),
   });

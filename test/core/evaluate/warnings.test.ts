@@ -9,8 +9,8 @@ import {
   simulationWarnings,
   unusedWarnings,
 } from "../../../src/core/evaluate/warnings.ts";
-import type { JobMetrics, LayerError, OutputFidelity, ValueFacts } from "../../../src/core/facts.ts";
-import { metricsFixture } from "../../support/metrics.ts";
+import type { JobMetrics, OutputFidelity, ValueFacts } from "../../../src/core/facts.ts";
+import { layerErrorFixture, metricsFixture } from "../../support/metrics.ts";
 
 const { latency } = metricsFixture();
 const sizeOf = (ratio: number, before_bytes = 100_000) => ({ before_bytes, after_bytes: ratio * before_bytes, ratio });
@@ -115,8 +115,10 @@ test("a change of the metric may be chance where its interval reaches zero", () 
 });
 
 test("outputs that differ much are told of with the three worst layers and what to try", () => {
-  const layer = (node: string, sqnr_db: number | null) => ({ node, sqnr_db }) as LayerError;
-  const layers = [layer("a", 30), layer("b", 3.04), layer("c", null), layer("d", 10), layer("e", 20)];
+  const layers = [
+    ...[layerErrorFixture("a", 30), layerErrorFixture("b", 3.04), layerErrorFixture("c", null)],
+    ...[layerErrorFixture("d", 10, { input_sqnr_db: 25 }), layerErrorFixture("e", 20)],
+  ];
   const told = (
     change: Partial<OutputFidelity>,
     data: JobMetrics["fidelity"]["data"] = "evaluation",
@@ -124,7 +126,10 @@ test("outputs that differ much are told of with the three worst layers and what 
   ) => fidelityWarnings([{ ...float, dtype }], [compared(change)], data, layers, remedies);
   const [low] = told({ sqnr_db: LOW_SQNR_DB - 0.1 });
   assert.deepEqual([low!.code, low!.value], ["low_fidelity", LOW_SQNR_DB - 0.1]);
-  assert.match(low!.message, /"b" \(3\.0 dB\), "d" \(10\.0 dB\), "e" \(20\.0 dB\)\. Try: 8 bits; gptq\.$/);
+  assert.match(
+    low!.message,
+    /"b" \(3\.0 dB out\), "d" \(25\.0 dB in, 10\.0 dB out\), "e" \(20\.0 dB out\)\. Try: 8 bits; gptq\.$/,
+  );
   assert.deepEqual(told({ sqnr_db: LOW_SQNR_DB }), []);
   assert.deepEqual(told({ sqnr_db: 1 }, "evaluation", { dtype: "int64" }), [], "the size of a difference of ids");
   const [fewer] = told({ top1_agreement: 0.949 });

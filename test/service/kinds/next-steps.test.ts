@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import type { JobMetrics, LayerError } from "../../../src/core/facts.ts";
+import type { JobMetrics } from "../../../src/core/facts.ts";
 import { JobRequest } from "../../../src/service/api/job-schemas.ts";
 import type { DatasetRecord, ModelRecord } from "../../../src/service/catalog.ts";
 import { canonicalJson } from "../../../src/service/identity.ts";
@@ -16,7 +16,7 @@ import type { QuantizeSpec } from "../../../src/service/kinds/quantize/spec.ts";
 import { requestOf } from "../../../src/service/kinds/requests.ts";
 import { type Continuations, nextSteps } from "../../../src/service/kinds/run/next-steps.ts";
 import { DATASET_FACTS, MODEL_FACTS } from "../../support/memory-workers.ts";
-import { metricsFixture, modelFactsFixture, outputFixture } from "../../support/metrics.ts";
+import { layerErrorFixture, metricsFixture, modelFactsFixture, outputFixture } from "../../support/metrics.ts";
 
 const titleOf = (spec: JobSpec) => kindOf(spec).title(spec);
 const specOf = (body: object) => JobRequest.parse(body) as unknown as JobSpec;
@@ -48,11 +48,7 @@ const poor: Partial<JobMetrics> = {
   fidelity: { samples: 32, data: "evaluation", outputs: [outputFixture({ sqnr_db: 8, top1_agreement: 0.7 })] },
 };
 const good: Partial<JobMetrics> = { fidelity: { samples: 32, data: "evaluation", outputs: [outputFixture()] } };
-const layerErrors: readonly LayerError[] = ["l1", "l2", "l3", "l4"].map((node, i) => ({
-  node,
-  op: "Conv",
-  sqnr_db: 40 - 9 * i,
-}));
+const layerErrors = ["l1", "l2", "l3", "l4"].map((node, i) => layerErrorFixture(node, 40 - 9 * i));
 
 /** Records of every model and dataset that steps name. */
 function stored(isLabelled: boolean) {

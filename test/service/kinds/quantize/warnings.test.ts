@@ -69,7 +69,7 @@ describe("a result that differs much", () => {
     assert.equal(warning!.value, sqnr_db);
     assert.match(
       warning!.message,
-      /has an SQNR of -?[\d.]+ dB, below 20 dB\. The layers that lose most: "\w+" \(-?[\d.]+ dB\)/,
+      /has an SQNR of -?[\d.]+ dB, below 20 dB\. The layers that lose most: "\w+" \((?:-?[\d.]+ dB in, )?-?[\d.]+ dB out\)/,
     );
     assert.match(warning!.message, / Try: algorithm gptq with samples of your data; 8 bits; /);
   });

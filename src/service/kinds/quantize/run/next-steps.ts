@@ -1,5 +1,5 @@
 /** What is worth doing after a quantization. */
-import type { LayerError } from "../../../../core/index.ts";
+import { layersThatLoseMost } from "../../../../core/index.ts";
 import { type RequestBody, requestOf } from "../../requests.ts";
 import type { Continuations, NextStep, Outcome } from "../../run/next-steps.ts";
 import { YOUR_DATASET } from "../../run/remedies.ts";
@@ -27,11 +27,7 @@ function datasetOf({ params, evaluation }: QuantizeSpec): string {
 }
 
 function better({ layerErrors }: Outcome, spec: QuantizeSpec): NextStep[] {
-  const worst = (layerErrors ?? [])
-    .filter((layer): layer is LayerError & { sqnr_db: number } => layer.sqnr_db !== null)
-    .toSorted((a, b) => a.sqnr_db - b.sqnr_db)
-    .slice(0, WORST_LAYERS)
-    .map(({ node }) => node);
+  const worst = layersThatLoseMost(layerErrors, WORST_LAYERS).map(({ node }) => node);
   return methodOfJob(spec)
     .remedies(spec.params)
     .flatMap(({ text, change }): NextStep[] => {
