@@ -116,6 +116,7 @@ function linearWeights(rows: number, k: number, n: number): Group {
     inputs: { x: [rows, k], dy: [rows, n] },
     forms: {
       "Gemm, left operand transposed": (g, { x, dy }) => g.gemm(x!, dy!, { transA: true }),
+      "Gemm of dy transposed, transposed": (g, { x, dy }) => g.transpose(g.gemm(dy!, x!, { transA: true }), [1, 0]),
       "x transposed, product": (g, { x, dy }) => g.matMul(turned(g, x!, k), dy!),
       "dy transposed, product, transposed": (g, { x, dy }) => g.transpose(g.matMul(turned(g, dy!, n), x!), [1, 0]),
       ...Object.fromEntries(
@@ -138,6 +139,10 @@ const GROUPS: Readonly<Record<string, Group>> = {
   "linear-256-256": linearWeights(4096, 256, 256),
   "linear-256-1024": linearWeights(4096, 256, 1024),
   "linear-1024-256": linearWeights(4096, 1024, 256),
+  "half-256-256": linearWeights(2048, 256, 256),
+  "half-256-1024": linearWeights(2048, 256, 1024),
+  "half-1024-256": linearWeights(2048, 1024, 256),
+  "half-512-512": linearWeights(2048, 512, 512),
   gelu: {
     inputs: { x: [4096, 1024], dy: [4096, 1024] },
     forms: {
@@ -192,6 +197,8 @@ const GROUPS: Readonly<Record<string, Group>> = {
     forms: {
       "forward only": (g, { x, dy }) => g.mul(dy!, g.op("Relu", [x])),
       "comparison, cast, product": (g, { x, dy }) => g.mul(dy!, g.indicator(g.greater(g.op("Relu", [x]), 0), dy!)),
+      "clipped multiple, product": (g, { x, dy }) =>
+        g.mul(dy!, g.op("HardSigmoid", [g.op("Relu", [x])], { alpha: float(2 ** 127), beta: float(0) })),
       "sign, product": (g, { x, dy }) => g.mul(dy!, g.op("Sign", [g.op("Relu", [x])])),
       "comparison, where": (g, { x, dy }) => g.where(g.greater(g.op("Relu", [x]), 0), dy!, 0),
     },

@@ -139,6 +139,7 @@ const recurrent = (
 export const GRADIENT_CASES: readonly GradientCase[] = [
   ...["Identity", "Neg", "Exp", "Sin", "Cos", "Sigmoid", "Tanh"].map((op) => unary(op)),
   ...["Abs", "Relu"].map((op) => unary(op, spread(3, 5))),
+  unary("Relu", spread(3, 5), { float32: true }),
   ...["LeakyRelu", "Elu", "Selu", "HardSigmoid", "Softsign"].map((op) =>
     unary(op, spread(3, 5), { float32: true, step: 0.01 }),
   ),

@@ -35,6 +35,15 @@ function masked(g: GraphBuilder, d: Value, condition: Value): Value {
   return g.mul(d, g.indicator(condition, d));
 }
 
+/**
+ * 1 where x is above 0, else 0. In float32 it is clip(x·2¹²⁷, 0, 1): one pass, which threads share, where a comparison and a Cast are two, and Cast takes
+ * one thread. The product is at least 1 for all but subnormal numbers below 2⁻¹²⁷.
+ */
+function positive(g: GraphBuilder, x: Value): Value {
+  if (x.dtype !== "float32") return g.indicator(g.greater(x, 0), x);
+  return g.op("HardSigmoid", [x], { alpha: float(2 ** 127), beta: float(0) });
+}
+
 /** a / b: da = d / b, and db = −Σ d·y / b, summed before it is divided where b is smaller than y. */
 const quotient: GradientRule = {
   backward: (g, node, [d], wanted) => {
@@ -111,7 +120,7 @@ export const ELEMENTWISE = {
   Sin: unary((g, { x, d }) => g.mul(d, g.op("Cos", [x]))),
   Cos: unary((g, { x, d }) => g.neg(g.mul(d, g.op("Sin", [x])))),
   Erf: unary((g, { x, d }) => g.mul(d, g.mul(g.exp(g.neg(g.square(x))), 2 / Math.sqrt(Math.PI)))),
-  Relu: unary((g, { y, d }) => masked(g, d, g.greater(y, 0))),
+  Relu: unary((g, { y, d }) => g.mul(d, positive(g, y))),
   LeakyRelu: unary((g, { x, d }, node) => g.where(g.greater(x, 0), d, g.mul(d, parameterOf(node, "alpha")))),
   Elu: unary((g, { x, y, d }, node) => g.where(g.greater(x, 0), d, g.mul(d, g.add(y, parameterOf(node, "alpha"))))),
   Selu: unary((g, { x, y, d }, node) => {

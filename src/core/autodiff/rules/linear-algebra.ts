@@ -53,10 +53,13 @@ const matMul: GradientRule = {
   },
 };
 
+/** Sums over so many rows read their left operand transposed; shorter ones are faster with an operand that was transposed before. */
+const MIN_LONG_ROWS = 1024;
+
 /**
- * Aᵀ·B of A [rows, k] and B [rows, n]. A product that reads its left operand transposed is a tenth slower than one of an operand that was
- * transposed before (`bench/train-kernels.ts`), so the narrower of the two is, in three dimensions: a Transpose of two would be taken back
- * into the product.
+ * Aᵀ·B of A [rows, k] and B [rows, n], in the form that is fastest or nearly so on all processors that were measured (`bench/train-kernels.ts`).
+ * Over many rows Gemm reads the wider operand transposed where that is the left one. Otherwise the narrower of the two is transposed before, in three
+ * dimensions: a Transpose of two would be taken back into the product.
  */
 function transposedProduct(
   g: GraphBuilder,
@@ -64,6 +67,7 @@ function transposedProduct(
   b: Value,
   { rows, k, n }: { readonly rows: number; readonly k: number; readonly n: number },
 ): Value {
+  if (rows >= MIN_LONG_ROWS && k >= n) return g.gemm(a, b, { transA: true });
   const turned = (value: Value, width: number) =>
     g.reshape(g.transpose(g.reshape(value, [rows, width, 1]), [1, 0, 2]), [width, rows]);
   return k <= n ? g.matMul(turned(a, k), b) : g.transpose(g.matMul(turned(b, n), a), [1, 0]);
