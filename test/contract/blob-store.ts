@@ -4,7 +4,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import type { BlobRef, BlobStore } from "../../src/service/blobs/blob-store.ts";
+import type { Arrival, BlobRef, BlobStore } from "../../src/service/blobs/blob-store.ts";
 import { ServiceError } from "../../src/service/errors.ts";
 
 /** A store under test, and a way to see everything it keeps: one line per file or object, temporary ones too. */
@@ -74,6 +74,43 @@ export function describeBlobStore(name: string, create: () => Promise<StoreUnder
       await store.delete(first);
       assert.deepEqual(await subject.contents(), []);
       await store.delete(first);
+    });
+
+    test("what has arrived can be copied when it is claimed, before it is stored and after", async () => {
+      const bytes = randomBytes(2_000_001);
+      const told: string[] = [];
+      const path = join(scratch, "arrived");
+      let copied: Promise<void> | undefined;
+      let arrival: Arrival | undefined;
+      const ref = await store.put(chunksOf(bytes, 70_001), {
+        ...LIMIT,
+        claim: async () => void told.push("claimed"),
+        arrived(it) {
+          told.push("arrived");
+          arrival = it;
+          copied = it.copyTo(path);
+        },
+      });
+      await copied;
+      assert.deepEqual(told, ["claimed", "arrived"]);
+      assert.deepEqual(arrival!.ref, ref);
+      assert.deepEqual(await readFile(path), bytes);
+      const later = join(scratch, "arrived-later");
+      await arrival!.copyTo(later);
+      assert.deepEqual(await readFile(later), bytes);
+      await store.delete(ref);
+      await assert.rejects(arrival!.copyTo(join(scratch, "arrived-and-gone")), isCode("not_found"));
+    });
+
+    test("bytes that are not wanted do not arrive", async () => {
+      const arrived = () => assert.fail("arrived");
+      const claim = async () => Promise.reject(new Error("not claimed"));
+      await assert.rejects(store.put(chunksOf(randomBytes(1000), 100), { ...LIMIT, claim, arrived }), /not claimed/);
+      await assert.rejects(
+        store.put(chunksOf(randomBytes(1000), 100), { maxBytes: 999, arrived }),
+        isCode("too_large"),
+      );
+      assert.deepEqual(await subject.contents(), []);
     });
 
     test("a missing blob is not_found before the first byte", async () => {

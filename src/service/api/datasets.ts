@@ -33,6 +33,7 @@ import {
   invalidField,
   parseField,
   parseJsonField,
+  type Take,
   takeUpload,
   withClaims,
 } from "./upload-intake.ts";
@@ -43,7 +44,7 @@ export const DATASET_SUFFIXES = Object.keys(DATASET_FORMATS);
 /** How other operations add datasets whose files they have stored. */
 export interface DatasetIntake {
   /** Adds the dataset whose files `take` stores for the id it is given. */
-  add(request: FastifyRequest, asker: Asker, take: (id: string) => Promise<TakenDataset>): Promise<Made<DatasetRecord>>;
+  add(request: FastifyRequest, asker: Asker, take: Take<TakenDataset>): Promise<Made<DatasetRecord>>;
   answer(reply: FastifyReply, made: Made<DatasetRecord>): unknown;
 }
 
@@ -58,9 +59,9 @@ export function registerDatasets(
   route(app, createDataset, async ({ query }, request, reply) => {
     if (query.spec !== undefined && request.isMultipart())
       throw invalidField("#/query/spec", "misplaced", "goes into the body");
-    const added = await add(request, askerOf(request, reply), async (id) =>
+    const added = await add(request, askerOf(request, reply), async (_id, storing) =>
       formOf(
-        await takeUpload(context, request, id, { rawName: query.name ?? "dataset", checkName: suffixOf }),
+        await takeUpload(context, request, { rawName: query.name ?? "dataset", storing, checkName: suffixOf }),
         query.spec === undefined ? {} : { spec: query.spec },
       ),
     );
@@ -85,10 +86,10 @@ export function registerDatasets(
   });
 
   /** Adds the dataset whose file `take` stores for the id it is given. */
-  function add(request: FastifyRequest, asker: Asker, take: (id: string) => Promise<TakenDataset>) {
+  function add(request: FastifyRequest, asker: Asker, take: Take<TakenDataset>) {
     const id = newId("dst");
-    return withClaims(context, request, id, async () => {
-      const { files, name, spec, metadata } = await take(id);
+    return withClaims(context, request, id, async (storing) => {
+      const { files, name, spec, metadata } = await take(id, storing);
       const file = onlyFile(files);
       const suffix = suffixOf(file.name);
       const mismatch = specMismatch(suffix, spec);
@@ -102,11 +103,12 @@ export function registerDatasets(
           const owner = request.caller!.name;
           const earlier = await earlierUpload(catalog.datasets, content, { owner, name, metadata });
           if (earlier.record !== undefined) return { record: earlier.record, created: false };
-          const facts = earlier.facts ?? (await inspector.dataset(asker, file, spec ?? null));
+          const facts = earlier.facts ?? (await inspector.dataset(asker, file, spec ?? null, storing.copy));
           const told = {
             name: name ?? file.name.slice(0, -suffix.length).slice(0, 200),
             metadata: metadata ?? {},
           };
+          await storing.stored();
           return catalog.datasets.add({
             ...{ id, ...told, content, owner, identity: uploadIdentity(content, owner, told) },
             created_at: new Date().toISOString(),
@@ -116,6 +118,7 @@ export function registerDatasets(
           });
         },
       );
+      await storing.stored();
       if (made.record.id !== id) await context.claims.release(id);
       return made;
     });

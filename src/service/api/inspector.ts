@@ -18,9 +18,9 @@ import { createKeptAnswers } from "./kept-answers.ts";
  */
 export interface Inspector {
   /** The facts of an upload. */
-  upload(asker: Asker, files: readonly CatalogFile[]): Promise<ModelFacts>;
+  upload(asker: Asker, files: readonly CatalogFile[], copy: CopyFile): Promise<ModelFacts>;
   /** The facts of an upload that is a dataset. */
-  dataset(asker: Asker, file: CatalogFile, spec: unknown): Promise<DatasetFacts>;
+  dataset(asker: Asker, file: CatalogFile, spec: unknown, copy: CopyFile): Promise<DatasetFacts>;
   /** The facts of a stored model with sizes for its symbolic dimensions. */
   model(asker: Asker, model: ModelRecord, dims: Readonly<Record<string, number>>): Promise<ModelFacts>;
   layers(asker: Asker, model: ModelRecord): Promise<readonly LayerFacts[]>;
@@ -33,6 +33,9 @@ export interface Inspector {
     datasets: readonly DatasetRecord[],
   ): Promise<JobPlan>;
 }
+
+/** Copies a file to `path`. */
+export type CopyFile = (file: CatalogFile, path: string) => Promise<void>;
 
 /** Of the memory of all inspections, what uploads get; questions get the rest. */
 const UPLOAD_SHARE = 2 / 3;
@@ -63,6 +66,7 @@ export function createInspector({ blobs, tasks, settings, stopping, keys }: ApiC
     kind: K,
     folders: Readonly<Record<string, readonly CatalogFile[]>>,
     requestOf: (local: Readonly<Record<string, readonly LocalFile[]>>) => Tasks[K]["request"],
+    copy: CopyFile = blobs.materialize,
   ): Promise<Tasks[K]["result"]> {
     const bytes = Object.values(folders)
       .flat()
@@ -74,7 +78,7 @@ export function createInspector({ blobs, tasks, settings, stopping, keys }: ApiC
         for (const [name, files] of Object.entries(folders)) {
           const folder = await makeFolder(directory, name);
           local[name] = files.map((file) => ({ name: file.name, path: join(folder, file.name) }));
-          await Promise.all(files.map((file) => blobs.materialize(file, join(folder, file.name))));
+          await Promise.all(files.map((file) => copy(file, join(folder, file.name))));
         }
         return run(kind, requestOf(local), { limits: { timeoutMs: inspectTimeoutMs, memoryBytes }, signal });
       }, signal),
@@ -82,10 +86,17 @@ export function createInspector({ blobs, tasks, settings, stopping, keys }: ApiC
   }
 
   return {
-    upload: (asker, files) =>
-      inspect(uploads, asker, "inspect_model", { model: files }, (local) => ({ files: local.model!, dims: {} })),
-    dataset: (asker, file, spec) =>
-      inspect(uploads, asker, "inspect_dataset", { dataset: [file] }, (local) => ({ file: local.dataset![0]!, spec })),
+    upload: (asker, files, copy) =>
+      inspect(uploads, asker, "inspect_model", { model: files }, (local) => ({ files: local.model!, dims: {} }), copy),
+    dataset: (asker, file, spec, copy) =>
+      inspect(
+        uploads,
+        asker,
+        "inspect_dataset",
+        { dataset: [file] },
+        (local) => ({ file: local.dataset![0]!, spec }),
+        copy,
+      ),
     model: (asker, { sha256, files }, dims) =>
       kept.ask(canonicalJson(["facts", sha256, dims]), asker, (all) =>
         inspect(questions, all, "inspect_model", { model: files }, (local) => ({ files: local.model!, dims })),

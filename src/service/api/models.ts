@@ -28,12 +28,20 @@ import {
 import { route } from "./operation.ts";
 import type { FinishedUploads } from "./resumable-uploads.ts";
 import { tarDownload } from "./tar.ts";
-import { checkFieldNames, type Intake, parseField, parseJsonField, takeUpload, withClaims } from "./upload-intake.ts";
+import {
+  checkFieldNames,
+  type Intake,
+  parseField,
+  parseJsonField,
+  type Take,
+  takeUpload,
+  withClaims,
+} from "./upload-intake.ts";
 
 /** How other operations add models whose files they have stored. */
 export interface ModelIntake {
   /** Adds the model whose files `take` stores for the id it is given. */
-  add(request: FastifyRequest, asker: Asker, take: (id: string) => Promise<TakenModel>): Promise<Made<ModelRecord>>;
+  add(request: FastifyRequest, asker: Asker, take: Take<TakenModel>): Promise<Made<ModelRecord>>;
   answer(reply: FastifyReply, made: Made<ModelRecord>): unknown;
 }
 
@@ -46,9 +54,9 @@ export function registerModels(
   const { catalog, jobs, blobs } = context;
 
   route(app, createModel, async ({ query }, request, reply) => {
-    const added = await add(request, askerOf(request, reply), async (id) => ({
+    const added = await add(request, askerOf(request, reply), async (_id, storing) => ({
       name: query.name,
-      ...formOf(await takeUpload(context, request, id, { rawName: "model.onnx" })),
+      ...formOf(await takeUpload(context, request, { rawName: "model.onnx", storing })),
     }));
     return answerAdded(reply, added);
   });
@@ -67,10 +75,10 @@ export function registerModels(
   });
 
   /** Adds the model whose files `take` stores for the id it is given. */
-  function add(request: FastifyRequest, asker: Asker, take: (id: string) => Promise<TakenModel>) {
+  function add(request: FastifyRequest, asker: Asker, take: Take<TakenModel>) {
     const id = newId("mdl");
-    return withClaims(context, request, id, async () => {
-      const { files: unordered, name, metadata } = await take(id);
+    return withClaims(context, request, id, async (storing) => {
+      const { files: unordered, name, metadata } = await take(id, storing);
       const files = graphFirst(unordered);
       const sha256 = bundleSha256(files);
       const made = await madeOnce(
@@ -81,11 +89,12 @@ export function registerModels(
           const owner = request.caller!.name;
           const earlier = await earlierUpload(catalog.models, sha256, { owner, name, metadata });
           if (earlier.record !== undefined) return { record: earlier.record, created: false };
-          const facts = earlier.facts ?? (await inspector.upload(asker, files));
+          const facts = earlier.facts ?? (await inspector.upload(asker, files, storing.copy));
           const told = {
             name: name ?? files[0]!.name.replace(/\.onnx$/i, "").slice(0, 200),
             metadata: metadata ?? {},
           };
+          await storing.stored();
           return catalog.models.add({
             ...{ id, ...told, content: sha256, owner, identity: uploadIdentity(sha256, owner, told) },
             created_at: new Date().toISOString(),
@@ -97,6 +106,7 @@ export function registerModels(
           });
         },
       );
+      await storing.stored();
       if (made.record.id !== id) await context.claims.release(id);
       return made;
     });

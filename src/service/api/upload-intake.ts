@@ -1,7 +1,7 @@
 import { PassThrough, type Readable } from "node:stream";
 import type { FastifyRequest } from "fastify";
 import type { z } from "zod";
-import type { BlobRef } from "../blobs/blob-store.ts";
+import type { Arrival, BlobRef } from "../blobs/blob-store.ts";
 import type { CatalogFile } from "../catalog.ts";
 import { type FieldError, ServiceError } from "../errors.ts";
 import { fieldErrorsOf, whatItMustBe } from "../field-errors.ts";
@@ -10,7 +10,7 @@ import type { ApiContext } from "./context.ts";
 
 /**
  * Takes in the files of an upload: multipart, or one raw body. They are hashed and written as they arrive; whatever
- * goes wrong, the caller releases the claims of `owner` and nothing is left.
+ * goes wrong, the caller releases the claims of `owner` and nothing is left. What has arrived can be looked into while it is being stored.
  */
 
 /** Files of one upload; exporters that write one file for each tensor make a few thousand. */
@@ -28,19 +28,60 @@ export interface Intake {
   readonly fields: Readonly<Record<string, string>>;
 }
 
+/** Takes files in for the record `id`, by way of `storing` unless they are stored when it comes back. */
+export type Take<T> = (id: string, storing: Storing) => Promise<T>;
+
+/** The files of a request: those that have arrived are being stored while it goes on. */
+export interface Storing {
+  /** Puts a file into the store, claimed by the owner. Comes back when its bytes are here. */
+  receive(bytes: AsyncIterable<Uint8Array>, maxBytes: number): Promise<BlobRef>;
+  /** Copies a file to `path`, also one that was stored before. */
+  copy(file: CatalogFile, path: string): Promise<void>;
+  /** Settles when no file is being stored any more; rejects when one could not be. Only then may they be recorded, or claims on them be released. */
+  stored(): Promise<void>;
+}
+
+function createStoring({ blobs, claims }: ApiContext, owner: string): Storing {
+  const arrivals = new Map<string, Arrival>();
+  const puts: Promise<BlobRef>[] = [];
+  /** Of those, the ones whose bytes are here: of others `receive` has told what was wrong. */
+  const arrivedPuts: Promise<BlobRef>[] = [];
+  return {
+    async receive(bytes, maxBytes) {
+      const arrived = Promise.withResolvers<Arrival>();
+      const put = blobs.put(bytes, {
+        ...{ maxBytes, arrived: arrived.resolve },
+        claim: (ref) => claims.claim(owner, ref),
+      });
+      // Of a store that tells of no arrival, what is stored has arrived.
+      put.then((ref) => arrived.resolve({ ref, copyTo: (path) => blobs.materialize(ref, path) }), arrived.reject);
+      puts.push(put);
+      const arrival = await arrived.promise;
+      arrivals.set(arrival.ref.sha256, arrival);
+      arrivedPuts.push(put);
+      return arrival.ref;
+    },
+    copy: (file, path) => arrivals.get(file.sha256)?.copyTo(path) ?? blobs.materialize(file, path),
+    async stored() {
+      await Promise.allSettled(puts);
+      await Promise.all(arrivedPuts);
+    },
+  };
+}
+
 export interface IntakeOptions {
   /** The file name of a body that is the bytes themselves. */
   readonly rawName: string;
+  readonly storing: Storing;
   /** Throws for a file name that is refused, before the file is read. */
   readonly checkName?: (filename: string) => void;
 }
 
-/** Takes the body's files in. */
+/** Takes the body's files in. They have arrived, and are stored when `storing.stored()` says so. */
 export async function takeUpload(
   context: ApiContext,
   request: FastifyRequest,
-  owner: string,
-  { rawName, checkName }: IntakeOptions,
+  { rawName, storing, checkName }: IntakeOptions,
 ): Promise<Intake> {
   const { maxUploadBytes, uploadIdleTimeoutMs } = context.settings;
   if (/^application\/json\s*(;|$)/i.test(request.headers["content-type"] ?? "")) {
@@ -61,7 +102,7 @@ export async function takeUpload(
     const bytes = open();
     const stop = endWith(bytes, pace.signal);
     try {
-      const ref = await storeFile(context, owner, bytes, left);
+      const ref = await storing.receive(bytes, left);
       left -= ref.size_bytes;
       return { ...ref, name };
     } catch (error) {
@@ -93,15 +134,20 @@ export function storeFile(
   return context.blobs.put(bytes, { maxBytes, claim: (ref) => context.claims.claim(owner, ref) });
 }
 
-/** Runs `make`, which claims blobs for `owner`; when it fails, the claims are released and nothing of it stays. */
+/** Runs `make`, which claims blobs for `owner`; when it fails, the claims are released and nothing of it stays. What could not be stored is the first reason. */
 export async function withClaims<T>(
   context: ApiContext,
   request: FastifyRequest,
   owner: string,
-  make: () => Promise<T>,
+  make: (storing: Storing) => Promise<T>,
 ): Promise<T> {
+  const storing = createStoring(context, owner);
   try {
-    return await make();
+    try {
+      return await make(storing);
+    } finally {
+      await storing.stored();
+    }
   } catch (error) {
     // When even that fails, the sweep releases them later; the reason of the first failure is what the client must see.
     await context.claims

@@ -12,6 +12,18 @@ export interface PutOptions {
    * the blob claims it here (`BlobClaims`): a claim made later could come after a delete that saw none.
    */
   readonly claim?: (ref: BlobRef) => Promise<void>;
+  /**
+   * Called when all bytes are here and claimed, while they are being stored: who only wants to read them need not wait for that. A blob counts as
+   * stored when `put` has resolved, and not before.
+   */
+  readonly arrived?: (arrival: Arrival) => void;
+}
+
+/** Bytes that are being stored. */
+export interface Arrival {
+  readonly ref: BlobRef;
+  /** As `materialize`, from now on; when `put` has failed it rejects. */
+  copyTo(path: string): Promise<void>;
 }
 
 /**

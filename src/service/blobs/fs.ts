@@ -6,7 +6,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { keepFreeOfLeftovers, ownName } from "../../leftovers.ts";
 import { ServiceError } from "../errors.ts";
-import type { BlobRef, BlobStore, PutOptions } from "./blob-store.ts";
+import type { Arrival, BlobRef, BlobStore, PutOptions } from "./blob-store.ts";
 
 /** One write call per MiB instead of one per network packet. */
 const WRITE_BUFFER_BYTES = 1024 * 1024;
@@ -21,12 +21,14 @@ export async function createFileBlobStore(directory: string): Promise<BlobStore>
   const shardOf = (ref: BlobRef) => join(directory, ref.sha256.slice(0, 2));
   const pathOf = (ref: BlobRef) => join(shardOf(ref), ref.sha256);
 
-  return {
+  const store: BlobStore = {
     async put(bytes, options) {
       const staged = await stageFile(incoming, bytes, options);
       try {
         await chmod(staged.path, 0o444);
         await options.claim?.(staged.ref);
+        options.arrived?.(arrivalOf(staged, store));
+        await staged.synced;
         await mkdir(shardOf(staged.ref), { recursive: true });
         // Replaces a blob of the same name, which has the same bytes: cheaper than asking first, and safe against its
         // deletion.
@@ -40,8 +42,7 @@ export async function createFileBlobStore(directory: string): Promise<BlobStore>
     get: (ref, range) => readLocalFile(pathOf(ref), range),
     async materialize(ref, path) {
       try {
-        // Never a link: who may write to one name of a file may write to them all. Shares the blocks where the file system can.
-        await copyFile(pathOf(ref), path, constants.COPYFILE_FICLONE);
+        await copyLocalFile(pathOf(ref), path);
       } catch (error) {
         throw asServiceError(error);
       }
@@ -60,28 +61,54 @@ export async function createFileBlobStore(directory: string): Promise<BlobStore>
       }
     },
   };
+  return store;
+}
+
+/** Never a link: who may write to one name of a file may write to them all. Shares the blocks where the file system can. */
+function copyLocalFile(from: string, to: string): Promise<void> {
+  return copyFile(from, to, constants.COPYFILE_FICLONE);
 }
 
 /** Bytes on the local disk that have no name in a store yet. Whoever staged them moves or removes the file. */
 export interface StagedFile {
   readonly ref: BlobRef;
   readonly path: string;
+  /** Settles when it survives the end of the machine, or is closed where that was not asked for. */
+  readonly synced: Promise<void>;
+}
+
+/** The bytes of a staged file, which lie in `store` when the file is gone. */
+export function arrivalOf({ ref, path }: StagedFile, store: BlobStore): Arrival {
+  return {
+    ref,
+    copyTo: (to) =>
+      copyLocalFile(path, to).catch((error) => {
+        if (codeOf(error) === "ENOENT") return store.materialize(ref, to);
+        throw asServiceError(error);
+      }),
+  };
 }
 
 /**
- * Writes a stream to a new file in `directory` while hashing it, and syncs it to the disk. On any failure the file is
- * removed again. Memory is bounded by the write buffer; hashing runs on the chunks as they come (about 50 us for 64
+ * Writes a stream to a new file in `directory` while hashing it, and begins to sync it to the disk, unless `sync` is false. When the stream or a
+ * write fails the file is removed again. Memory is bounded by the write buffer; hashing runs on the chunks as they come (about 50 us for 64
  * KiB).
  */
 export async function stageFile(
   directory: string,
   bytes: AsyncIterable<Uint8Array>,
-  { maxBytes, signal }: Pick<PutOptions, "maxBytes" | "signal">,
+  { maxBytes, signal, sync = true }: Pick<PutOptions, "maxBytes" | "signal"> & { readonly sync?: boolean },
 ): Promise<StagedFile> {
   const path = join(directory, ownName());
   const file = await open(path, "wx", 0o600).catch((cause) => {
     if (codeOf(cause) !== "ENOENT") throw asServiceError(cause);
     throw new ServiceError("unavailable", "The directory of the store is gone.", { cause, retryAfterSeconds: 10 });
+  });
+  // Opened before anything is written, so that it hears of every write that fails later: the stream closes its own when it ends.
+  const kept = await open(path, "r+").catch(async (cause) => {
+    await file.close();
+    await rm(path, { force: true });
+    throw asServiceError(cause);
   });
   const hash = createHash("sha256");
   let size = 0;
@@ -95,13 +122,16 @@ export async function stageFile(
     }
   };
   try {
-    const sink = file.createWriteStream({ highWaterMark: WRITE_BUFFER_BYTES, flush: true });
+    const sink = file.createWriteStream({ highWaterMark: WRITE_BUFFER_BYTES });
     await pipeline(bytes, measure, sink, signal === undefined ? {} : { signal });
   } catch (error) {
+    await kept.close();
     await rm(path, { force: true });
     throw asServiceError(error);
   }
-  return { path, ref: { sha256: hash.digest("hex"), size_bytes: size } };
+  const synced = (sync ? kept.sync() : Promise.resolve()).finally(() => kept.close());
+  synced.catch(() => {}); // Whoever waits for it is told.
+  return { path, ref: { sha256: hash.digest("hex"), size_bytes: size }, synced };
 }
 
 /** Streams `[start, end)` of a file. Rejects before the first byte when it is not there. */
@@ -117,7 +147,9 @@ export async function readLocalFile(path: string, range?: { start: number; end: 
 
 /** Writes a blob's bytes to `path`, which appears only when they are whole and are the ones that `ref` names. */
 export async function saveBlob(ref: BlobRef, bytes: AsyncIterable<Uint8Array>, path: string): Promise<void> {
-  const staged = await stageFile(dirname(path), bytes, { maxBytes: ref.size_bytes });
+  // The store has it: a copy that the end of the machine takes is made again.
+  const staged = await stageFile(dirname(path), bytes, { maxBytes: ref.size_bytes, sync: false });
+  await staged.synced;
   if (staged.ref.sha256 !== ref.sha256) {
     await rm(staged.path, { force: true });
     throw new ServiceError(

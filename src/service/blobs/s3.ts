@@ -3,7 +3,7 @@ import { DeleteObjectCommand, GetObjectCommand, HeadObjectCommand } from "@aws-s
 import { keepFreeOfLeftovers } from "../../leftovers.ts";
 import { ServiceError } from "../errors.ts";
 import type { BlobRef, BlobStore } from "./blob-store.ts";
-import { readLocalFile, removeFile, saveBlob, stageFile } from "./fs.ts";
+import { arrivalOf, readLocalFile, removeFile, saveBlob, stageFile } from "./fs.ts";
 import type { S3Endpoint } from "./objects.ts";
 import { answerOf, createS3Client, isMissing, unreachableReason, uploadObject } from "./s3-client.ts";
 
@@ -38,10 +38,13 @@ export async function createS3BlobStore(options: S3Options): Promise<BlobStore> 
     uploadObject(client, at(key), body, { sizeBytes, signal });
 
   const store: BlobStore = {
-    async put(bytes, { maxBytes, signal, claim }) {
-      const { path, ref } = await stageFile(options.incoming, bytes, { maxBytes, ...(signal && { signal }) });
+    async put(bytes, { maxBytes, signal, claim, arrived }) {
+      const staged = await stageFile(options.incoming, bytes, { maxBytes, sync: false, ...(signal && { signal }) });
+      const { path, ref } = staged;
       try {
+        await staged.synced;
         await claim?.(ref);
+        arrived?.(arrivalOf(staged, store));
         if (!(await exists(keyOf(ref)))) await upload(keyOf(ref), await readLocalFile(path), ref.size_bytes, signal);
         return ref;
       } catch (error) {
