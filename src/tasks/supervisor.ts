@@ -21,6 +21,8 @@ export interface SupervisorOptions {
   /** No file that a child writes may be larger. */
   readonly maxFileBytes?: number;
   readonly killGraceMs?: number;
+  /** How many warm children wait; 2 unless given. */
+  readonly spares?: number;
 }
 
 /** A cancelled task must be gone within 5 s, whatever it does; this leaves time for the request to get here. */
@@ -46,6 +48,7 @@ const SPARES = 2;
  */
 export function createSupervisor(options: SupervisorOptions): TaskRunner {
   const { log, sandbox, tmpDir = tmpdir(), killGraceMs = KILL_GRACE_MS, maxFileBytes = MAX_FILE_BYTES } = options;
+  const mostSpares = options.spares ?? SPARES;
   const entry = fileURLToPath(options.entry);
   const reaper = createReaper(log);
   const children = new Set<Child>();
@@ -79,7 +82,7 @@ export function createSupervisor(options: SupervisorOptions): TaskRunner {
   function startSpares(): void {
     for (const dead of spares.filter(({ process }) => !process.alive)) leave(dead);
     spares = spares.filter(({ process }) => process.alive);
-    if (spares.length >= SPARES || closed) return;
+    if (spares.length >= mostSpares || closed) return;
     try {
       const child = start();
       spares.push(child);
@@ -160,7 +163,7 @@ export function createSupervisor(options: SupervisorOptions): TaskRunner {
       // A child at work shows that they can be started; and its measurements are not to be disturbed.
       if (working > 0 || closed) return;
       const child = await readyChild(undefined);
-      if (closed || working > 0 || spares.length >= SPARES) return leave(child);
+      if (closed || working > 0 || spares.length >= mostSpares) return leave(child);
       spares.unshift(child);
       startSpares();
     },
