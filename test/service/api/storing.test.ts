@@ -3,13 +3,13 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import type { BlobRef, BlobStore } from "../../src/service/blobs/blob-store.ts";
-import { createFileBlobStore } from "../../src/service/blobs/fs.ts";
-import { ServiceError } from "../../src/service/errors.ts";
-import { formOf } from "../support/calls.ts";
-import { createMemoryTasks, modelBytes } from "../support/memory-workers.ts";
-import { startTestServer } from "../support/server.ts";
-import { until } from "../support/until.ts";
+import type { BlobRef, BlobStore } from "../../../src/service/blobs/blob-store.ts";
+import { createFileBlobStore } from "../../../src/service/blobs/fs.ts";
+import { ServiceError } from "../../../src/service/errors.ts";
+import { formOf } from "../../support/calls.ts";
+import { createMemoryTasks, modelBytes } from "../../support/memory-workers.ts";
+import { startTestServer } from "../../support/server.ts";
+import { until } from "../../support/until.ts";
 
 /** What is asked of an upload while the store still writes it. */
 
