@@ -23,7 +23,6 @@ import {
   workOf,
 } from "../src/core/quantize/static/kernel-cost.ts";
 import { measuredCosts, readProfiles } from "../src/core/quantize/static/measured-costs.ts";
-import type { Unit } from "../src/core/quantize/static/placement.ts";
 import {
   elementsIn,
   placeEverywhere,
@@ -31,6 +30,7 @@ import {
   quantizeStatic,
   type StaticOptions,
 } from "../src/core/quantize/static/quantize-static.ts";
+import type { Unit } from "../src/core/quantize/static/units.ts";
 import { Random } from "../src/core/random.ts";
 import { speedupInterval, timeInTurns, timingOf } from "../src/core/runtime/latency.ts";
 import { costTableOf, takesInActivation, timeOf, USUAL_COSTS } from "../src/core/targets/cost-tables.ts";

@@ -21,7 +21,7 @@ import {
 } from "./kernel-book.ts";
 import { type ElementsOf, type KernelCosts, placementCost, type UnitCost } from "./kernel-cost.ts";
 import { type MeasuredCosts, measuredCosts, type ProfiledModel, readProfiles } from "./measured-costs.ts";
-import type { Placement, Unit } from "./placement.ts";
+import type { Placement } from "./placement.ts";
 import {
   elementsIn,
   placeEverywhere,
@@ -32,6 +32,7 @@ import {
   slowerNodes,
 } from "./quantize-static.ts";
 import type { FloatNode } from "./storage.ts";
+import type { Unit } from "./units.ts";
 
 export interface KernelRuntime extends CalibrateOptions {
   readonly profile: ProfileModel;

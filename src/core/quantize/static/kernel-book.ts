@@ -6,7 +6,8 @@ import type { CostTable } from "../../targets/cost-tables.ts";
 import type { Cost } from "../../targets/target.ts";
 import { type ElementsOf, predictedCosts, type UnitCost } from "./kernel-cost.ts";
 import { conversionCosts, type ProfiledCosts } from "./measured-costs.ts";
-import type { Placement, Unit } from "./placement.ts";
+import type { Placement } from "./placement.ts";
+import type { Unit } from "./units.ts";
 
 /**
  * What was found about the speed of kernels on machines of one kind, for models to come: by what each kernel computes, and for whole models by all that

@@ -9,7 +9,8 @@ import { type CutEdge, minCut } from "../../min-cut.ts";
 import type { Value } from "../../onnx/ir.ts";
 import { elementCount } from "../../onnx/tensor.ts";
 import { type CostTable, costsOf, takesInActivation, timeOf } from "../../targets/cost-tables.ts";
-import type { Placement, Unit } from "./placement.ts";
+import type { Placement } from "./placement.ts";
+import type { Unit } from "./units.ts";
 
 /** Microseconds of one run. */
 export interface UnitCost {

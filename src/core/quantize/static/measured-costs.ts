@@ -9,7 +9,8 @@ import { type CostTable, timeOf } from "../../targets/cost-tables.ts";
 import type { Cost } from "../../targets/target.ts";
 import type { Conversion, ConversionCosts } from "./kernel-book.ts";
 import { type ElementsOf, type KernelCosts, predictedCosts, type UnitCost } from "./kernel-cost.ts";
-import type { Placement, Unit } from "./placement.ts";
+import type { Placement } from "./placement.ts";
+import type { Unit } from "./units.ts";
 
 /** The kernels of a model, and how long a run of it takes without the profiler, in microseconds. */
 export interface ProfiledModel {

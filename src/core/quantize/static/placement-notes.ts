@@ -1,7 +1,8 @@
 /** What is said of a placement, node by node. */
 import { EXCLUDED, type Note, noteOn } from "../../passes/pass.ts";
-import { type Placement, RECONSIDERED, type Unit } from "./placement.ts";
+import { type Placement, RECONSIDERED } from "./placement.ts";
 import type { StaticOptions } from "./quantize-static.ts";
+import type { Unit } from "./units.ts";
 
 /** The code of what is said of nodes that compute in 8 bits. */
 export const QUANTIZED = "quantized";

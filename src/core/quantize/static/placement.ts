@@ -1,55 +1,21 @@
 /**
  * Decides which nodes of a float graph compute in 8 bits, which values therefore carry Q/DQ, and which of those share their parameters.
  *
- * The graph is seen as units: a node of the operator table, the Add of its bias (for MatMul), and the Relu or Clip behind it, which
- * disappear in the saturation of the quantizer. All units start quantized; then those that cannot pay are taken back until nothing
- * changes: a pointwise unit must have a quantized convolution chain before it and a quantized consumer behind it, a movement must have
+ * All units of the graph (`units.ts`) start quantized; then those that cannot pay are taken back until nothing changes: a pointwise unit must have a quantized convolution chain before it and a quantized consumer behind it, a movement must have
  * one of them. What is left has no pair of Q/DQ that does not feed or follow an integer kernel.
  *
  * A product of two activations, as attention has them, must have quantized convolution chains on both sides. Its operands would be rounded for it
  * alone: on x64 with AVX2 a layer of attention is then as fast as with the product in float up to 128 tokens, and 7 % faster with 512,
  * while the shares of Softmax, most of them below one step of 8 bits, cost a transformer of four layers 2 dB.
  */
-import type { QdqPattern } from "../../facts.ts";
-import type { Graph, Model, Node, Value } from "../../onnx/ir.ts";
+import type { Model, Node, Value } from "../../onnx/ir.ts";
 import type { Affine } from "../../operators/operator-record.ts";
 import { operatorOf } from "../../operators/operators.ts";
-import { EXCLUDED, type NodeTest } from "../../passes/pass.ts";
 import type { Range } from "../calibration/thresholds.ts";
 import { AffineGroups } from "./affine-groups.ts";
-import { biasAddOf, tailOf, UNLIMITED } from "./epilogue.ts";
-import { affineOf, type OperatorRule, type Refusal, ruleFor } from "./operators.ts";
-
-export interface PlacementOptions {
-  /** Nodes to leave in float, by name, and why. */
-  readonly excludeNodes?: ReadonlyMap<string, Refusal>;
-  /** Nodes that the job leaves alone. */
-  readonly isExcluded?: NodeTest;
-  /** Sums with a number, by name, that must be computed: a zero point cannot express them. */
-  readonly computedSums?: ReadonlySet<string>;
-  /** Where pairs stand; as onnxruntime's kernels on the CPU want them unless given. */
-  readonly pattern?: QdqPattern | undefined;
-  /** How many elements a value has in one run; undefined where that is not known. */
-  readonly elementsOf?: ((value: Value) => number | undefined) | undefined;
-}
-
-export interface Unit {
-  readonly node: Node;
-  readonly rule: OperatorRule;
-  /** The Add of a constant bias behind a MatMul. */
-  readonly biasAdd: Node | undefined;
-  /** Relu and Clip nodes that the quantizer's saturation replaces. */
-  readonly tail: readonly Node[];
-  /** Where the node's own result, bias included, comes out. */
-  readonly result: Value;
-  /** What others read: the result after the tail; several for Split. */
-  readonly outputs: readonly Value[];
-  /** What the tail limits the output to. */
-  readonly clip: Range;
-  quantized: boolean;
-  /** Why it is not. */
-  reason: Refusal | undefined;
-}
+import { UNLIMITED } from "./epilogue.ts";
+import type { Refusal } from "./operators.ts";
+import { type FoundUnits, findUnits, type PlacementOptions, type Unit } from "./units.ts";
 
 /** A value with a Q/DQ pair. */
 export interface QuantizedValue {
@@ -102,14 +68,13 @@ type Reader = Unit | Node | undefined;
 class Placer {
   readonly #model: Model;
   readonly #options: PlacementOptions;
-  readonly #isExcluded: NodeTest;
-  readonly #units: Unit[] = [];
+  readonly #units: readonly Unit[];
   /** The unit a value comes out of. */
   readonly #makers = new Map<Value, Unit>();
   /** The unit a node is the heart of. */
   readonly #hearts = new Map<Node, Unit>();
   /** Values that are a number times another, plus a number. */
-  readonly #affine = new Map<Value, Affine & { readonly node: Node; readonly input: Value }>();
+  readonly #affine: FoundUnits["affine"];
   /** What `#resolve` has found, and by base which values those are: when a unit is taken back, they no longer share its codes. */
   readonly #resolved = new Map<Value, Resolved>();
   readonly #sharing = new Map<Value, Value[]>();
@@ -120,8 +85,13 @@ class Placer {
   constructor(model: Model, options: PlacementOptions) {
     this.#model = model;
     this.#options = options;
-    this.#isExcluded = options.isExcluded ?? (() => false);
-    for (const graph of model.graphs()) this.#findUnits(graph);
+    const { units, affine } = findUnits(model, options);
+    this.#units = units;
+    this.#affine = affine;
+    for (const unit of units) {
+      this.#hearts.set(unit.node, unit);
+      for (const value of unit.outputs) this.#makers.set(value, unit);
+    }
   }
 
   place(): Placement {
@@ -133,65 +103,6 @@ class Placer {
       if (node && values.has(affine.base)) aliases.set(value, { node, ...affine });
     }
     return { units: this.#units, values, aliases, islands: this.#islands(values) };
-  }
-
-  // ---- units -------------------------------------------------------------------------------------------------------
-
-  #findUnits(graph: Graph): void {
-    const taken = new Set<Node>();
-    const { computedSums, pattern } = this.#options;
-    for (const node of graph.nodes) {
-      if (taken.has(node)) continue;
-      const affine = affineOf(node);
-      // A sum that is clipped afterwards has to be computed: saturating is what an integer kernel does at its output.
-      const isComputed = computedSums?.has(node.name) || tailOf(node.outputs[0]!, this.#isExcluded).tail.length > 0;
-      if (affine && pattern?.outputs !== "never" && !this.#isExcluded(node) && (affine.shift === 0 || !isComputed)) {
-        this.#affine.set(node.outputs[0]!, { node, ...affine });
-        continue;
-      }
-      const rule = ruleFor(node);
-      if (!rule || pattern?.operators?.includes(node.opType) === false) continue;
-      let result = node.outputs[0]!;
-      const biasAdd = pattern?.outputs === "always" ? undefined : biasAddOf(node, rule, this.#isExcluded);
-      if (biasAdd) result = biasAdd.outputs[0]!;
-      const { tail, output, clip } = tailOf(result, this.#isExcluded);
-      for (const part of biasAdd ? [biasAdd, ...tail] : tail) taken.add(part);
-      const reason = this.#refusal(node, rule);
-      const unit: Unit = {
-        node,
-        rule,
-        biasAdd,
-        tail,
-        result,
-        outputs: node.outputs.length > 1 ? node.outputs : [output],
-        clip,
-        quantized: reason === undefined,
-        reason,
-      };
-      this.#units.push(unit);
-      this.#hearts.set(node, unit);
-      for (const value of unit.outputs) this.#makers.set(value, unit);
-    }
-  }
-
-  #refusal(node: Node, rule: OperatorRule): Refusal | undefined {
-    if (this.#isExcluded(node)) return EXCLUDED;
-    const { excludeNodes, elementsOf, pattern } = this.#options;
-    const excluded = excludeNodes?.get(node.name);
-    if (excluded) return excluded;
-    const { below, reason } = pattern?.floatDepthwise ?? { below: 0, reason: "" };
-    if (below > 0 && isDepthwise(node) && (elementsOf?.(node.inputs[0]!) ?? 0) < below) {
-      return { code: "slower", message: reason };
-    }
-    const other = rule
-      .activations(node)
-      .map((index) => node.inputs[index]?.dtype)
-      .find((dtype) => dtype !== undefined && dtype !== "float32");
-    if (other) return { code: "not_float32", message: `It computes in ${other}.` };
-    if (rule.activations(node).every((index) => !node.inputs[index] || node.inputs[index].constant)) {
-      return { code: "constant", message: "It computes a constant." };
-    }
-    return rule.refuse?.(node);
   }
 
   // ---- what pays ---------------------------------------------------------------------------------------------------
@@ -404,9 +315,4 @@ class Placer {
 
 function isQuantizedUnit(reader: Reader): reader is Unit {
   return reader !== undefined && "rule" in reader && reader.quantized;
-}
-
-/** Whether each channel of a layer's result is made of one channel of what it reads: its weight is [channels, 1, …]. */
-function isDepthwise(node: Node): boolean {
-  return node.int("group", 1) > 1 && node.inputs[1]?.constant?.dims[1] === 1;
 }

@@ -11,9 +11,10 @@ import { giveBodiesCodes } from "./body-readers.ts";
 import { type BiasUse, quantizeWeight, type WeightContext, type WeightOptions } from "./channel-weights.ts";
 import type { ChannelMaxima, Emission, EmittedWeight, MarkedWeight, QdqScheme, ResultNames } from "./emission.ts";
 import { scalarOf, type WeightOperand } from "./operators.ts";
-import type { Placement, QuantizedValue, Unit } from "./placement.ts";
+import type { Placement, QuantizedValue } from "./placement.ts";
 import { addStoredWeight } from "./stored-weights.ts";
 import { biasOf, subtractNegatedBias } from "./unit-bias.ts";
+import type { Unit } from "./units.ts";
 
 /** Per-axis QuantizeLinear and DequantizeLinear exist since this version. */
 export const MIN_OPSET = 13;

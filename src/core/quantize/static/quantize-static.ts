@@ -27,13 +27,14 @@ import { formsFor } from "./forms.ts";
 import { inferTypes } from "./infer-types.ts";
 import { type ElementsOf, type KernelCosts, predictedCosts, slowParts } from "./kernel-cost.ts";
 import { type MeasuredCosts, measuredCosts } from "./measured-costs.ts";
-import { type Placement, type PlacementOptions, placeQuantizers, type Unit } from "./placement.ts";
+import { type Placement, placeQuantizers } from "./placement.ts";
 import { notesOf, QUANTIZED } from "./placement-notes.ts";
 import { emitQdq } from "./qdq.ts";
 import { observationOf, rangesOf } from "./range-finder.ts";
 import { type FloatNode, planFloatWeights, storeFloatWeights } from "./storage.ts";
 import type { WeightBits } from "./stored-weights.ts";
 import { nodesInFloat, type StretchedForms, type StretchedGroup, stretchedGroups } from "./stretched.ts";
+import type { PlacementOptions, Unit } from "./units.ts";
 
 /** What was measured of a model on the machine at hand. */
 export interface SlowerKernels {

@@ -1,7 +1,7 @@
 /** Where the bias of a layer is. */
 import type { Value } from "../../onnx/ir.ts";
 import { arrayOf, tensorOf } from "../../onnx/tensor.ts";
-import type { Unit } from "./placement.ts";
+import type { Unit } from "./units.ts";
 
 /** The bias that is added to a unit's products: an input, or the constant operand of the Add behind a MatMul. */
 export function biasOf({ node, rule, biasAdd }: Unit): Value | undefined {

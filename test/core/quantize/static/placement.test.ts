@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Model, Value } from "../../../../src/core/onnx/ir.ts";
 import { floatsOf, integersOf } from "../../../../src/core/onnx/tensor.ts";
-import { type PlacementOptions, placeQuantizers } from "../../../../src/core/quantize/static/placement.ts";
+import { placeQuantizers } from "../../../../src/core/quantize/static/placement.ts";
 import { quantizeStatic } from "../../../../src/core/quantize/static/quantize-static.ts";
+import type { PlacementOptions } from "../../../../src/core/quantize/static/units.ts";
 import { GraphMaker } from "../../../support/graphs.ts";
 
 /** Of each unit its operator, and why it is not quantized. */
