@@ -12,6 +12,7 @@ import {
   openDataset,
 } from "../src/core/index.ts";
 import { openSession, runtimeVersion } from "../src/core/runtime/session.ts";
+import { startSessionThreads } from "../src/core/runtime/threaded-session.ts";
 import { DatasetSpec } from "../src/service/dataset-spec.ts";
 import { bundleSha256 } from "../src/service/identity.ts";
 import { checkExclusions } from "../src/service/kinds/quantize/run/quantize-job.ts";
@@ -42,6 +43,7 @@ export const ENVIRONMENT: JobEnvironment = {
   openSession,
   openTemporary,
   profile: profileTemporary,
+  startThreads: startSessionThreads,
   measurePeak,
   threadClock: openThreadClock(),
   elsewhere: { "onnxruntime-web": measureWeb },

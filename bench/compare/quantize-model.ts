@@ -18,7 +18,7 @@ import { QuantizedWeights } from "../../src/core/quantize/weights/codes.ts";
 import { dynamicPass } from "../../src/core/quantize/weights/dynamic.ts";
 import { type WeightOnlyOptions, weightOnlyPass } from "../../src/core/quantize/weights/weight-only.ts";
 import { describeHost } from "../../workers/host.ts";
-import { profileTemporary, openModel as readModel, writeModel } from "../../workers/model-files.ts";
+import { openTemporary, profileTemporary, openModel as readModel, writeModel } from "../../workers/model-files.ts";
 
 const reduceRange = describeHost().target === "x64-avx2";
 const exclude = { nodes: [], ops: [] };
@@ -41,14 +41,15 @@ const METHODS: Readonly<Record<string, Compress>> = {
   static: async (model, directory) => {
     // The other methods need neither runtime nor data, and are spared the time to load them.
     const { compressStatic } = await import("../../src/core/quantize/static/pipeline.ts");
-    const { openModel } = await import("../../test/support/open-model.ts");
+    const { startSessionThreads } = await import("../../src/core/runtime/threaded-session.ts");
+    if (cpus().length > 1) startSessionThreads(2);
     const { data, samples } = await calibrationData(join(directory, "calibration.npz"));
     return (
       await compressStatic(
         model,
         data,
         { ...STATIC, samples },
-        { openModel, profile: profileTemporary, threads: cpus().length },
+        { openModel: openTemporary, profile: profileTemporary, threads: cpus().length },
       )
     ).model;
   },
@@ -57,13 +58,12 @@ const METHODS: Readonly<Record<string, Compress>> = {
   "weights-4-gptq": async (model, directory) => {
     const { gptq } = await import("../../src/core/quantize/rounding/gptq.ts");
     const { roundWeights } = await import("../../src/core/quantize/weights/round-weights.ts");
-    const { openModel } = await import("../../test/support/open-model.ts");
     const { data, samples } = await calibrationData(join(directory, "calibration.npz"));
     const options = weightOptions(4, 32);
     const simple = runPasses(model, simplifyPasses()).model;
     const threads = cpus().length;
     const { weights } = await roundWeights(simple, options, gptq({ threads }), () => data.batches(samples), {
-      openModel,
+      openModel: openTemporary,
       threads,
     });
     return runPasses(simple, [weightOnlyPass(options, new QuantizedWeights(weights)), removeDeadCode]).model;

@@ -1,9 +1,9 @@
-/** The thread of a session of `threaded-session.ts`: opens the model that it was started with, and answers each request with one run. */
-import { parentPort, workerData } from "node:worker_threads";
+/** The thread of a session of `threaded-session.ts`: opens the model that it is told to, answers requests to run it, and closes it for the next one. */
+import { parentPort } from "node:worker_threads";
 import { CoreError } from "../errors.ts";
 import type { Tensor } from "../onnx/tensor.ts";
 import { openSession, type Session } from "./session.ts";
-import { type SentTensor, type ThreadAnswer, type ThreadRun, type ThreadStart, tensorsOf } from "./threaded-session.ts";
+import { type SentTensor, type ThreadAnswer, type ThreadRequest, tensorsOf } from "./threaded-session.ts";
 
 /** What goes over to the other thread with an answer. */
 function memoryOf(answer: ThreadAnswer): ArrayBuffer[] {
@@ -24,20 +24,27 @@ async function answered(work: () => Promise<ThreadAnswer>): Promise<void> {
   parentPort!.postMessage(answer, memoryOf(answer));
 }
 
-let session: Session | undefined;
-await answered(async () => {
-  const { model, options } = workerData as ThreadStart;
-  session = await openSession(model, options);
-  return { kind: "open", inputs: session.inputs, outputs: session.outputs };
-});
 /** Outputs have memory of their own. */
 function sent({ dtype, dims, bytes }: Tensor): SentTensor {
   return { dtype, dims, memory: bytes.buffer as ArrayBuffer, offset: bytes.byteOffset };
 }
 
-parentPort!.on("message", ({ feeds, outputs }: ThreadRun) =>
-  answered(async () => {
-    const results = Object.entries(await session!.run(tensorsOf(feeds), outputs));
-    return { kind: "results", results: Object.fromEntries(results.map(([name, value]) => [name, sent(value)])) };
-  }),
-);
+let session: Session | undefined;
+
+async function answerTo(request: ThreadRequest): Promise<ThreadAnswer> {
+  switch (request.kind) {
+    case "open":
+      session = await openSession(request.model, request.options);
+      return { kind: "open", inputs: session.inputs, outputs: session.outputs };
+    case "run": {
+      const results = Object.entries(await session!.run(tensorsOf(request.feeds), request.outputs));
+      return { kind: "results", results: Object.fromEntries(results.map(([name, value]) => [name, sent(value)])) };
+    }
+    case "close":
+      await session?.close();
+      session = undefined;
+      return { kind: "closed" };
+  }
+}
+
+parentPort!.on("message", (request: ThreadRequest) => answered(() => answerTo(request)));

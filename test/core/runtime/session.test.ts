@@ -223,16 +223,30 @@ describe("openSession", () => {
     }
   });
 
-  it("tells the caller that a thread was closed", async () => {
+  it("tells the caller that a session was closed while it ran, and goes on with the next", async () => {
     const bytes = oneNode("Neg", { x: ["float32", [1]] }, ["float32", [1]]);
     const session = await openSession({ bytes }, { ownThread: true });
     const run = session.run({ x: tensorOf("float32", [1], [1]) });
-    const refused = assert.rejects(run, refusal("internal", undefined, /thread of a session has ended/));
+    const refused = assert.rejects(run, refusal("internal", undefined, /session is closed/));
     await session.close();
     await refused;
     await assert.rejects(
       session.run({ x: tensorOf("float32", [1], [1]) }),
-      refusal("internal", undefined, /thread of a session has ended/),
+      refusal("internal", undefined, /session is closed/),
     );
+  });
+
+  it("opens one model after the other on the same threads", async () => {
+    const one = (opType: string) => oneNode(opType, { x: ["float32", [1]] }, ["float32", [1]]);
+    for (const [opType, expected] of [
+      ["Neg", -4],
+      ["Sqrt", 2],
+    ] as const) {
+      const session = await openSession({ bytes: one(opType) }, { ownThread: true });
+      const { y } = await session.run({ x: tensorOf("float32", [1], [4]) });
+      assert.deepEqual([...arrayOf(y!, "float32")], [expected]);
+      await session.close();
+      await session.close();
+    }
   });
 });

@@ -35,7 +35,7 @@ export interface Trial {
  * calibrated on few samples becomes better by it. The calibrator of what came out of it has seen those samples, and those that follow them as far as they were judged by.
  */
 export async function scaleChannels(original: Calibrator, trial: Trial) {
-  const { few, following, options, onOutputs } = trial;
+  const { few, following, options, onOutputs, reference } = trial;
   const { equalize, smoothQuantAlpha, perChannel } = options;
   const notes: Note[] = [];
   const facts: CorrectionFacts[] = [];
@@ -73,19 +73,22 @@ export async function scaleChannels(original: Calibrator, trial: Trial) {
       beside = calibrator.beside();
       await beside.observe(each(following), { onOutputs, keep: true });
     }
-    sqnrDb ??= await trialSqnrDb(calibrator, trial);
+    await reference.load();
     const forked = calibrator.forked(candidate, changed);
+    // Both are judged at once, unless something has to be loaded for the second.
+    const unscaled = sqnrDb ?? trialSqnrDb(calibrator, trial);
+    if (!forked) await unscaled;
     const other = forked ?? (await anew(candidate, calibrator, trial));
-    const reached = await trialSqnrDb(other, trial);
-    const applied = wanted !== "auto" || reached > sqnrDb;
-    facts.push({ name, sqnr_before_db: sqnrDb, sqnr_after_db: reached, applied });
+    const [before, reached] = await Promise.all([unscaled, trialSqnrDb(other, trial)]);
+    const applied = wanted !== "auto" || reached > before;
+    facts.push({ name, sqnr_before_db: before, sqnr_after_db: reached, applied });
+    sqnrDb = applied ? reached : before;
     if (!applied) {
       if (!forked) await other.close();
       continue;
     }
     beside = forked && beside.forked(candidate, changed);
     calibrator = other;
-    sqnrDb = reached;
     notes.push(...said);
   }
   if (beside) calibrator.merge(beside);
@@ -110,7 +113,7 @@ async function trialSqnrDb({ model, calibration }: Calibrator, { reference, opti
   const { activationDType, perChannel, reduceRange, percentile, weightBits } = options;
   const ranged = { method: DEFAULT_METHOD, percentile, activationDType, perChannel, reduceRange, weightBits };
   const trial: StaticOptions = { ...ranged, excludeNodes: broken };
-  return reference.sqnrDb(quantizeStatic(model, calibration, trial).model);
+  return reference.sqnrDb(quantizeStatic(model, calibration, trial).model, { beside: true });
 }
 
 async function* each<T>(items: readonly T[]): AsyncGenerator<T> {

@@ -72,10 +72,15 @@ export async function chooseBiases(
   if (!biasCorrection) return undefined;
   const plain = quantizeStatic(float, calibration, options);
   if (plain.layers.length === 0) return undefined;
-  const biasShifts = await correctBiases(float, plain.model, plain.layers, unjudged, runtime);
-  const corrected = quantizeStatic(float, calibration, { ...options, biasShifts });
-  const before = await reference.sqnrDb(plain.model);
-  const after = await reference.sqnrDb(corrected.model);
+  const correct = async () => {
+    const biasShifts = await correctBiases(float, plain.model, plain.layers, unjudged, runtime);
+    const corrected = quantizeStatic(float, calibration, { ...options, biasShifts });
+    return { biasShifts, after: await reference.sqnrDb(corrected.model, { beside: true }) };
+  };
+  const [before, { biasShifts, after }] = await Promise.all([
+    reference.sqnrDb(plain.model, { beside: true }),
+    correct(),
+  ]);
   const applied = after > before;
   const facts: CorrectionFacts = {
     name: "bias_correction",

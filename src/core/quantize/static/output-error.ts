@@ -12,7 +12,7 @@ export class OutputReference {
   readonly #samples: readonly Feeds[];
   readonly #outputsOf: (sample: Feeds) => Promise<Outputs>;
   readonly #options: OutputRunOptions;
-  #outputs: readonly Outputs[] | undefined;
+  #outputs: Promise<readonly Outputs[]> | undefined;
 
   /** `outputsOf`: what the float model gives out for a sample; asked once for each. */
   constructor(samples: readonly Feeds[], outputsOf: (sample: Feeds) => Promise<Outputs>, options: OutputRunOptions) {
@@ -28,23 +28,28 @@ export class OutputReference {
   }
 
   /** Asks for the outputs of the float model, if that has not been done. */
-  async load(): Promise<readonly Outputs[]> {
-    if (this.#outputs) return this.#outputs;
+  load(): Promise<readonly Outputs[]> {
+    this.#outputs ??= this.#ask();
+    return this.#outputs;
+  }
+
+  async #ask(): Promise<readonly Outputs[]> {
     const outputs: Outputs[] = [];
     for (const sample of this.#samples) outputs.push(await this.#outputsOf(sample));
-    this.#outputs = outputs;
     return outputs;
   }
 
   /**
    * 10·log10 of signal over noise, of the output that is worst: outputs of different size count alike. Integer outputs have no say; a model
-   * without a float output, and one that is exact, has the answer Infinity.
+   * without a float output, and one that is exact, has the answer Infinity. `beside`: the model runs on a thread of its own where there are several, for
+   * the caller to go on meanwhile.
    */
-  async sqnrDb(model: Model): Promise<number> {
+  async sqnrDb(model: Model, { beside = false }: { readonly beside?: boolean } = {}): Promise<number> {
     const signal = new Map<string, number>();
     const noise = new Map<string, number>();
     const reference = await this.load();
-    const results = await runAll(model, this.#samples, this.#options);
+    const ownThread = beside && (this.#options.threads ?? 1) > 1;
+    const results = await runAll(model, this.#samples, this.#options, ownThread);
     results.forEach((outputs, i) => {
       for (const [name, expected] of Object.entries(reference[i]!)) {
         if (!isFloat(expected.dtype)) continue;
@@ -75,8 +80,10 @@ async function runAll(
   model: Model,
   samples: readonly Feeds[],
   { openModel, threads, signal }: OutputRunOptions,
+  ownThread: boolean,
 ): Promise<Record<string, Tensor>[]> {
-  const session = await openModel(model, threads === undefined ? {} : { threads });
+  const alone = threads === undefined ? {} : { threads };
+  const session = await openModel(model, ownThread ? { threads: 1, ownThread } : alone);
   try {
     const outputs: Record<string, Tensor>[] = [];
     for (const feeds of samples) {

@@ -36,6 +36,8 @@ export interface JobEnvironment {
   readonly openTemporary: OpenModel;
   /** The same with the runtime's profiler on; answers what that has written. */
   readonly profile: ProfileModel;
+  /** Starts threads for sessions that are soon opened on threads of their own, beside what the caller does meanwhile. */
+  readonly startThreads: (count: number) => void;
   readonly measurePeak: MeasurePeak;
   /** What this thread computes, in milliseconds; undefined where the system does not tell. */
   readonly threadClock: (() => number) | undefined;

@@ -51,6 +51,8 @@ export async function compressStaticJob(
   const { params } = spec;
   const { files, host, openTemporary: openModel } = environment;
   const { files: source, facts } = models[spec.model_id]!;
+  // Two models are judged at a time.
+  if (threads > 1) environment.startThreads(2);
   const samples = await openSamples(request, facts, environment);
   const known = cached[CALIBRATION] && readCalibration(files.readBytes(cached[CALIBRATION]), news);
   const kernelBook = (cached[KERNELS] && bookFromBytes(files.readBytes(cached[KERNELS]), host)) ?? emptyBook();
