@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate as othersTurn, setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { Config } from "./config.ts";
 import { INSPECT_ENTRY, type Neighbours } from "./neighbours.ts";
@@ -66,12 +66,19 @@ export async function buildDeps(
     async prepare() {
       // Who has waited for the start is answered before: each of these keeps the process busy for a while.
       await sleep(PREPARE_AFTER_MS);
-      if (stopping.signal.aborted) return;
-      tasks.prepare();
-      queue.bull().catch((error) => log.error({ err: error }, "the queue does not open"));
-      compileForChildren().catch((error) =>
-        log.warn({ err: error }, "the code of child processes is not kept compiled"),
-      );
+      const steps = [
+        () => tasks.prepare(),
+        () => queue.bull().catch((error) => log.error({ err: error }, "the queue does not open")),
+        () =>
+          compileForChildren().catch((error) =>
+            log.warn({ err: error }, "the code of child processes is not kept compiled"),
+          ),
+      ];
+      for (const step of steps) {
+        if (stopping.signal.aborted) return;
+        step();
+        await othersTurn();
+      }
     },
     stop: () => stopping.abort(),
     async close() {

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { globSync, statSync, writeFileSync } from "node:fs";
+import { glob, stat, writeFile } from "node:fs/promises";
 import { getCompileCacheDir } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -32,10 +32,11 @@ export async function compileForChildren(): Promise<void> {
   const own = getCompileCacheDir();
   if (own === undefined) return;
   const marker = join(own, `children-of-${createHash("sha256").update(ROOT).digest("hex").slice(0, 16)}`);
-  const code = globSync(["{src,workers}/**/*.ts", "package-lock.json"], { cwd: ROOT });
-  const changed = Math.max(...code.map((path) => statSync(join(ROOT, path)).mtimeMs));
-  const compiled = statSync(marker, { throwIfNoEntry: false })?.mtimeMs ?? 0;
-  if (compiled > changed) return;
+  // 600 files, looked at while the process does its work.
+  const code = await Array.fromAsync(glob(["{src,workers}/**/*.ts", "package-lock.json"], { cwd: ROOT }));
+  const times = await Promise.all(code.map((path) => changedAt(join(ROOT, path))));
+  const compiled = await changedAt(marker).catch(() => 0); // It is not there before the first time.
+  if (compiled > Math.max(...times)) return;
   const child = spawn(process.execPath, [COMPILER], {
     env: { ...ENVIRONMENT, ...compileCacheEnvironment() },
     stdio: "ignore",
@@ -44,5 +45,9 @@ export async function compileForChildren(): Promise<void> {
     child.once("error", () => resolve(false));
     child.once("exit", (code) => resolve(code === 0));
   });
-  if (succeeded) writeFileSync(marker, "");
+  if (succeeded) await writeFile(marker, "");
+}
+
+async function changedAt(path: string): Promise<number> {
+  return (await stat(path)).mtimeMs;
 }
