@@ -1,15 +1,14 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Redis } from "ioredis";
-import { isKeptApart, type LongTexts } from "../blobs/long-texts.ts";
+import type { LongTexts } from "../blobs/long-texts.ts";
 import { ServiceError } from "../errors.ts";
-import { methodOf, sourceModelId } from "../kinds/kinds.ts";
-import { resourcesOf } from "../kinds/resources.ts";
 import { matches, scanPage } from "../list-filter.ts";
 import { itemsThatFit } from "../pages.ts";
 import { fromRedis, isRedisOutage, KEY_PREFIX } from "../redis.ts";
 import { createEventFeed } from "./event-feed.ts";
 import { isTerminal, JOB_STATUSES, type JobEvent, type JobStatus, TRANSITIONS } from "./job.ts";
 import { createJobEnds } from "./job-ends.ts";
+import { askedFields, askedOfResult, createJobHash, LISTED_FIELDS, summaryText } from "./job-hash.ts";
 import { withJobScripts } from "./job-scripts.ts";
 import type { JobFilter, JobRecord, JobStore, JobSummary } from "./job-store.ts";
 
@@ -20,12 +19,6 @@ const TERMINAL = JSON.stringify(JOB_STATUSES.filter(isTerminal));
 const FOLLOW_RETRY_MS = 1_000;
 /** What a follower reads at once. */
 const FOLLOW_BATCH = 200;
-
-/** What of a record grows with what was asked for or measured; the other fields are short. */
-const LONG_FIELDS: ReadonlySet<string> = new Set<keyof JobRecord>(["spec", "sent_params", "steps", "result"]);
-
-/** Claims the blobs of a job's long fields, as long as there is a record of it. */
-const fieldsOwner = (id: string) => `record:${id}`;
 
 export interface JobStoreOptions {
   /** Jobs that there may be, finished ones too. */
@@ -41,6 +34,7 @@ export function createRedisJobStore(
   { maxRecords = Number.MAX_SAFE_INTEGER, prefix = KEY_PREFIX }: JobStoreOptions = {},
 ): JobStore & { close(): void } {
   const redis = withJobScripts(connection);
+  const hash = createJobHash(texts);
   const feed = createEventFeed(connection, `${prefix}:events`);
   const ends = createJobEnds(feed, async (id) => {
     const status = await fromRedis(redis.hget(keyOf(id), "_status"));
@@ -62,72 +56,61 @@ export function createRedisJobStore(
     field: keyof JobRecord,
     value: unknown,
   ): Promise<boolean> {
-    const [, text] = await encode(id, { [field]: value });
+    const [, text] = await hash.encode(id, { [field]: value });
     const set = redis.jobSet(keyOf(id), prefix, id, "running", attempt, field, text!);
     const isSet = (await fromRedis(set)) === 1;
-    await settle(id, [text!]);
+    await hash.settle(id, [text!]);
     return isSet;
   }
 
-  /** Names and JSON texts of fields, in turn; what is long is kept apart. */
-  async function encode(id: string, fields: Partial<JobRecord>): Promise<string[]> {
-    const pairs = Object.entries(fields).map(async ([name, value]) => [
-      name,
-      LONG_FIELDS.has(name) ? await texts.keep(fieldsOwner(id), JSON.stringify(value)) : JSON.stringify(value),
-    ]);
-    return (await Promise.all(pairs)).flat();
-  }
-
-  /** Says that what is kept apart belongs to a record that is written. */
-  async function settle(id: string, written: readonly string[]): Promise<void> {
-    if (written.some(isKeptApart)) await texts.settle(fieldsOwner(id));
-  }
-
-  /** The record behind a hash; undefined for the empty hash of a job that does not exist. */
-  async function decode(hash: Readonly<Record<string, string>>): Promise<JobRecord | undefined> {
-    if (hash._status === undefined) return undefined;
-    const own = Object.entries(hash).filter(([name]) => !name.startsWith("_"));
-    const fields = own.map(async ([name, kept]) => [name, JSON.parse(await texts.read(kept))]);
-    const record = Object.fromEntries(await Promise.all(fields));
-    // Jobs of earlier versions have no steps and no count of attempts that were handed back.
-    return { steps: [], handed_back: 0, ...record, status: hash._status } as unknown as JobRecord;
-  }
-
   /** The text of what lists tell of a job; undefined when it is gone. */
-  async function summaryText(id: string): Promise<string | undefined> {
-    const found = await fromRedis(
-      redis.hmget(keyOf(id), ...SUMMARY_FIELDS, "_status", "_type", "_method", "_model", "_result"),
-    );
-    const [status, type, method, model, result] = found.splice(SUMMARY_FIELDS.length);
-    if (status == null) return undefined;
-    if (type == null || method == null || model == null || result == null) {
-      // Of a version that did not keep these.
-      const job = await store.get(id);
-      return job && JSON.stringify(summaryOf(job));
+  async function summaryOf(id: string): Promise<string | undefined> {
+    const values = await fromRedis(redis.hmget(keyOf(id), ...LISTED_FIELDS));
+    return summaryText(values, () => store.get(id));
+  }
+
+  /** See `JobStore.follow`. */
+  async function* follow(id: string, afterId: number, signal: AbortSignal): AsyncGenerator<JobEvent> {
+    let news = Promise.withResolvers<void>();
+    const wake = () => news.resolve();
+    signal.addEventListener("abort", wake);
+    // Before the first read: an event is either read, or wakes the loop up, or both.
+    const unsubscribe = feed.subscribe(id, wake);
+    try {
+      let last = afterId;
+      for (let reads = 0; !signal.aborted; reads++) {
+        news = Promise.withResolvers();
+        try {
+          // In this order: the log of a job that is finished now is complete.
+          const status = await fromRedis(redis.hget(keyOf(id), "_status"));
+          const { data: events, more } = await store.events(id, last, FOLLOW_BATCH);
+          for (const event of events) {
+            yield event;
+            last = event.id;
+          }
+          if (more) continue;
+          if (status === null || isTerminal(status as JobStatus)) return;
+        } catch (error) {
+          if (reads === 0 || !isRedisOutage(error)) throw error;
+          await sleep(FOLLOW_RETRY_MS, undefined, { signal }).catch(() => {});
+          continue;
+        }
+        if (!signal.aborted) await news.promise;
+      }
+    } finally {
+      signal.removeEventListener("abort", wake);
+      unsubscribe();
     }
-    const fields = Object.fromEntries(SUMMARY_FIELDS.map((name, i) => [name, JSON.parse(found[i] ?? "null")]));
-    return JSON.stringify({ ...fields, status, type, method, model_id: model, result: JSON.parse(result) });
   }
 
   const store: JobStore = {
     async create(job, idempotency) {
       const { status, ...rest } = job;
-      const { models, datasets } = resourcesOf(job.spec);
       // A few more that come at the same moment do no harm.
       if ((await fromRedis(redis.zcard(indexOf(prefix, {})))) >= maxRecords) {
         throw new ServiceError("quota_exceeded", `There are ${maxRecords} jobs already: delete some.`);
       }
-      const fields = [
-        ...(await encode(job.id, rest)),
-        ...["_order", orderOf(job)],
-        ...["_type", job.spec.type],
-        ...["_method", methodOf(job.spec)],
-        ...["_result", "null"],
-        ...["_model", sourceModelId(job.spec)],
-        ...(job.webhook === null ? [] : ["_webhook", ` ${job.webhook.events.join(" ")} `]),
-        ...(job.deliver_to == null ? [] : ["_deliver", "1"]),
-        ...["_resources", JSON.stringify([...models, ...datasets])],
-      ];
+      const fields = [...(await hash.encode(job.id, rest)), ...askedFields(job)];
       const id = await fromRedis(
         redis.jobCreate(
           keyOf(job.id),
@@ -141,10 +124,10 @@ export function createRedisJobStore(
         ),
       );
       if (id === job.id) {
-        await settle(id, fields);
+        await hash.settle(id, fields);
         return { job, created: true };
       }
-      await texts.release(fieldsOwner(job.id));
+      await hash.release(job.id);
       if (id === "conflict") {
         throw new ServiceError("idempotency_conflict", "This Idempotency-Key was used for a different request.");
       }
@@ -155,7 +138,7 @@ export function createRedisJobStore(
     },
 
     async get(id) {
-      return decode(await fromRedis(redis.hgetall(keyOf(id))));
+      return hash.decode(await fromRedis(redis.hgetall(keyOf(id))));
     },
 
     async rename(id, { name, metadata }) {
@@ -170,7 +153,7 @@ export function createRedisJobStore(
         start: cursor === undefined ? "+" : `(${parseCursor(cursor)}`,
         read: (from, count) => fromRedis(redis.zrange(index, from, "-", "BYLEX", "REV", "LIMIT", 0, count)),
         // A record that was deleted since leaves a gap, not an error.
-        summariesOf: (members) => Promise.all(members.map((member) => summaryText(idOf(member)))),
+        summariesOf: (members) => Promise.all(members.map((member) => summaryOf(idOf(member)))),
         isWanted: (summary) => matches(filter, summary),
       });
       return { data, next_cursor: last === null ? null : Buffer.from(last).toString("base64url") };
@@ -184,8 +167,8 @@ export function createRedisJobStore(
       }
       const { attempt, error, result } = patch;
       const event = { status: to, ...(attempt !== undefined && { attempt }), ...(error && { error }) };
-      const fields = await encode(id, patch);
-      if (result) fields.push("_result", JSON.stringify(resultSummary(result)));
+      const fields = await hash.encode(id, patch);
+      if (result) fields.push(...askedOfResult(result));
       const reply = await fromRedis(
         redis.jobTransition(
           keyOf(id),
@@ -193,8 +176,8 @@ export function createRedisJobStore(
           ...[JSON.stringify(fields), eventText("status", event)],
         ),
       );
-      await settle(id, fields);
-      const job = reply === null ? undefined : await decode(pairs(reply as string[]));
+      await hash.settle(id, fields);
+      const job = reply === null ? undefined : await hash.decode(pairs(reply as string[]));
       if (job !== undefined && isTerminal(to)) await countRunTime(job);
       if (job !== undefined && patch.handed_back !== undefined)
         await redis.hincrby(totals, HANDED_BACK, 1).catch(() => {});
@@ -232,38 +215,7 @@ export function createRedisJobStore(
       return { data, more: entries.length > count };
     },
 
-    async *follow(id, afterId, signal) {
-      let news = Promise.withResolvers<void>();
-      const wake = () => news.resolve();
-      signal.addEventListener("abort", wake);
-      // Before the first read: an event is either read, or wakes the loop up, or both.
-      const unsubscribe = feed.subscribe(id, wake);
-      try {
-        let last = afterId;
-        for (let reads = 0; !signal.aborted; reads++) {
-          news = Promise.withResolvers();
-          try {
-            // In this order: the log of a job that is finished now is complete.
-            const status = await fromRedis(redis.hget(keyOf(id), "_status"));
-            const { data: events, more } = await store.events(id, last, FOLLOW_BATCH);
-            for (const event of events) {
-              yield event;
-              last = event.id;
-            }
-            if (more) continue;
-            if (status === null || isTerminal(status as JobStatus)) return;
-          } catch (error) {
-            if (reads === 0 || !isRedisOutage(error)) throw error;
-            await sleep(FOLLOW_RETRY_MS, undefined, { signal }).catch(() => {});
-            continue;
-          }
-          if (!signal.aborted) await news.promise;
-        }
-      } finally {
-        signal.removeEventListener("abort", wake);
-        unsubscribe();
-      }
-    },
+    follow,
 
     async tellAgain(id) {
       return (await fromRedis(redis.jobTellAgain(keyOf(id), prefix, id, TERMINAL))) === 1;
@@ -273,7 +225,7 @@ export function createRedisJobStore(
 
     async delete(id) {
       const isGone = (await fromRedis(redis.jobDelete(keyOf(id), prefix, id, TERMINAL))) === 1;
-      if (isGone) await texts.release(fieldsOwner(id));
+      if (isGone) await hash.release(id);
       return isGone;
     },
 
@@ -313,11 +265,6 @@ export function createRedisJobStore(
 const RUN_SECONDS = "run_seconds";
 const HANDED_BACK = "handed_back";
 
-/** Newest first is descending text: an ISO time is as wide as any other. */
-function orderOf(job: JobRecord): string {
-  return `${job.created_at}/${job.id}`;
-}
-
 function idOf(member: string): string {
   return member.slice(member.indexOf("/") + 1);
 }
@@ -333,38 +280,6 @@ function parseCursor(cursor: string): string {
     throw new ServiceError("invalid_request", "The cursor is not one that this list has returned.");
   }
   return member;
-}
-
-/** What lists tell of a job that is a field of its record. */
-const SUMMARY_FIELDS = [
-  "id",
-  "name",
-  "metadata",
-  "priority",
-  "created_at",
-  "started_at",
-  "finished_at",
-  "retry_of",
-  "attempt",
-  "progress",
-  "error",
-] as const satisfies readonly (keyof JobRecord)[];
-
-function summaryOf(job: JobRecord): JobSummary {
-  const { status, spec, result } = job;
-  const fields = Object.fromEntries(SUMMARY_FIELDS.map((name) => [name, job[name]])) as Pick<
-    JobRecord,
-    (typeof SUMMARY_FIELDS)[number]
-  >;
-  return {
-    ...fields,
-    ...{ status, type: spec.type, method: methodOf(spec), model_id: sourceModelId(spec) },
-    result: result && resultSummary(result),
-  };
-}
-
-function resultSummary({ model_id, accepted }: NonNullable<JobRecord["result"]>): NonNullable<JobSummary["result"]> {
-  return { model_id, accepted };
 }
 
 function pairs(flat: readonly string[]): Record<string, string> {
