@@ -7,15 +7,8 @@ import { compileCacheEnvironment } from "./compile-cache.ts";
 import { ENVIRONMENT } from "./environment.ts";
 import { type Exit, failureOfExit } from "./failures.ts";
 import { type CheckedMessage, checkResult, MAX_MESSAGE_BYTES, parseMessage, readLines, reasonOf } from "./messages.ts";
-import {
-  type Descendant,
-  descendantsOf,
-  isThere,
-  kernelOomKills,
-  MEMORY_POLL_MS,
-  processesWith,
-  residentBytes,
-} from "./process-memory.ts";
+import { createProcessGroup } from "./process-group.ts";
+import { kernelOomKills, MEMORY_POLL_MS } from "./process-memory.ts";
 import { TaskError, type TaskFailure, type TaskLimits, type TaskNews } from "./protocol.ts";
 import type { Reaper } from "./reaper.ts";
 import type { Sandbox } from "./sandbox.ts";
@@ -102,14 +95,15 @@ export function startTaskProcess(options: TaskProcessOptions): TaskProcess {
   const { reaper, killGraceMs, log, sandbox, room } = options;
   const command = sandbox.wrap([process.execPath, YOUNG_GENERATION, options.entry], room);
   const blocks = Math.ceil(options.maxFileBytes / BLOCK_BYTES);
-  const mark = `MODELPRESS_ROOM=${room}`;
   const child = spawn("/bin/sh", ["-c", LAUNCH, "sh", `${blocks}`, ...command], {
     env: { ...ENVIRONMENT, ...compileCacheEnvironment(), ...ALLOCATOR, TMPDIR: room, MODELPRESS_ROOM: room },
     stdio: ["pipe", "ignore", "pipe", "pipe"],
     detached: true, // A process group of its own: whatever the child starts dies with it.
   });
   const { pid } = child;
-  if (pid !== undefined) reaper.watch(pid);
+  const group = createProcessGroup(pid, {
+    ...{ reaper, mark: `MODELPRESS_ROOM=${room}`, mayLeave: sandbox.level === "none" },
+  });
   const [stdin, , stderrPipe, messages] = child.stdio;
   if (stdin == null || stderrPipe == null || messages == null)
     throw new Error("There are no pipes to a child process.");
@@ -128,12 +122,11 @@ export function startTaskProcess(options: TaskProcessOptions): TaskProcess {
   let started = false;
   /** What was wrong with what it has sent: it is ended for that. */
   let broken: string | undefined;
-  const seen = new Map<number, Descendant>();
   ready.promise.catch(() => {}); // A spare may die unobserved.
 
   const breakOff = (reason: string) => {
     broken ??= reason;
-    signalGroup("SIGKILL");
+    group.kill();
   };
   readLines(messages as Readable, {
     onLine(line) {
@@ -154,7 +147,7 @@ export function startTaskProcess(options: TaskProcessOptions): TaskProcess {
     } else onMessage?.(message);
   }
 
-  const startTimer = setTimeout(() => signalGroup("SIGKILL"), START_TIMEOUT_MS);
+  const startTimer = setTimeout(() => group.kill(), START_TIMEOUT_MS);
   child.once("error", (error) => {
     end({ err: error });
     over.resolve({ code: null, signal: "SIGKILL" });
@@ -174,26 +167,8 @@ export function startTaskProcess(options: TaskProcessOptions): TaskProcess {
       if (!killed) log.error({ ...how, stderr: stderr.tail }, "a child process did not start");
       ready.reject(new TaskError(killed ? CANCELLED : NOT_STARTED));
     }
-    signalGroup("SIGKILL"); // The leader is gone; what it started may not be.
-    if (sandbox.level === "none") killEscaped(mark, seen.values());
-    if (pid !== undefined) reaper.forget(pid);
+    group.end();
     exited.resolve();
-  }
-
-  function signalGroup(signal: "SIGKILL"): void {
-    if (pid === undefined) return;
-    try {
-      process.kill(-pid, signal);
-    } catch {
-      // Nobody is left in the group.
-    }
-  }
-
-  /** Its memory. Where no namespace ends what it has started, also who that is, before they can leave its group. */
-  function look(): number {
-    if (pid === undefined) return 0;
-    if (sandbox.level === "none") for (const it of descendantsOf(pid)) seen.set(it.pid, it);
-    return residentBytes(pid);
   }
 
   return {
@@ -205,8 +180,8 @@ export function startTaskProcess(options: TaskProcessOptions): TaskProcess {
     exited: exited.promise,
     kill() {
       killed = true;
-      if (alive) look();
-      signalGroup("SIGKILL");
+      if (alive) group.look();
+      group.kill();
     },
 
     async run(task, { limits, signal, onNews, startMs }) {
@@ -220,9 +195,9 @@ export function startTaskProcess(options: TaskProcessOptions): TaskProcess {
       const stop = (reason: KillReason) => {
         if (killedFor !== undefined || answer !== undefined) return;
         killedFor = reason;
-        if (reason === "out_of_memory") return signalGroup("SIGKILL"); // Every further moment makes it worse.
+        if (reason === "out_of_memory") return group.kill(); // Every further moment makes it worse.
         say(stdin, { stop: true });
-        graceTimer = setTimeout(signalGroup, killGraceMs, "SIGKILL");
+        graceTimer = setTimeout(group.kill, killGraceMs);
       };
       const onAbort = () => stop("cancelled");
       onMessage = (message) => {
@@ -234,8 +209,8 @@ export function startTaskProcess(options: TaskProcessOptions): TaskProcess {
         if (message.type === "news") return onNews?.(message.news as TaskNews);
         if (message.type === "result") checkResult(task.kind, message.result);
         answer = message;
-        look();
-        signalGroup("SIGKILL");
+        group.look();
+        group.kill();
         if (killedFor === undefined && message.type === "result") outcome.resolve(message.result);
       };
       const onOver = (code: number | null, exitSignal: NodeJS.Signals | null) => {
@@ -253,7 +228,7 @@ export function startTaskProcess(options: TaskProcessOptions): TaskProcess {
       over.promise.then(({ code, signal }) => onOver(code, signal));
       const timeout = setTimeout(stop, limits.timeoutMs, "timeout");
       const poll = setInterval(() => {
-        if (look() > limits.memoryBytes) stop("out_of_memory");
+        if (group.look() > limits.memoryBytes) stop("out_of_memory");
       }, MEMORY_POLL_MS);
       signal?.addEventListener("abort", onAbort);
       try {
@@ -281,24 +256,6 @@ function exitInside(code: number | null, signal: NodeJS.Signals | null): Pick<Ex
   const number = (code ?? 0) - 128;
   const [name] = Object.entries(constants.signals).find(([, value]) => value === number) ?? [];
   return name === undefined ? { code, signal } : { code: null, signal: name as NodeJS.Signals };
-}
-
-/** Kills processes that left the group of their child: those that were seen below it, and those that still have its environment. */
-function killEscaped(mark: string, seen: Iterable<Descendant>): void {
-  let escaped = [...seen].filter(isThere);
-  // Again until nothing is found: what is found may be starting more.
-  for (let round = 0; round < 5; round++) {
-    escaped = [...escaped, ...processesWith(mark)].filter(isThere);
-    if (escaped.length === 0) return;
-    for (const { pid } of escaped.flatMap((it) => [it, ...descendantsOf(it.pid)])) {
-      try {
-        process.kill(pid, "SIGKILL");
-      } catch {
-        // It is gone.
-      }
-    }
-    escaped = [];
-  }
 }
 
 /** Settles like `promise`, or rejects as cancelled as soon as `signal` fires. */
