@@ -346,6 +346,7 @@ const NAME_OPERATORS: Readonly<Record<string, readonly string[]>> = {
     "train/fewer-products.ts",
     "train/losses.ts",
     "train/scattered-rows.ts",
+    "train/shared-normalizations.ts",
     "train/step-graph.ts",
   ],
   "rewrites of one pattern, and what reads such a pattern again": [

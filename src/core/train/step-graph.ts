@@ -12,6 +12,7 @@ import { allocateParameters, type ParameterArrays } from "./parameter-kernels.ts
 import { liveTensor, type Parameter } from "./parameters.ts";
 import { batchStatistics, dropout, type Rewrite, type StepPart } from "./rewrites.ts";
 import { scatterWholeRows } from "./scattered-rows.ts";
+import { shareNormalizations } from "./shared-normalizations.ts";
 import { resolveStatics } from "./statics.ts";
 import { mergeNetworks, prepareNetwork, type StepNetwork } from "./step-networks.ts";
 import type { TrainableModel } from "./trainable.ts";
@@ -171,6 +172,7 @@ export async function buildStepGraph(networks: readonly StepNetwork[], options: 
   const block = await blockOnThisMachine(openSession);
   if (block !== undefined) blockConvolutions(graph, block);
   if (threads === 1) scatterWholeRows(graph);
+  else if (threads !== undefined) shareNormalizations(graph);
   return {
     model: modelToBytes(model),
     parameters: parameters.map((parameter, i) => ({ ...parameter, gradient: names[i] })),
