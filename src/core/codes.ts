@@ -53,8 +53,9 @@ export const WARNINGS = {
   },
   blank_output: {
     meaning:
-      "An output is next to 0 and never negative in both models on all samples (below 0.00001), so that its SQNR says nothing. Value: the largest value of the original.",
-    cause: "Detectors and segmenters on noise, or on pictures without anything that they look for.",
+      "An output is empty, NaN, or next to 0 and never negative in both models on all samples (below 0.00001), so that comparing it says nothing, also where it is the same. Value: the largest value of the original, 0 where there is none.",
+    cause:
+      "Detectors and segmenters on noise, or on pictures without anything that they look for; inputs that are out of range, as random numbers are for a limit or a rate.",
     remedy: "Judge it on samples that the model finds something in, and calibrate with such.",
   },
   few_samples: {

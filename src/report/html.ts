@@ -182,7 +182,9 @@ the same largest score, or of equal integers.</p>`,
         html`<code>${output.name}</code>`,
         within(decibels(output.sqnr_db), output.sqnr_interval_db, decibels),
         cosine(output.cosine),
-        `${significant(output.min_value)} to ${significant(output.max_value)}`,
+        output.min_value === null || output.max_value === null
+          ? "none is finite"
+          : `${significant(output.min_value)} to ${significant(output.max_value)}`,
         significant(output.max_abs_error),
         significant(output.mean_abs_error),
         output.top1_agreement === null

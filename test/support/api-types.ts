@@ -2736,14 +2736,14 @@ export interface components {
             cosine: number;
             /**
              * Format: double
-             * @description Of the original.
+             * @description Of the original; null where it gives no finite number.
              */
-            min_value: number;
+            min_value: number | null;
             /**
              * Format: double
-             * @description Of the original.
+             * @description Of the original; null where it gives no finite number.
              */
-            max_value: number;
+            max_value: number | null;
             /** Format: double */
             max_abs_error: number;
             /** Format: double */

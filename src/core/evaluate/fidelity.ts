@@ -39,11 +39,12 @@ type Agreement = { readonly classAxis: number } | "equality" | "yes" | "none";
 const BLANK = 1e-5;
 
 /**
- * Whether both models have found nothing in all samples, so that a ratio of what they answer says nothing of either. Shares are never negative: small
- * numbers of both signs are what they are.
+ * Whether both models have found nothing in all samples, so that comparing what they answer says nothing of either, also where it is the same: no
+ * elements, NaN, or next to 0. Shares are never negative: small numbers of both signs are what they are.
  */
-export function isBlank({ sqnr_db, min_value, max_value, max_abs_error }: OutputFidelity): boolean {
-  return sqnr_db !== null && min_value >= 0 && max_value + max_abs_error < BLANK;
+export function isBlank({ min_value, max_value, max_abs_error }: OutputFidelity): boolean {
+  if (min_value === null || max_value === null) return true;
+  return min_value >= 0 && max_value + max_abs_error < BLANK;
 }
 
 /** Compares one output of two models, run by run. Nothing is kept but sums. */
@@ -138,6 +139,12 @@ export class FidelityMeter {
     return { signal, noise };
   }
 
+  #range(): Pick<OutputFidelity, "min_value" | "max_value"> {
+    if (this.#elements === 0) return { min_value: 0, max_value: 0 };
+    if (this.#minValue > this.#maxValue) return { min_value: null, max_value: null };
+    return { min_value: this.#minValue, max_value: this.#maxValue };
+  }
+
   /** Of the signal to noise ratio, over runs: null for one run, and where most choices of runs have no noise. */
   #sqnrInterval(): Interval | null {
     const runs = this.#runs;
@@ -186,9 +193,7 @@ export class FidelityMeter {
       sqnr_db: isSame ? null : Number.isNaN(sqnr) ? MIN_SQNR_DB : Math.max(MIN_SQNR_DB, sqnr),
       // Two zero vectors are the same; a zero vector and another have no direction in common.
       cosine: isSame ? 1 : norms > 0 ? Math.min(1, this.#product / norms) : 0,
-      // Of no elements there are none.
-      min_value: this.#elements === 0 ? 0 : this.#minValue,
-      max_value: this.#elements === 0 ? 0 : this.#maxValue,
+      ...this.#range(),
       max_abs_error: this.#maxAbsError,
       mean_abs_error: this.#elements > 0 ? this.#absError / this.#elements : 0,
       top1_agreement: this.#positions > 0 ? this.#agreeing / this.#positions : null,

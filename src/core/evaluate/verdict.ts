@@ -57,7 +57,10 @@ export function verdictOf({
   if (outputs.length === 0) return { grade: "not_judged", reason: "No output could be compared." };
   const telling = outputs.filter((output) => !isBlank(output));
   if (telling.length === 0 && !accuracy) {
-    return { grade: "not_judged", reason: `The original answers next to 0 on all of ${counted(samples)}.` };
+    return {
+      grade: "not_judged",
+      reason: `The original answers nothing, or next to 0, on all of ${counted(samples)}.`,
+    };
   }
   const worst = Math.min(...telling.map(({ sqnr_db }) => sqnr_db ?? Infinity));
   if (data === "synthetic") {

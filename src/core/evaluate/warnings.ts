@@ -131,8 +131,12 @@ export function fidelityWarnings(
   return compared.flatMap((output): Warning[] => {
     const { name, sqnr_db, top1_agreement, max_value } = output;
     if (isBlank(output)) {
-      const message = `The output "${name}" of the original is nowhere above ${max_value.toPrecision(2)} on these samples: it finds nothing in them, and by how much two models differ there says nothing. Judge it on samples that it finds something in.`;
-      return [{ code: "blank_output", message, value: max_value }];
+      const what =
+        max_value === null
+          ? "has no finite number on these samples, NaN or infinity alone: it cannot answer them"
+          : `is nowhere above ${max_value.toPrecision(2)} on these samples: it finds nothing in them`;
+      const message = `The output "${name}" of the original ${what}, and comparing two models there says nothing. Judge it on samples that it finds something in.`;
+      return [{ code: "blank_output", message, value: max_value ?? 0 }];
     }
     // Of ids and labels the size of a difference says nothing.
     if (kinds.get(name) === "float" && sqnr_db !== null && sqnr_db < LOW_SQNR_DB) {

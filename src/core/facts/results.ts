@@ -10,9 +10,9 @@ export interface OutputFidelity {
   /** 10·log10(Σx² / Σ(x−y)²), never below -200; null when identical. */
   readonly sqnr_db: number | null;
   readonly cosine: number;
-  /** Of the original. */
-  readonly min_value: number;
-  readonly max_value: number;
+  /** Of the finite numbers of the original: 0 where an output is empty, null where all that it gives is NaN or infinite. */
+  readonly min_value: number | null;
+  readonly max_value: number | null;
   readonly max_abs_error: number;
   readonly mean_abs_error: number;
   /**

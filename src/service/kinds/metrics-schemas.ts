@@ -22,8 +22,8 @@ const OutputFidelity = z
     name: z.string(),
     sqnr_db: z.number().nullable().meta({ description: "10·log10(Σx² / Σ(x−y)²); null when identical." }),
     cosine: z.number(),
-    min_value: z.number().meta({ description: "Of the original." }),
-    max_value: z.number().meta({ description: "Of the original." }),
+    min_value: z.number().nullable().meta({ description: "Of the original; null where it gives no finite number." }),
+    max_value: z.number().nullable().meta({ description: "Of the original; null where it gives no finite number." }),
     max_abs_error: z.number(),
     mean_abs_error: z.number(),
     top1_agreement: z

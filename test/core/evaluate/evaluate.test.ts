@@ -99,7 +99,7 @@ describe("evaluateModels", () => {
       options({ before: model, after: model, acceptance: { min_sqnr_db: 60 } }),
     );
     const { min_value, max_value } = metrics.fidelity.outputs[0]!;
-    assert.ok(min_value < -0.1 && max_value > 0.1);
+    assert.ok(min_value! < -0.1 && max_value! > 0.1);
     assert.deepEqual(metrics.fidelity, {
       samples: 16,
       data: "synthetic",

@@ -56,8 +56,8 @@ describe("FidelityMeter", () => {
         assertClose(result.sqnr_db!, 10 * Math.log10(signal / noise), 1e-12);
         assertClose(result.cosine, sum((x, y) => x * y) / Math.sqrt(signal * sum((_, y) => y * y)), 1e-12);
         assertClose(result.mean_abs_error, sum((x, y) => Math.abs(x - y)) / all.length, 1e-12);
-        assert.equal(result.min_value + 0, Math.min(...all.map(([x]) => x)) + 0);
-        assert.equal(result.max_value + 0, Math.max(...all.map(([x]) => x)) + 0);
+        assert.equal(result.min_value! + 0, Math.min(...all.map(([x]) => x)) + 0);
+        assert.equal(result.max_value! + 0, Math.max(...all.map(([x]) => x)) + 0);
         assert.equal(result.max_abs_error, Math.max(...all.map(([x, y]) => Math.abs(x - y))));
       }),
     );
@@ -113,6 +113,9 @@ describe("FidelityMeter", () => {
     const same = compare([[floats([3], [NaN, -Infinity, 1]), floats([3], [NaN, -Infinity, 1])]]);
     assert.equal(same.sqnr_db, null);
     assert.equal(same.non_finite, 0);
+    assert.deepEqual([same.min_value, same.max_value], [1, 1]);
+    const nothing = compare([[floats([2], [NaN, Infinity]), floats([2], [NaN, Infinity])]]);
+    assert.deepEqual([nothing.sqnr_db, nothing.min_value, nothing.max_value], [null, null, null]);
     const broken = compare([[floats([4], [3, 4, Infinity, NaN]), floats([4], [NaN, 4, 1, Infinity])]]);
     assert.equal(broken.non_finite, 3);
     // As if the compressed model had said 0 where it said NaN: 25 of signal, 9 of noise.

@@ -39,8 +39,14 @@ test("labels decide first, then equal answers, then the error of outputs", () =>
 test("outputs that are next to 0 in both models tell nothing", () => {
   const blank = { sqnr_db: 0.5, top1_agreement: null, max_value: 1e-7, max_abs_error: 1e-7 };
   const { grade: alone, reason } = verdictOf({ fidelity: on("evaluation", blank), accuracy: null });
-  assert.deepEqual([alone, reason], ["not_judged", "The original answers next to 0 on all of 100 samples."]);
+  assert.deepEqual(
+    [alone, reason],
+    ["not_judged", "The original answers nothing, or next to 0, on all of 100 samples."],
+  );
   assert.equal(grade(on("synthetic", blank)), "not_judged");
+  const same = { ...blank, sqnr_db: null, max_abs_error: 0 };
+  assert.equal(grade(on("evaluation", same)), "not_judged", "the same nothing");
+  assert.equal(grade(on("evaluation", { ...same, min_value: null, max_value: null })), "not_judged", "NaN everywhere");
   assert.equal(grade(on("evaluation", blank), top1(0.05)), "check_accuracy");
   assert.equal(grade(on("evaluation", blank, { sqnr_db: 25, top1_agreement: null })), "close");
   assert.equal(grade(on("evaluation", { ...blank, max_abs_error: 0.9 })), "broken", "one of them finds something");

@@ -144,7 +144,11 @@ test("outputs that differ much are told of with the three worst layers and what 
   assert.deepEqual(codes({ max_abs_error: 0.9 }), ["low_fidelity"], "the other model finds something");
   assert.deepEqual(codes({ max_value: 1e-5 }), ["low_fidelity"]);
   assert.deepEqual(codes({ min_value: -1e-9 }), ["low_fidelity"], "shares are never negative: its numbers are small");
-  assert.deepEqual(codes({ sqnr_db: null, max_abs_error: 0 }), [], "the same");
+  const same = { sqnr_db: null, max_abs_error: 0 };
+  assert.deepEqual(codes(same), ["blank_output"], "the same nothing");
+  assert.deepEqual(codes({ ...same, max_value: 1 }), [], "the same");
+  const [none] = told({ ...blank, ...same, min_value: null, max_value: null });
+  assert.match(none!.message, /has no finite number .* NaN or infinity alone/);
 });
 
 test("fields and sizes that had no effect are named", () => {
