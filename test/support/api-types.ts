@@ -1487,7 +1487,7 @@ export interface components {
             dataset_id: string | null;
             /**
              * Format: int64
-             * @description Null takes all there are, up to 10,000 and to a minute of the slower model.
+             * @description Null takes all there are, up to 10,000 and to a minute of the slower model. Fewer than all are drawn at random, the same ones in every job.
              */
             samples: number | null;
             /** @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `binary_accuracy` when they are 0 or 1 for each of its shares, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at. */
@@ -1617,7 +1617,7 @@ export interface components {
             dataset_id?: string | null;
             /**
              * Format: int64
-             * @description Null takes all there are, up to 10,000 and to a minute of the slower model. Unless given: `null`.
+             * @description Null takes all there are, up to 10,000 and to a minute of the slower model. Fewer than all are drawn at random, the same ones in every job. Unless given: `null`.
              */
             samples?: number | null;
             /** @description Needs labels in the dataset. Null: `top1` when they are classes of an output, `binary_accuracy` when they are 0 or 1 for each of its shares, `mse` when they are numbers in its shape, else none, with a warning. `none`: labels are not looked at. Unless given: `null`. */

@@ -63,6 +63,15 @@ export function datasetView(dataset: Dataset, indices: Uint32Array): Dataset {
   };
 }
 
+/**
+ * `count` samples of a dataset, or all that it has, in an order of chance: data are often sorted (by class, by time), and what a number or a limit of
+ * time leaves must be like the rest. Every job draws the same ones, and more of them begin with fewer, so that results can be compared.
+ */
+export function drawnSamples(dataset: Dataset, count: number): Dataset {
+  const order = new Random(0, "drawn samples").permutation(dataset.facts.samples);
+  return datasetView(dataset, order.subarray(0, count));
+}
+
 export interface DatasetOptions {
   /** What the file does not say itself: which formats it is, too, unless it is of arrays. */
   readonly spec?: DatasetSpec | undefined;

@@ -1,4 +1,5 @@
 /** What models are judged by: a dataset, or synthetic input. */
+import { drawnSamples } from "../data/dataset.ts";
 import { checkDatasetFits } from "../data/fit.ts";
 import { CoreError } from "../errors.ts";
 import type { Session } from "../runtime/session.ts";
@@ -32,7 +33,8 @@ export async function evaluationInputs(
     const available = Math.min(spec.samples ?? MAX_EVALUATED_SAMPLES, dataset.facts.samples);
     // A model that takes exactly k samples gets whole batches only, and at least one.
     const samples = fit.batchSize === null ? available : Math.max(1, Math.floor(available / batchSize)) * batchSize;
-    return { kind, batchSize, samples, batches: () => dataset.batches({ batchSize, limit: samples, signal }) };
+    const drawn = drawnSamples(dataset, samples);
+    return { kind, batchSize, samples, batches: () => drawn.batches({ batchSize, signal }) };
   }
   const synthetic = await findSyntheticInputs(original, { dims: spec.dims, seed, signal });
   const batchSize = synthetic.batchSize ?? wanted;

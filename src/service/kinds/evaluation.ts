@@ -36,7 +36,8 @@ export const Evaluation = z
       description: "Held-out data. Without it fidelity is measured on seeded synthetic input, and the report says so.",
     }),
     samples: z.int().min(1).max(1_000_000).nullable().default(null).meta({
-      description: "Null takes all there are, up to 10,000 and to a minute of the slower model.",
+      description:
+        "Null takes all there are, up to 10,000 and to a minute of the slower model. Fewer than all are drawn at random, the same ones in every job.",
     }),
     metric: z
       .enum([...METRIC_NAMES, "none"])

@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import type { ByteSource } from "../../../src/core/data/byte-source.ts";
-import { type Batch, datasetView, openDataset } from "../../../src/core/data/dataset.ts";
+import { type Batch, datasetView, drawnSamples, openDataset } from "../../../src/core/data/dataset.ts";
 import { CoreError } from "../../../src/core/errors.ts";
-import { arrayOf, elementCount, tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
+import { arrayOf, elementCount, floatsOf, tensor, tensorOf } from "../../../src/core/onnx/tensor.ts";
 import { writeNpy, writeNpz, writeSafetensors } from "../../support/dataset-writers.ts";
 import { assertRefused, batchesOf, open, SMALL } from "../../support/datasets.ts";
 
@@ -157,6 +157,30 @@ describe("batches", () => {
     const [first, second] = await batchesOf(view, { batchSize: 2 });
     assert.deepEqual([first, second], [source.gather([4, 1]), source.gather([3])]);
     assert.equal((await batchesOf(view, { batchSize: 3 })).length, 1);
+  });
+
+  it("draws samples from all over a dataset, the same ones every time, fewer being the first of more", async () => {
+    const sorted = tensorOf(
+      "float32",
+      [1000, 1],
+      Float32Array.from({ length: 1000 }, (_, i) => i),
+    );
+    const source = await open(writeNpz({ x: sorted }));
+    const drawn = (count: number) => {
+      const { feeds } = drawnSamples(source, count).gather([...Array(Math.min(count, 1000)).keys()]);
+      return [...floatsOf(feeds.x!)];
+    };
+    const fifty = drawn(50);
+    assert.equal(new Set(fifty).size, 50);
+    for (const quarter of [0, 1, 2, 3]) {
+      const share = fifty.filter((value) => Math.floor(value / 250) === quarter).length;
+      assert.ok(share >= 5, `${share} of 50 are of quarter ${quarter}`);
+    }
+    assert.deepEqual(drawn(20), fifty.slice(0, 20));
+    assert.deepEqual(
+      drawn(5000).toSorted((a, b) => a - b),
+      [...floatsOf(sorted)],
+    );
   });
 
   it("stops when cancelled", async () => {

@@ -93,6 +93,29 @@ async function selfLabelled(path: string): Promise<{ dataset: Dataset; x: Float3
 }
 
 describe("evaluateModels", () => {
+  it("judges by samples from all over the data, which are sorted, where it does not take all", async () => {
+    const model = write(mlp({ sizes: [FEATURES, 32, CLASSES] }));
+    const { x, answers } = await selfLabelled(model.path);
+    const labels = answers.map((scores) => argmax(scores, 0, CLASSES));
+    // The labels of the second half are wrong.
+    const wrong = labels.map((label, i) => (2 * i < SAMPLES ? label : (label + 1) % CLASSES));
+    const file = writeNpz({
+      x: tensorOf("float32", [SAMPLES, FEATURES], x),
+      labels: tensorOf("int64", [SAMPLES], wrong),
+    });
+    const data = { dataset: await openDataset(memorySource(file)), kind: "evaluation" as const };
+    const accuracy = async (samples: number | null) => {
+      const { metrics } = await evaluateModels(
+        options({ before: model, after: model, data, spec: { ...SPEC, samples } }),
+      );
+      return metrics.accuracy!.before;
+    };
+    assert.equal(await accuracy(null), 0.5);
+    const half = await accuracy(SAMPLES / 2);
+    assert.ok(half > 0.35 && half < 0.65, `${half} of half of the samples`);
+    assert.equal(await accuracy(SAMPLES / 2), half, "the same samples in every job");
+  });
+
   it("finds a model equal to itself, on synthetic input", async () => {
     const model = write(mlp({ sizes: [FEATURES, 32, CLASSES] }));
     const { metrics, accepted, inputShapes } = await evaluateModels(

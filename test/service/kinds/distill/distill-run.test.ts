@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { describe, test } from "node:test";
+import { memorySource } from "../../../../src/core/data/byte-source.ts";
+import { drawnSamples, openDataset } from "../../../../src/core/data/dataset.ts";
 import { toldBefore } from "../../../../src/core/onnx/origin.ts";
 import { modelToBytes } from "../../../../src/core/onnx/save.ts";
-import { arrayOf, floatsOf, tensorOf } from "../../../../src/core/onnx/tensor.ts";
+import { floatsOf, tensorOf } from "../../../../src/core/onnx/tensor.ts";
 import { bundleSha256 } from "../../../../src/service/identity.ts";
 import { writeNpz } from "../../../support/dataset-writers.ts";
 import { runModel } from "../../../support/open-model.ts";
@@ -24,7 +26,6 @@ import {
   trainingOf,
   untimed,
   upTo,
-  WIDTH,
 } from "../../../support/points.ts";
 import { top1 } from "../../../support/top1.ts";
 
@@ -168,10 +169,10 @@ describe("offline", () => {
   test("as many samples judge as were asked for", async () => {
     const ran = await run({ ...params, baseline: false }, models, { evaluation: { samples: 40 } });
     assert.equal(trainingOf(ran).metric_samples, 40);
-    const few = {
-      x: tensorOf("float32", [40, WIDTH], Float32Array.from(floatsOf(JUDGING.x)).slice(0, 40 * WIDTH)),
-      labels: tensorOf("int64", [40], arrayOf(JUDGING.labels, "int64").slice(0, 40)),
-    };
+    const { feeds, labels } = drawnSamples(await openDataset(memorySource(writeNpz({ ...JUDGING }))), 40).gather([
+      ...Array(40).keys(),
+    ]);
+    const few = { x: feeds.x!, labels: labels! };
     assert.equal(trainingOf(ran).student_metric, await scoreOf(ran.model(), few));
     assert.equal(ran.metrics.accuracy!.samples, 40);
   });

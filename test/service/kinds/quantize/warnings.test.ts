@@ -141,12 +141,13 @@ describe("weights that are not finite", () => {
           ...(method === "static" && { dataset_id: "dst_1", samples: 20 }),
         },
         dataset: writeNpz({ x: samples() }),
+        evaluation: { samples: 20 },
       });
       assert.equal(warned(metrics, "non_finite_weights")[0]?.value, 1);
       assert.ok(metrics.coverage.quantized_nodes > 0, method);
       const [y] = metrics.fidelity.outputs.filter(({ name }) => name === "y");
       // Eight bits keep some 40 dB; a layer that was filled with what is not a number keeps none.
-      assertRecorded(y!.sqnr_db, { dynamic: 46.2, static: 45 }[method]!, 1.5, method);
+      assertRecorded(y!.sqnr_db, { dynamic: 42.4, static: 45 }[method]!, 1.5, method);
     }
   });
 });

@@ -5,6 +5,7 @@ import {
   datasetView,
   defaultMetric,
   deriveStudent,
+  drawnSamples,
   fedBy,
   type JobMetrics,
   MAX_EVALUATED_SAMPLES,
@@ -80,7 +81,8 @@ export async function openDistillInputs(
   const { teacher, uploaded, reference } = models;
   const training = await openData(request, models, params.dataset_id, trainingLabels(request.spec), environment);
   const maxSamples = plan?.samples ?? Number.POSITIVE_INFINITY;
-  const samples = await trainingSamples(firstOf(training.dataset, maxSamples), models.feeds, { signal });
+  const learnedFrom = plan ? drawnSamples(training.dataset, plan.samples) : training.dataset;
+  const samples = await trainingSamples(learnedFrom, models.feeds, { signal });
   const student =
     "model_id" in params.student
       ? uploaded!.model
@@ -93,7 +95,7 @@ export async function openDistillInputs(
   news({ kind: "log", level: "info", message: `The student has ${sizes[1]} parameters${ofTeacher}.` });
 
   const judgement = await openJudgement(request, models, training.dataset, environment);
-  const limited = judgement.own && firstOf(judgement.own, Math.min(judgement.count, maxSamples));
+  const limited = judgement.own && drawnSamples(judgement.own, Math.min(judgement.count, maxSamples));
   const metricFor = (output: string): ValidationMetric | undefined =>
     judgement.isByLabels
       ? labelMetric(request.spec, training.areBinary, samples.gather([0]).targets.labels, output)
@@ -188,11 +190,6 @@ async function openJudgement(
   };
 }
 
-/** The first samples of a dataset. */
-function firstOf(dataset: Dataset, count: number): Dataset {
-  return datasetView(dataset, firstIndices(Math.min(dataset.facts.samples, count)));
-}
-
 type Derive = Extract<OfflineSpec["params"]["student"], { derive: unknown }>["derive"];
 
 async function derived(derive: Derive, teacher: Model, options: Parameters<typeof deriveStudent>[2]): Promise<Model> {
@@ -233,8 +230,4 @@ function labelMetric(
       });
     },
   };
-}
-
-function firstIndices(count: number): Uint32Array {
-  return Uint32Array.from({ length: count }, (_, i) => i);
 }

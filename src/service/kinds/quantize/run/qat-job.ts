@@ -11,6 +11,7 @@ import {
   type QatModel,
   type QatOptions,
   type QatRuntime,
+  Random,
   type TrainingMetrics,
   trainQat,
 } from "../../../../core/index.ts";
@@ -146,8 +147,8 @@ const CALIBRATION_BATCH = 16;
 const CALIBRATION_RUNS = 32;
 
 /**
- * Calibrates on the first samples of the dataset; those that are held out from training may be among them. A plan looks at few samples, and makes no
- * corrections.
+ * Calibrates on samples of the dataset in the order of the seed; those that are held out from training may be among them. A plan looks at few samples,
+ * and makes no corrections.
  */
 function prepared(
   { params }: QatSpec,
@@ -176,10 +177,10 @@ function prepared(
     corrections: !use.isPlan,
     rounding: use.isPlan ? undefined : roundingOf(params, { openModel, threads, signal }),
   };
+  const order = new Random(params.seed, "calibration").permutation(samples.count).subarray(0, count);
   async function* batches(runs: number) {
     for (let start = 0; start < Math.min(runs * batch, count); start += batch) {
-      const length = Math.min(batch, count - start);
-      yield samples.gather(Uint32Array.from({ length }, (_, i) => start + i)).feeds;
+      yield samples.gather(order.subarray(start, start + batch)).feeds;
     }
   }
   return prepareQat(original, { batches }, options, { openModel, threads, signal, ...(onProgress && { onProgress }) });
