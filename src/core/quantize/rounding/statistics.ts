@@ -251,7 +251,8 @@ function rowsOf(
   if (isTransposed(node)) x = make("Transpose", [x], permutation([1, 0]));
   if (filters) {
     const patches = looksAtPixels(node, filters) ? x : patchesOf(make, x, node, { depth, filters });
-    x = make("Transpose", [patches], permutation([0, ...filters.slice(2).map((_, axis) => axis + 2), 1]));
+    const flat = graph.addInitializer("flat", tensorOf("int64", [3], [0, depth, -1]));
+    x = make("Transpose", [make("Reshape", [patches, flat])], permutation([0, 2, 1]));
   }
   return make("Reshape", [x, graph.addInitializer("rows", tensorOf("int64", [2], [-1, depth]))]);
 }
@@ -262,8 +263,70 @@ function looksAtPixels(node: Node, filters: readonly number[]): boolean {
   return filters.slice(2).every((size) => size === 1) && all("strides", 1) && all("pads", 0);
 }
 
-/** A filter for each place of a patch, which is 1 there and 0 elsewhere, gives the patch itself. */
+/** What lies under the filters of a node: [N, depth, …] or [N, C, places, …]. */
 function patchesOf(
+  make: Maker & { readonly graph: Graph },
+  x: Value,
+  node: Node,
+  site: { readonly depth: number; readonly filters: readonly number[] },
+): Value {
+  const isGiven = node.string("auto_pad", "NOTSET") === "NOTSET";
+  return isGiven && make.graph.model.opset >= SLICES_BY_INPUTS
+    ? shiftedPatches(make, x, node, site.filters)
+    : pickedPatches(make, x, node, site);
+}
+
+/** The version of ai.onnx since which Slice and Pad take what they do as inputs. */
+const SLICES_BY_INPUTS = 11;
+/** As an end: behind all elements. */
+const LAST = 2 ** 31 - 1;
+
+/** [N, C, places, …]: for each place of a patch, what all patches have there is a slice of the padded input. */
+function shiftedPatches(
+  make: Maker & { readonly graph: Graph },
+  x: Value,
+  node: Node,
+  filters: readonly number[],
+): Value {
+  const integers = (values: readonly number[]) =>
+    make.graph.addInitializer("places", tensorOf("int64", [values.length], values));
+  const sizes = filters.slice(2);
+  const each = (name: string, count: number, value: number) => node.ints(name, new Array<number>(count).fill(value));
+  const [strides, dilations] = [each("strides", sizes.length, 1), each("dilations", sizes.length, 1)];
+  const pads = each("pads", 2 * sizes.length, 0);
+  const [before, after] = [pads.slice(0, sizes.length), pads.slice(sizes.length)];
+  const padded = pads.some((pad) => pad > 0) ? make("Pad", [x, integers([0, 0, ...before, 0, 0, ...after])]) : x;
+  const axes = integers(sizes.map((_, i) => i + 2));
+  const steps = integers(strides);
+  const places = sizes.reduce<number[][]>(
+    (all, size) => all.flatMap((place) => Array.from({ length: size }, (_, i) => [...place, i])),
+    [[]],
+  );
+  // [N, C, 1, …] each, so that the places of a channel come to lie behind each other.
+  const slices = places.map((place) => {
+    const starts = place.map((at, i) => at * dilations[i]!);
+    const ends = place.map((at, i) => (at + 1 === sizes[i] ? LAST : (at + 1 - sizes[i]!) * dilations[i]!));
+    const slice = make("Slice", [padded, integers(starts), integers(ends), axes, steps]);
+    return make("Unsqueeze", ...unsqueezed(make.graph, slice, integers));
+  });
+  return make("Concat", slices, { axis: { type: "int", value: 2 } });
+}
+
+/** The inputs and attributes of an Unsqueeze of axis 2. */
+function unsqueezed(
+  { model }: Graph,
+  value: Value,
+  integers: (values: readonly number[]) => Value,
+): [inputs: readonly Value[], attrs: Readonly<Record<string, Attr>>] {
+  return model.opset >= UNSQUEEZES_BY_INPUT
+    ? [[value, integers([2])], {}]
+    : [[value], { axes: { type: "ints", value: [2] } }];
+}
+
+const UNSQUEEZES_BY_INPUT = 13;
+
+/** [N, depth, …]: a filter for each place of a patch, which is 1 there and 0 elsewhere, gives the patch itself: as many products as a layer of the same depth has. */
+function pickedPatches(
   make: Maker & { readonly graph: Graph },
   x: Value,
   node: Node,
