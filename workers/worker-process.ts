@@ -19,7 +19,7 @@ try {
     ]);
   }
   const log = pino({ level: config.logLevel, base: { program: "worker" } });
-  const worker = await startWorker({
+  const starting = startWorker({
     config,
     redisUrl: config.redisUrl,
     childEntry: new URL("./child.ts", import.meta.url),
@@ -29,7 +29,9 @@ try {
       process.exit(1);
     },
   });
-  closeWithGrace({ delay: SHUTDOWN_TIMEOUT_MS, logger: log }, () => worker.close());
+  // From now on: who is told to end while it starts has files to take away as well.
+  closeWithGrace({ delay: SHUTDOWN_TIMEOUT_MS, logger: log }, async () => (await starting).close());
+  await starting;
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);
   process.exit(1);

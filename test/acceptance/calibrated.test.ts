@@ -284,9 +284,9 @@ describe("weights in 4 bits by GPTQ", () => {
     ] as const) {
       const { weights } = report.plan!;
       assert.ok(weights.length >= 4, JSON.stringify(weights));
-      // The first convolution has 144 weights, which fewer bits would not make smaller.
-      const others = weights.filter((weight) => weight.bits !== bits);
-      assert.ok(others.length <= 1, JSON.stringify(others));
+      // The first convolution has 144 weights, and the last layer 640: where those are only stored, fewer bits would not make them smaller.
+      const others = weights.filter((weight) => weight.bits !== bits && !/^(conv0|fc9)\./.test(weight.name));
+      assert.deepEqual(others, []);
       assert.deepEqual(
         report.metrics.warnings.filter(({ code }) => code === "more_bits_stored"),
         [],

@@ -47,14 +47,6 @@ interface JobAnswer {
 
 type Act = (fleet: Fleet, pick: <T>(items: readonly T[]) => T | undefined) => Promise<boolean>;
 
-const kill = (pid: number | undefined, signal: NodeJS.Signals): boolean => {
-  try {
-    return pid !== undefined && process.kill(pid, signal);
-  } catch {
-    return false; // It was about to end.
-  }
-};
-
 const CHILD_WAIT_MS = 20_000;
 
 /** Each answers whether it could be done. */
@@ -64,13 +56,13 @@ const ACTS = {
     for (const start = performance.now(); performance.now() - start < CHILD_WAIT_MS; await sleep(100)) {
       const worker = pick(fleet.pids("worker"));
       const children = worker === undefined ? [] : await descendants(worker, "child.ts");
-      if (kill(pick(children), "SIGKILL")) return true;
+      if (fleet.signal(pick(children), "SIGKILL")) return true;
     }
     return false;
   },
-  "kill a worker": async (fleet, pick) => kill(pick(fleet.pids("worker")), "SIGKILL"),
-  "kill an API": async (fleet, pick) => kill(pick(fleet.pids("api")), "SIGKILL"),
-  "kill Redis": async (fleet) => kill(fleet.redisPid, "SIGKILL"),
+  "kill a worker": async (fleet, pick) => fleet.signal(pick(fleet.pids("worker")), "SIGKILL"),
+  "kill an API": async (fleet, pick) => fleet.signal(pick(fleet.pids("api")), "SIGKILL"),
+  "kill Redis": async (fleet) => fleet.signal(fleet.redisPid, "SIGKILL"),
   "Redis full": async ({ redis }) => {
     await redis.config("SET", "maxmemory", "1");
     await sleep(2_000);
@@ -96,7 +88,7 @@ const ACTS = {
   },
   "SIGTERM to all in turn": async (fleet) => {
     for (const pid of [...fleet.pids("worker"), ...fleet.pids("api")]) {
-      kill(pid, "SIGTERM");
+      fleet.signal(pid, "SIGTERM");
       await sleep(300);
     }
     return true;

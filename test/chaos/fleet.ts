@@ -21,6 +21,8 @@ export interface Fleet {
   readonly redisPid: number;
   /** The processes of a program that run now. */
   pids(program: "api" | "worker"): readonly number[];
+  /** Sends a signal to one of them, which ends it sooner or later; answers whether it was there. */
+  signal(pid: number | undefined, signal: NodeJS.Signals): boolean;
   /** Starts a worker whose clock is 25 h ahead; resolves with its exit code. */
   runAhead(): Promise<number | null>;
   /** Takes all room on the disk of the data directory until the function that it answers is called; undefined where it has no disk of its own. */
@@ -67,6 +69,8 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
   };
 
   let stopping = false;
+  /** Processes that were told to end. They count as running until they have. */
+  const ending = new Set<number>();
   const running = { api: new Map<number, ChildProcess>(), worker: new Map<number, ChildProcess>() };
   const ports = await Promise.all(Array.from({ length: options.apis }, freePort));
 
@@ -79,6 +83,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
       running[program].set(child.pid!, child);
       await once(child, "exit");
       running[program].delete(child.pid!);
+      ending.delete(child.pid!);
       if (!stopping) await sleep(200);
     }
   }
@@ -100,6 +105,16 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     },
     pids: (program) => [...running[program].keys()],
 
+    signal(pid, signal) {
+      if (pid === undefined) return false;
+      ending.add(pid);
+      try {
+        return process.kill(pid, signal);
+      } catch {
+        return false; // It was about to end.
+      }
+    },
+
     async runAhead() {
       const ahead = new URL("../support/clock-ahead.ts", import.meta.url).href;
       const args = ["--import", ahead, "workers/main.ts"];
@@ -118,6 +133,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     },
 
     async whole() {
+      while ([...running.api.keys(), ...running.worker.keys()].some((pid) => ending.has(pid))) await sleep(100);
       for (const url of urls) await untilReady(url);
       // A worker makes its directory when it has removed those of dead ones.
       const isThere = (pid: number) =>

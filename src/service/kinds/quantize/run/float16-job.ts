@@ -124,7 +124,7 @@ interface SeenRanges {
   readonly isAll: boolean;
 }
 
-/** The ranges of all values on the first samples. */
+/** The ranges of all values on the samples that are looked at first. */
 async function rangesOf(
   { spec, threads, models }: Judging,
   model: Model,
