@@ -137,7 +137,8 @@ describe("weights that are not finite", () => {
     for (const method of ["dynamic", "static"]) {
       const { metrics } = await quantizeJob(broken, {
         params: {
-          ...{ method, exclude_nodes: [label] },
+          // Seven bits of weights, as on processors that would saturate: the same numbers on all of them.
+          ...{ method, exclude_nodes: [label], target: "x64-avx2" },
           ...(method === "static" && { dataset_id: "dst_1", samples: 20 }),
         },
         dataset: writeNpz({ x: samples() }),
@@ -147,7 +148,7 @@ describe("weights that are not finite", () => {
       assert.ok(metrics.coverage.quantized_nodes > 0, method);
       const [y] = metrics.fidelity.outputs.filter(({ name }) => name === "y");
       // Eight bits keep some 40 dB; a layer that was filled with what is not a number keeps none.
-      assertRecorded(y!.sqnr_db, { dynamic: 42.4, static: 45 }[method]!, 1.5, method);
+      assertRecorded(y!.sqnr_db, { dynamic: 40.6, static: 45 }[method]!, 1.5, method);
     }
   });
 });
