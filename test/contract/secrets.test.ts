@@ -23,7 +23,7 @@ before(async () => {
 });
 after(async () => {
   await server.close();
-  await rm(dataDir, { recursive: true });
+  await rm(dataDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
 });
 
 const environmentOf = (pid: number) => readFileSync(`/proc/${pid}/environ`, "latin1");
