@@ -15,9 +15,9 @@ export function layerErrors({ layer_errors: errors, quantization }: Report, draw
   const ratios = points.filter((point): point is Point => point.sqnr_db !== null);
   const same = points.filter(({ sqnr_db }) => sqnr_db === null);
   const places = new Map(errors.map(({ node }, i) => [node, i + 1]));
-  const worst = layersThatLoseMost(errors, WORST).map((layer, i) => ({
-    ...{ ...layer, at: places.get(layer.node)!, rank: String(i + 1) },
-  }));
+  const worst = layersThatLoseMost(errors, WORST).map((layer, i) => {
+    return { ...layer, at: places.get(layer.node)!, rank: String(i + 1) };
+  });
   const [low, high] = [Math.min(...ratios.map(toDb)), Math.max(...ratios.map(toDb))];
   // Layers without an error have no place on the scale: they are drawn along its end.
   const margin = Math.max(3, (high - low) * 0.12);

@@ -8,7 +8,7 @@ const [, , env = "{}", drainGraceMs = "0"] = process.argv;
 // Acting children remember their first attempts in a place that a sandbox would hide.
 const config = loadConfig({ SANDBOX: "none", ...JSON.parse(env) });
 const log = pino({ level: config.logLevel });
-const worker = await startWorker({
+const starting = startWorker({
   config,
   redisUrl: config.redisUrl!,
   childEntry: new URL("./acting-child.ts", import.meta.url),
@@ -16,4 +16,6 @@ const worker = await startWorker({
   onStuck: () => process.exit(2),
   drainGraceMs: Number(drainGraceMs),
 });
-closeWithGrace({ logger: log }, () => worker.close());
+// As the real one: it may be told to end while it starts.
+closeWithGrace({ logger: log }, async () => (await starting).close());
+await starting;
